@@ -1,0 +1,100 @@
+//! The admin port: metrics and health, for Prometheus and the kubelet.
+//!
+//! Ready means listening and not draining. Velt's health is no part of it: an outage at Velt
+//! must not take the app's pods out of service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prometheus::TEXT_FORMAT;
+use tracing::error;
+
+use crate::metrics::Metrics;
+
+/// Whether traffic should come here.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says so, here and in the metric.
+    pub fn set(&self, ready: bool, metrics: &Metrics) {
+        self.0.store(ready, Ordering::Release);
+        metrics.ready.set(i64::from(ready));
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Answers on the admin port.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    /// Brings gauges up to date that are only computed for a scrape.
+    before_scrape: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Admin {
+    /// `before_scrape` runs before each scrape.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        before_scrape: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { metrics, readiness, before_scrape }
+    }
+
+    /// Answers one request.
+    pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.scrape(),
+            "/healthz/live" | "/healthz/startup" => text(StatusCode::OK, "ok\n"),
+            "/healthz/ready" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
+            "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "here are /metrics, /healthz/live, /healthz/ready, /healthz/startup\n",
+            ),
+        }
+    }
+
+    fn scrape(&self) -> Response<Full<Bytes>> {
+        (self.before_scrape)();
+        match self.metrics.encode() {
+            Ok(scrape) => {
+                let mut response = text(StatusCode::OK, scrape);
+                let content_type = HeaderValue::from_static(TEXT_FORMAT);
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+                response
+            }
+            Err(error) => {
+                error!(%error, "metrics could not be written");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "metrics could not be written; see the log\n",
+                )
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,199 @@
+//! The composition root: builds every part from its settings, binds, runs, drains.
+//!
+//! The one door to a running sidecar, for `main`, the demo and the tests alike.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{info, warn};
+
+use crate::admin::{Admin, Readiness};
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::inject::Injection;
+use crate::listener::Listener;
+use crate::metrics::{ListenerMetrics, Metrics};
+use crate::proxy::Upstream;
+use crate::sidecar::Sidecar;
+use crate::token::cache::TokenCache;
+use crate::token::resilience::Resilient;
+use crate::token::velt::{BuildError, VeltClient};
+
+/// How to end.
+#[derive(Clone, Debug)]
+pub struct ShutdownSettings {
+    /// Not ready, but still accepting: for balancers that have not noticed yet.
+    pub grace: Duration,
+    /// For requests and tunnels in flight, after that. Both together must stay below the pod's
+    /// `terminationGracePeriodSeconds`.
+    pub deadline: Duration,
+}
+
+/// Where a running sidecar can be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub traffic: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Why a sidecar did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound: in use, or not this machine's.
+    Bind {
+        what: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    Velt(BuildError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { what, address, .. } => write!(
+                formatter,
+                "can't listen on {address}: choose another {what}, or end what uses it"
+            ),
+            Self::Velt(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } => Some(source),
+            Self::Velt(error) => error.source(),
+        }
+    }
+}
+
+/// A sidecar with its sockets bound, serving nothing yet.
+pub struct App {
+    sidecar: Arc<Sidecar>,
+    admin: Arc<Admin>,
+    traffic_listener: Listener,
+    admin_listener: Listener,
+    addresses: Addresses,
+    shutdown: ShutdownSettings,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// Builds everything and binds every socket before any of them serves.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let sidecar = Arc::new(sidecar(&config, &metrics).map_err(StartError::Velt)?);
+        let (traffic_listener, traffic) =
+            bind("listen.address", config.listen, metrics.listener.clone()).await?;
+        let (admin_listener, admin_address) =
+            bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
+        let readiness = Readiness::default();
+        let tokens = sidecar.tokens.clone();
+        let before_scrape = Box::new(move || tokens.observe());
+        Ok(Self {
+            admin: Arc::new(Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape)),
+            sidecar,
+            traffic_listener,
+            admin_listener,
+            addresses: Addresses { traffic, admin: admin_address },
+            shutdown: config.shutdown,
+            readiness,
+            metrics,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `shutdown` resolves, then drains: not ready at once, accepting for the grace
+    /// time, then the requests in flight, tunnels last.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let (stop, stopping) = watch::channel(false);
+        let (stop_admin, admin_stopping) = watch::channel(false);
+        let sidecar = Arc::clone(&self.sidecar);
+        let handler = move |peer, request| Arc::clone(&sidecar).handle(peer, request);
+        let traffic = tokio::spawn(self.traffic_listener.serve(handler, stopping));
+        let admin = self.admin;
+        let answer = move |_, request| std::future::ready(admin.answer(&request));
+        let admin = tokio::spawn(self.admin_listener.serve(answer, admin_stopping));
+        let reaping = Arc::clone(&self.sidecar);
+        let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
+        self.readiness.set(true, &self.metrics);
+
+        shutdown.await;
+        info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
+        self.readiness.set(false, &self.metrics);
+        sleep(self.shutdown.grace).await;
+
+        let deadline = Instant::now() + self.shutdown.deadline;
+        stop.send_replace(true);
+        let drained = timeout_at(deadline, async {
+            // A panic in the accept loop would have been printed; there is nothing left to drain.
+            let _ = traffic.await;
+            self.sidecar.upstream.tunnels_ended().await;
+        });
+        if drained.await.is_err() {
+            warn!("shutdown.deadline reached; what is still in flight is cut off");
+            // They close at once; the bound is for a bug.
+            let _ = timeout(Duration::from_secs(1), self.sidecar.upstream.close_tunnels()).await;
+        }
+        stop_admin.send_replace(true);
+        reaper.abort();
+        admin.abort();
+        info!("ended");
+    }
+}
+
+/// The request path and its parts.
+fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, BuildError> {
+    let requests = &metrics.requests;
+    let velt = VeltClient::new(config.velt.clone())?;
+    let mint = Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone());
+    let (refusals, spoofs) = (&requests.identity_refusals, &requests.spoof_attempts);
+    let identity = Identity::new(config.identity.clone(), refusals.clone(), spoofs.clone());
+    let identity = Arc::new(identity);
+    let injection = Arc::new(Injection::new(config.delivery.clone()));
+    let (guard, stripper) = (Arc::clone(&identity), Arc::clone(&injection));
+    let upstream = Upstream::new(
+        config.app.clone(),
+        Arc::new(move |trailers: &mut HeaderMap| guard.sanitize_trailers(trailers)),
+        Arc::new(move |trailers: &mut HeaderMap| stripper.strip(trailers)),
+        metrics.app.clone(),
+    );
+    Ok(Sidecar {
+        identity,
+        plan: config.plan.clone(),
+        tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
+        upstream,
+        injection,
+        metrics: requests.clone(),
+    })
+}
+
+async fn bind(
+    what: &'static str,
+    settings: crate::listener::Settings,
+    metrics: ListenerMetrics,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let address = settings.address;
+    let refused = |source| StartError::Bind { what, address, source };
+    let listener = Listener::bind(settings, metrics).await.map_err(refused)?;
+    let address = listener.address().map_err(refused)?;
+    Ok((listener, address))
+}

@@ -1,0 +1,525 @@
+//! Reads settings from a TOML document with the environment laid over it, and gathers every
+//! complaint instead of stopping at the first.
+//!
+//! Each key is asked for once, with its type and default. That one call finds the value, notes
+//! where it came from for `check`, and complains with file, line and what to write instead.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::setting::Setting;
+
+/// What every variable of ours begins with.
+pub const ENV_PREFIX: &str = "VELT_SIDECAR_";
+
+/// Something wrong with the configuration, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The file and line, the variable, or neither if something is missing.
+    pub place: Place,
+    pub problem: String,
+    pub remedy: String,
+}
+
+/// Where a value stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A line of the file, counted from 1.
+    Line(usize),
+    Environment(String),
+    /// Nowhere yet.
+    Missing,
+}
+
+/// A value in force and where it came from.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The table, such as `delivery.header`.
+    pub section: String,
+    pub key: String,
+    /// As TOML; secrets are not in here.
+    pub value: String,
+    pub source: Source,
+}
+
+/// Where a value in force came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Default,
+    Place(Place),
+}
+
+/// One document and the environment over it.
+pub struct Reader<'a> {
+    text: &'a str,
+    environment: &'a BTreeMap<String, String>,
+    /// Variables that hold an array of tables, parsed.
+    arrays: BTreeMap<String, Spanned<DeValue<'a>>>,
+    read_variables: RefCell<BTreeSet<String>>,
+    complaints: RefCell<Vec<Complaint>>,
+    effective: RefCell<Vec<Effective>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str, environment: &'a BTreeMap<String, String>) -> Self {
+        let tables = |(name, text): (&'a String, &'a String)| {
+            let looks_so = name.starts_with(ENV_PREFIX) && text.trim_start().starts_with('[');
+            let parsed = looks_so.then(|| DeValue::parse(text.trim()).ok()).flatten()?;
+            Some((name.clone(), parsed))
+        };
+        Self {
+            text,
+            environment,
+            arrays: environment.iter().filter_map(tables).collect(),
+            read_variables: RefCell::default(),
+            complaints: RefCell::default(),
+            effective: RefCell::default(),
+        }
+    }
+
+    /// The document's top level. Complains about everything that is not TOML.
+    pub fn document(&self) -> DeTable<'a> {
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let line = error.span().map_or(1, |span| self.line(&span));
+            self.complain(Complaint {
+                place: Place::Line(line),
+                problem: format!("this is not TOML: {}", error.message()),
+                remedy: "see sidecar.toml of the release for every key".into(),
+            });
+        }
+        document.into_inner()
+    }
+
+    pub fn complain(&self, complaint: Complaint) {
+        self.complaints.borrow_mut().push(complaint);
+    }
+
+    /// Ends the reading: complains about variables that nobody asked for.
+    pub fn finish(self) -> (Vec<Effective>, Vec<Complaint>) {
+        let read = self.read_variables.into_inner();
+        let mut complaints = self.complaints.into_inner();
+        for name in self.environment.keys() {
+            // Kubernetes sets VELT_SIDECAR_PORT and the like for a Service of that name; a setting
+            // has a section and so two underscores.
+            let setting = name.strip_prefix(ENV_PREFIX).is_some_and(|rest| rest.contains("__"));
+            if setting && !read.contains(name) {
+                let known = read.iter().map(String::as_str);
+                complaints.push(Complaint {
+                    place: Place::Environment(name.clone()),
+                    problem: "there is no such setting".into(),
+                    remedy: suggestion(name, known, "unset it"),
+                });
+            }
+        }
+        complaints.sort_by(|one, other| one.place.cmp(&other.place));
+        (self.effective.into_inner(), complaints)
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        1 + self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+    }
+
+    fn variable(&self, name: &str) -> Option<&'a str> {
+        self.read_variables.borrow_mut().insert(name.to_owned());
+        self.environment.get(name).map(String::as_str)
+    }
+}
+
+/// One table of the document. Dropping it complains about the keys that nobody asked for.
+pub struct Section<'r, 'a> {
+    reader: &'r Reader<'a>,
+    path: String,
+    /// The line of its header, or of the first of its keys.
+    place: Place,
+    table: Option<&'r DeTable<'a>>,
+    asked: RefCell<Vec<String>>,
+    /// Where this table's keys may be overridden, or come from.
+    overlay: Overlay,
+}
+
+/// How a table relates to the environment.
+#[derive(Clone)]
+enum Overlay {
+    /// Each key has a variable of its own.
+    Keys,
+    /// A table of an array in the file: only the array as a whole has a variable.
+    None,
+    /// A table of an array that stands in this variable.
+    Within(String),
+}
+
+/// A value as found.
+struct Found {
+    place: Place,
+    text: String,
+}
+
+impl<'r, 'a> Section<'r, 'a> {
+    /// The whole document.
+    pub fn top(reader: &'r Reader<'a>, table: &'r DeTable<'a>) -> Self {
+        Self::new(reader, String::new(), Place::Missing, Some(table), Overlay::Keys)
+    }
+
+    fn new(
+        reader: &'r Reader<'a>,
+        path: String,
+        place: Place,
+        table: Option<&'r DeTable<'a>>,
+        overlay: Overlay,
+    ) -> Self {
+        let asked = RefCell::default();
+        Self { reader, path, place, table, asked, overlay }
+    }
+
+    /// The table `name` within this one, empty if it is not there.
+    pub fn section(&self, name: &str) -> Section<'r, 'a> {
+        let path = self.path_of(name);
+        let Some(value) = self.entry(name) else {
+            return Self::new(self.reader, path, Place::Missing, None, self.overlay.clone());
+        };
+        let place = self.place_at(&value.span());
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.mistyped(name, place.clone(), &format!("a table: write [{path}]"));
+        }
+        Self::new(self.reader, path, place, table, self.overlay.clone())
+    }
+
+    /// The tables of the array `name`; `None` if it is not there.
+    pub fn sections(&self, name: &str) -> Option<Vec<Section<'r, 'a>>> {
+        let path = self.path_of(name);
+        let variable = self.variable(name).map(|(name, _)| name);
+        let (value, overlay) = match &variable {
+            Some(variable) => (self.reader.arrays.get(variable), Overlay::Within(variable.clone())),
+            None => (Some(self.entry(name)?), Overlay::None),
+        };
+        let Some(value) = value else {
+            let place = Place::Environment(variable.unwrap_or_default());
+            self.mistyped(name, place, "an array of tables: [{ key = \"value\" }, ...]");
+            return None;
+        };
+        let place_at = |span: &Range<usize>| match &overlay {
+            Overlay::Within(variable) => Place::Environment(variable.clone()),
+            _ => self.place_at(span),
+        };
+        let place = place_at(&value.span());
+        let Some(array) = value.get_ref().as_array() else {
+            self.mistyped(name, place, &format!("an array of tables: write [[{path}]]"));
+            return None;
+        };
+        let tables = array.iter().map(|item| {
+            let place = place_at(&item.span());
+            let table = item.get_ref().as_table();
+            if table.is_none() {
+                self.mistyped(name, place.clone(), &format!("a table: write [[{path}]]"));
+            }
+            Self::new(self.reader, path.clone(), place, table, overlay.clone())
+        });
+        Some(tables.collect())
+    }
+
+    /// The value of `key`, or `default`, which must be such a value itself.
+    pub fn value<T: Setting>(&self, key: &str, default: &str) -> T {
+        let found = self.found(key, T::BARE, T::EXPECTED);
+        let parsed = found.as_ref().and_then(|found| self.parse(key, found));
+        self.note(
+            key,
+            &rendered::<T>(found.as_ref().map_or(default, |found| &found.text)),
+            found.as_ref(),
+        );
+        parsed.unwrap_or_else(|| T::parse(default).expect("defaults are valid"))
+    }
+
+    /// The value of `key` if it is there.
+    pub fn optional<T: Setting>(&self, key: &str) -> Option<T> {
+        let found = self.found(key, T::BARE, T::EXPECTED)?;
+        let parsed = self.parse(key, &found);
+        self.note(key, &rendered::<T>(&found.text), Some(&found));
+        parsed
+    }
+
+    /// The value of `key`, which has no default: complains if it is not there.
+    pub fn required<T: Setting>(&self, key: &str) -> Option<T> {
+        if self.has(key) {
+            return self.optional(key);
+        }
+        self.complain(
+            self.place.clone(),
+            format!("{} is missing", self.path_of(key)),
+            format!("write {key} = {}", T::EXPECTED),
+        );
+        None
+    }
+
+    /// The values of the array `key`; in a variable, separated by commas.
+    pub fn list<T: Setting>(&self, key: &str, default: &[&str]) -> Vec<T> {
+        let found = self.found_list(key, T::EXPECTED);
+        let (items, source) = match &found {
+            Some((place, items)) => (items.iter().map(String::as_str).collect(), Some(place)),
+            None => (default.to_vec(), None),
+        };
+        let values: Vec<String> = items.iter().map(|item| rendered::<T>(item)).collect();
+        self.record(key, &format!("[{}]", values.join(", ")), source);
+        let parse = |item: &&str| {
+            let found =
+                source.map(|place| Found { place: place.clone(), text: (*item).to_owned() });
+            found.map_or_else(|| T::parse(item), |found| self.parse(key, &found))
+        };
+        items.iter().filter_map(parse).collect()
+    }
+
+    /// A secret: in the file that `<key>_file` names, or in `variable`. `None` is complained of.
+    pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
+        let file_key = format!("{key}_file");
+        let path: Option<PathBuf> = self.optional(&file_key);
+        let in_variable = self.reader.variable(variable).map(str::to_owned);
+        let in_file = match inline {
+            Inline::Allowed => self.found(key, false, "a string").map(|found| found.text),
+            Inline::Refused => {
+                self.refuse_inline(key, &file_key, variable);
+                None
+            }
+        };
+        let given = [path.is_some(), in_variable.is_some(), in_file.is_some()];
+        let remedy = format!(
+            "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
+            self.path
+        );
+        match given.into_iter().filter(|given| *given).count() {
+            0 => self.complain(
+                Place::Missing,
+                format!("{} is missing", self.path_of(key)),
+                remedy.clone(),
+            ),
+            1 => {}
+            _ => self.complain(
+                self.place_of(key).or_else(|| self.place_of(&file_key)).unwrap_or(Place::Missing),
+                format!("{} is given in more than one place", self.path_of(key)),
+                format!("keep one of: the variable {variable}, {file_key}, {key}"),
+            ),
+        }
+        let (text, source) = match path {
+            Some(path) => {
+                let place = self.place_of(&file_key).unwrap_or(Place::Missing);
+                (self.secret_file(&path, &place), format!("from {}", path.display()))
+            }
+            None => (in_variable.clone().or(in_file), format!("from {variable}")),
+        };
+        let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+        let text = text.filter(|text| !text.trim().is_empty());
+        if text.is_none() && in_variable.is_some() {
+            let place = Place::Environment(variable.to_owned());
+            self.complain(place, "it is empty".into(), remedy);
+        }
+        self.record(key, &format!("\"<redacted>\" # {source}"), None);
+        text.map(SecretString::from)
+    }
+
+    /// Complains about `key`, if it was given, else about this table.
+    pub fn complain_about(&self, key: &str, problem: &str, remedy: &str) {
+        let place = self.place_of(key).unwrap_or_else(|| self.place.clone());
+        self.complain(place, format!("{}: {problem}", self.path_of(key)), remedy.into());
+    }
+
+    /// Whether `key` was given.
+    pub fn has(&self, key: &str) -> bool {
+        self.place_of(key).is_some()
+    }
+
+    fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
+        self.asked.borrow_mut().push(key.to_owned());
+        if let Some(place) = self.place_of(key) {
+            self.complain(
+                place,
+                format!("{} is a secret and must not stand here", self.path_of(key)),
+                format!("remove it; set the variable {variable}, or {file_key} = \"/path\""),
+            );
+        }
+    }
+
+    fn secret_file(&self, path: &PathBuf, place: &Place) -> Option<String> {
+        let problem = match std::fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => "it is empty".to_owned(),
+            Ok(text) => return Some(text),
+            Err(error) => error.to_string(),
+        };
+        self.complain(
+            place.clone(),
+            format!("{} can't be used: {problem}", path.display()),
+            "mount the Secret there, readable by the sidecar's user, or name another file".into(),
+        );
+        None
+    }
+
+    fn found(&self, key: &str, bare: bool, expected: &str) -> Option<Found> {
+        if let Some((name, text)) = self.variable(key) {
+            return Some(Found { place: Place::Environment(name), text: text.to_owned() });
+        }
+        let value = self.entry(key)?;
+        let place = self.place_at(&value.span());
+        let text = scalar(value, bare);
+        if text.is_none() {
+            self.mistyped(key, place.clone(), expected);
+        }
+        Some(Found { place, text: text? })
+    }
+
+    fn found_list(&self, key: &str, expected: &str) -> Option<(Place, Vec<String>)> {
+        if let Some((name, text)) = self.variable(key) {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            return Some((Place::Environment(name), items.map(str::to_owned).collect()));
+        }
+        let value = self.entry(key)?;
+        let place = self.place_at(&value.span());
+        let items = value
+            .get_ref()
+            .as_array()
+            .map(|array| array.iter().map(|item| scalar(item, false)).collect::<Option<_>>());
+        let Some(items) = items.flatten() else {
+            self.mistyped(key, place, &format!("a list: [{expected}, ...]"));
+            return None;
+        };
+        Some((place, items))
+    }
+
+    fn parse<T: Setting>(&self, key: &str, found: &Found) -> Option<T> {
+        let parsed = T::parse(&found.text);
+        if parsed.is_none() {
+            let problem = format!("{}: {:?} won't do", self.path_of(key), found.text);
+            self.complain(found.place.clone(), problem, format!("write {}", T::EXPECTED));
+        }
+        parsed
+    }
+
+    fn mistyped(&self, key: &str, place: Place, expected: &str) {
+        let problem = format!("{} has the wrong type", self.path_of(key));
+        self.complain(place, problem, format!("write {expected}"));
+    }
+
+    fn complain(&self, place: Place, problem: String, remedy: String) {
+        self.reader.complain(Complaint { place, problem, remedy });
+    }
+
+    fn entry(&self, key: &str) -> Option<&'r Spanned<DeValue<'a>>> {
+        self.asked.borrow_mut().push(key.to_owned());
+        self.table?.get(key)
+    }
+
+    fn variable(&self, key: &str) -> Option<(String, &'a str)> {
+        self.asked.borrow_mut().push(key.to_owned());
+        if !matches!(self.overlay, Overlay::Keys) {
+            return None;
+        }
+        let name = variable_name(&self.path, key);
+        self.reader.variable(&name).map(|text| (name, text))
+    }
+
+    fn place_of(&self, key: &str) -> Option<Place> {
+        let in_file = || {
+            let value = self.table?.get(key)?;
+            Some(self.place_at(&value.span()))
+        };
+        let name = variable_name(&self.path, key);
+        let in_environment =
+            matches!(self.overlay, Overlay::Keys) && self.reader.environment.contains_key(&name);
+        if in_environment { Some(Place::Environment(name)) } else { in_file() }
+    }
+
+    fn place_at(&self, span: &Range<usize>) -> Place {
+        match &self.overlay {
+            Overlay::Within(variable) => Place::Environment(variable.clone()),
+            Overlay::Keys | Overlay::None => Place::Line(self.reader.line(span)),
+        }
+    }
+
+    fn note(&self, key: &str, value: &str, found: Option<&Found>) {
+        self.record(key, value, found.map(|found| &found.place));
+    }
+
+    fn record(&self, key: &str, value: &str, place: Option<&Place>) {
+        self.reader.effective.borrow_mut().push(Effective {
+            section: self.path.clone(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+            source: place.cloned().map_or(Source::Default, Source::Place),
+        });
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+impl Drop for Section<'_, '_> {
+    fn drop(&mut self) {
+        let Some(table) = self.table else { return };
+        let asked = self.asked.borrow();
+        for (key, _) in table {
+            let name: &str = key.get_ref();
+            if !asked.iter().any(|asked| asked == name) {
+                let known = asked.iter().map(String::as_str);
+                self.complain(
+                    self.place_at(&key.span()),
+                    format!("there is no setting {}", self.path_of(name)),
+                    suggestion(name, known, "remove it"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a secret may stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inline {
+    Allowed,
+    Refused,
+}
+
+/// `VELT_SIDECAR_<SECTION>__<KEY>`.
+fn variable_name(path: &str, key: &str) -> String {
+    let section = path.to_uppercase().replace('.', "__");
+    format!("{ENV_PREFIX}{section}__{}", key.to_uppercase())
+}
+
+/// A string as it is, a bare value as it is written.
+fn scalar(value: &Spanned<DeValue<'_>>, bare: bool) -> Option<String> {
+    match value.get_ref() {
+        DeValue::String(text) if !bare => Some(text.to_string()),
+        DeValue::Integer(number) if bare => Some(number.as_str().replace('_', "")),
+        DeValue::Boolean(flag) if bare => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// JSON's strings are TOML's basic strings.
+fn rendered<T: Setting>(text: &str) -> String {
+    if T::BARE { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
+    let nearest = known
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    match nearest {
+        Some((likeness, nearest)) if likeness > 0.85 => format!("did you mean {nearest}?"),
+        _ => otherwise.into(),
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(formatter, "line {line}"),
+            Self::Environment(name) => write!(formatter, "environment variable {name}"),
+            Self::Missing => formatter.write_str("not set"),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Kinds of values: how each is written, and what to say when it is not written so.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+/// A value that can be written in the file or in a variable.
+pub trait Setting: Sized {
+    /// What to write, for a complaint.
+    const EXPECTED: &'static str;
+    /// Whether TOML has it bare rather than in quotes.
+    const BARE: bool = false;
+    /// `None` if `text` is not such a value.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "a string that is not empty";
+    fn parse(text: &str) -> Option<Self> {
+        (!text.trim().is_empty()).then(|| text.to_owned())
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "\"/path/to/file\"";
+    fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::from(text))
+    }
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// A count that is not zero.
+impl Setting for u64 {
+    const EXPECTED: &'static str = "a whole number from 1 on";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|number| (1..=1 << 40).contains(number))
+    }
+}
+
+/// A count that is not zero.
+impl Setting for usize {
+    const EXPECTED: &'static str = u64::EXPECTED;
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        Self::try_from(u64::parse(text)?).ok()
+    }
+}
+
+impl Setting for SocketAddr {
+    const EXPECTED: &'static str = "an IP address and port, such as \"0.0.0.0:8080\"";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for HeaderName {
+    const EXPECTED: &'static str = "the name of a header, such as \"X-Forwarded-User\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::from_bytes(text.as_bytes()).ok()
+    }
+}
+
+impl Setting for IpNet {
+    const EXPECTED: &'static str = "an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\"";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))
+    }
+}
+
+/// A time that may be zero.
+impl Setting for Duration {
+    const EXPECTED: &'static str = "a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"";
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.find(|character: char| !character.is_ascii_digit())?;
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().ok()?;
+        let millis = match unit {
+            "ms" => number,
+            "s" => number.checked_mul(1000)?,
+            "m" => number.checked_mul(60_000)?,
+            "h" => number.checked_mul(3_600_000)?,
+            _ => return None,
+        };
+        (millis <= 86_400_000).then(|| Self::from_millis(millis))
+    }
+}
+
+/// A time that is not zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Duration);
+
+impl Setting for Span {
+    const EXPECTED: &'static str = "a time from \"1ms\" to \"24h\", such as \"5s\" or \"2m\"";
+    fn parse(text: &str) -> Option<Self> {
+        <Duration as Setting>::parse(text).filter(|time| !time.is_zero()).map(Self)
+    }
+}
+
+/// A number of bytes that is not zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
+
+impl Setting for Bytes {
+    const EXPECTED: &'static str = "a size, such as \"512KiB\" or \"64MiB\"";
+    fn parse(text: &str) -> Option<Self> {
+        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1_u64 << 30)];
+        let (unit, factor) = units.into_iter().find(|(unit, _)| text.ends_with(unit))?;
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(factor).filter(|bytes| *bytes > 0).map(Self)
+    }
+}

@@ -1,0 +1,125 @@
+//! How the settings' own types are written: addresses, paths, and the words of each enum.
+
+use reqwest::Url;
+
+use super::Workers;
+use super::setting::Setting;
+use crate::identity::{ForwardIdentity, OnAmbiguous};
+use crate::inject::{OnMintFailure, PathPattern};
+use crate::logging;
+use crate::proxy::{Address, AppProtocol};
+use crate::token::velt::{Api, VerifyUser};
+use crate::token::{AccessRole, ResourceKind};
+
+/// A path as it stands in a request line, in the one spelling that serves a token.
+pub(super) struct RoutePath(pub(super) String);
+
+impl Setting for RoutePath {
+    const EXPECTED: &'static str =
+        "a plain path, such as \"/api/velt/token\": no query, escapes, empty or dot segments";
+    fn parse(text: &str) -> Option<Self> {
+        let segments = text.strip_prefix('/')?.split('/');
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
+        let plain =
+            |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(legal);
+        segments.into_iter().all(plain).then(|| Self(text.to_owned()))
+    }
+}
+
+pub(super) enum ShapeName {
+    String,
+    Object,
+}
+
+impl Setting for PathPattern {
+    const EXPECTED: &'static str = "a path such as \"/api/me\", or a prefix such as \"/api/*\"";
+    fn parse(text: &str) -> Option<Self> {
+        let path = text.strip_suffix('*').unwrap_or(text);
+        if !path.starts_with('/') || path.contains(['*', '?', '#', ' ']) {
+            return None;
+        }
+        let path_owned = path.to_owned();
+        Some(if path.len() < text.len() {
+            Self::Prefix(path_owned)
+        } else {
+            Self::Exact(path_owned)
+        })
+    }
+}
+
+impl Setting for Address {
+    const EXPECTED: &'static str =
+        "the app's address, such as \"127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return path.starts_with('/').then(|| Self::Unix(path.into()));
+        }
+        let authority: http::uri::Authority = text.parse().ok()?;
+        let plain = authority.port_u16().is_some_and(|port| port > 0)
+            && !authority.host().is_empty()
+            && !text.contains('@');
+        plain.then(|| Self::Tcp(text.to_owned()))
+    }
+}
+
+impl Setting for Url {
+    const EXPECTED: &'static str = "an https:// URL without user, query or fragment";
+    fn parse(text: &str) -> Option<Self> {
+        let url: Self = Self::parse(text).ok()?;
+        let plain = matches!(url.scheme(), "https" | "http")
+            && url.host().is_some()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        plain.then_some(url)
+    }
+}
+
+impl Setting for Workers {
+    const EXPECTED: &'static str = "\"auto\" or a number of threads in quotes, such as \"4\"";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            _ => text.parse().ok().filter(|count| (1..=64).contains(count)).map(Self::Exactly),
+        }
+    }
+}
+
+/// Declares how the values of an enum are written.
+macro_rules! words {
+    ($name:ty, $expected:literal, { $($word:literal => $value:expr),+ $(,)? }) => {
+        impl Setting for $name {
+            const EXPECTED: &'static str = $expected;
+            fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some($value),)+ _ => None }
+            }
+        }
+    };
+}
+
+words!(Api, "\"legacy\", \"v1\" or \"v2\"", {
+    "legacy" => Self::Legacy, "v1" => Self::V1, "v2" => Self::V2,
+});
+words!(VerifyUser, "\"auto\", \"require\" or \"off\"", {
+    "auto" => Self::Auto, "require" => Self::Require, "off" => Self::Off,
+});
+words!(AppProtocol, "\"http1\" or \"h2c\"", { "http1" => Self::Http1, "h2c" => Self::H2c });
+words!(OnAmbiguous, "\"refuse\" or \"drop\"", { "refuse" => Self::Refuse, "drop" => Self::Drop });
+words!(ForwardIdentity, "\"keep\" or \"strip\"", { "keep" => Self::Keep, "strip" => Self::Strip });
+words!(OnMintFailure, "\"omit\" or \"refuse\"", { "omit" => Self::Omit, "refuse" => Self::Refuse });
+words!(ShapeName, "\"object\" or \"string\"", { "object" => Self::Object, "string" => Self::String });
+words!(ResourceKind, "\"organization\", \"folder\" or \"document\"", {
+    "organization" => Self::Organization, "folder" => Self::Folder, "document" => Self::Document,
+});
+words!(AccessRole, "\"viewer\" or \"editor\"", { "viewer" => Self::Viewer, "editor" => Self::Editor });
+words!(logging::Format, "\"text\" or \"json\"", {
+    "text" => Self::Text, "json" => Self::Json,
+});
+
+impl Setting for logging::Level {
+    const EXPECTED: &'static str = "\"error\", \"warn\", \"info\" or \"debug\"";
+    fn parse(text: &str) -> Option<Self> {
+        matches!(text, "error" | "warn" | "info" | "debug").then(|| text.parse().ok()).flatten()
+    }
+}

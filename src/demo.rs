@@ -1,0 +1,236 @@
+//! The whole product on loopback, with no account and nothing else installed: a login proxy, a
+//! real sidecar, an app behind it, and an emulator in the place of Velt.
+//!
+//! Everything but the login proxy and the app's page is what runs in production, configured
+//! through the same door.
+
+mod app;
+mod front;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde_json::json;
+use tokio::sync::watch;
+
+use self::front::Front;
+use crate::app::{App, StartError};
+use crate::config::{Config, ConfigError};
+use crate::emulator::{self, Behaviour, Credentials, Emulator};
+use crate::listener::{self, Listener};
+use crate::metrics::{ListenerMetrics, Metrics};
+use crate::proxy::{self, Address, AppProtocol, Upstream};
+
+const API_KEY: &str = "demo-api-key";
+const AUTH_TOKEN: &str = "demo-auth-token";
+
+/// Somebody who can sign in to the demo.
+#[derive(Clone, Copy, Debug)]
+struct User {
+    id: &'static str,
+    name: &'static str,
+    email: &'static str,
+}
+
+const USERS: [User; 3] = [
+    User { id: "ada", name: "Ada Lovelace", email: "ada@example.com" },
+    User { id: "grace", name: "Grace Hopper", email: "grace@example.com" },
+    User { id: "linus", name: "Linus Torvalds", email: "linus@example.com" },
+];
+
+impl User {
+    fn with_id(id: &str) -> Option<Self> {
+        USERS.into_iter().find(|user| user.id == id)
+    }
+}
+
+/// The addresses of a running demo.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The page, through the login proxy.
+    pub front: SocketAddr,
+    pub sidecar: SocketAddr,
+    pub admin: SocketAddr,
+    pub app: SocketAddr,
+    pub emulator: SocketAddr,
+}
+
+/// Why the demo did not start.
+#[derive(Debug)]
+pub enum DemoError {
+    /// The page's address is in use.
+    Listen(SocketAddr, io::Error),
+    /// The system refused another socket.
+    Io(io::Error),
+    Config(ConfigError),
+    Start(StartError),
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, _) => write!(
+                formatter,
+                "can't listen on {address}: choose another address with --listen 127.0.0.1:PORT"
+            ),
+            Self::Io(_) => formatter.write_str("the demo could not open its sockets"),
+            Self::Config(error) => error.fmt(formatter),
+            Self::Start(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl Error for DemoError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Listen(_, source) | Self::Io(source) => Some(source),
+            Self::Config(_) => None,
+            Self::Start(error) => error.source(),
+        }
+    }
+}
+
+/// A demo with all its sockets bound.
+pub struct Demo {
+    front: Arc<Front>,
+    front_listener: Listener,
+    app_listener: Listener,
+    sidecar: App,
+    emulator: Emulator,
+    addresses: Addresses,
+}
+
+impl Demo {
+    /// Binds the page to `front` and everything else to free loopback ports.
+    ///
+    /// # Errors
+    ///
+    /// See [`DemoError`].
+    pub async fn bind(front: SocketAddr) -> Result<Self, DemoError> {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (front_listener, front) =
+            bind(front).await.map_err(|error| DemoError::Listen(front, error))?;
+        let (app_listener, app) = bind(free).await.map_err(DemoError::Io)?;
+        let emulator = emulator::Settings {
+            address: free,
+            credentials: Some(Credentials {
+                api_key: API_KEY.into(),
+                auth_token: AUTH_TOKEN.into(),
+            }),
+            token_life: Duration::from_secs(48 * 3600),
+            // About what a call to a cloud function takes, so that a mint can be seen.
+            behaviour: Behaviour { failure: None, latency_ms: 120 },
+        };
+        let emulator = Emulator::bind(emulator).await.map_err(DemoError::Io)?;
+        let config = config(app, emulator.address()).map_err(DemoError::Config)?;
+        let sidecar = App::bind(config).await.map_err(DemoError::Start)?;
+        let addresses = Addresses {
+            front,
+            sidecar: sidecar.addresses().traffic,
+            admin: sidecar.addresses().admin,
+            app,
+            emulator: emulator.address(),
+        };
+        let front = Arc::new(Front {
+            sidecar: upstream(addresses.sidecar),
+            admin: upstream(addresses.admin),
+            config: page_config(&addresses),
+        });
+        Ok(Self { front, front_listener, app_listener, sidecar, emulator, addresses })
+    }
+
+    /// Where everything listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Runs until `shutdown` resolves.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let (stop, stopping) = watch::channel(false);
+        let front = self.front;
+        let login_proxy = move |peer, request| Arc::clone(&front).answer(peer, request);
+        let tasks = [
+            tokio::spawn(self.front_listener.serve(login_proxy, stopping.clone())),
+            tokio::spawn(
+                self.app_listener
+                    .serve(|_, request| std::future::ready(app::answer(request)), stopping.clone()),
+            ),
+            tokio::spawn(self.emulator.run(stopping)),
+        ];
+        self.sidecar.run(shutdown).await;
+        stop.send_replace(true);
+        // Event streams never end by themselves.
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What one would write for such an app, as one would write it.
+fn config(app: SocketAddr, emulator: SocketAddr) -> Result<Config, ConfigError> {
+    let text = format!(
+        r#"
+        [listen]
+        address = "127.0.0.1:0"
+        [admin]
+        address = "127.0.0.1:0"
+        [app]
+        address = "{app}"
+        [velt]
+        endpoint = "http://{emulator}/"
+        [delivery.header]
+        paths = ["/api/*"]
+        max_wait = "2s"
+        [shutdown]
+        grace = "0s"
+        deadline = "1s"
+        "#
+    );
+    let secrets = [("VELT_API_KEY", API_KEY), ("VELT_AUTH_TOKEN", AUTH_TOKEN)];
+    let secrets = secrets.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Config::parse("the demo's configuration", &text, &BTreeMap::from(secrets))
+}
+
+fn page_config(addresses: &Addresses) -> serde_json::Value {
+    let users =
+        USERS.map(|User { id, name, email }| json!({ "id": id, "name": name, "email": email }));
+    json!({
+        "emulatorUrl": format!("http://{}", addresses.emulator),
+        "sidecarUrl": format!("http://{}", addresses.sidecar),
+        "adminUrl": format!("http://{}", addresses.admin),
+        "apiKey": API_KEY,
+        "users": users,
+    })
+}
+
+/// The login proxy's way to `address`.
+fn upstream(address: SocketAddr) -> Upstream {
+    let settings = proxy::Settings {
+        address: Address::Tcp(address.to_string()),
+        protocol: AppProtocol::Http1,
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
+        max_idle: 64,
+    };
+    let untouched = Arc::new(|_: &mut HeaderMap| {});
+    // Its figures are not the sidecar's.
+    Upstream::new(settings, untouched.clone(), untouched, Metrics::new().app)
+}
+
+async fn bind(address: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
+    let settings = listener::Settings {
+        address,
+        max_connections: 1024,
+        idle_timeout: Duration::from_secs(75),
+    };
+    let listener = Listener::bind(settings, ListenerMetrics::detached()).await?;
+    let address = listener.address()?;
+    Ok((listener, address))
+}

@@ -1,0 +1,103 @@
+//! The demo's login proxy: a stand-in for oauth2-proxy, one cookie deep.
+//!
+//! It does the two things that any login proxy in front of a sidecar has to do: it removes
+//! whatever identity the browser claims, and it sets the one that it knows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::User;
+use crate::proxy::{Body, Client, Scheme, Upstream};
+
+const COOKIE_NAME: &str = "demo_user";
+const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
+
+/// A login proxy before the sidecar.
+pub struct Front {
+    pub sidecar: Upstream,
+    pub admin: Upstream,
+    /// Answered at `/demo/config`.
+    pub config: Value,
+}
+
+impl Front {
+    /// Answers one request, or has the sidecar answer it.
+    pub async fn answer(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        // Trusted: what is left of the forwarding headers is this proxy's own word.
+        let client = Client { address: peer.ip(), trusted: true, scheme: Scheme::Http };
+        set_identity(request.headers_mut());
+        let forwarded = match (request.method(), request.uri().path()) {
+            (&Method::POST, "/demo/login") => return log_in(request).await,
+            (&Method::POST, "/demo/logout") => return session(None),
+            (&Method::GET, "/demo/config") => return json_answer(StatusCode::OK, &self.config),
+            (&Method::GET, "/demo/metrics") => {
+                *request.uri_mut() = Uri::from(PathAndQuery::from_static("/metrics"));
+                self.admin.forward(request, &client).await
+            }
+            _ => self.sidecar.forward(request, &client).await,
+        };
+        forwarded.unwrap_or_else(|error| {
+            json_answer(StatusCode::BAD_GATEWAY, &json!({ "error": error.to_string() }))
+        })
+    }
+}
+
+/// Replaces whatever identity a browser claims, under any spelling, by that of its session.
+fn set_identity(headers: &mut HeaderMap) {
+    let claimed = |name: &&HeaderName| name.as_str().replace('_', "-").starts_with("x-forwarded-");
+    let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+    if let Some(user) = signed_in(headers) {
+        headers.insert(X_FORWARDED_USER, HeaderValue::from_static(user.id));
+    }
+}
+
+/// The session, which in a demo is the bare user id in a cookie.
+fn signed_in(headers: &HeaderMap) -> Option<User> {
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|cookie| cookie.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).map(str::trim);
+    let id = pairs.find_map(|pair| pair.strip_prefix(COOKIE_NAME)?.strip_prefix('='))?;
+    User::with_id(id)
+}
+
+async fn log_in(request: Request<Incoming>) -> Response<Body> {
+    let body = Limited::new(request.into_body(), 1024).collect().await.ok();
+    let named = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
+    match named.and_then(|named| User::with_id(named["user"].as_str()?)) {
+        Some(user) => session(Some(user)),
+        None => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": "there is no such user" })),
+    }
+}
+
+fn session(user: Option<User>) -> Response<Body> {
+    let cookie = match user {
+        Some(user) => format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Lax", user.id),
+        None => format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"),
+    };
+    let mut response = Response::new(Body::own(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let cookie = HeaderValue::from_str(&cookie).expect("user ids of the demo are plain");
+    response.headers_mut().insert(SET_COOKIE, cookie);
+    response
+}
+
+fn json_answer(status: StatusCode, json: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::own(Bytes::from(json.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

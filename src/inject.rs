@@ -1,0 +1,424 @@
+//! A token's way to the page: into a response header, or into the answer of a token route.
+//!
+//! Pure functions over header maps. The law here is insert-or-remove: whatever the app or an
+//! attacker put under our names never survives, and a response that carries a token can't be
+//! stored by any cache.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE,
+    EXPIRES, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use crate::token::TokenValue;
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
+/// nginx's, which overrides `Cache-Control` there.
+const CDN_CACHE_HEADERS: [HeaderName; 7] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+    HeaderName::from_static("vercel-cdn-cache-control"),
+    HeaderName::from_static("netlify-cdn-cache-control"),
+    HeaderName::from_static("edge-control"),
+    HeaderName::from_static("x-accel-expires"),
+];
+
+/// Where tokens go.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub header: HeaderSettings,
+    pub routes: Vec<TokenRoute>,
+}
+
+/// Delivery in a header of the app's own responses.
+#[derive(Clone, Debug)]
+pub struct HeaderSettings {
+    pub enabled: bool,
+    pub name: HeaderName,
+    /// Says why there is no token where there could be one.
+    pub status_name: HeaderName,
+    pub paths: Vec<PathPattern>,
+    /// How long a response of the app is held back for a token that is still being minted.
+    pub max_wait: Duration,
+    pub on_failure: OnMintFailure,
+}
+
+/// What becomes of a proxied request for which there is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMintFailure {
+    /// It is answered by the app, without the token.
+    Omit,
+    /// It is refused before the app is asked: refusing afterwards would be a lie.
+    Refuse,
+}
+
+/// A path, or every path below one. Compared byte for byte with the request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    Exact(String),
+    /// Written with a trailing `*`.
+    Prefix(String),
+}
+
+impl PathPattern {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+/// A path that we answer ourselves.
+#[derive(Clone, Debug)]
+pub struct TokenRoute {
+    /// The one spelling that serves a token.
+    pub path: String,
+    pub shape: Shape,
+    /// How long the page waits for a token that is still being minted.
+    pub max_wait: Duration,
+}
+
+/// What a token route answers with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `"<jwt>"`, as the older pages of Velt's docs have it.
+    String,
+    /// `{"<key>":"<jwt>"}`.
+    Object { key: String },
+}
+
+/// Why there is no token in the header, as the page sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenStatus {
+    Anonymous,
+    Pending,
+    Refused,
+    RateLimited,
+    Unavailable,
+    Timeout,
+    Malformed,
+    NoOrganization,
+}
+
+impl TokenStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate-limited",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Malformed => "malformed",
+            Self::NoOrganization => "no-organization",
+        }
+    }
+}
+
+/// Whether a response of the app may carry a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligibility {
+    Eligible,
+    /// The app allows some cache to keep it.
+    Storable,
+    /// An error, a redirect, a fragment or a switch of protocols.
+    NotEligible,
+}
+
+/// Applies [`Settings`].
+pub struct Injection {
+    settings: Settings,
+}
+
+impl Injection {
+    /// From settings that the configuration has checked.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// The settings of header delivery.
+    pub fn header(&self) -> &HeaderSettings {
+        &self.settings.header
+    }
+
+    /// The token route with exactly this path.
+    pub fn route(&self, path: &str) -> Option<&TokenRoute> {
+        self.settings.routes.iter().find(|route| route.path == path)
+    }
+
+    /// Whether the response to such a request could carry a token: it is on a configured path
+    /// and a script will be able to read it.
+    pub fn wants_header(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+        let settings = &self.settings.header;
+        settings.enabled
+            && method != Method::HEAD
+            && method != Method::OPTIONS
+            && settings.paths.iter().any(|pattern| pattern.matches(path))
+            // Absent in old browsers and in tools; `empty` is what fetch() and XHR send.
+            && headers.get(SEC_FETCH_DEST).is_none_or(|dest| dest == "empty")
+    }
+
+    /// Removes from the app's response what only we may say.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(&self.settings.header.name);
+        headers.remove(&self.settings.header.status_name);
+    }
+
+    /// Whether this response may carry a token.
+    pub fn eligibility(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Eligibility {
+        if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
+            Eligibility::NotEligible
+        } else if is_storable(headers, now) {
+            Eligibility::Storable
+        } else {
+            Eligibility::Eligible
+        }
+    }
+
+    /// Puts the token into an eligible response and keeps every cache from storing it.
+    pub fn apply(&self, headers: &mut HeaderMap, token: &TokenValue) {
+        let name = &self.settings.header.name;
+        headers.insert(name.clone(), token.header());
+        headers.insert(CACHE_CONTROL, unstorable(headers));
+        expose(headers, name);
+    }
+
+    /// Says in an eligible response why it carries no token.
+    pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
+        let name = &self.settings.header.status_name;
+        headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
+        expose(headers, name);
+    }
+}
+
+impl TokenRoute {
+    /// The answer with the token in it.
+    pub fn answer(&self, token: &TokenValue) -> Response<Bytes> {
+        // A token needs no escaping in JSON (see `TokenValue::parse`); a key may.
+        let body = match &self.shape {
+            Shape::String => format!("\"{}\"", token.expose()),
+            Shape::Object { key } => {
+                let key = serde_json::Value::from(key.as_str());
+                format!("{{{key}:\"{}\"}}", token.expose())
+            }
+        };
+        own_answer(StatusCode::OK, body)
+    }
+}
+
+/// An answer of ours in JSON that nobody stores, sniffs or embeds.
+pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(json));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// Lets scripts of other origins read `name`, where the app lets them read the response at all.
+/// Another `Access-Control-Expose-Headers` line adds to the list (Fetch standard, section 3.3.4).
+fn expose(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(name.clone()));
+    }
+}
+
+/// Whether the app allows a cache, private or shared, to store this response (RFC 9111
+/// sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
+fn is_storable(headers: &HeaderMap, now: SystemTime) -> bool {
+    let mut storable = false;
+    for (name, value) in directives(headers, &CACHE_CONTROL) {
+        match &*name.to_ascii_lowercase() {
+            // Settles it, whatever else is said.
+            "no-store" => return is_storable_by_cdn(headers),
+            "public" | "s-maxage" | "immutable" => storable = true,
+            "max-age" => storable |= value.is_none_or(|age| age.trim_matches('"') != "0"),
+            _ => {}
+        }
+    }
+    let expires = headers
+        .get(EXPIRES)
+        .and_then(|expires| httpdate::parse_http_date(expires.to_str().ok()?).ok());
+    storable || expires.is_some_and(|expires| expires > now) || is_storable_by_cdn(headers)
+}
+
+fn is_storable_by_cdn(headers: &HeaderMap) -> bool {
+    CDN_CACHE_HEADERS.iter().any(|name| {
+        headers.contains_key(name)
+            && !directives(headers, name)
+                .any(|(word, _)| word.eq_ignore_ascii_case("no-store") || word == "0")
+    })
+}
+
+/// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
+/// compressing proxy depends on it.
+fn unstorable(headers: &HeaderMap) -> HeaderValue {
+    let mut words = directives(headers, &CACHE_CONTROL);
+    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case("no-transform")) {
+        "private, no-store, no-transform"
+    } else {
+        "private, no-store"
+    })
+}
+
+/// The directives of a cache header with their arguments. A line that is not text yields one
+/// unreadable directive, so that doubt stays visible.
+fn directives<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("public"));
+    lines.flat_map(|line| line.split(',')).map(|directive| {
+        let (word, argument) = match directive.split_once('=') {
+            Some((word, argument)) => (word, Some(argument.trim())),
+            None => (directive, None),
+        };
+        (word.trim(), argument)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn injection() -> Injection {
+        Injection::new(Settings {
+            header: HeaderSettings {
+                enabled: true,
+                name: HeaderName::from_static("x-velt-token"),
+                status_name: HeaderName::from_static("x-velt-token-status"),
+                paths: vec![PathPattern::Exact("/me".into()), PathPattern::Prefix("/api/".into())],
+                max_wait: Duration::ZERO,
+                on_failure: OnMintFailure::Omit,
+            },
+            routes: Vec::new(),
+        })
+    }
+
+    fn token() -> TokenValue {
+        TokenValue::parse("aaa.bbb.ccc").expect("a token")
+    }
+
+    #[test]
+    fn what_the_app_lets_a_cache_store_carries_no_token() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&[], false),
+            (&[("cache-control", "no-cache")], false),
+            (&[("cache-control", "private")], false),
+            (&[("cache-control", "private, max-age=0")], false),
+            (&[("cache-control", "no-store, max-age=60")], false),
+            (&[("cache-control", "public")], true),
+            (&[("cache-control", "PUBLIC")], true),
+            (&[("cache-control", "private, max-age=60")], true),
+            (&[("cache-control", "max-age=\"60\"")], true),
+            (&[("cache-control", "max-age")], true),
+            (&[("cache-control", "no-cache"), ("cache-control", "s-maxage=0")], true),
+            (&[("cache-control", "immutable")], true),
+            (&[("cdn-cache-control", "max-age=60")], true),
+            (&[("cdn-cache-control", "no-store")], false),
+            (&[("cache-control", "no-store"), ("surrogate-control", "max-age=9")], true),
+            (&[("x-accel-expires", "60")], true),
+            (&[("x-accel-expires", "0")], false),
+            (&[("expires", "Tue, 14 Nov 2023 22:13:21 GMT")], true),
+            (&[("expires", "Tue, 14 Nov 2023 22:13:20 GMT")], false),
+            (&[("expires", "0")], false),
+        ];
+        for (lines, storable) in table {
+            let headers: HeaderMap =
+                lines.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+                    let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                    map.append(name, HeaderValue::from_str(value).expect("a value"));
+                    map
+                });
+            assert_eq!(is_storable(&headers, now), *storable, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_whole_successes_are_eligible() {
+        let now = SystemTime::now();
+        for status in 100..=599 {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let eligible = injection().eligibility(status, &HeaderMap::new(), now);
+            let expected = matches!(status.as_u16(), 200..=205 | 207..=299);
+            assert_eq!(eligible == Eligibility::Eligible, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_script_can_read_wants_the_header() {
+        let wants = |method: Method, path, lines: &[_]| {
+            injection().wants_header(&method, path, &headers(lines))
+        };
+        assert!(wants(Method::GET, "/me", &[]));
+        assert!(wants(Method::POST, "/api/", &[("sec-fetch-dest", "empty")]));
+        assert!(!wants(Method::GET, "/me/", &[]));
+        assert!(!wants(Method::GET, "/api", &[]));
+        assert!(!wants(Method::HEAD, "/me", &[]));
+        assert!(!wants(Method::OPTIONS, "/me", &[]));
+        for dest in ["document", "image", "script", "iframe"] {
+            assert!(!wants(Method::GET, "/me", &[("sec-fetch-dest", dest)]), "{dest}");
+        }
+    }
+
+    #[test]
+    fn a_response_with_a_token_is_unstorable_and_keeps_no_transform() {
+        let mut plain = HeaderMap::new();
+        injection().apply(&mut plain, &token());
+        assert_eq!(plain["cache-control"], "private, no-store");
+        assert_eq!(plain["x-velt-token"], "aaa.bbb.ccc");
+        assert!(!plain.contains_key("access-control-expose-headers"));
+
+        let mut stream = headers(&[("cache-control", "no-cache, no-transform")]);
+        injection().apply(&mut stream, &token());
+        assert_eq!(stream["cache-control"], "private, no-store, no-transform");
+    }
+
+    #[test]
+    fn with_cors_in_play_the_header_is_exposed_beside_the_apps_own() {
+        let mut cors = headers(&[
+            ("access-control-allow-origin", "https://app.example"),
+            ("access-control-expose-headers", "ETag"),
+        ]);
+        injection().apply(&mut cors, &token());
+        let exposed: Vec<_> = cors.get_all("access-control-expose-headers").iter().collect();
+        assert_eq!(exposed, ["ETag", "x-velt-token"]);
+    }
+
+    #[test]
+    fn a_route_answers_in_its_shape() {
+        let route = |shape| TokenRoute { path: "/t".into(), shape, max_wait: Duration::ZERO };
+        let string = route(Shape::String).answer(&token());
+        assert_eq!(string.body(), "\"aaa.bbb.ccc\"");
+        let object = route(Shape::Object { key: "a\"b".into() }).answer(&token());
+        assert_eq!(object.body(), r#"{"a\"b":"aaa.bbb.ccc"}"#);
+        assert_eq!(object.headers()["cache-control"], "no-store");
+        assert_eq!(object.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(object.headers()["cross-origin-resource-policy"], "same-origin");
+    }
+}

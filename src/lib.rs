@@ -1,0 +1,29 @@
+//! velt-sidecar: a reverse proxy in front of an app that mints, caches and delivers Velt JWTs for
+//! the user that the login proxy names.
+//!
+//! The life of a request, in the order of the modules:
+//!
+//! 1. [`app::App::bind`] builds every part from the [`config::Config`] and binds the sockets.
+//! 2. A [`listener::Listener`] accepts the connection and tells HTTP/1.1 from HTTP/2.
+//! 3. [`sidecar::Sidecar::handle`] takes the request and cannot fail; its `respond` is the product.
+//! 4. [`identity::Identity`] says who is asking, and removes what only the front proxy may say.
+//! 5. [`token::cache::TokenCache`] has the caller's token, or starts a mint in a task of its own.
+//! 6. [`token::velt::VeltClient`], behind retries and a breaker, is the only code that knows Velt.
+//! 7. [`proxy::Upstream`] asks the app meanwhile; it streams both ways and knows no tokens.
+//! 8. [`inject::Injection`] puts the token into the response, which nobody may store then.
+//!
+//! [`metrics`] is every name that is exported; [`admin`] shows them on a port of their own.
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod demo;
+pub mod emulator;
+pub mod identity;
+pub mod inject;
+pub mod listener;
+pub mod logging;
+pub mod metrics;
+pub mod proxy;
+pub mod sidecar;
+pub mod token;

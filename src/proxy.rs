@@ -1,0 +1,381 @@
+//! The app behind us: sends a request there and brings the response back, both streaming.
+//!
+//! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
+//! `pool`, bodies in `body`, WebSockets in `tunnel`. hyper 1.12 is a floor and not just the
+//! current version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding`
+//! (hyper #4124), 1.12 honours every `Connection` line.
+
+mod body;
+pub mod headers;
+mod pool;
+mod tunnel;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, EXPECT, TE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{interval, sleep};
+
+use self::body::{AppBody, GateKeeper, RequestBody, RequestBodyError};
+pub use self::body::{Body, TrailerFilter};
+pub use self::headers::{BadRequest, Client, Scheme};
+use self::pool::{Lease, Pool};
+use self::tunnel::{Handshake, set_upgrade};
+use crate::metrics::AppMetrics;
+
+/// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
+/// (RFC 9110 section 10.1.1 forbids waiting for ever).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the app listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`.
+    Tcp(String),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// What the app speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppProtocol {
+    Http1,
+    /// HTTP/2 with prior knowledge. WebSockets still go over HTTP/1.1.
+    H2c,
+}
+
+/// How to reach the app.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub address: Address,
+    pub protocol: AppProtocol,
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the response.
+    pub response_timeout: Duration,
+    /// How long an unused connection is kept. Must be below the app's own keep-alive.
+    pub idle_timeout: Duration,
+    /// Unused connections kept.
+    pub max_idle: usize,
+}
+
+/// Why the app gave no answer.
+#[derive(Debug)]
+pub enum UpstreamError {
+    /// It could not be connected to: down, or not where the configuration says.
+    Unreachable(io::Error),
+    /// It did not begin its answer in time.
+    Timeout,
+    /// It broke off, or its answer is not HTTP.
+    Broken(hyper::Error),
+    /// It switched protocols without being asked to, or not to the one it was asked for.
+    BadUpgrade,
+    /// The client broke off while sending its request.
+    ClientGone(hyper::Error),
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Unreachable(_) => "the app could not be connected to",
+            Self::Timeout => "the app did not begin to answer in time",
+            Self::Broken(_) => "the app broke off before it had answered",
+            Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
+            Self::ClientGone(_) => "the client broke off while sending its request",
+        })
+    }
+}
+
+impl Error for UpstreamError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable(source) => Some(source),
+            Self::Broken(source) | Self::ClientGone(source) => Some(source),
+            Self::Timeout | Self::BadUpgrade => None,
+        }
+    }
+}
+
+/// The app.
+pub struct Upstream {
+    settings: Settings,
+    /// For requests of HTTP/1.0 that name no host.
+    default_host: HeaderValue,
+    pool: Arc<Pool>,
+    request_trailers: TrailerFilter,
+    response_trailers: TrailerFilter,
+    /// Becomes true when tunnels have to end.
+    closing: watch::Sender<bool>,
+    metrics: AppMetrics,
+}
+
+impl Upstream {
+    /// The filters remove from trailers what the parts around this one would have removed from
+    /// headers.
+    pub fn new(
+        settings: Settings,
+        request_trailers: TrailerFilter,
+        response_trailers: TrailerFilter,
+        metrics: AppMetrics,
+    ) -> Self {
+        let default_host = match &settings.address {
+            Address::Tcp(authority) => HeaderValue::from_str(authority).ok(),
+            Address::Unix(_) => None,
+        };
+        Self {
+            default_host: default_host.unwrap_or(HeaderValue::from_static("localhost")),
+            pool: Arc::new(Pool::new(&settings, metrics.clone())),
+            settings,
+            request_trailers,
+            response_trailers,
+            closing: watch::Sender::new(false),
+            metrics,
+        }
+    }
+
+    /// Sends a validated request to the app and returns its response, body still streaming.
+    ///
+    /// # Errors
+    ///
+    /// See [`UpstreamError`]. A dropped future cancels the request at the app.
+    pub async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        client: &Client,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let handshake = headers::is_websocket(&request).then(|| Handshake::begin(&mut request));
+        let over_http2 = self.settings.protocol == AppProtocol::H2c && handshake.is_none();
+        self.rewrite(&mut request, client, handshake.is_some(), over_http2);
+
+        let trailers = Arc::clone(&self.request_trailers);
+        let mut request = request.map(|incoming| RequestBody::new(incoming, trailers));
+        // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
+        let gate = if over_http2 { None } else { Gate::before(&mut request) };
+        let sent = has_body(&request).then(|| request.body_mut().sent());
+        let (response, lease, gate) = if over_http2 {
+            let response = self.in_time(self.send_http2(request), sent, None).await?;
+            (response.0, None, None)
+        } else {
+            let ((response, lease), gate) =
+                self.in_time(self.send_http1(request), sent, gate).await?;
+            (response, Some(lease), gate)
+        };
+        self.receive(response, lease, handshake, gate)
+    }
+
+    /// Closes idle connections in time. Runs for as long as the sidecar does.
+    pub async fn reap_idle(&self) {
+        let mut ticks = interval(self.settings.idle_timeout.max(Duration::from_secs(1)));
+        loop {
+            ticks.tick().await;
+            self.pool.reap();
+        }
+    }
+
+    /// Ends every tunnel, and waits until they have ended.
+    pub async fn close_tunnels(&self) {
+        self.closing.send_replace(true);
+        self.closing.closed().await;
+    }
+
+    /// Waits until every tunnel has ended by itself.
+    pub async fn tunnels_ended(&self) {
+        self.closing.closed().await;
+    }
+
+    fn rewrite(
+        &self,
+        request: &mut Request<Incoming>,
+        client: &Client,
+        upgrade: bool,
+        over_http2: bool,
+    ) {
+        headers::ensure_host(request, &self.default_host);
+        let takes_trailers = headers::takes_trailers(request.headers());
+        headers::strip_hop_by_hop(request.headers_mut());
+        headers::set_forwarded(request.headers_mut(), client);
+        if takes_trailers {
+            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if over_http2 {
+            headers::to_http2(request, &self.default_host);
+        } else {
+            headers::to_http1(request);
+        }
+        if upgrade {
+            set_upgrade(request.headers_mut());
+        }
+    }
+
+    /// Bounds the wait for a response's head by the app's own time: the clock starts when the
+    /// request has been sent to its end. Meanwhile, serves the gate before the request's body.
+    async fn in_time<T>(
+        &self,
+        sending: impl Future<Output = Result<T, UpstreamError>>,
+        sent: Option<oneshot::Receiver<()>>,
+        gate: Option<Gate>,
+    ) -> Result<(T, Option<GateKeeper>), UpstreamError> {
+        let mut sending = pin!(sending);
+        if let Some(Gate { asked, mut keeper }) = gate {
+            tokio::select! {
+                biased;
+                // Answered without asking for the body: the gate stays closed.
+                response = &mut sending => return Ok((response?, Some(keeper))),
+                () = asked.notified() => {}
+                () = sleep(CONTINUE_PATIENCE) => {}
+            }
+            keeper.open();
+        }
+        let patience = async {
+            if let Some(sent) = sent {
+                // An error only says that the sender is gone, which is how the end is told.
+                let _ = sent.await;
+            }
+            sleep(self.settings.response_timeout).await;
+        };
+        tokio::select! {
+            biased;
+            response = &mut sending => Ok((response?, None)),
+            () = patience => Err(UpstreamError::Timeout),
+        }
+    }
+
+    /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new
+    /// connection, if the kept-alive one had died and either the request never reached it or is
+    /// idempotent (RFC 9110 section 9.2.2) and has no body.
+    async fn send_http1(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        let mut lease = match self.pool.reuse() {
+            Some(lease) => lease,
+            None => self.pool.connect().await?,
+        };
+        let spare = lease.is_reused().then(|| copy_if_repeatable(&request)).flatten();
+        let mut error = match lease.sender().try_send_request(request).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        let unsent = error.take_message();
+        let error = classify(error);
+        let died = matches!(&error, UpstreamError::Broken(error) if !error.is_parse());
+        let Some(again) = unsent.or(spare).filter(|_| lease.is_reused() && died) else {
+            return Err(error);
+        };
+        self.metrics.retries.inc();
+        let mut lease = self.pool.connect().await?;
+        let response = lease.sender().try_send_request(again).await.map_err(classify)?;
+        Ok((response, lease))
+    }
+
+    /// Sends on the shared HTTP/2 connection, and once more on a new one if the request never
+    /// reached it.
+    async fn send_http2(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let mut sender = self.pool.http2().await?;
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let Some(again) = error.take_message() else { return Err(classify(error)) };
+        self.metrics.retries.inc();
+        let mut sender = self.pool.http2().await?;
+        sender.try_send_request(again).await.map_err(classify)
+    }
+
+    fn receive(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Option<Lease>,
+        handshake: Option<Handshake>,
+        gate: Option<GateKeeper>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // What arrives after the handshake on a connection that was not upgraded was meant for
+        // the tunnel; as a request it could be anything (RFC 9931).
+        let close = handshake.is_some() && !switching;
+        if switching {
+            let handshake = handshake.filter(|handshake| handshake.is_answered_by(&response));
+            let handshake = handshake.ok_or(UpstreamError::BadUpgrade)?;
+            let app = hyper::upgrade::on(&mut response);
+            handshake.join(app, &self.metrics.tunnels, self.closing.subscribe());
+        }
+        *response.version_mut() = Version::HTTP_11;
+        headers::strip_hop_by_hop(response.headers_mut());
+        if switching {
+            set_upgrade(response.headers_mut());
+        }
+        if close {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let trailers = Arc::clone(&self.response_trailers);
+        Ok(response.map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, gate))))
+    }
+}
+
+/// Holds a request's body back until the app has asked for it.
+struct Gate {
+    asked: Arc<Notify>,
+    keeper: GateKeeper,
+}
+
+impl Gate {
+    /// A gate, if the client waits for `100 Continue` before it sends its body.
+    fn before(request: &mut Request<RequestBody>) -> Option<Self> {
+        let expect = request.headers().get(EXPECT)?;
+        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") || !has_body(request) {
+            return None;
+        }
+        let keeper = request.body_mut().hold_back();
+        let asked = Arc::new(Notify::new());
+        let asking = Arc::clone(&asked);
+        hyper::ext::on_informational(request, move |informational| {
+            if informational.status() == StatusCode::CONTINUE {
+                asking.notify_one();
+            }
+        });
+        Some(Self { asked, keeper })
+    }
+}
+
+fn has_body(request: &Request<RequestBody>) -> bool {
+    use http_body::Body as _;
+    !request.body().is_end_stream()
+}
+
+/// A copy of a request that may be sent twice.
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    );
+    if !idempotent || has_body(request) {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+/// Tells whose fault it is that there is no response.
+fn classify<B>(error: TrySendError<B>) -> UpstreamError {
+    let error = error.into_error();
+    let by_client = error
+        .source()
+        .and_then(|source| source.downcast_ref::<RequestBodyError>())
+        .is_some_and(|error| matches!(error, RequestBodyError::Client(_)));
+    if by_client { UpstreamError::ClientGone(error) } else { UpstreamError::Broken(error) }
+}

@@ -1,0 +1,434 @@
+//! Header law: what a proxy must refuse, remove, add and keep, each rule with its RFC section.
+//!
+//! hyper already refuses what can't be parsed one way only (`Transfer-Encoding` on HTTP/1.0, two
+//! unlike `Content-Length`s, obs-fold, ...). What it leaves to us is here.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields about one connection and not about the message (RFC 9110 section 7.6.1, and the two
+/// `Proxy-*` fields that RFC 2616 section 13.5.1 had in that list).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Fields that a trailer must not carry (RFC 9110 section 6.5.1): framing, routing and
+/// credentials are never taken from there.
+const FORBIDDEN_TRAILERS: [HeaderName; 7] = [
+    TRANSFER_ENCODING,
+    CONTENT_LENGTH,
+    HOST,
+    CONNECTION,
+    COOKIE,
+    http::header::AUTHORIZATION,
+    http::header::SET_COOKIE,
+];
+
+/// The client's side of a request, as far as the app may know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub address: IpAddr,
+    /// Whether it is the front proxy, whose word about its own client is kept.
+    pub trusted: bool,
+    pub scheme: Scheme,
+}
+
+/// How the client speaks to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+}
+
+/// A request that means different things to different readers. The client's fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadRequest {
+    /// HTTP/1.1 without `Host`, or HTTP/2 without an authority (RFC 9112 section 3.2).
+    NoHost,
+    /// More than one `Host`.
+    RepeatedHost,
+    /// `Host` is not a host, or unlike the target's authority (RFC 9113 section 8.3.1).
+    WrongHost,
+    /// CONNECT or TRACE: this is neither a tunnel nor an echo.
+    Method,
+    /// `*` with another method than OPTIONS, or a target without a path (RFC 9112 section 3.2).
+    Target,
+    /// Another transfer coding than exactly `chunked` (RFC 9112 section 6.1).
+    TransferCoding,
+    /// `Connection` names a field that is not about the connection.
+    Nominated,
+}
+
+impl BadRequest {
+    /// 501 for what we don't do, 400 for what nobody should.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl fmt::Display for BadRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NoHost => "the request names no host",
+            Self::RepeatedHost => "the request has more than one Host header",
+            Self::WrongHost => "the Host header is not a host, or unlike the request's target",
+            Self::Method => "CONNECT and TRACE are not proxied",
+            Self::Target => "the request's target has no path",
+            Self::TransferCoding => "no transfer coding but chunked is understood",
+            Self::Nominated => "the Connection header names a header that is not hop-by-hop",
+        })
+    }
+}
+
+/// Checks what hyper leaves unchecked. A request that passes means one thing to everybody.
+///
+/// # Errors
+///
+/// What makes it ambiguous.
+pub fn validate<B>(request: &Request<B>) -> Result<(), BadRequest> {
+    let (uri, headers) = (request.uri(), request.headers());
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(BadRequest::Method);
+    }
+    if uri.path() == "*" && request.method() != Method::OPTIONS || uri.path_and_query().is_none() {
+        return Err(BadRequest::Target);
+    }
+    check_host(request)?;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let only = codings.next().is_none();
+        if !only || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return Err(BadRequest::TransferCoding);
+        }
+    }
+    if nominated(headers).any(is_end_to_end) {
+        return Err(BadRequest::Nominated);
+    }
+    Ok(())
+}
+
+fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadRequest::RepeatedHost);
+    }
+    // Empty is legal where the target has no authority.
+    let parsed = match host.filter(|host| !host.is_empty()) {
+        None => None,
+        Some(host) => {
+            let authority = Authority::try_from(host.as_bytes());
+            let authority = authority.map_err(|_| BadRequest::WrongHost)?;
+            if authority.as_str().contains('@') {
+                return Err(BadRequest::WrongHost);
+            }
+            Some(authority)
+        }
+    };
+    match (request.uri().authority(), parsed) {
+        (Some(target), Some(host)) if *target != host => Err(BadRequest::WrongHost),
+        (None, _) if host.is_none() && request.version() != Version::HTTP_10 => {
+            Err(BadRequest::NoHost)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `Connection` has no business naming this field: framing, routing and forwarding.
+fn is_end_to_end(name: &[u8]) -> bool {
+    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED, X_REAL_IP]
+        .iter()
+        .any(|field| field.as_str().as_bytes().eq_ignore_ascii_case(name))
+        || name.len() >= 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-")
+}
+
+/// The fields that `Connection` names.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(CONNECTION).into_iter();
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Removes everything that concerns one hop only: the known fields and those that `Connection`
+/// names (RFC 9110 section 7.6.1).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> =
+            nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Removes from trailers what must not be there.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in &FORBIDDEN_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+/// Whether the client can take trailers (RFC 9110 section 10.1.4), which is hop-by-hop and so
+/// has to be said again on the next hop.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',');
+        codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// Whether this asks for a WebSocket (RFC 6455 section 4.1), the one upgrade that is carried out.
+pub fn is_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && nominated(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+        && headers
+            .get(UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        // Without a key the answer could not be told from anything else.
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+}
+
+/// Says who the client is. A trusted peer's own words are kept and added to; anybody else's are
+/// replaced, since an app may take them for the front proxy's.
+pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
+    if !client.trusted {
+        let claimed = |name: &&HeaderName| {
+            let name = name.as_str();
+            name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
+        };
+        let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
+        for name in claimed {
+            headers.remove(name);
+        }
+    }
+    headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.address));
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        let scheme = match client.scheme {
+            Scheme::Http => HeaderValue::from_static("http"),
+        };
+        headers.insert(X_FORWARDED_PROTO, scheme);
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST)
+    {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+}
+
+/// The addresses so far and this hop's client at their end.
+fn forwarded_for(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
+    let address = address.to_canonical().to_string();
+    let mut list = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(address.as_bytes());
+    HeaderValue::from_bytes(&list).expect("header values and an address")
+}
+
+/// Turns whatever the client spoke into HTTP/1.1 for the app: one `Cookie` (RFC 9113
+/// section 8.2.3), a target in origin form (RFC 9112 section 3.2.1).
+pub fn to_http1<B>(request: &mut Request<B>) {
+    join_cookies(request.headers_mut());
+    // Keeps the path and query byte for byte.
+    let target = request.uri().path_and_query().cloned();
+    let target = target.unwrap_or(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(target);
+    *request.version_mut() = Version::HTTP_11;
+}
+
+/// Turns whatever the client spoke into HTTP/2: `:authority` instead of `Host` (RFC 9113
+/// section 8.3.1), which [`ensure_host`] has put there.
+pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue) {
+    let host = request.headers_mut().remove(HOST).filter(|host| !host.is_empty());
+    let host = host.as_ref().unwrap_or(default_host);
+    let authority = Authority::try_from(host.as_bytes()).expect("checked by `validate`");
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.authority = Some(authority);
+    *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are there");
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// Sees to a `Host`: an authority in the target beats it (RFC 9112 section 3.2.2), HTTP/2 has
+/// only that, and HTTP/1.0 may have neither.
+pub fn ensure_host<B>(request: &mut Request<B>, default_host: &HeaderValue) {
+    let host = match request.uri().authority() {
+        Some(authority) => {
+            HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII")
+        }
+        None if request.headers().contains_key(HOST) => return,
+        None => default_host.clone(),
+    };
+    request.headers_mut().insert(HOST, host);
+}
+
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined).expect("made of header values");
+    headers.insert(COOKIE, joined);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, lines: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn nominated_fields_go_and_the_rest_stays() {
+        let mut headers = request(
+            "/",
+            &[
+                ("connection", "close, X-Internal"),
+                ("connection", "keep-alive"),
+                ("x-internal", "1"),
+                ("keep-alive", "timeout=5"),
+                ("te", "trailers"),
+                ("upgrade", "h2c"),
+                ("proxy-authorization", "Basic x"),
+                ("trailer", "x-checksum"),
+                ("cookie", "a=1"),
+            ],
+        );
+        strip_hop_by_hop(headers.headers_mut());
+        let left: Vec<_> = headers.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["trailer", "cookie"]);
+    }
+
+    #[test]
+    fn connection_may_not_name_what_routes_or_frames() {
+        for name in
+            ["Host", "content-length", "X-Forwarded-For", "x-forwarded-anything", "Forwarded"]
+        {
+            let request = request("/", &[("host", "a"), ("connection", name)]);
+            assert_eq!(validate(&request), Err(BadRequest::Nominated), "{name}");
+        }
+        for name in ["close", "keep-alive, Upgrade", "TE", "X-Custom", "x-forwarded"] {
+            let request = request("/", &[("host", "a"), ("connection", name)]);
+            assert_eq!(validate(&request), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_host_and_the_same_everywhere() {
+        type Case = (&'static str, &'static [(&'static str, &'static str)], Result<(), BadRequest>);
+        let cases: &[Case] = &[
+            ("/", &[], Err(BadRequest::NoHost)),
+            ("/", &[("host", "")], Ok(())),
+            ("/", &[("host", "a.example:80")], Ok(())),
+            ("/", &[("host", "a"), ("host", "a")], Err(BadRequest::RepeatedHost)),
+            ("/", &[("host", "a/b")], Err(BadRequest::WrongHost)),
+            ("/", &[("host", "user@a")], Err(BadRequest::WrongHost)),
+            ("http://a.example/", &[("host", "a.example")], Ok(())),
+            ("http://a.example/", &[("host", "A.EXAMPLE")], Ok(())),
+            ("http://a.example/", &[("host", "b.example")], Err(BadRequest::WrongHost)),
+            ("http://a.example/", &[], Ok(())),
+        ];
+        for (target, lines, expected) in cases {
+            assert_eq!(validate(&request(target, lines)), *expected, "{target} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn chunked_alone_is_understood() {
+        for (coding, expected) in [
+            ("chunked", Ok(())),
+            (" Chunked ", Ok(())),
+            ("gzip, chunked", Err(BadRequest::TransferCoding)),
+            ("identity", Err(BadRequest::TransferCoding)),
+        ] {
+            let request = request("/", &[("host", "a"), ("transfer-encoding", coding)]);
+            assert_eq!(validate(&request), expected, "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_peers_words_are_kept_and_anybody_elses_replaced() {
+        let said = [
+            ("host", "app.example"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-prefix", "/base"),
+            ("x-real-ip", "192.0.2.1"),
+        ];
+        let client = |trusted| Client {
+            address: "::ffff:198.51.100.7".parse().expect("an address"),
+            trusted,
+            scheme: Scheme::Http,
+        };
+        let mut kept = request("/", &said);
+        set_forwarded(kept.headers_mut(), &client(true));
+        assert_eq!(kept.headers()["x-forwarded-for"], "192.0.2.1, 198.51.100.7");
+        assert_eq!(kept.headers()["x-forwarded-proto"], "https");
+        assert_eq!(kept.headers()["x-forwarded-host"], "app.example");
+        assert_eq!(kept.headers()["x-forwarded-prefix"], "/base");
+
+        let mut replaced = request("/", &said);
+        set_forwarded(replaced.headers_mut(), &client(false));
+        assert_eq!(replaced.headers()["x-forwarded-for"], "198.51.100.7");
+        assert_eq!(replaced.headers()["x-forwarded-proto"], "http");
+        assert!(!replaced.headers().contains_key("x-forwarded-prefix"));
+        assert!(!replaced.headers().contains_key("x-real-ip"));
+    }
+
+    #[test]
+    fn http2_becomes_http1_and_back_without_touching_the_path() {
+        let mut request = request(
+            "http://app.example/a%2Fb/%20?q=%41&;x",
+            &[("cookie", "a=1"), ("cookie", "b=2")],
+        );
+        *request.version_mut() = Version::HTTP_2;
+        ensure_host(&mut request, &HeaderValue::from_static("localhost"));
+        to_http1(&mut request);
+        assert_eq!(request.uri(), "/a%2Fb/%20?q=%41&;x");
+        assert_eq!(request.headers()["host"], "app.example");
+        assert_eq!(request.headers()["cookie"], "a=1; b=2");
+        assert_eq!(request.version(), Version::HTTP_11);
+
+        to_http2(&mut request, &HeaderValue::from_static("localhost"));
+        assert_eq!(request.uri(), "http://app.example/a%2Fb/%20?q=%41&;x");
+        assert!(!request.headers().contains_key("host"));
+    }
+}

@@ -1,0 +1,203 @@
+//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or one shared HTTP/2 one.
+//!
+//! Our own over hyper's connection API, since that is what lets the retry rule see whether a
+//! connection was reused and whether a request ever reached it; it also costs a quarter less work
+//! per request than the general-purpose client (measured, `benches/README.md`).
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+
+use super::body::RequestBody;
+use super::{Address, Settings, UpstreamError};
+use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
+
+type Http1 = http1::SendRequest<RequestBody>;
+type Http2 = http2::SendRequest<RequestBody>;
+
+/// All connections to one app.
+pub(super) struct Pool {
+    address: Address,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    max_idle: usize,
+    /// The most recently used last, so that a quiet app keeps few connections busy and warm.
+    idle: Mutex<Vec<Idle>>,
+    http2: tokio::sync::Mutex<Option<Http2>>,
+    metrics: AppMetrics,
+}
+
+struct Idle {
+    sender: Http1,
+    since: Instant,
+}
+
+/// The exclusive use of one HTTP/1.1 connection.
+pub(super) struct Lease {
+    sender: Http1,
+    pool: Arc<Pool>,
+    reused: bool,
+}
+
+impl Lease {
+    /// The connection to send on.
+    pub(super) fn sender(&mut self) -> &mut Http1 {
+        &mut self.sender
+    }
+
+    /// Whether the app may have closed it while it lay idle.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Makes it available again after a complete response.
+    pub(super) fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let Self { sender, pool, .. } = self;
+        let mut idle = pool.idle();
+        if idle.len() < pool.max_idle {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: &Settings, metrics: AppMetrics) -> Self {
+        Self {
+            address: settings.address.clone(),
+            connect_timeout: settings.connect_timeout,
+            idle_timeout: settings.idle_timeout,
+            max_idle: settings.max_idle,
+            idle: Mutex::default(),
+            http2: tokio::sync::Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The idle connection used last, if one is still good.
+    pub(super) fn reuse(self: &Arc<Self>) -> Option<Lease> {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        loop {
+            // Not ready means that its task has not yet noticed the end of the last response.
+            let position = idle.iter().rposition(|entry| entry.sender.is_ready())?;
+            let entry = idle.remove(position);
+            if !self.is_good(&entry, now) {
+                // The ones below lay idle for longer still.
+                idle.retain(|entry| self.is_good(entry, now));
+                continue;
+            }
+            let Idle { sender, .. } = entry;
+            return Some(Lease { sender, pool: Arc::clone(self), reused: true });
+        }
+    }
+
+    /// A new HTTP/1.1 connection.
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+        let sender = match self.dial().await? {
+            Stream::Tcp(stream) => self.handshake_http1(stream).await?,
+            Stream::Unix(stream) => self.handshake_http1(stream).await?,
+        };
+        Ok(Lease { sender, pool: Arc::clone(self), reused: false })
+    }
+
+    /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
+    /// instead of opening another.
+    pub(super) async fn http2(&self) -> Result<Http2, UpstreamError> {
+        let mut shared = self.http2.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let sender = match self.dial().await? {
+            Stream::Tcp(stream) => self.handshake_http2(stream).await?,
+            Stream::Unix(stream) => self.handshake_http2(stream).await?,
+        };
+        Ok(shared.insert(sender).clone())
+    }
+
+    /// Closes connections that have been idle for too long. Without this a quiet sidecar would
+    /// keep them until the app closes its end.
+    pub(super) fn reap(&self) {
+        let now = Instant::now();
+        self.idle().retain(|entry| self.is_good(entry, now));
+    }
+
+    fn is_good(&self, entry: &Idle, now: Instant) -> bool {
+        !entry.sender.is_closed() && now.saturating_duration_since(entry.since) < self.idle_timeout
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn dial(&self) -> Result<Stream, UpstreamError> {
+        let dialled = timeout(self.connect_timeout, self.address.dial()).await;
+        let (result, counted) = match dialled {
+            Ok(Ok(stream)) => (Ok(stream), ConnectResult::Connected),
+            Ok(Err(error)) => (Err(UpstreamError::Unreachable(error)), ConnectResult::Failed),
+            Err(_) => {
+                let error = io::Error::from(io::ErrorKind::TimedOut);
+                (Err(UpstreamError::Unreachable(error)), ConnectResult::Timeout)
+            }
+        };
+        self.metrics.connects.increment(counted);
+        result
+    }
+
+    async fn handshake_http1<T>(&self, stream: T) -> Result<Http1, UpstreamError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
+        self.drive(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn handshake_http2<T>(&self, stream: T) -> Result<Http2, UpstreamError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
+        self.drive(connection);
+        Ok(sender)
+    }
+
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        let open = GaugeGuard::raise(&self.metrics.connections);
+        tokio::spawn(async move {
+            // Whoever has a request on it gets the error; an idle connection's end is no news.
+            let _ = connection.await;
+            drop(open);
+        });
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Address {
+    async fn dial(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(authority) => {
+                let stream = TcpStream::connect(authority.as_str()).await?;
+                // Best effort: without it small messages are slow, not wrong.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+        }
+    }
+}

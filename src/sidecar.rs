@@ -1,0 +1,281 @@
+//! The request path. Start reading here.
+//!
+//! What a request costs: its headers are checked once, one cache read finds the token while the
+//! app is being asked, one header is inserted. What happens when Velt is down: a cached token is
+//! served for as long as it lives; without one the app's response goes out all the same, held
+//! back no longer than `delivery.header.max_wait`, and says why it carries no token.
+
+mod error;
+mod guard;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+use tracing::error;
+
+use self::error::{NoToken, RequestError};
+use self::guard::{RequestGuard, ResponseBody};
+use crate::identity::{Caller, Identity, User};
+use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute};
+use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
+use crate::proxy::headers::validate;
+use crate::proxy::{Body, Client, Scheme, Upstream};
+use crate::token::cache::{Lookup, TokenCache};
+use crate::token::{MintPlan, Subject, Token};
+
+/// What a token route reads of a request's body, in bytes: a user object, not a document.
+const MAX_ROUTE_BODY: usize = 64 * 1024;
+
+/// How long a token route waits for that body.
+const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything a request passes through.
+pub struct Sidecar {
+    pub identity: Arc<Identity>,
+    pub plan: MintPlan,
+    pub tokens: TokenCache,
+    pub upstream: Upstream,
+    pub injection: Arc<Injection>,
+    pub metrics: RequestMetrics,
+}
+
+/// What a request is for. Decided by the request line alone.
+enum Route<'a> {
+    /// One of the paths that we answer ourselves.
+    Token(&'a TokenRoute),
+    /// Everything else is the app's.
+    Forward {
+        /// Whether the response could carry a token.
+        wants_token: bool,
+    },
+}
+
+impl<'a> Route<'a> {
+    fn of(request: &Request<Incoming>, injection: &'a Injection) -> Self {
+        let uri = request.uri();
+        // The one spelling that serves a token has no authority in it, save over HTTP/2, where
+        // every target has one.
+        let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
+        match injection.route(uri.path()) {
+            Some(route) if plain => Self::Token(route),
+            _ => {
+                let wants_token =
+                    injection.wants_header(request.method(), uri.path(), request.headers());
+                Self::Forward { wants_token }
+            }
+        }
+    }
+}
+
+impl Sidecar {
+    /// Answers a request, whatever happens: an error becomes its answer, a panic a 500, and a
+    /// client that leaves is counted.
+    pub async fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let mut guard = RequestGuard::begin(&self.metrics);
+        let version = request.version();
+        let responding = self.respond(peer, request, &mut guard.app_time);
+        let responded = catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked));
+        let (mut response, outcome) = match responded {
+            Ok(responded) => responded,
+            Err(error) => {
+                error.log();
+                (error.answer().map(Body::own), error.outcome())
+            }
+        };
+        // Whoever sent an ambiguous message may have sent more of it.
+        if matches!(outcome, Outcome::BadRequest | Outcome::IdentityRefused)
+            && version < Version::HTTP_2
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        guard.finish(response, outcome)
+    }
+
+    async fn respond(
+        &self,
+        peer: SocketAddr,
+        mut request: Request<Incoming>,
+        app_time: &mut Duration,
+    ) -> Result<(Response<Body>, Outcome), RequestError> {
+        // Identity comes first: what follows removes headers, and a removed one must never count
+        // as an absent one.
+        let trusted = self.identity.trusts(peer.ip());
+        let caller = self.identity.identify(trusted, request.headers_mut())?;
+        validate(&request)?;
+
+        let wants_token = match Route::of(&request, &self.injection) {
+            Route::Token(route) => {
+                let response = self.serve_token(route, &caller, request).await?;
+                return Ok((response.map(Body::own), Outcome::TokenServed));
+            }
+            Route::Forward { wants_token } => wants_token,
+        };
+
+        // From here on the app is asked, and the token is looked up beside it: a miss hides
+        // behind the app's own time.
+        let mut lookup = wants_token.then(|| self.look_up(&caller));
+        if self.injection.header().on_failure == OnMintFailure::Refuse {
+            lookup = self.insist(lookup).await?;
+        }
+        let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
+        let asked = Instant::now();
+        let forwarded = self.upstream.forward(request, &client).await;
+        *app_time = asked.elapsed();
+        let mut response = forwarded?;
+
+        // The client has seen nothing yet; only the token may still be missing, and for that the
+        // response waits no longer than it must.
+        self.injection.strip(response.headers_mut());
+        if let Some(lookup) = lookup {
+            self.deliver(&mut response, lookup).await;
+        }
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
+    }
+
+    /// The token of a known caller: at hand, in flight, or not to be had.
+    fn look_up(&self, caller: &Caller) -> Result<Lookup, NoToken> {
+        let Caller::Known(user) = caller else { return Err(NoToken::Anonymous) };
+        let request = self.plan.request(subject(user)).ok_or(NoToken::NoOrganization)?;
+        Ok(self.tokens.get(request))
+    }
+
+    /// Waits for the token before the app is asked, since refusing after the app has acted would
+    /// be a lie. Anonymous callers pass.
+    async fn insist(
+        &self,
+        lookup: Option<Result<Lookup, NoToken>>,
+    ) -> Result<Option<Result<Lookup, NoToken>>, RequestError> {
+        match lookup {
+            None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
+            Some(Err(absent)) => Err(absent.into()),
+            Some(Ok(lookup)) => {
+                let patience = self.injection.header().max_wait;
+                let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
+                let token = result.map_err(NoToken::Failed)?;
+                Ok(Some(Ok(Lookup::Ready(Ok(token)))))
+            }
+        }
+    }
+
+    /// Puts the token into the app's response, or the reason why it is not there.
+    async fn deliver(&self, response: &mut Response<Body>, lookup: Result<Lookup, NoToken>) {
+        let (status, headers) = (response.status(), response.headers_mut());
+        let delivered = match self.injection.eligibility(status, headers, SystemTime::now()) {
+            Eligibility::NotEligible => HeaderDelivery::NotEligible,
+            Eligibility::Storable => HeaderDelivery::Storable,
+            Eligibility::Eligible => match self.await_token(lookup).await {
+                Ok(token) => {
+                    self.injection.apply(headers, token.value());
+                    HeaderDelivery::Injected
+                }
+                Err(absent) => {
+                    self.injection.explain(headers, absent.status());
+                    absent.delivery()
+                }
+            },
+        };
+        self.metrics.header_deliveries.increment(delivered);
+    }
+
+    async fn await_token(&self, lookup: Result<Lookup, NoToken>) -> Result<Token, NoToken> {
+        let result = lookup?.within(self.injection.header().max_wait).await;
+        result.ok_or(NoToken::Pending)?.map_err(NoToken::Failed)
+    }
+
+    /// Answers a token route.
+    async fn serve_token(
+        &self,
+        route: &TokenRoute,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Result<Response<Bytes>, RequestError> {
+        let posted = match *request.method() {
+            Method::GET => false,
+            Method::POST => true,
+            _ => return Err(RequestError::MethodNotAllowed),
+        };
+        // The mint begins before the body has arrived.
+        let lookup = self.look_up(caller)?;
+        if posted && let Caller::Known(user) = caller {
+            check_named_user(request.into_body(), user).await?;
+        }
+        let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
+        let token = result.map_err(NoToken::Failed)?;
+        Ok(route.answer(token.value()))
+    }
+}
+
+/// Refuses a body that names another user: whoever wrote that page believes that the posted id
+/// decides, and would find out in production.
+async fn check_named_user(body: Incoming, user: &User) -> Result<(), RequestError> {
+    let reading = Limited::new(body, MAX_ROUTE_BODY).collect();
+    let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
+    let body = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            RequestError::BodyTooLarge
+        } else {
+            RequestError::BrokenBody
+        }
+    })?;
+    // Any body will do, and most of them say nothing about users.
+    let Ok(named) = serde_json::from_slice::<NamedUser>(&body.to_bytes()) else { return Ok(()) };
+    let same = match &named.user_id {
+        None | Some(Value::Null) => true,
+        Some(Value::String(id)) => **id == *user.id,
+        Some(Value::Number(id)) => id.to_string() == *user.id,
+        Some(_) => false,
+    };
+    if same { Ok(()) } else { Err(RequestError::UserMismatch) }
+}
+
+/// The one field of a posted body that is looked at.
+#[derive(Deserialize)]
+struct NamedUser {
+    #[serde(rename = "userId")]
+    user_id: Option<Value>,
+}
+
+/// The caller as the token's subject. Which of the fields are known is the configuration's matter.
+fn subject(user: &User) -> Subject {
+    Subject {
+        user: user.id.clone(),
+        organization: user.organization.clone(),
+        email: user.email.clone(),
+        name: user.name.clone(),
+        is_admin: user.is_admin,
+    }
+}
+
+/// Runs `future`; `None` if it panicked, so that one request's bug stays that request's.
+async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let polling = AssertUnwindSafe(|| future.as_mut().poll(context));
+        std::panic::catch_unwind(polling).map_or_else(
+            |_| {
+                // The panic hook has printed where.
+                error!("a request panicked; it was answered with 500");
+                Poll::Ready(None)
+            },
+            |poll| poll.map(Some),
+        )
+    })
+    .await
+}

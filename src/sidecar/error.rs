@@ -1,0 +1,281 @@
+//! Every way for a request to go wrong, and the one table that turns it into an answer: status,
+//! code, text, and the word it is counted under. A new one does not compile without them.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use tracing::debug;
+
+use super::MAX_ROUTE_BODY;
+use crate::identity::Refusal;
+use crate::inject::{TokenStatus, own_answer};
+use crate::metrics::{HeaderDelivery, Outcome};
+use crate::proxy::{BadRequest, UpstreamError};
+use crate::token::MintError;
+
+/// Why there is no token for a request.
+#[derive(Debug)]
+pub(super) enum NoToken {
+    Anonymous,
+    NoOrganization,
+    /// The mint goes on, for the next request.
+    Pending,
+    Failed(MintError),
+}
+
+impl NoToken {
+    pub(super) fn status(&self) -> TokenStatus {
+        match self {
+            Self::Anonymous => TokenStatus::Anonymous,
+            Self::NoOrganization => TokenStatus::NoOrganization,
+            Self::Pending => TokenStatus::Pending,
+            Self::Failed(error) => match error {
+                MintError::Refused { .. } => TokenStatus::Refused,
+                MintError::RateLimited { .. } => TokenStatus::RateLimited,
+                MintError::Timeout => TokenStatus::Timeout,
+                MintError::Malformed { .. } | MintError::Mismatch => TokenStatus::Malformed,
+                MintError::Unavailable { .. }
+                | MintError::Suspended { .. }
+                | MintError::Panicked => TokenStatus::Unavailable,
+            },
+        }
+    }
+
+    pub(super) fn delivery(&self) -> HeaderDelivery {
+        match self {
+            Self::Anonymous => HeaderDelivery::Anonymous,
+            Self::Pending => HeaderDelivery::Pending,
+            Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
+        }
+    }
+}
+
+/// Why a request is answered by us with an error.
+#[derive(Debug)]
+pub(super) enum RequestError {
+    /// The client's fault.
+    BadRequest(BadRequest),
+    /// The front proxy's fault, or an attacker's.
+    Identity(Refusal),
+    NoToken(NoToken),
+    UserMismatch,
+    MethodNotAllowed,
+    BodyTooLarge,
+    SlowBody,
+    BrokenBody,
+    /// The app's fault.
+    App(UpstreamError),
+    /// Ours.
+    Panicked,
+}
+
+impl From<BadRequest> for RequestError {
+    fn from(error: BadRequest) -> Self {
+        Self::BadRequest(error)
+    }
+}
+
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Identity(refusal)
+    }
+}
+
+impl From<NoToken> for RequestError {
+    fn from(absent: NoToken) -> Self {
+        Self::NoToken(absent)
+    }
+}
+
+impl From<UpstreamError> for RequestError {
+    fn from(error: UpstreamError) -> Self {
+        Self::App(error)
+    }
+}
+
+impl RequestError {
+    /// How this counts.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::BadRequest(_) | Self::SlowBody | Self::BrokenBody => Outcome::BadRequest,
+            Self::Identity(_) => Outcome::IdentityRefused,
+            Self::NoToken(absent) => match absent {
+                NoToken::Anonymous => Outcome::NoIdentity,
+                NoToken::NoOrganization => Outcome::NoOrganization,
+                NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
+                NoToken::Failed(MintError::Refused { .. }) => Outcome::TokenRefused,
+                NoToken::Failed(MintError::RateLimited { .. }) => Outcome::TokenRateLimited,
+                NoToken::Failed(MintError::Malformed { .. } | MintError::Mismatch) => {
+                    Outcome::TokenMalformed
+                }
+                NoToken::Failed(
+                    MintError::Unavailable { .. }
+                    | MintError::Suspended { .. }
+                    | MintError::Panicked,
+                ) => Outcome::TokenUnavailable,
+            },
+            Self::UserMismatch => Outcome::UserMismatch,
+            Self::MethodNotAllowed => Outcome::MethodNotAllowed,
+            Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
+            Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
+            Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade) => Outcome::AppBroken,
+            Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
+            Self::Panicked => Outcome::Panicked,
+        }
+    }
+
+    /// What goes out: a status, a code for programs and a text that a developer can act on.
+    fn public(&self) -> (StatusCode, &'static str, String) {
+        match self {
+            Self::BadRequest(error) => (error.status(), "bad_request", error.to_string()),
+            Self::Identity(refusal) => (
+                StatusCode::BAD_REQUEST,
+                "ambiguous_identity",
+                format!(
+                    "The identity header {} can't be trusted: {}. The login proxy in front must \
+                     set it exactly once.",
+                    refusal.header,
+                    refusal.kind.reason(),
+                ),
+            ),
+            Self::NoToken(absent) => absent.public(),
+            Self::UserMismatch => (
+                StatusCode::FORBIDDEN,
+                "user_mismatch",
+                "The body names a userId that is not the signed-in user's. Tokens are minted for \
+                 the user that the login proxy names; leave userId out of the request."
+                    .into(),
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Ask for a token with GET or POST.".into(),
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("The body is over {MAX_ROUTE_BODY} bytes; none is needed."),
+            ),
+            Self::SlowBody => (
+                StatusCode::REQUEST_TIMEOUT,
+                "slow_body",
+                "The body did not arrive in time; none is needed.".into(),
+            ),
+            Self::BrokenBody => {
+                (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
+            }
+            Self::App(error) => app_error(error),
+            Self::Panicked => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "velt-sidecar failed on this request; its log says where.".into(),
+            ),
+        }
+    }
+
+    pub(super) fn answer(&self) -> Response<Bytes> {
+        let (status, code, text) = self.public();
+        let json = serde_json::json!({ "error": text, "code": code });
+        let mut response = own_answer(status, json.to_string());
+        let headers = response.headers_mut();
+        if let Self::MethodNotAllowed = self {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+        }
+        if let Self::NoToken(absent) = self
+            && let Some(wait) = absent.retry_after()
+        {
+            // Rounded up: earlier would be too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+
+    /// Only what an operator must see, since metrics count the rest.
+    pub(super) fn log(&self) {
+        if let Self::App(app) = self {
+            let cause = app.source().map(ToString::to_string);
+            debug!(error = %app, cause, "the app gave no answer");
+        }
+    }
+}
+
+fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
+    match error {
+        UpstreamError::Unreachable(_) => (
+            StatusCode::BAD_GATEWAY,
+            "app_unreachable",
+            "velt-sidecar could not connect to the app (app.address): it is down or still starting."
+                .into(),
+        ),
+        UpstreamError::Timeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "app_timeout",
+            "The app did not begin to answer within app.response_timeout.".into(),
+        ),
+        UpstreamError::Broken(_) | UpstreamError::BadUpgrade | UpstreamError::ClientGone(_) => {
+            (StatusCode::BAD_GATEWAY, "app_broken", format!("velt-sidecar: {error}."))
+        }
+    }
+}
+
+impl NoToken {
+    fn public(&self) -> (StatusCode, &'static str, String) {
+        match self {
+            Self::Anonymous => (
+                StatusCode::UNAUTHORIZED,
+                "no_identity",
+                "Nobody is signed in: the request came without an identity header from a trusted \
+                 peer. Sign in first; if you have, check identity.user_header and \
+                 identity.trusted_peers."
+                    .into(),
+            ),
+            Self::NoOrganization => (
+                StatusCode::BAD_REQUEST,
+                "no_organization",
+                "The request came without an organization, which this Velt API needs: set \
+                 velt.organization, or have the login proxy send identity.organization_header."
+                    .into(),
+            ),
+            Self::Pending => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "token_pending",
+                "Velt has not answered yet; the token is still being minted. Try again.".into(),
+            ),
+            Self::Failed(error) => {
+                let (status, code) = match error {
+                    MintError::Refused { .. } => (StatusCode::BAD_GATEWAY, "token_refused"),
+                    MintError::Malformed { .. } | MintError::Mismatch => {
+                        (StatusCode::BAD_GATEWAY, "token_malformed")
+                    }
+                    MintError::RateLimited { .. } => {
+                        (StatusCode::TOO_MANY_REQUESTS, "token_rate_limited")
+                    }
+                    MintError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "token_timeout"),
+                    MintError::Unavailable { .. }
+                    | MintError::Suspended { .. }
+                    | MintError::Panicked => (StatusCode::SERVICE_UNAVAILABLE, "token_unavailable"),
+                };
+                (status, code, format!("No token: {error}."))
+            }
+        }
+    }
+
+    /// For errors that pass: what Velt or the breaker said, else soon.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Anonymous | Self::NoOrganization => None,
+            Self::Pending => Some(Duration::from_secs(1)),
+            Self::Failed(error) => match error {
+                MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {
+                    None
+                }
+                other => Some(other.retry_after().unwrap_or(Duration::from_secs(1))),
+            },
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The token cache: four cases of freshness, one mint in flight per key, and a memory of failures.
+//!
+//! moka stores, bounds and evicts; everything that depends on time is ours, since moka's clock
+//! can't be moved by a test and its single flight restarts a mint whose first caller leaves.
+//! A mint runs in a task of its own: whoever leaves costs nobody anything.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
+use crate::token::{Freshness, Mint, MintError, MintRequest, Token};
+
+/// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
+/// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
+const ENTRY_OVERHEAD: usize = 700;
+
+/// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
+/// the token. Just over the longest life a token can have.
+const SWEEP_AFTER: Duration = Duration::from_secs(49 * 3600);
+
+/// A user counts as active for the outage headroom if his token was served this recently.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(3600);
+
+/// How long a permanent refusal is answered from memory.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
+
+/// How long the first transient failure is answered from memory; doubles with each in a row.
+const FAILURE_MEMORY: Duration = Duration::from_secs(1);
+
+/// The longest that a transient failure is answered from memory.
+const LONGEST_FAILURE_MEMORY: Duration = Duration::from_secs(30);
+
+/// Bounds of the cache. Both hold; 0 is not a bound.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Users held at most.
+    pub max_entries: u64,
+    /// Estimated memory at most, in bytes.
+    pub max_bytes: u64,
+}
+
+/// Tokens by mint request. Clones share the cache.
+#[derive(Clone)]
+pub struct TokenCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    slots: moka::sync::Cache<Arc<MintRequest>, Arc<Slot>>,
+    flights: Mutex<HashMap<Arc<MintRequest>, Landing>>,
+    mint: Arc<dyn Mint>,
+    metrics: TokenMetrics,
+    started: Instant,
+}
+
+/// What is known for one key. Immutable but for the time of last use; each mint replaces it.
+struct Slot {
+    token: Option<Token>,
+    failure: Option<Failure>,
+    /// Milliseconds since the cache was made, for the outage headroom only.
+    last_served: AtomicU64,
+}
+
+/// The memory of a failed mint.
+#[derive(Clone)]
+struct Failure {
+    error: MintError,
+    /// In a row, this one included.
+    count: u32,
+    retry_at: Instant,
+}
+
+type MintResult = Result<Token, MintError>;
+
+/// Where the result of a mint in flight will be.
+type Landing = watch::Receiver<Option<MintResult>>;
+
+/// The answer to a look-up.
+pub enum Lookup {
+    /// A token that may be served now, or the remembered reason why there is none.
+    Ready(MintResult),
+    /// A mint is under way. Dropping this does not stop it.
+    Pending(Flight),
+}
+
+/// A mint in flight that this caller started or joined.
+pub struct Flight {
+    landing: Landing,
+}
+
+impl Lookup {
+    /// The result, waiting for a mint in flight at most `patience`; `None` if that ran out.
+    pub async fn within(self, patience: Duration) -> Option<MintResult> {
+        match self {
+            Self::Ready(result) => Some(result),
+            Self::Pending(flight) => timeout(patience, flight.landed()).await.ok(),
+        }
+    }
+}
+
+impl Flight {
+    async fn landed(mut self) -> MintResult {
+        match self.landing.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().expect("waited for"),
+            // The sender was dropped without a word: only a panic does that.
+            Err(_) => Err(MintError::Panicked),
+        }
+    }
+}
+
+impl TokenCache {
+    /// An empty cache in front of `mint`.
+    pub fn new(mint: Arc<dyn Mint>, settings: &Settings, metrics: TokenMetrics) -> Self {
+        // One weight that keeps both bounds: an entry weighs its bytes, but never less than its
+        // share of the bytes at the largest number of entries.
+        let least_weight = settings.max_bytes.div_ceil(settings.max_entries.max(1));
+        let evictions = metrics.evictions.clone();
+        let slots = moka::sync::Cache::builder()
+            .max_capacity(settings.max_bytes)
+            .weigher(move |key: &Arc<MintRequest>, slot: &Arc<Slot>| {
+                u32::try_from(slot.bytes(key).max(least_weight)).unwrap_or(u32::MAX)
+            })
+            // TinyLFU could refuse a new user for ever while the cache is full of busy ones.
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(SWEEP_AFTER)
+            .eviction_listener(move |_, _, cause| {
+                if cause == moka::notification::RemovalCause::Size {
+                    evictions.inc();
+                }
+            })
+            .build();
+        let flights = Mutex::default();
+        let shared = Shared { slots, flights, mint, metrics, started: Instant::now() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Looks `request` up and, if need be, starts a mint or joins the one in flight. Never waits.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, since a mint is a task.
+    pub fn get(&self, request: MintRequest) -> Lookup {
+        let now = Instant::now();
+        let shared = &self.shared;
+        let slot = shared.slots.get(&request);
+        if let Some((token, freshness)) = slot.as_deref().and_then(|slot| slot.servable(now)) {
+            let slot = slot.as_deref().expect("it held the token");
+            slot.served(shared.millis(now));
+            if freshness == Freshness::Fresh {
+                shared.metrics.lookups.increment(LookupResult::Fresh);
+            } else {
+                shared.metrics.lookups.increment(LookupResult::Due);
+                if slot.remembered_failure(now).is_none() {
+                    shared.refresh(request, now);
+                }
+            }
+            return Lookup::Ready(Ok(token));
+        }
+        self.absent(request, now)
+    }
+
+    /// Nothing may be served: a remembered failure, the mint in flight, or a new one.
+    fn absent(&self, request: MintRequest, now: Instant) -> Lookup {
+        let shared = &self.shared;
+        let mut flights = shared.flights();
+        if let Some(landing) = flights.get(&request) {
+            shared.metrics.lookups.increment(LookupResult::Joined);
+            return Lookup::Pending(Flight { landing: landing.clone() });
+        }
+        // Again, now that no flight can land unseen: one may have done so since the first look.
+        if let Some(slot) = shared.slots.get(&request) {
+            if let Some((token, _)) = slot.servable(now) {
+                slot.served(shared.millis(now));
+                shared.metrics.lookups.increment(LookupResult::Fresh);
+                return Lookup::Ready(Ok(token));
+            }
+            if let Some(error) = slot.remembered_failure(now) {
+                shared.metrics.lookups.increment(LookupResult::FailedRecently);
+                return Lookup::Ready(Err(error));
+            }
+        }
+        shared.metrics.lookups.increment(LookupResult::Started);
+        Lookup::Pending(Flight { landing: shared.take_off(&mut flights, request) })
+    }
+
+    /// Brings the gauges that describe the whole cache up to date; called before a scrape.
+    pub fn observe(&self) {
+        let shared = &self.shared;
+        shared.slots.run_pending_tasks();
+        let now = Instant::now();
+        let active_since = shared.millis(now).saturating_sub(millis(ACTIVE_WITHIN));
+        let mut bytes = 0;
+        let mut headroom = f64::NAN;
+        for (request, slot) in &shared.slots {
+            bytes += slot.bytes(&request);
+            if slot.last_served.load(Ordering::Relaxed) > active_since {
+                let left = slot.token.as_ref().map_or(Duration::ZERO, |token| token.remaining(now));
+                headroom = headroom.min(left.as_secs_f64());
+            }
+        }
+        shared.metrics.cached.set(i64::try_from(shared.slots.entry_count()).unwrap_or(i64::MAX));
+        shared.metrics.cached_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        shared.metrics.headroom.set(headroom);
+    }
+}
+
+impl Shared {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Arc<MintRequest>, Landing>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        // From 1, so that 0 can mean never.
+        1 + millis(now.saturating_duration_since(self.started))
+    }
+
+    /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
+    fn refresh(self: &Arc<Self>, request: MintRequest, now: Instant) {
+        let mut flights = self.flights();
+        let still_due = || {
+            let slot = self.slots.get(&request)?;
+            let (_, freshness) = slot.servable(now)?;
+            Some(freshness == Freshness::Due && slot.remembered_failure(now).is_none())
+        };
+        if !flights.contains_key(&request) && still_due().unwrap_or(true) {
+            self.take_off(&mut flights, request);
+        }
+    }
+
+    /// Spawns the task that mints for `request`. `flights` is locked by the caller, so that there
+    /// is one flight per key.
+    fn take_off(
+        self: &Arc<Self>,
+        flights: &mut HashMap<Arc<MintRequest>, Landing>,
+        request: MintRequest,
+    ) -> Landing {
+        let request = Arc::new(request);
+        let (sender, landing) = watch::channel(None);
+        flights.insert(Arc::clone(&request), landing.clone());
+        let entry = FlightEntry { shared: Arc::clone(self), request };
+        tokio::spawn(async move {
+            let result = entry.shared.fly(&entry.request).await;
+            // The slot is stored: only now may the next caller find no flight.
+            drop(entry);
+            sender.send_replace(Some(result));
+        });
+        landing
+    }
+
+    async fn fly(&self, request: &Arc<MintRequest>) -> MintResult {
+        let _in_flight = GaugeGuard::raise(&self.metrics.mints_in_flight);
+        let started = Instant::now();
+        let minted = self.mint.mint(request).await;
+        let now = Instant::now();
+        observe(&self.metrics.mint_duration, now - started);
+        let result = minted.map(|minted| Token::new(minted, request, now));
+        self.metrics.mints.increment(result.as_ref().map_or_else(outcome, |_| MintOutcome::Minted));
+        self.store(request, &result, now);
+        result
+    }
+
+    /// Keeps the result of a mint. A failure never displaces a token that is still valid.
+    fn store(&self, request: &Arc<MintRequest>, result: &MintResult, now: Instant) {
+        let old = self.slots.get(request);
+        let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
+        let (token, failure) = match result {
+            Ok(token) => (Some(token.clone()), None),
+            Err(error) => {
+                let count = old.as_ref().and_then(|slot| slot.failure.as_ref());
+                let count = count.map_or(0, |failure| failure.count) + 1;
+                if !matches!(error, MintError::Suspended { .. }) {
+                    warn!(%error, "a mint failed; it is not asked for again at once");
+                }
+                let retry_at = now + memory_of(error, count);
+                let valid = old.as_ref().and_then(|slot| slot.servable(now));
+                let token = valid.map(|(token, _)| token);
+                (token, Some(Failure { error: error.clone(), count, retry_at }))
+            }
+        };
+        let last_served = match token {
+            // Whoever waits for this mint is about to be served.
+            Some(_) if last_served == 0 => self.millis(now),
+            _ => last_served,
+        };
+        let slot = Slot { token, failure, last_served: AtomicU64::new(last_served) };
+        self.slots.insert(Arc::clone(request), Arc::new(slot));
+    }
+}
+
+/// Takes a flight off the board when its task ends, in whichever way.
+struct FlightEntry {
+    shared: Arc<Shared>,
+    request: Arc<MintRequest>,
+}
+
+impl Drop for FlightEntry {
+    fn drop(&mut self) {
+        self.shared.flights().remove(&self.request);
+        if std::thread::panicking() {
+            self.shared.metrics.mints.increment(MintOutcome::Panicked);
+        }
+    }
+}
+
+impl Slot {
+    /// The token and its freshness, unless it has expired.
+    fn servable(&self, now: Instant) -> Option<(Token, Freshness)> {
+        let token = self.token.as_ref()?;
+        match token.freshness(now) {
+            Freshness::Expired => None,
+            freshness => Some((token.clone(), freshness)),
+        }
+    }
+
+    fn remembered_failure(&self, now: Instant) -> Option<MintError> {
+        let failure = self.failure.as_ref().filter(|failure| now < failure.retry_at)?;
+        Some(failure.error.clone())
+    }
+
+    fn served(&self, millis: u64) {
+        self.last_served.store(millis, Ordering::Relaxed);
+    }
+
+    fn bytes(&self, request: &MintRequest) -> u64 {
+        let token = self.token.as_ref().map_or(0, |token| token.value().expose().len());
+        (request.owned_bytes() + token + ENTRY_OVERHEAD) as u64
+    }
+}
+
+/// How long `error`, the `count`th in a row, is answered from memory instead of asking again.
+fn memory_of(error: &MintError, count: u32) -> Duration {
+    let transient = FAILURE_MEMORY
+        .saturating_mul(1 << count.saturating_sub(1).min(16))
+        .min(LONGEST_FAILURE_MEMORY);
+    match error {
+        MintError::Refused { .. } | MintError::Mismatch => REFUSAL_MEMORY,
+        // The breaker does the sparing; the memory must not outlast it.
+        MintError::Suspended { retry_after } => *retry_after,
+        MintError::RateLimited { retry_after } | MintError::Unavailable { retry_after, .. } => {
+            retry_after.unwrap_or(transient).clamp(transient, REFUSAL_MEMORY)
+        }
+        MintError::Timeout | MintError::Malformed { .. } | MintError::Panicked => transient,
+    }
+}
+
+/// The metric label of a failed mint.
+fn outcome(error: &MintError) -> MintOutcome {
+    match error {
+        MintError::Refused { .. } => MintOutcome::Refused,
+        MintError::RateLimited { .. } => MintOutcome::RateLimited,
+        MintError::Unavailable { .. } => MintOutcome::Unavailable,
+        MintError::Timeout => MintOutcome::Timeout,
+        MintError::Malformed { .. } => MintOutcome::Malformed,
+        MintError::Mismatch => MintOutcome::Mismatch,
+        MintError::Suspended { .. } => MintOutcome::Suspended,
+        MintError::Panicked => MintOutcome::Panicked,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

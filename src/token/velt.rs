@@ -1,0 +1,268 @@
+//! One call to Velt's REST API. Nothing else in the crate knows Velt.
+//!
+//! Sources: docs.velt.dev, REST API v2 "Generate Token" and v1 "Generate Token"; the `legacy`
+//! endpoint is in no current page, only in copies of an older one. What Velt does not document
+//! (live status codes, claims, `exp`) is accepted where it is likely and never asserted.
+
+mod claims;
+mod wire;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue};
+use reqwest::{Client, Response, Url};
+use rustls::RootCertStore;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
+
+use self::claims::Claims;
+use self::wire::{body, classify};
+use crate::token::{MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, TokenValue};
+
+/// How long a Velt token lives ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
+pub const DOCUMENTED_LIFE: Duration = Duration::from_secs(48 * 3600);
+
+/// An answer holds one token; anything larger is not an answer of Velt's.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Longest `Retry-After` believed. Velt documents none; a minute is what its messages speak of.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// Which of Velt's token APIs is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// `POST https://generateveltauthtoken.api.velt.dev`: user id and credentials in the body.
+    Legacy,
+    /// `POST https://api.velt.dev/v1/auth/token/get`: the same plus user properties.
+    V1,
+    /// `POST https://api.velt.dev/v2/auth/generate_token`: credentials in headers, grants.
+    V2,
+}
+
+impl Api {
+    /// The documented URL.
+    pub fn default_endpoint(self) -> &'static str {
+        match self {
+            Self::Legacy => "https://generateveltauthtoken.api.velt.dev",
+            Self::V1 => "https://api.velt.dev/v1/auth/token/get",
+            Self::V2 => "https://api.velt.dev/v2/auth/generate_token",
+        }
+    }
+}
+
+/// Whether the user claim of a minted token must be the user it was minted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyUser {
+    /// Compare where the token can be read and carries the claim.
+    Auto,
+    /// As `Auto`, and refuse tokens without the claim.
+    Require,
+    Off,
+}
+
+/// How to reach Velt, and as whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub api: Api,
+    pub endpoint: Url,
+    /// The public key of the workspace, which the browser uses too.
+    pub api_key: SecretString,
+    /// The server's secret.
+    pub auth_token: SecretString,
+    pub verify_user: VerifyUser,
+    pub connect_timeout: Duration,
+}
+
+/// Calls Velt.
+pub struct VeltClient {
+    http: Client,
+    settings: Settings,
+    /// Credentials of v2, made once.
+    headers: HeaderMap,
+}
+
+/// Why no client could be built.
+#[derive(Debug)]
+pub enum BuildError {
+    /// A credential holds bytes that no header can carry. The configuration's fault.
+    Credential { which: &'static str },
+    /// TLS could not be set up. The machine's fault.
+    Tls(Box<dyn Error + Send + Sync>),
+}
+
+impl std::fmt::Display for BuildError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Credential { which } => write!(
+                formatter,
+                "velt.{which} holds bytes that an HTTP header can't carry; \
+                 copy it again from Velt's console"
+            ),
+            Self::Tls(_) => formatter.write_str("TLS for calls to Velt could not be set up"),
+        }
+    }
+}
+
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Credential { .. } => None,
+            Self::Tls(source) => Some(source.as_ref()),
+        }
+    }
+}
+
+impl VeltClient {
+    /// Builds the client: TLS roots, proxy settings of the environment, connection pool.
+    ///
+    /// # Errors
+    ///
+    /// See [`BuildError`].
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        let tls = |error: Box<dyn Error + Send + Sync>| BuildError::Tls(error);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls_config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| tls(error.into()))?
+            .with_root_certificates(roots())
+            .with_no_client_auth();
+        let http = Client::builder()
+            .tls_backend_preconfigured(tls_config)
+            .user_agent(concat!("velt-sidecar/", env!("CARGO_PKG_VERSION")))
+            // A redirect could carry the credentials to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(Duration::from_secs(60));
+        let http = match settings.endpoint.scheme() {
+            "https" => http.https_only(true),
+            // Plain text is for an emulator close by; a forward proxy has no business there.
+            _ => http.no_proxy(),
+        };
+        let http = http.build().map_err(|error| tls(error.into()))?;
+        let headers = credential_headers(&settings)?;
+        Ok(Self { http, settings, headers })
+    }
+
+    async fn call(&self, request: &MintRequest) -> Result<Minted, MintError> {
+        let started = Instant::now();
+        let body = body(&self.settings, request, unix_now());
+        let mut call = self.http.post(self.settings.endpoint.clone()).body(body);
+        call = call.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.settings.api == Api::V2 {
+            call = call.headers(self.headers.clone());
+        }
+        let answer = call.send().await.map_err(transport_error)?;
+        let status = answer.status();
+        let retry_after = retry_after(answer.headers());
+        let velt_now = velt_clock(answer.headers());
+        if status.is_redirection() {
+            return Err(MintError::Malformed { reason: MalformedReason::Redirect });
+        }
+        let body = read_capped(answer).await?;
+        let value = classify(status, retry_after, &body)?;
+        self.judge(value, request, velt_now, started.elapsed())
+    }
+
+    /// Checks whose token this is and how long it lives.
+    fn judge(
+        &self,
+        value: TokenValue,
+        request: &MintRequest,
+        velt_now: Duration,
+        spent: Duration,
+    ) -> Result<Minted, MintError> {
+        let claims = Claims::peek(value.expose()).unwrap_or_default();
+        match (self.settings.verify_user, claims.names(&request.subject)) {
+            (VerifyUser::Off, _) | (_, Some(true)) | (VerifyUser::Auto, None) => {}
+            (_, Some(false)) => return Err(MintError::Mismatch),
+            (VerifyUser::Require, None) => {
+                return Err(MintError::Malformed { reason: MalformedReason::NoUserClaim });
+            }
+        }
+        let grants = request.issuer.resources.iter().filter_map(|resource| resource.expires_in);
+        let life = [Some(DOCUMENTED_LIFE), claims.life(velt_now), grants.min()];
+        let life = life.into_iter().flatten().min().expect("one is there").saturating_sub(spent);
+        if life.is_zero() {
+            return Err(MintError::Malformed { reason: MalformedReason::AlreadyExpired });
+        }
+        Ok(Minted { value, life })
+    }
+}
+
+impl Mint for VeltClient {
+    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
+        Box::pin(self.call(request))
+    }
+}
+
+fn credential_headers(settings: &Settings) -> Result<HeaderMap, BuildError> {
+    let header = |secret: &SecretString, which| {
+        let value = HeaderValue::from_str(secret.expose_secret());
+        let mut value = value.map_err(|_| BuildError::Credential { which })?;
+        value.set_sensitive(true);
+        Ok(value)
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("x-velt-api-key", header(&settings.api_key, "api_key")?);
+    headers.insert("x-velt-auth-token", header(&settings.auth_token, "auth_token")?);
+    Ok(headers)
+}
+
+/// The machine's roots (or `SSL_CERT_FILE`); compiled-in ones where an image has none.
+fn roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+async fn read_capped(mut answer: Response) -> Result<Vec<u8>, MintError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(MintError::Malformed { reason: MalformedReason::TooLarge });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn transport_error(error: reqwest::Error) -> MintError {
+    if error.is_timeout() {
+        return MintError::Timeout;
+    }
+    // The URL is the operator's own and could hold anything; errors are logged.
+    let source: Arc<dyn Error + Send + Sync> = Arc::new(error.without_url());
+    MintError::Unavailable { http_status: None, retry_after: None, source: Some(source) }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if let Ok(seconds) = value.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = httpdate::parse_http_date(value).ok()?;
+        date.duration_since(SystemTime::now()).unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// Velt's clock as Unix time, by the answer's `Date`, so that ours may be wrong.
+fn velt_clock(headers: &HeaderMap) -> Duration {
+    headers
+        .get(DATE)
+        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+        .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
+        .unwrap_or_else(unix_now)
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
