@@ -25,10 +25,11 @@ use self::words::{RoutePath, ShapeName};
 use crate::app::ShutdownSettings;
 use crate::identity::{self, HeaderSource};
 use crate::inject::{self, HeaderSettings, Shape, TokenRoute};
+use crate::listener;
+use crate::logging;
 use crate::proxy;
 use crate::token::velt::{self, Api};
 use crate::token::{Issuer, MintPlan, Resource, cache, resilience};
-use crate::{listener, logging};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]

@@ -1,0 +1,79 @@
+//! Holds the table of allowed imports true: who may know whom.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module and what it may import of ours, as in ARCHITECTURE.md.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("lib", &[]),
+    ("main", &["app", "config", "demo", "emulator", "logging"]),
+    (
+        "app",
+        &[
+            "admin", "config", "identity", "inject", "listener", "metrics", "proxy", "sidecar",
+            "token",
+        ],
+    ),
+    ("sidecar", &["identity", "inject", "metrics", "proxy", "token"]),
+    ("config", &["app", "identity", "inject", "listener", "logging", "proxy", "token"]),
+    ("identity", &["metrics"]),
+    ("token", &["metrics"]),
+    ("inject", &["token"]),
+    ("proxy", &["metrics"]),
+    ("listener", &["metrics"]),
+    ("admin", &["metrics"]),
+    ("metrics", &[]),
+    ("logging", &[]),
+    ("emulator", &["listener", "metrics"]),
+    ("demo", &["app", "config", "emulator", "listener", "metrics", "proxy"]),
+];
+
+#[test]
+fn every_import_is_in_the_table() {
+    let mut files = Vec::new();
+    rust_files(Path::new("src"), &mut files);
+    let mut seen = BTreeSet::new();
+    for file in &files {
+        let module = module_of(file);
+        let allowed = ALLOWED.iter().find(|(name, _)| *name == module);
+        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{module} is not in the table"));
+        let text = fs::read_to_string(file).expect("a source file");
+        for path in ["crate::", "velt_sidecar::"] {
+            for rest in text.split(path).skip(1) {
+                let imported = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+                let imported = imported.expect("a first part");
+                assert!(!imported.is_empty(), "{}: one import a line", file.display());
+                // A module may name itself; `token::Token` names the first part only.
+                let fine = imported == module || allowed.contains(&imported);
+                assert!(fine, "{} imports {imported}", file.display());
+                seen.insert((module.clone(), imported.to_owned()));
+            }
+        }
+    }
+    let domain = |imported: &str| !seen.contains(&("token".into(), imported.into()));
+    assert!(domain("identity") && domain("proxy"), "the token domain knows no requests");
+    for (module, imports) in ALLOWED {
+        for import in *imports {
+            let used = seen.contains(&((*module).to_owned(), (*import).to_owned()));
+            assert!(used, "{module} no longer imports {import}: take it out of the table");
+        }
+    }
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn module_of(file: &Path) -> String {
+    let below = file.strip_prefix("src").expect("below src");
+    let first = below.components().next().expect("a first part").as_os_str();
+    first.to_string_lossy().trim_end_matches(".rs").to_owned()
+}

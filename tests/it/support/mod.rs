@@ -1,0 +1,175 @@
+//! A real sidecar on free ports, between a real stand-in of the app and one of Velt.
+
+pub mod app;
+pub mod client;
+pub mod velt;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use velt_sidecar::app::{Addresses, App};
+use velt_sidecar::config::{Config, ConfigError};
+
+use self::app::FakeApp;
+use self::client::{Answer, Client};
+use self::velt::FakeVelt;
+
+pub const API_KEY: &str = "canary-api-key";
+pub const AUTH_TOKEN: &str = "canary-auth-token";
+
+/// Long enough for a loaded machine; only a failing test waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sidecar with an app behind it and Velt beside it.
+pub struct Stage {
+    pub app: FakeApp,
+    pub velt: FakeVelt,
+    pub sidecar: TestSidecar,
+}
+
+impl Stage {
+    /// With the defaults and whatever `toml` adds to them.
+    pub async fn set(toml: &str) -> Self {
+        Self::with(FakeApp::start().await, toml).await
+    }
+
+    pub async fn with(app: FakeApp, toml: &str) -> Self {
+        let velt = FakeVelt::start().await;
+        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, toml).await;
+        Self { app, velt, sidecar }
+    }
+
+    /// A client of its own connection.
+    pub fn client(&self) -> Client {
+        Client::to(self.sidecar.addresses.traffic)
+    }
+
+    /// `GET path` as `user`, in the way the login proxy would send it.
+    pub async fn get_as(&self, user: &str, path: &str) -> Answer {
+        self.client().get(path).header("x-forwarded-user", user).send().await
+    }
+
+    /// The value of one series.
+    pub async fn metric(&self, series: &str) -> f64 {
+        self.sidecar.metric(series).await
+    }
+}
+
+/// A sidecar started through the door that `main` uses. Dropping it ends it.
+pub struct TestSidecar {
+    pub addresses: Addresses,
+    shutdown: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+impl TestSidecar {
+    /// In front of `app`, minting at `velt`. `toml` may add to the tables below or bring others.
+    pub async fn start(app: &str, velt: SocketAddr, toml: &str) -> Self {
+        let config = config(&document(app, velt, toml)).unwrap_or_else(|error| panic!("{error}"));
+        let sidecar = App::bind(config).await.expect("free ports are free");
+        let addresses = sidecar.addresses();
+        let (shutdown, ended) = oneshot::channel();
+        let running = tokio::spawn(sidecar.run(async {
+            // A dropped sender ends the sidecar just as well.
+            let _ = ended.await;
+        }));
+        Self { addresses, shutdown: Some(shutdown), running }
+    }
+
+    /// What SIGTERM does.
+    pub fn terminate(&mut self) {
+        let shutdown = self.shutdown.take().expect("terminated once");
+        shutdown.send(()).expect("the sidecar runs");
+    }
+
+    /// Waits until the sidecar has ended by itself.
+    pub async fn ended(mut self) {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
+        ended.expect("the sidecar ends").expect("without a panic");
+    }
+
+    pub async fn scrape(&self) -> String {
+        let answer = Client::to(self.addresses.admin).get("/metrics").send().await;
+        assert_eq!(answer.status(), 200);
+        answer.text()
+    }
+
+    /// The value of one series, written as in the exposition format without the prefix.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let scrape = self.scrape().await;
+        let name = format!("velt_sidecar_{series} ");
+        let line = scrape.lines().find_map(|line| line.strip_prefix(&name));
+        let value = line.unwrap_or_else(|| panic!("no series {series} in\n{scrape}"));
+        value.parse().expect("a number")
+    }
+
+    /// Waits until a series has a value: for what is counted just after a client has its answer.
+    pub async fn metric_reaches(&self, series: &str, expected: f64) {
+        let mut last = f64::NAN;
+        let reached = async {
+            loop {
+                last = self.metric(series).await;
+                if (last - expected).abs() < f64::EPSILON {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await.is_ok();
+        assert!(reached, "{series} is {last} and not {expected}");
+    }
+}
+
+impl Drop for TestSidecar {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// A whole document: `toml` over what every test needs. Tables in `toml` replace nothing, they
+/// are merged key by key.
+pub fn document(app: &str, velt: SocketAddr, toml: &str) -> String {
+    let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let base = format!(
+        "[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
+         [app]\naddress = \"{app}\"\n[velt]\nendpoint = \"http://{velt}/\"\n\
+         [shutdown]\ngrace = \"0s\"\ndeadline = \"10s\"\n[runtime]\n"
+    );
+    let mut header = String::new();
+    for line in toml.lines().map(str::trim).chain(["\0"]).chain(base.lines()) {
+        if line.starts_with('[') {
+            line.clone_into(&mut header);
+            // Every `[[table]]` is one of its own.
+            if line.starts_with("[[") {
+                header = format!("{header}\0{}", tables.len());
+            }
+            tables.entry(header.clone()).or_default();
+        } else if let Some((key, _)) = line.split_once('=') {
+            let lines = tables.entry(header.clone()).or_default();
+            // What the test says comes first and wins.
+            if !lines.iter().any(|earlier| earlier.split('=').next() == Some(key)) {
+                lines.push(line.to_owned());
+            }
+        }
+    }
+    let mut document = String::new();
+    for (header, lines) in tables {
+        let header = header.split('\0').next().unwrap_or_default();
+        let _ = writeln!(document, "{header}\n{}", lines.join("\n"));
+    }
+    document
+}
+
+/// Parses a document with credentials in the environment, as in production.
+pub fn config(document: &str) -> Result<Config, ConfigError> {
+    Config::parse("sidecar.toml", document, &environment())
+}
+
+pub fn environment() -> BTreeMap<String, String> {
+    let pairs = [("VELT_API_KEY", API_KEY), ("VELT_AUTH_TOKEN", AUTH_TOKEN)];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
