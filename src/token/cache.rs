@@ -120,10 +120,11 @@ impl TokenCache {
     pub fn new(mint: Arc<dyn Mint>, settings: &Settings, metrics: TokenMetrics) -> Self {
         // One weight that keeps both bounds: an entry weighs its bytes, but never less than its
         // share of the bytes at the largest number of entries.
-        let least_weight = settings.max_bytes.div_ceil(settings.max_entries.max(1));
+        let least_weight = (settings.max_bytes / settings.max_entries).max(1);
+        let capacity = (least_weight * settings.max_entries).min(settings.max_bytes);
         let evictions = metrics.evictions.clone();
         let slots = moka::sync::Cache::builder()
-            .max_capacity(settings.max_bytes)
+            .max_capacity(capacity)
             .weigher(move |key: &Arc<MintRequest>, slot: &Arc<Slot>| {
                 u32::try_from(slot.bytes(key).max(least_weight)).unwrap_or(u32::MAX)
             })

@@ -1,1 +1,502 @@
-//! soon
+//! The cache and the patience behind it, in virtual time and without a socket.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, advance, sleep};
+use velt_sidecar::metrics::{Metrics, TokenMetrics};
+use velt_sidecar::token::cache::{self, Lookup, TokenCache};
+use velt_sidecar::token::resilience::{self, Resilient};
+use velt_sidecar::token::{
+    Issuer, Mint, MintError, MintFuture, MintRequest, Minted, RefusedStatus, Subject, Token,
+    TokenValue,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LIFE: Duration = Duration::from_secs(48 * 3600);
+
+/// Mints in memory: answers from a script, else with a new token; keeps count.
+#[derive(Clone, Default)]
+struct Double {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    calls: Mutex<Vec<Instant>>,
+    script: Mutex<VecDeque<Result<Duration, MintError>>>,
+    otherwise: Mutex<Option<MintError>>,
+    latency: Mutex<Duration>,
+    active: Mutex<(usize, usize)>,
+}
+
+impl Double {
+    fn calls(&self) -> usize {
+        self.shared.calls.lock().expect("no panic").len()
+    }
+
+    /// The next answer: a token of this life, or an error.
+    fn then(&self, answer: Result<Duration, MintError>) {
+        self.shared.script.lock().expect("no panic").push_back(answer);
+    }
+
+    /// What is answered when the script has ended; `None` is a token.
+    fn otherwise(&self, error: Option<MintError>) {
+        *self.shared.otherwise.lock().expect("no panic") = error;
+    }
+
+    fn latency(&self, latency: Duration) {
+        *self.shared.latency.lock().expect("no panic") = latency;
+    }
+
+    /// The most calls that were under way at once.
+    fn peak(&self) -> usize {
+        self.shared.active.lock().expect("no panic").1
+    }
+}
+
+impl Mint for Double {
+    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
+        let n = {
+            let mut calls = self.shared.calls.lock().expect("no panic");
+            calls.push(Instant::now());
+            calls.len()
+        };
+        let scripted = self.shared.script.lock().expect("no panic").pop_front();
+        let otherwise = self.shared.otherwise.lock().expect("no panic").clone();
+        let answer = scripted.unwrap_or(otherwise.map_or(Ok(LIFE), Err));
+        let latency = *self.shared.latency.lock().expect("no panic");
+        Box::pin(async move {
+            {
+                let mut active = self.shared.active.lock().expect("no panic");
+                active.0 += 1;
+                active.1 = active.1.max(active.0);
+            }
+            sleep(latency).await;
+            self.shared.active.lock().expect("no panic").0 -= 1;
+            let text = format!("{}.{n}.x", request.subject.user.trim());
+            let value = TokenValue::parse(&text).expect("a token");
+            answer.map(|life| Minted { value, life })
+        })
+    }
+}
+
+struct Bench {
+    double: Double,
+    cache: TokenCache,
+    metrics: TokenMetrics,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::bounded(&cache::Settings { max_entries: 1000, max_bytes: 1 << 30 })
+    }
+
+    fn bounded(settings: &cache::Settings) -> Self {
+        let double = Double::default();
+        let metrics = Metrics::new().tokens;
+        let cache = TokenCache::new(Arc::new(double.clone()), settings, metrics.clone());
+        Self { double, cache, metrics }
+    }
+
+    async fn get(&self, user: &str) -> Result<String, MintError> {
+        let result = self.cache.get(request(user)).within(HOUR).await.expect("an hour is enough");
+        result.map(|token| text(&token))
+    }
+}
+
+fn request(user: &str) -> MintRequest {
+    let issuer =
+        Issuer { endpoint: "https://velt".into(), credentials_generation: 0, resources: [].into() };
+    let subject =
+        Subject { user: user.into(), organization: None, email: None, name: None, is_admin: None };
+    MintRequest { issuer, subject }
+}
+
+fn text(token: &Token) -> String {
+    token.value().expose().to_owned()
+}
+
+fn refused() -> MintError {
+    MintError::Refused { status: RefusedStatus::PermissionDenied, http_status: 403 }
+}
+
+fn unavailable() -> MintError {
+    MintError::Unavailable { http_status: Some(503), retry_after: None, source: None }
+}
+
+/// Lets spawned tasks run to where they wait.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_token_is_served_byte_for_byte_until_its_refresh() {
+    let bench = Bench::new();
+    let first = bench.get("ada").await.expect("a token");
+    for _ in 0..33 {
+        assert_eq!(bench.get("ada").await.expect("a token"), first);
+        advance(HOUR).await;
+    }
+    assert_eq!(bench.double.calls(), 1, "not due before 70 % of 48 h");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_token_is_served_and_refreshed_once_in_the_background() {
+    let bench = Bench::new();
+    let first = bench.get("ada").await.expect("a token");
+    bench.double.latency(Duration::from_secs(1));
+    advance(39 * HOUR).await;
+    for _ in 0..100 {
+        let ready = bench.cache.get(request("ada"));
+        assert!(matches!(ready, Lookup::Ready(Ok(token)) if text(&token) == first));
+    }
+    settle().await;
+    assert_eq!(bench.double.calls(), 2);
+    sleep(Duration::from_secs(2)).await;
+    let second = bench.get("ada").await.expect("a token");
+    assert_ne!(second, first);
+    assert_eq!(bench.double.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_valid_token_outlives_any_outage_but_not_its_own_life() {
+    let bench = Bench::new();
+    let first = bench.get("ada").await.expect("a token");
+    bench.double.otherwise(Some(unavailable()));
+    let start = Instant::now();
+    let mut served_until = start;
+    while start.elapsed() < 50 * HOUR {
+        match bench.get("ada").await {
+            Ok(token) => {
+                assert_eq!(token, first);
+                served_until = Instant::now();
+            }
+            Err(error) => assert!(matches!(error, MintError::Unavailable { .. })),
+        }
+        advance(Duration::from_secs(600)).await;
+        settle().await;
+    }
+    let served = served_until - start;
+    assert!(served < LIFE, "served for {served:?}");
+    assert!(served > LIFE - Duration::from_secs(1300), "given up after {served:?}");
+    bench.double.otherwise(None);
+    assert_ne!(bench.get("ada").await.expect("a token"), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_refresh_does_not_discard_a_valid_token_either() {
+    let bench = Bench::new();
+    let first = bench.get("ada").await.expect("a token");
+    bench.double.otherwise(Some(refused()));
+    advance(40 * HOUR).await;
+    for _ in 0..5 {
+        assert_eq!(bench.get("ada").await.expect("a token"), first);
+        settle().await;
+    }
+    assert_eq!(bench.double.calls(), 2, "the refusal is remembered for the refresh too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_callers_share_one_mint_and_its_error() {
+    let bench = Bench::new();
+    bench.double.latency(Duration::from_secs(1));
+    bench.double.then(Err(refused()));
+    let flights: Vec<_> = (0..1000).map(|_| bench.cache.get(request("ada"))).collect();
+    for flight in flights {
+        let result = flight.within(HOUR).await.expect("it landed");
+        assert!(matches!(result, Err(MintError::Refused { .. })));
+    }
+    assert_eq!(bench.double.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mint_goes_on_when_every_caller_has_left() {
+    let bench = Bench::new();
+    bench.double.latency(Duration::from_secs(1));
+    drop(bench.cache.get(request("ada")));
+    sleep(Duration::from_secs(2)).await;
+    assert!(matches!(bench.cache.get(request("ada")), Lookup::Ready(Ok(_))));
+    assert_eq!(bench.double.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impatient_caller_leaves_without_stopping_the_mint() {
+    let bench = Bench::new();
+    bench.double.latency(Duration::from_secs(1));
+    let impatient = bench.cache.get(request("ada")).within(Duration::from_millis(250)).await;
+    assert!(impatient.is_none());
+    assert!(bench.get("ada").await.is_ok());
+    assert_eq!(bench.double.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_remembered_for_longer_the_more_of_them_there_are() {
+    let bench = Bench::new();
+    bench.double.otherwise(Some(unavailable()));
+    let mut calls = 0;
+    for expected_pause in [1, 2, 4, 8, 16, 30, 30] {
+        assert!(bench.get("ada").await.is_err());
+        calls += 1;
+        assert_eq!(bench.double.calls(), calls);
+        advance(Duration::from_secs(expected_pause) - Duration::from_millis(1)).await;
+        assert!(bench.get("ada").await.is_err());
+        assert_eq!(bench.double.calls(), calls, "still remembered");
+        advance(Duration::from_millis(1)).await;
+    }
+    bench.double.otherwise(None);
+    assert!(bench.get("ada").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_remembered_for_a_minute() {
+    let bench = Bench::new();
+    bench.double.then(Err(refused()));
+    assert!(bench.get("ada").await.is_err());
+    advance(Duration::from_secs(59)).await;
+    assert!(bench.get("ada").await.is_err());
+    assert_eq!(bench.double.calls(), 1);
+    advance(Duration::from_secs(1)).await;
+    assert!(bench.get("ada").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_lived_token_is_given_up_before_its_end() {
+    let bench = Bench::new();
+    bench.double.then(Ok(Duration::from_secs(600)));
+    let first = bench.get("ada").await.expect("a token");
+    advance(Duration::from_secs(300)).await;
+    assert_eq!(bench.get("ada").await.expect("a token"), first);
+    advance(Duration::from_secs(240)).await;
+    assert_ne!(bench.get("ada").await.expect("a token"), first, "a minute before its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_of_users_who_came_together_are_spread() {
+    let bench = Bench::new();
+    for n in 0..1000 {
+        bench.get(&format!("user-{n}")).await.expect("a token");
+    }
+    let mut due_in_hour = Vec::new();
+    for _ in 0..48 {
+        let before = bench.double.calls();
+        for n in 0..1000 {
+            bench.get(&format!("user-{n}")).await.expect("a token");
+        }
+        settle().await;
+        due_in_hour.push(bench.double.calls() - before);
+        advance(HOUR).await;
+    }
+    let first = due_in_hour.iter().position(|due| *due > 0).expect("some were due");
+    assert!((32..=35).contains(&first), "first due after {first} h");
+    let spread = due_in_hour.iter().filter(|due| **due > 0).count();
+    assert!(spread >= 4, "due within {spread} h: {due_in_hour:?}");
+    assert_eq!(due_in_hour.iter().sum::<usize>(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_field_of_a_request_tells_tokens_apart() {
+    let bench = Bench::new();
+    let base = request("ada");
+    let mut others = vec![request("Ada"), request("ada ")];
+    let mut change = |change: &dyn Fn(&mut MintRequest)| {
+        let mut other = base.clone();
+        change(&mut other);
+        others.push(other);
+    };
+    change(&|other| other.issuer.endpoint = "https://other".into());
+    change(&|other| other.issuer.credentials_generation = 1);
+    change(&|other| other.subject.organization = Some("a".into()));
+    change(&|other| other.subject.email = Some("a".into()));
+    change(&|other| other.subject.name = Some("a".into()));
+    change(&|other| other.subject.is_admin = Some(false));
+    change(&|other| other.subject.is_admin = Some(true));
+    let count = others.len() + 1;
+    for request in others.into_iter().chain([base]) {
+        let token = bench.cache.get(request).within(HOUR).await.expect("it landed");
+        token.expect("a token");
+    }
+    assert_eq!(bench.double.calls(), count);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_keeps_to_its_number_of_entries_and_forgets_the_longest_unused() {
+    let bench = Bench::bounded(&cache::Settings { max_entries: 100, max_bytes: 1 << 30 });
+    bench.get("first").await.expect("a token");
+    for n in 0..500 {
+        bench.get(&format!("user-{n}")).await.expect("a token");
+        bench.get("first").await.expect("a token");
+    }
+    bench.cache.observe();
+    let cached = bench.metrics.cached.get();
+    assert!((90..=100).contains(&cached), "{cached} entries");
+    assert_eq!(bench.double.calls(), 501, "the user of every moment was never evicted");
+    assert!(bench.metrics.evictions.get() >= 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_keeps_to_its_bytes() {
+    let bench = Bench::bounded(&cache::Settings { max_entries: 1000, max_bytes: 64 * 1024 });
+    for n in 0..1000 {
+        bench.get(&format!("user-{n}")).await.expect("a token");
+    }
+    bench.cache.observe();
+    assert!(bench.metrics.cached_bytes.get() <= 64 * 1024);
+    assert!(bench.metrics.cached.get() > 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_headroom_is_the_least_remaining_life_of_active_users() {
+    let bench = Bench::new();
+    bench.cache.observe();
+    assert!(bench.metrics.headroom.get().is_nan());
+    bench.double.then(Ok(10 * HOUR));
+    bench.get("ada").await.expect("a token");
+    bench.get("grace").await.expect("a token");
+    bench.cache.observe();
+    let least = bench.metrics.headroom.get();
+    assert!((least - 10.0 * 3600.0).abs() < 100.0, "{least}");
+    advance(2 * HOUR).await;
+    bench.get("grace").await.expect("a token");
+    bench.cache.observe();
+    let active_only = bench.metrics.headroom.get();
+    assert!((active_only - 46.0 * 3600.0).abs() < 100.0, "ada has left: {active_only}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_mint_is_an_error_and_not_a_hang() {
+    struct Panics;
+    impl Mint for Panics {
+        fn mint<'a>(&'a self, _: &'a MintRequest) -> MintFuture<'a> {
+            Box::pin(async { panic!("a bug") })
+        }
+    }
+    let metrics = Metrics::new().tokens;
+    let settings = cache::Settings { max_entries: 10, max_bytes: 1 << 20 };
+    let cache = TokenCache::new(Arc::new(Panics), &settings, metrics);
+    for _ in 0..2 {
+        let result = cache.get(request("ada")).within(HOUR).await.expect("it landed");
+        assert!(matches!(result, Err(MintError::Panicked)));
+    }
+}
+
+fn resilient(double: &Double, max_concurrent: usize) -> Resilient<Double> {
+    let settings = resilience::Settings {
+        attempt_timeout: Duration::from_secs(3),
+        deadline: Duration::from_secs(8),
+        max_concurrent,
+    };
+    Resilient::new(double.clone(), settings, Metrics::new().tokens)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_three_times_and_what_may_not_once() {
+    for (error, calls) in [
+        (unavailable(), 3),
+        (MintError::Timeout, 3),
+        (MintError::RateLimited { retry_after: None }, 3),
+        (refused(), 1),
+        (MintError::Mismatch, 1),
+    ] {
+        let double = Double::default();
+        double.otherwise(Some(error.clone()));
+        let result = resilient(&double, 1).mint(&request("ada")).await;
+        assert!(result.is_err());
+        assert_eq!(double.calls(), calls, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_succeeds_is_a_success() {
+    let double = Double::default();
+    double.then(Err(unavailable()));
+    assert!(resilient(&double, 1).mint(&request("ada")).await.is_ok());
+    assert_eq!(double.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_unless_it_is_past_the_deadline() {
+    let double = Double::default();
+    let start = Instant::now();
+    double.then(Err(MintError::RateLimited { retry_after: Some(Duration::from_secs(5)) }));
+    assert!(resilient(&double, 1).mint(&request("ada")).await.is_ok());
+    assert_eq!(start.elapsed().as_secs(), 5);
+
+    let double = Double::default();
+    let start = Instant::now();
+    double.then(Err(MintError::RateLimited { retry_after: Some(Duration::from_secs(60)) }));
+    assert!(resilient(&double, 1).mint(&request("ada")).await.is_err());
+    assert_eq!((start.elapsed().as_secs(), double.calls()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_mint_outlives_its_deadline() {
+    let double = Double::default();
+    double.latency(HOUR);
+    let start = Instant::now();
+    let result = resilient(&double, 1).mint(&request("ada")).await;
+    assert!(matches!(result, Err(MintError::Timeout)));
+    assert!(start.elapsed() <= Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_under_way_are_capped_and_those_who_queue_keep_their_deadline() {
+    let double = Double::default();
+    double.latency(Duration::from_secs(1));
+    let mint = Arc::new(resilient(&double, 4));
+    let mints: Vec<_> = (0..100)
+        .map(|n| {
+            let mint = Arc::clone(&mint);
+            tokio::spawn(async move { mint.mint(&request(&n.to_string())).await })
+        })
+        .collect();
+    let mut minted = 0;
+    for mint in mints {
+        minted += usize::from(mint.await.expect("no panic").is_ok());
+    }
+    assert_eq!(double.peak(), 4);
+    assert!((28..=32).contains(&minted), "4 a second for 8 s, and {minted} were minted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t48_dead_credentials_cost_a_handful_of_calls_a_minute_for_any_number_of_users() {
+    let double = Double::default();
+    double.otherwise(Some(refused()));
+    let settings = cache::Settings { max_entries: 100_000, max_bytes: 1 << 30 };
+    let mint = Arc::new(resilient(&double, 16));
+    let cache = TokenCache::new(mint, &settings, Metrics::new().tokens);
+    for second in 0..600 {
+        for n in 0..100 {
+            let user = format!("user-{}", (second * 100 + n) % 5000);
+            let result = cache.get(request(&user)).within(HOUR).await.expect("it landed");
+            assert!(result.is_err());
+        }
+        advance(Duration::from_secs(1)).await;
+    }
+    let calls = double.calls();
+    assert!(calls < 40, "{calls} calls in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_users_get_tokens_again_within_half_a_minute() {
+    let double = Double::default();
+    double.otherwise(Some(unavailable()));
+    let settings = cache::Settings { max_entries: 1000, max_bytes: 1 << 30 };
+    let mint = Arc::new(resilient(&double, 16));
+    let cache = TokenCache::new(mint, &settings, Metrics::new().tokens);
+    let outage = Instant::now();
+    while outage.elapsed() < HOUR {
+        let lookup = cache.get(request("ada")).within(HOUR).await.expect("it landed");
+        assert!(lookup.is_err());
+        advance(Duration::from_secs(1)).await;
+    }
+    double.otherwise(None);
+    let back = Instant::now();
+    while cache.get(request("ada")).within(HOUR).await.expect("it landed").is_err() {
+        advance(Duration::from_millis(100)).await;
+    }
+    assert!(back.elapsed() <= Duration::from_secs(31), "{:?}", back.elapsed());
+}
