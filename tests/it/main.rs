@@ -1,13 +1,16 @@
 //! Everything that is tested from outside, as one binary: linking the crate once is faster than
 //! once per topic.
 
-#![allow(clippy::missing_errors_doc)]
+// Counts are whole numbers, however they are scraped.
+#![allow(clippy::float_cmp)]
 
 mod support;
 
 mod architecture;
-mod identity;
-mod mint_failures;
+mod metrics;
+mod outage;
 mod proxying;
 mod request_path;
+mod shutdown;
 mod token_cache;
+mod websocket;

@@ -1,1 +1,407 @@
-//! soon
+//! Whatever the app could do before, it can do through the sidecar.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::support::app::{AppBody, FakeApp, full, plain};
+use crate::support::raw::{RawApp, Wire, nobody};
+use crate::support::velt::FakeVelt;
+use crate::support::{PATIENCE, Stage, TestSidecar};
+
+/// A body whose frames a test sends one by one.
+fn by_hand() -> (mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>, AppBody) {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let frames = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
+    (sender, StreamBody::new(frames).boxed())
+}
+
+fn data(text: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(text.as_bytes()))
+}
+
+async fn echo(request: Request<Incoming>) -> Response<AppBody> {
+    let body = request.into_body().map_err(std::io::Error::other).boxed();
+    Response::new(body)
+}
+
+async fn next_text(body: &mut Incoming) -> String {
+    let frame = timeout(PATIENCE, body.frame()).await.expect("a frame in time");
+    let frame = frame.expect("no end yet").expect("no error");
+    String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")
+}
+
+#[tokio::test]
+async fn a_response_streams_event_by_event() {
+    let (events, body) = by_hand();
+    let body = std::sync::Mutex::new(Some(body));
+    let app = FakeApp::answering(move |_| {
+        Response::new(body.lock().expect("no panic").take().expect("asked once"))
+    })
+    .await;
+    let stage = Stage::with(app, "").await;
+    let mut response = stage.client().get("/events").begin().await.into_body();
+    for event in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
+        events.send(Ok(data(event))).await.expect("it is read");
+        assert_eq!(next_text(&mut response).await, event);
+    }
+    assert!(stage.metric("requests_in_flight").await >= 1.0);
+    drop(events);
+    assert!(timeout(PATIENCE, response.frame()).await.expect("in time").is_none());
+    stage.sidecar.metric_reaches("requests_in_flight", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_request_streams_to_an_app_that_answers_as_it_reads() {
+    let stage = Stage::with(FakeApp::serving(echo).await, "").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    wire.send("5\r\nfirst\r\n").await;
+    wire.head().await;
+    assert_eq!(wire.read_to("\r\nfirst\r\n").await, "5\r\nfirst\r\n");
+    wire.send("6\r\nsecond\r\n0\r\n\r\n").await;
+    assert_eq!(wire.read_to("0\r\n\r\n").await, "6\r\nsecond\r\n0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn large_bodies_pass_whole_in_both_directions() {
+    let stage = Stage::with(FakeApp::serving(echo).await, "").await;
+    let body: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let over_http1 = stage.client().post("/", body.clone()).send().await;
+    assert!(over_http1.body() == &body);
+    let over_http2 = stage.client().post("/", body.clone()).send_http2().await;
+    assert!(over_http2.body() == &body);
+}
+
+#[tokio::test]
+async fn hop_by_hop_headers_end_here_and_forwarding_is_said() {
+    let app = FakeApp::answering(|_| {
+        let mut response = plain("x");
+        let headers = response.headers_mut();
+        headers.insert("connection", HeaderValue::from_static("x-app-internal"));
+        headers.insert("x-app-internal", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        response
+    })
+    .await;
+    let stage = Stage::with(app, "").await;
+    let sending = stage.client().get("/a%2Fb/?q=%20&&").header("x-forwarded-user", "ada");
+    let sending = sending.header("connection", "x-internal, keep-alive").header("x-internal", "1");
+    let sending = sending.header("keep-alive", "timeout=5").header("te", "gzip");
+    let sending = sending.header("proxy-authorization", "Basic eA==").header("upgrade", "h2c");
+    let answer = sending.header("x-forwarded-for", "192.0.2.1").send().await;
+    assert_eq!(answer.header("x-app-internal"), None);
+    assert_eq!(answer.header("keep-alive"), None);
+    let arrived = stage.app.only();
+    assert_eq!(arrived.target, "/a%2Fb/?q=%20&&");
+    for gone in ["connection", "x-internal", "keep-alive", "te", "proxy-authorization", "upgrade"] {
+        assert_eq!(arrived.header(gone), None, "{gone}");
+    }
+    assert_eq!(arrived.header("host"), Some("app.example"));
+    assert_eq!(arrived.header("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
+    assert_eq!(arrived.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(arrived.header("x-forwarded-host"), Some("app.example"));
+    assert_eq!(arrived.header("x-forwarded-user"), Some("ada"), "the app may need it");
+}
+
+#[tokio::test]
+async fn split_cookies_of_http2_are_one_for_an_http1_app() {
+    let stage = Stage::set("").await;
+    let sending = stage.client().get("/").header("cookie", "a=1").header("cookie", "b=2");
+    sending.send_http2().await;
+    let arrived = stage.app.only();
+    assert_eq!(arrived.header("cookie"), Some("a=1; b=2"));
+    assert_eq!(arrived.version, Version::HTTP_11);
+}
+
+#[tokio::test]
+async fn a_head_request_keeps_its_length_and_has_no_body() {
+    let stage = Stage::set("").await;
+    let answer = stage.client().request(Method::HEAD, "/").send().await;
+    assert_eq!((answer.status(), answer.body().len()), (200, 0));
+    assert_eq!(answer.header("content-length"), Some("18"));
+    assert_eq!(stage.app.only().method, Method::HEAD);
+    assert_eq!(stage.metric("responses_aborted_total{by=\"client\"}").await, 0.0);
+}
+
+/// Answers with a trailer and says in a header which trailers the request had.
+async fn with_trailers(request: Request<Incoming>) -> Response<AppBody> {
+    let received = request.into_body().collect().await.expect("a body");
+    let names = received.trailers().map(|trailers| {
+        trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>().join(" ")
+    });
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-app-checksum", HeaderValue::from_static("abc"));
+    trailers.insert("x-velt-token", HeaderValue::from_static("forged"));
+    let frames = [Ok(data("body")), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+    let headers = response.headers_mut();
+    headers.insert("trailer", HeaderValue::from_static("x-app-checksum, x-velt-token"));
+    let names = names.unwrap_or_default();
+    headers.insert("x-app-received", HeaderValue::from_str(&names).expect("names"));
+    response
+}
+
+#[tokio::test]
+async fn trailers_pass_in_both_directions_but_not_those_that_mean_identity() {
+    let stage = Stage::with(FakeApp::serving(with_trailers).await, "").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send(
+        "POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\ntrailer: x-sum\r\n\
+         transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n",
+    )
+    .await;
+    let head = wire.head().await;
+    assert!(head.contains("x-app-received: x-sum\r\n"), "{head}");
+    assert_eq!(
+        wire.read_to("\r\n\r\n").await,
+        "4\r\nbody\r\n0\r\nx-app-checksum: abc\r\n\r\n",
+        "the forged token is gone"
+    );
+    let over_http2 = stage.client().get("/").header("te", "trailers").send_http2().await;
+    let trailers = over_http2.trailers.expect("trailers");
+    assert_eq!(trailers.len(), 1);
+    assert_eq!(trailers["x-app-checksum"], "abc");
+}
+
+#[tokio::test]
+async fn an_h2c_app_gets_http2_with_trailers_and_its_authority() {
+    let app = FakeApp::serving_h2c(with_trailers).await;
+    let stage = Stage::with(app, "[app]\nprotocol = \"h2c\"").await;
+    for over_http2 in [true, false] {
+        let sending = stage.client().post("/svc/Method", "x").header("te", "trailers");
+        let sending = sending.header("x-forwarded-user", "ada");
+        let answer = if over_http2 { sending.send_http2().await } else { sending.send().await };
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.trailers.as_ref().expect("trailers")["x-app-checksum"], "abc");
+        assert!(answer.token().is_some());
+    }
+    for arrived in stage.app.journal() {
+        assert_eq!(arrived.version, Version::HTTP_2);
+        assert_eq!(arrived.target, "http://app.example/svc/Method");
+        assert_eq!(arrived.header("te"), Some("trailers"));
+    }
+    assert_eq!(stage.app.connection_count(), 1);
+}
+
+#[tokio::test]
+async fn an_app_on_a_unix_socket_is_reached() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("app.sock");
+    let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let service = hyper::service::service_fn(|_| async { Ok::<_, String>(plain("over unix")) });
+        let serving = hyper::server::conn::http1::Builder::new();
+        serving.serve_connection(TokioIo::new(stream), service).await
+    });
+    let velt = FakeVelt::start().await;
+    let address = format!("unix:{}", path.display());
+    let sidecar = TestSidecar::start(&address, velt.address, "").await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    assert_eq!(client.get("/").send().await.text(), "over unix");
+}
+
+#[tokio::test]
+async fn an_app_that_is_down_is_502_with_a_reason() {
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&nobody().await.to_string(), velt.address, "").await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let answer = client.get("/").send().await;
+    assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
+    assert_eq!(sidecar.metric("requests_total{outcome=\"app_unreachable\"}").await, 1.0);
+    let route = client.get("/api/velt/token").header("x-forwarded-user", "ada").send().await;
+    assert_eq!(route.status(), 200, "the token routes don't need the app");
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_answer_is_504_after_the_configured_time() {
+    let app = FakeApp::serving(|_| std::future::pending()).await;
+    let stage = Stage::with(app, "[app]\nresponse_timeout = \"50ms\"").await;
+    let answer = stage.client().get("/").send().await;
+    assert_eq!((answer.status(), &*answer.code()), (504, "app_timeout"));
+    assert_eq!(stage.metric("requests_total{outcome=\"app_timeout\"}").await, 1.0);
+}
+
+#[tokio::test]
+async fn the_apps_time_begins_when_it_has_the_whole_request() {
+    let toml = "[app]\nresponse_timeout = \"200ms\"";
+    let stage = Stage::with(FakeApp::serving(echo_late).await, toml).await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n").await;
+    for byte in ["a", "b", "c"] {
+        // The upload itself takes longer than the app may.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        wire.send(byte).await;
+    }
+    assert!(wire.head().await.starts_with("HTTP/1.1 200"));
+}
+
+async fn echo_late(request: Request<Incoming>) -> Response<AppBody> {
+    Response::new(full(request.into_body().collect().await.expect("a body").to_bytes()))
+}
+
+#[tokio::test]
+async fn an_app_that_breaks_off_leaves_a_broken_message_and_not_a_whole_one() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    })
+    .await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let received = wire.rest().await;
+    assert!(received.ends_with("4\r\nhalf\r\n"), "no last chunk: {received}");
+    sidecar.metric_reaches("responses_aborted_total{by=\"app\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_not_http_is_502() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("SSH-2.0-OpenSSH\r\n\r\n").await;
+    })
+    .await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let answer = client.get("/").send().await;
+    assert_eq!((answer.status(), &*answer.code()), (502, "app_broken"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_request_at_the_app() {
+    let stage = Stage::with(FakeApp::serving(|_| std::future::pending()).await, "").await;
+    let leaving = tokio::spawn(stage.client().get("/").send());
+    stage.app.requests_reach(1).await;
+    leaving.abort();
+    stage.sidecar.metric_reaches("requests_total{outcome=\"client_gone\"}", 1.0).await;
+    stage.sidecar.metric_reaches("app_connections", 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_to_the_app_are_used_again() {
+    let stage = Stage::set("").await;
+    for n in 0..20 {
+        assert_eq!(stage.client().get("/").send().await.status(), 200, "{n}");
+    }
+    assert_eq!(stage.app.connection_count(), 1);
+}
+
+/// Answers the first request of each connection and closes when the second arrives, which is
+/// what a kept-alive connection that dies at the wrong moment looks like.
+async fn dying_app() -> RawApp {
+    RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        wire.head().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
+    let app = dying_app().await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").send().await.text(), "ok");
+    }
+    assert_eq!(sidecar.metric("app_retries_total").await, 3.0);
+    assert_eq!(app.connection_count(), 4, "once, and on a new connection");
+}
+
+#[tokio::test]
+async fn a_post_that_was_written_is_never_sent_twice() {
+    let app = dying_app().await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    assert_eq!(client.get("/").send().await.text(), "ok");
+    let answer = client.post("/", "x").send().await;
+    assert_eq!((answer.status(), &*answer.code()), (502, "app_broken"));
+    assert_eq!(sidecar.metric("app_retries_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_is_told_to_continue_when_the_app_asks_and_not_before() {
+    let (ask, asked) = oneshot::channel::<()>();
+    let asked = Arc::new(std::sync::Mutex::new(Some(asked)));
+    let (reached, mut at_the_app) = mpsc::channel(1);
+    let app = RawApp::serving(move |mut wire, _| {
+        let (asked, reached) = (Arc::clone(&asked), reached.clone());
+        async move {
+            let head = wire.head().await;
+            assert!(head.contains("expect: 100-continue"), "{head}");
+            reached.send(()).await.expect("the test waits");
+            let asked = asked.lock().expect("no panic").take().expect("asked once");
+            asked.await.expect("the test asks");
+            wire.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+            wire.read_to("body").await;
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        .await;
+    at_the_app.recv().await.expect("it arrives");
+    assert!(wire.is_silent(), "the app has not asked yet");
+    ask.send(()).expect("the app waits");
+    assert_eq!(wire.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
+    wire.send("body").await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_client_whose_body_is_not_wanted_is_not_told_to_continue() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+        assert_eq!(wire.rest().await, "", "not a byte of the body");
+    })
+    .await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        .await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 403"));
+    assert_eq!(wire.read_to("no").await, "no");
+    sidecar.metric_reaches("app_connections", 0.0).await;
+}
+
+#[tokio::test]
+async fn ambiguous_messages_are_refused_and_their_connection_closed() {
+    let stage = Stage::set("").await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", 400),
+        ("GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: x-forwarded-for\r\n\r\n", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n", 501),
+        ("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", 400),
+        ("POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(request).await;
+        let received = wire.rest().await;
+        assert!(received.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {received}");
+    }
+    assert_eq!(stage.app.journal().len(), 0);
+}

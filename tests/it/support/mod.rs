@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod client;
+pub mod raw;
 pub mod velt;
 
 use std::collections::BTreeMap;

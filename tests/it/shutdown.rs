@@ -1,0 +1,93 @@
+//! The end of life: not ready, still accepting, drained, gone.
+
+use crate::support::app::{FakeApp, plain};
+use crate::support::client::Client;
+use crate::support::raw::Wire;
+use crate::support::{Stage, config, document};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use velt_sidecar::app::{App, StartError};
+
+/// Answers when the gate opens.
+async fn gated() -> (watch::Sender<bool>, FakeApp) {
+    let gate = watch::Sender::new(false);
+    let opened = gate.subscribe();
+    let app = FakeApp::serving(move |_| {
+        let mut opened = opened.clone();
+        async move {
+            opened.wait_for(|open| *open).await.expect("the gate outlives the test");
+            plain("late")
+        }
+    })
+    .await;
+    (gate, app)
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_finished_and_idle_connections_closed() {
+    let (gate, app) = gated().await;
+    let mut stage = Stage::with(app, "").await;
+    let mut idle = Wire::to(stage.sidecar.addresses.traffic).await;
+    let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
+    busy.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    stage.app.requests_reach(1).await;
+    stage.sidecar.metric_reaches("connections_open", 2.0).await;
+    stage.sidecar.terminate();
+    assert_eq!(idle.rest().await, "", "closed at once");
+    gate.send_replace(true);
+    let received = busy.rest().await;
+    assert!(received.starts_with("HTTP/1.1 200"), "{received}");
+    assert!(received.ends_with("late"));
+    let address = stage.sidecar.addresses.traffic;
+    stage.sidecar.ended().await;
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn during_the_grace_time_it_is_not_ready_but_serves() {
+    let mut stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
+    let admin = Client::to(stage.sidecar.addresses.admin);
+    for path in ["/healthz/live", "/healthz/ready", "/healthz/startup"] {
+        assert_eq!(admin.get(path).send().await.status(), 200, "{path}");
+    }
+    stage.sidecar.terminate();
+    stage.sidecar.metric_reaches("ready", 0.0).await;
+    assert_eq!(admin.get("/healthz/ready").send().await.status(), 503);
+    assert_eq!(admin.get("/healthz/live").send().await.status(), 200);
+    assert_eq!(stage.get_as("ada", "/").await.status(), 200, "new connections are still served");
+}
+
+#[tokio::test]
+async fn the_deadline_ends_what_does_not_end() {
+    let (_gate, app) = gated().await;
+    let mut stage = Stage::with(app, "[shutdown]\ndeadline = \"50ms\"").await;
+    let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
+    busy.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    stage.app.requests_reach(1).await;
+    stage.sidecar.terminate();
+    stage.sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn velt_being_down_does_not_make_it_unready() {
+    let stage = Stage::set("").await;
+    stage.velt.answer_with(503, "{}");
+    stage.get_as("ada", "/api/velt/token").await;
+    let admin = Client::to(stage.sidecar.addresses.admin);
+    assert_eq!(admin.get("/healthz/ready").send().await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_found_before_anything_serves() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    for key in ["listen", "admin"] {
+        let toml = format!("[{key}]\naddress = \"{address}\"");
+        let velt = "127.0.0.1:9".parse().expect("an address");
+        let config = config(&document("127.0.0.1:9", velt, &toml)).expect("valid");
+        let error = App::bind(config).await.err().expect("it is taken");
+        assert!(matches!(error, StartError::Bind { .. }));
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()) && text.contains(key), "{text}");
+    }
+}

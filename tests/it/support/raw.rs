@@ -1,0 +1,114 @@
+//! Plain sockets, for what no HTTP library would send.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// One end of a connection, and what has been read from it and not yet looked at.
+pub struct Wire {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Wire {
+    pub async fn to(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.expect("it listens"))
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("the peer reads");
+    }
+
+    /// Everything up to and including `end`.
+    pub async fn read_to(&mut self, end: &str) -> String {
+        let end = end.as_bytes();
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
+                let rest = self.read.split_off(at + end.len());
+                let found = std::mem::replace(&mut self.read, rest);
+                return String::from_utf8_lossy(&found).into_owned();
+            }
+            let more = self.more().await;
+            assert!(more, "ended before {end:?}: {}", String::from_utf8_lossy(&self.read));
+        }
+    }
+
+    /// A message's head.
+    pub async fn head(&mut self) -> String {
+        self.read_to("\r\n\r\n").await
+    }
+
+    /// Everything up to the end of the connection.
+    pub async fn rest(&mut self) -> String {
+        while self.more().await {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+
+    /// Ends this half of the connection.
+    pub async fn end(&mut self) {
+        self.stream.shutdown().await.expect("still open");
+    }
+
+    /// Whether nothing at all has arrived so far.
+    pub fn is_silent(&mut self) -> bool {
+        let mut probe = [0; 1];
+        self.read.is_empty() && self.stream.try_read(&mut probe).is_err()
+    }
+
+    async fn more(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await.expect("bytes in time");
+        // A reset is an end like any other here.
+        let read = read.unwrap_or(0);
+        self.read.extend_from_slice(&buffer[..read]);
+        read > 0
+    }
+}
+
+/// An app that is nothing but a socket.
+pub struct RawApp {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl RawApp {
+    /// Runs `serve` on each connection, which is told its number, from 1.
+    pub async fn serving<F, R>(serve: F) -> Self
+    where
+        F: Fn(Wire, usize) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accept");
+                let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(serve(Wire::over(stream), number));
+            }
+        });
+        Self { address, connections }
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// An address where nobody listens.
+pub async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    listener.local_addr().expect("an address")
+}

@@ -1,0 +1,148 @@
+//! WebSockets: the tunnel begins only after the app has agreed to it.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::support::Stage;
+use crate::support::app::{AppBody, FakeApp, full};
+use crate::support::raw::{RawApp, Wire};
+
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Echoes messages until the client closes.
+async fn echo(mut request: Request<Incoming>) -> Response<AppBody> {
+    let key = request.headers()["sec-websocket-key"].clone();
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let io = TokioIo::new(upgrade.await.expect("an upgrade"));
+        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                socket.send(message).await.expect("the client reads");
+            }
+        }
+    });
+    let mut response = Response::new(full(""));
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("connection", HeaderValue::from_static("Upgrade"));
+    headers.insert("upgrade", HeaderValue::from_static("websocket"));
+    let accept = derive_accept_key(key.as_bytes());
+    headers.insert("sec-websocket-accept", HeaderValue::from_str(&accept).expect("base64"));
+    response
+}
+
+#[tokio::test]
+async fn messages_pass_both_ways_and_the_close_arrives() {
+    let stage = Stage::with(FakeApp::serving(echo).await, "").await;
+    let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
+    let request = Request::builder()
+        .uri("ws://app.example/ws")
+        .header("host", "app.example")
+        .header("connection", "keep-alive, Upgrade")
+        .header("upgrade", "WebSocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("x-forwarded-user", "ada")
+        .body(())
+        .expect("a request");
+    let (mut socket, response) =
+        tokio_tungstenite::client_async(request, stream).await.expect("a WebSocket");
+    assert!(!response.headers().contains_key("x-velt-token"), "never on an upgrade");
+    stage.sidecar.metric_reaches("tunnels_open", 1.0).await;
+    for text in ["one", "two", &"long ".repeat(100_000)] {
+        socket.send(Message::text(text)).await.expect("it is read");
+        let echoed = socket.next().await.expect("an echo").expect("a message");
+        assert_eq!(echoed.into_text().expect("text").as_str(), text);
+    }
+    socket.close(None).await.expect("a close");
+    while let Some(Ok(_)) = socket.next().await {}
+    drop(socket);
+    stage.sidecar.metric_reaches("tunnels_open", 0.0).await;
+    assert_eq!(stage.metric("requests_total{outcome=\"upgraded\"}").await, 1.0);
+    let arrived = stage.app.only();
+    assert_eq!(arrived.header("upgrade"), Some("websocket"));
+    assert_eq!(arrived.header("x-forwarded-user"), Some("ada"));
+}
+
+#[tokio::test]
+async fn t16_bytes_sent_before_a_refused_upgrade_never_become_a_request() {
+    let stage = Stage::set("").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send(format!("{HANDSHAKE}\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    let received = wire.rest().await;
+    assert!(received.starts_with("HTTP/1.1 200"), "the app's own answer: {received}");
+    assert!(received.contains("connection: close\r\n"), "{received}");
+    assert_eq!(stage.app.only().target, "/ws");
+}
+
+#[tokio::test]
+async fn a_101_that_does_not_answer_the_handshake_is_502() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: d3Jvbmc=\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\
+         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+    ] {
+        let app = RawApp::serving(move |mut wire, _| async move {
+            wire.head().await;
+            wire.send(answer).await;
+            wire.rest().await;
+        })
+        .await;
+        let velt = crate::support::velt::FakeVelt::start().await;
+        let address = app.address.to_string();
+        let sidecar = crate::support::TestSidecar::start(&address, velt.address, "").await;
+        let mut wire = Wire::to(sidecar.addresses.traffic).await;
+        wire.send(format!("{HANDSHAKE}\r\n")).await;
+        let head = wire.head().await;
+        assert!(head.starts_with("HTTP/1.1 502"), "{answer}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn no_other_upgrade_is_offered_to_the_app() {
+    let stage = Stage::set("").await;
+    for upgrade in ["h2c", "tls/1.3", "websocket, h2c"] {
+        let sending = stage.client().get("/").header("connection", "upgrade");
+        let answer = sending.header("upgrade", upgrade).header("sec-websocket-key", "eA==").send();
+        assert_eq!(answer.await.status(), 200, "{upgrade}");
+    }
+    for arrived in stage.app.journal() {
+        assert_eq!((arrived.header("upgrade"), arrived.header("connection")), (None, None));
+    }
+}
+
+#[tokio::test]
+async fn half_a_close_leaves_the_other_half_open() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        )
+        .await;
+        assert_eq!(wire.rest().await, "last words", "the client has ended its half");
+        wire.send("and an answer").await;
+    })
+    .await;
+    let velt = crate::support::velt::FakeVelt::start().await;
+    let sidecar =
+        crate::support::TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send(format!("{HANDSHAKE}\r\n")).await;
+    wire.head().await;
+    wire.send("last words").await;
+    wire.end().await;
+    assert_eq!(wire.rest().await, "and an answer");
+}
