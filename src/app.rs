@@ -182,7 +182,7 @@ fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, BuildError> {
         tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
         upstream,
         injection,
-        metrics: requests.clone(),
+        metrics: Arc::new(requests.clone()),
     })
 }
 

@@ -10,7 +10,6 @@ mod words;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,74 +97,29 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(text, environment);
         let document = reader.document();
-        let parts = Parts::read(&Section::top(&reader, &document));
+        let config = Self::read(&Section::top(&reader, &document));
         let (effective, complaints) = reader.finish();
-        match parts {
-            Some(parts) if complaints.is_empty() => Ok(parts.into_config(effective)),
+        match config {
+            Some(config) if complaints.is_empty() => Ok(Self { effective, ..config }),
             _ => Err(ConfigError { file: file.into(), complaints }),
         }
     }
 
-    /// The values in force as TOML, each with where it came from. Secrets are not in there.
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        let mut section = None;
-        for Effective { section: path, key, value, source } in &self.effective {
-            if section != Some(path) || (key == "path" || key == "type") && path.contains("rou") {
-                let header = if path.ends_with("route") || path.ends_with("resource") {
-                    format!("[[{path}]]")
-                } else {
-                    format!("[{path}]")
-                };
-                if !text.is_empty() {
-                    text.push('\n');
-                }
-                text.push_str(&header);
-                text.push('\n');
-                section = Some(path);
-            }
-            let source = match source {
-                Source::Default => "default".to_owned(),
-                Source::Place(place) => place.to_string(),
-            };
-            let line = format!("{key} = {value}");
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{line:<48} # {source}");
-        }
-        text
-    }
-}
-
-/// The settings as read, before the complaints have been counted.
-struct Parts {
-    listen: listener::Settings,
-    admin: listener::Settings,
-    app: proxy::Settings,
-    delivery: inject::Settings,
-    identity: identity::Settings,
-    velt: velt::Settings,
-    plan: MintPlan,
-    resilience: resilience::Settings,
-    cache: cache::Settings,
-    shutdown: ShutdownSettings,
-    workers: Workers,
-    log: logging::Settings,
-}
-
-impl Parts {
     /// `None` if something without a default is missing, which has been complained of.
     fn read(top: &Section<'_, '_>) -> Option<Self> {
-        let idle_timeout;
         let listen = {
             let section = top.section("listen");
-            idle_timeout = section.value::<Span>("idle_timeout", "75s").0;
             listener::Settings {
                 address: section.value("address", "0.0.0.0:8080"),
                 max_connections: section.value("max_connections", "10000"),
-                idle_timeout,
+                idle_timeout: section.value::<Span>("idle_timeout", "75s").0,
             }
         };
-        let admin_address: SocketAddr = top.section("admin").value("address", "127.0.0.1:9901");
+        let admin = listener::Settings {
+            address: top.section("admin").value("address", "127.0.0.1:9901"),
+            max_connections: 256,
+            idle_timeout: listen.idle_timeout,
+        };
         let app = read_app(&top.section("app"));
         let delivery = read_delivery(&top.section("delivery"));
         let token_headers = vec![delivery.header.name.clone(), delivery.header.status_name.clone()];
@@ -195,8 +149,6 @@ impl Parts {
             }
         };
         let (velt, plan, resilience) = velt?;
-        let admin =
-            listener::Settings { address: admin_address, max_connections: 256, idle_timeout };
         Some(Self {
             listen,
             admin,
@@ -210,39 +162,28 @@ impl Parts {
             shutdown,
             workers,
             log,
+            effective: Vec::new(),
         })
     }
 
-    fn into_config(self, effective: Vec<Effective>) -> Config {
-        let Self {
-            listen,
-            admin,
-            app,
-            delivery,
-            identity,
-            velt,
-            plan,
-            resilience,
-            cache,
-            shutdown,
-            workers,
-            log,
-        } = self;
-        Config {
-            listen,
-            admin,
-            app,
-            identity,
-            velt,
-            plan,
-            resilience,
-            cache,
-            delivery,
-            shutdown,
-            workers,
-            log,
-            effective,
+    /// The values in force as TOML, each with where it came from. Secrets are not in there.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        let mut described = None;
+        for Effective { header, table, key, value, source } in &self.effective {
+            if described.replace(table) != Some(table) {
+                let gap = if text.is_empty() { "" } else { "\n" };
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "{gap}{header}");
+            }
+            let source = match source {
+                Source::Default => "default".to_owned(),
+                Source::Place(place) => place.to_string(),
+            };
+            let line = format!("{key} = {value}");
+            let _ = writeln!(text, "{line:<48} # {source}");
         }
+        text
     }
 }
 
@@ -473,7 +414,12 @@ fn read_delivery(section: &Section<'_, '_>) -> inject::Settings {
     };
     let routes: Vec<TokenRoute> = match section.sections("route") {
         Some(tables) => tables.iter().filter_map(read_route).collect(),
-        None => default_routes(),
+        None => {
+            let routes = "[{ path = \"/generate-velt-jwt-token\", shape = \"string\" }, \
+                          { path = \"/api/velt/token\", shape = \"object\" }]";
+            section.note_default("route", routes);
+            default_routes()
+        }
     };
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {

@@ -47,7 +47,7 @@ pub struct Sidecar {
     pub tokens: TokenCache,
     pub upstream: Upstream,
     pub injection: Arc<Injection>,
-    pub metrics: RequestMetrics,
+    pub metrics: Arc<RequestMetrics>,
 }
 
 /// What a request is for. Decided by the request line alone.

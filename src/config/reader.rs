@@ -4,7 +4,7 @@
 //! Each key is asked for once, with its type and default. That one call finds the value, notes
 //! where it came from for `check`, and complains with file, line and what to write instead.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -41,8 +41,10 @@ pub enum Place {
 /// A value in force and where it came from.
 #[derive(Clone, Debug)]
 pub struct Effective {
-    /// The table, such as `delivery.header`.
-    pub section: String,
+    /// The table's header, such as `[delivery.header]` or `[[delivery.route]]`.
+    pub header: String,
+    /// Tells tables with the same header apart.
+    pub table: usize,
     pub key: String,
     /// As TOML; secrets are not in here.
     pub value: String,
@@ -65,6 +67,8 @@ pub struct Reader<'a> {
     read_variables: RefCell<BTreeSet<String>>,
     complaints: RefCell<Vec<Complaint>>,
     effective: RefCell<Vec<Effective>>,
+    /// Tables read so far.
+    tables: Cell<usize>,
 }
 
 impl<'a> Reader<'a> {
@@ -81,6 +85,7 @@ impl<'a> Reader<'a> {
             read_variables: RefCell::default(),
             complaints: RefCell::default(),
             effective: RefCell::default(),
+            tables: Cell::new(0),
         }
     }
 
@@ -141,6 +146,7 @@ pub struct Section<'r, 'a> {
     place: Place,
     table: Option<&'r DeTable<'a>>,
     asked: RefCell<Vec<String>>,
+    number: usize,
     /// Where this table's keys may be overridden, or come from.
     overlay: Overlay,
 }
@@ -175,8 +181,9 @@ impl<'r, 'a> Section<'r, 'a> {
         table: Option<&'r DeTable<'a>>,
         overlay: Overlay,
     ) -> Self {
-        let asked = RefCell::default();
-        Self { reader, path, place, table, asked, overlay }
+        let (asked, number) = (RefCell::default(), reader.tables.get());
+        reader.tables.set(number + 1);
+        Self { reader, path, place, table, asked, number, overlay }
     }
 
     /// The table `name` within this one, empty if it is not there.
@@ -289,38 +296,44 @@ impl<'r, 'a> Section<'r, 'a> {
             }
         };
         let given = [path.is_some(), in_variable.is_some(), in_file.is_some()];
+        let count = given.into_iter().filter(|given| *given).count();
         let remedy = format!(
             "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
             self.path
         );
-        match given.into_iter().filter(|given| *given).count() {
-            0 => self.complain(
-                Place::Missing,
-                format!("{} is missing", self.path_of(key)),
-                remedy.clone(),
-            ),
-            1 => {}
-            _ => self.complain(
-                self.place_of(key).or_else(|| self.place_of(&file_key)).unwrap_or(Place::Missing),
+        if count == 0 {
+            let problem = format!("{} is missing", self.path_of(key));
+            self.complain(Place::Missing, problem, remedy.clone());
+        }
+        if count > 1 {
+            let place = self.place_of(key).or_else(|| self.place_of(&file_key));
+            self.complain(
+                place.unwrap_or(Place::Missing),
                 format!("{} is given in more than one place", self.path_of(key)),
                 format!("keep one of: the variable {variable}, {file_key}, {key}"),
-            ),
+            );
         }
-        let (text, source) = match path {
-            Some(path) => {
-                let place = self.place_of(&file_key).unwrap_or(Place::Missing);
-                (self.secret_file(&path, &place), format!("from {}", path.display()))
-            }
-            None => (in_variable.clone().or(in_file), format!("from {variable}")),
+        let place = match (&path, &in_file) {
+            (Some(_), _) => self.place_of(&file_key),
+            (None, Some(_)) => self.place_of(key),
+            (None, None) => Some(Place::Environment(variable.to_owned())),
         };
-        let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
-        let text = text.filter(|text| !text.trim().is_empty());
-        if text.is_none() && in_variable.is_some() {
-            let place = Place::Environment(variable.to_owned());
-            self.complain(place, "it is empty".into(), remedy);
+        let place = place.unwrap_or(Place::Missing);
+        self.record(key, "\"<redacted>\"", Some(&place));
+        let text = match path {
+            Some(path) => self.secret_file(&path, &place)?,
+            None => in_file.or(in_variable)?,
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.trim().is_empty() {
+            self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
         }
-        self.record(key, &format!("\"<redacted>\" # {source}"), None);
-        text.map(SecretString::from)
+        Some(SecretString::from(text))
+    }
+
+    /// Notes a value in force that nobody has set.
+    pub fn note_default(&self, key: &str, value: &str) {
+        self.record(key, value, None);
     }
 
     /// Complains about `key`, if it was given, else about this table.
@@ -446,7 +459,11 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn record(&self, key: &str, value: &str, place: Option<&Place>) {
         self.reader.effective.borrow_mut().push(Effective {
-            section: self.path.clone(),
+            header: match self.overlay {
+                Overlay::Keys => format!("[{}]", self.path),
+                Overlay::None | Overlay::Within(_) => format!("[[{}]]", self.path),
+            },
+            table: self.number,
             key: key.to_owned(),
             value: value.to_owned(),
             source: place.cloned().map_or(Source::Default, Source::Place),

@@ -1,6 +1,7 @@
 //! Counting a request: from its head to its response's, and to the last byte of its body.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::proxy::Body;
 
 /// Counts a request from its head to its response's, or to the client's leaving.
 pub(super) struct RequestGuard {
-    metrics: RequestMetrics,
+    metrics: Arc<RequestMetrics>,
     started: Instant,
     /// Time spent waiting for the app.
     pub(super) app_time: Duration,
@@ -22,9 +23,9 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    pub(super) fn begin(metrics: &RequestMetrics) -> Self {
+    pub(super) fn begin(metrics: &Arc<RequestMetrics>) -> Self {
         let in_flight = Some(GaugeGuard::raise(&metrics.in_flight));
-        let (metrics, started) = (metrics.clone(), Instant::now());
+        let (metrics, started) = (Arc::clone(metrics), Instant::now());
         Self { metrics, started, app_time: Duration::ZERO, in_flight }
     }
 
@@ -39,7 +40,7 @@ impl RequestGuard {
         observe(&self.metrics.duration, total);
         observe(&self.metrics.added, total.saturating_sub(self.app_time));
         let in_flight = self.in_flight.take().expect("finished once");
-        let metrics = self.metrics.clone();
+        let metrics = Arc::clone(&self.metrics);
         response.map(|body| ResponseBody { body, finished: false, metrics, _in_flight: in_flight })
     }
 }
@@ -56,7 +57,7 @@ impl Drop for RequestGuard {
 pub struct ResponseBody {
     body: Body,
     finished: bool,
-    metrics: RequestMetrics,
+    metrics: Arc<RequestMetrics>,
     _in_flight: GaugeGuard,
 }
 
