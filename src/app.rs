@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
-use crate::config::Config;
+use crate::config::{Config, Shutdown};
 use crate::identity::Identity;
 use crate::inject::Injection;
 use crate::listener::Listener;
@@ -25,16 +25,6 @@ use crate::sidecar::Sidecar;
 use crate::token::cache::TokenCache;
 use crate::token::resilience::Resilient;
 use crate::token::velt::{BuildError, VeltClient};
-
-/// How to end.
-#[derive(Clone, Debug)]
-pub struct ShutdownSettings {
-    /// Not ready, but still accepting: for balancers that have not noticed yet.
-    pub grace: Duration,
-    /// For requests and tunnels in flight, after that. Both together must stay below the pod's
-    /// `terminationGracePeriodSeconds`.
-    pub deadline: Duration,
-}
 
 /// Where a running sidecar can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +73,7 @@ pub struct App {
     traffic_listener: Listener,
     admin_listener: Listener,
     addresses: Addresses,
-    shutdown: ShutdownSettings,
+    shutdown: Shutdown,
     readiness: Readiness,
     metrics: Arc<Metrics>,
 }

@@ -1,7 +1,7 @@
 //! `sidecar.toml` and the environment, parsed once into settings that can't be wrong.
 //!
 //! Each part of the sidecar declares its own settings; this module only reads them. Nothing but
-//! `main`, the demo and [`crate::app`] sees a whole [`Config`].
+//! `main`, the demo and the composition root see a whole [`Config`].
 
 mod reader;
 mod setting;
@@ -21,7 +21,6 @@ pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Inline, Reader, Section, Source};
 use self::setting::{Bytes, Span};
 use self::words::{RoutePath, ShapeName};
-use crate::app::ShutdownSettings;
 use crate::identity::{self, HeaderSource};
 use crate::inject::{self, HeaderSettings, Shape, TokenRoute};
 use crate::listener;
@@ -42,7 +41,7 @@ pub struct Config {
     pub resilience: resilience::Settings,
     pub cache: cache::Settings,
     pub delivery: inject::Settings,
-    pub shutdown: ShutdownSettings,
+    pub shutdown: Shutdown,
     pub workers: Workers,
     pub log: logging::Settings,
     /// The same as text with the source of each value, for `check`.
@@ -55,6 +54,16 @@ pub enum Workers {
     /// The CPU quota, at most 2: a sidecar shares its node.
     Auto,
     Exactly(usize),
+}
+
+/// How to end.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// Not ready, but still accepting: for balancers that have not noticed yet.
+    pub grace: Duration,
+    /// For requests and tunnels in flight, after that. Both together must stay below the pod's
+    /// `terminationGracePeriodSeconds`.
+    pub deadline: Duration,
 }
 
 /// What is wrong with a configuration: everything at once.
@@ -135,7 +144,7 @@ impl Config {
         };
         let shutdown = {
             let section = top.section("shutdown");
-            ShutdownSettings {
+            Shutdown {
                 grace: section.value("grace", "5s"),
                 deadline: section.value("deadline", "20s"),
             }
@@ -412,14 +421,15 @@ fn read_delivery(section: &Section<'_, '_>) -> inject::Settings {
             on_failure: section.value("on_failure", "omit"),
         }
     };
-    let routes: Vec<TokenRoute> = match section.sections("route") {
-        Some(tables) => tables.iter().filter_map(read_route).collect(),
-        None => {
-            let routes = "[{ path = \"/generate-velt-jwt-token\", shape = \"string\" }, \
-                          { path = \"/api/velt/token\", shape = \"object\" }]";
-            section.note_default("route", routes);
-            default_routes()
-        }
+    let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
+        tables.iter().filter_map(read_route).collect()
+    } else {
+        section.note_default(
+            "route",
+            "[{ path = \"/generate-velt-jwt-token\", shape = \"string\" }, \
+             { path = \"/api/velt/token\", shape = \"object\" }]",
+        );
+        default_routes()
     };
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {

@@ -1,13 +1,14 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, bodies in `body`, WebSockets in `tunnel`. hyper 1.12 is a floor and not just the
+//! `pool`, bodies in `request_body` and `body`, WebSockets in `tunnel`. hyper 1.12 is a floor and not just the
 //! current version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding`
 //! (hyper #4124), 1.12 honours every `Connection` line.
 
 mod body;
 pub mod headers;
 mod pool;
+mod request_body;
 mod tunnel;
 
 use std::error::Error;
@@ -25,10 +26,12 @@ use hyper::client::conn::TrySendError;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{interval, sleep};
 
-use self::body::{AppBody, GateKeeper, RequestBody, RequestBodyError};
-pub use self::body::{Body, TrailerFilter};
+use self::body::AppBody;
+pub use self::body::Body;
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
+pub use self::request_body::TrailerFilter;
+use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
 use self::tunnel::{Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
 

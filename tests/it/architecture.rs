@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("sidecar", &["identity", "inject", "metrics", "proxy", "token"]),
-    ("config", &["app", "identity", "inject", "listener", "logging", "proxy", "token"]),
+    ("config", &["identity", "inject", "listener", "logging", "proxy", "token"]),
     ("identity", &["metrics"]),
     ("token", &["metrics"]),
     ("inject", &["token"]),
