@@ -32,7 +32,7 @@ use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::validate;
 use crate::proxy::{Body, Client, Scheme, Upstream};
 use crate::token::cache::{Lookup, TokenCache};
-use crate::token::{MintPlan, Subject, Token};
+use crate::token::{Freshness, MintPlan, Subject, Token};
 
 /// What a token route reads of a request's body, in bytes: a user object, not a document.
 const MAX_ROUTE_BODY: usize = 64 * 1024;
@@ -50,7 +50,7 @@ pub struct Sidecar {
     pub metrics: Arc<RequestMetrics>,
 }
 
-/// What a request is for. Decided by the request line alone.
+/// What a request is for. Whose it is, ours or the app's, the request line alone decides.
 enum Route<'a> {
     /// One of the paths that we answer ourselves.
     Token(&'a TokenRoute),
@@ -142,7 +142,7 @@ impl Sidecar {
         // response waits no longer than it must.
         self.injection.strip(response.headers_mut());
         if let Some(lookup) = lookup {
-            self.deliver(&mut response, lookup).await;
+            self.deliver(&mut response, &caller, lookup).await;
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
@@ -174,12 +174,17 @@ impl Sidecar {
     }
 
     /// Puts the token into the app's response, or the reason why it is not there.
-    async fn deliver(&self, response: &mut Response<Body>, lookup: Result<Lookup, NoToken>) {
+    async fn deliver(
+        &self,
+        response: &mut Response<Body>,
+        caller: &Caller,
+        lookup: Result<Lookup, NoToken>,
+    ) {
         let (status, headers) = (response.status(), response.headers_mut());
         let delivered = match self.injection.eligibility(status, headers, SystemTime::now()) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
-            Eligibility::Eligible => match self.await_token(lookup).await {
+            Eligibility::Eligible => match self.await_token(caller, lookup).await {
                 Ok(token) => {
                     self.injection.apply(headers, token.value());
                     HeaderDelivery::Injected
@@ -193,9 +198,20 @@ impl Sidecar {
         self.metrics.header_deliveries.increment(delivered);
     }
 
-    async fn await_token(&self, lookup: Result<Lookup, NoToken>) -> Result<Token, NoToken> {
-        let result = lookup?.within(self.injection.header().max_wait).await;
-        result.ok_or(NoToken::Pending)?.map_err(NoToken::Failed)
+    async fn await_token(
+        &self,
+        caller: &Caller,
+        lookup: Result<Lookup, NoToken>,
+    ) -> Result<Token, NoToken> {
+        let patience = self.injection.header().max_wait;
+        let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
+        let token = result.map_err(NoToken::Failed)?;
+        if token.freshness(Instant::now()) != Freshness::Expired {
+            return Ok(token);
+        }
+        // The app took longer than the token had left to live.
+        let result = self.look_up(caller)?.within(patience).await.ok_or(NoToken::Pending)?;
+        result.map_err(NoToken::Failed)
     }
 
     /// Answers a token route.

@@ -1,7 +1,7 @@
 //! The main job: a token for a known caller, by both ways, minted once.
 
 use crate::support::app::{FakeApp, full, plain};
-use crate::support::velt::user_of;
+use crate::support::velt::{jwt, minted, unix_seconds, user_of};
 use crate::support::{AUTH_TOKEN, Stage};
 use http::{Method, Response};
 
@@ -284,4 +284,34 @@ async fn no_secret_and_no_token_of_another_call_reaches_anybody() {
     for canary in ["ada", AUTH_TOKEN, crate::support::API_KEY, "eyJ"] {
         assert!(!scrape.contains(canary), "{canary} is in the metrics");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_expired_while_the_app_worked_is_replaced_before_it_goes_out() {
+    let gate = tokio::sync::watch::Sender::new(false);
+    let opened = gate.subscribe();
+    let app = FakeApp::serving(move |_| {
+        let mut opened = opened.clone();
+        async move {
+            opened.wait_for(|open| *open).await.expect("the gate outlives the test");
+            plain("late")
+        }
+    })
+    .await;
+    let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"10s\"").await;
+    stage.velt.script(|call, n| {
+        let life = if n == 1 { 2 } else { 3600 };
+        let exp = unix_seconds() + life;
+        minted(&jwt(&serde_json::json!({ "userId": call.user(), "n": n, "exp": exp })))
+    });
+    let first = stage.get_as("ada", "/api/velt/token").await.text();
+    let waiting = tokio::spawn(stage.client().get("/").header("x-forwarded-user", "ada").send());
+    stage.app.requests_reach(1).await;
+    // The life of a token is counted in whole seconds, so its end has to be waited for.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    gate.send_replace(true);
+    let answer = waiting.await.expect("no panic");
+    let token = answer.token().expect("a token");
+    assert!(!first.contains(token), "the first token has expired");
+    assert_eq!(stage.velt.call_count(), 2);
 }
