@@ -10,19 +10,21 @@ mod words;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
 use reqwest::Url;
+use secrecy::ExposeSecret;
 
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Inline, Reader, Section, Source};
 use self::setting::{Bytes, Span};
 use self::words::{RoutePath, ShapeName};
 use crate::identity::{self, HeaderSource};
-use crate::inject::{self, HeaderSettings, Shape, TokenRoute};
+use crate::inject::{self, HeaderSettings, OnMintFailure, Shape, TokenRoute};
 use crate::listener;
 use crate::logging;
 use crate::proxy;
@@ -129,7 +131,12 @@ impl Config {
             max_connections: 256,
             idle_timeout: listen.idle_timeout,
         };
-        let app = read_app(&top.section("app"));
+        let app = {
+            let section = top.section("app");
+            let app = read_app(&section);
+            check_loop(&section, &app.address, listen.address);
+            app
+        };
         let delivery = read_delivery(&top.section("delivery"));
         let token_headers = vec![delivery.header.name.clone(), delivery.header.status_name.clone()];
         let section = top.section("identity");
@@ -207,6 +214,26 @@ fn read_app(section: &Section<'_, '_>) -> proxy::Settings {
     }
 }
 
+/// Refuses to forward to ourselves: each request would come back until no connection is left.
+fn check_loop(section: &Section<'_, '_>, app: &proxy::Address, listen: SocketAddr) {
+    let proxy::Address::Tcp(authority) = app else { return };
+    let Some((host, port)) = authority.rsplit_once(':') else { return };
+    let host = host.trim_matches(['[', ']']);
+    let ours = match host.parse::<IpAddr>() {
+        Ok(address) => {
+            address == listen.ip() || listen.ip().is_unspecified() && address.is_loopback()
+        }
+        Err(_) => host == "localhost",
+    };
+    if ours && port.parse() == Ok(listen.port()) {
+        section.complain_about(
+            "address",
+            "this is the sidecar's own listen.address, so requests would go in circles",
+            "write the app's address, or give the sidecar another port in [listen]",
+        );
+    }
+}
+
 fn read_identity(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> identity::Settings {
     let source = HeaderSource {
         user: section.value("user_header", "X-Forwarded-User"),
@@ -260,7 +287,11 @@ fn check_trust(section: &Section<'_, '_>, peers: &[IpNet], reckless: bool) {
              runs in the same pod",
         );
     }
-    let everyone = peers.iter().any(|range| range.prefix_len() == 0);
+    // No private network is larger than 10.0.0.0/8 and fc00::/7.
+    let everyone = peers.iter().any(|range| match range {
+        IpNet::V4(range) => range.prefix_len() < 8,
+        IpNet::V6(range) => range.prefix_len() < 7,
+    });
     if everyone && !reckless {
         section.complain_about(
             "trusted_peers",
@@ -289,6 +320,16 @@ fn read_velt(
     let endpoint = read_endpoint(section, api);
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
     let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
+    for (key, secret) in [("api_key", &api_key), ("auth_token", &auth_token)] {
+        let text = secret.as_ref().map_or("", ExposeSecret::expose_secret);
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            section.complain_about(
+                key,
+                "it holds spaces or bytes that no credential of Velt's has",
+                "copy it again from Velt's console",
+            );
+        }
+    }
     let organization: Option<String> = section.optional("organization");
     let resources = read_resources(section, api);
     check_effect(section, identity, source, api, organization.is_some());
@@ -412,14 +453,23 @@ fn read_resources(section: &Section<'_, '_>, api: Api) -> Vec<Resource> {
 fn read_delivery(section: &Section<'_, '_>) -> inject::Settings {
     let header = {
         let section = section.section("header");
-        HeaderSettings {
+        let header = HeaderSettings {
             enabled: section.value("enabled", "true"),
             name: section.value("name", "X-Velt-Token"),
             status_name: section.value("status_name", "X-Velt-Token-Status"),
             paths: section.list("paths", &["/*"]),
             max_wait: section.value("max_wait", "250ms"),
             on_failure: section.value("on_failure", "omit"),
+        };
+        let hasty = header.max_wait < Duration::from_secs(1);
+        if header.on_failure == OnMintFailure::Refuse && hasty {
+            section.complain_about(
+                "on_failure",
+                "with so short a max_wait it would refuse every user's first request",
+                "write max_wait = \"5s\" beside it",
+            );
         }
+        header
     };
     let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
         tables.iter().filter_map(read_route).collect()

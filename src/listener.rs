@@ -23,9 +23,12 @@ use tracing::{debug, warn};
 
 use crate::metrics::{GaugeGuard, ListenerMetrics, Protocol};
 
-/// Buffer of one HTTP/1.1 connection, which also bounds a request's head. Envoy allows 60 KiB,
-/// nginx 32; hyper's own default of 400 KiB is too much for 10,000 connections.
-const HTTP1_BUFFER: usize = 64 * 1024;
+/// The longest head of an HTTP/1.1 request. Envoy allows 60 KiB, nginx 32.
+const HTTP1_HEAD: usize = 64 * 1024;
+
+/// Read buffer of one HTTP/1.1 connection. It grows only as far as a peer makes it; hyper's own
+/// limit of 400 KiB is too much for 10,000 connections.
+const HTTP1_BUFFER: usize = 128 * 1024;
 
 /// What an HTTP/2 request may have of headers: the same as over HTTP/1.1.
 const HTTP2_HEADER_LIST: u32 = 64 * 1024;
@@ -209,7 +212,11 @@ async fn until_drained<C: Future>(
 
 fn http1_builder(idle_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(idle_timeout).max_buf_size(HTTP1_BUFFER);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle_timeout)
+        .max_header_size(HTTP1_HEAD)
+        .max_buf_size(HTTP1_BUFFER);
     builder
 }
 

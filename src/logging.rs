@@ -1,5 +1,7 @@
 //! Log lines for rare events: starting, ending, Velt failing and coming back.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 
 /// How much is logged.
@@ -17,6 +19,21 @@ pub enum Format {
 pub struct Settings {
     pub level: Level,
     pub format: Format,
+}
+
+/// Prints an error with all that caused it.
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(formatter, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
 }
 
 /// Sends log lines to standard error. The first call in a process decides.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -235,13 +234,6 @@ async fn until_second_signal(running: impl Future<Output = ()>) {
 }
 
 fn report(error: &(dyn Error + 'static)) -> ExitCode {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a string does not fail.
-        let _ = write!(message, ": {cause}");
-        source = cause.source();
-    }
-    eprintln!("velt-sidecar: {message}");
+    eprintln!("velt-sidecar: {}", logging::Chain(error));
     EX_UNAVAILABLE.into()
 }

@@ -90,7 +90,9 @@ impl fmt::Display for UpstreamError {
         formatter.write_str(match self {
             Self::Unreachable(_) => "the app could not be connected to",
             Self::Timeout => "the app did not begin to answer in time",
-            Self::Broken(_) => "the app broke off before it had answered",
+            Self::Broken(_) => {
+                "the app broke off before it had answered, or its answer is not HTTP"
+            }
             Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
             Self::ClientGone(_) => "the client broke off while sending its request",
         })
@@ -212,6 +214,10 @@ impl Upstream {
             headers::to_http2(request, &self.default_host);
         } else {
             headers::to_http1(request);
+            if takes_trailers {
+                // RFC 9110 section 10.1.4: TE is itself hop-by-hop.
+                request.headers_mut().insert(CONNECTION, HeaderValue::from_static("TE"));
+            }
         }
         if upgrade {
             set_upgrade(request.headers_mut());

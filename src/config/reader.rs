@@ -310,7 +310,7 @@ impl<'r, 'a> Section<'r, 'a> {
             self.complain(
                 place.unwrap_or(Place::Missing),
                 format!("{} is given in more than one place", self.path_of(key)),
-                format!("keep one of: the variable {variable}, {file_key}, {key}"),
+                format!("keep one of them, such as the variable {variable} or {file_key}"),
             );
         }
         let place = match (&path, &in_file) {
@@ -348,7 +348,9 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
+        // Asked for, so that it is not taken for a mistyped key as well.
         self.asked.borrow_mut().push(key.to_owned());
+        self.variable(key);
         if let Some(place) = self.place_of(key) {
             self.complain(
                 place,

@@ -92,7 +92,13 @@ impl AppBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         match &mut frame {
-            Some(Ok(frame)) => filter_trailers(frame, &self.trailers),
+            Some(Ok(frame)) => {
+                // Trailers are the end: hyper polls no further once it has written them.
+                if frame.is_trailers() {
+                    self.give_back();
+                }
+                filter_trailers(frame, &self.trailers);
+            }
             Some(Err(_)) => self.lease = None,
             None => self.give_back(),
         }

@@ -147,11 +147,15 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
             Some(authority)
         }
     };
-    match (request.uri().authority(), parsed) {
+    let target = request.uri().authority();
+    if target.is_some_and(|target| target.as_str().contains('@')) {
+        return Err(BadRequest::WrongHost);
+    }
+    match (target, parsed) {
         (Some(target), Some(host)) if *target != host => Err(BadRequest::WrongHost),
-        (None, _) if host.is_none() && request.version() != Version::HTTP_10 => {
-            Err(BadRequest::NoHost)
-        }
+        // HTTP/2 has the target's authority instead.
+        _ if host.is_none() && request.version() == Version::HTTP_11 => Err(BadRequest::NoHost),
+        (None, None) if request.version() == Version::HTTP_2 => Err(BadRequest::NoHost),
         _ => Ok(()),
     }
 }
@@ -221,7 +225,8 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
 pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !client.trusted {
         let claimed = |name: &&HeaderName| {
-            let name = name.as_str();
+            // An app may fold underscores.
+            let name = name.as_str().replace('_', "-");
             name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
         };
         let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
@@ -364,7 +369,8 @@ mod tests {
             ("http://a.example/", &[("host", "a.example")], Ok(())),
             ("http://a.example/", &[("host", "A.EXAMPLE")], Ok(())),
             ("http://a.example/", &[("host", "b.example")], Err(BadRequest::WrongHost)),
-            ("http://a.example/", &[], Ok(())),
+            ("http://a.example/", &[], Err(BadRequest::NoHost)),
+            ("http://user@a.example/", &[("host", "a.example")], Err(BadRequest::WrongHost)),
         ];
         for (target, lines, expected) in cases {
             assert_eq!(validate(&request(target, lines)), *expected, "{target} {lines:?}");
@@ -392,6 +398,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-prefix", "/base"),
             ("x-real-ip", "192.0.2.1"),
+            ("x_forwarded_for", "192.0.2.9"),
         ];
         let client = |trusted| Client {
             address: "::ffff:198.51.100.7".parse().expect("an address"),
@@ -411,6 +418,7 @@ mod tests {
         assert_eq!(replaced.headers()["x-forwarded-proto"], "http");
         assert!(!replaced.headers().contains_key("x-forwarded-prefix"));
         assert!(!replaced.headers().contains_key("x-real-ip"));
+        assert!(!replaced.headers().contains_key("x_forwarded_for"));
     }
 
     #[test]

@@ -29,8 +29,15 @@ pub(super) struct Pool {
     max_idle: usize,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
-    http2: tokio::sync::Mutex<Option<Http2>>,
+    http2: tokio::sync::Mutex<SharedHttp2>,
     metrics: AppMetrics,
+}
+
+/// The one HTTP/2 connection, and when opening it failed last.
+#[derive(Default)]
+struct SharedHttp2 {
+    sender: Option<Http2>,
+    failed: Option<(Instant, io::ErrorKind)>,
 }
 
 struct Idle {
@@ -110,17 +117,30 @@ impl Pool {
     }
 
     /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
-    /// instead of opening another.
+    /// instead of opening another, and fails with it.
     pub(super) async fn http2(&self) -> Result<Http2, UpstreamError> {
+        let came = Instant::now();
         let mut shared = self.http2.lock().await;
-        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+        if let Some(sender) = shared.sender.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let sender = match self.dial().await? {
+        if let Some((_, kind)) = shared.failed.filter(|(at, _)| *at >= came) {
+            return Err(UpstreamError::Unreachable(kind.into()));
+        }
+        let stream = match self.dial().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                if let UpstreamError::Unreachable(cause) = &error {
+                    shared.failed = Some((Instant::now(), cause.kind()));
+                }
+                return Err(error);
+            }
+        };
+        let sender = match stream {
             Stream::Tcp(stream) => self.handshake_http2(stream).await?,
             Stream::Unix(stream) => self.handshake_http2(stream).await?,
         };
-        Ok(shared.insert(sender).clone())
+        Ok(shared.sender.insert(sender).clone())
     }
 
     /// Closes connections that have been idle for too long. Without this a quiet sidecar would

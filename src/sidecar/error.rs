@@ -1,17 +1,18 @@
 //! Every way for a request to go wrong, and the one table that turns it into an answer: status,
 //! code, text, and the word it is counted under. A new one does not compile without them.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
 use tracing::debug;
 
 use super::MAX_ROUTE_BODY;
 use crate::identity::Refusal;
 use crate::inject::{TokenStatus, own_answer};
+use crate::logging::Chain;
 use crate::metrics::{HeaderDelivery, Outcome};
 use crate::proxy::{BadRequest, UpstreamError};
 use crate::token::MintError;
@@ -179,8 +180,8 @@ impl RequestError {
 
     pub(super) fn answer(&self) -> Response<Bytes> {
         let (status, code, text) = self.public();
-        let json = serde_json::json!({ "error": text, "code": code });
-        let mut response = own_answer(status, json.to_string());
+        let json = serde_json::to_string(&PublicError { error: &text, code });
+        let mut response = own_answer(status, json.expect("two strings"));
         let headers = response.headers_mut();
         if let Self::MethodNotAllowed = self {
             headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
@@ -198,10 +199,16 @@ impl RequestError {
     /// Only what an operator must see, since metrics count the rest.
     pub(super) fn log(&self) {
         if let Self::App(app) = self {
-            let cause = app.source().map(ToString::to_string);
-            debug!(error = %app, cause, "the app gave no answer");
+            debug!(error = %Chain(app), "the app gave no answer");
         }
     }
+}
+
+/// The body of an error.
+#[derive(Serialize)]
+struct PublicError<'a> {
+    error: &'a str,
+    code: &'static str,
 }
 
 fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {

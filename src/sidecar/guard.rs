@@ -71,7 +71,8 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
-            Some(Ok(_)) => {}
+            // Trailers are the end: nobody polls any further.
+            Some(Ok(frame)) => self.finished = frame.is_trailers(),
             Some(Err(_)) => {
                 self.finished = true;
                 self.metrics.aborted.increment(AbortedBy::App);

@@ -9,9 +9,28 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Consecutive failed calls that open the breaker. Above one mint's own retries, so that a single
-/// unlucky user does not open it alone.
-const FAILURES_TO_OPEN: u32 = 5;
+/// Weight of consecutive failed calls that opens the breaker.
+const WEIGHT_TO_OPEN: u32 = 20;
+
+/// What a failed call says about the next one, for another user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Velt or our credentials: five in a row open the breaker, which is more than one mint's own
+    /// retries, so that a single unlucky user does not open it alone.
+    Everybody,
+    /// Perhaps only what was sent for this user, perhaps the credentials after all (the older
+    /// APIs say `INVALID_ARGUMENT` for both): it takes twenty different users in a row.
+    PerhapsOneUser,
+}
+
+impl Blame {
+    fn weight(self) -> u32 {
+        match self {
+            Self::Everybody => WEIGHT_TO_OPEN / 5,
+            Self::PerhapsOneUser => WEIGHT_TO_OPEN / 20,
+        }
+    }
+}
 
 /// The first pause. Doubles with every probe that fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -32,7 +51,7 @@ pub struct Breaker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed {
-        failures: u32,
+        weight: u32,
     },
     /// Nobody calls before `until`; `pause` is how long this pause is.
     Open {
@@ -48,7 +67,7 @@ enum State {
 
 impl Default for State {
     fn default() -> Self {
-        Self::Closed { failures: 0 }
+        Self::Closed { weight: 0 }
     }
 }
 
@@ -73,15 +92,15 @@ impl Breaker {
 
     /// A call succeeded: Velt works, whatever was thought before.
     pub fn succeeded(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Closed { failures: 0 };
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Closed { weight: 0 };
     }
 
     /// A call failed.
-    pub fn failed(&self, now: Instant) {
+    pub fn failed(&self, blame: Blame, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = match *state {
-            State::Closed { failures } if failures + 1 < FAILURES_TO_OPEN => {
-                State::Closed { failures: failures + 1 }
+            State::Closed { weight } if weight + blame.weight() < WEIGHT_TO_OPEN => {
+                State::Closed { weight: weight + blame.weight() }
             }
             State::Closed { .. } => State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
             State::Probing { pause, .. } => {
@@ -106,9 +125,9 @@ mod tests {
 
     fn opened(now: Instant) -> Breaker {
         let breaker = Breaker::default();
-        for _ in 0..FAILURES_TO_OPEN {
+        for _ in 0..5 {
             assert_eq!(breaker.admit(now), Ok(()));
-            breaker.failed(now);
+            breaker.failed(Blame::Everybody, now);
         }
         breaker
     }
@@ -132,13 +151,25 @@ mod tests {
     async fn a_success_between_failures_keeps_it_closed() {
         let now = Instant::now();
         let breaker = Breaker::default();
-        for _ in 0..10 * FAILURES_TO_OPEN {
-            for _ in 0..FAILURES_TO_OPEN - 1 {
-                breaker.failed(now);
+        for _ in 0..50 {
+            for _ in 0..4 {
+                breaker.failed(Blame::Everybody, now);
             }
             breaker.succeeded();
         }
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_few_users_with_bad_data_do_not_suspend_everybody() {
+        let now = Instant::now();
+        let breaker = Breaker::default();
+        for _ in 0..19 {
+            breaker.failed(Blame::PerhapsOneUser, now);
+        }
+        assert!(!breaker.is_open());
+        breaker.failed(Blame::PerhapsOneUser, now);
+        assert!(breaker.is_open(), "twenty in a row are the credentials after all");
     }
 
     #[tokio::test]
@@ -150,7 +181,7 @@ mod tests {
             let now = start + Duration::from_millis(10 * tick);
             if breaker.admit(now).is_ok() {
                 calls += 1;
-                breaker.failed(now);
+                breaker.failed(Blame::Everybody, now);
             }
         }
         assert!((115..=135).contains(&calls), "{calls} calls in an hour");

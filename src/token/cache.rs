@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+use crate::logging::Chain;
 use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token};
 
@@ -277,7 +278,7 @@ impl Shared {
                 let count = old.as_ref().and_then(|slot| slot.failure.as_ref());
                 let count = count.map_or(0, |failure| failure.count) + 1;
                 if !matches!(error, MintError::Suspended { .. }) {
-                    warn!(%error, "a mint failed; it is not asked for again at once");
+                    warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
                 }
                 let retry_at = now + memory_of(error, count);
                 let valid = old.as_ref().and_then(|slot| slot.servable(now));

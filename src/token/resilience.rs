@@ -11,9 +11,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use crate::logging::Chain;
 use crate::metrics::TokenMetrics;
-use crate::token::breaker::Breaker;
-use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted};
+use crate::token::breaker::{Blame, Breaker};
+use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted, RefusedStatus};
 
 /// Calls per mint, the first one included.
 const ATTEMPTS: u32 = 3;
@@ -100,13 +101,13 @@ impl<M: Mint> Resilient<M> {
         let was_open = self.breaker.is_open();
         match error {
             None => self.breaker.succeeded(),
-            Some(_) => self.breaker.failed(Instant::now()),
+            Some(error) => self.breaker.failed(blame(error), Instant::now()),
         }
         let is_open = self.breaker.is_open();
         set_flag(&self.metrics.breaker_open, is_open);
         match (was_open, is_open, error) {
             (false, true, Some(error)) => warn!(
-                %error,
+                error = %Chain(error),
                 "calls to Velt suspended after repeated failures; \
                  users with a cached token do not notice"
             ),
@@ -127,6 +128,13 @@ impl<M: Mint> Mint for Resilient<M> {
         Box::pin(
             async move { self.attempts(request, Instant::now() + self.settings.deadline).await },
         )
+    }
+}
+
+fn blame(error: &MintError) -> Blame {
+    match error {
+        MintError::Refused { status: RefusedStatus::InvalidArgument, .. } => Blame::PerhapsOneUser,
+        _ => Blame::Everybody,
     }
 }
 

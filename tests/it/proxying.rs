@@ -173,6 +173,56 @@ async fn trailers_pass_in_both_directions_but_not_those_that_mean_identity() {
 }
 
 #[tokio::test]
+async fn a_response_that_ends_in_trailers_is_whole_and_its_connection_used_again() {
+    let stage = Stage::with(FakeApp::serving(with_trailers).await, "").await;
+    for n in 0..5 {
+        let sending = stage.client().get("/").header("te", "trailers");
+        let answer = if n % 2 == 0 { sending.send().await } else { sending.send_http2().await };
+        assert!(answer.trailers.is_some());
+    }
+    stage.sidecar.metric_reaches("requests_in_flight", 0.0).await;
+    assert_eq!(stage.metric("responses_aborted_total{by=\"client\"}").await, 0.0);
+    assert_eq!(stage.app.connection_count(), 1);
+    assert_eq!(stage.app.journal()[0].header("connection"), Some("TE"), "RFC 9110 section 10.1.4");
+}
+
+#[tokio::test]
+async fn an_h2c_app_that_can_not_be_reached_fails_all_who_wait_at_once() {
+    // Accepts no connection: its backlog is full.
+    let full = tokio::net::TcpSocket::new_v4().expect("a socket");
+    full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = full.listen(0).expect("it listens");
+    let address = listener.local_addr().expect("an address");
+    let mut filling = Vec::new();
+    for _ in 0..8 {
+        let connecting = tokio::net::TcpStream::connect(address);
+        filling.push(timeout(Duration::from_millis(50), connecting).await);
+    }
+    let velt = FakeVelt::start().await;
+    let toml =
+        "[app]\nprotocol = \"h2c\"\nconnect_timeout = \"500ms\"\nresponse_timeout = \"1500ms\"";
+    let sidecar = TestSidecar::start(&address.to_string(), velt.address, toml).await;
+    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let requests: Vec<_> = (0..8).map(|_| tokio::spawn(client.get("/").send())).collect();
+    for request in requests {
+        let answer = request.await.expect("no panic");
+        assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
+    }
+}
+
+#[tokio::test]
+async fn heads_up_to_64_kib_pass_and_longer_ones_are_431() {
+    let stage = Stage::set("").await;
+    for (bytes, status) in [(60_000, 200), (66_000, 431)] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        let padding = "x".repeat(bytes);
+        wire.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-padding: {padding}\r\n\r\n")).await;
+        let head = wire.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn an_h2c_app_gets_http2_with_trailers_and_its_authority() {
     let app = FakeApp::serving_h2c(with_trailers).await;
     let stage = Stage::with(app, "[app]\nprotocol = \"h2c\"").await;
