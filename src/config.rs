@@ -22,10 +22,10 @@ use secrecy::ExposeSecret;
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Inline, Reader, Section, Source};
 use self::setting::{Bytes, Span};
-use self::words::{RoutePath, ShapeName};
+use self::words::{HeaderBytes, RoutePath, ShapeName, StreamCount};
 use crate::identity::{self, HeaderSource};
 use crate::inject::{self, HeaderSettings, OnMintFailure, Shape, TokenRoute};
-use crate::listener;
+use crate::listener::{self, Limits};
 use crate::logging;
 use crate::proxy;
 use crate::token::velt::{self, Api};
@@ -123,13 +123,18 @@ impl Config {
             listener::Settings {
                 address: section.value("address", "0.0.0.0:8080"),
                 max_connections: section.value("max_connections", "10000"),
-                idle_timeout: section.value::<Span>("idle_timeout", "75s").0,
+                limits: Limits {
+                    idle: section.value::<Span>("idle_timeout", "75s").0,
+                    head: section.value::<Span>("header_timeout", "10s").0,
+                    stalled: section.value::<Span>("write_timeout", "60s").0,
+                },
+                max_header_bytes: section.value::<HeaderBytes>("max_header_bytes", "64KiB").0,
+                http2_max_streams: section.value::<StreamCount>("http2_max_streams", "200").0,
             }
         };
         let admin = listener::Settings {
-            address: top.section("admin").value("address", "127.0.0.1:9901"),
             max_connections: 256,
-            idle_timeout: listen.idle_timeout,
+            ..listener::Settings::at(top.section("admin").value("address", "127.0.0.1:9901"))
         };
         let app = {
             let section = top.section("app");

@@ -225,11 +225,7 @@ fn upstream(address: SocketAddr) -> Upstream {
 }
 
 async fn bind(address: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
-    let settings = listener::Settings {
-        address,
-        max_connections: 1024,
-        idle_timeout: Duration::from_secs(75),
-    };
+    let settings = listener::Settings::at(address);
     let listener = Listener::bind(settings, ListenerMetrics::detached()).await?;
     let address = listener.address()?;
     Ok((listener, address))

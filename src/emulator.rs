@@ -103,11 +103,7 @@ impl Emulator {
     ///
     /// The system's.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
-        let listen = listener::Settings {
-            address: settings.address,
-            max_connections: 10_000,
-            idle_timeout: Duration::from_secs(75),
-        };
+        let listen = listener::Settings::at(settings.address);
         let listener = Listener::bind(listen, ListenerMetrics::detached()).await?;
         let address = listener.address()?;
         let state = State {

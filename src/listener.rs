@@ -2,6 +2,8 @@
 //!
 //! Serves any handler; knows nothing of what a request is for.
 
+mod activity;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
@@ -21,20 +23,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::metrics::{GaugeGuard, ListenerMetrics, Protocol};
+pub use self::activity::Limits;
+use self::activity::{Activity, Attended, Watched};
+use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
 
-/// The longest head of an HTTP/1.1 request. Envoy allows 60 KiB, nginx 32.
-const HTTP1_HEAD: usize = 64 * 1024;
-
-/// Read buffer of one HTTP/1.1 connection. It grows only as far as a peer makes it; hyper's own
-/// limit of 400 KiB is too much for 10,000 connections.
-const HTTP1_BUFFER: usize = 128 * 1024;
-
-/// What an HTTP/2 request may have of headers: the same as over HTTP/1.1.
-const HTTP2_HEADER_LIST: u32 = 64 * 1024;
-
-/// Concurrent requests on one HTTP/2 connection. RFC 9113 section 6.5.2 asks for at least 100.
-const HTTP2_STREAMS: u32 = 200;
+/// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
+/// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
+const HTTP1_BUFFER: usize = 64 * 1024;
 
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
@@ -57,9 +52,28 @@ const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
 pub struct Settings {
     pub address: SocketAddr,
     pub max_connections: usize,
-    /// How long a connection may take to send a request's head, waiting for it included. Must
-    /// exceed the keep-alive of whatever stands in front.
-    pub idle_timeout: Duration,
+    pub limits: Limits,
+    /// The longest head of a request, in bytes.
+    pub max_header_bytes: u32,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub http2_max_streams: u32,
+}
+
+impl Settings {
+    /// What does for a listener that is not the product's own.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            max_connections: 10_000,
+            limits: Limits {
+                idle: Duration::from_secs(75),
+                head: Duration::from_secs(10),
+                stalled: Duration::from_secs(60),
+            },
+            max_header_bytes: 64 * 1024,
+            http2_max_streams: 200,
+        }
+    }
 }
 
 /// A bound socket that does not serve yet.
@@ -94,7 +108,7 @@ impl Listener {
     where
         H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Send + Unpin + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
@@ -114,7 +128,7 @@ impl Listener {
             let connection = Connection {
                 stream,
                 peer,
-                idle_timeout: self.settings.idle_timeout,
+                settings: self.settings.clone(),
                 metrics: self.metrics.clone(),
             };
             let serving = connection.serve(handler.clone(), stop.clone());
@@ -150,7 +164,7 @@ impl Listener {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    idle_timeout: Duration,
+    settings: Settings,
     metrics: ListenerMetrics,
 }
 
@@ -159,75 +173,108 @@ impl Connection {
     where
         H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Send + Unpin + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, idle_timeout, metrics } = self;
+        let Self { stream, peer, settings, metrics } = self;
         let _open = GaugeGuard::raise(&metrics.connections);
         // Best effort: without it small messages are slow, not wrong.
         let _ = stream.set_nodelay(true);
+        let mut limits = settings.limits;
         let sniffed = tokio::select! {
-            sniffed = timeout(idle_timeout, speaks_http2(&stream)) => sniffed,
+            sniffed = timeout(limits.idle, speaks_http2(&stream)) => sniffed,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         // Neither a peer that says nothing nor one that leaves at once is worth a word.
         let Ok(Ok(http2)) = sniffed else { return };
 
+        let activity = Activity::new();
+        let requests = Arc::clone(&activity);
         let service = service_fn(move |request| {
+            let in_progress = requests.begin();
             let responding = handler(peer, request);
-            async move { Ok::<_, Infallible>(responding.await) }
+            async move {
+                let response = responding.await;
+                Ok::<_, Infallible>(response.map(|body| Attended::new(body, in_progress)))
+            }
         });
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let served = if http2 {
             metrics.accepted.increment(Protocol::Http2);
-            let connection = http2_builder().serve_connection(io, service);
-            until_drained(connection, http2::Connection::graceful_shutdown, stop).await
+            // Frames between requests are not the beginning of one.
+            limits.head = Duration::MAX;
+            let connection = http2_builder(&settings).serve_connection(io, service);
+            let end = http2::Connection::graceful_shutdown;
+            drive(connection, end, activity.overdue(limits), stop).await
         } else {
             metrics.accepted.increment(Protocol::Http1);
-            let connection = http1_builder(idle_timeout).serve_connection(io, service);
-            let connection = connection.with_upgrades();
-            until_drained(connection, http1::UpgradeableConnection::graceful_shutdown, stop).await
+            let connection = http1_builder(&settings).serve_connection(io, service);
+            let end = http1::UpgradeableConnection::graceful_shutdown;
+            drive(connection.with_upgrades(), end, activity.overdue(limits), stop).await
         };
-        if let Err(error) = served {
-            debug!(%error, "connection ended");
+        match served {
+            Ended::ByItself(Ok(())) => {}
+            Ended::ByItself(Err(error)) => debug!(%error, "connection ended"),
+            Ended::Overdue(reason) => metrics.closed.increment(reason),
         }
     }
 }
 
-/// Drives a connection to its end; once told to stop, only as far as the requests it has.
-async fn until_drained<C: Future>(
+/// How a connection ended.
+enum Ended<T> {
+    ByItself(T),
+    Overdue(CloseReason),
+}
+
+/// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
+/// the requests it has.
+async fn drive<C: Future>(
     connection: C,
     graceful_shutdown: fn(Pin<&mut C>),
+    overdue: impl Future<Output = CloseReason>,
     mut stop: watch::Receiver<bool>,
-) -> C::Output {
-    let mut connection = pin!(connection);
-    tokio::select! {
-        served = &mut connection => return served,
-        _ = stop.wait_for(|stop| *stop) => {}
+) -> Ended<C::Output> {
+    let (mut connection, mut overdue) = (pin!(connection), pin!(overdue));
+    let reason = tokio::select! {
+        served = &mut connection => return Ended::ByItself(served),
+        reason = &mut overdue => Some(reason),
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    match reason {
+        // It is between requests: HTTP/1.1 just closes, HTTP/2 is told.
+        Some(CloseReason::Idle) => {
+            graceful_shutdown(connection.as_mut());
+            connection.await;
+            Ended::Overdue(CloseReason::Idle)
+        }
+        Some(reason) => Ended::Overdue(reason),
+        None => {
+            graceful_shutdown(connection.as_mut());
+            tokio::select! {
+                served = connection => Ended::ByItself(served),
+                reason = overdue => Ended::Overdue(reason),
+            }
+        }
     }
-    graceful_shutdown(connection.as_mut());
-    connection.await
 }
 
-fn http1_builder(idle_timeout: Duration) -> http1::Builder {
+fn http1_builder(settings: &Settings) -> http1::Builder {
+    let head = settings.max_header_bytes as usize;
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle_timeout)
-        .max_header_size(HTTP1_HEAD)
-        .max_buf_size(HTTP1_BUFFER);
+    // No timer of hyper's: see `Activity`.
+    builder.max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
     builder
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_PATIENCE)
-        .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(HTTP2_HEADER_LIST)
+        .max_concurrent_streams(settings.http2_max_streams)
+        .max_header_list_size(settings.max_header_bytes)
         .max_send_buf_size(HTTP2_SEND_BUFFER);
     builder
 }

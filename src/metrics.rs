@@ -205,6 +205,17 @@ label!(
 });
 
 label!(
+    /// Why the sidecar closed a client's connection of its own accord.
+    CloseReason, "reason", {
+    /// No request for `listen.idle_timeout`.
+    Idle = "idle",
+    /// A request's head took longer than `listen.header_timeout`.
+    SlowHead = "slow_head",
+    /// The client read nothing of its response for `listen.write_timeout`.
+    Stalled = "stalled",
+});
+
+label!(
     /// How an attempt to connect to the app ended.
     ConnectResult, "result", {
     Connected = "connected",
@@ -297,6 +308,7 @@ pub struct AppMetrics {
 pub struct ListenerMetrics {
     pub connections: IntGauge,
     pub accepted: Counters<Protocol>,
+    pub closed: Counters<CloseReason>,
     pub accept_errors: IntCounter,
     pub refused: IntCounter,
 }
@@ -307,6 +319,10 @@ impl ListenerMetrics {
             connections: page.gauge("connections_open", "Open connections of clients."),
             accepted: page
                 .counters("connections_total", "Connections of clients by protocol spoken."),
+            closed: page.counters(
+                "connections_closed_total",
+                "Connections closed because a client used up its time, by kind.",
+            ),
             accept_errors: page.counter(
                 "accept_errors_total",
                 "Errors of accept(2), such as running out of file descriptors.",

@@ -3,13 +3,35 @@
 use reqwest::Url;
 
 use super::Workers;
-use super::setting::Setting;
+use super::setting::{Bytes, Setting};
 use crate::identity::{ForwardIdentity, OnAmbiguous};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
 use crate::proxy::{Address, AppProtocol};
 use crate::token::velt::{Api, VerifyUser};
 use crate::token::{AccessRole, ResourceKind};
+
+/// The size of a request's head.
+pub(super) struct HeaderBytes(pub(super) u32);
+
+impl Setting for HeaderBytes {
+    const EXPECTED: &'static str = "a size from \"8KiB\" to \"1MiB\"";
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = u32::try_from(Bytes::parse(text)?.0).ok()?;
+        (8 << 10..=1 << 20).contains(&bytes).then_some(Self(bytes))
+    }
+}
+
+/// Concurrent requests on one HTTP/2 connection; RFC 9113 section 6.5.2 asks for at least 100.
+pub(super) struct StreamCount(pub(super) u32);
+
+impl Setting for StreamCount {
+    const EXPECTED: &'static str = "a whole number from 1 to 10000";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|count| (1..=10_000).contains(count)).map(Self)
+    }
+}
 
 /// A path as it stands in a request line, in the one spelling that serves a token.
 pub(super) struct RoutePath(pub(super) String);

@@ -7,10 +7,12 @@
 mod support;
 
 mod architecture;
+mod limits;
 mod metrics;
 mod outage;
 mod proxying;
 mod request_path;
+mod shipped_files;
 mod shutdown;
 mod token_cache;
 mod websocket;

@@ -1,0 +1,262 @@
+//! What one connection is doing, and since when: told by its socket and its requests, judged by
+//! its watchdog.
+//!
+//! hyper has one timer for a connection that is idle and one that sends its head slowly, arms it
+//! for each request, and has none for a peer that does not read. Here the socket and the requests
+//! leave the time in passing, and a watchdog looks at it now and then.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep};
+
+use crate::metrics::CloseReason;
+
+/// How patient to be with a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a request.
+    pub idle: Duration,
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// For a client that does not read what it has asked for.
+    pub stalled: Duration,
+}
+
+/// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
+#[derive(Debug)]
+pub struct Activity {
+    accepted: Instant,
+    /// Requests whose response has not been sent to its end.
+    requests: AtomicUsize,
+    quiet_since: AtomicU64,
+    head_since: AtomicU64,
+    stalled_since: AtomicU64,
+}
+
+impl Activity {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            accepted: Instant::now(),
+            requests: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
+        })
+    }
+
+    /// A request's head is complete.
+    pub fn begin(self: &Arc<Self>) -> InProgress {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        InProgress(Arc::clone(self))
+    }
+
+    /// Resolves when the connection has used up one of its limits.
+    pub async fn overdue(&self, limits: Limits) -> CloseReason {
+        // Limits are kept to within one such look.
+        let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
+        loop {
+            sleep(look).await;
+            if let Some(reason) = self.judge(self.now(), limits) {
+                return reason;
+            }
+        }
+    }
+
+    fn judge(&self, now: u64, limits: Limits) -> Option<CloseReason> {
+        let longer_than = |since: &AtomicU64, limit: Duration| {
+            let since = since.load(Ordering::Relaxed);
+            since > 0 && u128::from(now.saturating_sub(since)) >= limit.as_millis()
+        };
+        if longer_than(&self.stalled_since, limits.stalled) {
+            return Some(CloseReason::Stalled);
+        }
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if longer_than(&self.head_since, limits.head) {
+            return Some(CloseReason::SlowHead);
+        }
+        longer_than(&self.quiet_since, limits.idle).then_some(CloseReason::Idle)
+    }
+
+    fn now(&self) -> u64 {
+        1 + u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// Bytes have arrived: between requests, they begin a head.
+    fn received(&self) {
+        let between = self.requests.load(Ordering::Relaxed) == 0;
+        if between && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn wrote<T>(&self, written: &Poll<T>) {
+        let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
+        match written {
+            Poll::Pending if !stalled => self.stalled_since.store(self.now(), Ordering::Relaxed),
+            Poll::Ready(_) if stalled => self.stalled_since.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+/// A request in progress on a connection.
+pub struct InProgress(Arc<Activity>);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.quiet_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a response in progress.
+pub struct Attended<B> {
+    body: B,
+    _in_progress: InProgress,
+}
+
+impl<B> Attended<B> {
+    pub fn new(body: B, in_progress: InProgress) -> Self {
+        Self { body, _in_progress: in_progress }
+    }
+}
+
+impl<B: Body + Unpin> Body for Attended<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket that tells what passes through it.
+pub struct Watched<T> {
+    inner: T,
+    activity: Arc<Activity>,
+}
+
+impl<T> Watched<T> {
+    pub fn new(inner: T, activity: Arc<Activity>) -> Self {
+        Self { inner, activity }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.received();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.activity.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.activity.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        idle: Duration::from_secs(75),
+        head: Duration::from_secs(10),
+        stalled: Duration::from_secs(60),
+    };
+
+    fn seconds(count: u64) -> u64 {
+        1 + 1000 * count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_judged_by_what_it_does() {
+        let activity = Activity::new();
+        assert_eq!(activity.judge(seconds(74), LIMITS), None);
+        assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
+
+        activity.received();
+        assert_eq!(activity.judge(seconds(9), LIMITS), None);
+        assert_eq!(activity.judge(seconds(10), LIMITS), Some(CloseReason::SlowHead));
+
+        let request = activity.begin();
+        assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
+        activity.received();
+        activity.wrote(&Poll::<()>::Pending);
+        assert_eq!(activity.judge(seconds(59), LIMITS), None);
+        assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
+        activity.wrote(&Poll::Ready(()));
+        assert_eq!(activity.judge(seconds(1000), LIMITS), None);
+
+        tokio::time::advance(Duration::from_secs(500)).await;
+        drop(request);
+        assert_eq!(activity.judge(seconds(574), LIMITS), None);
+        assert_eq!(activity.judge(seconds(575), LIMITS), Some(CloseReason::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_speaks_up_within_one_look() {
+        let activity = Activity::new();
+        let start = Instant::now();
+        activity.received();
+        assert_eq!(activity.overdue(LIMITS).await, CloseReason::SlowHead);
+        assert!(start.elapsed() <= 2 * LIMITS.head, "{:?}", start.elapsed());
+    }
+}
