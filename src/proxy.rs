@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -162,6 +162,11 @@ impl Upstream {
 
         let trailers = Arc::clone(&self.request_trailers);
         let mut request = request.map(|incoming| RequestBody::new(incoming, trailers));
+        if !over_http2 && has_body(&request) && !request.headers().contains_key(CONTENT_LENGTH) {
+            // Said again for this hop, or hyper would send a GET without its body.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
         let gate = if over_http2 { None } else { Gate::before(&mut request) };
         let sent = has_body(&request).then(|| request.body_mut().sent());

@@ -15,4 +15,5 @@ mod request_path;
 mod shipped_files;
 mod shutdown;
 mod token_cache;
+mod transparency;
 mod websocket;

@@ -72,6 +72,18 @@ async fn a_request_streams_to_an_app_that_answers_as_it_reads() {
 }
 
 #[tokio::test]
+async fn a_get_with_a_body_of_unknown_length_keeps_it() {
+    let stage = Stage::with(FakeApp::serving(echo).await, "").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send(
+        "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    )
+    .await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(wire.read_to("0\r\n\r\n").await, "4\r\nbody\r\n0\r\n\r\n");
+}
+
+#[tokio::test]
 async fn large_bodies_pass_whole_in_both_directions() {
     let stage = Stage::with(FakeApp::serving(echo).await, "").await;
     let body: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();

@@ -43,6 +43,15 @@ impl Wire {
         }
     }
 
+    pub async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            let more = self.more().await;
+            assert!(more, "ended after {} of {count} bytes", self.read.len());
+        }
+        let rest = self.read.split_off(count);
+        std::mem::replace(&mut self.read, rest)
+    }
+
     /// A message's head.
     pub async fn head(&mut self) -> String {
         self.read_to("\r\n\r\n").await
