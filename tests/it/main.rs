@@ -7,6 +7,7 @@
 mod support;
 
 mod architecture;
+mod identity;
 mod limits;
 mod metrics;
 mod outage;
