@@ -224,8 +224,8 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
 /// replaced, since an app may take them for the front proxy's.
 pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !client.trusted {
+        // An app behind WSGI, PHP or CGI reads `X_Forwarded_For` as the same (CVE-2026-39858).
         let claimed = |name: &&HeaderName| {
-            // An app may fold underscores.
             let name = name.as_str().replace('_', "-");
             name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
         };

@@ -199,6 +199,21 @@ async fn t1_with_drop_an_alias_takes_every_identity_header_with_it() {
 }
 
 #[tokio::test]
+async fn t2_an_untrusted_peers_aliases_of_forwarding_headers_do_not_reach_the_app() {
+    let stage = Stage::set(&format!("[identity]\n{UNTRUSTED}")).await;
+    let mut sending = stage.client().get("/");
+    let forged = ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-host", "x_real_ip"];
+    for name in forged {
+        sending = sending.header(name, "203.0.113.7");
+    }
+    assert_eq!(sending.send().await.status(), 200);
+    let arrived = stage.app.only();
+    for name in forged {
+        assert_eq!(arrived.header(name), None, "an app that folds _ into - would believe {name}");
+    }
+}
+
+#[tokio::test]
 async fn t3_a_header_name_configured_in_any_case_behaves_the_same() {
     for name in ["x-forwarded-user", "X-FORWARDED-USER", "x-Forwarded-uSER"] {
         let stage = Stage::set(&format!("[identity]\nuser_header = \"{name}\"")).await;
