@@ -7,6 +7,7 @@
 mod support;
 
 mod architecture;
+mod config;
 mod identity;
 mod limits;
 mod metrics;

@@ -1,0 +1,531 @@
+//! What a person is told about a mistake in the configuration, word for word.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use velt_sidecar::config::{Config, ConfigError, Workers};
+use velt_sidecar::inject::Shape;
+
+use crate::support::{API_KEY, AUTH_TOKEN, environment};
+
+fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut environment = environment();
+    environment.extend(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+    environment
+}
+
+fn parse(toml: &str, pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse("sidecar.toml", toml, &with(pairs))
+}
+
+fn fine(toml: &str, pairs: &[(&str, &str)]) -> Config {
+    parse(toml, pairs).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Everything that is said, from the second line on.
+#[track_caller]
+fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
+    let Err(error) = parsed else { panic!("no complaint, but there should be: {expected}") };
+    let text = error.to_string();
+    let count = error.complaints.len();
+    let things = if count == 1 { "problem" } else { "problems" };
+    let head = format!("the configuration has {count} {things}:\n");
+    assert_eq!(text.strip_prefix(&head), Some(expected), "{text}");
+    for secret in [API_KEY, AUTH_TOKEN] {
+        assert!(!text.contains(secret), "a secret is in the message");
+    }
+}
+
+/// The whole complaint about `toml`.
+#[track_caller]
+fn says(toml: &str, expected: &str) {
+    says_of(parse(toml, &[]), expected);
+}
+
+/// The whole complaint about one variable.
+#[track_caller]
+fn says_of_variable(name: &str, value: &str, expected: &str) {
+    says_of(parse("", &[(name, value)]), expected);
+}
+
+#[test]
+fn an_empty_file_is_a_valid_configuration() {
+    let config = fine("", &[]);
+    assert_eq!(config.listen.address.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.admin.address.to_string(), "127.0.0.1:9901");
+    assert_eq!(config.velt.api_key.expose_secret(), API_KEY);
+    assert_eq!(config.velt.auth_token.expose_secret(), AUTH_TOKEN);
+    assert_eq!(config.delivery.routes.len(), 2);
+}
+
+#[test]
+fn a_misspelt_key_is_answered_with_the_nearest_one() {
+    says(
+        "[app]\nadress = \"127.0.0.1:3000\"",
+        "  sidecar.toml:2: there is no setting app.adress\n    -> did you mean address?",
+    );
+}
+
+#[test]
+fn a_key_like_no_other_is_to_be_removed() {
+    says("[app]\n\nfoo = 1", "  sidecar.toml:3: there is no setting app.foo\n    -> remove it");
+}
+
+#[test]
+fn an_unknown_section_is_named_at_its_header() {
+    says(
+        "[lisen]\naddress = \"0.0.0.0:1\"\n[telemetry]\n",
+        "  sidecar.toml:1: there is no setting lisen\n    -> did you mean listen?\n  \
+         sidecar.toml:3: there is no setting telemetry\n    -> remove it",
+    );
+}
+
+#[test]
+fn an_unknown_key_of_a_route_is_named_with_its_line() {
+    says(
+        "[[delivery.route]]\npath = \"/token\"\n\n[[delivery.route]]\npath = \"/jwt\"\nshap = \"string\"",
+        "  sidecar.toml:6: there is no setting delivery.route.shap\n    -> did you mean shape?",
+    );
+}
+
+#[test]
+fn a_value_that_will_not_do_is_answered_with_what_will() {
+    let address = "an IP address and port, such as \"0.0.0.0:8080\"";
+    let app = "the app's address, such as \"127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+    let header = "the name of a header, such as \"X-Forwarded-User\"";
+    let range = "an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\"";
+    let time = "a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"";
+    let span = "a time from \"1ms\" to \"24h\", such as \"5s\" or \"2m\"";
+    let count = "a whole number from 1 on";
+    let size = "a size, such as \"512KiB\" or \"64MiB\"";
+    let url = "an https:// URL without user, query or fragment";
+    let pattern = "a path such as \"/api/me\", or a prefix such as \"/api/*\"";
+    for (section, key, values, expected) in [
+        ("listen", "address", &["", "8080", "localhost:8080", ":8080", "1.2.3.4"][..], address),
+        ("listen", "idle_timeout", &["", "5", "5 s", "-5s", "0s", "1d", "25h", "5S"], span),
+        ("app", "address", &["", "localhost", "a:0", "a:65536", "http://a:1", "u@a:1"], app),
+        ("app", "address", &["unix:app.sock", "unix:"], app),
+        ("app", "protocol", &["", "http2", "HTTP1", "h2"], "\"http1\" or \"h2c\""),
+        ("identity", "user_header", &["", "X User", "X:User", "Benutzer-ü"], header),
+        ("identity", "on_ambiguous", &["", "Refuse", "allow"], "\"refuse\" or \"drop\""),
+        ("identity", "forward_headers", &["", "remove"], "\"keep\" or \"strip\""),
+        ("velt", "api", &["", "v3", "V2"], "\"legacy\", \"v1\" or \"v2\""),
+        ("velt", "endpoint", &["", "velt", "ftp://a/", "https://", "https://a/?key=1"], url),
+        ("velt", "endpoint", &["https://u:p@a/", "https://u@a/", "https://a/#x"], url),
+        ("velt", "verify_user", &["", "on", "always"], "\"auto\", \"require\" or \"off\""),
+        ("velt", "organization", &[" "], "a string that is not empty"),
+        ("cache", "max_bytes", &["", "64", "64MB", "0MiB", "1.5GiB", "99999999999GiB"], size),
+        ("shutdown", "grace", &["", "5", "1441m", "99999999999999999999s"], time),
+        (
+            "runtime",
+            "workers",
+            &["", "0", "65", "two", "-1"],
+            "\"auto\" or a number of threads in quotes, such as \"4\"",
+        ),
+        ("log", "level", &["", "trace", "INFO"], "\"error\", \"warn\", \"info\" or \"debug\""),
+        ("log", "format", &["", "logfmt"], "\"text\" or \"json\""),
+        ("delivery.header", "on_failure", &["", "fail"], "\"omit\" or \"refuse\""),
+    ] {
+        for value in values {
+            says(
+                &format!("[{section}]\n{key} = \"{value}\""),
+                &format!(
+                    "  sidecar.toml:2: {section}.{key}: {value:?} won't do\n    -> write {expected}"
+                ),
+            );
+        }
+    }
+    for value in ["0", "-1", "1099511627777"] {
+        says(
+            &format!("[cache]\nmax_entries = {value}"),
+            &format!(
+                "  sidecar.toml:2: cache.max_entries: {value:?} won't do\n    -> write {count}"
+            ),
+        );
+    }
+    for value in ["localhost", "10.0.0.0/33", "10.0.0", "*", ""] {
+        says(
+            &format!("[identity]\ntrusted_peers = [\"127.0.0.1\", \"{value}\"]"),
+            &format!(
+                "  sidecar.toml:2: identity.trusted_peers: {value:?} won't do\n    -> write {range}"
+            ),
+        );
+    }
+    for value in ["api", "/a*b", "/a?b", "*", ""] {
+        says(
+            &format!("[delivery.header]\npaths = [\"{value}\"]"),
+            &format!(
+                "  sidecar.toml:2: delivery.header.paths: {value:?} won't do\n    -> write {pattern}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_named_with_its_line_and_the_rest_is_still_read() {
+    says(
+        "[listen",
+        "  sidecar.toml:1: this is not TOML: unclosed table, expected `]`\n    \
+         -> see sidecar.toml of the release for every key",
+    );
+    says(
+        "[listen]\naddress",
+        "  sidecar.toml:2: this is not TOML: key with no value, expected `=`\n    \
+         -> see sidecar.toml of the release for every key",
+    );
+    says(
+        "[log]\nlevel = \"info\"\nlevel = \"warn\"\n[app]\nadress = \"x\"",
+        "  sidecar.toml:3: this is not TOML: duplicate key\n    \
+         -> see sidecar.toml of the release for every key\n  \
+         sidecar.toml:5: there is no setting app.adress\n    -> did you mean address?",
+    );
+}
+
+#[test]
+fn missing_credentials_are_told_with_both_ways_to_give_them() {
+    says_of(
+        Config::parse("sidecar.toml", "", &BTreeMap::new()),
+        "  velt.api_key is missing\n    \
+         -> set the environment variable VELT_API_KEY, or api_key_file = \"/path/to/file\" in [velt]\n  \
+         velt.auth_token is missing\n    \
+         -> set the environment variable VELT_AUTH_TOKEN, or auth_token_file = \"/path/to/file\" in [velt]",
+    );
+}
+
+#[test]
+fn the_api_key_may_stand_in_the_file_since_every_page_shows_it() {
+    let mut environment = environment();
+    environment.remove("VELT_API_KEY");
+    let config = Config::parse("sidecar.toml", "[velt]\napi_key = \"public\"", &environment);
+    assert_eq!(config.expect("valid").velt.api_key.expose_secret(), "public");
+}
+
+/// Credentials in files only.
+fn from_files(api_key: &Path, auth_token: &Path) -> Result<Config, ConfigError> {
+    let toml = format!("[velt]\napi_key_file = {api_key:?}\nauth_token_file = {auth_token:?}\n");
+    Config::parse("sidecar.toml", &toml, &BTreeMap::new())
+}
+
+#[test]
+fn a_secret_file_is_read_without_its_trailing_newlines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let config = from_files(&file("key", "the key\r\n"), &file("token", "the token\n\n"));
+    let config = config.expect("valid");
+    assert_eq!(config.velt.api_key.expose_secret(), "the key");
+    assert_eq!(config.velt.auth_token.expose_secret(), "the token");
+    let text = config.describe();
+    assert!(!text.contains("the key") && !text.contains("the token"), "{text}");
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_used_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "\n").expect("written");
+    let missing = folder.path().join("missing");
+    let remedy = "mount the Secret there, readable by the sidecar's user, or name another file";
+    says_of(
+        from_files(&missing, &empty),
+        &format!(
+            "  sidecar.toml:2: {} can't be used: No such file or directory (os error 2)\n    \
+             -> {remedy}\n  \
+             sidecar.toml:3: {} can't be used: it is empty\n    -> {remedy}",
+            missing.display(),
+            empty.display()
+        ),
+    );
+    says_of(
+        from_files(folder.path(), folder.path()),
+        &format!(
+            "  sidecar.toml:2: {0} can't be used: Is a directory (os error 21)\n    \
+             -> {remedy}\n  \
+             sidecar.toml:3: {0} can't be used: Is a directory (os error 21)\n    -> {remedy}",
+            folder.path().display()
+        ),
+    );
+}
+
+#[test]
+fn trusting_nobody_is_refused() {
+    says(
+        "[identity]\ntrusted_peers = []",
+        "  sidecar.toml:2: identity.trusted_peers: nobody is trusted, so there would never be an identity\n    \
+         -> name the login proxy's addresses: trusted_peers = [\"127.0.0.0/8\", \"::1/128\"] if it runs in the same pod",
+    );
+}
+
+#[test]
+fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
+    for everyone in ["0.0.0.0/0", "::/0"] {
+        let toml = format!("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"{everyone}\"]");
+        says(
+            &toml,
+            "  sidecar.toml:2: identity.trusted_peers: whoever reaches this port could name any user and get his token\n    \
+             -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy really lets nobody else in, \
+             write dangerously_trust_every_peer = true",
+        );
+        fine(&format!("{toml}\ndangerously_trust_every_peer = true"), &[]);
+    }
+    says(
+        "[identity]\ndangerously_trust_every_peer = true",
+        "  sidecar.toml:2: identity.dangerously_trust_every_peer: it has no effect while trusted_peers names ranges\n    \
+         -> remove it",
+    );
+}
+
+#[test]
+fn a_setting_that_the_chosen_api_does_not_send_is_refused() {
+    let header = |line: usize, key: &str| {
+        format!(
+            "  sidecar.toml:{line}: identity.{key}: the chosen velt.api does not send it, so it has no effect\n    \
+             -> remove it, or set velt.api to one that does (docs/configuration.md)"
+        )
+    };
+    says(
+        "[identity]\nemail_header = \"X-E\"\nname_header = \"X-N\"\norganization_header = \"X-O\"\n\
+         groups_header = \"X-G\"\nadmin_groups = [\"a\"]",
+        &[
+            header(2, "email_header"),
+            header(3, "name_header"),
+            header(4, "organization_header"),
+            header(5, "groups_header"),
+        ]
+        .join("\n"),
+    );
+    says(
+        "[identity]\nname_header = \"X-N\"\n[velt]\napi = \"v1\"\norganization = \"org\"",
+        &header(2, "name_header"),
+    );
+    says(
+        "[velt]\norganization = \"org\"",
+        "  sidecar.toml:2: velt.organization: the legacy API does not send it, so it has no effect\n    \
+         -> remove it, or write api = \"v2\"",
+    );
+    says(
+        "[velt]\napi = \"v1\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"",
+        "  sidecar.toml:4: velt.resource: only the v2 API sends resources, so they have no effect\n    \
+         -> remove them, or write api = \"v2\"",
+    );
+}
+
+#[test]
+fn groups_without_admin_groups_have_no_effect_and_the_other_way_round() {
+    says(
+        "[identity]\ngroups_header = \"X-G\"\n[velt]\napi = \"v2\"\norganization = \"o\"",
+        "  sidecar.toml:2: identity.groups_header: it has no effect alone\n    \
+         -> set identity.admin_groups as well, or remove groups_header",
+    );
+    says(
+        "[identity]\nadmin_groups = [\"admins\"]",
+        "  sidecar.toml:2: identity.admin_groups: it has no effect alone\n    \
+         -> set identity.groups_header as well, or remove admin_groups",
+    );
+}
+
+#[test]
+fn an_api_that_needs_an_organization_says_so() {
+    for api in ["v1", "v2"] {
+        says(
+            &format!("\n[velt]\napi = \"{api}\""),
+            "  sidecar.toml:2: velt.organization: it is missing, and this API needs one\n    \
+             -> write organization = \"your-organization-id\" in [velt], or name the header that carries it: \
+             organization_header in [identity]",
+        );
+        fine(&format!("[velt]\napi = \"{api}\"\norganization = \"o\""), &[]);
+        fine(&format!("[velt]\napi = \"{api}\"\n[identity]\norganization_header = \"X-O\""), &[]);
+    }
+}
+
+#[test]
+fn the_auth_token_crosses_no_network_in_plain_text_unawares() {
+    for far in ["http://velt.test/", "http://10.0.0.7:4190/", "http://[fd00::1]/"] {
+        let toml = format!("[velt]\nendpoint = \"{far}\"");
+        says(
+            &toml,
+            "  sidecar.toml:2: velt.endpoint: the auth token would cross the network in plain text\n    \
+             -> write an https:// URL; for an emulator in a test cluster, allow_plaintext = true",
+        );
+        fine(&format!("{toml}\nallow_plaintext = true"), &[]);
+    }
+    for near in ["http://127.0.0.1:4190/", "http://[::1]:4190/", "http://localhost:4190/"] {
+        fine(&format!("[velt]\nendpoint = \"{near}\""), &[]);
+    }
+    for lookalike in ["http://127.0.0.1.evil.test/", "http://localhost.evil.test/"] {
+        assert!(parse(&format!("[velt]\nendpoint = \"{lookalike}\""), &[]).is_err());
+    }
+    says(
+        "[velt]\nallow_plaintext = true",
+        "  sidecar.toml:2: velt.allow_plaintext: it has no effect on an https:// endpoint\n    -> remove it",
+    );
+}
+
+#[test]
+fn two_routes_of_one_path_are_refused() {
+    says(
+        "[[delivery.route]]\npath = \"/token\"\n[[delivery.route]]\npath = \"/token\"\nshape = \"string\"",
+        "  sidecar.toml:1: delivery.route: two routes have the path /token\n    \
+         -> give each route a path of its own",
+    );
+}
+
+#[test]
+fn a_route_has_a_path_in_one_spelling_only() {
+    for path in [
+        "", "token", "/", "//token", "/token/", "/a//b", "/./a", "/a/..", "/a?b", "/a#b", "/a%2fb",
+        "/a b", "/a\\\\b", "/ü", "/a;b", "/*",
+    ] {
+        let Err(error) = parse(&format!("[[delivery.route]]\npath = \"{path}\""), &[]) else {
+            // A star is a plain character of a path.
+            assert_eq!(path, "/*");
+            continue;
+        };
+        let text = error.to_string();
+        let end = "won't do\n    -> write a plain path, such as \"/api/velt/token\": \
+                   no query, escapes, empty or dot segments";
+        assert!(text.contains("\n  sidecar.toml:2: delivery.route.path: "), "{text}");
+        assert!(text.ends_with(end), "{text}");
+    }
+    says(
+        "\n[[delivery.route]]\nshape = \"string\"",
+        "  sidecar.toml:2: delivery.route.path is missing\n    \
+         -> write path = a plain path, such as \"/api/velt/token\": no query, escapes, empty or dot segments",
+    );
+}
+
+#[test]
+fn a_key_has_no_effect_on_a_bare_string() {
+    says(
+        "[[delivery.route]]\npath = \"/token\"\nshape = \"string\"\nkey = \"jwt\"",
+        "  sidecar.toml:4: delivery.route.key: it has no effect on a route that answers a bare string\n    \
+         -> remove it, or write shape = \"object\"",
+    );
+}
+
+#[test]
+fn without_route_and_header_nobody_would_get_a_token() {
+    says(
+        "[delivery]\nroute = []\n[delivery.header]\nenabled = false",
+        "  sidecar.toml:2: delivery.route: there is neither a route nor header delivery, so nobody would get a token\n    \
+         -> add a [[delivery.route]], or set delivery.header.enabled = true",
+    );
+}
+
+#[test]
+fn one_attempt_may_not_take_longer_than_all_of_them() {
+    says(
+        "[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1001ms\"",
+        "  sidecar.toml:3: velt.attempt_timeout: one attempt may take longer than all of them\n    \
+         -> write at most velt.deadline",
+    );
+    fine("[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1000ms\"", &[]);
+}
+
+#[test]
+fn a_resource_needs_a_type_and_an_id() {
+    says(
+        "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"page\"\nrole = \"owner\"",
+        "  sidecar.toml:4: velt.resource.id is missing\n    -> write id = a string that is not empty\n  \
+         sidecar.toml:5: velt.resource.type: \"page\" won't do\n    \
+         -> write \"organization\", \"folder\" or \"document\"\n  \
+         sidecar.toml:6: velt.resource.role: \"owner\" won't do\n    -> write \"viewer\" or \"editor\"",
+    );
+}
+
+#[test]
+fn the_variables_that_kubernetes_sets_for_a_service_of_our_name_are_ignored() {
+    fine(
+        "",
+        &[
+            ("VELT_SIDECAR_PORT", "tcp://10.96.0.1:8080"),
+            ("VELT_SIDECAR_PORT_8080_TCP", "tcp://10.96.0.1:8080"),
+            ("VELT_SIDECAR_PORT_8080_TCP_ADDR", "10.96.0.1"),
+            ("VELT_SIDECAR_PORT_8080_TCP_PORT", "8080"),
+            ("VELT_SIDECAR_PORT_8080_TCP_PROTO", "tcp"),
+            ("VELT_SIDECAR_SERVICE_HOST", "10.96.0.1"),
+            ("VELT_SIDECAR_SERVICE_PORT", "8080"),
+            ("VELT_SIDECAR_SERVICE_PORT_HTTP", "8080"),
+            ("VELT_OTHER__THING", "1"),
+        ],
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_in_the_order_of_the_lines() {
+    says_of(
+        Config::parse(
+            "/etc/velt/sidecar.toml",
+            "[velt]\napi = \"v2\"\nattempt_timeout = \"1m\"\n\n[app]\nadress = \"x\"\n\
+             [listen]\naddress = 8080\nmax_connections = 0\n",
+            &BTreeMap::from([
+                ("VELT_API_KEY".to_owned(), API_KEY.to_owned()),
+                ("VELT_SIDECAR_LOG__LEVEL".to_owned(), "loud".to_owned()),
+            ]),
+        ),
+        "  /etc/velt/sidecar.toml:1: velt.organization: it is missing, and this API needs one\n    \
+         -> write organization = \"your-organization-id\" in [velt], or name the header that carries it: \
+         organization_header in [identity]\n  \
+         /etc/velt/sidecar.toml:3: velt.attempt_timeout: one attempt may take longer than all of them\n    \
+         -> write at most velt.deadline\n  \
+         /etc/velt/sidecar.toml:6: there is no setting app.adress\n    \
+         -> did you mean address?\n  \
+         /etc/velt/sidecar.toml:8: listen.address has the wrong type\n    \
+         -> write an IP address and port, such as \"0.0.0.0:8080\"\n  \
+         /etc/velt/sidecar.toml:9: listen.max_connections: \"0\" won't do\n    \
+         -> write a whole number from 1 on\n  \
+         VELT_SIDECAR_LOG__LEVEL: log.level: \"loud\" won't do\n    \
+         -> write \"error\", \"warn\", \"info\" or \"debug\"\n  \
+         velt.auth_token is missing\n    \
+         -> set the environment variable VELT_AUTH_TOKEN, or auth_token_file = \"/path/to/file\" in [velt]",
+    );
+}
+
+#[test]
+fn a_variable_beats_the_file() {
+    let toml = "[listen]\naddress = \"127.0.0.1:1\"\nmax_connections = 5\n\
+                [runtime]\nworkers = \"auto\"\n[delivery.header]\nenabled = true\npaths = [\"/a\"]";
+    let config = fine(
+        toml,
+        &[
+            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:2"),
+            ("VELT_SIDECAR_RUNTIME__WORKERS", "3"),
+            ("VELT_SIDECAR_DELIVERY__HEADER__ENABLED", "false"),
+            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
+        ],
+    );
+    assert_eq!(config.listen.address.port(), 2);
+    assert_eq!(config.listen.max_connections, 5, "what no variable names stays");
+    assert_eq!(config.workers, Workers::Exactly(3));
+    assert!(!config.delivery.header.enabled);
+    assert_eq!(config.shutdown.grace, Duration::ZERO);
+}
+
+#[test]
+fn a_valid_variable_beats_even_a_wrong_value_in_the_file() {
+    let toml = "[listen]\naddress = 8080";
+    let config = fine(toml, &[("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:2")]);
+    assert_eq!(config.listen.address.port(), 2);
+}
+
+#[test]
+fn routes_come_from_a_variable_as_toml_and_replace_those_of_the_file() {
+    let config = fine(
+        "[[delivery.route]]\npath = \"/from-the-file\"",
+        &[(
+            "VELT_SIDECAR_DELIVERY__ROUTE",
+            r#" [{ path = "/a", shape = "string" }, { path = "/b", key = "jwt", max_wait = "1s" }] "#,
+        )],
+    );
+    let routes = &config.delivery.routes;
+    assert_eq!(routes.len(), 2);
+    assert_eq!((&*routes[0].path, &routes[0].shape), ("/a", &Shape::String));
+    let object = Shape::Object { key: "jwt".into() };
+    assert_eq!((&*routes[1].path, &routes[1].shape), ("/b", &object));
+    assert_eq!(routes[1].max_wait, Duration::from_secs(1));
+}
