@@ -17,7 +17,6 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 use reqwest::Url;
-use secrecy::ExposeSecret;
 
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Inline, Reader, Section, Source};
@@ -325,16 +324,6 @@ fn read_velt(
     let endpoint = read_endpoint(section, api);
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
     let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
-    for (key, secret) in [("api_key", &api_key), ("auth_token", &auth_token)] {
-        let text = secret.as_ref().map_or("", ExposeSecret::expose_secret);
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            section.complain_about(
-                key,
-                "it holds spaces or bytes that no credential of Velt's has",
-                "copy it again from Velt's console",
-            );
-        }
-    }
     let organization: Option<String> = section.optional("organization");
     let resources = read_resources(section, api);
     check_effect(section, identity, source, api, organization.is_some());

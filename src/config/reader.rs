@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use http::HeaderValue;
 use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -287,9 +288,12 @@ impl<'r, 'a> Section<'r, 'a> {
     pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
         let file_key = format!("{key}_file");
         let path: Option<PathBuf> = self.optional(&file_key);
-        let in_variable = self.reader.variable(variable).map(str::to_owned);
+        let in_variable = self.reader.variable(variable).map(|text| Found {
+            place: Place::Environment(variable.to_owned()),
+            text: text.to_owned(),
+        });
         let in_file = match inline {
-            Inline::Allowed => self.found(key, false, "a string").map(|found| found.text),
+            Inline::Allowed => self.found(key, false, "a string"),
             Inline::Refused => {
                 self.refuse_inline(key, &file_key, variable);
                 None
@@ -313,20 +317,25 @@ impl<'r, 'a> Section<'r, 'a> {
                 format!("keep one of them, such as the variable {variable} or {file_key}"),
             );
         }
-        let place = match (&path, &in_file) {
-            (Some(_), _) => self.place_of(&file_key),
-            (None, Some(_)) => self.place_of(key),
-            (None, None) => Some(Place::Environment(variable.to_owned())),
+        let found = match path {
+            Some(path) => {
+                let place = self.place_of(&file_key).unwrap_or(Place::Missing);
+                let text = self.secret_file(&path, &place)?;
+                Some(Found { place, text })
+            }
+            None => in_variable.or(in_file),
         };
-        let place = place.unwrap_or(Place::Missing);
+        let Found { place, text } = found?;
         self.record(key, "\"<redacted>\"", Some(&place));
-        let text = match path {
-            Some(path) => self.secret_file(&path, &place)?,
-            None => in_file.or(in_variable)?,
-        };
         let text = text.trim_end_matches(['\r', '\n']);
         if text.trim().is_empty() {
             self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
+            return None;
+        }
+        if HeaderValue::from_str(text).is_err() {
+            let problem = format!("{} holds bytes that no header can carry", self.path_of(key));
+            self.complain(place, problem, "copy it again from Velt's console, alone".into());
+            return None;
         }
         Some(SecretString::from(text))
     }
@@ -348,8 +357,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
-        // Asked for, so that it is not taken for a mistyped key as well.
-        self.asked.borrow_mut().push(key.to_owned());
+        // Asked for, so that it is not also an unknown key or variable.
         self.variable(key);
         if let Some(place) = self.place_of(key) {
             self.complain(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use velt_sidecar::config::{Config, ConfigError, Workers};
 use velt_sidecar::inject::Shape;
@@ -195,6 +196,54 @@ fn missing_credentials_are_told_with_both_ways_to_give_them() {
 }
 
 #[test]
+fn an_empty_credential_is_one_that_is_missing() {
+    for value in ["", " ", "\n"] {
+        says_of_variable(
+            "VELT_AUTH_TOKEN",
+            value,
+            "  VELT_AUTH_TOKEN: velt.auth_token is empty\n    \
+             -> set the environment variable VELT_AUTH_TOKEN, or auth_token_file = \"/path/to/file\" in [velt]",
+        );
+    }
+    let mut environment = environment();
+    environment.remove("VELT_API_KEY");
+    says_of(
+        Config::parse("sidecar.toml", "[velt]\napi_key = \"\"", &environment),
+        "  sidecar.toml:2: velt.api_key is empty\n    \
+         -> set the environment variable VELT_API_KEY, or api_key_file = \"/path/to/file\" in [velt]",
+    );
+}
+
+#[test]
+fn a_credential_that_no_header_can_carry_is_found_before_the_start() {
+    says_of_variable(
+        "VELT_AUTH_TOKEN",
+        "two\nlines",
+        "  VELT_AUTH_TOKEN: velt.auth_token holds bytes that no header can carry\n    \
+         -> copy it again from Velt's console, alone",
+    );
+}
+
+#[test]
+fn the_auth_token_must_not_stand_in_the_file_nor_in_a_variable_of_a_setting() {
+    let remedy = "remove it; set the variable VELT_AUTH_TOKEN, or auth_token_file = \"/path\"";
+    says(
+        "[velt]\nauth_token = \"hush\"",
+        &format!(
+            "  sidecar.toml:2: velt.auth_token is a secret and must not stand here\n    -> {remedy}"
+        ),
+    );
+    says_of_variable(
+        "VELT_SIDECAR_VELT__AUTH_TOKEN",
+        "hush",
+        &format!(
+            "  VELT_SIDECAR_VELT__AUTH_TOKEN: velt.auth_token is a secret and must not stand here\n    \
+             -> {remedy}"
+        ),
+    );
+}
+
+#[test]
 fn the_api_key_may_stand_in_the_file_since_every_page_shows_it() {
     let mut environment = environment();
     environment.remove("VELT_API_KEY");
@@ -249,6 +298,22 @@ fn a_secret_file_that_cannot_be_used_is_named_with_the_reason() {
              sidecar.toml:3: {0} can't be used: Is a directory (os error 21)\n    -> {remedy}",
             folder.path().display()
         ),
+    );
+}
+
+#[test]
+fn a_secret_from_two_places_is_refused_even_if_one_is_unusable() {
+    says(
+        "[velt]\napi_key = \"x\"",
+        "  sidecar.toml:2: velt.api_key is given in more than one place\n    \
+         -> keep one of: the variable VELT_API_KEY, api_key_file, api_key",
+    );
+    says(
+        "[velt]\nauth_token_file = \"/nowhere/token\"",
+        "  sidecar.toml:2: velt.auth_token is given in more than one place\n    \
+         -> keep one of: the variable VELT_AUTH_TOKEN, auth_token_file, auth_token\n  \
+         sidecar.toml:2: /nowhere/token can't be used: No such file or directory (os error 2)\n    \
+         -> mount the Secret there, readable by the sidecar's user, or name another file",
     );
 }
 
@@ -528,4 +593,157 @@ fn routes_come_from_a_variable_as_toml_and_replace_those_of_the_file() {
     let object = Shape::Object { key: "jwt".into() };
     assert_eq!((&*routes[1].path, &routes[1].shape), ("/b", &object));
     assert_eq!(routes[1].max_wait, Duration::from_secs(1));
+}
+
+/// Lines of the shape `key = value # source`, with single spaces.
+fn described(config: &Config) -> Vec<String> {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    config.describe().lines().map(words).collect()
+}
+
+#[test]
+fn a_secret_of_the_file_is_described_without_its_value() {
+    let mut environment = environment();
+    environment.remove("VELT_API_KEY");
+    let config = Config::parse("f", "[velt]\n\napi_key = \"hush-hush\"", &environment);
+    let config = config.expect("valid");
+    assert!(described(&config).contains(&"api_key = \"<redacted>\" # line 3".to_owned()));
+    assert!(!config.describe().contains("hush-hush"));
+}
+
+/// Keys that exist, some that do not, and values of which some will do.
+fn some_document() -> impl Strategy<Value = String> {
+    let headers = [
+        "[listen]",
+        "[app]",
+        "[identity]",
+        "[velt]",
+        "[[velt.resource]]",
+        "[delivery]",
+        "[delivery.header]",
+        "[[delivery.route]]",
+        "[delivery.route]",
+        "[cache]",
+        "[log]",
+        "[x.y]",
+    ];
+    let keys = [
+        "address",
+        "idle_timeout",
+        "max_connections",
+        "user_header",
+        "groups_header",
+        "admin_groups",
+        "trusted_peers",
+        "dangerously_trust_every_peer",
+        "api",
+        "endpoint",
+        "api_key",
+        "auth_token",
+        "organization",
+        "attempt_timeout",
+        "deadline",
+        "path",
+        "shape",
+        "key",
+        "type",
+        "id",
+        "expires_in",
+        "enabled",
+        "max_bytes",
+        "route",
+        "resource",
+        "level",
+    ];
+    let values = [
+        "\"\"",
+        "\"x\"",
+        "\"/x\"",
+        "\"v2\"",
+        "\"string\"",
+        "\"10.0.0.0/8\"",
+        "\"127.0.0.1:1\"",
+        "\"5s\"",
+        "\"99999999999999999999h\"",
+        "\"64MiB\"",
+        "\"http://x\"",
+        "\"folder\"",
+        "0",
+        "1",
+        "-1",
+        "1e9",
+        "0x10",
+        "99999999999999999999",
+        "true",
+        "[]",
+        "[\"x\"]",
+        "[1]",
+        "[{}]",
+        "[{ path = \"/p\" }]",
+        "{}",
+        "{ a = 1 }",
+        "1979-05-27",
+        "\"\\u0000\"",
+        "'ü'",
+    ];
+    let pair = (prop::sample::select(keys.to_vec()), prop::sample::select(values.to_vec()));
+    let line = prop_oneof![
+        3 => prop::sample::select(headers.to_vec()).prop_map(str::to_owned),
+        8 => pair.prop_map(|(key, value)| format!("{key} = {value}")),
+        1 => "\\PC{0,12}",
+    ];
+    prop::collection::vec(line, 0..16).prop_map(|lines| lines.join("\n"))
+}
+
+fn some_variables() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let names = [
+        "VELT_API_KEY",
+        "VELT_AUTH_TOKEN",
+        "VELT_SIDECAR_LISTEN__ADDRESS",
+        "VELT_SIDECAR_IDENTITY__TRUSTED_PEERS",
+        "VELT_SIDECAR_IDENTITY__ADMIN_GROUPS",
+        "VELT_SIDECAR_DELIVERY__ROUTE",
+        "VELT_SIDECAR_VELT__RESOURCE",
+        "VELT_SIDECAR_VELT__API",
+        "VELT_SIDECAR_VELT__API_KEY",
+        "VELT_SIDECAR_VELT__AUTH_TOKEN",
+        "VELT_SIDECAR_CACHE__MAX_BYTES",
+        "VELT_SIDECAR_NO__SUCH",
+        "VELT_SIDECAR_",
+        "VELT_SIDECAR___",
+    ];
+    let values = ["", " ", "x", "v2", "1", "[", "[]", "[{}]", "[1]", "[\"a\"]", "a,b", ",", "1MiB"];
+    let value = prop_oneof![
+        3 => prop::sample::select(values.to_vec()).prop_map(str::to_owned),
+        1 => "\\PC{0,20}",
+    ];
+    prop::collection::btree_map(
+        prop::sample::select(names.to_vec()).prop_map(str::to_owned),
+        value,
+        0..6,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_is_a_configuration_or_a_reason_why_not(
+        text in prop_oneof![some_document(), any::<String>()],
+        variables in some_variables(),
+        with_credentials in any::<bool>(),
+    ) {
+        let mut all = variables;
+        if with_credentials {
+            all.extend(environment());
+        }
+        match Config::parse("f", &text, &all) {
+            Ok(config) => prop_assert!(!config.describe().is_empty()),
+            Err(error) => {
+                prop_assert!(!error.complaints.is_empty(), "refused without a reason");
+                let places: Vec<_> = error.complaints.iter().map(|it| &it.place).collect();
+                prop_assert!(places.is_sorted(), "{error}");
+            }
+        }
+    }
 }
