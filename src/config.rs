@@ -325,7 +325,6 @@ fn read_velt(
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
     let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
     let organization: Option<String> = section.optional("organization");
-    let resources = read_resources(section, api);
     check_effect(section, identity, source, api, organization.is_some());
     let verify_user = section.value("verify_user", "auto");
     let connect_timeout = section.value::<Span>("connect_timeout", "2s").0;
@@ -341,24 +340,25 @@ fn read_velt(
             "write at most velt.deadline",
         );
     }
+    // The last of the table's keys, as TOML has it.
+    let resources = read_resources(section, api);
     let plan = MintPlan {
         issuer: Issuer {
-            endpoint: Arc::from(endpoint.as_ref()?.as_str()),
+            endpoint: Arc::from(endpoint.as_str()),
             credentials_generation: 0,
             resources: resources.into(),
         },
         organization: organization.map(String::into_boxed_str),
         needs_organization: api != Api::Legacy,
     };
-    let (endpoint, api_key, auth_token) = (endpoint?, api_key?, auth_token?);
+    let (api_key, auth_token) = (api_key?, auth_token?);
     let settings =
         velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout };
     Some((settings, plan, resilience))
 }
 
-fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Option<Url> {
-    let endpoint: Url =
-        section.optional("endpoint").or_else(|| api.default_endpoint().parse().ok())?;
+fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
+    let endpoint: Url = section.value("endpoint", api.default_endpoint());
     let allow_plaintext: bool = section.value("allow_plaintext", "false");
     let is_loopback = match endpoint.host_str() {
         Some("localhost") => true,
@@ -382,7 +382,7 @@ fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Option<Url> {
             "remove it",
         );
     }
-    Some(endpoint)
+    endpoint
 }
 
 /// Complains about what the chosen API does not send, and about what it can't do without.

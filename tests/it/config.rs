@@ -595,10 +595,65 @@ fn routes_come_from_a_variable_as_toml_and_replace_those_of_the_file() {
     assert_eq!(routes[1].max_wait, Duration::from_secs(1));
 }
 
+const EVERYTHING: &str = r#"
+[listen]
+address = "127.0.0.1:1"
+[delivery.header]
+paths = ["/", "/api/*"]
+[[delivery.route]]
+path = "/a"
+[[delivery.route]]
+path = "/b"
+shape = "string"
+[identity]
+email_header = "X-Email"
+organization_header = "X-\u004frg"
+[velt]
+api = "v2"
+organization = "say \"hello\""
+[[velt.resource]]
+type = "folder"
+id = "f"
+[[velt.resource]]
+type = "document"
+id = "d"
+expires_in = "2h"
+"#;
+
 /// Lines of the shape `key = value # source`, with single spaces.
 fn described(config: &Config) -> Vec<String> {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     config.describe().lines().map(words).collect()
+}
+
+#[test]
+fn each_value_in_force_is_described_with_its_source() {
+    let config = fine(EVERYTHING, &[("VELT_SIDECAR_LOG__LEVEL", "warn")]);
+    let lines = described(&config);
+    for expected in [
+        r#"address = "127.0.0.1:1" # line 3"#,
+        "max_connections = 10000 # default",
+        r#"paths = ["/", "/api/*"] # line 5"#,
+        r#"path = "/a" # line 7"#,
+        r#"path = "/b" # line 9"#,
+        r#"shape = "string" # line 10"#,
+        r#"organization_header = "X-Org" # line 13"#,
+        r#"endpoint = "https://api.velt.dev/v2/auth/generate_token" # default"#,
+        r#"api_key = "<redacted>" # environment variable VELT_API_KEY"#,
+        r#"auth_token = "<redacted>" # environment variable VELT_AUTH_TOKEN"#,
+        r#"organization = "say \"hello\"" # line 16"#,
+        r#"expires_in = "2h" # line 23"#,
+        r#"level = "warn" # environment variable VELT_SIDECAR_LOG__LEVEL"#,
+        "dangerously_trust_every_peer = false # default",
+    ] {
+        let count = lines.iter().filter(|line| *line == expected).count();
+        assert!(count == 1, "{expected} is there {count} times in\n{}", lines.join("\n"));
+    }
+    for secret in [API_KEY, AUTH_TOKEN] {
+        assert!(!config.describe().contains(secret));
+    }
+    let debug = format!("{config:?}");
+    assert!(!debug.contains(API_KEY) && !debug.contains(AUTH_TOKEN), "{debug}");
 }
 
 #[test]
@@ -609,6 +664,23 @@ fn a_secret_of_the_file_is_described_without_its_value() {
     let config = config.expect("valid");
     assert!(described(&config).contains(&"api_key = \"<redacted>\" # line 3".to_owned()));
     assert!(!config.describe().contains("hush-hush"));
+}
+
+#[test]
+fn the_description_is_toml_and_means_the_same() {
+    let config = fine(EVERYTHING, &[]);
+    let is_secret = |line: &&str| line.contains("<redacted>");
+    let described = config.describe();
+    let toml: Vec<_> = described.lines().filter(|line| !is_secret(line)).collect();
+    let again = fine(&toml.join("\n"), &[]);
+    let values = |config: &Config| {
+        let values = config.effective.iter();
+        values
+            .map(|value| format!("{}.{} = {}", value.section, value.key, value.value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&again), values(&config));
+    assert_eq!(again.plan.issuer.resources.len(), 2);
 }
 
 /// Keys that exist, some that do not, and values of which some will do.
