@@ -63,7 +63,7 @@ pub enum Source {
 pub struct Reader<'a> {
     text: &'a str,
     environment: &'a BTreeMap<String, String>,
-    /// Variables that hold an array of tables, parsed.
+    /// Variables that hold an array, parsed.
     arrays: BTreeMap<String, Spanned<DeValue<'a>>>,
     read_variables: RefCell<BTreeSet<String>>,
     complaints: RefCell<Vec<Complaint>>,
@@ -267,7 +267,7 @@ impl<'r, 'a> Section<'r, 'a> {
         None
     }
 
-    /// The values of the array `key`; in a variable, separated by commas.
+    /// The values of the array `key`; in a variable, as TOML or separated by commas.
     pub fn list<T: Setting>(&self, key: &str, default: &[&str]) -> Vec<T> {
         let found = self.found_list(key, T::EXPECTED);
         let (items, source) = match &found {
@@ -396,21 +396,29 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn found_list(&self, key: &str, expected: &str) -> Option<(Place, Vec<String>)> {
-        if let Some((name, text)) = self.variable(key) {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            return Some((Place::Environment(name), items.map(str::to_owned).collect()));
-        }
-        let value = self.entry(key)?;
-        let place = self.place_at(&value.span());
-        let items = value
-            .get_ref()
-            .as_array()
-            .map(|array| array.iter().map(|item| scalar(item, false)).collect::<Option<_>>());
-        let Some(items) = items.flatten() else {
-            self.mistyped(key, place, &format!("a list: [{expected}, ...]"));
-            return None;
+        let variable = self.variable(key);
+        let (value, place) = match variable {
+            // As TOML, or in the way that is easier to write.
+            Some((name, text)) if text.trim_start().starts_with('[') => {
+                (self.reader.arrays.get(&name), Place::Environment(name))
+            }
+            Some((name, text)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                return Some((Place::Environment(name), items.map(str::to_owned).collect()));
+            }
+            None => {
+                let value = self.entry(key)?;
+                (Some(value), self.place_at(&value.span()))
+            }
         };
-        Some((place, items))
+        let items = value.and_then(|value| {
+            let array = value.get_ref().as_array()?;
+            array.iter().map(|item| scalar(item, false)).collect::<Option<_>>()
+        });
+        if items.is_none() {
+            self.mistyped(key, place.clone(), &format!("a list: [{expected}, ...]"));
+        }
+        Some((place, items?))
     }
 
     fn parse<T: Setting>(&self, key: &str, found: &Found) -> Option<T> {

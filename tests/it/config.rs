@@ -522,6 +522,48 @@ fn the_variables_that_kubernetes_sets_for_a_service_of_our_name_are_ignored() {
 }
 
 #[test]
+fn a_bad_value_of_a_variable_is_named_by_the_variable() {
+    says_of_variable(
+        "VELT_SIDECAR_LISTEN__MAX_CONNECTIONS",
+        "many",
+        "  VELT_SIDECAR_LISTEN__MAX_CONNECTIONS: listen.max_connections: \"many\" won't do\n    \
+         -> write a whole number from 1 on",
+    );
+    says_of_variable(
+        "VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT",
+        "",
+        "  VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT: delivery.header.max_wait: \"\" won't do\n    \
+         -> write a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"",
+    );
+    says_of_variable(
+        "VELT_SIDECAR_IDENTITY__TRUSTED_PEERS",
+        "127.0.0.1, everyone",
+        "  VELT_SIDECAR_IDENTITY__TRUSTED_PEERS: identity.trusted_peers: \"everyone\" won't do\n    \
+         -> write an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\"",
+    );
+    says_of_variable(
+        "VELT_SIDECAR_IDENTITY__TRUSTED_PEERS",
+        "[\"127.0.0.1\"",
+        "  VELT_SIDECAR_IDENTITY__TRUSTED_PEERS: identity.trusted_peers has the wrong type\n    \
+         -> write a list: [an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\", ...]",
+    );
+    for nonsense in ["/token", "[1", "[{ path = }]"] {
+        says_of_variable(
+            "VELT_SIDECAR_DELIVERY__ROUTE",
+            nonsense,
+            "  VELT_SIDECAR_DELIVERY__ROUTE: delivery.route has the wrong type\n    \
+             -> write an array of tables: [{ key = \"value\" }, ...]",
+        );
+    }
+    says_of_variable(
+        "VELT_SIDECAR_DELIVERY__ROUTE",
+        "[{ path = \"/token\", shap = \"string\" }]",
+        "  VELT_SIDECAR_DELIVERY__ROUTE: there is no setting delivery.route.shap\n    \
+         -> did you mean shape?",
+    );
+}
+
+#[test]
 fn every_mistake_is_told_at_once_in_the_order_of_the_lines() {
     says_of(
         Config::parse(
@@ -576,6 +618,15 @@ fn a_valid_variable_beats_even_a_wrong_value_in_the_file() {
     let toml = "[listen]\naddress = 8080";
     let config = fine(toml, &[("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:2")]);
     assert_eq!(config.listen.address.port(), 2);
+}
+
+#[test]
+fn lists_come_from_a_variable_with_commas_or_as_toml() {
+    for value in ["10.0.0.0/8,::1", " 10.0.0.0/8 , ::1,", "[\"10.0.0.0/8\", \"::1\"]"] {
+        let config = fine("", &[("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", value)]);
+        let peers: Vec<_> = config.identity.trusted_peers.iter().map(ToString::to_string).collect();
+        assert_eq!(peers, ["10.0.0.0/8", "::1/128"], "{value}");
+    }
 }
 
 #[test]
