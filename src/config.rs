@@ -259,7 +259,8 @@ fn read_identity(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> i
     }
     let named = [&source.email, &source.name, &source.organization, &source.groups];
     let named = named.into_iter().flatten().chain([&source.user]).chain(&token_headers);
-    let mut taken: Vec<&str> = named.map(HeaderName::as_str).collect();
+    // Names that differ in - and _ only would be each other's aliases, which are refused.
+    let mut taken: Vec<String> = named.map(|name| name.as_str().replace('_', "-")).collect();
     taken.sort_unstable();
     if taken.windows(2).any(|pair| pair[0] == pair[1]) {
         section.complain_about(

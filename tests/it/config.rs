@@ -493,6 +493,27 @@ fn one_attempt_may_not_take_longer_than_all_of_them() {
 }
 
 #[test]
+fn two_settings_may_not_name_the_same_header_in_any_spelling() {
+    let remedy = "name a header of its own for each of user, email, name, organization, groups and delivery.header";
+    for email in ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded-User", "x-velt-token"] {
+        says(
+            &format!(
+                "[identity]\nemail_header = \"{email}\"\n[velt]\napi = \"v2\"\norganization = \"o\""
+            ),
+            &format!(
+                "  sidecar.toml:1: identity.user_header: two settings name the same header\n    -> {remedy}"
+            ),
+        );
+    }
+    says(
+        "[identity]\nuser_header = \"X-User\"\n[delivery.header]\nname = \"x-user\"",
+        &format!(
+            "  sidecar.toml:2: identity.user_header: two settings name the same header\n    -> {remedy}"
+        ),
+    );
+}
+
+#[test]
 fn a_resource_needs_a_type_and_an_id() {
     says(
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"page\"\nrole = \"owner\"",
