@@ -115,13 +115,20 @@ impl<'a> Reader<'a> {
         for name in self.environment.keys() {
             // Kubernetes sets VELT_SIDECAR_PORT and the like for a Service of that name; a setting
             // has a section and so two underscores.
-            let setting = name.strip_prefix(ENV_PREFIX).is_some_and(|rest| rest.contains("__"));
-            if setting && !read.contains(name) {
-                let known = read.iter().map(String::as_str);
+            let setting = name.strip_prefix(ENV_PREFIX).filter(|rest| rest.contains("__"));
+            if let Some(setting) = setting
+                && !read.contains(name)
+            {
+                // Without the prefix, by which they are all alike.
+                let known = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
+                let remedy = match nearest(setting, known) {
+                    Some(nearest) => format!("did you mean {ENV_PREFIX}{nearest}?"),
+                    None => "unset it".into(),
+                };
                 complaints.push(Complaint {
                     place: Place::Environment(name.clone()),
                     problem: "there is no such setting".into(),
-                    remedy: suggestion(name, known, "unset it"),
+                    remedy,
                 });
             }
         }
@@ -500,12 +507,12 @@ impl Drop for Section<'_, '_> {
         for (key, _) in table {
             let name: &str = key.get_ref();
             if !asked.iter().any(|asked| asked == name) {
-                let known = asked.iter().map(String::as_str);
-                self.complain(
-                    self.place_at(&key.span()),
-                    format!("there is no setting {}", self.path_of(name)),
-                    suggestion(name, known, "remove it"),
-                );
+                let remedy = match nearest(name, asked.iter().map(String::as_str)) {
+                    Some(nearest) => format!("did you mean {nearest}?"),
+                    None => "remove it".into(),
+                };
+                let problem = format!("there is no setting {}", self.path_of(name));
+                self.complain(self.place_at(&key.span()), problem, remedy);
             }
         }
     }
@@ -539,14 +546,12 @@ fn rendered<T: Setting>(text: &str) -> String {
     if T::BARE { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
-    let nearest = known
+/// The one of `known` that was probably meant.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (likeness, nearest) = known
         .map(|known| (strsim::jaro_winkler(name, known), known))
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    match nearest {
-        Some((likeness, nearest)) if likeness > 0.85 => format!("did you mean {nearest}?"),
-        _ => otherwise.into(),
-    }
+        .max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (likeness > 0.85).then_some(nearest)
 }
 
 impl fmt::Display for Place {

@@ -525,6 +525,21 @@ fn a_resource_needs_a_type_and_an_id() {
 }
 
 #[test]
+fn an_unknown_variable_is_a_mistake_too() {
+    says_of_variable(
+        "VELT_SIDECAR_LISTEN__ADRESS",
+        "0.0.0.0:1",
+        "  VELT_SIDECAR_LISTEN__ADRESS: there is no such setting\n    \
+         -> did you mean VELT_SIDECAR_LISTEN__ADDRESS?",
+    );
+    says_of_variable(
+        "VELT_SIDECAR_X__Y",
+        "1",
+        "  VELT_SIDECAR_X__Y: there is no such setting\n    -> unset it",
+    );
+}
+
+#[test]
 fn the_variables_that_kubernetes_sets_for_a_service_of_our_name_are_ignored() {
     fine(
         "",
