@@ -203,7 +203,7 @@ impl<'r, 'a> Section<'r, 'a> {
         let place = self.place_at(&value.span());
         let table = value.get_ref().as_table();
         if table.is_none() {
-            self.mistyped(name, place.clone(), &format!("a table: write [{path}]"));
+            self.mistyped(name, place.clone(), &format!("a table: [{path}]"));
         }
         Self::new(self.reader, path, place, table, self.overlay.clone())
     }
@@ -227,14 +227,14 @@ impl<'r, 'a> Section<'r, 'a> {
         };
         let place = place_at(&value.span());
         let Some(array) = value.get_ref().as_array() else {
-            self.mistyped(name, place, &format!("an array of tables: write [[{path}]]"));
+            self.mistyped(name, place, &format!("an array of tables: [[{path}]]"));
             return None;
         };
         let tables = array.iter().map(|item| {
             let place = place_at(&item.span());
             let table = item.get_ref().as_table();
             if table.is_none() {
-                self.mistyped(name, place.clone(), &format!("a table: write [[{path}]]"));
+                self.mistyped(name, place.clone(), &format!("a table: [[{path}]]"));
             }
             Self::new(self.reader, path.clone(), place, table, overlay.clone())
         });

@@ -92,6 +92,76 @@ fn an_unknown_key_of_a_route_is_named_with_its_line() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_answered_with_one_of_the_right_type() {
+    for (toml, expected) in [
+        (
+            "[listen]\naddress = 8080",
+            "  sidecar.toml:2: listen.address has the wrong type\n    \
+             -> write an IP address and port, such as \"0.0.0.0:8080\"",
+        ),
+        (
+            "[listen]\nmax_connections = \"10\"",
+            "  sidecar.toml:2: listen.max_connections has the wrong type\n    \
+             -> write a whole number from 1 on",
+        ),
+        (
+            "[listen]\nmax_connections = 1.5",
+            "  sidecar.toml:2: listen.max_connections has the wrong type\n    \
+             -> write a whole number from 1 on",
+        ),
+        (
+            "[delivery.header]\nenabled = \"yes\"",
+            "  sidecar.toml:2: delivery.header.enabled has the wrong type\n    \
+             -> write true or false",
+        ),
+        (
+            "[runtime]\nworkers = 2",
+            "  sidecar.toml:2: runtime.workers has the wrong type\n    \
+             -> write \"auto\" or a number of threads in quotes, such as \"4\"",
+        ),
+        (
+            "[shutdown]\ngrace = 5",
+            "  sidecar.toml:2: shutdown.grace has the wrong type\n    \
+             -> write a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"",
+        ),
+        (
+            "[identity]\ntrusted_peers = \"127.0.0.1\"",
+            "  sidecar.toml:2: identity.trusted_peers has the wrong type\n    \
+             -> write a list: [an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\", ...]",
+        ),
+        (
+            "[identity]\ntrusted_peers = [\"127.0.0.1\", 1]",
+            "  sidecar.toml:2: identity.trusted_peers has the wrong type\n    \
+             -> write a list: [an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\", ...]",
+        ),
+        (
+            "velt = \"legacy\"",
+            "  sidecar.toml:1: velt has the wrong type\n    -> write a table: [velt]",
+        ),
+        (
+            "[delivery]\nheader = []",
+            "  sidecar.toml:2: delivery.header has the wrong type\n    \
+             -> write a table: [delivery.header]",
+        ),
+        (
+            "[delivery.route]\npath = \"/token\"",
+            "  sidecar.toml:1: delivery.route has the wrong type\n    \
+             -> write an array of tables: [[delivery.route]]",
+        ),
+        (
+            "[delivery]\nroute = [\"/token\"]",
+            "  sidecar.toml:2: delivery.route has the wrong type\n    \
+             -> write a table: [[delivery.route]]\n  \
+             sidecar.toml:2: delivery.route.path is missing\n    \
+             -> write path = a plain path, such as \"/api/velt/token\": \
+             no query, escapes, empty or dot segments",
+        ),
+    ] {
+        says(toml, expected);
+    }
+}
+
+#[test]
 fn a_value_that_will_not_do_is_answered_with_what_will() {
     let address = "an IP address and port, such as \"0.0.0.0:8080\"";
     let app = "the app's address, such as \"127.0.0.1:3000\" or \"unix:/run/app.sock\"";
