@@ -7,6 +7,7 @@
 mod support;
 
 mod architecture;
+mod cli;
 mod config;
 mod identity;
 mod limits;
