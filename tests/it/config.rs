@@ -833,7 +833,7 @@ fn the_description_is_toml_and_means_the_same() {
     let values = |config: &Config| {
         let values = config.effective.iter();
         values
-            .map(|value| format!("{}.{} = {}", value.section, value.key, value.value))
+            .map(|value| format!("{}.{} = {}", value.header.trim_matches(['[', ']']), value.key, value.value))
             .collect::<Vec<_>>()
     };
     assert_eq!(values(&again), values(&config));
