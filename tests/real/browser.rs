@@ -1,0 +1,345 @@
+//! The demo in a real browser: what a page behind the sidecar gets to see, by both deliveries,
+//! with Velt up and down. The page is the app's; the clicks are a person's.
+
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use velt_sidecar::demo::{Addresses, Demo};
+
+use crate::neighbour::{LOOPBACK, Task, claims_of, eventually, http_client};
+use crate::webdriver::{Page, in_browser};
+
+/// The demo's page, and a person in front of it.
+struct Visit<'a> {
+    page: &'a Page,
+    addresses: Addresses,
+}
+
+/// Runs `test` on the page of a demo of its own.
+async fn on_the_demo(name: &str, test: impl AsyncFnOnce(Visit<'_>)) {
+    let demo = Demo::bind(LOOPBACK).await.unwrap_or_else(|error| panic!("{error}"));
+    let addresses = demo.addresses();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = Task::spawn(demo.run(async move {
+        // Dropped is as good as sent.
+        let _ = stopped.await;
+    }));
+    in_browser(name, addresses.front, async |page| test(Visit { page, addresses }).await).await;
+    drop(stop);
+    drop(running);
+}
+
+impl Visit<'_> {
+    /// Waits until the page has done what it was last told to do. Its WebSocket is open then:
+    /// nobody clicks so fast that he would catch it before, and Chromium would complain.
+    async fn ready(&self) {
+        eventually("the page to be ready", async || {
+            let state = self.page.script("return document.body.dataset.state").await;
+            if state == "ready" { Ok(()) } else { Err(state.to_string()) }
+        })
+        .await;
+        self.page.wait_for_attribute("ws-status", "data-status", "open").await;
+    }
+
+    /// Clicks, and waits until the page has fetched what follows from it.
+    async fn click_and_wait(&self, test_id: &str) {
+        self.page.click(test_id).await;
+        self.ready().await;
+    }
+
+    /// Signs in, and waits until the page has asked for both tokens.
+    async fn sign_in(&self, user: &str) {
+        self.ready().await;
+        self.click_and_wait(&format!("user-{user}")).await;
+        self.assert_signed_in(user).await;
+    }
+
+    async fn assert_signed_in(&self, user: &str) {
+        assert_eq!(self.page.attribute("current-user", "data-user").await, user);
+    }
+
+    async fn token(&self, delivery: &str) -> String {
+        self.page.attribute(&format!("{delivery}-token"), "data-token").await
+    }
+
+    /// The one token that both deliveries brought, after everybody has agreed whose it is.
+    async fn agreed_token_of(&self, user: &str) -> String {
+        for delivery in ["route", "header"] {
+            self.assert_verdict(delivery, "accepted").await;
+            let claims = self.page.text(&format!("{delivery}-claims")).await;
+            let claims: Value = serde_json::from_str(&claims).expect("claims in JSON");
+            assert_eq!(claims["userId"], user, "the claims that the page shows for {delivery}");
+        }
+        let token = self.token("route").await;
+        assert_eq!(token, self.token("header").await);
+        assert_eq!(self.page.attribute("same-token", "data-same").await, "yes");
+        assert_eq!(claims_of(&token)["userId"], user);
+        assert_eq!(self.claims_at_velt(&token).await["userId"], user);
+        token
+    }
+
+    async fn assert_verdict(&self, delivery: &str, expected: &str) {
+        let verdict = self.page.attribute(&format!("{delivery}-verdict"), "data-verdict").await;
+        let reason = self.page.text(&format!("{delivery}-reason")).await;
+        assert_eq!(verdict, expected, "of the {delivery}'s token; the page says {reason:?}");
+    }
+
+    /// Asserts that neither delivery brought a token, with what the page says of each.
+    async fn assert_no_token(&self, verdict: &str, of_route: &str, of_header: &str) {
+        for (delivery, expected) in [("route", of_route), ("header", of_header)] {
+            assert_eq!(self.token(delivery).await, "", "the {delivery}'s token");
+            self.assert_verdict(delivery, verdict).await;
+            let reason = self.page.text(&format!("{delivery}-reason")).await;
+            assert!(reason.contains(expected), "the page says of the {delivery}: {reason:?}");
+        }
+        assert_eq!(self.page.attribute("same-token", "data-same").await, "none");
+    }
+
+    /// Asks the emulator itself, and not the page, whose token this is.
+    async fn claims_at_velt(&self, token: &str) -> Value {
+        let url = format!("http://{}/emulator/verify", self.addresses.emulator);
+        let request = http_client().post(url).header(CONTENT_TYPE, "application/json");
+        let answer = request.body(json!({ "token": token }).to_string()).send().await;
+        let answer = answer.expect("the emulator answers").bytes().await.expect("to its end");
+        let mut answer: Value = serde_json::from_slice(&answer).expect("JSON");
+        assert_eq!(answer["valid"], true, "{answer}");
+        answer["claims"].take()
+    }
+
+    /// What came of a forgery: the outcome, and what the page says of it.
+    async fn forgery(&self, attempt: &str) -> (String, String) {
+        let what = format!("the forgery by {attempt} to end");
+        let entry = eventually(&what, async || {
+            let script = format!(
+                "const entry = document.querySelector('[data-testid=forge-result] \
+                 [data-attempt={attempt}]');\
+                 return entry && [entry.dataset.outcome, entry.textContent]"
+            );
+            let entry = self.page.script(&script).await;
+            if entry.is_null() { Err("nothing yet".into()) } else { Ok(entry) }
+        })
+        .await;
+        let word = |index: usize| entry[index].as_str().expect("a text").to_owned();
+        (word(0), word(1))
+    }
+
+    /// Switches Velt off or on.
+    async fn let_velt_be_down(&self, down: bool) {
+        self.page.click("velt-down").await;
+        self.page.wait_for_attribute("velt-down", "aria-checked", &down.to_string()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_user_gets_a_token_of_his_own_the_same_by_both_ways() {
+    on_the_demo("each_user", async |visit| {
+        visit.page.expect_failures(401);
+        visit.sign_in("ada").await;
+        let adas = visit.agreed_token_of("ada").await;
+        assert_eq!(visit.page.text("sign-in-mints").await, "Velt minted 1 token for this.");
+        visit.sign_in("grace").await;
+        let graces = visit.agreed_token_of("grace").await;
+        assert_ne!(adas, graces);
+        visit.sign_in("ada").await;
+        assert_eq!(visit.agreed_token_of("ada").await, adas, "the cache hands out the same bytes");
+        assert_eq!(visit.page.text("sign-in-mints").await, "Velt minted no tokens for this.");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_the_user_and_the_token() {
+    on_the_demo("reload", async |visit| {
+        visit.page.expect_failures(401);
+        visit.sign_in("linus").await;
+        let before = visit.agreed_token_of("linus").await;
+        visit.page.reload().await;
+        visit.ready().await;
+        visit.assert_signed_in("linus").await;
+        assert_eq!(visit.agreed_token_of("linus").await, before);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signed_out_there_is_no_token_and_the_page_knows_why() {
+    on_the_demo("signed_out", async |visit| {
+        visit.page.expect_failures(401);
+        visit.ready().await;
+        let (of_route, of_header) = ("Nobody is signed in", "X-Velt-Token-Status: anonymous");
+        visit.assert_signed_in("").await;
+        visit.assert_no_token("nobody", of_route, of_header).await;
+
+        visit.sign_in("ada").await;
+        visit.agreed_token_of("ada").await;
+        visit.click_and_wait("user-none").await;
+        visit.assert_signed_in("").await;
+        visit.assert_no_token("nobody", of_route, of_header).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_socket_echoes_through_the_proxy_as_the_user_who_opened_it() {
+    on_the_demo("web_socket", async |visit| {
+        visit.page.expect_failures(401);
+        visit.ready().await;
+        for user in ["ada", "grace"] {
+            visit.sign_in(user).await;
+            visit.page.type_into("ws-input", "one").await;
+            visit.page.click("ws-send").await;
+            visit.page.wait_for_text("ws-log", &format!("#1 {user}: one")).await;
+            visit.page.type_into("ws-input", "two, with a € and a 🙂").await;
+            visit.page.click("ws-send").await;
+            visit.page.wait_for_text("ws-log", &format!("#2 {user}: two, with a € and a 🙂")).await;
+        }
+        visit.page.wait_for_text("figure-in-flight-detail", "WebSocket tunnels: 1").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_sent_events_arrive_one_by_one_as_the_user_who_opened_the_stream() {
+    on_the_demo("events", async |visit| {
+        visit.page.expect_failures(401);
+        for user in ["ada", "grace"] {
+            visit.sign_in(user).await;
+            visit.page.wait_for_attribute("sse-status", "data-status", "open").await;
+            // The stream never ends: whatever is here was not held back.
+            visit.page.wait_for_text("sse-log", &format!("#1 {user} ")).await;
+            visit.page.wait_for_text("sse-log", &format!("#2 {user} ")).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_velt_is_down_known_users_keep_their_token_and_new_ones_learn_why_they_have_none() {
+    on_the_demo("velt_down", async |visit| {
+        visit.page.expect_failures(401);
+        visit.page.expect_failures(503);
+        visit.sign_in("ada").await;
+        let adas = visit.agreed_token_of("ada").await;
+
+        visit.let_velt_be_down(true).await;
+        visit.click_and_wait("refresh").await;
+        assert_eq!(visit.agreed_token_of("ada").await, adas);
+
+        visit.sign_in("grace").await;
+        let of_header = "X-Velt-Token-Status: unavailable";
+        visit.assert_no_token("refused", "No token: ", of_header).await;
+        visit.sign_in("ada").await;
+        assert_eq!(visit.agreed_token_of("ada").await, adas);
+
+        visit.let_velt_be_down(false).await;
+        visit.sign_in("grace").await;
+        eventually("the sidecar to find out that Velt is back", async || {
+            visit.click_and_wait("refresh").await;
+            let verdict = visit.page.attribute("header-verdict", "data-verdict").await;
+            if verdict == "accepted" { Ok(()) } else { Err(verdict) }
+        })
+        .await;
+        assert_ne!(visit.agreed_token_of("grace").await, adas);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posing_as_somebody_else_never_works() {
+    on_the_demo("forge", async |visit| {
+        visit.page.expect_failures(401);
+        visit.page.expect_failures(403);
+        // Grace is the one whom ada and linus pose as, so her token is there to be stolen.
+        for user in ["grace", "ada", "linus"] {
+            visit.sign_in(user).await;
+            visit.page.click("forge").await;
+            let (outcome, text) = visit.forgery("header").await;
+            assert_eq!(outcome, "own-token", "{user} by header: {text}");
+            let (outcome, text) = visit.forgery("body").await;
+            assert_eq!(outcome, "refused", "{user} by body: {text}");
+            assert!(text.contains("names a userId that is not the signed-in user's"), "{text}");
+        }
+        visit.click_and_wait("user-none").await;
+        visit.page.click("forge").await;
+        for attempt in ["header", "body"] {
+            let (outcome, text) = visit.forgery(attempt).await;
+            assert_eq!(outcome, "refused", "nobody by {attempt}: {text}");
+            assert!(text.contains("HTTP 401"), "{text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_requests_for_a_known_user_mints_nothing() {
+    on_the_demo("burst", async |visit| {
+        visit.page.expect_failures(401);
+        visit.sign_in("ada").await;
+        visit.page.click("burst").await;
+        let text = visit.page.wait_for_text("burst-result", "tokens for this").await;
+        assert!(text.starts_with("20 tokens, all the same, in "), "{text}");
+        assert_eq!(visit.page.attribute("burst-result", "data-mints").await, "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_requests_for_a_new_user_mints_once() {
+    on_the_demo("burst_of_a_new_user", async |visit| {
+        visit.page.expect_failures(401);
+        visit.ready().await;
+        // Past the page's own logic, which would ask for a token at once.
+        let tokens = visit
+            .page
+            .script(
+                "const login = { method: 'POST', body: '{\"user\":\"linus\"}' };\
+                 return fetch('/demo/login', login).then(() => Promise.all(\
+                 Array.from({ length: 20 }, () => fetch('/api/velt/token', { method: 'POST' })\
+                 .then((response) => response.json()).then(({ token }) => token))))",
+            )
+            .await;
+        let tokens = tokens.as_array().expect("a list").clone();
+        assert_eq!(tokens.len(), 20);
+        assert_eq!(claims_of(tokens[0].as_str().expect("a token"))["userId"], "linus");
+        assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
+        visit.page.wait_for_text("figure-mints", "1").await;
+        assert_eq!(visit.page.text("figure-mints").await, "1");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_in_the_page_is_renewed_by_both_ways() {
+    on_the_demo("expire", async |visit| {
+        visit.page.expect_failures(401);
+        visit.sign_in("ada").await;
+        let token = visit.agreed_token_of("ada").await;
+        visit.page.click("expire").await;
+        for delivery in ["route", "header"] {
+            let verdict = format!("{delivery}-verdict");
+            visit.page.wait_for_text(&verdict, "signed in as ada (renewed 1×)").await;
+        }
+        assert_eq!(visit.agreed_token_of("ada").await, token);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_on_the_page_follow_what_the_user_does() {
+    on_the_demo("figures", async |visit| {
+        visit.page.expect_failures(401);
+        visit.page.wait_for_text("figure-mints", "0").await;
+        visit.page.wait_for_text("figure-breaker", "closed").await;
+        for (count, user) in ["ada", "grace", "linus"].into_iter().enumerate() {
+            visit.sign_in(user).await;
+            let count = (count + 1).to_string();
+            for figure in ["figure-mints", "figure-cached"] {
+                visit.page.wait_for_text(figure, &count).await;
+            }
+        }
+        visit.page.wait_for_text("figure-requests-detail", "token served").await;
+        assert_eq!(visit.page.text("figure-refused").await, "0");
+        assert_eq!(visit.page.text("figures-problem").await, "");
+    })
+    .await;
+}

@@ -1,0 +1,244 @@
+//! What these tests share: programs that run next to a sidecar, and the sidecar itself with an
+//! app behind it and an emulator in Velt's place. Everything listens on free loopback ports.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::Once;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use velt_sidecar::app::{Addresses, App};
+use velt_sidecar::config::Config;
+use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
+use velt_sidecar::listener::{self, Listener};
+use velt_sidecar::metrics::ListenerMetrics;
+
+/// How long anything may take that happens by itself. Only a failing test ever waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at a condition that nothing announces.
+const GLANCE: Duration = Duration::from_millis(25);
+
+/// A free port is only free when one looks, so a program that lost its port gets another.
+pub const PORTS_TO_TRY: usize = 5;
+
+pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Where `name` is installed.
+///
+/// # Panics
+///
+/// If it is not.
+pub fn tool(name: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Daemons live in `sbin`, which is not on everybody's path.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let mut found = folders.map(|folder| folder.join(name)).filter(|file| file.is_file());
+    found
+        .next()
+        .unwrap_or_else(|| panic!("`{name}` is not installed: run tests/run, which installs it"))
+}
+
+/// Looks until `look` finds something.
+///
+/// # Panics
+///
+/// If that takes longer than [`PATIENCE`]; the message says what was last seen.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() > deadline => {
+                panic!("waited {PATIENCE:?} in vain for {what}; last seen: {seen}")
+            }
+            Err(_) => sleep(GLANCE).await,
+        }
+    }
+}
+
+/// A client that speaks to this machine only, and follows no redirect.
+pub fn http_client() -> reqwest::Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // The client wants one even for plain HTTP. Somebody else's is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    });
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .expect("a client without settings of the machine's")
+}
+
+/// Reads what a token says, as anybody can.
+pub fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).expect("three parts");
+    let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
+    serde_json::from_slice(&payload).expect("claims in JSON")
+}
+
+/// A program next to the sidecar, which ends with this.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `command`.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.spawn();
+        Self(child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}")))
+    }
+
+    /// Starts what `command` makes of a free port, and waits until it is `ready` there.
+    pub async fn start_on_free_port(
+        mut command: impl FnMut(u16) -> Command,
+        ready: impl AsyncFn(SocketAddr) -> Result<(), String>,
+    ) -> (Self, SocketAddr) {
+        for _ in 0..PORTS_TO_TRY {
+            let free = TcpListener::bind(LOOPBACK).expect("a free port");
+            let address = free.local_addr().expect("it is bound");
+            drop(free);
+            let mut process = Self::start(&mut command(address.port()));
+            let started = eventually("a program to be ready", async || {
+                if process.has_ended() {
+                    return Ok(false);
+                }
+                ready(address).await.map(|()| true)
+            });
+            if started.await {
+                return (process, address);
+            }
+        }
+        panic!("{:?} ended at once, {PORTS_TO_TRY} times", command(0));
+    }
+
+    /// The handle, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    /// Waits for its own end, which somebody else has asked it for.
+    pub fn wait(&mut self) {
+        // An error only says that it has been waited for already.
+        let _ = self.0.wait();
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|status| status.is_some())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error only says that it has ended by itself.
+        let _ = self.0.kill();
+        self.wait();
+    }
+}
+
+/// Something that runs inside the test until this is dropped.
+pub struct Task(JoinHandle<()>);
+
+impl Task {
+    pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(future))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves `answer` as an app.
+pub async fn serve_app<A>(answer: A) -> (Task, SocketAddr)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+{
+    let settings = listener::Settings::at(LOOPBACK);
+    let listener = Listener::bind(settings, ListenerMetrics::detached()).await;
+    let listener = listener.expect("a free port");
+    let address = listener.address().expect("it is bound");
+    let (stop, stopping) = watch::channel(false);
+    let task = Task::spawn(async move {
+        let handler = move |_, request: Request<Incoming>| std::future::ready(answer(&request));
+        listener.serve(handler, stopping).await;
+        drop(stop);
+    });
+    (task, address)
+}
+
+/// A sidecar in front of an app, with an emulator in Velt's place.
+pub struct Sidecar {
+    pub addresses: Addresses,
+    /// Ends it when dropped.
+    _stop: oneshot::Sender<()>,
+    _emulator: Task,
+    _emulator_stop: watch::Sender<bool>,
+}
+
+impl Sidecar {
+    /// Starts one as `main` would, from a configuration file.
+    pub async fn start(app: SocketAddr) -> Self {
+        let (api_key, auth_token) = ("key-of-the-test", "token-of-the-test");
+        let emulator = Emulator::bind(emulator::Settings {
+            address: LOOPBACK,
+            credentials: Some(Credentials {
+                api_key: api_key.into(),
+                auth_token: auth_token.into(),
+            }),
+            token_life: Duration::from_secs(48 * 3600),
+            behaviour: Behaviour::default(),
+        });
+        let emulator = emulator.await.expect("a free port");
+        let text = format!(
+            r#"
+            [listen]
+            address = "127.0.0.1:0"
+            [admin]
+            address = "127.0.0.1:0"
+            [app]
+            address = "{app}"
+            [velt]
+            endpoint = "http://{}/"
+            [delivery.header]
+            # Long enough that a busy machine does not make it a miss.
+            max_wait = "20s"
+            [shutdown]
+            grace = "0s"
+            deadline = "1s"
+            "#,
+            emulator.address()
+        );
+        let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::parse("the test's file", &text, &BTreeMap::from(environment));
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let app = App::bind(config).await.unwrap_or_else(|error| panic!("{error}"));
+        let addresses = app.addresses();
+        let (emulator_stop, emulator_stopping) = watch::channel(false);
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(app.run(async move {
+            // Dropped is as good as sent.
+            let _ = stopped.await;
+        }));
+        Self {
+            addresses,
+            _stop: stop,
+            _emulator: Task::spawn(emulator.run(emulator_stopping)),
+            _emulator_stop: emulator_stop,
+        }
+    }
+}
