@@ -116,6 +116,8 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
+        // The sockets are bound: whoever connects from now on is served.
+        self.readiness.set(true, &self.metrics);
         let sidecar = Arc::clone(&self.sidecar);
         let handler = move |peer, request| Arc::clone(&sidecar).handle(peer, request);
         let traffic = tokio::spawn(self.traffic_listener.serve(handler, stopping));
@@ -124,8 +126,6 @@ impl App {
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_stopping));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
-        self.readiness.set(true, &self.metrics);
-
         shutdown.await;
         info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
         self.readiness.set(false, &self.metrics);

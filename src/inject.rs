@@ -197,8 +197,12 @@ impl Injection {
         expose(headers, name);
     }
 
-    /// Says in an eligible response why it carries no token.
+    /// Says in an eligible response why it carries no token. What will be otherwise in a moment
+    /// must not be stored; an anonymous answer is the app's to have stored.
     pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
+        if status != TokenStatus::Anonymous {
+            headers.insert(CACHE_CONTROL, unstorable(headers));
+        }
         let name = &self.settings.header.status_name;
         headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
         expose(headers, name);

@@ -402,7 +402,7 @@ impl Metrics {
             ),
             mint_attempts: page.counter("mint_attempts_total", "Calls made to Velt."),
             mints_in_flight: page.gauge("mints_in_flight", "Mints under way."),
-            cached: page.gauge("tokens_cached", "Entries in the token cache."),
+            cached: page.gauge("tokens_cached", "Users with a valid token in the cache."),
             cached_bytes: page
                 .gauge("token_cache_bytes", "Estimated size of the token cache in bytes."),
             evictions: page.counter(

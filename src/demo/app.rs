@@ -81,7 +81,7 @@ fn file(content_type: &'static str, text: &'static str) -> Response<AppBody> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let policy = "default-src 'self'; connect-src 'self' ws: http://127.0.0.1:* http://[::1]:*";
+    let policy = "default-src 'self'; connect-src 'self' ws: http://127.0.0.1:*";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

@@ -198,16 +198,17 @@ impl TokenCache {
         shared.slots.run_pending_tasks();
         let now = Instant::now();
         let active_since = shared.millis(now).saturating_sub(millis(ACTIVE_WITHIN));
-        let mut bytes = 0;
+        let (mut bytes, mut tokens) = (0, 0);
         let mut headroom = f64::NAN;
         for (request, slot) in &shared.slots {
             bytes += slot.bytes(&request);
+            tokens += i64::from(slot.servable(now).is_some());
             if slot.last_served.load(Ordering::Relaxed) > active_since {
                 let left = slot.token.as_ref().map_or(Duration::ZERO, |token| token.remaining(now));
                 headroom = headroom.min(left.as_secs_f64());
             }
         }
-        shared.metrics.cached.set(i64::try_from(shared.slots.entry_count()).unwrap_or(i64::MAX));
+        shared.metrics.cached.set(tokens);
         shared.metrics.cached_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         shared.metrics.headroom.set(headroom);
     }

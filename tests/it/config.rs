@@ -323,7 +323,11 @@ fn the_api_key_may_stand_in_the_file_since_every_page_shows_it() {
 
 /// Credentials in files only.
 fn from_files(api_key: &Path, auth_token: &Path) -> Result<Config, ConfigError> {
-    let toml = format!("[velt]\napi_key_file = {api_key:?}\nauth_token_file = {auth_token:?}\n");
+    let toml = format!(
+        "[velt]\napi_key_file = \"{}\"\nauth_token_file = \"{}\"\n",
+        api_key.display(),
+        auth_token.display()
+    );
     Config::parse("sidecar.toml", &toml, &BTreeMap::new())
 }
 
@@ -376,12 +380,12 @@ fn a_secret_from_two_places_is_refused_even_if_one_is_unusable() {
     says(
         "[velt]\napi_key = \"x\"",
         "  sidecar.toml:2: velt.api_key is given in more than one place\n    \
-         -> keep one of: the variable VELT_API_KEY, api_key_file, api_key",
+         -> keep one of them, such as the variable VELT_API_KEY or api_key_file",
     );
     says(
         "[velt]\nauth_token_file = \"/nowhere/token\"",
         "  sidecar.toml:2: velt.auth_token is given in more than one place\n    \
-         -> keep one of: the variable VELT_AUTH_TOKEN, auth_token_file, auth_token\n  \
+         -> keep one of them, such as the variable VELT_AUTH_TOKEN or auth_token_file\n  \
          sidecar.toml:2: /nowhere/token can't be used: No such file or directory (os error 2)\n    \
          -> mount the Secret there, readable by the sidecar's user, or name another file",
     );
@@ -833,7 +837,9 @@ fn the_description_is_toml_and_means_the_same() {
     let values = |config: &Config| {
         let values = config.effective.iter();
         values
-            .map(|value| format!("{}.{} = {}", value.header.trim_matches(['[', ']']), value.key, value.value))
+            .map(|value| {
+                format!("{}.{} = {}", value.header.trim_matches(['[', ']']), value.key, value.value)
+            })
             .collect::<Vec<_>>()
     };
     assert_eq!(values(&again), values(&config));

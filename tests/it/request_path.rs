@@ -229,6 +229,7 @@ async fn a_slow_mint_holds_a_response_no_longer_than_max_wait_and_goes_on() {
     let answer = stage.get_as("ada", "/").await;
     assert_eq!((answer.status(), answer.token()), (200, None));
     assert_eq!(answer.token_status(), Some("pending"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"), "it will be otherwise");
     stage.velt.open_gate();
     stage.sidecar.metric_reaches("mints_total{outcome=\"minted\"}", 1.0).await;
     assert!(stage.get_as("ada", "/").await.token().is_some());

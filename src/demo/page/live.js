@@ -66,7 +66,7 @@ function showFigures(samples) {
 
   const addedSeconds = total('added_seconds_sum');
   const addedCount = total('added_seconds_count');
-  setFigure('added', addedSeconds === null || !addedCount ? MISSING : formatDuration(addedSeconds / addedCount), 'mean, by the sidecar itself');
+  setFigure('added', addedSeconds === null || !addedCount ? MISSING : formatDuration(addedSeconds / addedCount), 'mean, waits for a mint included');
 
   setFigure('in-flight', formatCount(total('requests_in_flight')), `WebSocket tunnels: ${formatCount(total('tunnels_open'))}`);
   setFigure('refused', formatCount(total('identity_refusals_total')), `spoofed headers: ${formatCount(total('spoof_attempts_total'))}`);
