@@ -19,4 +19,5 @@ mod shipped_files;
 mod shutdown;
 mod token_cache;
 mod transparency;
+mod velt_api;
 mod websocket;

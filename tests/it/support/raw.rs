@@ -29,6 +29,11 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.expect("the peer reads");
     }
 
+    /// Whether the peer still took it.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
     /// Everything up to and including `end`.
     pub async fn read_to(&mut self, end: &str) -> String {
         let end = end.as_bytes();
