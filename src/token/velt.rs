@@ -161,7 +161,11 @@ impl VeltClient {
         if status.is_redirection() {
             return Err(MintError::Malformed { reason: MalformedReason::Redirect });
         }
-        let body = read_capped(answer).await?;
+        let body = match read_capped(answer).await {
+            // An error is that error, however long its page.
+            Err(MintError::Malformed { .. }) if !status.is_success() => Vec::new(),
+            body => body?,
+        };
         let value = classify(status, retry_after, &body)?;
         self.judge(value, request, velt_now, started.elapsed())
     }

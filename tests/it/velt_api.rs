@@ -542,6 +542,16 @@ async fn t44_the_largest_token_and_the_largest_answer_pass() {
 }
 
 #[tokio::test]
+async fn t44_an_endless_error_page_is_still_the_error_that_it_says() {
+    let page = "<p>canary</p>".repeat(70 * 1024 / 13);
+    assert_each_comes_to(vec![
+        ("a large 503".into(), answer(503, &page), UNAVAILABLE),
+        ("a large 403".into(), answer(403, &page), REFUSED),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn t44_a_compressed_answer_was_not_asked_for_and_is_not_unpacked() {
     // `{"result":{"data":{"token":"a.b.c"}}}` by gzip.
     const PACKED: &[u8] =
