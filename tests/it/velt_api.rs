@@ -757,6 +757,9 @@ async fn t36_a_token_that_names_another_user_is_never_served() {
         json!({ "userId": true }),
         json!({ "userId": ["ada"] }),
         json!({ "userId": { "id": "ada" } }),
+        // Whatever else is odd about it.
+        json!({ "userId": "eve", "exp": "tomorrow" }),
+        json!({ "userId": "eve", "exp": null }),
     ]
     .into_iter()
     .enumerate()
