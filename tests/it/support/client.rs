@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -143,10 +143,6 @@ impl Answer {
 
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()
-    }
-
-    pub fn is(&self, status: StatusCode) -> bool {
-        self.response.status() == status
     }
 
     pub fn headers(&self) -> &HeaderMap {
