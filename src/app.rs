@@ -18,7 +18,7 @@ use crate::admin::{Admin, Readiness};
 use crate::config::{Config, Shutdown};
 use crate::identity::Identity;
 use crate::inject::Injection;
-use crate::listener::Listener;
+use crate::listener::{Listener, Phase};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::proxy::Upstream;
 use crate::sidecar::Sidecar;
@@ -112,27 +112,28 @@ impl App {
     }
 
     /// Serves until `shutdown` resolves, then drains: not ready at once, accepting for the grace
-    /// time, then the requests in flight, tunnels last.
+    /// time but keeping no connection alive, then the requests in flight, tunnels last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let (stop, stopping) = watch::channel(false);
-        let (stop_admin, admin_stopping) = watch::channel(false);
+        let (phase, traffic_phase) = watch::channel(Phase::Serving);
+        let (admin_phase, admin_watched) = watch::channel(Phase::Serving);
         // The sockets are bound: whoever connects from now on is served.
         self.readiness.set(true, &self.metrics);
         let sidecar = Arc::clone(&self.sidecar);
         let handler = move |peer, request| Arc::clone(&sidecar).handle(peer, request);
-        let traffic = tokio::spawn(self.traffic_listener.serve(handler, stopping));
+        let traffic = tokio::spawn(self.traffic_listener.serve(handler, traffic_phase));
         let admin = self.admin;
         let answer = move |_, request| std::future::ready(admin.answer(&request));
-        let admin = tokio::spawn(self.admin_listener.serve(answer, admin_stopping));
+        let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
         shutdown.await;
         info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
         self.readiness.set(false, &self.metrics);
+        phase.send_replace(Phase::Leaving);
         sleep(self.shutdown.grace).await;
 
         let deadline = Instant::now() + self.shutdown.deadline;
-        stop.send_replace(true);
+        phase.send_replace(Phase::Stopped);
         let drained = timeout_at(deadline, async {
             // A panic in the accept loop would have been printed; there is nothing left to drain.
             let _ = traffic.await;
@@ -143,7 +144,7 @@ impl App {
             // They close at once; the bound is for a bug.
             let _ = timeout(Duration::from_secs(1), self.sidecar.upstream.close_tunnels()).await;
         }
-        stop_admin.send_replace(true);
+        admin_phase.send_replace(Phase::Stopped);
         reaper.abort();
         admin.abort();
         info!("ended");

@@ -23,7 +23,7 @@ use self::front::Front;
 use crate::app::{App, StartError};
 use crate::config::{Config, ConfigError};
 use crate::emulator::{self, Behaviour, Credentials, Emulator};
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, Phase};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::proxy::{self, Address, AppProtocol, Upstream};
 
@@ -152,19 +152,19 @@ impl Demo {
 
     /// Runs until `shutdown` resolves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let (stop, stopping) = watch::channel(false);
+        let (phase, watched) = watch::channel(Phase::Serving);
         let front = self.front;
         let login_proxy = move |peer, request| Arc::clone(&front).answer(peer, request);
         let tasks = [
-            tokio::spawn(self.front_listener.serve(login_proxy, stopping.clone())),
+            tokio::spawn(self.front_listener.serve(login_proxy, watched.clone())),
             tokio::spawn(
                 self.app_listener
-                    .serve(|_, request| std::future::ready(app::answer(request)), stopping.clone()),
+                    .serve(|_, request| std::future::ready(app::answer(request)), watched.clone()),
             ),
-            tokio::spawn(self.emulator.run(stopping)),
+            tokio::spawn(self.emulator.run(watched)),
         ];
         self.sidecar.run(shutdown).await;
-        stop.send_replace(true);
+        phase.send_replace(Phase::Stopped);
         // Event streams never end by themselves.
         for task in tasks {
             task.abort();

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, Phase};
 use crate::metrics::ListenerMetrics;
 
 const MAX_BODY: usize = 64 * 1024;
@@ -121,11 +121,11 @@ impl Emulator {
         self.address
     }
 
-    /// Serves until `stop` becomes true.
-    pub async fn run(self, stop: watch::Receiver<bool>) {
+    /// Serves until the phase is [`Phase::Stopped`].
+    pub async fn run(self, phase: watch::Receiver<Phase>) {
         let state = self.state;
         let handler = move |_, request| Arc::clone(&state).answer(request);
-        self.listener.serve(handler, stop).await;
+        self.listener.serve(handler, phase).await;
     }
 }
 

@@ -12,7 +12,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -40,6 +41,10 @@ const HTTP2_PING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How long a connection without a request is kept when the listener stops: for one that its
+/// client has sent already.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Pause between looks at a connection preface that comes in pieces of one or two bytes.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
@@ -76,6 +81,18 @@ impl Settings {
     }
 }
 
+/// Where a listener is in its life. It only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// Still accepting, but answers over HTTP/1.1 ask the client to come back on another
+    /// connection, so that none is kept alive into the end: closing one while its client sends
+    /// the next request would fail that request.
+    Leaving,
+    /// No longer accepting; connections finish the requests they have.
+    Stopped,
+}
+
 /// A bound socket that does not serve yet.
 pub struct Listener {
     socket: TcpListener,
@@ -103,8 +120,8 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves until `stop` becomes true, then lets every connection finish its requests.
-    pub async fn serve<H, F, B>(self, handler: H, mut stop: watch::Receiver<bool>)
+    /// Serves until the phase is [`Phase::Stopped`], then lets every connection finish its requests.
+    pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
         H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -115,30 +132,28 @@ impl Listener {
         // Each connection holds a receiver; none left means that all have ended.
         let open = watch::Sender::new(());
         let slots = Arc::new(Semaphore::new(self.settings.max_connections));
-        loop {
-            let (stream, peer) = tokio::select! {
-                accepted = self.accept() => accepted,
-                // Gone altogether counts as stop.
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
+        let spawn = |(stream, peer)| {
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 self.metrics.refused.inc();
-                continue;
+                return;
             };
-            let connection = Connection {
-                stream,
-                peer,
-                settings: self.settings.clone(),
-                metrics: self.metrics.clone(),
-            };
-            let serving = connection.serve(handler.clone(), stop.clone());
+            let settings = self.settings.clone();
+            let connection = Connection { stream, peer, settings, metrics: self.metrics.clone() };
+            let serving = connection.serve(handler.clone(), phase.clone());
             let held = (slot, open.subscribe());
             tokio::spawn(async move {
                 serving.await;
                 drop(held);
             });
+        };
+        let mut stopped = phase.clone();
+        loop {
+            tokio::select! {
+                accepted = self.accept() => spawn(accepted),
+                () = stopped_in(&mut stopped) => break,
+            }
         }
-        drop(self.socket);
+        drop_after_queue(self.socket, spawn);
         open.closed().await;
     }
 
@@ -169,7 +184,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<H, F, B>(self, handler: H, mut stop: watch::Receiver<bool>)
+    async fn serve<H, F, B>(self, handler: H, mut phase: watch::Receiver<Phase>)
     where
         H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -183,19 +198,27 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let mut limits = settings.limits;
         let sniffed = tokio::select! {
+            biased;
             sniffed = timeout(limits.idle, speaks_http2(&stream)) => sniffed,
-            _ = stop.wait_for(|stop| *stop) => return,
+            // Its first request may be on its way.
+            () = async { stopped_in(&mut phase).await; sleep(LAST_WORDS).await } => return,
         };
         // Neither a peer that says nothing nor one that leaves at once is worth a word.
         let Ok(Ok(http2)) = sniffed else { return };
 
         let activity = Activity::new();
         let requests = Arc::clone(&activity);
+        let phase_now = phase.clone();
         let service = service_fn(move |request| {
             let in_progress = requests.begin();
             let responding = handler(peer, request);
+            let phase = phase_now.clone();
             async move {
-                let response = responding.await;
+                let mut response = responding.await;
+                if !http2 && *phase.borrow() >= Phase::Leaving && !is_upgrade(&response) {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 Ok::<_, Infallible>(response.map(|body| Attended::new(body, in_progress)))
             }
         });
@@ -206,12 +229,12 @@ impl Connection {
             limits.head = Duration::MAX;
             let connection = http2_builder(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
-            drive(connection, end, activity.overdue(limits), stop).await
+            drive(connection, end, activity.overdue(limits), phase).await
         } else {
             metrics.accepted.increment(Protocol::Http1);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;
-            drive(connection.with_upgrades(), end, activity.overdue(limits), stop).await
+            drive(connection.with_upgrades(), end, activity.overdue(limits), phase).await
         };
         match served {
             Ended::ByItself(Ok(())) => {}
@@ -219,6 +242,28 @@ impl Connection {
             Ended::Overdue(reason) => metrics.closed.increment(reason),
         }
     }
+}
+
+/// Takes whoever is in the queue before the socket closes: they have connected already, and would
+/// be reset.
+fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))) {
+    // Without tokio, which only looks when it has been told of a new connection.
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((stream, peer)) = socket.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            spawn((stream, peer));
+        }
+    }
+}
+
+/// Resolves when the phase is [`Phase::Stopped`]; its sender being gone counts as that.
+async fn stopped_in(phase: &mut watch::Receiver<Phase>) {
+    let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+}
+
+fn is_upgrade<B>(response: &Response<B>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// How a connection ended.
@@ -233,13 +278,13 @@ async fn drive<C: Future>(
     connection: C,
     graceful_shutdown: fn(Pin<&mut C>),
     overdue: impl Future<Output = CloseReason>,
-    mut stop: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> Ended<C::Output> {
     let (mut connection, mut overdue) = (pin!(connection), pin!(overdue));
     let reason = tokio::select! {
         served = &mut connection => return Ended::ByItself(served),
         reason = &mut overdue => Some(reason),
-        _ = stop.wait_for(|stop| *stop) => None,
+        () = stopped_in(&mut phase) => None,
     };
     match reason {
         // It is between requests: HTTP/1.1 just closes, HTTP/2 is told.
@@ -250,6 +295,10 @@ async fn drive<C: Future>(
         }
         Some(reason) => Ended::Overdue(reason),
         None => {
+            // A request may be on its way, and hyper would not look for it.
+            if let Ok(served) = timeout(LAST_WORDS, &mut connection).await {
+                return Ended::ByItself(served);
+            }
             graceful_shutdown(connection.as_mut());
             tokio::select! {
                 served = connection => Ended::ByItself(served),

@@ -16,6 +16,7 @@ use velt_sidecar::app::App;
 use velt_sidecar::config::{Config, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
+use velt_sidecar::listener::Phase;
 use velt_sidecar::logging;
 
 /// sysexits.h: the command line was wrong.
@@ -190,10 +191,10 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
              or \".../v2/auth/generate_token\" (v2)",
             emulator.address()
         );
-        let (stop, stopping) = watch::channel(false);
-        let running = tokio::spawn(emulator.run(stopping));
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let running = tokio::spawn(emulator.run(watched));
         first_signal().await;
-        stop.send_replace(true);
+        phase.send_replace(Phase::Stopped);
         running.abort();
         ExitCode::SUCCESS
     })

@@ -1,12 +1,21 @@
 //! The end of life: not ready, still accepting, drained, gone.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use velt_sidecar::app::{App, StartError};
+
 use crate::support::app::{FakeApp, plain};
 use crate::support::client::Client;
 use crate::support::raw::Wire;
-use crate::support::{Stage, config, document};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use velt_sidecar::app::{App, StartError};
+use crate::support::{Stage, TestSidecar, config, document};
 
 /// Answers when the gate opens.
 async fn gated() -> (watch::Sender<bool>, FakeApp) {
@@ -54,7 +63,9 @@ async fn during_the_grace_time_it_is_not_ready_but_serves() {
     stage.sidecar.metric_reaches("ready", 0.0).await;
     assert_eq!(admin.get("/healthz/ready").send().await.status(), 503);
     assert_eq!(admin.get("/healthz/live").send().await.status(), 200);
-    assert_eq!(stage.get_as("ada", "/").await.status(), 200, "new connections are still served");
+    let answer = stage.get_as("ada", "/").await;
+    assert_eq!(answer.status(), 200, "new connections are still served");
+    assert_eq!(answer.header("connection"), Some("close"), "and none is kept alive");
 }
 
 #[tokio::test]
@@ -90,4 +101,69 @@ async fn an_address_in_use_is_found_before_anything_serves() {
         let text = error.to_string();
         assert!(text.contains(&address.to_string()) && text.contains(key), "{text}");
     }
+}
+
+/// The grace time of the restarts.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Sends one request after the other until told to stop. Retries nothing but refused connections,
+/// and keeps no connection for longer than the grace time, as a front proxy's pool is set to.
+async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Result<u32, String> {
+    let mut answered = 0;
+    while !*stop.borrow_and_update() {
+        let stream = match TcpStream::connect(address).await {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Err(error) => return Err(format!("connect: {error}")),
+        };
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| format!("handshake: {error}"))?;
+        tokio::spawn(connection);
+        loop {
+            let request = Request::get("/").header("host", "a").body(String::new());
+            let sent = sender.send_request(request.expect("a request")).await;
+            let response = sent.map_err(|error| format!("request {answered}: {error:?}"))?;
+            let leaving = response.headers().contains_key("connection");
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| format!("body: {error}"))?;
+            if parts.status != 200 || body.to_bytes() != "hello from the app" {
+                return Err(format!("answered {}", parts.status));
+            }
+            answered += 1;
+            if leaving || *stop.borrow() {
+                break;
+            }
+            let idle = Instant::now();
+            sender.ready().await.map_err(|error| format!("kept alive: {error}"))?;
+            if idle.elapsed() > GRACE / 2 {
+                break;
+            }
+        }
+    }
+    Ok(answered)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_restarts_under_load_lose_no_request() {
+    let mut stage = Stage::set("[shutdown]\ngrace = \"200ms\"").await;
+    let address = stage.sidecar.addresses.traffic;
+    let stop = watch::Sender::new(false);
+    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(load(address, stop.subscribe()))).collect();
+    let app = stage.app.address.to_string();
+    for _ in 0..50 {
+        stage.sidecar.metric_reaches("ready", 1.0).await;
+        stage.sidecar.terminate();
+        stage.sidecar.ended().await;
+        let toml = format!("[shutdown]\ngrace = \"200ms\"\n[listen]\naddress = \"{address}\"");
+        stage.sidecar = TestSidecar::start(&app, stage.velt.address, &toml).await;
+    }
+    stop.send_replace(true);
+    let mut answered = 0;
+    for client in clients {
+        answered += client.await.expect("no panic").expect("no failed request");
+    }
+    assert!(answered > 500, "only {answered} requests were under way");
 }

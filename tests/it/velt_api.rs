@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 use velt_sidecar::emulator::{Behaviour, Credentials, Emulator, Failure, Settings};
+use velt_sidecar::listener::Phase;
 
 use crate::support::app::FakeApp;
 use crate::support::client::{Answer, Client};
@@ -199,7 +200,7 @@ async fn configured_resources_follow_the_organization_and_are_dated_at_the_mint(
 }
 
 /// An emulator that knows one workspace, and how to end it.
-async fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<bool>) {
+async fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
     let credentials = Credentials { api_key: API_KEY.into(), auth_token: AUTH_TOKEN.into() };
     let settings = Settings {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -209,7 +210,7 @@ async fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<bool>) {
     };
     let emulator = Emulator::bind(settings).await.expect("a free port");
     let address = emulator.address();
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(Phase::Serving);
     tokio::spawn(emulator.run(stopping));
     (address, stop)
 }
@@ -277,7 +278,7 @@ async fn the_emulator_refuses_wrong_credentials_by_every_api() {
     };
     let emulator = Emulator::bind(settings).await.expect("a free port");
     let address = emulator.address();
-    let (_stop, stopping) = watch::channel(false);
+    let (_stop, stopping) = watch::channel(Phase::Serving);
     tokio::spawn(emulator.run(stopping));
     for (api, path, organization, status) in [
         ("legacy", "/", "", "INVALID_ARGUMENT, HTTP 400"),

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use velt_sidecar::app::{Addresses, App};
 use velt_sidecar::config::Config;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
-use velt_sidecar::listener::{self, Listener};
+use velt_sidecar::listener::{self, Listener, Phase};
 use velt_sidecar::metrics::ListenerMetrics;
 
 /// How long anything may take that happens by itself. Only a failing test ever waits so long.
@@ -171,7 +171,7 @@ where
     let listener = Listener::bind(settings, ListenerMetrics::detached()).await;
     let listener = listener.expect("a free port");
     let address = listener.address().expect("it is bound");
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(Phase::Serving);
     let task = Task::spawn(async move {
         let handler = move |_, request: Request<Incoming>| std::future::ready(answer(&request));
         listener.serve(handler, stopping).await;
@@ -186,7 +186,7 @@ pub struct Sidecar {
     /// Ends it when dropped.
     _stop: oneshot::Sender<()>,
     _emulator: Task,
-    _emulator_stop: watch::Sender<bool>,
+    _emulator_stop: watch::Sender<Phase>,
 }
 
 impl Sidecar {
@@ -228,7 +228,7 @@ impl Sidecar {
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         let app = App::bind(config).await.unwrap_or_else(|error| panic!("{error}"));
         let addresses = app.addresses();
-        let (emulator_stop, emulator_stopping) = watch::channel(false);
+        let (emulator_stop, emulator_stopping) = watch::channel(Phase::Serving);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {
             // Dropped is as good as sent.
