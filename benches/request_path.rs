@@ -1,0 +1,240 @@
+//! What the sidecar's own work on a request costs, step by step and without I/O.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, SystemTime};
+
+use divan::{Bencher, black_box};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use velt_sidecar::config::Config;
+use velt_sidecar::identity::{Caller, Identity};
+use velt_sidecar::inject::{Eligibility, Injection};
+use velt_sidecar::metrics::Metrics;
+use velt_sidecar::proxy::headers::{
+    self, Client, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
+};
+use velt_sidecar::token::TokenValue;
+
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What a browser's `fetch()` sends through a login proxy: 15 headers.
+const REQUEST: [(&str, &str); 15] = [
+    ("host", "app.example.com"),
+    ("connection", "keep-alive"),
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"),
+    ("accept", "application/json"),
+    ("accept-language", "en-GB,en;q=0.8,de;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("referer", "https://app.example.com/documents/4711"),
+    ("sec-fetch-dest", "empty"),
+    ("sec-fetch-mode", "cors"),
+    ("sec-fetch-site", "same-origin"),
+    ("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark; consent=1"),
+    ("x-request-id", "0d2b7a52c1f84f6e9f2e6f6bb7a9c3de"),
+    ("x-forwarded-for", "203.0.113.7"),
+    ("x-forwarded-proto", "https"),
+    ("x-forwarded-host", "app.example.com"),
+];
+
+/// What an app's JSON answer has: 8 headers.
+const RESPONSE: [(&str, &str); 8] = [
+    ("content-type", "application/json; charset=utf-8"),
+    ("content-length", "1024"),
+    ("date", "Fri, 06 Nov 2026 08:49:37 GMT"),
+    ("server", "gunicorn"),
+    ("cache-control", "private, no-cache"),
+    ("vary", "Accept-Encoding, Cookie"),
+    ("x-frame-options", "SAMEORIGIN"),
+    ("strict-transport-security", "max-age=31536000"),
+];
+
+fn main() {
+    // divan's own end, 100 samples, comes too soon on a machine that does other things.
+    let enough = Duration::from_millis(500);
+    divan::Divan::default().sample_size(100).min_time(enough).config_with_args().main();
+}
+
+mod identify {
+    use super::{
+        Bencher, Caller, HeaderMap, HeaderValue, PROXY, black_box, identity, request_head,
+    };
+
+    /// A signed-in user.
+    #[divan::bench]
+    fn known(bencher: Bencher<'_, '_>) {
+        let caller = measure(bencher, true, &with_user());
+        assert!(matches!(caller, Caller::Known(_)));
+    }
+
+    /// Nobody is signed in.
+    #[divan::bench]
+    fn anonymous(bencher: Bencher<'_, '_>) {
+        let caller = measure(bencher, true, &request_head());
+        assert!(matches!(caller, Caller::Anonymous));
+    }
+
+    /// Somebody else than the login proxy names a user, and is not believed.
+    #[divan::bench]
+    fn untrusted(bencher: Bencher<'_, '_>) {
+        let caller = measure(bencher, false, &with_user());
+        assert!(matches!(caller, Caller::Anonymous));
+    }
+
+    #[divan::bench]
+    fn trusts(bencher: Bencher<'_, '_>) {
+        let identity = identity();
+        bencher.bench(|| identity.trusts(black_box(PROXY)));
+    }
+
+    fn measure(bencher: Bencher<'_, '_>, trusted: bool, head: &HeaderMap) -> Caller {
+        let identity = identity();
+        bencher
+            .with_inputs(|| head.clone())
+            .bench_refs(|headers| identity.identify(trusted, headers).is_ok());
+        identity.identify(trusted, &mut head.clone()).expect("unambiguous")
+    }
+
+    fn with_user() -> HeaderMap {
+        let mut headers = request_head();
+        headers.insert("x-forwarded-user", HeaderValue::from_static("ada@example.com"));
+        headers
+    }
+}
+
+mod hygiene {
+    use super::{
+        Bencher, Client, PROXY, Scheme, headers, request, request_head, response_head,
+        set_forwarded, strip_hop_by_hop, takes_trailers, validate,
+    };
+
+    const CLIENT: Client = Client { address: PROXY, trusted: true, scheme: Scheme::Http };
+
+    #[divan::bench(name = "1_validate")]
+    fn validation(bencher: Bencher<'_, '_>) {
+        let request = request();
+        bencher.bench(|| validate(&request).is_ok());
+    }
+
+    #[divan::bench(name = "2_strip_request")]
+    fn strip_request(bencher: Bencher<'_, '_>) {
+        bencher.with_inputs(request_head).bench_refs(strip_hop_by_hop);
+    }
+
+    #[divan::bench(name = "3_set_forwarded_trusted")]
+    fn forwarded(bencher: Bencher<'_, '_>) {
+        bencher.with_inputs(request_head).bench_refs(|head| set_forwarded(head, &CLIENT));
+    }
+
+    /// Removes what the client claims.
+    #[divan::bench(name = "3_set_forwarded_untrusted")]
+    fn forwarded_untrusted(bencher: Bencher<'_, '_>) {
+        let client = Client { trusted: false, ..CLIENT };
+        bencher.with_inputs(request_head).bench_refs(|head| set_forwarded(head, &client));
+    }
+
+    #[divan::bench(name = "4_strip_response")]
+    fn strip_response(bencher: Bencher<'_, '_>) {
+        bencher.with_inputs(response_head).bench_refs(strip_hop_by_hop);
+    }
+
+    /// All that happens to a request between its identity and the app's connection.
+    #[divan::bench(name = "request_altogether")]
+    fn altogether(bencher: Bencher<'_, '_>) {
+        bencher.with_inputs(request).bench_refs(|request| {
+            let valid = validate(request).is_ok();
+            let websocket = headers::is_websocket(request);
+            let trailers = takes_trailers(request.headers());
+            strip_hop_by_hop(request.headers_mut());
+            set_forwarded(request.headers_mut(), &CLIENT);
+            headers::to_http1(request);
+            (valid, websocket, trailers)
+        });
+    }
+}
+
+mod inject {
+    use super::{
+        Bencher, Eligibility, StatusCode, SystemTime, black_box, injection, request, response_head,
+        token,
+    };
+
+    /// Which of the two jobs a request is for: a token route, or the header.
+    #[divan::bench(name = "1_wants_header")]
+    fn wants_header(bencher: Bencher<'_, '_>) {
+        let (injection, request) = (injection(), request());
+        bencher.bench(|| {
+            let path = black_box(request.uri().path());
+            injection.route(path).is_none()
+                && injection.wants_header(request.method(), path, request.headers())
+        });
+    }
+
+    #[divan::bench(name = "2_strip")]
+    fn strip(bencher: Bencher<'_, '_>) {
+        let injection = injection();
+        bencher.with_inputs(response_head).bench_refs(|head| injection.strip(head));
+    }
+
+    #[divan::bench(name = "3_eligibility")]
+    fn eligibility(bencher: Bencher<'_, '_>) {
+        let (injection, head) = (injection(), response_head());
+        let now = SystemTime::now();
+        assert!(injection.eligibility(StatusCode::OK, &head, now) == Eligibility::Eligible);
+        bencher.bench(|| injection.eligibility(StatusCode::OK, black_box(&head), now));
+    }
+
+    #[divan::bench(name = "4_apply")]
+    fn apply(bencher: Bencher<'_, '_>) {
+        let (injection, token) = (injection(), token());
+        bencher.with_inputs(response_head).bench_refs(|head| injection.apply(head, &token));
+    }
+
+    /// The whole answer of a token route.
+    #[divan::bench]
+    fn route_answer(bencher: Bencher<'_, '_>) {
+        let (injection, token) = (injection(), token());
+        let route = injection.route("/api/velt/token").expect("a default route");
+        bencher.bench(|| route.answer(black_box(&token)));
+    }
+}
+
+fn config() -> Config {
+    let token = ("VELT_AUTH_TOKEN".to_owned(), "token".to_owned());
+    Config::parse("bench", "[velt]\napi_key = \"key\"\n", &BTreeMap::from([token]))
+        .expect("the defaults and two credentials")
+}
+
+fn identity() -> Identity {
+    let requests = Metrics::new().requests;
+    Identity::new(config().identity, requests.identity_refusals, requests.spoof_attempts)
+}
+
+fn injection() -> Injection {
+    Injection::new(config().delivery)
+}
+
+fn token() -> TokenValue {
+    TokenValue::parse(&"x".repeat(900)).expect("visible ASCII")
+}
+
+fn request() -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = "/api/documents?page=2".parse().expect("a target");
+    *request.headers_mut() = request_head();
+    request
+}
+
+fn request_head() -> HeaderMap {
+    head(&REQUEST)
+}
+
+fn response_head() -> HeaderMap {
+    head(&RESPONSE)
+}
+
+fn head(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let line = |(name, value): &(&'static str, &'static str)| {
+        (HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    lines.iter().map(line).collect()
+}

@@ -1,0 +1,196 @@
+//! What a look-up in the token cache costs, and what a cached user costs in memory.
+//!
+//! `Mint` is an in-memory double that answers at once, so that what is measured is the cache.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use tokio::runtime::{Builder, Runtime};
+use velt_sidecar::metrics::Metrics;
+use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
+use velt_sidecar::token::{
+    Issuer, Mint, MintFuture, MintRequest, Minted, Subject, Token, TokenValue,
+};
+
+/// Users of a large installation: more than fit a processor's caches.
+const MANY: u64 = 100_000;
+
+/// A burst on one user: a page that asks for everything at once, many times over.
+const BURST: usize = 1_000;
+
+/// Bytes of a token, as Velt's are with a few resources in them.
+const TOKEN_BYTES: usize = 900;
+
+/// Of each bench. divan's own end, 100 samples, comes too soon on a machine that does other things.
+const MIN_TIME: Duration = Duration::from_millis(500);
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    // First, since the allocator would fill the memory of the cache from what the others leave.
+    if std::env::args().any(|argument| argument == "--bench") {
+        report_memory();
+    }
+    divan::Divan::default().min_time(MIN_TIME).config_with_args().main();
+}
+
+/// One hot user. With two threads, both read and count in the same place.
+#[divan::bench(threads = [1, 2], sample_size = 100)]
+fn hit(bencher: Bencher<'_, '_>) {
+    let (_runtime, cache) = filled(1);
+    bencher.with_inputs(|| request(0)).bench_values(|request| drop(cache.get(request)));
+}
+
+/// The same among 100,000 users, each as likely as the other.
+#[divan::bench(threads = [1, 2], sample_size = 100)]
+fn hit_among_many(bencher: Bencher<'_, '_>) {
+    let (_runtime, cache) = filled(MANY);
+    let next = AtomicU64::new(0);
+    bencher
+        .with_inputs(|| {
+            // A step that is prime to their number visits them all, far from each other.
+            request(next.fetch_add(61_803, Ordering::Relaxed) % MANY)
+        })
+        .bench_values(|request| drop(cache.get(request)));
+}
+
+/// A cold user: the look-up, the task, the mint, the store.
+#[divan::bench(sample_size = 100)]
+fn miss(bencher: Bencher<'_, '_>) {
+    let (runtime, cache) = filled(0);
+    let next = AtomicU64::new(0);
+    bencher
+        .with_inputs(|| request(next.fetch_add(1, Ordering::Relaxed)))
+        .bench_local_values(|request| runtime.block_on(async { token(cache.get(request)).await }));
+}
+
+/// The same in a full cache, so that each new user drives another one out.
+#[divan::bench(sample_size = 100)]
+fn miss_past_capacity(bencher: Bencher<'_, '_>) {
+    const CAPACITY: u64 = 1_000;
+    let runtime = runtime();
+    let (cache, _) = cache(&Settings { max_entries: CAPACITY, max_bytes: 1 << 30 });
+    runtime.block_on(fill(&cache, 0..2 * CAPACITY));
+    let next = AtomicU64::new(2 * CAPACITY);
+    bencher
+        .with_inputs(|| request(next.fetch_add(1, Ordering::Relaxed)))
+        .bench_local_values(|request| runtime.block_on(async { token(cache.get(request)).await }));
+}
+
+/// 1,000 look-ups of one cold user before his mint has ended; checks that there was one mint.
+#[divan::bench(sample_size = 1, counters = [ItemsCount::new(BURST)])]
+fn burst_on_a_cold_user(bencher: Bencher<'_, '_>) {
+    let runtime = runtime();
+    let (cache, mints) = cache(&unbounded());
+    let next = AtomicU64::new(0);
+    bencher
+        .with_inputs(|| vec![request(next.fetch_add(1, Ordering::Relaxed)); BURST])
+        .bench_local_values(|burst| {
+            let before = mints.load(Ordering::Relaxed);
+            runtime.block_on(async {
+                let lookups: Vec<Lookup> =
+                    burst.into_iter().map(|request| cache.get(request)).collect();
+                for lookup in lookups {
+                    black_box(token(lookup).await);
+                }
+            });
+            assert_eq!(mints.load(Ordering::Relaxed) - before, 1);
+        });
+}
+
+/// Prints resident bytes per cached user. What is left of them after the token and the key's own
+/// strings is `ENTRY_OVERHEAD` of `token::cache`.
+fn report_memory() {
+    let runtime = runtime();
+    let (cache, _) = cache(&unbounded());
+    // What the first use of anything allocates is not a user's share.
+    runtime.block_on(fill(&cache, MANY..MANY + 100));
+    let per_user = |before: u64| (resident_bytes() - before) / MANY;
+
+    let before = resident_bytes();
+    runtime.block_on(fill(&cache, 0..MANY));
+    cache.observe();
+    let bytes = per_user(before);
+    let user_bytes = request(0).subject.user.len();
+    let overhead = bytes - (TOKEN_BYTES + user_bytes) as u64;
+    println!(
+        "resident memory of {MANY} cached users: {bytes} bytes each = {TOKEN_BYTES} of token \
+         + {user_bytes} of user id + {overhead} of overhead\n"
+    );
+}
+
+fn resident_bytes() -> u64 {
+    // Not of `statm`, which counts pages: there is no safe way to ask for their size.
+    let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running one");
+    let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB");
+    kib * 1024
+}
+
+/// A cache that holds fresh tokens for this many users. Its mints ran on the runtime.
+fn filled(users: u64) -> (Runtime, TokenCache) {
+    let runtime = runtime();
+    let (cache, _) = cache(&unbounded());
+    runtime.block_on(fill(&cache, 0..users));
+    (runtime, cache)
+}
+
+async fn fill(cache: &TokenCache, users: std::ops::Range<u64>) {
+    for user in users {
+        token(cache.get(request(user))).await;
+    }
+}
+
+fn cache(settings: &Settings) -> (TokenCache, Arc<AtomicU64>) {
+    let mints = Arc::new(AtomicU64::new(0));
+    let double = InstantMint { mints: Arc::clone(&mints) };
+    (TokenCache::new(Arc::new(double), settings, Metrics::new().tokens), mints)
+}
+
+fn unbounded() -> Settings {
+    Settings { max_entries: 1 << 32, max_bytes: 1 << 40 }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn token(lookup: Lookup) -> Token {
+    lookup.within(PATIENCE).await.expect("in time").expect("a token")
+}
+
+fn request(user: u64) -> MintRequest {
+    // Shared by all requests, as it is in the sidecar.
+    static ISSUER: std::sync::LazyLock<Issuer> = std::sync::LazyLock::new(|| Issuer {
+        endpoint: Arc::from("https://api.velt.dev/v2/auth/generate_token"),
+        credentials_generation: 0,
+        resources: Arc::from([]),
+    });
+    MintRequest {
+        issuer: ISSUER.clone(),
+        subject: Subject {
+            user: format!("user-{user:08}@example.com").into(),
+            organization: None,
+            email: None,
+            name: None,
+            is_admin: None,
+        },
+    }
+}
+
+/// Mints at once, and counts.
+struct InstantMint {
+    mints: Arc<AtomicU64>,
+}
+
+impl Mint for InstantMint {
+    fn mint<'a>(&'a self, _: &'a MintRequest) -> MintFuture<'a> {
+        self.mints.fetch_add(1, Ordering::Relaxed);
+        let value = TokenValue::parse(&"x".repeat(TOKEN_BYTES)).expect("visible ASCII");
+        Box::pin(ready(Ok(Minted { value, life: Duration::from_secs(48 * 3600) })))
+    }
+}
