@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
@@ -213,14 +214,14 @@ impl Connection {
             let in_progress = requests.begin();
             let responding = handler(peer, request);
             let phase = phase_now.clone();
-            async move {
-                let mut response = responding.await;
+            // Not an async block, which would hold the handler's large future twice.
+            responding.map(move |mut response| {
                 if !http2 && *phase.borrow() >= Phase::Leaving && !is_upgrade(&response) {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
                 Ok::<_, Infallible>(response.map(|body| Attended::new(body, in_progress)))
-            }
+            })
         });
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let served = if http2 {

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,11 +171,13 @@ impl Upstream {
         let gate = if over_http2 { None } else { Gate::before(&mut request) };
         let sent = has_body(&request).then(|| request.body_mut().sent());
         let (response, lease, gate) = if over_http2 {
-            let response = self.in_time(self.send_http2(request), sent, None).await?;
-            (response.0, None, None)
+            // On the heap, so that the other way does not pay for it.
+            let sending = Box::pin(self.send_http2(request));
+            let (response, _) = self.in_time(pin!(sending), sent, None).await?;
+            (response, None, None)
         } else {
             let ((response, lease), gate) =
-                self.in_time(self.send_http1(request), sent, gate).await?;
+                self.in_time(pin!(self.send_http1(request)), sent, gate).await?;
             (response, Some(lease), gate)
         };
         self.receive(response, lease, handshake, gate)
@@ -233,11 +235,10 @@ impl Upstream {
     /// request has been sent to its end. Meanwhile, serves the gate before the request's body.
     async fn in_time<T>(
         &self,
-        sending: impl Future<Output = Result<T, UpstreamError>>,
+        mut sending: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
         sent: Option<oneshot::Receiver<()>>,
         gate: Option<Gate>,
     ) -> Result<(T, Option<GateKeeper>), UpstreamError> {
-        let mut sending = pin!(sending);
         if let Some(Gate { asked, mut keeper }) = gate {
             tokio::select! {
                 biased;
@@ -271,7 +272,8 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut lease = match self.pool.reuse() {
             Some(lease) => lease,
-            None => self.pool.connect().await?,
+            // The rare way, kept out of the future's size.
+            None => Box::pin(self.pool.connect()).await?,
         };
         let spare = lease.is_reused().then(|| copy_if_repeatable(&request)).flatten();
         let mut error = match lease.sender().try_send_request(request).await {
@@ -285,7 +287,7 @@ impl Upstream {
             return Err(error);
         };
         self.metrics.retries.inc();
-        let mut lease = self.pool.connect().await?;
+        let mut lease = Box::pin(self.pool.connect()).await?;
         let response = lease.sender().try_send_request(again).await.map_err(classify)?;
         Ok((response, lease))
     }

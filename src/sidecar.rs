@@ -10,7 +10,7 @@ mod guard;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -88,8 +88,10 @@ impl Sidecar {
     ) -> Response<ResponseBody> {
         let mut guard = RequestGuard::begin(&self.metrics);
         let version = request.version();
-        let responding = self.respond(peer, request, &mut guard.app_time);
-        let responded = catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked));
+        let responded = {
+            let responding = pin!(self.respond(peer, request, &mut guard.app_time));
+            catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
+        };
         let (mut response, outcome) = match responded {
             Ok(responded) => responded,
             Err(error) => {
@@ -271,9 +273,9 @@ fn subject(user: &User) -> Subject {
     }
 }
 
-/// Runs `future`; `None` if it panicked, so that one request's bug stays that request's.
-async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+/// Runs `future`; `None` if it panicked, so that one request's bug stays that request's. Pinned by
+/// the caller, since an argument that is pinned within would take its space twice.
+async fn catch_panic<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     std::future::poll_fn(|context| {
         let polling = AssertUnwindSafe(|| future.as_mut().poll(context));
         std::panic::catch_unwind(polling).map_or_else(

@@ -1,8 +1,7 @@
 //! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or one shared HTTP/2 one.
 //!
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
-//! connection was reused and whether a request ever reached it; it also costs a quarter less work
-//! per request than the general-purpose client (measured, `benches/README.md`).
+//! connection was reused and whether a request ever reached it.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -20,7 +20,7 @@ use crate::token::{Freshness, Mint, MintError, MintRequest, Token};
 
 /// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
 /// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
-const ENTRY_OVERHEAD: usize = 700;
+const ENTRY_OVERHEAD: usize = 800;
 
 /// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
 /// the token. Just over the longest life a token can have.
@@ -189,7 +189,12 @@ impl TokenCache {
             }
         }
         shared.metrics.lookups.increment(LookupResult::Started);
-        Lookup::Pending(Flight { landing: shared.take_off(&mut flights, request) })
+        let (landing, flight) = shared.take_off(&mut flights, request);
+        // A runtime that is shutting down drops a task where it is spawned, and a dropped flight
+        // takes itself off the board.
+        drop(flights);
+        tokio::spawn(flight);
+        Lookup::Pending(Flight { landing })
     }
 
     /// Brings the gauges that describe the whole cache up to date; called before a scrape.
@@ -233,28 +238,30 @@ impl Shared {
             Some(freshness == Freshness::Due && slot.remembered_failure(now).is_none())
         };
         if !flights.contains_key(&request) && still_due().unwrap_or(true) {
-            self.take_off(&mut flights, request);
+            let (_, flight) = self.take_off(&mut flights, request);
+            drop(flights);
+            tokio::spawn(flight);
         }
     }
 
-    /// Spawns the task that mints for `request`. `flights` is locked by the caller, so that there
-    /// is one flight per key.
+    /// Puts a mint for `request` on the board, which the caller has locked, so that there is one
+    /// flight per key. The caller spawns it once the board is free.
     fn take_off(
         self: &Arc<Self>,
         flights: &mut HashMap<Arc<MintRequest>, Landing>,
         request: MintRequest,
-    ) -> Landing {
+    ) -> (Landing, impl Future<Output = ()> + Send + 'static) {
         let request = Arc::new(request);
         let (sender, landing) = watch::channel(None);
         flights.insert(Arc::clone(&request), landing.clone());
         let entry = FlightEntry { shared: Arc::clone(self), request };
-        tokio::spawn(async move {
+        let flight = async move {
             let result = entry.shared.fly(&entry.request).await;
             // The slot is stored: only now may the next caller find no flight.
             drop(entry);
             sender.send_replace(Some(result));
-        });
-        landing
+        };
+        (landing, flight)
     }
 
     async fn fly(&self, request: &Arc<MintRequest>) -> MintResult {

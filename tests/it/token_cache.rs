@@ -368,6 +368,19 @@ async fn the_headroom_is_the_least_remaining_life_of_active_users() {
     assert!((active_only - 46.0 * 3600.0).abs() < 100.0, "ada has left: {active_only}");
 }
 
+#[test]
+fn a_look_up_without_a_runtime_panics_as_documented_and_does_not_hang() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let bench = runtime.block_on(async { Bench::new() });
+    for _ in 0..2 {
+        let look_up = std::panic::AssertUnwindSafe(|| bench.cache.get(request("ada")));
+        assert!(std::panic::catch_unwind(look_up).is_err());
+    }
+    let after = runtime.block_on(bench.get("ada"));
+    assert!(after.is_ok(), "no flight was left on the board");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_mint_is_an_error_and_not_a_hang() {
     struct Panics;
