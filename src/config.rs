@@ -227,7 +227,9 @@ fn check_loop(section: &Section<'_, '_>, app: &proxy::Address, listen: SocketAdd
         Ok(address) => {
             address == listen.ip() || listen.ip().is_unspecified() && address.is_loopback()
         }
-        Err(_) => host == "localhost",
+        Err(_) => {
+            host == "localhost" && (listen.ip().is_unspecified() || listen.ip().is_loopback())
+        }
     };
     if ours && port.parse() == Ok(listen.port()) {
         section.complain_about(

@@ -176,6 +176,12 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
     for (section, key, values, expected) in [
         ("listen", "address", &["", "8080", "localhost:8080", ":8080", "1.2.3.4"][..], address),
         ("listen", "idle_timeout", &["", "5", "5 s", "-5s", "0s", "1d", "25h", "5S"], span),
+        (
+            "listen",
+            "max_header_bytes",
+            &["", "7KiB", "2MiB", "5GiB"],
+            "a size from \"8KiB\" to \"1MiB\"",
+        ),
         ("app", "address", &["", "localhost", "a:0", "a:65536", "http://a:1", "u@a:1"], app),
         ("app", "address", &["unix:app.sock", "unix:"], app),
         ("app", "protocol", &["", "http2", "HTTP1", "h2"], "\"http1\" or \"h2c\""),
@@ -213,6 +219,15 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
             &format!("[cache]\nmax_entries = {value}"),
             &format!(
                 "  sidecar.toml:2: cache.max_entries: {value:?} won't do\n    -> write {count}"
+            ),
+        );
+    }
+    for value in ["0", "10001"] {
+        says(
+            &format!("[listen]\nhttp2_max_streams = {value}"),
+            &format!(
+                "  sidecar.toml:2: listen.http2_max_streams: {value:?} won't do\n    \
+                 -> write a whole number from 1 to 10000"
             ),
         );
     }
@@ -402,7 +417,8 @@ fn trusting_nobody_is_refused() {
 
 #[test]
 fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
-    for everyone in ["0.0.0.0/0", "::/0"] {
+    // Half of everybody, twice, is everybody too.
+    for everyone in ["0.0.0.0/0", "::/0", "128.0.0.0/1", "10.0.0.0/7", "8000::/1", "fc00::/6"] {
         let toml = format!("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"{everyone}\"]");
         says(
             &toml,
@@ -417,6 +433,50 @@ fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
         "  sidecar.toml:2: identity.dangerously_trust_every_peer: it has no effect while trusted_peers names ranges\n    \
          -> remove it",
     );
+}
+
+#[test]
+fn a_private_network_is_not_everybody() {
+    fine("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"fc00::/7\", \"172.16.0.0/12\"]", &[]);
+}
+
+#[test]
+fn an_app_that_is_the_sidecar_itself_is_refused() {
+    for (listen, app) in [
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:8080", "localhost:8080"),
+        ("127.0.0.1:8080", "localhost:8080"),
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("10.0.0.5:8080", "10.0.0.5:8080"),
+        ("[::]:8080", "[::1]:8080"),
+        ("[::]:8080", "127.0.0.1:8080"),
+    ] {
+        says(
+            &format!("[app]\naddress = \"{app}\"\n[listen]\naddress = \"{listen}\""),
+            "  sidecar.toml:2: app.address: this is the sidecar's own listen.address, \
+             so requests would go in circles\n    \
+             -> write the app's address, or give the sidecar another port in [listen]",
+        );
+    }
+    for (listen, app) in [
+        ("0.0.0.0:8080", "127.0.0.1:8081"),
+        ("0.0.0.0:8080", "app.test:8080"),
+        ("10.0.0.5:8080", "127.0.0.1:8080"),
+        ("10.0.0.5:8080", "localhost:8080"),
+        ("0.0.0.0:8080", "unix:/run/8080"),
+    ] {
+        fine(&format!("[app]\naddress = \"{app}\"\n[listen]\naddress = \"{listen}\""), &[]);
+    }
+}
+
+#[test]
+fn refusing_without_waiting_would_refuse_every_user_once() {
+    says(
+        "[delivery.header]\non_failure = \"refuse\"",
+        "  sidecar.toml:2: delivery.header.on_failure: with so short a max_wait it would refuse \
+         every user's first request\n    -> write max_wait = \"5s\" beside it",
+    );
+    fine("[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"1s\"", &[]);
 }
 
 #[test]
