@@ -134,19 +134,21 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
 fn run(config: Config) -> ExitCode {
     logging::init(&config.log);
     runtime(config.workers).block_on(async {
+        let (first, second) = signals();
         let app = match App::bind(config).await {
             Ok(app) => app,
             Err(error) => return report(&error),
         };
         let addresses = app.addresses();
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
-        until_second_signal(app.run(first_signal())).await;
+        run_until(second, app.run(first)).await;
         ExitCode::SUCCESS
     })
 }
 
 fn demo(listen: SocketAddr) -> ExitCode {
     runtime(Workers::Auto).block_on(async {
+        let (first, second) = signals();
         let demo = match Demo::bind(listen).await {
             Ok(demo) => demo,
             Err(error) => return report(&error),
@@ -164,7 +166,7 @@ fn demo(listen: SocketAddr) -> ExitCode {
              Ctrl-C ends it.",
             at.front, at.front, at.sidecar, at.admin, at.app, at.emulator, at.sidecar, at.sidecar
         );
-        until_second_signal(demo.run(first_signal())).await;
+        run_until(second, demo.run(first)).await;
         ExitCode::SUCCESS
     })
 }
@@ -179,6 +181,7 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
         behaviour: Behaviour { failure, latency_ms: latency },
     };
     runtime(Workers::Auto).block_on(async {
+        let (first, _) = signals();
         let emulator = match Emulator::bind(settings).await {
             Ok(emulator) => emulator,
             Err(error) => {
@@ -193,7 +196,7 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
         );
         let (phase, watched) = watch::channel(Phase::Serving);
         let running = tokio::spawn(emulator.run(watched));
-        first_signal().await;
+        first.await;
         phase.send_replace(Phase::Stopped);
         running.abort();
         ExitCode::SUCCESS
@@ -213,21 +216,33 @@ fn runtime(workers: Workers) -> Runtime {
     runtime.expect("the system has threads and descriptors left at start")
 }
 
-async fn first_signal() {
+/// Resolve with the first and with the second signal to end. They are listened for from here on
+/// and not from the first wait: one that came in between would kill the process, or be lost.
+fn signals() -> (impl Future<Output = ()>, impl Future<Output = ()>) {
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be handled");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be handled");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let (counter, count) = watch::channel(0_u32);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            counter.send_modify(|count| *count += 1);
+        }
+    });
+    let nth = |n| {
+        let mut count = count.clone();
+        async move {
+            // The counter lives as long as the runtime.
+            let _ = count.wait_for(|count| *count >= n).await;
+        }
+    };
+    (nth(1), nth(2))
 }
 
 /// Runs to its end, or to the second signal, whichever comes first.
-async fn until_second_signal(running: impl Future<Output = ()>) {
-    let second = async {
-        first_signal().await;
-        first_signal().await;
-    };
+async fn run_until(second: impl Future<Output = ()>, running: impl Future<Output = ()>) {
     tokio::select! {
         () = running => {}
         () = second => {}

@@ -122,16 +122,16 @@ impl Running {
 
     /// Waits for the end; everything that was printed until then.
     async fn ended(mut self) -> (ExitStatus, String) {
-        let printed = async {
-            let mut printed = std::mem::take(&mut self.printed);
+        let reading = async {
             // Ends when the process has closed both streams.
             while let Some(line) = self.lines.recv().await {
-                printed.push_str(&line);
-                printed.push('\n');
+                self.printed.push_str(&line);
+                self.printed.push('\n');
             }
-            printed
         };
-        let printed = timeout(PATIENCE, printed).await.expect("it ends");
+        let ended = timeout(PATIENCE, reading).await.is_ok();
+        let printed = std::mem::take(&mut self.printed);
+        assert!(ended, "it does not end: {printed}");
         (self.child.wait().expect("it ended"), printed)
     }
 }
