@@ -126,10 +126,11 @@ impl App {
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
+
         shutdown.await;
-        info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
         self.readiness.set(false, &self.metrics);
         phase.send_replace(Phase::Leaving);
+        info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
         sleep(self.shutdown.grace).await;
 
         let deadline = Instant::now() + self.shutdown.deadline;
