@@ -240,6 +240,23 @@ fn check_loop(section: &Section<'_, '_>, app: &proxy::Address, listen: SocketAdd
     }
 }
 
+/// Headers that say something else than who is asking, and would break requests if they were
+/// guarded as identity.
+const NOT_IDENTITY: [&str; 12] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+];
+
 fn read_identity(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> identity::Settings {
     let source = HeaderSource {
         user: section.value("user_header", "X-Forwarded-User"),
@@ -270,6 +287,14 @@ fn read_identity(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> i
             "two settings name the same header",
             "name a header of its own for each of user, email, name, organization, groups and \
              delivery.header",
+        );
+    }
+    let reserved = taken.iter().find(|name| NOT_IDENTITY.contains(&name.as_str()));
+    if let Some(name) = reserved {
+        section.complain_about(
+            "user_header",
+            &format!("{name} has a meaning of its own in HTTP"),
+            "name the header that the login proxy sets, such as \"X-Forwarded-User\"",
         );
     }
     let settings = identity::Settings {

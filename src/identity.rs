@@ -250,7 +250,7 @@ impl HeaderSource {
         for value in headers.get_all(name) {
             let groups = text(value).ok_or_else(|| refusal(RefusalKind::BadBytes, name))?;
             is_admin |= groups.split(',').any(|group| {
-                self.admin_groups.iter().any(|admin| admin == group.trim_matches([' ', '\t']))
+                self.admin_groups.iter().any(|admin| admin == group.trim_matches(' '))
             });
         }
         Ok(Some(is_admin))

@@ -431,7 +431,13 @@ impl<'r, 'a> Section<'r, 'a> {
     fn parse<T: Setting>(&self, key: &str, found: &Found) -> Option<T> {
         let parsed = T::parse(&found.text);
         if parsed.is_none() {
-            let problem = format!("{}: {:?} won't do", self.path_of(key), found.text);
+            // A URL may hold a password, and complaints are logged.
+            let shown = if found.text.contains("://") && found.text.contains('@') {
+                "its value".to_owned()
+            } else {
+                format!("{:?}", found.text)
+            };
+            let problem = format!("{}: {shown} won't do", self.path_of(key));
             self.complain(found.place.clone(), problem, format!("write {}", T::EXPECTED));
         }
         parsed

@@ -190,7 +190,7 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
         ("identity", "forward_headers", &["", "remove"], "\"keep\" or \"strip\""),
         ("velt", "api", &["", "v3", "V2"], "\"legacy\", \"v1\" or \"v2\""),
         ("velt", "endpoint", &["", "velt", "ftp://a/", "https://", "https://a/?key=1"], url),
-        ("velt", "endpoint", &["https://u:p@a/", "https://u@a/", "https://a/#x"], url),
+        ("velt", "endpoint", &["https://u@a/", "https://a/#x"], url),
         ("velt", "verify_user", &["", "on", "always"], "\"auto\", \"require\" or \"off\""),
         ("velt", "organization", &[" "], "a string that is not empty"),
         ("cache", "max_bytes", &["", "64", "64MB", "0MiB", "1.5GiB", "99999999999GiB"], size),
@@ -1041,4 +1041,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_header_with_a_meaning_of_its_own_is_not_an_identity_header() {
+    for name in ["Host", "cookie", "Connection", "X-Forwarded-For"] {
+        let toml = format!("[identity]\nuser_header = \"{name}\"");
+        let error = crate::support::config(&toml).expect_err("refused").to_string();
+        let expected = format!("{} has a meaning of its own in HTTP", name.to_lowercase());
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
+fn a_url_that_will_not_do_is_not_repeated_since_it_may_hold_a_password() {
+    let toml = "[velt]\nendpoint = \"https://user:hunter2@velt.example/\"";
+    let error = crate::support::config(toml).expect_err("refused").to_string();
+    assert!(error.contains("velt.endpoint: its value won't do"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
 }
