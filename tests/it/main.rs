@@ -9,6 +9,7 @@ mod support;
 mod architecture;
 mod cli;
 mod config;
+mod fuzz_corpus;
 mod identity;
 mod limits;
 mod metrics;

@@ -1,0 +1,137 @@
+//! Which responses may carry a token, and that no cache may keep one that does.
+//!
+//! First line: the response's status. Then its headers.
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use velt_sidecar::inject::{
+    Eligibility, HeaderSettings, Injection, OnMintFailure, PathPattern, Settings, TokenStatus,
+};
+use velt_sidecar::token::TokenValue;
+
+use super::lines;
+
+const TOKEN: HeaderName = HeaderName::from_static("x-velt-token");
+const STATUS: HeaderName = HeaderName::from_static("x-velt-token-status");
+
+/// # Panics
+///
+/// If a response with a token in it could be stored.
+pub fn check(input: &[u8]) {
+    let (status, rest) = lines::first_line(input);
+    let Ok(status) = StatusCode::from_bytes(status.trim_ascii()) else { return };
+    let said = lines::headers(rest);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let _ = INJECTION.wants_header(&Method::GET, "/", &said);
+
+    let mut stripped = said.clone();
+    INJECTION.strip(&mut stripped);
+    assert_eq!(stripped, lines::without(&said, |name| *name == TOKEN || *name == STATUS));
+
+    let eligibility = INJECTION.eligibility(status, &stripped, now);
+    let whole = status.is_success() && status != StatusCode::PARTIAL_CONTENT;
+    assert_eq!(eligibility == Eligibility::NotEligible, !whole);
+    if eligibility == Eligibility::Eligible {
+        assert_not_storable(&stripped);
+    }
+
+    let mut carrying = said.clone();
+    INJECTION.apply(&mut carrying, &token());
+    assert_unstorable(&said, &carrying);
+    assert_eq!(all(&carrying, &TOKEN), ["aaa.bbb.ccc"]);
+    assert_rest(&said, &carrying, &TOKEN);
+
+    for status in [TokenStatus::Anonymous, TokenStatus::Pending, TokenStatus::Unavailable] {
+        let mut explained = said.clone();
+        INJECTION.explain(&mut explained, status);
+        if status == TokenStatus::Anonymous {
+            assert_eq!(all(&explained, &CACHE_CONTROL), all(&said, &CACHE_CONTROL));
+        } else {
+            assert_unstorable(&said, &explained);
+        }
+        assert_eq!(all(&explained, &STATUS).len(), 1);
+        assert_rest(&said, &explained, &STATUS);
+    }
+}
+
+/// What is judged eligible had no word in it that lets a cache store it.
+fn assert_not_storable(headers: &HeaderMap) {
+    let words = lines::elements(headers, "cache-control");
+    let forbids = |words: &[Vec<u8>]| words.iter().any(|word| name_of(word) == b"no-store");
+    if !forbids(&words) {
+        for word in &words {
+            let name = name_of(word);
+            let storable = [&b"public"[..], b"s-maxage", b"immutable"].contains(&name);
+            assert!(!storable, "stored by {}", word.escape_ascii());
+            let age = word.strip_prefix(b"max-age=").map(<[u8]>::trim_ascii);
+            let age = age.and_then(|age| std::str::from_utf8(age).ok()?.parse::<u32>().ok());
+            assert!(age.is_none_or(|age| age == 0), "stored by {}", word.escape_ascii());
+        }
+    }
+    let cdn = ["cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control"];
+    for list in cdn {
+        let words = lines::elements(headers, list);
+        let stored = words.iter().any(|word| {
+            let age = word.strip_prefix(b"max-age=");
+            let age = age.and_then(|age| std::str::from_utf8(age).ok()?.parse::<u32>().ok());
+            age.is_some_and(|age| age > 0)
+        });
+        assert!(!stored || forbids(&words), "stored by {list}");
+    }
+    // nginx takes this one over Cache-Control.
+    for line in headers.get_all("x-accel-expires") {
+        let seconds = line.to_str().ok().and_then(|line| line.parse::<u32>().ok());
+        assert!(seconds.is_none_or(|seconds| seconds == 0), "stored by X-Accel-Expires");
+    }
+}
+
+fn name_of(word: &[u8]) -> &[u8] {
+    let end = word.iter().position(|byte| *byte == b'=').unwrap_or(word.len());
+    word[..end].trim_ascii()
+}
+
+/// Exactly one `Cache-Control`, which no cache can misread.
+fn assert_unstorable(said: &HeaderMap, headers: &HeaderMap) {
+    let asked = said.get_all(CACHE_CONTROL).iter().any(|line| {
+        // A line that is not text says nothing.
+        let words = line.to_str().unwrap_or_default().to_ascii_lowercase();
+        words.split(',').any(|word| name_of(word.as_bytes()) == b"no-transform")
+    });
+    let expected = if asked { "private, no-store, no-transform" } else { "private, no-store" };
+    assert_eq!(all(headers, &CACHE_CONTROL), [expected]);
+}
+
+/// Nothing else is touched, but that scripts of other origins are let read `name`.
+fn assert_rest(said: &HeaderMap, headers: &HeaderMap, name: &HeaderName) {
+    let mut expected = said.clone();
+    if said.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        expected.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(name.clone()));
+    }
+    let rest = |headers| lines::without(headers, |other| other == name || other == CACHE_CONTROL);
+    assert_eq!(rest(headers), rest(&expected));
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a HeaderValue> {
+    headers.get_all(name).iter().collect()
+}
+
+fn token() -> TokenValue {
+    TokenValue::parse("aaa.bbb.ccc").expect("a token")
+}
+
+static INJECTION: LazyLock<Injection> = LazyLock::new(|| {
+    Injection::new(Settings {
+        header: HeaderSettings {
+            enabled: true,
+            name: TOKEN,
+            status_name: STATUS,
+            paths: vec![PathPattern::Prefix("/".into())],
+            max_wait: Duration::ZERO,
+            on_failure: OnMintFailure::Omit,
+        },
+        routes: Vec::new(),
+    })
+});

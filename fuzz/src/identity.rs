@@ -1,0 +1,178 @@
+//! Whom a request's headers name, and what is left of them for the app.
+//!
+//! First line: any of the letters `t` (a trusted peer), `d` (drop what is ambiguous), `s` (strip
+//! identity from what goes to the app), `u` (configured names with underscores). Then headers.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use velt_sidecar::identity::{
+    Caller, ForwardIdentity, HeaderSource, Identity, MAX_VALUE_BYTES, OnAmbiguous, Settings,
+};
+use velt_sidecar::metrics::Metrics;
+
+use super::lines;
+
+/// # Panics
+///
+/// If somebody is taken for somebody else, or the app could take him for somebody.
+pub fn check(input: &[u8]) {
+    let (options, rest) = lines::first_line(input);
+    let [trusted, drop, strip, underscored] =
+        [b't', b'd', b's', b'u'].map(|o| options.contains(&o));
+    let case = Case::new(drop, strip, underscored);
+    let said = lines::headers(rest);
+
+    let mut trailers = said.clone();
+    case.identity.sanitize_trailers(&mut trailers);
+    let rest = lines::without(&said, |name| case.guards(name) || case.is_token(name));
+    assert_eq!(trailers, rest, "trailers keep what is no identity, and nothing else");
+
+    let mut left = said.clone();
+    let outcome = case.identity.identify(trusted, &mut left);
+    let others = lines::without(&said, |name| case.guards(name) || case.is_token(name));
+    let all = lines::without(&said, |name| case.is_token(name));
+    if !trusted {
+        assert!(matches!(outcome, Ok(Caller::Anonymous)), "a stranger is nobody");
+        assert_eq!(left, others, "a stranger's word does not reach the app");
+        return;
+    }
+    match (outcome, case.is_clear(&said)) {
+        (Ok(Caller::Known(user)), true) => {
+            case.assert_is(&user, &said);
+            assert_eq!(left, if strip { others } else { all });
+        }
+        (Ok(Caller::Anonymous), true) => {
+            assert!(!said.contains_key(&case.source.user), "somebody is named");
+            assert_eq!(left, if strip { others } else { all });
+        }
+        (Ok(Caller::Anonymous), false) => {
+            assert!(drop, "anonymous although the settings say to refuse");
+            assert_eq!(left, others, "what was dropped does not reach the app");
+        }
+        (Err(refusal), false) => {
+            assert!(!drop, "refused although the settings say to drop");
+            assert!(case.names.contains(&refusal.header) || case.is_token(&refusal.header));
+        }
+        (Ok(Caller::Known(_)), false) => panic!("an ambiguous request has a user: {said:?}"),
+        (Err(refusal), true) => panic!("refused without need: {refusal:?} {said:?}"),
+    }
+}
+
+struct Case {
+    identity: Identity,
+    source: HeaderSource,
+    names: Vec<HeaderName>,
+    folded: HashSet<String>,
+}
+
+impl Case {
+    fn new(drop: bool, strip: bool, underscored: bool) -> Self {
+        let name = |name: &str| {
+            let name = if underscored { name.replace('-', "_") } else { name.to_owned() };
+            HeaderName::from_bytes(name.as_bytes()).expect("a name")
+        };
+        let source = HeaderSource {
+            user: name("x-forwarded-user"),
+            email: Some(name("x-forwarded-email")),
+            name: Some(name("x-name")),
+            organization: Some(name("x-org")),
+            groups: Some(name("x-groups")),
+            admin_groups: vec!["admins".into()],
+        };
+        let settings = Settings {
+            source: source.clone(),
+            trusted_peers: Vec::new(),
+            ambiguous: if drop { OnAmbiguous::Drop } else { OnAmbiguous::Refuse },
+            forward: if strip { ForwardIdentity::Strip } else { ForwardIdentity::Keep },
+            token_headers: TOKEN_HEADERS.to_vec(),
+        };
+        let optional = [&source.email, &source.name, &source.organization, &source.groups];
+        let names = optional.into_iter().flatten().chain([&source.user]).cloned();
+        let names: Vec<HeaderName> = names.collect();
+        Self {
+            identity: Identity::new(
+                settings,
+                METRICS.requests.identity_refusals.clone(),
+                METRICS.requests.spoof_attempts.clone(),
+            ),
+            folded: names.iter().map(lines::folded).collect(),
+            names,
+            source,
+        }
+    }
+
+    /// Whether an app might read `name` as identity.
+    fn guards(&self, name: &HeaderName) -> bool {
+        self.folded.contains(&lines::folded(name))
+    }
+
+    fn is_token(&self, name: &HeaderName) -> bool {
+        TOKEN_HEADERS.contains(name)
+    }
+
+    /// Whether these headers mean the same to every reader.
+    fn is_clear(&self, said: &HeaderMap) -> bool {
+        let aliased = said.keys().any(|name| self.guards(name) && !self.names.contains(name));
+        let names: Vec<&HeaderName> = self.names.iter().chain(&TOKEN_HEADERS).collect();
+        let nominated = ["connection", "trailer"].iter().any(|list| {
+            let elements = lines::elements(said, list);
+            elements
+                .iter()
+                .any(|element| names.iter().any(|name| name.as_str().as_bytes() == element))
+        });
+        let HeaderSource { user, email, name, organization, groups, .. } = &self.source;
+        let fields = || {
+            [(email, false), (name, true), (organization, false)].into_iter().all(
+                |(field, commas)| {
+                    let field = field.as_ref().expect("configured");
+                    !said.contains_key(field) || is_single(said, field, commas)
+                },
+            ) && said.get_all(groups.as_ref().expect("configured")).iter().all(is_text)
+        };
+        !aliased
+            && !nominated
+            && (!said.contains_key(user) || is_single(said, user, false) && fields())
+    }
+
+    fn assert_is(&self, user: &velt_sidecar::identity::User, said: &HeaderMap) {
+        let value = |name: &Option<HeaderName>| {
+            let value = said.get(name.as_ref().expect("configured"));
+            value.map(|value| value.as_bytes().to_vec())
+        };
+        let bytes = |text: &Option<Box<str>>| text.as_ref().map(|text| text.as_bytes().to_vec());
+        assert_eq!(user.id.as_bytes(), said[&self.source.user].as_bytes(), "byte for byte");
+        assert_eq!(bytes(&user.email), value(&self.source.email));
+        assert_eq!(bytes(&user.name), value(&self.source.name));
+        assert_eq!(bytes(&user.organization), value(&self.source.organization));
+        let groups = said.get_all(self.source.groups.as_ref().expect("configured"));
+        let is_admin = groups.iter().any(|line| {
+            let mut groups = line.as_bytes().split(|byte| *byte == b',');
+            groups.any(|group| group.trim_ascii() == b"admins")
+        });
+        assert_eq!(user.is_admin, Some(is_admin));
+    }
+}
+
+static TOKEN_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-velt-token"), HeaderName::from_static("x-velt-token-status")];
+
+/// A registry takes long to make.
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+fn is_single(said: &HeaderMap, name: &HeaderName, commas: bool) -> bool {
+    let values: Vec<&HeaderValue> = said.get_all(name).iter().collect();
+    let [value] = values[..] else { return false };
+    let Ok(text) = std::str::from_utf8(value.as_bytes()) else { return false };
+    (1..=MAX_VALUE_BYTES).contains(&text.len())
+        && is_text(value)
+        && !text.starts_with(char::is_whitespace)
+        && !text.ends_with(char::is_whitespace)
+        && (commas || !text.contains(','))
+}
+
+fn is_text(value: &HeaderValue) -> bool {
+    std::str::from_utf8(value.as_bytes())
+        .is_ok_and(|text| text.chars().all(|character| !character.is_control()))
+}

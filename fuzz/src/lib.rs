@@ -1,0 +1,12 @@
+//! What must hold whatever the input is: one module for each fuzz target.
+//!
+//! The integration tests include this file too and feed it `fuzz/corpus`. So it uses nothing but
+//! what the sidecar itself depends on.
+
+pub mod cacheability;
+pub mod config;
+pub mod header_law;
+pub mod identity;
+pub mod velt_answer;
+
+mod lines;

@@ -1,0 +1,44 @@
+//! An input as lines of text, so that a person can read and write one.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The first line and the rest.
+pub fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
+    match input.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&input[..end], &input[end + 1..]),
+        None => (input, &[]),
+    }
+}
+
+/// The lines that are header fields; what hyper would not let in is left out here too.
+pub fn headers(lines: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    // hyper takes 100 of them.
+    for line in lines.split(|byte| *byte == b'\n').take(100) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let value = line[colon + 1..].trim_ascii();
+        let name = HeaderName::from_bytes(&line[..colon]);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// `name` as an app reads it that takes `_` for `-`.
+pub fn folded(name: &HeaderName) -> String {
+    name.as_str().to_ascii_lowercase().replace('_', "-")
+}
+
+/// The elements of the comma-separated header `list`.
+pub fn elements(headers: &HeaderMap, list: &str) -> Vec<Vec<u8>> {
+    let values = headers.get_all(list).into_iter();
+    let elements = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    elements.map(|element| element.trim_ascii().to_ascii_lowercase()).collect()
+}
+
+/// `headers` without those that `gone` picks.
+pub fn without(headers: &HeaderMap, gone: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let left = headers.iter().filter(|(name, _)| !gone(name));
+    left.map(|(name, value)| (name.clone(), value.clone())).collect()
+}

@@ -1,0 +1,36 @@
+//! Replays the fuzzers' inputs: what was once found stays mended, without a fuzzer.
+
+use std::fs;
+use std::path::Path;
+
+/// What must hold, as the fuzz targets have it.
+#[path = "../../fuzz/src/lib.rs"]
+mod properties;
+
+use properties::{cacheability, config, header_law, identity, velt_answer};
+
+/// Target and what must hold there.
+const TARGETS: [(&str, fn(&[u8])); 5] = [
+    ("cacheability", cacheability::check),
+    ("config", config::check),
+    ("header_law", header_law::check),
+    ("identity", identity::check),
+    ("velt_answer", velt_answer::check),
+];
+
+#[test]
+fn every_input_of_the_fuzzers_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (target, check) in TARGETS {
+        let mut inputs = 0;
+        for entry in fs::read_dir(folder.join(target)).expect("a folder for each target") {
+            let path = entry.expect("an entry").path();
+            println!("{}", path.display());
+            check(&fs::read(path).expect("an input"));
+            inputs += 1;
+        }
+        assert!(inputs >= 12, "{target} has {inputs} inputs");
+    }
+    let folders = fs::read_dir(folder).expect("a folder").count();
+    assert_eq!(folders, TARGETS.len(), "each folder has a target");
+}
