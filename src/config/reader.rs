@@ -541,15 +541,19 @@ fn variable_name(path: &str, key: &str) -> String {
 fn scalar(value: &Spanned<DeValue<'_>>, bare: bool) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) if !bare => Some(text.to_string()),
-        DeValue::Integer(number) if bare => Some(number.as_str().replace('_', "")),
+        // With its `0x`, where it has one, so that it is not read as another number.
+        DeValue::Integer(number) if bare => Some(number.to_string().replace('_', "")),
         DeValue::Boolean(flag) if bare => Some(flag.to_string()),
         _ => None,
     }
 }
 
-/// JSON's strings are TOML's basic strings.
+/// JSON's strings are TOML's basic strings, but for one character that TOML wants escaped.
 fn rendered<T: Setting>(text: &str) -> String {
-    if T::BARE { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if T::BARE {
+        return text.to_owned();
+    }
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// The one of `known` that was probably meant.

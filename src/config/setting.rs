@@ -44,7 +44,9 @@ impl Setting for u64 {
     const EXPECTED: &'static str = "a whole number from 1 on";
     const BARE: bool = true;
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok().filter(|number| (1..=1 << 40).contains(number))
+        let number: Self = text.parse().ok().filter(|number| (1..=1 << 40).contains(number))?;
+        // One spelling, which is TOML's too: a variable could hold "007".
+        (number.to_string() == text).then_some(number)
     }
 }
 

@@ -29,7 +29,7 @@ impl Setting for StreamCount {
     const EXPECTED: &'static str = "a whole number from 1 to 10000";
     const BARE: bool = true;
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok().filter(|count| (1..=10_000).contains(count)).map(Self)
+        u32::try_from(u64::parse(text)?).ok().filter(|count| *count <= 10_000).map(Self)
     }
 }
 

@@ -214,7 +214,7 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
             );
         }
     }
-    for value in ["0", "-1", "1099511627777"] {
+    for value in ["0", "-1", "1099511627777", "0x10", "0b11", "+7"] {
         says(
             &format!("[cache]\nmax_entries = {value}"),
             &format!(
@@ -904,6 +904,26 @@ fn the_description_is_toml_and_means_the_same() {
     };
     assert_eq!(values(&again), values(&config));
     assert_eq!(again.plan.issuer.resources.len(), 2);
+}
+
+#[test]
+fn whatever_is_in_a_string_its_description_is_toml() {
+    let text = "[velt]\napi = \"v2\"\norganization = \"a\\u007f\\u0000\\u0085\\\"\\\\\"";
+    let config = fine(text, &[]);
+    let described = config.describe();
+    let toml: Vec<_> = described.lines().filter(|line| !line.contains("<redacted>")).collect();
+    assert_eq!(fine(&toml.join("\n"), &[]).plan.organization, config.plan.organization);
+}
+
+#[test]
+fn a_number_of_a_variable_is_written_as_toml_has_it() {
+    for value in ["007", "+7", " 7", "1_000"] {
+        let problem = format!(
+            "  VELT_SIDECAR_CACHE__MAX_ENTRIES: cache.max_entries: {value:?} won't do\n    \
+             -> write a whole number from 1 on"
+        );
+        says_of_variable("VELT_SIDECAR_CACHE__MAX_ENTRIES", value, &problem);
+    }
 }
 
 /// Keys that exist, some that do not, and values of which some will do.
