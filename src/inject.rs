@@ -263,12 +263,14 @@ fn is_storable(headers: &HeaderMap, now: SystemTime) -> bool {
     storable || expires.is_some_and(|expires| expires > now) || is_storable_by_cdn(headers)
 }
 
+/// Whether one of the lines for shared caches lets one store it. Each has to forbid it by itself:
+/// of two that contradict each other, caches believe different ones.
 fn is_storable_by_cdn(headers: &HeaderMap) -> bool {
-    CDN_CACHE_HEADERS.iter().any(|name| {
-        headers.contains_key(name)
-            && !directives(headers, name)
-                .any(|(word, _)| word.eq_ignore_ascii_case("no-store") || word == "0")
-    })
+    let forbids = |line: &HeaderValue| {
+        let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
+        words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
+    };
+    CDN_CACHE_HEADERS.iter().any(|name| !headers.get_all(name).iter().all(forbids))
 }
 
 /// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
@@ -348,6 +350,8 @@ mod tests {
             (&[("cache-control", "no-store"), ("surrogate-control", "max-age=9")], true),
             (&[("x-accel-expires", "60")], true),
             (&[("x-accel-expires", "0")], false),
+            (&[("x-accel-expires", "0"), ("x-accel-expires", "60")], true),
+            (&[("cdn-cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], true),
             (&[("expires", "Tue, 14 Nov 2023 22:13:21 GMT")], true),
             (&[("expires", "Tue, 14 Nov 2023 22:13:20 GMT")], false),
             (&[("expires", "0")], false),
