@@ -26,13 +26,13 @@ pub fn check(input: &[u8]) {
 
     let mut trailers = said.clone();
     case.identity.sanitize_trailers(&mut trailers);
-    let rest = lines::without(&said, |name| case.guards(name) || case.is_token(name));
+    let rest = lines::without(&said, |name| case.guards(name) || is_token(name));
     assert_eq!(trailers, rest, "trailers keep what is no identity, and nothing else");
 
     let mut left = said.clone();
     let outcome = case.identity.identify(trusted, &mut left);
-    let others = lines::without(&said, |name| case.guards(name) || case.is_token(name));
-    let all = lines::without(&said, |name| case.is_token(name));
+    let others = lines::without(&said, |name| case.guards(name) || is_token(name));
+    let all = lines::without(&said, is_token);
     if !trusted {
         assert!(matches!(outcome, Ok(Caller::Anonymous)), "a stranger is nobody");
         assert_eq!(left, others, "a stranger's word does not reach the app");
@@ -53,7 +53,7 @@ pub fn check(input: &[u8]) {
         }
         (Err(refusal), false) => {
             assert!(!drop, "refused although the settings say to drop");
-            assert!(case.names.contains(&refusal.header) || case.is_token(&refusal.header));
+            assert!(case.names.contains(&refusal.header) || is_token(&refusal.header));
         }
         (Ok(Caller::Known(_)), false) => panic!("an ambiguous request has a user: {said:?}"),
         (Err(refusal), true) => panic!("refused without need: {refusal:?} {said:?}"),
@@ -108,10 +108,6 @@ impl Case {
         self.folded.contains(&lines::folded(name))
     }
 
-    fn is_token(&self, name: &HeaderName) -> bool {
-        TOKEN_HEADERS.contains(name)
-    }
-
     /// Whether these headers mean the same to every reader.
     fn is_clear(&self, said: &HeaderMap) -> bool {
         let aliased = said.keys().any(|name| self.guards(name) && !self.names.contains(name));
@@ -160,6 +156,10 @@ static TOKEN_HEADERS: [HeaderName; 2] =
 
 /// A registry takes long to make.
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+fn is_token(name: &HeaderName) -> bool {
+    TOKEN_HEADERS.contains(name)
+}
 
 fn is_single(said: &HeaderMap, name: &HeaderName, commas: bool) -> bool {
     let values: Vec<&HeaderValue> = said.get_all(name).iter().collect();

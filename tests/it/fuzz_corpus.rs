@@ -9,8 +9,10 @@ mod properties;
 
 use properties::{cacheability, config, header_law, identity, velt_answer};
 
+type Check = fn(&[u8]);
+
 /// Target and what must hold there.
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+const TARGETS: [(&str, Check); 5] = [
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("header_law", header_law::check),
