@@ -190,7 +190,7 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
         ("identity", "forward_headers", &["", "remove"], "\"keep\" or \"strip\""),
         ("velt", "api", &["", "v3", "V2"], "\"legacy\", \"v1\" or \"v2\""),
         ("velt", "endpoint", &["", "velt", "ftp://a/", "https://", "https://a/?key=1"], url),
-        ("velt", "endpoint", &["https://u@a/", "https://a/#x"], url),
+        ("velt", "endpoint", &["https://a/#x"], url),
         ("velt", "verify_user", &["", "on", "always"], "\"auto\", \"require\" or \"off\""),
         ("velt", "organization", &[" "], "a string that is not empty"),
         ("cache", "max_bytes", &["", "64", "64MB", "0MiB", "1.5GiB", "99999999999GiB"], size),
