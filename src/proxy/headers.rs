@@ -4,6 +4,7 @@
 //! unlike `Content-Length`s, obs-fold, ...). What it leaves to us is here.
 
 use std::fmt;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
@@ -178,8 +179,14 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 /// names (RFC 9110 section 7.6.1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
+        // The usual ones name no field, or one that goes below: then nothing is collected.
+        let usual = |name: &&[u8]| {
+            let usual: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
+            usual.iter().any(|usual| usual.eq_ignore_ascii_case(name))
+        };
+        let unusual = nominated(headers).filter(|name| !usual(name));
         let named: Vec<HeaderName> =
-            nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+            unusual.filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
         for name in named {
             headers.remove(name);
         }
@@ -250,13 +257,13 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
 
 /// The addresses so far and this hop's client at their end.
 fn forwarded_for(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
-    let address = address.to_canonical().to_string();
-    let mut list = Vec::new();
+    let mut list = Vec::with_capacity(40);
     for value in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(address.as_bytes());
+    // Writing to a vector does not fail.
+    let _ = write!(list, "{}", address.to_canonical());
     HeaderValue::from_bytes(&list).expect("header values and an address")
 }
 
