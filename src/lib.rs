@@ -14,6 +14,8 @@
 //!
 //! [`metrics`] is every name that is exported; [`admin`] shows them on a port of their own.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod app;
 pub mod config;

@@ -1,5 +1,7 @@
 //! The command line: reads arguments and signals, prints, exits. No logic.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
