@@ -16,16 +16,17 @@
 
 #![forbid(unsafe_code)]
 
-pub mod admin;
-pub mod app;
+// In the order in which to read them.
 pub mod config;
-pub mod demo;
-pub mod emulator;
-pub mod identity;
-pub mod inject;
+pub mod app;
 pub mod listener;
-pub mod logging;
-pub mod metrics;
-pub mod proxy;
 pub mod sidecar;
+pub mod identity;
 pub mod token;
+pub mod proxy;
+pub mod inject;
+pub mod metrics;
+pub mod admin;
+pub mod logging;
+pub mod emulator;
+pub mod demo;
