@@ -317,9 +317,6 @@ impl Upstream {
         gate: Option<GateKeeper>,
     ) -> Result<Response<Body>, UpstreamError> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // What arrives after the handshake on a connection that was not upgraded was meant for
-        // the tunnel; as a request it could be anything (RFC 9931).
-        let close = handshake.is_some() && !switching;
         if switching {
             let handshake = handshake.filter(|handshake| handshake.is_answered_by(&response));
             let handshake = handshake.ok_or(UpstreamError::BadUpgrade)?;
@@ -330,9 +327,6 @@ impl Upstream {
         headers::strip_hop_by_hop(response.headers_mut());
         if switching {
             set_upgrade(response.headers_mut());
-        }
-        if close {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let trailers = Arc::clone(&self.response_trailers);
         Ok(response.map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, gate))))

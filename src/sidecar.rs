@@ -29,7 +29,7 @@ use self::guard::{RequestGuard, ResponseBody};
 use crate::identity::{Caller, Identity, User};
 use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
-use crate::proxy::headers::validate;
+use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, Client, Scheme, Upstream};
 use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Freshness, MintPlan, Subject, Token};
@@ -87,7 +87,7 @@ impl Sidecar {
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let mut guard = RequestGuard::begin(&self.metrics);
-        let version = request.version();
+        let (version, handshake) = (request.version(), is_websocket(&request));
         let responded = {
             let responding = pin!(self.respond(peer, request, &mut guard.app_time));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
@@ -100,9 +100,11 @@ impl Sidecar {
             }
         };
         // Whoever sent an ambiguous message may have sent more of it.
-        if matches!(outcome, Outcome::BadRequest | Outcome::IdentityRefused)
-            && version < Version::HTTP_2
-        {
+        let ambiguous = matches!(outcome, Outcome::BadRequest | Outcome::IdentityRefused);
+        // What follows a handshake that failed, for whatever reason, was meant for the tunnel; as
+        // a request it could be anything (RFC 9931).
+        let refused = handshake && outcome != Outcome::Upgraded;
+        if version < Version::HTTP_2 && (ambiguous || refused) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         guard.finish(response, outcome)

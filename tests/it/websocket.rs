@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::support::Stage;
 use crate::support::app::{AppBody, FakeApp, full};
-use crate::support::raw::{RawApp, Wire};
+use crate::support::raw::{RawApp, Wire, nobody};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -83,6 +83,19 @@ async fn t16_bytes_sent_before_a_refused_upgrade_never_become_a_request() {
     assert!(received.starts_with("HTTP/1.1 200"), "the app's own answer: {received}");
     assert!(received.contains("connection: close\r\n"), "{received}");
     assert_eq!(stage.app.only().target, "/ws");
+}
+
+#[tokio::test]
+async fn t16_nor_do_bytes_after_a_handshake_that_the_app_never_answered() {
+    let velt = crate::support::velt::FakeVelt::start().await;
+    let app = nobody().await.to_string();
+    let sidecar = crate::support::TestSidecar::start(&app, velt.address, "").await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    let smuggled = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nx-forwarded-user: eve\r\n\r\n";
+    wire.send(format!("{HANDSHAKE}\r\n{smuggled}")).await;
+    let received = wire.rest().await;
+    assert!(received.starts_with("HTTP/1.1 502"), "{received}");
+    assert_eq!(received.matches("HTTP/1.1").count(), 1, "{received}");
 }
 
 #[tokio::test]
