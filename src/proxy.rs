@@ -213,6 +213,7 @@ impl Upstream {
         headers::ensure_host(request, &self.default_host);
         let takes_trailers = headers::takes_trailers(request.headers());
         headers::strip_hop_by_hop(request.headers_mut());
+        headers::keep_one_length(request.headers_mut());
         headers::set_forwarded(request.headers_mut(), client);
         if takes_trailers {
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));

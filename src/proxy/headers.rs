@@ -197,6 +197,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Keeps one `Content-Length` of several. hyper and h2 have made sure that they say the same, but
+/// h2 leaves them all where they are, and apps refuse what has more than one (RFC 9112 section 6.3).
+pub fn keep_one_length(headers: &mut HeaderMap) {
+    if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
 /// Removes from trailers what must not be there.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
