@@ -293,6 +293,12 @@ pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue) {
     let host = host.as_ref().unwrap_or(default_host);
     let authority = Authority::try_from(host.as_bytes()).expect("checked by `validate`");
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    // A target like `http://host?query` has no path (RFC 9113 section 8.3.1 wants one).
+    let bare = parts.path_and_query.as_ref().map(PathAndQuery::as_str);
+    if let Some(query) = bare.filter(|target| target.starts_with('?')) {
+        let target = PathAndQuery::try_from(format!("/{query}")).expect("a path and that query");
+        parts.path_and_query = Some(target);
+    }
     parts.scheme = Some(http::uri::Scheme::HTTP);
     parts.authority = Some(authority);
     *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are there");
@@ -453,5 +459,13 @@ mod tests {
         to_http2(&mut request, &HeaderValue::from_static("localhost"));
         assert_eq!(request.uri(), "http://app.example/a%2Fb/%20?q=%41&;x");
         assert!(!request.headers().contains_key("host"));
+    }
+
+    #[test]
+    fn a_target_with_a_query_and_no_path_gets_one() {
+        let mut request = request("http://a.example?x=1", &[("host", "a.example")]);
+        to_http2(&mut request, &HeaderValue::from_static("localhost"));
+        let target = request.uri().path_and_query().map(PathAndQuery::as_str);
+        assert_eq!(target, Some("/?x=1"));
     }
 }
