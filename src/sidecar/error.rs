@@ -224,7 +224,10 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
             "app_timeout",
             "The app did not begin to answer within app.response_timeout.".into(),
         ),
-        UpstreamError::Broken(_) | UpstreamError::BadUpgrade | UpstreamError::ClientGone(_) => {
+        UpstreamError::ClientGone(_) => {
+            (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
+        }
+        UpstreamError::Broken(_) | UpstreamError::BadUpgrade => {
             (StatusCode::BAD_GATEWAY, "app_broken", format!("velt-sidecar: {error}."))
         }
     }
