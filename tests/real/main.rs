@@ -1,11 +1,12 @@
 //! Tests with the real neighbours: a browser in front of the demo, an nginx in front of a
-//! sidecar, a Prometheus that scrapes one. What they speak is not ours to say, so no double of
+//! sidecar, real app servers behind one, a Prometheus that scrapes one. What they speak is not ours to say, so no double of
 //! them can tell whether we get along.
 //!
 //! A binary of its own, since these tools have to be installed: `tests/run` does that, and
 //! `tests/run --quick` leaves this binary out.
 
 mod browser;
+mod framing;
 mod neighbour;
 mod nginx;
 mod promtool;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -191,7 +192,12 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// Starts one as `main` would, from a configuration file.
-    pub async fn start(app: SocketAddr) -> Self {
+    pub async fn start(app: impl Display) -> Self {
+        Self::start_with(app, &[]).await
+    }
+
+    /// The same, with more settings in its environment.
+    pub async fn start_with(app: impl Display, settings: &[(&str, &str)]) -> Self {
         let (api_key, auth_token) = ("key-of-the-test", "token-of-the-test");
         let emulator = Emulator::bind(emulator::Settings {
             address: LOOPBACK,
@@ -222,9 +228,11 @@ impl Sidecar {
             "#,
             emulator.address()
         );
-        let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::parse("the test's file", &text, &BTreeMap::from(environment));
+        let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)];
+        let environment = environment.iter().chain(settings);
+        let environment: BTreeMap<_, _> =
+            environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let config = Config::parse("the test's file", &text, &environment);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         let app = App::bind(config).await.unwrap_or_else(|error| panic!("{error}"));
         let addresses = app.addresses();
