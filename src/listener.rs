@@ -47,6 +47,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// client has sent already.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
+/// How long the listener waits for handshakes that have begun when it stops.
+const HANDSHAKES: Duration = Duration::from_millis(100);
+
 /// Pause between looks at a connection preface that comes in pieces of one or two bytes.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -154,6 +157,15 @@ impl Listener {
                 () = stopped_in(&mut stopped) => break,
             }
         }
+        // Nobody new, but whoever has begun to connect.
+        shut_the_door(&self.socket);
+        let mut handshakes = pin!(sleep(HANDSHAKES));
+        loop {
+            tokio::select! {
+                accepted = self.accept() => spawn(accepted),
+                () = &mut handshakes => break,
+            }
+        }
         drop_after_queue(self.socket, spawn);
         open.closed().await;
     }
@@ -257,6 +269,28 @@ fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))
         }
     }
 }
+
+/// Lets nobody else begin to connect: from here on the kernel drops every SYN, so that a client asks
+/// again, and is refused once the socket is gone. Best effort: without it, closing the socket resets
+/// whoever connects in that very moment.
+#[cfg(target_os = "linux")]
+fn shut_the_door(socket: &TcpListener) {
+    use socket2::{SockFilter, SockRef};
+    // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags,
+    // byte 13, have SYN in them, take nothing of it, else take it whole.
+    let drop_syn = [
+        SockFilter::new(0x30, 0, 0, 13),       // A = byte at 13
+        SockFilter::new(0x45, 0, 1, 0x02),     // if A & SYN go on, else skip one
+        SockFilter::new(0x06, 0, 0, 0),        // return 0
+        SockFilter::new(0x06, 0, 0, u32::MAX), // return all
+    ];
+    if let Err(error) = SockRef::from(socket).attach_filter(&drop_syn) {
+        debug!(%error, "new connections can't be kept out while the listener closes");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn shut_the_door(_: &TcpListener) {}
 
 /// Resolves when the phase is [`Phase::Stopped`]; its sender being gone counts as that.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {
