@@ -274,8 +274,7 @@ async fn an_app_on_a_unix_socket_is_reached() {
 
 #[tokio::test]
 async fn an_app_that_is_down_is_502_with_a_reason() {
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&nobody().await.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(nobody().await).await;
     let client = crate::support::client::Client::to(sidecar.addresses.traffic);
     let answer = client.get("/").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
@@ -318,8 +317,7 @@ async fn an_app_that_breaks_off_leaves_a_broken_message_and_not_a_whole_one() {
         wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
     })
     .await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     wire.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let received = wire.rest().await;
@@ -334,8 +332,7 @@ async fn an_app_that_is_not_http_is_502() {
         wire.send("SSH-2.0-OpenSSH\r\n\r\n").await;
     })
     .await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let client = crate::support::client::Client::to(sidecar.addresses.traffic);
     let answer = client.get("/").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_broken"));
@@ -374,8 +371,7 @@ async fn dying_app() -> RawApp {
 #[tokio::test]
 async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
     let app = dying_app().await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let client = crate::support::client::Client::to(sidecar.addresses.traffic);
     for _ in 0..4 {
         assert_eq!(client.get("/").send().await.text(), "ok");
@@ -387,8 +383,7 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 #[tokio::test]
 async fn a_post_that_was_written_is_never_sent_twice() {
     let app = dying_app().await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let client = crate::support::client::Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "ok");
     let answer = client.post("/", "x").send().await;
@@ -415,8 +410,7 @@ async fn a_client_is_told_to_continue_when_the_app_asks_and_not_before() {
         }
     })
     .await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     wire.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
         .await;
@@ -436,8 +430,7 @@ async fn a_client_whose_body_is_not_wanted_is_not_told_to_continue() {
         assert_eq!(wire.rest().await, "", "not a byte of the body");
     })
     .await;
-    let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = TestSidecar::before(app.address).await;
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     wire.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
         .await;

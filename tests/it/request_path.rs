@@ -289,16 +289,7 @@ async fn no_secret_and_no_token_of_another_call_reaches_anybody() {
 
 #[tokio::test]
 async fn a_token_that_expired_while_the_app_worked_is_replaced_before_it_goes_out() {
-    let gate = tokio::sync::watch::Sender::new(false);
-    let opened = gate.subscribe();
-    let app = FakeApp::serving(move |_| {
-        let mut opened = opened.clone();
-        async move {
-            opened.wait_for(|open| *open).await.expect("the gate outlives the test");
-            plain("late")
-        }
-    })
-    .await;
+    let (gate, app) = FakeApp::gated().await;
     let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"10s\"").await;
     stage.velt.script(|call, n| {
         let life = if n == 1 { 2 } else { 3600 };

@@ -12,29 +12,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use velt_sidecar::app::{App, StartError};
 
-use crate::support::app::{FakeApp, plain};
+use crate::support::app::FakeApp;
 use crate::support::client::Client;
 use crate::support::raw::Wire;
 use crate::support::{Stage, TestSidecar, config, document};
 
-/// Answers when the gate opens.
-async fn gated() -> (watch::Sender<bool>, FakeApp) {
-    let gate = watch::Sender::new(false);
-    let opened = gate.subscribe();
-    let app = FakeApp::serving(move |_| {
-        let mut opened = opened.clone();
-        async move {
-            opened.wait_for(|open| *open).await.expect("the gate outlives the test");
-            plain("late")
-        }
-    })
-    .await;
-    (gate, app)
-}
-
 #[tokio::test]
 async fn requests_in_flight_are_finished_and_idle_connections_closed() {
-    let (gate, app) = gated().await;
+    let (gate, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, "").await;
     let mut idle = Wire::to(stage.sidecar.addresses.traffic).await;
     let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
@@ -70,7 +55,7 @@ async fn during_the_grace_time_it_is_not_ready_but_serves() {
 
 #[tokio::test]
 async fn the_deadline_ends_what_does_not_end() {
-    let (_gate, app) = gated().await;
+    let (_gate, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, "[shutdown]\ndeadline = \"50ms\"").await;
     let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
     busy.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;

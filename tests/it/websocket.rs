@@ -149,9 +149,7 @@ async fn half_a_close_leaves_the_other_half_open() {
         wire.send("and an answer").await;
     })
     .await;
-    let velt = crate::support::velt::FakeVelt::start().await;
-    let sidecar =
-        crate::support::TestSidecar::start(&app.address.to_string(), velt.address, "").await;
+    let sidecar = crate::support::TestSidecar::before(app.address).await;
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     wire.send(format!("{HANDSHAKE}\r\n")).await;
     wire.head().await;

@@ -68,6 +68,21 @@ impl FakeApp {
         .await
     }
 
+    /// Answers when the gate opens.
+    pub async fn gated() -> (watch::Sender<bool>, Self) {
+        let gate = watch::Sender::new(false);
+        let opened = gate.subscribe();
+        let app = Self::serving(move |_| {
+            let mut opened = opened.clone();
+            async move {
+                opened.wait_for(|open| *open).await.expect("the gate outlives the test");
+                plain("late")
+            }
+        })
+        .await;
+        (gate, app)
+    }
+
     /// Answers over HTTP/1.1 by `handler`.
     pub async fn serving<F, R>(handler: F) -> Self
     where

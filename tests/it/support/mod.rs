@@ -81,6 +81,13 @@ impl TestSidecar {
         Self { addresses, shutdown: Some(shutdown), running }
     }
 
+    /// In front of an app that is not a `FakeApp`, with the defaults.
+    pub async fn before(app: SocketAddr) -> Self {
+        // It goes on serving when this is dropped.
+        let velt = FakeVelt::start().await;
+        Self::start(&app.to_string(), velt.address, "").await
+    }
+
     /// What SIGTERM does.
     pub fn terminate(&mut self) {
         let shutdown = self.shutdown.take().expect("terminated once");
