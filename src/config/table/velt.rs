@@ -1,0 +1,144 @@
+//! The table `velt`: what to mint, where, with which credentials, how patiently.
+
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use super::super::reader::{Inline, Section};
+use super::super::setting::Span;
+use crate::identity::HeaderSource;
+use crate::token::velt::{self, Api};
+use crate::token::{Issuer, MintPlan, Resource, resilience};
+
+/// What the table is for: the client, the plan and the patience.
+pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
+
+/// Reads the table `velt`; `identity` and `source` tell what the API will be given.
+pub fn read(
+    section: &Section<'_, '_>,
+    identity: &Section<'_, '_>,
+    source: &HeaderSource,
+) -> Option<Parts> {
+    let api: Api = section.value("api", "legacy");
+    let endpoint = read_endpoint(section, api);
+    let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
+    let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
+    let organization: Option<String> = section.optional("organization");
+    check_effect(section, identity, source, api, organization.is_some());
+    let verify_user = section.value("verify_user", "auto");
+    let connect_timeout = section.value::<Span>("connect_timeout", "2s").0;
+    let resilience = resilience::Settings {
+        attempt_timeout: section.value::<Span>("attempt_timeout", "3s").0,
+        deadline: section.value::<Span>("deadline", "8s").0,
+        max_concurrent: section.value("max_concurrent", "16"),
+    };
+    if resilience.attempt_timeout > resilience.deadline {
+        section.complain_about(
+            "attempt_timeout",
+            "one attempt may take longer than all of them",
+            "write at most velt.deadline",
+        );
+    }
+    // The last of the table's keys, as TOML has it.
+    let resources = read_resources(section, api);
+    let plan = MintPlan {
+        issuer: Issuer {
+            endpoint: Arc::from(endpoint.as_str()),
+            credentials_generation: 0,
+            resources: resources.into(),
+        },
+        organization: organization.map(String::into_boxed_str),
+        needs_organization: api != Api::Legacy,
+    };
+    let (api_key, auth_token) = (api_key?, auth_token?);
+    let settings =
+        velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout };
+    Some((settings, plan, resilience))
+}
+
+fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
+    let endpoint: Url = section.value("endpoint", api.default_endpoint());
+    let allow_plaintext: bool = section.value("allow_plaintext", "false");
+    let is_loopback = match endpoint.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_matches(['[', ']']);
+            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    };
+    if endpoint.scheme() == "http" && !is_loopback && !allow_plaintext {
+        section.complain_about(
+            "endpoint",
+            "the auth token would cross the network in plain text",
+            "write an https:// URL; for an emulator in a test cluster, allow_plaintext = true",
+        );
+    }
+    if allow_plaintext && endpoint.scheme() != "http" {
+        section.complain_about(
+            "allow_plaintext",
+            "it has no effect on an https:// endpoint",
+            "remove it",
+        );
+    }
+    endpoint
+}
+
+/// Complains about what the chosen API does not send, and about what it can't do without.
+fn check_effect(
+    section: &Section<'_, '_>,
+    identity: &Section<'_, '_>,
+    source: &HeaderSource,
+    api: Api,
+    has_organization: bool,
+) {
+    let sent: &[&str] = match api {
+        Api::Legacy => &[],
+        Api::V1 => &["email_header", "organization_header", "groups_header"],
+        Api::V2 => &["email_header", "organization_header", "groups_header", "name_header"],
+    };
+    for key in ["email_header", "name_header", "organization_header", "groups_header"] {
+        if identity.has(key) && !sent.contains(&key) {
+            identity.complain_about(
+                key,
+                "the chosen velt.api does not send it, so it has no effect",
+                "remove it, or set velt.api to one that does (docs/configuration.md)",
+            );
+        }
+    }
+    if api == Api::Legacy && has_organization {
+        section.complain_about(
+            "organization",
+            "the legacy API does not send it, so it has no effect",
+            "remove it, or write api = \"v2\"",
+        );
+    }
+    if api != Api::Legacy && !has_organization && source.organization.is_none() {
+        section.complain_about(
+            "organization",
+            "it is missing, and this API needs one",
+            "write organization = \"your-organization-id\" in [velt], or name the header that \
+             carries it: organization_header in [identity]",
+        );
+    }
+}
+
+fn read_resources(section: &Section<'_, '_>, api: Api) -> Vec<Resource> {
+    let Some(tables) = section.sections("resource") else { return Vec::new() };
+    if api != Api::V2 {
+        section.complain_about(
+            "resource",
+            "only the v2 API sends resources, so they have no effect",
+            "remove them, or write api = \"v2\"",
+        );
+    }
+    let read = |table: &Section<'_, '_>| {
+        let kind = table.required("type");
+        let id = table.required("id");
+        let organization = table.optional("organization");
+        let role = table.optional("role");
+        let expires_in = table.optional::<Span>("expires_in").map(|span| span.0);
+        Some(Resource { kind: kind?, id: id?, organization, role, expires_in })
+    };
+    tables.iter().filter_map(read).collect()
+}
