@@ -135,15 +135,18 @@ impl App {
 
         let deadline = Instant::now() + self.shutdown.deadline;
         phase.send_replace(Phase::Stopped);
+        let upstream = &self.sidecar.upstream;
+        upstream.close_tunnels();
         let drained = timeout_at(deadline, async {
             // A panic in the accept loop would have been printed; there is nothing left to drain.
             let _ = traffic.await;
-            self.sidecar.upstream.tunnels_ended().await;
+            upstream.tunnels_ended().await;
         });
         if drained.await.is_err() {
             warn!("shutdown.deadline reached; what is still in flight is cut off");
-            // They close at once; the bound is for a bug.
-            let _ = timeout(Duration::from_secs(1), self.sidecar.upstream.close_tunnels()).await;
+            upstream.cut_tunnels();
+            // They end at once; the bound is for a bug.
+            let _ = timeout(Duration::from_secs(1), upstream.tunnels_ended()).await;
         }
         admin_phase.send_replace(Phase::Stopped);
         reaper.abort();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
-use self::setting::{Bytes, Span};
+use self::setting::{Bytes, Limit, Span};
 use self::words::{HeaderBytes, StreamCount};
 use crate::identity;
 use crate::inject;
@@ -211,6 +211,7 @@ fn read_app(section: &Section<'_, '_>) -> proxy::Settings {
         response_timeout: section.value::<Span>("response_timeout", "60s").0,
         idle_timeout: section.value::<Span>("idle_timeout", "4s").0,
         max_idle: section.value("max_idle", "256"),
+        stream_idle_timeout: section.value::<Limit>("stream_idle_timeout", "off").0,
     }
 }
 

@@ -218,6 +218,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         response_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
         max_idle: 64,
+        stream_idle_timeout: None,
     };
     let untouched = Arc::new(|_: &mut HeaderMap| {});
     // Its figures are not the sidecar's.

@@ -36,6 +36,8 @@ const CDN_CACHE_HEADERS: [HeaderName; 7] = [
 pub struct Settings {
     pub header: HeaderSettings,
     pub routes: Vec<TokenRoute>,
+    /// What a token route reads of a request's body, in bytes: a user object, not a document.
+    pub max_body: usize,
 }
 
 /// Delivery in a header of the app's own responses.
@@ -148,6 +150,11 @@ impl Injection {
     /// The settings of header delivery.
     pub fn header(&self) -> &HeaderSettings {
         &self.settings.header
+    }
+
+    /// What a token route reads of a request's body, in bytes.
+    pub fn max_body(&self) -> usize {
+        self.settings.max_body
     }
 
     /// The token route with exactly this path.
@@ -322,6 +329,7 @@ mod tests {
                 on_failure: OnMintFailure::Omit,
             },
             routes: Vec::new(),
+            max_body: 64 * 1024,
         })
     }
 

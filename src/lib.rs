@@ -28,5 +28,6 @@ pub mod inject;
 pub mod metrics;
 pub mod admin;
 pub mod logging;
+mod tcp;
 pub mod emulator;
 pub mod demo;

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 pub use self::activity::Limits;
 use self::activity::{Activity, Attended, Watched};
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
+use crate::tcp;
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
 /// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
@@ -207,8 +208,7 @@ impl Connection {
     {
         let Self { stream, peer, settings, metrics } = self;
         let _open = GaugeGuard::raise(&metrics.connections);
-        // Best effort: without it small messages are slow, not wrong.
-        let _ = stream.set_nodelay(true);
+        tcp::tune(&stream);
         let mut limits = settings.limits;
         let sniffed = tokio::select! {
             biased;

@@ -87,6 +87,8 @@ label!(
     MethodNotAllowed = "method_not_allowed",
     /// A token route was sent more than it reads.
     BodyTooLarge = "body_too_large",
+    /// Nothing moved for `app.stream_idle_timeout` while a request's body was being sent.
+    StreamIdle = "stream_idle",
     /// A token was needed and Velt refused it.
     TokenRefused = "token_refused",
     /// A token was needed and Velt's rate limit stood in the way.
@@ -228,6 +230,23 @@ label!(
     AbortedBy, "by", {
     Client = "client",
     App = "app",
+    /// We did: nothing had moved for `app.stream_idle_timeout`.
+    Idle = "idle",
+});
+
+label!(
+    /// How a WebSocket tunnel ended.
+    TunnelEnd, "end", {
+    /// Both sides had closed their half.
+    Closed = "closed",
+    /// One side broke off.
+    Broken = "broken",
+    /// Nothing had moved for `app.stream_idle_timeout`.
+    Idle = "idle",
+    /// At the sidecar's end: the client was told, and both sides closed.
+    Told = "told",
+    /// At the sidecar's end: still open at `shutdown.deadline`.
+    Cut = "cut",
 });
 
 /// One counter per value of a label.
@@ -301,6 +320,7 @@ pub struct AppMetrics {
     pub connections: IntGauge,
     pub retries: IntCounter,
     pub tunnels: IntGauge,
+    pub tunnel_ends: Counters<TunnelEnd>,
 }
 
 /// What the listener counts about clients.
@@ -428,6 +448,8 @@ impl Metrics {
                 "Requests sent again because a kept-alive connection had died.",
             ),
             tunnels: page.gauge("tunnels_open", "Open WebSocket tunnels."),
+            tunnel_ends: page
+                .counters("tunnels_closed_total", "WebSocket tunnels by how they ended."),
         };
         let listener = ListenerMetrics::on(&page);
         let ready =

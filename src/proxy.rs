@@ -9,6 +9,7 @@ mod body;
 pub mod headers;
 mod pool;
 mod request_body;
+mod stream_clock;
 mod tunnel;
 
 use std::error::Error;
@@ -27,12 +28,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{interval, sleep};
 
 use self::body::AppBody;
-pub use self::body::Body;
+pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
 pub use self::request_body::TrailerFilter;
 use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
-use self::tunnel::{Handshake, set_upgrade};
+use self::stream_clock::{StreamClock, ran_out};
+pub use self::tunnel::Frames;
+use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
 
 /// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
@@ -68,6 +71,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Unused connections kept.
     pub max_idle: usize,
+    /// How long a request, a response or a tunnel may stand still in both directions.
+    pub stream_idle_timeout: Option<Duration>,
 }
 
 /// Why the app gave no answer.
@@ -77,6 +82,9 @@ pub enum UpstreamError {
     Unreachable(io::Error),
     /// It did not begin its answer in time.
     Timeout,
+    /// Nothing moved for too long while the request's body was being sent: the client did not send
+    /// it, or the app did not read it.
+    Idle,
     /// It broke off, or its answer is not HTTP.
     Broken(hyper::Error),
     /// It switched protocols without being asked to, or not to the one it was asked for.
@@ -90,6 +98,7 @@ impl fmt::Display for UpstreamError {
         formatter.write_str(match self {
             Self::Unreachable(_) => "the app could not be connected to",
             Self::Timeout => "the app did not begin to answer in time",
+            Self::Idle => "the request's body stood still for too long",
             Self::Broken(_) => {
                 "the app broke off before it had answered, or its answer is not HTTP"
             }
@@ -104,7 +113,7 @@ impl Error for UpstreamError {
         match self {
             Self::Unreachable(source) => Some(source),
             Self::Broken(source) | Self::ClientGone(source) => Some(source),
-            Self::Timeout | Self::BadUpgrade => None,
+            Self::Timeout | Self::Idle | Self::BadUpgrade => None,
         }
     }
 }
@@ -117,8 +126,8 @@ pub struct Upstream {
     pool: Arc<Pool>,
     request_trailers: TrailerFilter,
     response_trailers: TrailerFilter,
-    /// Becomes true when tunnels have to end.
-    closing: watch::Sender<bool>,
+    /// Tells tunnels about the end.
+    closing: watch::Sender<Closing>,
     metrics: AppMetrics,
 }
 
@@ -141,7 +150,7 @@ impl Upstream {
             settings,
             request_trailers,
             response_trailers,
-            closing: watch::Sender::new(false),
+            closing: watch::Sender::new(Closing::NotYet),
             metrics,
         }
     }
@@ -161,7 +170,9 @@ impl Upstream {
         self.rewrite(&mut request, client, handshake.is_some(), over_http2);
 
         let trailers = Arc::clone(&self.request_trailers);
-        let mut request = request.map(|incoming| RequestBody::new(incoming, trailers));
+        let clock = StreamClock::start(self.settings.stream_idle_timeout);
+        let clocked = clock.clone();
+        let mut request = request.map(|incoming| RequestBody::new(incoming, trailers, clocked));
         if !over_http2 && has_body(&request) && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said again for this hop, or hyper would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
@@ -170,17 +181,17 @@ impl Upstream {
         // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
         let gate = if over_http2 { None } else { Gate::before(&mut request) };
         let sent = has_body(&request).then(|| request.body_mut().sent());
-        let (response, lease, gate) = if over_http2 {
+        let mut progress = Progress { gate, sent, clock };
+        let (response, lease) = if over_http2 {
             // On the heap, so that the other way does not pay for it.
             let sending = Box::pin(self.send_http2(request));
-            let (response, _) = self.in_time(pin!(sending), sent, None).await?;
-            (response, None, None)
+            (self.in_time(pin!(sending), &mut progress).await?, None)
         } else {
-            let ((response, lease), gate) =
-                self.in_time(pin!(self.send_http1(request)), sent, gate).await?;
-            (response, Some(lease), gate)
+            let sending = pin!(self.send_http1(request));
+            let (response, lease) = self.in_time(sending, &mut progress).await?;
+            (response, Some(lease))
         };
-        self.receive(response, lease, handshake, gate)
+        self.receive(response, lease, handshake, progress)
     }
 
     /// Closes idle connections in time. Runs for as long as the sidecar does.
@@ -192,13 +203,18 @@ impl Upstream {
         }
     }
 
-    /// Ends every tunnel, and waits until they have ended.
-    pub async fn close_tunnels(&self) {
-        self.closing.send_replace(true);
-        self.closing.closed().await;
+    /// Tells the client of every tunnel, now or later, that we are going away (RFC 6455 section
+    /// 7.4.1).
+    pub fn close_tunnels(&self) {
+        self.closing.send_replace(Closing::Told);
     }
 
-    /// Waits until every tunnel has ended by itself.
+    /// Ends every tunnel that is left.
+    pub fn cut_tunnels(&self) {
+        self.closing.send_replace(Closing::Cut);
+    }
+
+    /// Waits until no tunnel is open.
     pub async fn tunnels_ended(&self) {
         self.closing.closed().await;
     }
@@ -237,30 +253,33 @@ impl Upstream {
     async fn in_time<T>(
         &self,
         mut sending: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
-        sent: Option<oneshot::Receiver<()>>,
-        gate: Option<Gate>,
-    ) -> Result<(T, Option<GateKeeper>), UpstreamError> {
-        if let Some(Gate { asked, mut keeper }) = gate {
+        progress: &mut Progress,
+    ) -> Result<T, UpstreamError> {
+        if let Some(Gate { asked, keeper }) = &mut progress.gate {
             tokio::select! {
                 biased;
                 // Answered without asking for the body: the gate stays closed.
-                response = &mut sending => return Ok((response?, Some(keeper))),
+                response = &mut sending => return response,
                 () = asked.notified() => {}
                 () = sleep(CONTINUE_PATIENCE) => {}
             }
             keeper.open();
         }
         let patience = async {
-            if let Some(sent) = sent {
-                // An error only says that the sender is gone, which is how the end is told.
-                let _ = sent.await;
+            if let Some(sent) = &mut progress.sent {
+                tokio::select! {
+                    // An error only says that the sender is gone, which is how the end is told.
+                    _ = sent => {}
+                    () = ran_out(progress.clock.as_ref()) => return UpstreamError::Idle,
+                }
             }
             sleep(self.settings.response_timeout).await;
+            UpstreamError::Timeout
         };
         tokio::select! {
             biased;
-            response = &mut sending => Ok((response?, None)),
-            () = patience => Err(UpstreamError::Timeout),
+            response = &mut sending => response,
+            error = patience => Err(error),
         }
     }
 
@@ -283,8 +302,7 @@ impl Upstream {
         };
         let unsent = error.take_message();
         let error = classify(error);
-        let died = matches!(&error, UpstreamError::Broken(error) if !error.is_parse());
-        let Some(again) = unsent.or(spare).filter(|_| lease.is_reused() && died) else {
+        let Some(again) = unsent.or(spare).filter(|_| lease.is_reused() && has_died(&error)) else {
             return Err(error);
         };
         self.metrics.retries.inc();
@@ -293,21 +311,27 @@ impl Upstream {
         Ok((response, lease))
     }
 
-    /// Sends on the shared HTTP/2 connection, and once more on a new one if the request never
-    /// reached it.
+    /// Sends on the shared HTTP/2 connection, by the same retry rule. A request that the app has
+    /// reset is answered by that, unless it says that it never looked at it (RFC 9113 section 8.7).
     async fn send_http2(
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut sender = self.pool.http2().await?;
-        let mut error = match sender.try_send_request(request).await {
+        let mut shared = self.pool.http2(None).await?;
+        let spare = shared.is_reused().then(|| copy_if_repeatable(&request)).flatten();
+        let mut error = match shared.sender.try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let Some(again) = error.take_message() else { return Err(classify(error)) };
+        let unsent = error.take_message();
+        let error = classify(error);
+        let Some(again) = unsent.or(spare).filter(|_| shared.is_reused() && has_died(&error))
+        else {
+            return Err(error);
+        };
         self.metrics.retries.inc();
-        let mut sender = self.pool.http2().await?;
-        sender.try_send_request(again).await.map_err(classify)
+        let mut shared = self.pool.http2(Some(shared)).await?;
+        shared.sender.try_send_request(again).await.map_err(classify)
     }
 
     fn receive(
@@ -315,14 +339,15 @@ impl Upstream {
         mut response: Response<Incoming>,
         lease: Option<Lease>,
         handshake: Option<Handshake>,
-        gate: Option<GateKeeper>,
+        progress: Progress,
     ) -> Result<Response<Body>, UpstreamError> {
+        let Progress { gate, clock, .. } = progress;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switching {
             let handshake = handshake.filter(|handshake| handshake.is_answered_by(&response));
             let handshake = handshake.ok_or(UpstreamError::BadUpgrade)?;
             let app = hyper::upgrade::on(&mut response);
-            handshake.join(app, &self.metrics.tunnels, self.closing.subscribe());
+            handshake.join(app, &self.metrics, self.closing.subscribe(), clock.clone());
         }
         *response.version_mut() = Version::HTTP_11;
         headers::strip_hop_by_hop(response.headers_mut());
@@ -330,8 +355,18 @@ impl Upstream {
             set_upgrade(response.headers_mut());
         }
         let trailers = Arc::clone(&self.response_trailers);
-        Ok(response.map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, gate))))
+        let keeper = gate.map(|gate| gate.keeper);
+        Ok(response
+            .map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, keeper, clock))))
     }
+}
+
+/// How far a request has come on its way to the app.
+struct Progress {
+    gate: Option<Gate>,
+    /// Resolves when the body, if there is one, has been sent to its end.
+    sent: Option<oneshot::Receiver<()>>,
+    clock: Option<Arc<StreamClock>>,
 }
 
 /// Holds a request's body back until the app has asked for it.
@@ -379,6 +414,15 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
     *copy.version_mut() = request.version();
     copy.headers_mut().clone_from(request.headers());
     Some(copy)
+}
+
+/// Whether there is no response because the connection died, and not because of what the app said.
+fn has_died(error: &UpstreamError) -> bool {
+    let UpstreamError::Broken(error) = error else { return false };
+    match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
+        Some(error) => error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM),
+        None => !error.is_parse(),
+    }
 }
 
 /// Tells whose fault it is that there is no response.

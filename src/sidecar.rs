@@ -34,9 +34,6 @@ use crate::proxy::{Body, Client, Scheme, Upstream};
 use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Freshness, MintPlan, Subject, Token};
 
-/// What a token route reads of a request's body, in bytes: a user object, not a document.
-const MAX_ROUTE_BODY: usize = 64 * 1024;
-
 /// How long a token route waits for that body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -233,7 +230,8 @@ impl Sidecar {
         // The mint begins before the body has arrived.
         let lookup = self.look_up(caller)?;
         if posted && let Caller::Known(user) = caller {
-            check_named_user(request.into_body(), user).await?;
+            let limit = self.injection.max_body();
+            check_named_user(request.into_body(), limit, user).await?;
         }
         let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
@@ -243,12 +241,12 @@ impl Sidecar {
 
 /// Refuses a body that names another user: whoever wrote that page believes that the posted id
 /// decides, and would find out in production.
-async fn check_named_user(body: Incoming, user: &User) -> Result<(), RequestError> {
-    let reading = Limited::new(body, MAX_ROUTE_BODY).collect();
+async fn check_named_user(body: Incoming, limit: usize, user: &User) -> Result<(), RequestError> {
+    let reading = Limited::new(body, limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            RequestError::BodyTooLarge
+            RequestError::BodyTooLarge(limit)
         } else {
             RequestError::BrokenBody
         }

@@ -109,6 +109,20 @@ impl Setting for Span {
     }
 }
 
+/// A time that is not zero, or none at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(pub Option<Duration>);
+
+impl Setting for Limit {
+    const EXPECTED: &'static str = "\"off\", or a time from \"1ms\" to \"24h\", such as \"5m\"";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self(None)),
+            _ => Span::parse(text).map(|span| Self(Some(span.0))),
+        }
+    }
+}
+
 /// A number of bytes that is not zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes(pub u64);

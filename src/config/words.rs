@@ -22,6 +22,17 @@ impl Setting for HeaderBytes {
     }
 }
 
+/// The size of a body that is read into memory.
+pub(super) struct BodyBytes(pub(super) usize);
+
+impl Setting for BodyBytes {
+    const EXPECTED: &'static str = "a size from \"1KiB\" to \"16MiB\"";
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = usize::try_from(Bytes::parse(text)?.0).ok()?;
+        (1 << 10..=16 << 20).contains(&bytes).then_some(Self(bytes))
+    }
+}
+
 /// Concurrent requests on one HTTP/2 connection; RFC 9113 section 6.5.2 asks for at least 100.
 pub(super) struct StreamCount(pub(super) u32);
 

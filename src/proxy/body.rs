@@ -1,7 +1,10 @@
 //! Responses on their way out: streamed frame by frame, never gathered.
 
+use std::error::Error;
+use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -9,9 +12,37 @@ use hyper::body::Incoming;
 
 use super::pool::Lease;
 use super::request_body::{GateKeeper, TrailerFilter, filter_trailers};
+use super::stream_clock::StreamClock;
 
 /// What the sidecar answers with: the app's body as it comes, or a few bytes of our own.
 pub struct Body(Inner);
+
+/// Why a response's body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The app broke off.
+    App(hyper::Error),
+    /// Neither the request nor the response has moved for `app.stream_idle_timeout`.
+    Idle,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::App(_) => "the app broke its response off",
+            Self::Idle => "the response stood still for too long",
+        })
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::App(source) => Some(source),
+            Self::Idle => None,
+        }
+    }
+}
 
 enum Inner {
     Own(Option<Bytes>),
@@ -39,12 +70,12 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             Inner::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::App(body) => body.poll_frame(context),
@@ -72,6 +103,9 @@ pub(super) struct AppBody {
     incoming: Incoming,
     lease: Option<Lease>,
     trailers: TrailerFilter,
+    clock: Option<Arc<StreamClock>>,
+    /// Runs while the body is waited for, if there is a clock.
+    idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Still closed if the app answered without asking for the request's body.
     _gate: Option<GateKeeper>,
 }
@@ -82,15 +116,21 @@ impl AppBody {
         lease: Option<Lease>,
         trailers: TrailerFilter,
         gate: Option<GateKeeper>,
+        clock: Option<Arc<StreamClock>>,
     ) -> Self {
-        Self { incoming, lease, trailers, _gate: gate }
+        Self { incoming, lease, trailers, clock, idle: None, _gate: gate }
     }
 
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
+            return self.poll_idle(context).map(|()| Some(Err(BodyError::Idle)));
+        };
+        if let Some(clock) = &self.clock {
+            clock.moved();
+        }
         match &mut frame {
             Some(Ok(frame)) => {
                 // Trailers are the end: hyper polls no further once it has written them.
@@ -102,7 +142,16 @@ impl AppBody {
             Some(Err(_)) => self.lease = None,
             None => self.give_back(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::App)))
+    }
+
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(clock) = &self.clock else { return Poll::Pending };
+        let idle = self.idle.get_or_insert_with(|| {
+            let clock = Arc::clone(clock);
+            Box::pin(async move { clock.ran_out().await })
+        });
+        idle.as_mut().poll(context)
     }
 
     fn give_back(&mut self) {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::request_body::RequestBody;
 use super::{Address, Settings, UpstreamError};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
+use crate::tcp;
 
 type Http1 = http1::SendRequest<RequestBody>;
 type Http2 = http2::SendRequest<RequestBody>;
@@ -32,11 +33,29 @@ pub(super) struct Pool {
     metrics: AppMetrics,
 }
 
-/// The one HTTP/2 connection, and when opening it failed last.
+/// The one HTTP/2 connection.
 #[derive(Default)]
 struct SharedHttp2 {
     sender: Option<Http2>,
-    failed: Option<(Instant, io::ErrorKind)>,
+    /// Counts the connections that there have been.
+    number: u64,
+    /// When opening one took too long last.
+    timed_out: Option<Instant>,
+}
+
+/// The shared use of the HTTP/2 connection.
+pub(super) struct Shared {
+    /// The connection to send on.
+    pub(super) sender: Http2,
+    number: u64,
+    reused: bool,
+}
+
+impl Shared {
+    /// Whether others have used it before, so that the app may be closing it.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
 }
 
 struct Idle {
@@ -116,30 +135,35 @@ impl Pool {
     }
 
     /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
-    /// instead of opening another, and fails with it.
-    pub(super) async fn http2(&self) -> Result<Http2, UpstreamError> {
+    /// instead of opening another, and if it takes too long, all have waited long enough. A connection that has been seen to be `dead`
+    /// is not handed out again, even if its task has not noticed yet.
+    pub(super) async fn http2(&self, dead: Option<Shared>) -> Result<Shared, UpstreamError> {
         let came = Instant::now();
         let mut shared = self.http2.lock().await;
-        if let Some(sender) = shared.sender.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+        let number = shared.number;
+        let is_dead = dead.is_some_and(|dead| dead.number == number);
+        if let Some(sender) =
+            shared.sender.as_ref().filter(|sender| !sender.is_closed() && !is_dead)
+        {
+            return Ok(Shared { sender: sender.clone(), number, reused: true });
         }
-        if let Some((_, kind)) = shared.failed.filter(|(at, _)| *at >= came) {
-            return Err(UpstreamError::Unreachable(kind.into()));
+        if shared.timed_out.is_some_and(|at| at >= came) {
+            return Err(UpstreamError::Unreachable(io::ErrorKind::TimedOut.into()));
         }
-        let stream = match self.dial().await {
-            Ok(stream) => stream,
-            Err(error) => {
-                if let UpstreamError::Unreachable(cause) = &error {
-                    shared.failed = Some((Instant::now(), cause.kind()));
-                }
-                return Err(error);
+        match self.connect_http2().await {
+            Ok(sender) => {
+                shared.number += 1;
+                shared.sender = Some(sender.clone());
+                Ok(Shared { sender, number: shared.number, reused: false })
             }
-        };
-        let sender = match stream {
-            Stream::Tcp(stream) => self.handshake_http2(stream).await?,
-            Stream::Unix(stream) => self.handshake_http2(stream).await?,
-        };
-        Ok(shared.sender.insert(sender).clone())
+            Err(error) => {
+                if matches!(&error, UpstreamError::Unreachable(cause) if cause.kind() == io::ErrorKind::TimedOut)
+                {
+                    shared.timed_out = Some(Instant::now());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Closes connections that have been idle for too long. Without this a quiet sidecar would
@@ -192,6 +216,13 @@ impl Pool {
         Ok(sender)
     }
 
+    async fn connect_http2(&self) -> Result<Http2, UpstreamError> {
+        match self.dial().await? {
+            Stream::Tcp(stream) => self.handshake_http2(stream).await,
+            Stream::Unix(stream) => self.handshake_http2(stream).await,
+        }
+    }
+
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
         let open = GaugeGuard::raise(&self.metrics.connections);
         tokio::spawn(async move {
@@ -212,8 +243,7 @@ impl Address {
         match self {
             Self::Tcp(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await?;
-                // Best effort: without it small messages are slow, not wrong.
-                let _ = stream.set_nodelay(true);
+                tcp::tune(&stream);
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
+use super::stream_clock::StreamClock;
 
 /// Removes from trailers what must not pass in this direction.
 pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
@@ -21,18 +22,24 @@ pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     trailers: Option<TrailerFilter>,
+    clock: Option<Arc<StreamClock>>,
     gate: Option<oneshot::Receiver<()>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, trailers: TrailerFilter) -> Self {
-        Self { incoming: Some(incoming), trailers: Some(trailers), gate: None, sent: None }
+    pub(super) fn new(
+        incoming: Incoming,
+        trailers: TrailerFilter,
+        clock: Option<Arc<StreamClock>>,
+    ) -> Self {
+        let (incoming, trailers) = (Some(incoming), Some(trailers));
+        Self { incoming, trailers, clock, gate: None, sent: None }
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, trailers: None, gate: None, sent: None }
+        Self { incoming: None, trailers: None, clock: None, gate: None, sent: None }
     }
 
     /// Resolves when the body has been sent to its end, or given up.
@@ -70,6 +77,9 @@ impl http_body::Body for RequestBody {
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let mut frame = ready!(Pin::new(incoming).poll_frame(context));
+        if let Some(clock) = &this.clock {
+            clock.moved();
+        }
         match (&mut frame, &this.trailers) {
             (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),
             _ => this.sent = None,

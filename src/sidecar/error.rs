@@ -9,7 +9,6 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
-use super::MAX_ROUTE_BODY;
 use crate::identity::Refusal;
 use crate::inject::{TokenStatus, own_answer};
 use crate::logging::Chain;
@@ -64,7 +63,8 @@ pub(super) enum RequestError {
     NoToken(NoToken),
     UserMismatch,
     MethodNotAllowed,
-    BodyTooLarge,
+    /// The limit in bytes.
+    BodyTooLarge(usize),
     SlowBody,
     BrokenBody,
     /// The app's fault.
@@ -120,10 +120,11 @@ impl RequestError {
             },
             Self::UserMismatch => Outcome::UserMismatch,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
-            Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
             Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
             Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade) => Outcome::AppBroken,
+            Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
             Self::Panicked => Outcome::Panicked,
         }
@@ -156,10 +157,10 @@ impl RequestError {
                 "method_not_allowed",
                 "Ask for a token with GET or POST.".into(),
             ),
-            Self::BodyTooLarge => (
+            Self::BodyTooLarge(limit) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("The body is over {MAX_ROUTE_BODY} bytes; none is needed."),
+                format!("The body is over {limit} bytes (delivery.max_body); none is needed."),
             ),
             Self::SlowBody => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -223,6 +224,11 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
             StatusCode::GATEWAY_TIMEOUT,
             "app_timeout",
             "The app did not begin to answer within app.response_timeout.".into(),
+        ),
+        UpstreamError::Idle => (
+            StatusCode::REQUEST_TIMEOUT,
+            "stream_idle",
+            "Nothing of the request's body moved for app.stream_idle_timeout.".into(),
         ),
         UpstreamError::ClientGone(_) => {
             (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())

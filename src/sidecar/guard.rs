@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
-use crate::proxy::Body;
+use crate::proxy::{Body, BodyError};
 
 /// Counts a request from its head to its response's, or to the client's leaving.
 pub(super) struct RequestGuard {
@@ -63,19 +63,22 @@ pub struct ResponseBody {
 
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
             // Trailers are the end: nobody polls any further.
             Some(Ok(frame)) => self.finished = frame.is_trailers(),
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 self.finished = true;
-                self.metrics.aborted.increment(AbortedBy::App);
+                self.metrics.aborted.increment(match error {
+                    BodyError::App(_) => AbortedBy::App,
+                    BodyError::Idle => AbortedBy::Idle,
+                });
             }
             None => self.finished = true,
         }

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod app_life;
 mod architecture;
 mod cli;
 mod config;

@@ -139,6 +139,16 @@ async fn a_route_refuses_other_methods_and_large_bodies() {
 }
 
 #[tokio::test]
+async fn how_much_of_a_body_a_route_reads_can_be_set() {
+    let stage = Stage::set("[delivery]\nmax_body = \"1KiB\"").await;
+    for (length, expected) in [(1024, 200), (1025, 413)] {
+        let body = stage.client().post("/api/velt/token", vec![b' '; length]);
+        let answer = body.header("x-forwarded-user", "ada").send().await;
+        assert_eq!(answer.status(), expected, "{length} bytes: {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn only_the_one_spelling_of_a_route_serves_a_token() {
     let stage = Stage::set("[delivery.header]\nenabled = false").await;
     let spellings = [

@@ -18,6 +18,10 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\n\
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
+/// An app's answer to it.
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// Echoes messages until the client closes.
 async fn echo(mut request: Request<Incoming>) -> Response<AppBody> {
     let key = request.headers()["sec-websocket-key"].clone();
@@ -140,11 +144,7 @@ async fn no_other_upgrade_is_offered_to_the_app() {
 async fn half_a_close_leaves_the_other_half_open() {
     let app = RawApp::serving(|mut wire, _| async move {
         wire.head().await;
-        wire.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-        )
-        .await;
+        wire.send(SWITCHED).await;
         assert_eq!(wire.rest().await, "last words", "the client has ended its half");
         wire.send("and an answer").await;
     })
@@ -156,4 +156,89 @@ async fn half_a_close_leaves_the_other_half_open() {
     wire.send("last words").await;
     wire.end().await;
     assert_eq!(wire.rest().await, "and an answer");
+}
+
+/// A WebSocket through the sidecar.
+async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
+    let (socket, _) =
+        tokio_tungstenite::client_async("ws://app.example/ws", stream).await.expect("a WebSocket");
+    socket
+}
+
+#[tokio::test]
+async fn at_the_end_clients_are_told_and_both_sides_close() {
+    let mut stage = Stage::with(FakeApp::serving(echo).await, "").await;
+    let (mut socket, mut other) = (connect(&stage).await, connect(&stage).await);
+    socket.send(Message::text("hello")).await.expect("it is read");
+    socket.next().await.expect("an echo").expect("a message");
+    stage.sidecar.terminate();
+    for socket in [&mut socket, &mut other] {
+        let told = socket.next().await.expect("a message").expect("a Close");
+        let Message::Close(Some(close)) = told else { panic!("{told:?}") };
+        assert_eq!(u16::from(close.code), 1001);
+    }
+    // Reading on sends the answer to the Close, and finds the end that the app then makes.
+    assert!(socket.next().await.is_none_or(|read| read.is_err()));
+    stage.sidecar.metric_reaches("tunnels_closed_total{end=\"told\"}", 1.0).await;
+    assert!(other.next().await.is_none_or(|read| read.is_err()));
+    stage.sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn the_close_waits_for_the_end_of_the_frame_under_way() {
+    let (gate, opened) = tokio::sync::watch::channel(false);
+    let app = RawApp::serving(move |mut wire, _| {
+        let mut opened = opened.clone();
+        async move {
+            wire.head().await;
+            wire.send(SWITCHED).await;
+            wire.send([0x82, 8, b'h', b'a']).await;
+            opened.wait_for(|open| *open).await.expect("the gate outlives the app");
+            wire.send("lf way").await;
+            wire.send([0x82, 4]).await;
+            wire.send("more").await;
+            assert_eq!(wire.rest().await, "answered");
+        }
+    })
+    .await;
+    let mut sidecar = crate::support::TestSidecar::before(app.address).await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send(format!("{HANDSHAKE}\r\n")).await;
+    wire.head().await;
+    assert_eq!(wire.read_exactly(4).await, [0x82, 8, b'h', b'a']);
+    sidecar.terminate();
+    sidecar.metric_reaches("ready", 0.0).await;
+    gate.send_replace(true);
+    assert_eq!(wire.read_exactly(6).await, b"lf way");
+    // Unless the end of the sidecar came late, in which case the next frame came first.
+    let next = wire.read_exactly(4).await;
+    let close = [0x88, 2, 0x03, 0xe9];
+    if next != close {
+        assert_eq!([next, wire.read_exactly(2).await].concat(), b"\x82\x04more");
+        assert_eq!(wire.read_exactly(4).await, close);
+    }
+    wire.send("answered").await;
+    wire.end().await;
+    assert_eq!(wire.rest().await, "", "nothing after the Close");
+    sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_the_close_is_cut_off_at_the_deadline() {
+    let app = FakeApp::serving(echo).await;
+    let mut stage = Stage::with(app, "[shutdown]\ndeadline = \"50ms\"").await;
+    let _deaf = connect(&stage).await;
+    stage.sidecar.metric_reaches("tunnels_open", 1.0).await;
+    stage.sidecar.terminate();
+    stage.sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_stands_still_ends_if_a_limit_is_set() {
+    let app = FakeApp::serving(echo).await;
+    let stage = Stage::with(app, "[app]\nstream_idle_timeout = \"50ms\"").await;
+    let mut socket = connect(&stage).await;
+    assert!(socket.next().await.is_none_or(|read| read.is_err()), "it just ends");
+    stage.sidecar.metric_reaches("tunnels_closed_total{end=\"idle\"}", 1.0).await;
 }

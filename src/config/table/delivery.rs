@@ -4,31 +4,13 @@ use std::time::Duration;
 
 use super::super::reader::Section;
 use super::super::setting::Span;
-use super::super::words::{RoutePath, ShapeName};
+use super::super::words::{BodyBytes, RoutePath, ShapeName};
 use crate::inject::{HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
 
 /// Reads the table `delivery`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
-    let header = {
-        let section = section.section("header");
-        let header = HeaderSettings {
-            enabled: section.value("enabled", "true"),
-            name: section.value("name", "X-Velt-Token"),
-            status_name: section.value("status_name", "X-Velt-Token-Status"),
-            paths: section.list("paths", &["/*"]),
-            max_wait: section.value("max_wait", "250ms"),
-            on_failure: section.value("on_failure", "omit"),
-        };
-        let hasty = header.max_wait < Duration::from_secs(1);
-        if header.on_failure == OnMintFailure::Refuse && hasty {
-            section.complain_about(
-                "on_failure",
-                "with so short a max_wait it would refuse every user's first request",
-                "write max_wait = \"5s\" beside it",
-            );
-        }
-        header
-    };
+    let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
+    // The table's own keys first, as TOML has it.
     let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
         tables.iter().filter_map(read_route).collect()
     } else {
@@ -39,6 +21,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         );
         default_routes()
     };
+    let header = read_header(&section.section("header"));
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {
             let problem = format!("two routes have the path {}", route.path);
@@ -52,7 +35,28 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
             "add a [[delivery.route]], or set delivery.header.enabled = true",
         );
     }
-    Settings { header, routes }
+    Settings { header, routes, max_body }
+}
+
+/// Reads the table `delivery.header`.
+fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
+    let header = HeaderSettings {
+        enabled: section.value("enabled", "true"),
+        name: section.value("name", "X-Velt-Token"),
+        status_name: section.value("status_name", "X-Velt-Token-Status"),
+        paths: section.list("paths", &["/*"]),
+        max_wait: section.value("max_wait", "250ms"),
+        on_failure: section.value("on_failure", "omit"),
+    };
+    let hasty = header.max_wait < Duration::from_secs(1);
+    if header.on_failure == OnMintFailure::Refuse && hasty {
+        section.complain_about(
+            "on_failure",
+            "with so short a max_wait it would refuse every user's first request",
+            "write max_wait = \"5s\" beside it",
+        );
+    }
+    header
 }
 
 fn default_routes() -> Vec<TokenRoute> {

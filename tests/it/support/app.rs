@@ -1,7 +1,7 @@
 //! A stand-in of the app over real HTTP: answers as told, and keeps a journal of what arrived.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -22,6 +23,16 @@ use super::PATIENCE;
 pub type AppBody = BoxBody<Bytes, std::io::Error>;
 type Answering = Pin<Box<dyn Future<Output = Response<AppBody>> + Send>>;
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn boxed<F, R>(handler: F) -> Handler
+where
+    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<AppBody>> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(handler(request)))
+}
 
 /// The head of a request as it arrived.
 #[derive(Clone, Debug)]
@@ -48,6 +59,8 @@ pub struct FakeApp {
     journal: Arc<Mutex<Vec<Arrived>>>,
     arrived: watch::Sender<usize>,
     connections: Arc<Mutex<usize>>,
+    dying: Arc<Notify>,
+    accepting: JoinHandle<()>,
 }
 
 impl FakeApp {
@@ -89,7 +102,7 @@ impl FakeApp {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<AppBody>> + Send + 'static,
     {
-        Self::bind(Arc::new(move |request| Box::pin(handler(request)) as Answering), false).await
+        Self::bind(ANY_PORT, boxed(handler), false).await
     }
 
     /// Answers over HTTP/2 with prior knowledge by `handler`.
@@ -98,34 +111,50 @@ impl FakeApp {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<AppBody>> + Send + 'static,
     {
-        Self::bind(Arc::new(move |request| Box::pin(handler(request)) as Answering), true).await
+        Self::bind(ANY_PORT, boxed(handler), true).await
     }
 
-    async fn bind(handler: Handler, h2c: bool) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    /// Answers everything with 200 at `address`, where another has been before.
+    pub async fn restart(address: SocketAddr, h2c: bool) -> Self {
+        Self::bind(address, boxed(|_| async { plain("hello from the app") }), h2c).await
+    }
+
+    /// Dies, and its connections with it.
+    pub async fn die(&mut self) {
+        self.dying.notify_one();
+        (&mut self.accepting).await.expect("no panic");
+    }
+
+    async fn bind(address: SocketAddr, handler: Handler, h2c: bool) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let app = Self {
-            address,
-            journal: Arc::default(),
-            arrived: watch::Sender::new(0),
-            connections: Arc::default(),
-        };
-        let (journal, arrived) = (Arc::clone(&app.journal), app.arrived.clone());
-        let connections = Arc::clone(&app.connections);
-        tokio::spawn(async move {
+        let (journal, arrived) = (Arc::<Mutex<Vec<_>>>::default(), watch::Sender::new(0));
+        let connections = Arc::<Mutex<usize>>::default();
+        let (journaled, counted) = (Arc::clone(&journal), Arc::clone(&connections));
+        let arriving = arrived.clone();
+        let dying = Arc::new(Notify::new());
+        let death = Arc::clone(&dying);
+        let accepting = tokio::spawn(async move {
+            let mut serving = JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.expect("accept");
-                *connections.lock().expect("no panic") += 1;
-                let (journal, arrived) = (Arc::clone(&journal), arrived.clone());
+                let (stream, _) = tokio::select! {
+                    accepted = listener.accept() => accepted.expect("accept"),
+                    () = death.notified() => break,
+                };
+                *counted.lock().expect("no panic") += 1;
+                let (journal, arrived) = (Arc::clone(&journaled), arriving.clone());
                 let handler = Arc::clone(&handler);
-                tokio::spawn(serve(stream, h2c, move |request| {
+                serving.spawn(serve(stream, h2c, move |request| {
                     journal.lock().expect("no panic").push(head(&request));
                     arrived.send_modify(|arrived| *arrived += 1);
                     handler(request)
                 }));
+                while serving.try_join_next().is_some() {}
             }
+            drop(listener);
+            serving.shutdown().await;
         });
-        app
+        Self { address, journal, arrived, connections, dying, accepting }
     }
 
     pub fn journal(&self) -> Vec<Arrived> {
