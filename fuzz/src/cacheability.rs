@@ -133,5 +133,6 @@ static INJECTION: LazyLock<Injection> = LazyLock::new(|| {
             on_failure: OnMintFailure::Omit,
         },
         routes: Vec::new(),
+        max_body: 1024,
     })
 });

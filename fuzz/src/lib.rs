@@ -7,6 +7,8 @@ pub mod cacheability;
 pub mod config;
 pub mod header_law;
 pub mod identity;
+pub mod route;
 pub mod velt_answer;
+pub mod websocket_frames;
 
 mod lines;

@@ -7,17 +7,21 @@ use std::path::Path;
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
 
-use properties::{cacheability, config, header_law, identity, velt_answer};
+use properties::{
+    cacheability, config, header_law, identity, route, velt_answer, websocket_frames,
+};
 
 type Check = fn(&[u8]);
 
 /// Target and what must hold there.
-const TARGETS: [(&str, Check); 5] = [
+const TARGETS: [(&str, Check); 7] = [
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("header_law", header_law::check),
     ("identity", identity::check),
+    ("route", route::check),
     ("velt_answer", velt_answer::check),
+    ("websocket_frames", websocket_frames::check),
 ];
 
 #[test]
