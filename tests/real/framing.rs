@@ -3,7 +3,6 @@
 //!
 //! The cases are in `cases` and `http2_cases`; how one is played is in `Stage::play`.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -15,7 +14,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::neighbour::{PATIENCE, Process, Sidecar, claims_of, eventually, http_client, tool};
+use crate::neighbour::{
+    PATIENCE, Process, Sidecar, claims_of, eventually, http_client, lines_of, tool,
+};
 
 /// What must never be a request unless the client has sent it as one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\nx-forwarded-user: eve\r\n\r\n";
@@ -938,14 +939,7 @@ impl Stage {
         let mut command = command(folder.path(), &socket);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = Process::start(&mut command);
-        let output = process.child().stdout.take().expect("a pipe");
-        let (sender, lines) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // The test may be over.
-                let _ = sender.send(line);
-            }
-        });
+        let lines = lines_of(process.child().stdout.take().expect("a pipe"));
         eventually("the app to listen", async || {
             let connected = UnixStream::connect(&socket).await;
             connected.map(drop).map_err(|error| error.to_string())

@@ -5,9 +5,15 @@
 //! A binary of its own, since these tools have to be installed: `tests/run` does that, and
 //! `tests/run --quick` leaves this binary out.
 
+mod autobahn;
 mod browser;
+mod bulk;
+mod events;
 mod framing;
+mod grpc;
 mod neighbour;
 mod nginx;
+mod program;
 mod promtool;
 mod webdriver;
+mod wire;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Display;
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -16,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::Value;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use velt_sidecar::app::{Addresses, App};
@@ -129,6 +130,12 @@ impl Process {
         &mut self.0
     }
 
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").arg(self.0.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {}", self.0.id());
+    }
+
     /// Waits for its own end, which somebody else has asked it for.
     pub fn wait(&mut self) {
         // An error only says that it has been waited for already.
@@ -146,6 +153,18 @@ impl Drop for Process {
         let _ = self.0.kill();
         self.wait();
     }
+}
+
+/// What a program prints on one of its pipes, line by line.
+pub fn lines_of(output: impl Read + Send + 'static) -> mpsc::UnboundedReceiver<String> {
+    let (sender, lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // The test may be over.
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 /// Something that runs inside the test until this is dropped.

@@ -1,0 +1,152 @@
+//! Programs that the tests talk with in lines: apps and clients that say in JSON what they see, and
+//! the sidecar's own binary.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::neighbour::{PATIENCE, Process, eventually, lines_of, tool};
+
+const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
+
+/// Debian's own Python: its packages are no other one's.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A program that prints lines of JSON, and may be told things.
+pub struct Program {
+    _process: Process,
+    lines: mpsc::UnboundedReceiver<String>,
+    input: ChildStdin,
+}
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        let mut process = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let lines = lines_of(process.child().stdout.take().expect("a pipe"));
+        let input = process.child().stdin.take().expect("a pipe");
+        Self { _process: process, lines, input }
+    }
+
+    /// Runs `apps/<script>` with Node, which finds Debian's modules.
+    pub fn node(script: &str, arguments: &[&str]) -> Self {
+        let mut node = Command::new(tool("node"));
+        node.env("NODE_PATH", "/usr/share/nodejs").arg(Path::new(APPS).join(script));
+        Self::start(node.args(arguments))
+    }
+
+    /// Runs `apps/<script>` with Python.
+    pub fn python(script: &str, arguments: &[&str]) -> Self {
+        let mut python = Command::new(PYTHON);
+        python.env("PYTHONDONTWRITEBYTECODE", "1").arg(Path::new(APPS).join(script));
+        Self::start(python.args(arguments))
+    }
+
+    /// An app that begins by saying its `port`.
+    pub async fn listening(mut self) -> (Self, SocketAddr) {
+        let line = self.line().await;
+        let port = line["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let port = port.unwrap_or_else(|| panic!("no port in {line}"));
+        (self, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// The next line, `None` at its end.
+    pub async fn try_line(&mut self) -> Option<Value> {
+        let line = timeout(PATIENCE, self.lines.recv()).await.expect("a line in time")?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+
+    /// The next line.
+    pub async fn line(&mut self) -> Value {
+        self.try_line().await.expect("it has ended")
+    }
+
+    /// Leaves out lines until there is one with `name` in it, which it returns.
+    pub async fn value_of(&mut self, name: &str) -> Value {
+        loop {
+            if let Some(value) = self.line().await.get_mut(name) {
+                return value.take();
+            }
+        }
+    }
+
+    /// Every line up to its end.
+    pub async fn rest(&mut self) -> Vec<Value> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.try_line().await {
+            lines.push(line);
+        }
+        lines
+    }
+
+    pub fn say(&mut self, line: impl Display) {
+        writeln!(self.input, "{line}").expect("it listens");
+    }
+}
+
+/// The sidecar's own binary, as in a pod.
+pub struct Binary {
+    process: Process,
+    pub traffic: SocketAddr,
+}
+
+impl Binary {
+    /// Starts one in front of an app, with further settings in its environment.
+    pub async fn start(app: SocketAddr, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
+        command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
+        for (name, value) in [
+            ("VELT_API_KEY", "key-of-the-test"),
+            ("VELT_AUTH_TOKEN", "token-of-the-test"),
+            ("VELT_SIDECAR_APP__ADDRESS", &*app.to_string()),
+            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_LOG__FORMAT", "json"),
+            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
+        ] {
+            command.env(name, value);
+        }
+        command.envs(settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        let mut lines = lines_of(process.child().stderr.take().expect("a pipe"));
+        loop {
+            let line = timeout(PATIENCE, lines.recv()).await.expect("a line in time");
+            let line: Value = serde_json::from_str(&line.expect("it has ended")).expect("JSON");
+            if let Some(traffic) = line["traffic"].as_str() {
+                let traffic = traffic.parse().expect("an address");
+                return Self { process, traffic };
+            }
+        }
+    }
+
+    /// Bytes of memory in use.
+    pub fn resident(&mut self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.child().id());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("a size");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits until it has ended by itself, and well.
+    pub async fn ended(mut self) {
+        eventually("the sidecar to end", async || {
+            let ended = self.process.child().try_wait().map_err(|error| error.to_string())?;
+            let status = ended.ok_or("it runs")?;
+            assert!(status.success(), "{status}");
+            Ok(())
+        })
+        .await;
+    }
+}
