@@ -11,6 +11,7 @@ mod bulk;
 mod events;
 mod framing;
 mod grpc;
+mod login;
 mod neighbour;
 mod nginx;
 mod program;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::neighbour::{PATIENCE, Process, eventually, lines_of, tool};
 
-const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
+pub const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
 
 /// Debian's own Python: its packages are no other one's.
 const PYTHON: &str = "/usr/bin/python3";

@@ -1,0 +1,56 @@
+// A real OpenID provider. Says its port, then waits to be told where its one client wants its users
+// sent back to. Whoever types a name is that user.
+import http from 'node:http';
+import readline from 'node:readline';
+import Provider from 'oidc-provider';
+
+const LOGIN = '/login';
+const FORM = `<!doctype html><title>provider</title><link rel=icon href=data:,>
+<form method=post><input name=user><button>Sign in</button></form>`;
+
+function start(issuer, redirectUri) {
+  const provider = new Provider(issuer, {
+    clients: [{
+      client_id: 'front',
+      client_secret: 'secret-of-the-front',
+      redirect_uris: [redirectUri],
+    }],
+    findAccount: (context, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    // Nobody is asked whether the client may know his name.
+    async loadExistingGrant({ oidc }) {
+      const { clientId } = oidc.client;
+      const grant = new oidc.provider.Grant({ clientId, accountId: oidc.session.accountId });
+      grant.addOIDCScope('openid');
+      await grant.save();
+      return grant;
+    },
+    features: { devInteractions: { enabled: false } },
+    interactions: { url: (context, { uid }) => `${LOGIN}/${uid}` },
+    cookies: { keys: ['key of the test'] },
+  });
+  const answer = provider.callback();
+  return async (request, response) => {
+    if (!request.url.startsWith(LOGIN)) {
+      answer(request, response);
+    } else if (request.method === 'POST') {
+      let body = '';
+      for await (const part of request) body += part;
+      const accountId = new URLSearchParams(body).get('user');
+      await provider.interactionFinished(request, response, { login: { accountId } });
+    } else {
+      response.writeHead(200, { 'content-type': 'text/html' }).end(FORM);
+    }
+  };
+}
+
+let answer = (request, response) => response.writeHead(503).end();
+const server = http.createServer((request, response) => answer(request, response));
+server.listen(0, '127.0.0.1', () => {
+  const { port } = server.address();
+  console.log(JSON.stringify({ port }));
+  readline.createInterface({ input: process.stdin }).once('line', (redirectUri) => {
+    const issuer = `http://127.0.0.1:${port}`;
+    answer = start(issuer, redirectUri);
+    console.log(JSON.stringify({ issuer }));
+  }).on('close', () => process.exit());
+});

@@ -1,0 +1,212 @@
+//! A real login: a browser, an Apache with `mod_auth_openidc` as the login proxy, a real `OpenID`
+//! provider, and a sidecar that believes that Apache and nobody else. What a signed-in user then
+//! tries in order to be somebody else is tried here.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::neighbour::{
+    Process, Sidecar, Task, claims_of, eventually, http_client, serve_app, tool,
+};
+use crate::program::{APPS, Program};
+use crate::webdriver::{Page, in_browser};
+
+/// From where Apache connects to the sidecar. Everybody else on this machine comes from 127.0.0.1,
+/// and so has another address than the login proxy, as in a cluster.
+const APACHE: &str = "127.0.0.2";
+
+/// All of it, but the browser.
+struct Site {
+    front: SocketAddr,
+    sidecar: Sidecar,
+    _apache: Process,
+    _folder: TempDir,
+    _provider: Program,
+    _app: Task,
+}
+
+impl Site {
+    async fn open(settings: &[(&str, &str)]) -> Self {
+        let (app, app_address) = serve_app(show).await;
+        let believing = [("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", APACHE)];
+        let settings: Vec<_> = believing.iter().chain(settings).copied().collect();
+        let sidecar = Sidecar::start_with(app_address, &settings).await;
+        let (mut provider, provider_address) = provider().await;
+        let folder = TempDir::new().expect("a folder for Apache");
+        let behind = sidecar.addresses.traffic;
+        let command = |port: u16| {
+            let config = configuration(&folder, port, provider_address, behind);
+            let file = folder.path().join("apache.conf");
+            std::fs::write(&file, config).expect("a file in it");
+            let mut apache = Command::new(tool("apache2"));
+            // One process without children, which a parent that is merely killed would leave behind.
+            apache.arg("-f").arg(file).arg("-X").stdin(Stdio::null());
+            apache
+        };
+        let http = http_client();
+        let ready = async |address: SocketAddr| {
+            let answer = http.get(format!("http://{address}/")).send().await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            // Somebody else may have got that port.
+            let server = answer.headers().get("server").map(HeaderValue::as_bytes);
+            let is_apache = server.is_some_and(|server| server.starts_with(b"Apache"));
+            if is_apache { Ok(()) } else { Err(format!("{server:?}")) }
+        };
+        let (apache, front) = Process::start_on_free_port(command, ready).await;
+        provider.say(format!("http://{front}/callback"));
+        provider.value_of("issuer").await;
+        Self { front, sidecar, _apache: apache, _folder: folder, _provider: provider, _app: app }
+    }
+
+    /// Has `user` sign in with a browser of his own, and runs `test` on the page that he gets.
+    async fn signed_in(&self, user: &str, test: impl AsyncFnOnce(&Page)) {
+        in_browser(&format!("login-{user}"), self.front, async |page| {
+            sign_in(page, user).await;
+            test(page).await;
+        })
+        .await;
+    }
+}
+
+/// The app: a page, and at `/api/me` what it knows of the user.
+fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.uri().path() != "/api/me" {
+        let page = "<!doctype html><title>app</title><link rel=icon href=data:,><p>the app</p>";
+        let response = Response::builder().header("content-type", "text/html");
+        return response.body(Full::from(page)).expect("a response");
+    }
+    let names = request.headers().iter().filter(|(name, _)| name.as_str().ends_with("user"));
+    let seen: Vec<_> =
+        names.map(|(name, value)| json!([name.as_str(), value.to_str().ok()])).collect();
+    Response::new(Full::from(Value::from(seen).to_string()))
+}
+
+async fn provider() -> (Program, SocketAddr) {
+    let folder = format!("{APPS}/oidc/node_modules");
+    let installed = std::path::Path::new(&folder).is_dir();
+    assert!(installed, "{folder} is missing: run tests/run, which installs it");
+    Program::node("oidc/provider.mjs", &[]).listening().await
+}
+
+/// What a team would write. It sets the identity headers to what it knows itself, whatever the
+/// client has sent under these names.
+fn configuration(folder: &TempDir, port: u16, provider: SocketAddr, sidecar: SocketAddr) -> String {
+    let modules = ["mpm_event", "authn_core", "authz_core", "authz_user", "headers"];
+    let mut load = String::new();
+    for name in modules.iter().chain(&["proxy", "proxy_http", "auth_openidc"]) {
+        let file = format!("/usr/lib/apache2/modules/mod_{name}.so");
+        // Writing to a string does not fail.
+        let _ = writeln!(load, "LoadModule {name}_module {file}");
+    }
+    format!(
+        r#"
+        ServerRoot "{root}"
+        DefaultRuntimeDir "{root}"
+        PidFile "{root}/apache.pid"
+        ErrorLog "{root}/error.log"
+        Listen 127.0.0.1:{port}
+        ServerName 127.0.0.1:{port}
+        # Only root's Apache changes its user.
+        User www-data
+        Group www-data
+        {load}
+        OIDCProviderMetadataURL http://{provider}/.well-known/openid-configuration
+        OIDCClientID front
+        OIDCClientSecret secret-of-the-front
+        OIDCRedirectURI http://127.0.0.1:{port}/callback
+        OIDCCryptoPassphrase passphrase-of-the-test
+        OIDCPKCEMethod S256
+        OIDCRemoteUserClaim sub
+        OIDCPassIDTokenAs serialized
+        OIDCCookieSameSite On
+        <Location "/">
+            AuthType openid-connect
+            Require valid-user
+            RequestHeader set X-Forwarded-User "expr=%{{REMOTE_USER}}"
+            RequestHeader set X-Id-Token "expr=%{{req:OIDC_id_token}}"
+        </Location>
+        ProxySourceAddress {APACHE}
+        ProxyPass "/callback" "!"
+        ProxyPass "/" "http://{sidecar}/"
+        "#,
+        root = folder.path().display(),
+    )
+}
+
+/// Fills in the provider's form, and waits for the app's page.
+async fn sign_in(page: &Page, user: &str) {
+    let form = "const form = document.forms[0]; if (!form) return false;";
+    let script = format!("{form} form.user.value = '{user}'; form.submit(); return true");
+    eventually("the provider's form", async || {
+        let filled = page.script(&script).await;
+        if filled == true { Ok(()) } else { Err("no form".to_owned()) }
+    })
+    .await;
+    eventually("the app's page", async || {
+        let text = page.script("return document.body.innerText").await;
+        if text == "the app" { Ok(()) } else { Err(text.to_string()) }
+    })
+    .await;
+}
+
+/// What the page gets when it asks for `path` with these headers.
+async fn fetch(page: &Page, path: &str, options: &Value) -> Value {
+    page.script(&format!(
+        "return fetch('{path}', {options}).then(async answer => ({{
+            status: answer.status,
+            token: answer.headers.get('x-velt-token'),
+            body: await answer.json(),
+        }}))"
+    ))
+    .await
+}
+
+fn user_of(token: &Value) -> Value {
+    claims_of(token.as_str().expect("a token"))["userId"].take()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_users_sign_in_and_neither_gets_to_be_the_other() {
+    let site = Site::open(&[]).await;
+    for (user, other) in [("ada", "grace"), ("grace", "ada")] {
+        site.signed_in(user, async |page| {
+            let mine = fetch(page, "/api/me", &json!({})).await;
+            assert_eq!(user_of(&mine["token"]), user);
+            assert_eq!(mine["body"], json!([["x-forwarded-user", user]]));
+            let route = fetch(page, "/api/velt/token", &json!({ "method": "POST" })).await;
+            assert_eq!(route["body"]["token"], mine["token"]);
+
+            let forged = json!({ "headers": { "X-Forwarded-User": other } });
+            let forged = fetch(page, "/api/me", &forged).await;
+            assert_eq!(user_of(&forged["token"]), user, "Apache has set the header anew");
+            assert_eq!(forged["body"], json!([["x-forwarded-user", user]]));
+
+            // Apache passes headers with underscores on.
+            page.expect_failures(400);
+            let alias = json!({ "headers": { "X_Forwarded_User": other } });
+            let alias = fetch(page, "/api/me", &alias).await;
+            assert_eq!((&alias["status"], &alias["token"]), (&json!(400), &Value::Null));
+            assert_eq!(alias["body"]["code"], "ambiguous_identity");
+
+            page.expect_failures(403);
+            let named = json!({ "method": "POST", "body": json!({ "userId": other }).to_string() });
+            let named = fetch(page, "/api/velt/token", &named).await;
+            assert_eq!(named["body"]["code"], "user_mismatch");
+        })
+        .await;
+    }
+    // Past Apache, the same header is worth nothing.
+    let direct = format!("http://{}/api/me", site.sidecar.addresses.traffic);
+    let answer = http_client().get(direct).header("x-forwarded-user", "ada").send().await;
+    let answer = answer.expect("the app answers");
+    assert_eq!(answer.headers().get("x-velt-token"), None);
+    assert_eq!(answer.headers()["x-velt-token-status"], "anonymous");
+    assert_eq!(answer.text().await.expect("to its end"), "[]", "nor does the app see it");
+}
