@@ -12,6 +12,7 @@ mod events;
 mod framing;
 mod grpc;
 mod login;
+mod messages;
 mod neighbour;
 mod nginx;
 mod program;
