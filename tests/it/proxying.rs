@@ -9,10 +9,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::support::app::{AppBody, FakeApp, full, plain};
+use crate::support::client::Client;
 use crate::support::raw::{RawApp, Wire, nobody};
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, Stage, TestSidecar};
@@ -214,7 +215,7 @@ async fn an_h2c_app_that_can_not_be_reached_fails_all_who_wait_at_once() {
     let toml =
         "[app]\nprotocol = \"h2c\"\nconnect_timeout = \"500ms\"\nresponse_timeout = \"1500ms\"";
     let sidecar = TestSidecar::start(&address.to_string(), velt.address, toml).await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let client = Client::to(sidecar.addresses.traffic);
     let requests: Vec<_> = (0..8).map(|_| tokio::spawn(client.get("/").send())).collect();
     for request in requests {
         let answer = request.await.expect("no panic");
@@ -268,14 +269,14 @@ async fn an_app_on_a_unix_socket_is_reached() {
     let velt = FakeVelt::start().await;
     let address = format!("unix:{}", path.display());
     let sidecar = TestSidecar::start(&address, velt.address, "").await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let client = Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "over unix");
 }
 
 #[tokio::test]
 async fn an_app_that_is_down_is_502_with_a_reason() {
     let sidecar = TestSidecar::before(nobody().await).await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let client = Client::to(sidecar.addresses.traffic);
     let answer = client.get("/").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
     assert_eq!(sidecar.metric("requests_total{outcome=\"app_unreachable\"}").await, 1.0);
@@ -325,6 +326,73 @@ async fn an_app_that_breaks_off_leaves_a_broken_message_and_not_a_whole_one() {
     sidecar.metric_reaches("responses_aborted_total{by=\"app\"}", 1.0).await;
 }
 
+/// Reads answers whose end must be missing, over both protocols. The app breaks off when it is told
+/// that "half" has come: over HTTP/2 a reset may overtake what was sent before.
+async fn assert_broken_off(sidecar: &TestSidecar, half_has_come: &Notify) {
+    let client = Client::to(sidecar.addresses.traffic);
+    for over_http2 in [false, true] {
+        let request = client.get("/");
+        let response = if over_http2 { request.begin_http2().await } else { request.begin().await };
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        assert_eq!(next_text(&mut body).await, "half");
+        half_has_come.notify_one();
+        let end = timeout(PATIENCE, body.frame()).await.expect("an end in time");
+        let error = end.expect("no end that looks like one").expect_err("nothing more");
+        // Over HTTP/2 the stream is reset, and the connection goes on.
+        assert_eq!(format!("{error:?}").contains("Reset("), over_http2, "{error:?}");
+    }
+    sidecar.metric_reaches("responses_aborted_total{by=\"app\"}", 2.0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_broken_however_it_was_framed() {
+    for (framing, part, tail) in [
+        ("content-length: 10", "half", ""),
+        ("transfer-encoding: chunked", "4\r\nhalf\r\n", ""),
+        ("transfer-encoding: chunked", "8\r\nhalf", ""),
+        ("transfer-encoding: chunked", "4\r\nhalf\r\n", "no length\r\n"),
+        ("transfer-encoding: chunked", "4\r\nhalf\r\n", "0\r\n"),
+    ] {
+        let half_has_come = Arc::new(Notify::new());
+        let told = Arc::clone(&half_has_come);
+        let app = RawApp::serving(move |mut wire, _| {
+            let told = Arc::clone(&told);
+            async move {
+                wire.head().await;
+                wire.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{part}")).await;
+                told.notified().await;
+                wire.send(tail).await;
+            }
+        })
+        .await;
+        let sidecar = TestSidecar::before(app.address).await;
+        assert_broken_off(&sidecar, &half_has_come).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_an_h2c_app_resets_is_a_broken_answer() {
+    let half_has_come = Arc::new(Notify::new());
+    let told = Arc::clone(&half_has_come);
+    let app = FakeApp::serving_h2c(move |_| {
+        let told = Arc::clone(&told);
+        async move {
+            let (frames, body) = by_hand();
+            tokio::spawn(async move {
+                frames.send(Ok(data("half"))).await.expect("it is read");
+                told.notified().await;
+                let reset = std::io::Error::other("it resets the stream");
+                frames.send(Err(reset)).await.expect("it is read");
+            });
+            Response::new(body)
+        }
+    })
+    .await;
+    let stage = Stage::with(app, "[app]\nprotocol = \"h2c\"").await;
+    assert_broken_off(&stage.sidecar, &half_has_come).await;
+}
+
 #[tokio::test]
 async fn an_app_that_is_not_http_is_502() {
     let app = RawApp::serving(|mut wire, _| async move {
@@ -333,8 +401,7 @@ async fn an_app_that_is_not_http_is_502() {
     })
     .await;
     let sidecar = TestSidecar::before(app.address).await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
-    let answer = client.get("/").send().await;
+    let answer = Client::to(sidecar.addresses.traffic).get("/").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_broken"));
 }
 
@@ -372,7 +439,7 @@ async fn dying_app() -> RawApp {
 async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
     let app = dying_app().await;
     let sidecar = TestSidecar::before(app.address).await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let client = Client::to(sidecar.addresses.traffic);
     for _ in 0..4 {
         assert_eq!(client.get("/").send().await.text(), "ok");
     }
@@ -384,7 +451,7 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 async fn a_post_that_was_written_is_never_sent_twice() {
     let app = dying_app().await;
     let sidecar = TestSidecar::before(app.address).await;
-    let client = crate::support::client::Client::to(sidecar.addresses.traffic);
+    let client = Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "ok");
     let answer = client.post("/", "x").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_broken"));

@@ -103,7 +103,12 @@ impl Sending {
     }
 
     /// Over HTTP/2 with prior knowledge, to the end.
-    pub async fn send_http2(mut self) -> Answer {
+    pub async fn send_http2(self) -> Answer {
+        Answer::read(self.begin_http2().await).await
+    }
+
+    /// Over HTTP/2 with prior knowledge, to the head of the response.
+    pub async fn begin_http2(mut self) -> Response<Incoming> {
         let host = self.request.headers_mut().remove("host").expect("a host");
         let host = host.to_str().expect("a host");
         let uri = format!("http://{host}{}", self.request.uri());
@@ -114,7 +119,7 @@ impl Sending {
         let (mut sender, connection) = handshake.expect("HTTP/2");
         tokio::spawn(connection);
         let response = timeout(PATIENCE, sender.send_request(self.request)).await;
-        Answer::read(response.expect("an answer in time").expect("an answer")).await
+        response.expect("an answer in time").expect("an answer")
     }
 
     /// Over HTTP/1.1, to the head of the response.
