@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use velt_sidecar::config::Config;
-use velt_sidecar::identity::{Caller, Identity};
+use velt_sidecar::identity::{Caller, Identity, Peer};
 use velt_sidecar::inject::{Eligibility, Injection};
 use velt_sidecar::metrics::Metrics;
 use velt_sidecar::proxy::headers::{
@@ -56,7 +57,8 @@ fn main() {
 
 mod identify {
     use super::{
-        Bencher, Caller, HeaderMap, HeaderValue, PROXY, black_box, identity, request_head,
+        Bencher, Caller, FutureExt as _, HeaderMap, HeaderValue, Ipv4Addr, PROXY, Peer, identity,
+        request_head,
     };
 
     /// A signed-in user.
@@ -80,18 +82,15 @@ mod identify {
         assert!(matches!(caller, Caller::Anonymous));
     }
 
-    #[divan::bench]
-    fn trusts(bencher: Bencher<'_, '_>) {
-        let identity = identity();
-        bencher.bench(|| identity.trusts(black_box(PROXY)));
-    }
-
     fn measure(bencher: Bencher<'_, '_>, trusted: bool, head: &HeaderMap) -> Caller {
         let identity = identity();
+        let peer = Peer { address: if trusted { PROXY } else { Ipv4Addr::BROADCAST.into() } };
         bencher
             .with_inputs(|| head.clone())
-            .bench_refs(|headers| identity.identify(trusted, headers).is_ok());
-        identity.identify(trusted, &mut head.clone()).expect("unambiguous")
+            .bench_refs(|headers| identity.identify(&peer, headers).now_or_never().is_some());
+        let mut headers = head.clone();
+        let identified = identity.identify(&peer, &mut headers).now_or_never();
+        identified.expect("plain headers are read at once").ok().expect("unambiguous").caller
     }
 
     fn with_user() -> HeaderMap {
@@ -205,8 +204,7 @@ fn config() -> Config {
 }
 
 fn identity() -> Identity {
-    let requests = Metrics::new().requests;
-    Identity::new(config().identity, requests.identity_refusals, requests.spoof_attempts)
+    Identity::new(config().identity, Metrics::new().identity).expect("no TLS needed")
 }
 
 fn injection() -> Injection {

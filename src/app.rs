@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::inject::Injection;
 use crate::listener::{Listener, Phase};
 use crate::metrics::{ListenerMetrics, Metrics};
+use crate::outgoing::TlsError;
 use crate::proxy::Upstream;
 use crate::sidecar::Sidecar;
 use crate::token::cache::TokenCache;
@@ -43,6 +44,7 @@ pub enum StartError {
         source: io::Error,
     },
     Velt(BuildError),
+    Identity(TlsError),
 }
 
 impl fmt::Display for StartError {
@@ -53,6 +55,7 @@ impl fmt::Display for StartError {
                 "can't listen on {address}: choose another {what}, or end what uses it"
             ),
             Self::Velt(error) => error.fmt(formatter),
+            Self::Identity(error) => error.fmt(formatter),
         }
     }
 }
@@ -62,6 +65,7 @@ impl Error for StartError {
         match self {
             Self::Bind { source, .. } => Some(source),
             Self::Velt(error) => error.source(),
+            Self::Identity(error) => error.source(),
         }
     }
 }
@@ -86,14 +90,19 @@ impl App {
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let sidecar = Arc::new(sidecar(&config, &metrics).map_err(StartError::Velt)?);
+        let sidecar = Arc::new(sidecar(&config, &metrics)?);
         let (traffic_listener, traffic) =
             bind("listen.address", config.listen, metrics.listener.clone()).await?;
         let (admin_listener, admin_address) =
             bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
         let readiness = Readiness::default();
-        let tokens = sidecar.tokens.clone();
-        let before_scrape = Box::new(move || tokens.observe());
+        let (tokens, identity) = (sidecar.tokens.clone(), Arc::clone(&sidecar.identity));
+        // Nobody waits for its keys: until they are there, its callers are unverified.
+        identity.start();
+        let before_scrape = Box::new(move || {
+            tokens.observe();
+            identity.observe();
+        });
         Ok(Self {
             admin: Arc::new(Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape)),
             sidecar,
@@ -156,13 +165,12 @@ impl App {
 }
 
 /// The request path and its parts.
-fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, BuildError> {
+fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, StartError> {
     let requests = &metrics.requests;
-    let velt = VeltClient::new(config.velt.clone())?;
+    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
     let mint = Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone());
-    let (refusals, spoofs) = (&requests.identity_refusals, &requests.spoof_attempts);
-    let identity = Identity::new(config.identity.clone(), refusals.clone(), spoofs.clone());
-    let identity = Arc::new(identity);
+    let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
+    let identity = Arc::new(identity.map_err(StartError::Identity)?);
     let injection = Arc::new(Injection::new(config.delivery.clone()));
     let (guard, stripper) = (Arc::clone(&identity), Arc::clone(&injection));
     let upstream = Upstream::new(

@@ -140,8 +140,16 @@ impl Config {
         let delivery = table::delivery::read(&top.section("delivery"));
         let token_headers = vec![delivery.header.name.clone(), delivery.header.status_name.clone()];
         let section = top.section("identity");
-        let identity = table::identity::read(&section, token_headers);
-        let velt = table::velt::read(&top.section("velt"), &section, &identity.source);
+        let assertion = section.section("assertion");
+        let identity = table::identity::read(&section, &assertion, token_headers);
+        let velt = {
+            let source = identity.as_ref().map(|identity| &identity.source);
+            let (section, suffix) = match source {
+                Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
+                _ => (&section, "header"),
+            };
+            table::velt::read(&top.section("velt"), section, suffix, source)
+        };
         let cache = {
             let section = top.section("cache");
             cache::Settings {
@@ -170,7 +178,7 @@ impl Config {
             admin,
             app,
             delivery,
-            identity,
+            identity: identity?,
             velt,
             plan,
             resilience,
@@ -187,6 +195,8 @@ impl Config {
         let mut text = String::new();
         let mut described = None;
         for Effective { header, table, key, value, source } in &self.effective {
+            // What a preset brings is shown as a comment: written out, it would be an order.
+            let mark = if *source == Source::Preset { "# " } else { "" };
             if described.replace(table) != Some(table) {
                 let gap = if text.is_empty() { "" } else { "\n" };
                 // Writing to a string does not fail.
@@ -194,9 +204,10 @@ impl Config {
             }
             let source = match source {
                 Source::Default => "default".to_owned(),
+                Source::Preset => "preset".to_owned(),
                 Source::Place(place) => place.to_string(),
             };
-            let line = format!("{key} = {value}");
+            let line = format!("{mark}{key} = {value}");
             let _ = writeln!(text, "{line:<48} # {source}");
         }
         text

@@ -2,15 +2,31 @@
 //!
 //! Absence of an identity never means privilege: it means anonymous. Ambiguity is refused, not
 //! resolved, since the app behind us might resolve it the other way. A plain header is believed
-//! only from a trusted peer; anybody else's copy is removed before the app can see it.
+//! only from a peer that an anchor vouches for, an assertion only by its signature; what nobody
+//! vouches for is removed before the app can see it.
+//!
+//! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
+//! [`assertion`] checks signed ones with what `keys` fetches.
 
-use std::net::IpAddr;
+pub mod assertion;
+mod guard;
+mod headers;
+pub mod keys;
+mod peer;
 
-use http::header::{CONNECTION, TRAILER};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::metrics::{Counters, RefusalKind, SpoofKind};
+use http::{HeaderMap, HeaderName};
+
+pub use self::assertion::{AssertionSource, Fault};
+use self::assertion::{Assertions, Verdict};
+use self::guard::Guard;
+pub use self::headers::HeaderSource;
+use self::peer::Anchors;
+pub use self::peer::{Peer, SecretSettings};
+use crate::metrics::{IdentityMetrics, RefusalKind, SpoofKind};
+use crate::outgoing::TlsError;
 
 /// The longest user id, email, name or organization that is believed, in bytes.
 pub const MAX_VALUE_BYTES: usize = 256;
@@ -18,26 +34,27 @@ pub const MAX_VALUE_BYTES: usize = 256;
 /// Where identity comes from and whom to believe.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub source: HeaderSource,
+    pub source: Source,
+    /// Headers in which the front speaks of the user beside those that are read. They are not
+    /// read, but guarded alike.
+    pub guarded: Vec<HeaderName>,
     /// The front proxy's addresses.
-    pub trusted_peers: Vec<IpNet>,
+    pub trusted_peers: Vec<ipnet::IpNet>,
+    /// What the front proxy must show besides.
+    pub secret: Option<SecretSettings>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
     /// Headers of ours that nobody else may set on a request: the token's.
     pub token_headers: Vec<HeaderName>,
 }
 
-/// Identity in plain headers that the front proxy sets. Other sources (a verified assertion, the
-/// app's own word) stand beside this one and yield the same [`Caller`].
+/// Who says who is asking.
 #[derive(Clone, Debug)]
-pub struct HeaderSource {
-    pub user: HeaderName,
-    pub email: Option<HeaderName>,
-    pub name: Option<HeaderName>,
-    pub organization: Option<HeaderName>,
-    pub groups: Option<HeaderName>,
-    /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
-    pub admin_groups: Vec<String>,
+pub enum Source {
+    /// Plain headers that the front proxy sets.
+    Header(HeaderSource),
+    /// A signed JWT in a header.
+    Assertion(Box<AssertionSource>),
 }
 
 /// What becomes of a request whose identity is ambiguous.
@@ -49,7 +66,7 @@ pub enum OnAmbiguous {
     Drop,
 }
 
-/// Whether a trusted peer's identity headers travel on to the app.
+/// Whether identity headers that are believed travel on to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardIdentity {
     Keep,
@@ -62,6 +79,9 @@ pub enum Caller {
     Known(User),
     /// A normal state: the request goes through, without a token.
     Anonymous,
+    /// An assertion that could not be checked, since there are no keys. The request goes through
+    /// as well; what the caller may do there is the app's to decide.
+    Unverified,
 }
 
 /// What a trusted source said about a user, byte for byte. It cannot print itself.
@@ -75,233 +95,242 @@ pub struct User {
     pub is_admin: Option<bool>,
 }
 
-/// Why an identity was refused, and by which header. The front proxy's fault or an attacker's.
+/// Who is asking, through whom.
+pub struct Identified {
+    pub caller: Caller,
+    /// Whether the peer is the front proxy, whose word about its client is believed too.
+    pub trusted: bool,
+}
+
+/// Why an identity was refused. The front proxy's fault or an attacker's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub kind: RefusalKind,
-    pub header: HeaderName,
+pub enum Refusal {
+    /// It could be read in two ways, by this header.
+    Ambiguous { kind: RefusalKind, header: HeaderName },
+    /// It is signed, but not so that it may be believed.
+    Invalid(Fault),
+}
+
+/// In words, for the answer to the request.
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambiguous { kind, header } => write!(
+                formatter,
+                "The identity header {header} can't be trusted: {}. The login proxy in front must \
+                 set it exactly once.",
+                kind.reason()
+            ),
+            Self::Invalid(fault) => {
+                write!(formatter, "The identity assertion is not valid: {}.", fault.reason())
+            }
+        }
+    }
 }
 
 /// Reads and guards identity headers.
 pub struct Identity {
-    settings: Settings,
-    /// Whether a configured name has an underscore in it, so that dashes make aliases of it.
-    underscored: bool,
-    refusals: Counters<RefusalKind>,
-    spoofs: Counters<SpoofKind>,
+    anchors: Anchors,
+    guard: Guard,
+    reader: Reader,
+    ambiguous: OnAmbiguous,
+    forward: ForwardIdentity,
+    metrics: IdentityMetrics,
+}
+
+enum Reader {
+    Header(HeaderSource),
+    Assertion(Box<Assertions>),
 }
 
 impl Identity {
     /// From settings that the configuration has checked.
-    pub fn new(
-        settings: Settings,
-        refusals: Counters<RefusalKind>,
-        spoofs: Counters<SpoofKind>,
-    ) -> Self {
-        let underscored = settings.source.names().any(|name| name.as_str().contains('_'));
-        Self { settings, underscored, refusals, spoofs }
+    ///
+    /// # Errors
+    ///
+    /// If TLS for fetching keys can't be set up.
+    pub fn new(settings: Settings, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+        let mut own = settings.token_headers;
+        own.extend(settings.secret.as_ref().map(|secret| secret.header.clone()));
+        let mut names: Vec<HeaderName> = settings.source.names().cloned().collect();
+        names.extend(settings.guarded);
+        let reader = match settings.source {
+            Source::Header(source) => Reader::Header(source),
+            Source::Assertion(source) => {
+                Reader::Assertion(Box::new(Assertions::new(*source, metrics.clone())?))
+            }
+        };
+        Ok(Self {
+            anchors: Anchors::new(settings.trusted_peers, settings.secret),
+            guard: Guard::new(names, own),
+            reader,
+            ambiguous: settings.ambiguous,
+            forward: settings.forward,
+            metrics,
+        })
     }
 
-    /// Whether `peer` is the front proxy, whose headers are believed.
-    pub fn trusts(&self, peer: IpAddr) -> bool {
-        // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
-        let peer = peer.to_canonical();
-        self.settings.trusted_peers.iter().any(|range| range.contains(&peer))
+    /// Begins to fetch keys, where any are needed, and returns at once. Needs a tokio runtime.
+    pub fn start(&self) {
+        if let Reader::Assertion(assertions) = &self.reader {
+            assertions.start();
+        }
+    }
+
+    /// Sets the gauges that age by themselves, before a scrape.
+    pub fn observe(&self) {
+        if let Reader::Assertion(assertions) = &self.reader {
+            assertions.observe();
+        }
     }
 
     /// Reads who is asking, and leaves in `headers` only what the app may see of it.
     ///
     /// # Errors
     ///
-    /// The ambiguity, unless the settings say to drop it.
-    pub fn identify(&self, trusted: bool, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
-        for name in &self.settings.token_headers {
-            if headers.remove(name).is_some() {
-                self.spoofs.increment(SpoofKind::TokenHeader);
+    /// The ambiguity, or the invalid assertion, unless the settings say to go on without.
+    pub async fn identify(
+        &self,
+        peer: &Peer,
+        headers: &mut HeaderMap,
+    ) -> Result<Identified, Refusal> {
+        // Before the headers are touched: what a message says twice stays ambiguous.
+        let nominated = self.guard.nominated(headers);
+        let shown = self.anchors.take_secret(headers);
+        self.metrics.spoofs.add(SpoofKind::Secret, u64::from(shown.is_wrong()));
+        self.metrics.spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers));
+        let trusted = self.anchors.trust(peer, shown);
+        let caller = match &self.reader {
+            Reader::Header(_) if !trusted => {
+                self.strip_forged(headers);
+                Ok(Caller::Anonymous)
             }
-        }
-        if !trusted {
-            self.strip_forged(headers);
-            return Ok(Caller::Anonymous);
-        }
-        let caller = match self.unambiguous(headers) {
-            Ok(caller) => caller,
-            Err(refusal) => {
-                self.refusals.increment(refusal.kind);
-                if self.settings.ambiguous == OnAmbiguous::Refuse {
-                    return Err(refusal);
+            Reader::Header(source) => nominated
+                .and_then(|()| self.guard.unaliased(headers))
+                .and_then(|()| source.read(headers)),
+            Reader::Assertion(assertions) => {
+                if !trusted {
+                    self.strip_unsigned(assertions, headers);
                 }
-                self.strip(headers);
-                return Ok(Caller::Anonymous);
+                match nominated
+                    .and_then(|()| self.guard.unaliased(headers))
+                    .and_then(|()| assertions.find(headers))
+                {
+                    Ok(assertion) => {
+                        self.by_assertion(assertions, assertion, trusted, headers).await
+                    }
+                    Err(refusal) => Err(refusal),
+                }
             }
         };
-        if self.settings.forward == ForwardIdentity::Strip {
-            self.strip(headers);
+        let caller = caller.or_else(|refusal| self.refuse(refusal, headers))?;
+        if self.forward == ForwardIdentity::Strip {
+            self.guard.strip(headers);
         }
-        Ok(caller)
+        Ok(Identified { caller, trusted })
     }
 
     /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
     /// 6.5.1 forbids merging them, but an app may do it all the same.
     pub fn sanitize_trailers(&self, trailers: &mut HeaderMap) {
-        let stripped = self.strip(trailers);
-        self.spoofs.add(SpoofKind::Trailer, (stripped.headers + stripped.aliases) as u64);
-        for name in &self.settings.token_headers {
-            if trailers.remove(name).is_some() {
-                self.spoofs.increment(SpoofKind::Trailer);
+        let stripped = self.guard.strip(trailers);
+        let stripped = stripped.headers + stripped.aliases + self.guard.strip_own(trailers);
+        self.metrics.spoofs.add(SpoofKind::Trailer, stripped);
+    }
+
+    /// Who an assertion names, and what is left of it and of the plain headers beside it.
+    async fn by_assertion(
+        &self,
+        assertions: &Assertions,
+        assertion: Option<http::HeaderValue>,
+        trusted: bool,
+        headers: &mut HeaderMap,
+    ) -> Result<Caller, Refusal> {
+        let Some(assertion) = assertion else {
+            // The front signs whom it knows; what stands here unsigned is its client's.
+            self.strip_unsigned(assertions, headers);
+            return Ok(Caller::Anonymous);
+        };
+        match assertions.verify(&assertion, unix_now()).await {
+            Verdict::User(user) => Ok(Caller::Known(user)),
+            Verdict::NoUser => Ok(Caller::Anonymous),
+            Verdict::Unavailable => {
+                if !trusted {
+                    assertions.strip(headers);
+                }
+                Ok(Caller::Unverified)
+            }
+            Verdict::Invalid(fault) if assertions.refuses() => Err(Refusal::Invalid(fault)),
+            Verdict::Invalid(_) => {
+                self.strip_unsigned(assertions, headers);
+                assertions.strip(headers);
+                Ok(Caller::Anonymous)
             }
         }
     }
 
+    fn refuse(&self, refusal: Refusal, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
+        let Refusal::Ambiguous { kind, .. } = &refusal else { return Err(refusal) };
+        self.metrics.refusals.increment(*kind);
+        if self.ambiguous == OnAmbiguous::Refuse {
+            return Err(refusal);
+        }
+        self.guard.strip(headers);
+        Ok(Caller::Anonymous)
+    }
+
     fn strip_forged(&self, headers: &mut HeaderMap) {
-        let stripped = self.strip(headers);
-        self.spoofs.add(SpoofKind::IdentityHeader, stripped.headers as u64);
-        self.spoofs.add(SpoofKind::Alias, stripped.aliases as u64);
+        let stripped = self.guard.strip(headers);
+        self.metrics.spoofs.add(SpoofKind::IdentityHeader, stripped.headers);
+        self.metrics.spoofs.add(SpoofKind::Alias, stripped.aliases);
     }
 
-    fn unambiguous(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        if let Some(header) = self.protected_in(headers, CONNECTION) {
-            return Err(refusal(RefusalKind::ConnectionNominated, header));
-        }
-        if let Some(header) = self.protected_in(headers, TRAILER) {
-            return Err(refusal(RefusalKind::Trailer, header));
-        }
-        if let Some(header) = headers.keys().find_map(|name| self.alias_of(name)) {
-            return Err(refusal(RefusalKind::Alias, header));
-        }
-        self.settings.source.read(headers)
-    }
-
-    /// An identity or token header that the comma-separated header `list` names, in any case.
-    fn protected_in(&self, headers: &HeaderMap, list: HeaderName) -> Option<&HeaderName> {
-        let values = headers.get_all(list).into_iter();
-        let items = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        items.map(<[u8]>::trim_ascii).find_map(|item| {
-            let mut protected = self.settings.source.names().chain(&self.settings.token_headers);
-            protected.find(|name| name.as_str().as_bytes().eq_ignore_ascii_case(item))
-        })
-    }
-
-    /// The identity header that `name` could be taken for by an app that folds `_` into `-`, as
-    /// WSGI, PHP and CGI do (oauth2-proxy CVE-2025-64484).
-    fn alias_of(&self, name: &HeaderName) -> Option<&HeaderName> {
-        let name = name.as_str();
-        // Nearly no header has an underscore in it, so this is where most of them end.
-        if !name.contains('_') && !self.underscored {
-            return None;
-        }
-        let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        self.settings.source.names().find(|own| {
-            let own = own.as_str();
-            own != name && own.bytes().map(fold).eq(name.bytes().map(fold))
-        })
-    }
-
-    fn strip(&self, headers: &mut HeaderMap) -> Stripped {
-        let is_alias = |name: &&HeaderName| self.alias_of(name).is_some();
-        let aliases: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
-        for alias in &aliases {
-            headers.remove(alias);
-        }
-        let names = self.settings.source.names();
-        let headers = names.filter(|name| headers.remove(*name).is_some()).count();
-        Stripped { headers, aliases: aliases.len() }
+    /// Removes every plain identity header, but not the assertion's.
+    fn strip_unsigned(&self, assertions: &Assertions, headers: &mut HeaderMap) {
+        let stripped = self.guard.strip_all_but(assertions.header(), headers);
+        self.metrics.spoofs.add(SpoofKind::IdentityHeader, stripped.headers);
+        self.metrics.spoofs.add(SpoofKind::Alias, stripped.aliases);
     }
 }
 
-/// How many headers were removed.
-struct Stripped {
-    headers: usize,
-    aliases: usize,
-}
-
-impl HeaderSource {
-    fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        let optional = [&self.email, &self.name, &self.organization, &self.groups];
-        std::iter::once(&self.user).chain(optional.into_iter().flatten())
-    }
-
-    fn read(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let Some(id) = single(headers, &self.user, Commas::Refused)? else {
-            return Ok(Caller::Anonymous);
+impl Source {
+    /// The headers that it reads.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let (plain, signed) = match self {
+            Self::Header(source) => (Some(source.names()), None),
+            Self::Assertion(source) => (None, Some(&source.header)),
         };
-        let optional = |name: &Option<HeaderName>, commas| match name {
-            Some(name) => single(headers, name, commas),
-            None => Ok(None),
-        };
-        Ok(Caller::Known(User {
-            id,
-            email: optional(&self.email, Commas::Refused)?,
-            // "Lovelace, Ada" is one name.
-            name: optional(&self.name, Commas::Allowed)?,
-            organization: optional(&self.organization, Commas::Refused)?,
-            is_admin: self.is_admin(headers)?,
-        }))
+        plain.into_iter().flatten().chain(signed)
     }
 
-    /// Whether one of the caller's groups is an admin group. Groups are a list by nature: several
-    /// lines and commas mean more groups.
-    fn is_admin(&self, headers: &HeaderMap) -> Result<Option<bool>, Refusal> {
-        let Some(name) = &self.groups else { return Ok(None) };
-        if self.admin_groups.is_empty() {
-            return Ok(None);
+    /// Whether it may name a user's organization.
+    pub fn names_organization(&self) -> bool {
+        match self {
+            Self::Header(source) => source.organization.is_some(),
+            Self::Assertion(source) => source.policy.claims.organization.is_some(),
         }
-        let mut is_admin = false;
-        for value in headers.get_all(name) {
-            let groups = text(value).ok_or_else(|| refusal(RefusalKind::BadBytes, name))?;
-            is_admin |= groups.split(',').any(|group| {
-                self.admin_groups.iter().any(|admin| admin == group.trim_matches(' '))
-            });
-        }
-        Ok(Some(is_admin))
     }
 }
 
-/// Whether a comma may stand in a value, or is a sign of two values joined to one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Commas {
-    Allowed,
-    Refused,
+impl Refusal {
+    fn ambiguous(kind: RefusalKind, header: &HeaderName) -> Self {
+        Self::Ambiguous { kind, header: header.clone() }
+    }
 }
 
-/// The one value of `name`, `None` if the header is not there.
-fn single(
-    headers: &HeaderMap,
-    name: &HeaderName,
-    commas: Commas,
-) -> Result<Option<Box<str>>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let refuse = |kind| Err(refusal(kind, name));
-    if values.next().is_some() {
-        return refuse(RefusalKind::Repeated);
+/// Why a value is not one that a user id, email, name or organization may be.
+fn flaw(text: &str) -> Option<RefusalKind> {
+    if text.trim().is_empty() {
+        Some(RefusalKind::Empty)
+    } else if text.len() > MAX_VALUE_BYTES {
+        Some(RefusalKind::TooLong)
+    } else if text.trim().len() != text.len() || text.chars().any(char::is_control) {
+        Some(RefusalKind::BadBytes)
+    } else {
+        None
     }
-    match value.len() {
-        0 => return refuse(RefusalKind::Empty),
-        length if length > MAX_VALUE_BYTES => return refuse(RefusalKind::TooLong),
-        _ => {}
-    }
-    let Some(text) = text(value) else { return refuse(RefusalKind::BadBytes) };
-    if text.trim().len() != text.len() {
-        return refuse(if text.trim().is_empty() {
-            RefusalKind::Empty
-        } else {
-            RefusalKind::BadBytes
-        });
-    }
-    if commas == Commas::Refused && text.contains(',') {
-        return refuse(RefusalKind::List);
-    }
-    Ok(Some(text.into()))
 }
 
-/// `value` as UTF-8 without control characters. No normalisation: users who differ in a byte
-/// are different users.
-fn text(value: &HeaderValue) -> Option<&str> {
-    let text = std::str::from_utf8(value.as_bytes()).ok()?;
-    (!text.chars().any(char::is_control)).then_some(text)
-}
-
-fn refusal(kind: RefusalKind, header: &HeaderName) -> Refusal {
-    Refusal { kind, header: header.clone() }
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

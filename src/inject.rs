@@ -102,6 +102,7 @@ pub enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStatus {
     Anonymous,
+    Unverified,
     Pending,
     Refused,
     RateLimited,
@@ -115,6 +116,7 @@ impl TokenStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Unverified => "unverified",
             Self::Pending => "pending",
             Self::Refused => "refused",
             Self::RateLimited => "rate-limited",

@@ -79,6 +79,10 @@ label!(
     IdentityRefused = "identity_refused",
     /// A token route was asked by nobody in particular.
     NoIdentity = "no_identity",
+    /// An assertion that is not valid, where the settings say to refuse it.
+    InvalidAssertion = "invalid_assertion",
+    /// A token was needed and the caller's assertion could not be checked: there are no keys.
+    IdentityUnverified = "identity_unverified",
     /// The organization that Velt's API needs was not in the request.
     NoOrganization = "no_organization",
     /// A token route was asked in the name of somebody else.
@@ -174,14 +178,54 @@ impl RefusalKind {
 label!(
     /// What a client tried that only the front proxy may do.
     SpoofKind, "kind", {
-    /// An identity header from a peer outside the trusted ranges.
+    /// An identity header from a peer that is not trusted, or that no assertion backs.
     IdentityHeader = "identity_header",
     /// An underscore alias of an identity header from such a peer.
     Alias = "alias",
-    /// A token header on a request.
+    /// A token header on a request, in whatever spelling.
     TokenHeader = "token_header",
+    /// The shared secret's header with something else in it, or an alias of that header.
+    Secret = "secret",
     /// An identity or token header among the trailers of a request.
     Trailer = "trailer",
+});
+
+label!(
+    /// What came of an assertion.
+    AssertionResult, "result", {
+    /// Its signature and claims were checked.
+    Verified = "verified",
+    /// It was checked a moment ago.
+    Cached = "cached",
+    /// Valid, but it names no user, as those of machines do.
+    NoUser = "no_user",
+    Malformed = "malformed",
+    Algorithm = "algorithm",
+    UnknownKey = "unknown_key",
+    Signature = "signature",
+    Signer = "signer",
+    Issuer = "issuer",
+    Audience = "audience",
+    Expired = "expired",
+    NotYetValid = "not_yet_valid",
+    /// A claim that is needed is missing, or holds what no user id and the like may hold.
+    Claims = "claims",
+    /// There were no keys to check it with.
+    KeysUnavailable = "keys_unavailable",
+});
+
+label!(
+    /// How an attempt to fetch the keys of assertions ended.
+    KeyFetchResult, "result", {
+    Fetched = "fetched",
+    /// There is no such key. Only where each key has a URL of its own.
+    NotFound = "not_found",
+    Unreachable = "unreachable",
+    Timeout = "timeout",
+    Status = "status",
+    Redirect = "redirect",
+    TooLarge = "too_large",
+    Malformed = "malformed",
 });
 
 label!(
@@ -189,6 +233,8 @@ label!(
     HeaderDelivery, "result", {
     Injected = "injected",
     Anonymous = "anonymous",
+    /// The caller's assertion could not be checked: there are no keys.
+    Unverified = "unverified",
     /// The mint had not ended within `max_wait`.
     Pending = "pending",
     /// The mint failed; the response went out without.
@@ -293,9 +339,18 @@ pub struct RequestMetrics {
     pub added: Histogram,
     pub in_flight: IntGauge,
     pub aborted: Counters<AbortedBy>,
-    pub identity_refusals: Counters<RefusalKind>,
-    pub spoof_attempts: Counters<SpoofKind>,
     pub header_deliveries: Counters<HeaderDelivery>,
+}
+
+/// What is counted about who is asking.
+#[derive(Clone)]
+pub struct IdentityMetrics {
+    pub refusals: Counters<RefusalKind>,
+    pub spoofs: Counters<SpoofKind>,
+    pub assertions: Counters<AssertionResult>,
+    pub key_fetches: Counters<KeyFetchResult>,
+    pub keys: IntGauge,
+    pub keys_age: prometheus::Gauge,
 }
 
 /// What the token cache and the mints behind it count.
@@ -364,6 +419,7 @@ impl ListenerMetrics {
 pub struct Metrics {
     registry: Registry,
     pub requests: RequestMetrics,
+    pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
@@ -399,19 +455,33 @@ impl Metrics {
                 "responses_aborted_total",
                 "Responses cut off after their head, by who ended them.",
             ),
-            identity_refusals: page.counters(
-                "identity_refusals_total",
-                "Requests of trusted peers whose identity was ambiguous, by kind.",
-            ),
-            spoof_attempts: page.counters(
-                "spoof_attempts_total",
-                "Headers stripped because only the front proxy may set them, by kind.",
-            ),
             header_deliveries: page.counters(
                 "header_deliveries_total",
                 "Responses on paths with header delivery, by what happened to the token.",
             ),
         };
+        let identity = IdentityMetrics {
+            refusals: page.counters(
+                "identity_refusals_total",
+                "Requests whose identity was ambiguous, by kind.",
+            ),
+            spoofs: page.counters(
+                "spoof_attempts_total",
+                "Headers stripped because only the front proxy may set them, by kind.",
+            ),
+            assertions: page
+                .counters("identity_assertions_total", "Assertions by what came of them."),
+            key_fetches: page.counters(
+                "identity_key_fetches_total",
+                "Attempts to fetch the keys of assertions, by how they ended.",
+            ),
+            keys: page.gauge("identity_keys", "Keys held that assertions are checked with."),
+            keys_age: page.float_gauge(
+                "identity_keys_age_seconds",
+                "Time since the oldest of these keys was fetched. NaN without any.",
+            ),
+        };
+        identity.keys_age.set(f64::NAN);
         let tokens = TokenMetrics {
             lookups: page.counters("token_lookups_total", "Token look-ups by what was found."),
             mints: page.counters("mints_total", "Mints by how they ended, retries included."),
@@ -456,7 +526,7 @@ impl Metrics {
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         page.build_info();
         page.process();
-        Self { registry: page.registry, requests, tokens, app, listener, ready }
+        Self { registry: page.registry, requests, identity, tokens, app, listener, ready }
     }
 
     /// The text exposition format, version 0.0.4.

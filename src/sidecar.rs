@@ -26,7 +26,7 @@ use tracing::error;
 
 use self::error::{NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
-use crate::identity::{Caller, Identity, User};
+use crate::identity::{Caller, Identified, Identity, Peer, User};
 use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
@@ -115,8 +115,9 @@ impl Sidecar {
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
-        let trusted = self.identity.trusts(peer.ip());
-        let caller = self.identity.identify(trusted, request.headers_mut())?;
+        let from = Peer { address: peer.ip() };
+        let Identified { caller, trusted } =
+            self.identity.identify(&from, request.headers_mut()).await?;
         validate(&request)?;
 
         let wants_token = match Route::of(&request, &self.injection) {
@@ -151,7 +152,11 @@ impl Sidecar {
 
     /// The token of a known caller: at hand, in flight, or not to be had.
     fn look_up(&self, caller: &Caller) -> Result<Lookup, NoToken> {
-        let Caller::Known(user) = caller else { return Err(NoToken::Anonymous) };
+        let user = match caller {
+            Caller::Known(user) => user,
+            Caller::Anonymous => return Err(NoToken::Anonymous),
+            Caller::Unverified => return Err(NoToken::Unverified),
+        };
         let request = self.plan.request(subject(user)).ok_or(NoToken::NoOrganization)?;
         Ok(self.tokens.get(request))
     }

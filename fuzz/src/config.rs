@@ -6,8 +6,16 @@ use std::collections::BTreeMap;
 
 use velt_sidecar::config::{Complaint, Config, ConfigError, Place};
 
-/// Stands for both secrets: must not be in anything that is printed.
-const CANARY: &str = "canary-5f1d0c";
+/// Stands for every secret: must not be in anything that is printed. Long enough for each.
+const CANARY: &str = "canary-5f1d0c-5f1d0c-5f1d0c-5f1d0c";
+
+/// Each secret's variable, and its key.
+const SECRETS: [(&str, &str); 4] = [
+    ("VELT_API_KEY", "api_key"),
+    ("VELT_AUTH_TOKEN", "auth_token"),
+    ("VELT_SIDECAR_IDENTITY__SECRET", "secret"),
+    ("VELT_SIDECAR_IDENTITY__NEXT_SECRET", "next_secret"),
+];
 
 /// # Panics
 ///
@@ -24,13 +32,13 @@ pub fn check(input: &[u8]) {
         environment.insert(name.to_owned(), value.to_owned());
         text = rest;
     }
-    for name in ["VELT_API_KEY", "VELT_AUTH_TOKEN"] {
+    for (name, _) in SECRETS {
         if let Some(value) = environment.get_mut(name).filter(|value| !value.is_empty()) {
             CANARY.clone_into(value);
         }
     }
     match Config::parse("sidecar.toml", text, &environment) {
-        Ok(config) => assert_described(&config, &environment),
+        Ok(config) => assert_described(&config),
         Err(error) => assert_helpful(&error, text, &environment),
     }
 }
@@ -58,20 +66,18 @@ fn assert_helpful(error: &ConfigError, text: &str, environment: &BTreeMap<String
 }
 
 /// What `check` shows is a file that means the same.
-fn assert_described(config: &Config, environment: &BTreeMap<String, String>) {
+fn assert_described(config: &Config) {
     let description = config.describe();
     assert!(!description.contains(CANARY) && !format!("{config:?}").contains(CANARY));
     let mut secrets: BTreeMap<String, String> = BTreeMap::new();
-    for name in ["VELT_API_KEY", "VELT_AUTH_TOKEN"] {
-        let key = name.trim_start_matches("VELT_").to_lowercase();
-        if environment.contains_key(name) || !description.contains(&format!("\n{key}_file = ")) {
+    let redacted = |key: &str| format!("{key} = \"<redacted>\"");
+    for (name, key) in SECRETS {
+        let shown = description.contains(&format!("\n{}", redacted(key)));
+        if shown && !description.contains(&format!("\n{key}_file = ")) {
             secrets.insert(name.to_owned(), CANARY.to_owned());
         }
     }
-    let secret = |line: &&str| {
-        let mut redacted = ["api_key", "auth_token"].iter();
-        redacted.any(|key| line.starts_with(&format!("{key} = \"<redacted>\"")))
-    };
+    let secret = |line: &&str| SECRETS.iter().any(|(_, key)| line.starts_with(&redacted(key)));
     let shown: Vec<&str> = description.lines().filter(|line| !secret(line)).collect();
     let again = Config::parse("again.toml", &shown.join("\n"), &secrets);
     let again = again.unwrap_or_else(|error| panic!("{error}\n{description}"));

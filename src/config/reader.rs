@@ -56,6 +56,8 @@ pub struct Effective {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Default,
+    /// By the preset that is in force.
+    Preset,
     Place(Place),
 }
 
@@ -261,6 +263,38 @@ impl<'r, 'a> Section<'r, 'a> {
         parsed
     }
 
+    /// The value of `key`, else what the preset in force has for it.
+    pub fn optional_or<T: Setting>(&self, key: &str, preset: Option<&str>) -> Option<T> {
+        match preset {
+            Some(preset) if !self.has(key) => {
+                // Asked for all the same, so that it is known.
+                self.optional::<T>(key);
+                self.record(key, &rendered::<T>(preset), Source::Preset);
+                T::parse(preset)
+            }
+            _ => self.optional(key),
+        }
+    }
+
+    /// The values of the array `key`, else those that the preset in force has for it.
+    pub fn list_or<T: Setting>(&self, key: &str, preset: &[&str]) -> Option<Vec<T>> {
+        if self.has(key) {
+            return Some(self.list(key, &[]));
+        }
+        self.variable(key);
+        let values: Vec<String> = preset.iter().map(|item| rendered::<T>(item)).collect();
+        self.record(key, &format!("[{}]", values.join(", ")), Source::Preset);
+        preset.iter().map(|item| T::parse(item)).collect()
+    }
+
+    /// Complains about `key` if it was given, since something else leaves it without effect.
+    pub fn refuse(&self, key: &str, problem: &str, remedy: &str) {
+        self.variable(key);
+        if self.has(key) {
+            self.complain_about(key, problem, remedy);
+        }
+    }
+
     /// The value of `key`, which has no default: complains if it is not there.
     pub fn required<T: Setting>(&self, key: &str) -> Option<T> {
         if self.has(key) {
@@ -282,7 +316,7 @@ impl<'r, 'a> Section<'r, 'a> {
             None => (default.to_vec(), None),
         };
         let values: Vec<String> = items.iter().map(|item| rendered::<T>(item)).collect();
-        self.record(key, &format!("[{}]", values.join(", ")), source);
+        self.record(key, &format!("[{}]", values.join(", ")), source_of(source));
         let parse = |item: &&str| {
             let found =
                 source.map(|place| Found { place: place.clone(), text: (*item).to_owned() });
@@ -291,8 +325,26 @@ impl<'r, 'a> Section<'r, 'a> {
         items.iter().filter_map(parse).collect()
     }
 
-    /// A secret: in the file that `<key>_file` names, or in `variable`. `None` is complained of.
+    /// A secret that is needed: in the file that `<key>_file` names, or in `variable`. `None` is
+    /// complained of.
     pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
+        let file_key = format!("{key}_file");
+        let anywhere =
+            self.has(key) || self.has(&file_key) || self.reader.environment.contains_key(variable);
+        if !anywhere {
+            let problem = format!("{} is missing", self.path_of(key));
+            self.complain(Place::Missing, problem, self.secret_remedy(&file_key, variable));
+        }
+        self.optional_secret(key, variable, inline)
+    }
+
+    /// The same, if it is given at all.
+    pub fn optional_secret(
+        &self,
+        key: &str,
+        variable: &str,
+        inline: Inline,
+    ) -> Option<SecretString> {
         let file_key = format!("{key}_file");
         let path: Option<PathBuf> = self.optional(&file_key);
         let in_variable = self.reader.variable(variable).map(|text| Found {
@@ -308,14 +360,6 @@ impl<'r, 'a> Section<'r, 'a> {
         };
         let given = [path.is_some(), in_variable.is_some(), in_file.is_some()];
         let count = given.into_iter().filter(|given| *given).count();
-        let remedy = format!(
-            "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
-            self.path
-        );
-        if count == 0 {
-            let problem = format!("{} is missing", self.path_of(key));
-            self.complain(Place::Missing, problem, remedy.clone());
-        }
         if count > 1 {
             let place = self.place_of(key).or_else(|| self.place_of(&file_key));
             self.complain(
@@ -333,15 +377,16 @@ impl<'r, 'a> Section<'r, 'a> {
             None => in_variable.or(in_file),
         };
         let Found { place, text } = found?;
-        self.record(key, "\"<redacted>\"", Some(&place));
+        self.record(key, "\"<redacted>\"", Source::Place(place.clone()));
         let text = text.trim_end_matches(['\r', '\n']);
         if text.trim().is_empty() {
+            let remedy = self.secret_remedy(&file_key, variable);
             self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
             return None;
         }
         if HeaderValue::from_str(text).is_err() {
             let problem = format!("{} holds bytes that no header can carry", self.path_of(key));
-            self.complain(place, problem, "copy it again from Velt's console, alone".into());
+            self.complain(place, problem, "copy it again, alone and whole".into());
             return None;
         }
         Some(SecretString::from(text))
@@ -349,7 +394,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// Notes a value in force that nobody has set.
     pub fn note_default(&self, key: &str, value: &str) {
-        self.record(key, value, None);
+        self.record(key, value, Source::Default);
     }
 
     /// Complains about `key`, if it was given, else about this table.
@@ -363,10 +408,19 @@ impl<'r, 'a> Section<'r, 'a> {
         self.place_of(key).is_some()
     }
 
+    fn secret_remedy(&self, file_key: &str, variable: &str) -> String {
+        format!(
+            "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
+            self.path
+        )
+    }
+
     fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
         // Asked for, so that it is not also an unknown key or variable.
         self.variable(key);
-        if let Some(place) = self.place_of(key) {
+        let place = self.place_of(key);
+        // The setting's own variable may be the secret's.
+        if let Some(place) = place.filter(|place| *place != Place::Environment(variable.into())) {
             self.complain(
                 place,
                 format!("{} is a secret and must not stand here", self.path_of(key)),
@@ -485,10 +539,10 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn note(&self, key: &str, value: &str, found: Option<&Found>) {
-        self.record(key, value, found.map(|found| &found.place));
+        self.record(key, value, source_of(found.map(|found| &found.place)));
     }
 
-    fn record(&self, key: &str, value: &str, place: Option<&Place>) {
+    fn record(&self, key: &str, value: &str, source: Source) {
         self.reader.effective.borrow_mut().push(Effective {
             header: match self.overlay {
                 Overlay::Keys => format!("[{}]", self.path),
@@ -497,7 +551,7 @@ impl<'r, 'a> Section<'r, 'a> {
             table: self.number,
             key: key.to_owned(),
             value: value.to_owned(),
-            source: place.cloned().map_or(Source::Default, Source::Place),
+            source,
         });
     }
 
@@ -522,6 +576,10 @@ impl Drop for Section<'_, '_> {
             }
         }
     }
+}
+
+fn source_of(place: Option<&Place>) -> Source {
+    place.cloned().map_or(Source::Default, Source::Place)
 }
 
 /// Whether a secret may stand in the file.

@@ -76,7 +76,21 @@ impl Setting for HeaderName {
 impl Setting for IpNet {
     const EXPECTED: &'static str = "an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\"";
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok().or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))
+        let range = text
+            .parse()
+            .ok()
+            .or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))?;
+        Some(match range {
+            // ::ffff:10.0.0.0/104 is 10.0.0.0/8, and peers are compared as the latter.
+            Self::V6(mapped) if mapped.prefix_len() >= 96 => match mapped.addr().to_ipv4_mapped() {
+                Some(address) => {
+                    let length = mapped.prefix_len() - 96;
+                    Self::V4(ipnet::Ipv4Net::new(address, length).expect("at most 32"))
+                }
+                None => range,
+            },
+            _ => range,
+        })
     }
 }
 

@@ -1,5 +1,35 @@
 //! The tables of `sidecar.toml` that need more than a few lines, one file each.
 
 pub mod delivery;
+mod assertion;
 pub mod identity;
+mod preset;
 pub mod velt;
+
+use reqwest::Url;
+
+use super::reader::Section;
+
+/// Complains about a URL of `section` that would carry what it carries over the network in plain
+/// text, unless `allow_plaintext` says that this is meant.
+fn check_plaintext(section: &Section<'_, '_>, key: &str, url: &Url, problem: &str, stand_in: &str) {
+    let allowed: bool = section.value("allow_plaintext", "false");
+    let is_loopback = match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_matches(['[', ']']);
+            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    };
+    if url.scheme() == "http" && !is_loopback && !allowed {
+        let remedy = format!(
+            "write an https:// URL; for {stand_in} in a test cluster, allow_plaintext = true"
+        );
+        section.complain_about(key, problem, &remedy);
+    }
+    if allowed && url.scheme() != "http" {
+        let problem = format!("it has no effect on an https:// {key}");
+        section.complain_about("allow_plaintext", &problem, "remove it");
+    }
+}

@@ -4,6 +4,7 @@ use reqwest::Url;
 
 use super::Workers;
 use super::setting::{Bytes, Setting};
+use crate::identity::assertion::{Algorithm, ClaimPath, OnInvalid};
 use crate::identity::{ForwardIdentity, OnAmbiguous};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
@@ -56,6 +57,42 @@ impl Setting for RoutePath {
         let plain =
             |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(legal);
         segments.into_iter().all(plain).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Who says who is asking.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceName {
+    Header,
+    Assertion,
+}
+
+impl Setting for Algorithm {
+    const EXPECTED: &'static str = "one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \
+        \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since whoever could check \
+        an assertion then could forge one";
+    fn parse(text: &str) -> Option<Self> {
+        Self::from_name(text)
+    }
+}
+
+impl Setting for ClaimPath {
+    const EXPECTED: &'static str = "a claim, such as \"sub\" or \"custom.user.id\", or a JSON pointer \
+        where a name has a dot or slash in it: \"/https:~1~1example.com~1roles\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+/// What stands between two items.
+pub(super) struct Separator(pub(super) char);
+
+impl Setting for Separator {
+    const EXPECTED: &'static str = "one character, such as \",\" or \"|\"";
+    fn parse(text: &str) -> Option<Self> {
+        let mut characters = text.chars();
+        let (only, None) = (characters.next()?, characters.next()) else { return None };
+        (only.is_ascii_punctuation() || only == ' ').then_some(Self(only))
     }
 }
 
@@ -140,6 +177,12 @@ words!(VerifyUser, "\"auto\", \"require\" or \"off\"", {
 words!(AppProtocol, "\"http1\" or \"h2c\"", { "http1" => Self::Http1, "h2c" => Self::H2c });
 words!(OnAmbiguous, "\"refuse\" or \"drop\"", { "refuse" => Self::Refuse, "drop" => Self::Drop });
 words!(ForwardIdentity, "\"keep\" or \"strip\"", { "keep" => Self::Keep, "strip" => Self::Strip });
+words!(SourceName, "\"header\" or \"assertion\"", {
+    "header" => Self::Header, "assertion" => Self::Assertion,
+});
+words!(OnInvalid, "\"refuse\" or \"anonymous\"", {
+    "refuse" => Self::Refuse, "anonymous" => Self::Anonymous,
+});
 words!(OnMintFailure, "\"omit\" or \"refuse\"", { "omit" => Self::Omit, "refuse" => Self::Refuse });
 words!(ShapeName, "\"object\" or \"string\"", { "object" => Self::Object, "string" => Self::String });
 words!(ResourceKind, "\"organization\", \"folder\" or \"document\"", {

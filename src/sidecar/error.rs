@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, RETRY_AFTER};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tracing::debug;
@@ -20,6 +20,8 @@ use crate::token::MintError;
 #[derive(Debug)]
 pub(super) enum NoToken {
     Anonymous,
+    /// There are no keys to check the caller's assertion with.
+    Unverified,
     NoOrganization,
     /// The mint goes on, for the next request.
     Pending,
@@ -30,6 +32,7 @@ impl NoToken {
     pub(super) fn status(&self) -> TokenStatus {
         match self {
             Self::Anonymous => TokenStatus::Anonymous,
+            Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
             Self::Pending => TokenStatus::Pending,
             Self::Failed(error) => match error {
@@ -47,6 +50,7 @@ impl NoToken {
     pub(super) fn delivery(&self) -> HeaderDelivery {
         match self {
             Self::Anonymous => HeaderDelivery::Anonymous,
+            Self::Unverified => HeaderDelivery::Unverified,
             Self::Pending => HeaderDelivery::Pending,
             Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
         }
@@ -102,9 +106,11 @@ impl RequestError {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::BadRequest(_) | Self::SlowBody | Self::BrokenBody => Outcome::BadRequest,
-            Self::Identity(_) => Outcome::IdentityRefused,
+            Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
+            Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
             Self::NoToken(absent) => match absent {
                 NoToken::Anonymous => Outcome::NoIdentity,
+                NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
                 NoToken::Failed(MintError::Refused { .. }) => Outcome::TokenRefused,
@@ -134,16 +140,13 @@ impl RequestError {
     fn public(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::BadRequest(error) => (error.status(), "bad_request", error.to_string()),
-            Self::Identity(refusal) => (
-                StatusCode::BAD_REQUEST,
-                "ambiguous_identity",
-                format!(
-                    "The identity header {} can't be trusted: {}. The login proxy in front must \
-                     set it exactly once.",
-                    refusal.header,
-                    refusal.kind.reason(),
-                ),
-            ),
+            Self::Identity(refusal) => {
+                let (status, code) = match refusal {
+                    Refusal::Ambiguous { .. } => (StatusCode::BAD_REQUEST, "ambiguous_identity"),
+                    Refusal::Invalid(_) => (StatusCode::UNAUTHORIZED, "invalid_assertion"),
+                };
+                (status, code, refusal.to_string())
+            }
             Self::NoToken(absent) => absent.public(),
             Self::UserMismatch => (
                 StatusCode::FORBIDDEN,
@@ -186,6 +189,11 @@ impl RequestError {
         let headers = response.headers_mut();
         if let Self::MethodNotAllowed = self {
             headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+        }
+        if let Self::Identity(Refusal::Invalid(_)) = self {
+            // RFC 6750 section 3.1; of RFC 9110 section 15.5.2 too, which wants some challenge.
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Self::NoToken(absent) = self
             && let Some(wait) = absent.retry_after()
@@ -245,9 +253,16 @@ impl NoToken {
             Self::Anonymous => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
-                "Nobody is signed in: the request came without an identity header from a trusted \
-                 peer. Sign in first; if you have, check identity.user_header and \
+                "Nobody is signed in: the request came without an identity that could be believed. \
+                 Sign in first; if you have, check [identity]: the header's name and \
                  identity.trusted_peers."
+                    .into(),
+            ),
+            Self::Unverified => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "identity_unverified",
+                "Who is signed in could not be checked: the keys of identity.assertion can't be \
+                 fetched at the moment. Try again."
                     .into(),
             ),
             Self::NoOrganization => (
@@ -285,7 +300,7 @@ impl NoToken {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Anonymous | Self::NoOrganization => None,
-            Self::Pending => Some(Duration::from_secs(1)),
+            Self::Pending | Self::Unverified => Some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {
                     None

@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Response, Url};
-use rustls::RootCertStore;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use self::claims::Claims;
 use self::wire::{body, classify};
+use crate::outgoing::{self, TlsError};
 use crate::token::{MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, TokenValue};
 
 /// How long a Velt token lives ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
@@ -89,8 +89,8 @@ pub struct VeltClient {
 pub enum BuildError {
     /// A credential holds bytes that no header can carry. The configuration's fault.
     Credential { which: &'static str },
-    /// TLS could not be set up. The machine's fault.
-    Tls(Box<dyn Error + Send + Sync>),
+    /// The machine's fault.
+    Tls(TlsError),
 }
 
 impl std::fmt::Display for BuildError {
@@ -101,7 +101,7 @@ impl std::fmt::Display for BuildError {
                 "velt.{which} holds bytes that an HTTP header can't carry; \
                  copy it again from Velt's console"
             ),
-            Self::Tls(_) => formatter.write_str("TLS for calls to Velt could not be set up"),
+            Self::Tls(error) => error.fmt(formatter),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Credential { .. } => None,
-            Self::Tls(source) => Some(source.as_ref()),
+            Self::Tls(error) => error.source(),
         }
     }
 }
@@ -122,26 +122,8 @@ impl VeltClient {
     ///
     /// See [`BuildError`].
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let tls = |error: Box<dyn Error + Send + Sync>| BuildError::Tls(error);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls_config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| tls(error.into()))?
-            .with_root_certificates(roots())
-            .with_no_client_auth();
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls_config)
-            .user_agent(concat!("velt-sidecar/", env!("CARGO_PKG_VERSION")))
-            // A redirect could carry the credentials to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(Duration::from_secs(60));
-        let http = match settings.endpoint.scheme() {
-            "https" => http.https_only(true),
-            // Plain text is for an emulator close by; a forward proxy has no business there.
-            _ => http.no_proxy(),
-        };
-        let http = http.build().map_err(|error| tls(error.into()))?;
+        let http = outgoing::client(&settings.endpoint, settings.connect_timeout)
+            .map_err(BuildError::Tls)?;
         let headers = credential_headers(&settings)?;
         Ok(Self { http, settings, headers })
     }
@@ -215,26 +197,9 @@ fn credential_headers(settings: &Settings) -> Result<HeaderMap, BuildError> {
     Ok(headers)
 }
 
-/// The machine's roots (or `SSL_CERT_FILE`); compiled-in ones where an image has none.
-fn roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
-}
-
-async fn read_capped(mut answer: Response) -> Result<Vec<u8>, MintError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(MintError::Malformed { reason: MalformedReason::TooLarge });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+async fn read_capped(answer: Response) -> Result<Vec<u8>, MintError> {
+    let body = outgoing::read_capped(answer, MAX_ANSWER_BYTES).await.map_err(transport_error)?;
+    body.ok_or(MintError::Malformed { reason: MalformedReason::TooLarge })
 }
 
 fn transport_error(error: reqwest::Error) -> MintError {

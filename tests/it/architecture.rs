@@ -11,14 +11,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "config", "identity", "inject", "listener", "metrics", "proxy", "sidecar",
-            "token",
+            "admin", "config", "identity", "inject", "listener", "metrics", "outgoing", "proxy",
+            "sidecar", "token",
         ],
     ),
     ("sidecar", &["identity", "inject", "logging", "metrics", "proxy", "token"]),
     ("config", &["identity", "inject", "listener", "logging", "proxy", "token"]),
-    ("identity", &["metrics"]),
-    ("token", &["logging", "metrics"]),
+    ("identity", &["metrics", "outgoing"]),
+    ("token", &["logging", "metrics", "outgoing"]),
     ("inject", &["token"]),
     ("proxy", &["metrics", "tcp"]),
     ("listener", &["metrics", "tcp"]),
@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("logging", &[]),
     ("tcp", &[]),
+    ("outgoing", &[]),
     ("emulator", &["listener", "metrics"]),
     ("demo", &["app", "config", "emulator", "listener", "metrics", "proxy"]),
 ];

@@ -305,7 +305,7 @@ fn a_credential_that_no_header_can_carry_is_found_before_the_start() {
         "VELT_AUTH_TOKEN",
         "two\nlines",
         "  VELT_AUTH_TOKEN: velt.auth_token holds bytes that no header can carry\n    \
-         -> copy it again from Velt's console, alone",
+         -> copy it again, alone and whole",
     );
 }
 

@@ -31,11 +31,13 @@ fn sidecar_toml_is_valid_and_writes_out_the_defaults() {
 fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
     let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
     let mut source = fs::read_to_string("src/config.rs").expect("src/config.rs");
-    for table in fs::read_dir("src/config/table").expect("the tables") {
-        source += &fs::read_to_string(table.expect("a file").path()).expect("a source");
+    for file in fs::read_dir("src/config/table").expect("the tables") {
+        source += &fs::read_to_string(file.expect("an entry").path()).expect("a table");
     }
     let mut keys = 0;
-    for call in ["value(\"", "optional(\"", "required(\"", "list(\"", "secret(\"", ">(\""] {
+    for call in
+        ["value(\"", "optional(\"", "required(\"", "list(\"", "secret(\"", ">(\"", "_or(\""]
+    {
         for rest in source.split(call).skip(1) {
             let key = rest.split('"').next().expect("a key");
             let mentioned = text.lines().any(|line| {

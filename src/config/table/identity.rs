@@ -2,12 +2,16 @@
 
 use http::HeaderName;
 use ipnet::IpNet;
+use secrecy::ExposeSecret as _;
 
-use super::super::reader::Section;
-use crate::identity::{HeaderSource, Settings};
+use super::super::reader::{Inline, Section};
+use super::super::words::{Separator, SourceName};
+use super::assertion;
+use super::preset::Preset;
+use crate::identity::{HeaderSource, SecretSettings, Settings, Source};
 
 /// Headers that say something else than who is asking, and would break requests if they were
-/// guarded as identity.
+/// guarded as identity. (An assertion may stand in the first, which is what it is for.)
 const NOT_IDENTITY: [&str; 12] = [
     "authorization",
     "connection",
@@ -23,30 +27,232 @@ const NOT_IDENTITY: [&str; 12] = [
     "x-forwarded-host",
 ];
 
-/// Reads the table `identity`.
-pub fn read(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> Settings {
-    let source = HeaderSource {
-        user: section.value("user_header", "X-Forwarded-User"),
-        email: section.optional("email_header"),
-        name: section.optional("name_header"),
-        organization: section.optional("organization_header"),
-        groups: section.optional("groups_header"),
-        admin_groups: section.list("admin_groups", &[]),
+/// What speaks of the user by default beside an assertion: what an app most likely reads.
+const PLAIN_HEADERS: [&str; 4] = [
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Groups",
+];
+
+/// The least length of a shared secret in bytes: 16 random ones in hexadecimal.
+const MIN_SECRET_BYTES: usize = 32;
+
+const SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__SECRET";
+
+const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__NEXT_SECRET";
+
+const EVERYONE: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// Reads the table `identity` and the one within it. `None` if something without a default is
+/// missing, which has been complained of.
+pub fn read(
+    section: &Section<'_, '_>,
+    assertion: &Section<'_, '_>,
+    token_headers: Vec<HeaderName>,
+) -> Option<Settings> {
+    let preset: Option<&'static Preset> = section.optional("preset");
+    let source = read_source(section, assertion, preset);
+    let guarded = read_guarded(section, preset, source.as_ref());
+    let secret = read_secret(section);
+    let nearby = ["127.0.0.0/8", "::1/128"];
+    // A secret vouches for whoever shows it, from wherever.
+    let trusted: &[&str] = if secret.is_some() { &EVERYONE } else { &nearby };
+    let trusted_peers = section.list("trusted_peers", trusted);
+    let ambiguous = section.value("on_ambiguous", "refuse");
+    let forward = section.value("forward_headers", "keep");
+    let reckless: bool = section.value("dangerously_trust_every_peer", "false");
+    let settings = Settings {
+        source: source?,
+        guarded,
+        trusted_peers,
+        secret,
+        ambiguous,
+        forward,
+        token_headers,
     };
-    if source.groups.is_some() == source.admin_groups.is_empty() {
-        let (key, other) = match source.groups {
-            Some(_) => ("groups_header", "admin_groups"),
-            None => ("admin_groups", "groups_header"),
-        };
-        if section.has(key) {
-            let remedy = format!("set identity.{other} as well, or remove {key}");
-            section.complain_about(key, "it has no effect alone", &remedy);
+    check_names(section, &settings);
+    check_trust(section, &settings, reckless);
+    Some(settings)
+}
+
+fn read_source(
+    section: &Section<'_, '_>,
+    assertion: &Section<'_, '_>,
+    preset: Option<&'static Preset>,
+) -> Option<Source> {
+    let source = read_source_name(section, preset);
+    let groups_separator = match preset {
+        Some(preset) if preset.groups_separator != "," => {
+            section.optional_or("groups_separator", Some(preset.groups_separator))?
         }
+        _ => section.value("groups_separator", ","),
+    };
+    let Separator(groups_separator) = groups_separator;
+    let admin_groups: Vec<String> = section.list("admin_groups", &[]);
+    let source = match source {
+        SourceName::Header => {
+            assertion::refuse(assertion);
+            Source::Header(read_headers(section, preset, groups_separator, admin_groups)?)
+        }
+        SourceName::Assertion => {
+            for field in ["user", "email", "name", "organization", "groups"] {
+                section.refuse(
+                    &format!("{field}_header"),
+                    "it has no effect while identity.source is \"assertion\"",
+                    &format!("remove it, or write {field}_claim in [identity.assertion]"),
+                );
+            }
+            let preset = preset.map(|preset| &preset.assertion);
+            let source = assertion::read(assertion, preset, groups_separator, &admin_groups)?;
+            Source::Assertion(Box::new(source))
+        }
+    };
+    check_groups(section, assertion, &source);
+    Some(source)
+}
+
+fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) -> SourceName {
+    let Some(preset) = preset else { return section.value("source", "header") };
+    let its = match preset.source {
+        SourceName::Header => "header",
+        SourceName::Assertion => "assertion",
+    };
+    let source = section.optional_or("source", Some(its)).unwrap_or(preset.source);
+    if source != preset.source {
+        section.complain_about(
+            "source",
+            &format!("the preset {:?} is about another one", preset.name),
+            &format!("remove it, or write source = {its:?}, or remove the preset"),
+        );
     }
-    let named = [&source.email, &source.name, &source.organization, &source.groups];
-    let named = named.into_iter().flatten().chain([&source.user]).chain(&token_headers);
+    preset.source
+}
+
+fn read_headers(
+    section: &Section<'_, '_>,
+    preset: Option<&'static Preset>,
+    groups_separator: char,
+    admin_groups: Vec<String>,
+) -> Option<HeaderSource> {
+    let of = |field: fn(&Preset) -> Option<&'static str>| preset.and_then(field);
+    let user = match preset {
+        None => Some(section.value("user_header", "X-Forwarded-User")),
+        Some(preset) if preset.user_header.is_some() => {
+            section.optional_or("user_header", preset.user_header)
+        }
+        // Its names are the operator's.
+        Some(_) => section.required("user_header"),
+    };
+    let source = HeaderSource {
+        email: section.optional_or("email_header", of(|preset| preset.email_header)),
+        name: section.optional_or("name_header", of(|preset| preset.name_header)),
+        organization: section.optional("organization_header"),
+        groups: section.optional_or("groups_header", of(|preset| preset.groups_header)),
+        groups_separator,
+        admin_groups,
+        user: user?,
+    };
+    Some(source)
+}
+
+/// Groups and the names of admin groups go together. A preset's groups alone are no mistake.
+fn check_groups(section: &Section<'_, '_>, assertion: &Section<'_, '_>, source: &Source) {
+    let (place, key, groups, admin_groups) = match source {
+        Source::Header(source) => {
+            (section, "groups_header", source.groups.is_some(), &source.admin_groups)
+        }
+        Source::Assertion(source) => {
+            let claims = &source.policy.claims;
+            (assertion, "groups_claim", claims.groups.is_some(), &claims.admin_groups)
+        }
+    };
+    if groups && admin_groups.is_empty() && place.has(key) {
+        let remedy = format!("set identity.admin_groups as well, or remove {key}");
+        place.complain_about(key, "it has no effect alone", &remedy);
+    }
+    if !groups && section.has("admin_groups") && !admin_groups.is_empty() {
+        let table = if key == "groups_header" { "identity" } else { "identity.assertion" };
+        let remedy = format!("set {table}.{key} as well, or remove admin_groups");
+        section.complain_about("admin_groups", "it has no effect alone", &remedy);
+    }
+}
+
+/// Headers that are guarded beside those that are read.
+fn read_guarded(
+    section: &Section<'_, '_>,
+    preset: Option<&'static Preset>,
+    source: Option<&Source>,
+) -> Vec<HeaderName> {
+    let Some(preset) = preset.filter(|_| !section.has("guarded_headers")) else {
+        let signed = matches!(source, Some(Source::Assertion(_)));
+        return section.list("guarded_headers", if signed { &PLAIN_HEADERS } else { &[] });
+    };
+    let mut guarded: Vec<HeaderName> =
+        section.list_or("guarded_headers", preset.guarded).unwrap_or_default();
+    // One that is read by the operator's own choice is guarded anyway.
+    let read: Vec<&HeaderName> = source.map(|source| source.names().collect()).unwrap_or_default();
+    guarded.retain(|name| !read.contains(&name));
+    guarded
+}
+
+/// The shared secret, and the next one while it is being changed.
+fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
+    let header: Option<HeaderName> = section.optional("secret_header");
+    let read = |key: &str, variable: &str| {
+        let secret = section.optional_secret(key, variable, Inline::Refused)?;
+        if secret.expose_secret().len() < MIN_SECRET_BYTES {
+            section.complain_about(
+                key,
+                &format!("it has fewer than {MIN_SECRET_BYTES} bytes, so it could be guessed"),
+                "make one with: openssl rand -hex 32",
+            );
+        }
+        Some(secret)
+    };
+    let secret = read("secret", SECRET_VARIABLE);
+    let next = read("next_secret", NEXT_SECRET_VARIABLE);
+    let given = ["secret", "secret_file"].into_iter().any(|key| section.has(key));
+    if next.is_some() && !given {
+        let remedy = "give the one in force as identity.secret";
+        section.complain_about("next_secret", "there is none before it", remedy);
+    }
+    match (header, given) {
+        (Some(header), true) => {
+            let accepted: Vec<_> = secret.into_iter().chain(next).collect();
+            Some(SecretSettings { header, accepted })
+        }
+        (Some(_), false) => {
+            section.complain_about(
+                "secret_header",
+                "the secret that it should hold is missing",
+                &format!(
+                    "set the environment variable {SECRET_VARIABLE}, or secret_file = \
+                     \"/path/to/file\" in [identity]"
+                ),
+            );
+            None
+        }
+        (None, true) => {
+            section.complain_about(
+                "secret",
+                "it has no effect without the header that holds it",
+                "write secret_header = \"X-Sidecar-Secret\" in [identity], or remove it",
+            );
+            None
+        }
+        (None, false) => None,
+    }
+}
+
+fn check_names(section: &Section<'_, '_>, settings: &Settings) {
+    let secret = settings.secret.iter().map(|secret| &secret.header);
+    let names = settings.source.names().chain(&settings.guarded).chain(&settings.token_headers);
     // Names that differ in - and _ only would be each other's aliases, which are refused.
-    let mut taken: Vec<String> = named.map(|name| name.as_str().replace('_', "-")).collect();
+    let fold = |name: &HeaderName| {
+        name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
+    };
+    let mut taken: Vec<String> = names.chain(secret).map(fold).collect();
     taken.sort_unstable();
     if taken.windows(2).any(|pair| pair[0] == pair[1]) {
         section.complain_about(
@@ -56,7 +262,10 @@ pub fn read(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> Settin
              delivery.header",
         );
     }
-    let reserved = taken.iter().find(|name| NOT_IDENTITY.contains(&name.as_str()));
+    let signed = matches!(settings.source, Source::Assertion(_));
+    let reserved = taken.iter().find(|name| {
+        NOT_IDENTITY.contains(&name.as_str()) && !(signed && *name == "authorization")
+    });
     if let Some(name) = reserved {
         section.complain_about(
             "user_header",
@@ -64,21 +273,13 @@ pub fn read(section: &Section<'_, '_>, token_headers: Vec<HeaderName>) -> Settin
             "name the header that the login proxy sets, such as \"X-Forwarded-User\"",
         );
     }
-    let settings = Settings {
-        source,
-        trusted_peers: section.list("trusted_peers", &["127.0.0.0/8", "::1/128"]),
-        ambiguous: section.value("on_ambiguous", "refuse"),
-        forward: section.value("forward_headers", "keep"),
-        token_headers,
-    };
-    let reckless: bool = section.value("dangerously_trust_every_peer", "false");
-    check_trust(section, &settings.trusted_peers, reckless);
-    settings
 }
 
 /// Refuses to believe nobody, and to believe everybody without being told so in plain words.
-fn check_trust(section: &Section<'_, '_>, peers: &[IpNet], reckless: bool) {
-    if peers.is_empty() {
+fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
+    let (peers, signed) =
+        (&settings.trusted_peers, matches!(settings.source, Source::Assertion(_)));
+    if peers.is_empty() && !signed {
         section.complain_about(
             "trusted_peers",
             "nobody is trusted, so there would never be an identity",
@@ -91,19 +292,27 @@ fn check_trust(section: &Section<'_, '_>, peers: &[IpNet], reckless: bool) {
         IpNet::V4(range) => range.prefix_len() < 8,
         IpNet::V6(range) => range.prefix_len() < 7,
     });
-    if everyone && !reckless {
+    // Given, if not good: then that is complained of already.
+    let secret = settings.secret.is_some();
+    if everyone && !reckless && !secret {
+        let problem = if signed {
+            "whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)"
+        } else {
+            "whoever reaches this port could name any user and get his token"
+        };
         section.complain_about(
             "trusted_peers",
-            "whoever reaches this port could name any user and get his token",
+            problem,
             "name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy \
              really lets nobody else in, write dangerously_trust_every_peer = true",
         );
     }
-    if reckless && !everyone {
-        section.complain_about(
-            "dangerously_trust_every_peer",
-            "it has no effect while trusted_peers names ranges",
-            "remove it",
-        );
+    if reckless && (!everyone || secret) {
+        let problem = if secret {
+            "it has no effect while a secret says whom to trust"
+        } else {
+            "it has no effect while trusted_peers names ranges"
+        };
+        section.complain_about("dangerously_trust_every_peer", problem, "remove it");
     }
 }

@@ -6,25 +6,31 @@ use reqwest::Url;
 
 use super::super::reader::{Inline, Section};
 use super::super::setting::Span;
-use crate::identity::HeaderSource;
+use super::check_plaintext;
+use crate::identity::Source;
 use crate::token::velt::{self, Api};
 use crate::token::{Issuer, MintPlan, Resource, resilience};
 
 /// What the table is for: the client, the plan and the patience.
 pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
 
-/// Reads the table `velt`; `identity` and `source` tell what the API will be given.
+/// Reads the table `velt`; `source` tells what the API will be given, and `identity` has the keys
+/// that name it, each of which ends in `suffix`. `None` if
+/// there is no telling.
 pub fn read(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
-    source: &HeaderSource,
+    suffix: &str,
+    source: Option<&Source>,
 ) -> Option<Parts> {
     let api: Api = section.value("api", "legacy");
     let endpoint = read_endpoint(section, api);
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
     let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
     let organization: Option<String> = section.optional("organization");
-    check_effect(section, identity, source, api, organization.is_some());
+    if let Some(source) = source {
+        check_effect(section, identity, suffix, source, api, organization.is_some());
+    }
     let verify_user = section.value("verify_user", "auto");
     let connect_timeout = section.value::<Span>("connect_timeout", "2s").0;
     let resilience = resilience::Settings {
@@ -58,29 +64,13 @@ pub fn read(
 
 fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
     let endpoint: Url = section.value("endpoint", api.default_endpoint());
-    let allow_plaintext: bool = section.value("allow_plaintext", "false");
-    let is_loopback = match endpoint.host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            let host = host.trim_matches(['[', ']']);
-            host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        None => false,
-    };
-    if endpoint.scheme() == "http" && !is_loopback && !allow_plaintext {
-        section.complain_about(
-            "endpoint",
-            "the auth token would cross the network in plain text",
-            "write an https:// URL; for an emulator in a test cluster, allow_plaintext = true",
-        );
-    }
-    if allow_plaintext && endpoint.scheme() != "http" {
-        section.complain_about(
-            "allow_plaintext",
-            "it has no effect on an https:// endpoint",
-            "remove it",
-        );
-    }
+    check_plaintext(
+        section,
+        "endpoint",
+        &endpoint,
+        "the auth token would cross the network in plain text",
+        "an emulator",
+    );
     endpoint
 }
 
@@ -88,19 +78,21 @@ fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
 fn check_effect(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
-    source: &HeaderSource,
+    suffix: &str,
+    source: &Source,
     api: Api,
     has_organization: bool,
 ) {
     let sent: &[&str] = match api {
         Api::Legacy => &[],
-        Api::V1 => &["email_header", "organization_header", "groups_header"],
-        Api::V2 => &["email_header", "organization_header", "groups_header", "name_header"],
+        Api::V1 => &["email", "organization", "groups"],
+        Api::V2 => &["email", "organization", "groups", "name"],
     };
-    for key in ["email_header", "name_header", "organization_header", "groups_header"] {
-        if identity.has(key) && !sent.contains(&key) {
+    for field in ["email", "name", "organization", "groups"] {
+        let key = format!("{field}_{suffix}");
+        if identity.has(&key) && !sent.contains(&field) {
             identity.complain_about(
-                key,
+                &key,
                 "the chosen velt.api does not send it, so it has no effect",
                 "remove it, or set velt.api to one that does (docs/configuration.md)",
             );
@@ -113,13 +105,18 @@ fn check_effect(
             "remove it, or write api = \"v2\"",
         );
     }
-    if api != Api::Legacy && !has_organization && source.organization.is_none() {
-        section.complain_about(
-            "organization",
-            "it is missing, and this API needs one",
-            "write organization = \"your-organization-id\" in [velt], or name the header that \
-             carries it: organization_header in [identity]",
-        );
+    if api != Api::Legacy && !has_organization && !source.names_organization() {
+        let remedy = match source {
+            Source::Header(_) => {
+                "write organization = \"your-organization-id\" in [velt], or name the header that \
+                 carries it: organization_header in [identity]"
+            }
+            Source::Assertion(_) => {
+                "write organization = \"your-organization-id\" in [velt], or name the claim that \
+                 carries it: organization_claim in [identity.assertion]"
+            }
+        };
+        section.complain_about("organization", "it is missing, and this API needs one", remedy);
     }
 }
 

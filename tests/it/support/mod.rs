@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod client;
+pub mod issuer;
 pub mod raw;
 pub mod velt;
 
@@ -71,6 +72,11 @@ impl TestSidecar {
     /// In front of `app`, minting at `velt`. `toml` may add to the tables below or bring others.
     pub async fn start(app: &str, velt: SocketAddr, toml: &str) -> Self {
         let config = config(&document(app, velt, toml)).unwrap_or_else(|error| panic!("{error}"));
+        Self::run(config).await
+    }
+
+    /// With whatever `config` says.
+    pub async fn run(config: Config) -> Self {
         let sidecar = App::bind(config).await.expect("free ports are free");
         let addresses = sidecar.addresses();
         let (shutdown, ended) = oneshot::channel();

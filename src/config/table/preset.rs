@@ -1,0 +1,181 @@
+//! What the common fronts send, as their documentation has it (`docs/identity.md` says where).
+//!
+//! A preset is nothing but other defaults for the keys of `identity`. What only the operator can
+//! know has none and stays required.
+
+use super::super::setting::Setting;
+use super::super::words::SourceName;
+
+/// The defaults for one front.
+pub struct Preset {
+    pub name: &'static str,
+    pub source: SourceName,
+    pub user_header: Option<&'static str>,
+    pub email_header: Option<&'static str>,
+    pub name_header: Option<&'static str>,
+    pub groups_header: Option<&'static str>,
+    pub groups_separator: &'static str,
+    /// Headers in which it says more of the user than is read.
+    pub guarded: &'static [&'static str],
+    pub assertion: AssertionPreset,
+}
+
+/// The defaults of `identity.assertion`. `{issuer}`, `{audience}` and `{region}` stand for what
+/// the operator wrote.
+pub struct AssertionPreset {
+    pub header: Option<&'static str>,
+    pub jwks_url: Option<&'static str>,
+    pub key_url: Option<&'static str>,
+    pub issuer: Option<&'static str>,
+    pub algorithms: &'static [&'static str],
+    pub user_claim: Option<&'static str>,
+    pub email_claim: Option<&'static str>,
+    pub name_claim: Option<&'static str>,
+    pub groups_claim: Option<&'static str>,
+    /// Whether it is a load balancer whose keys others use too.
+    pub needs_signer: bool,
+}
+
+const NO_ASSERTION: AssertionPreset = AssertionPreset {
+    header: None,
+    jwks_url: None,
+    key_url: None,
+    issuer: None,
+    algorithms: &[],
+    user_claim: None,
+    email_claim: None,
+    name_claim: None,
+    groups_claim: None,
+    needs_signer: false,
+};
+
+const PLAIN: Preset = Preset {
+    name: "",
+    source: SourceName::Header,
+    user_header: None,
+    email_header: None,
+    name_header: None,
+    groups_header: None,
+    groups_separator: ",",
+    guarded: &[],
+    assertion: NO_ASSERTION,
+};
+
+const SIGNED: Preset = Preset { source: SourceName::Assertion, ..PLAIN };
+
+const OIDC: AssertionPreset =
+    AssertionPreset { user_claim: Some("sub"), email_claim: Some("email"), ..NO_ASSERTION };
+
+/// Every preset.
+pub static PRESETS: [Preset; 10] = [
+    Preset {
+        name: "oauth2-proxy",
+        user_header: Some("X-Forwarded-User"),
+        email_header: Some("X-Forwarded-Email"),
+        name_header: Some("X-Forwarded-Preferred-Username"),
+        groups_header: Some("X-Forwarded-Groups"),
+        guarded: &["X-Forwarded-Access-Token"],
+        ..PLAIN
+    },
+    Preset {
+        name: "oauth2-proxy-auth-request",
+        user_header: Some("X-Auth-Request-User"),
+        email_header: Some("X-Auth-Request-Email"),
+        name_header: Some("X-Auth-Request-Preferred-Username"),
+        groups_header: Some("X-Auth-Request-Groups"),
+        guarded: &["X-Auth-Request-Access-Token"],
+        ..PLAIN
+    },
+    Preset {
+        name: "pomerium",
+        guarded: &[
+            "X-Pomerium-Claim-Email",
+            "X-Pomerium-Claim-Groups",
+            "X-Pomerium-Claim-Name",
+            "X-Pomerium-Claim-Sub",
+            "X-Pomerium-Claim-User",
+        ],
+        assertion: AssertionPreset {
+            header: Some("X-Pomerium-Jwt-Assertion"),
+            jwks_url: Some("https://{audience}/.well-known/pomerium/jwks.json"),
+            issuer: Some("{audience}"),
+            algorithms: &["ES256"],
+            name_claim: Some("name"),
+            groups_claim: Some("groups"),
+            ..OIDC
+        },
+        ..SIGNED
+    },
+    Preset {
+        name: "authentik",
+        user_header: Some("X-authentik-uid"),
+        email_header: Some("X-authentik-email"),
+        name_header: Some("X-authentik-name"),
+        groups_header: Some("X-authentik-groups"),
+        groups_separator: "|",
+        guarded: &["X-authentik-username", "X-authentik-entitlements", "X-authentik-jwt"],
+        ..PLAIN
+    },
+    Preset {
+        name: "authelia",
+        user_header: Some("Remote-User"),
+        email_header: Some("Remote-Email"),
+        name_header: Some("Remote-Name"),
+        groups_header: Some("Remote-Groups"),
+        ..PLAIN
+    },
+    Preset {
+        name: "cloudflare-access",
+        guarded: &["Cf-Access-Authenticated-User-Email"],
+        assertion: AssertionPreset {
+            header: Some("Cf-Access-Jwt-Assertion"),
+            jwks_url: Some("{issuer}/cdn-cgi/access/certs"),
+            algorithms: &["RS256"],
+            ..OIDC
+        },
+        ..SIGNED
+    },
+    Preset {
+        name: "google-iap",
+        guarded: &["X-Goog-Authenticated-User-Email", "X-Goog-Authenticated-User-Id"],
+        assertion: AssertionPreset {
+            header: Some("X-Goog-Iap-Jwt-Assertion"),
+            jwks_url: Some("https://www.gstatic.com/iap/verify/public_key-jwk"),
+            issuer: Some("https://cloud.google.com/iap"),
+            algorithms: &["ES256"],
+            ..OIDC
+        },
+        ..SIGNED
+    },
+    Preset {
+        name: "aws-alb",
+        guarded: &["X-Amzn-Oidc-Identity", "X-Amzn-Oidc-Accesstoken"],
+        assertion: AssertionPreset {
+            header: Some("X-Amzn-Oidc-Data"),
+            key_url: Some("https://public-keys.auth.elb.{region}.amazonaws.com/"),
+            algorithms: &["ES256"],
+            name_claim: Some("name"),
+            needs_signer: true,
+            ..OIDC
+        },
+        ..SIGNED
+    },
+    Preset {
+        name: "azure-easy-auth",
+        user_header: Some("X-MS-CLIENT-PRINCIPAL-ID"),
+        name_header: Some("X-MS-CLIENT-PRINCIPAL-NAME"),
+        guarded: &["X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-IDP"],
+        ..PLAIN
+    },
+    // The names are the operator's: `outputClaimToHeaders` has none of its own.
+    Preset { name: "istio", ..PLAIN },
+];
+
+impl Setting for &'static Preset {
+    const EXPECTED: &'static str = "\"oauth2-proxy\", \"oauth2-proxy-auth-request\", \"pomerium\", \
+        \"authentik\", \"authelia\", \"cloudflare-access\", \"google-iap\", \"aws-alb\", \
+        \"azure-easy-auth\" or \"istio\"";
+    fn parse(text: &str) -> Option<Self> {
+        PRESETS.iter().find(|preset| preset.name == text)
+    }
+}

@@ -1,0 +1,242 @@
+//! Identity in a signed JWT: what a login proxy or an identity provider asserts of the user.
+//!
+//! There is no mode without a signature. An assertion is checked once and remembered by its exact
+//! bytes for at most [`REMEMBERED`], so that most requests cost a digest and a look-up, and a key
+//! that its owner takes back is out of use soon after.
+
+mod claims;
+mod json;
+mod jws;
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
+pub use self::jws::{Algorithm, verify};
+use super::headers::only;
+use super::keys::{Found, KeyLocation, Keys};
+use super::{Refusal, User};
+use crate::metrics::{AssertionResult, IdentityMetrics};
+use crate::outgoing::TlsError;
+
+/// The longest assertion that is looked at, in bytes. Those of the large providers have 1 to 4 KiB.
+pub const MAX_ASSERTION_BYTES: usize = 16 * 1024;
+
+/// How long a checked assertion is believed without being checked again, if it lives that long.
+pub const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Assertions remembered at most: one per user and browser who was here in the last minute.
+const MAX_REMEMBERED: u64 = 10_000;
+
+/// Which header carries the assertion, who may have signed it, and what it says.
+#[derive(Clone, Debug)]
+pub struct AssertionSource {
+    /// `Authorization` is read as `Bearer`, any other as the bare token.
+    pub header: HeaderName,
+    pub keys: KeyLocation,
+    pub policy: Policy,
+    pub on_invalid: OnInvalid,
+}
+
+/// What becomes of a request with an assertion that is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// 401.
+    Refuse,
+    /// It goes on as anonymous.
+    Anonymous,
+}
+
+/// Why an assertion is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Malformed,
+    /// Its algorithm is not on the list.
+    Algorithm,
+    /// Whoever publishes the keys does not know this one.
+    UnknownKey,
+    Signature,
+    /// Another load balancer signed it.
+    Signer,
+    Issuer,
+    Audience,
+    Expired,
+    /// Its `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// A claim is missing or is not what it must be.
+    Claims,
+}
+
+/// What is to be made of an assertion.
+pub enum Verdict {
+    User(User),
+    /// It is valid and names no user.
+    NoUser,
+    Invalid(Fault),
+    /// There are no keys to check it with.
+    Unavailable,
+}
+
+/// Checks assertions.
+pub(super) struct Assertions {
+    header: HeaderName,
+    policy: Policy,
+    on_invalid: OnInvalid,
+    keys: Keys,
+    remembered: Cache<[u8; 32], Remembered>,
+    metrics: IdentityMetrics,
+}
+
+/// What a checked assertion said, by the wall clock, since that is what it is about.
+#[derive(Clone)]
+struct Remembered {
+    user: Option<User>,
+    from: Duration,
+    until: Duration,
+}
+
+impl Assertions {
+    pub(super) fn new(source: AssertionSource, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+        let remembered = Cache::builder()
+            .max_capacity(MAX_REMEMBERED)
+            .eviction_policy(EvictionPolicy::lru())
+            // Only to sweep what is left over: whether it is still good, `until` says.
+            .time_to_live(REMEMBERED)
+            .build();
+        Ok(Self {
+            header: source.header,
+            policy: source.policy,
+            on_invalid: source.on_invalid,
+            keys: Keys::over_http(source.keys, metrics.clone())?,
+            remembered,
+            metrics,
+        })
+    }
+
+    pub(super) fn start(&self) {
+        self.keys.start();
+    }
+
+    pub(super) fn observe(&self) {
+        self.keys.observe();
+    }
+
+    pub(super) fn header(&self) -> &HeaderName {
+        &self.header
+    }
+
+    pub(super) fn refuses(&self) -> bool {
+        self.on_invalid == OnInvalid::Refuse
+    }
+
+    /// The assertion of a request. `Authorization` of another scheme is none.
+    pub(super) fn find(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+        let value = only(headers, &self.header)?;
+        Ok(value.filter(|value| bearer(&self.header, value.as_bytes()).is_some()).cloned())
+    }
+
+    /// Keeps an assertion from the app. `Authorization` stays: what it holds may be meant for the
+    /// app, which has always had to look at it with its own eyes.
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.header != AUTHORIZATION {
+            headers.remove(&self.header);
+        }
+    }
+
+    /// Who `assertion` names at `now`, the time since 1970. Waits a moment for keys, if need be.
+    pub(super) async fn verify(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
+        let token = bearer(&self.header, assertion.as_bytes()).unwrap_or_default();
+        let name = digest(&SHA256, token);
+        let name: [u8; 32] = name.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let remembered = self.remembered.get(&name);
+        // A clock that was set back proves nothing of the time before.
+        if let Some(remembered) =
+            remembered.filter(|remembered| remembered.from <= now && now < remembered.until)
+        {
+            self.metrics.assertions.increment(AssertionResult::Cached);
+            return remembered.user.map_or(Verdict::NoUser, Verdict::User);
+        }
+        let checked = self.check(token, now).await;
+        self.metrics.assertions.increment(match &checked {
+            Ok(Some(checked)) if checked.user.is_some() => AssertionResult::Verified,
+            Ok(Some(_)) => AssertionResult::NoUser,
+            Ok(None) => AssertionResult::KeysUnavailable,
+            Err(fault) => fault.result(),
+        });
+        match checked {
+            Ok(Some(checked)) => {
+                if checked.until > now {
+                    self.remembered.insert(name, checked.clone());
+                }
+                checked.user.map_or(Verdict::NoUser, Verdict::User)
+            }
+            Ok(None) => Verdict::Unavailable,
+            Err(fault) => Verdict::Invalid(fault),
+        }
+    }
+
+    /// `None` if there are no keys to check it with.
+    async fn check(&self, token: &[u8], now: Duration) -> Result<Option<Remembered>, Fault> {
+        let key = jws::key_of(token, &self.policy)?;
+        let found = match self.keys.held(key.as_deref()) {
+            Some(keys) => Found::Keys(keys),
+            // Boxed, since it is rare and would make every request's future larger.
+            None => Box::pin(self.keys.wait_for(key.as_deref())).await,
+        };
+        let keys = match found {
+            Found::Keys(keys) => keys,
+            Found::Unknown => return Err(Fault::UnknownKey),
+            Found::Unavailable => return Ok(None),
+        };
+        let Claims { user, expires } = verify(token, &self.policy, &keys, now)?;
+        Ok(Some(Remembered { user, from: now, until: expires.min(now + REMEMBERED) }))
+    }
+}
+
+/// The token in a header's value; `None` if the value is no assertion at all.
+fn bearer<'a>(header: &HeaderName, value: &'a [u8]) -> Option<&'a [u8]> {
+    if header != AUTHORIZATION {
+        return Some(value);
+    }
+    // RFC 9110 section 11.1: the scheme is in any case, one or more spaces follow.
+    let (scheme, token) = value.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+impl Fault {
+    /// In words, for the answer to the request.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "it is not a signed JWT of the usual form",
+            Self::Algorithm => "its algorithm is not one of identity.assertion.algorithms",
+            Self::UnknownKey => "its issuer's keys do not include the one that it names",
+            Self::Signature => "its signature is wrong",
+            Self::Signer => "identity.assertion.signer did not sign it",
+            Self::Issuer => "it is not from identity.assertion.issuer",
+            Self::Audience => "it is not meant for identity.assertion.audience",
+            Self::Expired => "it has expired; sign in again",
+            Self::NotYetValid => "it is not valid yet; compare the clocks",
+            Self::Claims => "a claim that is needed is missing or holds something odd",
+        }
+    }
+
+    fn result(self) -> AssertionResult {
+        match self {
+            Self::Malformed => AssertionResult::Malformed,
+            Self::Algorithm => AssertionResult::Algorithm,
+            Self::UnknownKey => AssertionResult::UnknownKey,
+            Self::Signature => AssertionResult::Signature,
+            Self::Signer => AssertionResult::Signer,
+            Self::Issuer => AssertionResult::Issuer,
+            Self::Audience => AssertionResult::Audience,
+            Self::Expired => AssertionResult::Expired,
+            Self::NotYetValid => AssertionResult::NotYetValid,
+            Self::Claims => AssertionResult::Claims,
+        }
+    }
+}

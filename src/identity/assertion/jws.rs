@@ -1,0 +1,173 @@
+//! The signed form: a compact JWS (RFC 7515), read so that nothing in it decides how to check it.
+//!
+//! Key and algorithm come from the configuration; the token's own words only have to agree.
+//! `jku`, `jwk`, `x5u` and `x5c`, by which a token brings its own key, are not looked at.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::{Map, Value};
+
+use super::claims::{Claims, Policy};
+use super::{Fault, MAX_ASSERTION_BYTES, json};
+use crate::identity::keys::KeySet;
+
+/// How assertions may be signed. Asymmetric ones only: with a shared key, whoever can check an
+/// assertion can forge one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    EdDsa,
+}
+
+impl Algorithm {
+    /// By its name in RFC 7518 section 3.1 and RFC 8037.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::Rs256,
+            "RS384" => Self::Rs384,
+            "RS512" => Self::Rs512,
+            "PS256" => Self::Ps256,
+            "PS384" => Self::Ps384,
+            "PS512" => Self::Ps512,
+            "ES256" => Self::Es256,
+            "ES384" => Self::Es384,
+            "EdDSA" => Self::EdDsa,
+            _ => return None,
+        })
+    }
+}
+
+/// As RFC 7515 has it: no padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// As AWS has it: with padding, though their own libraries also take it without.
+const PADDED_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A token taken apart. Nothing in it is to be believed yet.
+struct Jws<'a> {
+    header: Map<String, Value>,
+    payload: &'a str,
+    /// Header and payload as they came, which is what the signature covers: of an AWS load
+    /// balancer's tokens, the padding too.
+    signed: &'a [u8],
+    signature: &'a str,
+    base64: &'static GeneralPurpose,
+}
+
+impl<'a> Jws<'a> {
+    fn parse(token: &'a [u8], policy: &Policy) -> Result<Self, Fault> {
+        if token.len() > MAX_ASSERTION_BYTES {
+            return Err(Fault::Malformed);
+        }
+        let token = std::str::from_utf8(token).map_err(|_| Fault::Malformed)?;
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Fault::Malformed);
+        };
+        let padded = policy.signer.is_some();
+        let base64 = if padded { &PADDED_BASE64 } else { &BASE64 };
+        let decoded = base64.decode(header).map_err(|_| Fault::Malformed)?;
+        let signature = if padded { signature.trim_end_matches('=') } else { signature };
+        Ok(Self {
+            header: json::object(&decoded).ok_or(Fault::Malformed)?,
+            payload,
+            signed: &token.as_bytes()[..header.len() + 1 + payload.len()],
+            signature,
+            base64,
+        })
+    }
+
+    /// The algorithm, if the policy allows it and the header asks for nothing else.
+    fn algorithm(&self, policy: &Policy) -> Result<Algorithm, Fault> {
+        // Extensions that must be understood (RFC 7515 section 4.1.11): we know of none.
+        if self.header.contains_key("crit") || self.header.contains_key("b64") {
+            return Err(Fault::Malformed);
+        }
+        // A logout token (OpenID Connect Back-Channel Logout) has the same issuer, audience and
+        // subject as an ID token, and is none: RFC 8725 section 3.11.
+        match self.header.get("typ") {
+            None => {}
+            Some(Value::String(kind)) => {
+                let kind = kind.to_ascii_lowercase();
+                let kind = kind.strip_prefix("application/").unwrap_or(&kind);
+                if !matches!(kind, "jwt" | "at+jwt") {
+                    return Err(Fault::Malformed);
+                }
+            }
+            Some(_) => return Err(Fault::Malformed),
+        }
+        let name = self.header.get("alg").and_then(Value::as_str).ok_or(Fault::Malformed)?;
+        let algorithm = Algorithm::from_name(name).ok_or(Fault::Algorithm)?;
+        if policy.algorithms.contains(&algorithm) { Ok(algorithm) } else { Err(Fault::Algorithm) }
+    }
+
+    fn key(&self) -> Result<Option<&str>, Fault> {
+        match self.header.get("kid") {
+            None => Ok(None),
+            Some(Value::String(key)) if !key.is_empty() && key.len() <= 256 => Ok(Some(key)),
+            Some(_) => Err(Fault::Malformed),
+        }
+    }
+
+    /// An AWS load balancer's key is shared by every load balancer of the region, of whichever
+    /// account: only the signer's name in the signed header tells ours.
+    fn check_signer(&self, policy: &Policy) -> Result<(), Fault> {
+        let Some(signer) = &policy.signer else { return Ok(()) };
+        let named = self.header.get("signer").and_then(Value::as_str);
+        if named == Some(signer) { Ok(()) } else { Err(Fault::Signer) }
+    }
+}
+
+/// The key that `token` names, once its header passes the policy.
+pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fault> {
+    let jws = Jws::parse(token, policy)?;
+    jws.algorithm(policy)?;
+    jws.check_signer(policy)?;
+    Ok(jws.key()?.map(str::to_owned))
+}
+
+/// What `token` says, if one of `keys` signed it and it passes `policy` at `now`, the time since
+/// 1970.
+///
+/// # Errors
+///
+/// The first [`Fault`] found: those of the form first, then the signature, then the claims.
+pub fn verify(
+    token: &[u8],
+    policy: &Policy,
+    keys: &KeySet,
+    now: Duration,
+) -> Result<Claims, Fault> {
+    let jws = Jws::parse(token, policy)?;
+    let algorithm = jws.algorithm(policy)?;
+    jws.check_signer(policy)?;
+    let key = jws.key()?;
+    let mut fitting = keys.fitting(key, algorithm).peekable();
+    if fitting.peek().is_none() {
+        return Err(Fault::UnknownKey);
+    }
+    if !fitting.any(|key| key.verifies(jws.signed, jws.signature, algorithm)) {
+        return Err(Fault::Signature);
+    }
+    let payload = jws.base64.decode(jws.payload).map_err(|_| Fault::Malformed)?;
+    let claims = json::object(&payload).ok_or(Fault::Malformed)?;
+    policy.judge(&jws.header, &claims, now)
+}

@@ -1,0 +1,235 @@
+//! The keys that assertions are checked with: fetched before they are needed, kept while they
+//! can't be fetched, and fetched anew when an assertion names one that is not there.
+
+mod document;
+mod fetch;
+mod set;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use self::document::Document;
+pub use self::fetch::{Fetch, FetchError, Fetching, HttpFetch, MAX_DOCUMENT_BYTES};
+pub use self::set::{Key, KeySet, KeySetError, MAX_KEYS};
+use crate::metrics::IdentityMetrics;
+use crate::outgoing::TlsError;
+
+/// How long a request waits for keys that are being fetched.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Documents held at most, where each key has one.
+pub const MAX_DOCUMENTS: usize = 64;
+
+/// Fetches for keys never heard of before, where each key has a document: so many at once, then
+/// one each [`NEW_KEY_INTERVAL`]. Anybody can invent key ids.
+const NEW_KEYS: u32 = 10;
+
+const NEW_KEY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where keys are published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyLocation {
+    /// All of them in one JWK set (RFC 7517).
+    Set(Url),
+    /// Each as PEM under its id below this URL, as those of AWS load balancers.
+    Each(Url),
+}
+
+/// What a look-up ends in.
+pub enum Found {
+    Keys(Arc<KeySet>),
+    /// Whoever publishes the keys does not have this one.
+    Unknown,
+    /// The keys could not be fetched.
+    Unavailable,
+}
+
+/// Holds keys and keeps them fresh.
+pub struct Keys {
+    location: KeyLocation,
+    fetch: Arc<dyn Fetch>,
+    documents: Mutex<Documents>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    metrics: IdentityMetrics,
+}
+
+struct Documents {
+    /// By key id; of a set, under the empty one.
+    by_id: HashMap<String, Arc<Document>>,
+    /// Of [`NEW_KEYS`], and since when they are counted.
+    allowance: u32,
+    counted_at: Instant,
+}
+
+impl Keys {
+    /// Fetches from `location` over HTTP.
+    ///
+    /// # Errors
+    ///
+    /// If TLS can't be set up.
+    pub fn over_http(location: KeyLocation, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+        let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &location;
+        let fetch = HttpFetch::new(url)?;
+        Ok(Self::new(location, fetch, metrics))
+    }
+
+    /// Fetches by `fetch`.
+    pub fn new(location: KeyLocation, fetch: impl Fetch, metrics: IdentityMetrics) -> Self {
+        let documents =
+            Documents { by_id: HashMap::new(), allowance: NEW_KEYS, counted_at: Instant::now() };
+        Self {
+            location,
+            fetch: Arc::new(fetch),
+            documents: Mutex::new(documents),
+            keeper: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Begins to fetch, and goes on until this is dropped. Where each key has a document of its
+    /// own there is nothing to fetch before an assertion names one.
+    pub fn start(&self) {
+        if let KeyLocation::Set(_) = self.location
+            && let Some(document) = self.document("")
+        {
+            let keeper = tokio::spawn(async move {
+                loop {
+                    sleep_until(document.due()).await;
+                    document.refresh_if_due(Instant::now());
+                    document.settled().await;
+                }
+            });
+            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        }
+    }
+
+    /// Sets the gauges.
+    pub fn observe(&self) {
+        let now = Instant::now();
+        let documents = self.lock();
+        let held = documents.by_id.values().filter_map(|document| document.held(now));
+        let (mut count, mut oldest) = (0, None);
+        for (keys, fetched_at) in held.filter(|(keys, _)| !keys.is_empty()) {
+            count += keys.len();
+            oldest = oldest.max(Some(now.saturating_duration_since(fetched_at)));
+        }
+        self.metrics.keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.metrics.keys_age.set(oldest.map_or(f64::NAN, |age: Duration| age.as_secs_f64()));
+    }
+
+    /// The keys with the one of this id among them, if they are at hand.
+    pub fn held(&self, id: Option<&str>) -> Option<Arc<KeySet>> {
+        let name = self.document_name(id)?;
+        let document = self.lock().by_id.get(name).map(Arc::clone)?;
+        let now = Instant::now();
+        let (keys, _) = document.held(now).filter(|(keys, _)| keys.knows(id))?;
+        // Served meanwhile: what is due is not yet stale.
+        document.refresh_if_due(now);
+        Some(keys)
+    }
+
+    /// The same, and fetches them if they are not at hand and may be asked for now. Waits at most
+    /// [`PATIENCE`].
+    pub async fn wait_for(&self, id: Option<&str>) -> Found {
+        let Some(name) = self.document_name(id) else { return Found::Unknown };
+        let Some(document) = self.document(name) else { return Found::Unavailable };
+        let now = Instant::now();
+        match document.held(now) {
+            // All keys are there, save this one: perhaps it is new.
+            Some(_) => document.refresh_once(now),
+            None => document.refresh_if_due(now),
+        }
+        // Whether it took too long can be told from what is there.
+        let _ = timeout(PATIENCE, document.settled()).await;
+        match document.held(Instant::now()) {
+            Some((keys, _)) if keys.knows(id) => Found::Keys(keys),
+            Some(_) if document.is_current() => Found::Unknown,
+            _ => Found::Unavailable,
+        }
+    }
+
+    /// Under which name the document with the key of this id is held; `None` if there can't be
+    /// such a key.
+    fn document_name<'a>(&self, id: Option<&'a str>) -> Option<&'a str> {
+        match self.location {
+            KeyLocation::Set(_) => Some(""),
+            KeyLocation::Each(_) => id.filter(|id| is_uuid(id)),
+        }
+    }
+
+    /// The document of this name. A new one only within the bounds.
+    fn document(&self, name: &str) -> Option<Arc<Document>> {
+        let mut documents = self.lock();
+        if let Some(document) = documents.by_id.get(name) {
+            return Some(Arc::clone(document));
+        }
+        let now = Instant::now();
+        let url = match &self.location {
+            KeyLocation::Set(url) => url.clone(),
+            KeyLocation::Each(url) => {
+                documents.spend(now)?;
+                documents.make_room();
+                // A UUID: nothing in it that a URL could take for anything else.
+                url.join(name).ok()?
+            }
+        };
+        let id = matches!(self.location, KeyLocation::Each(_)).then(|| name.to_owned());
+        let document = Document::new(url, id, Arc::clone(&self.fetch), self.metrics.clone());
+        documents.by_id.insert(name.to_owned(), Arc::clone(&document));
+        Some(document)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Documents> {
+        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = keeper.take() {
+            keeper.abort();
+        }
+    }
+}
+
+impl Documents {
+    /// Takes one of the fetches for new keys.
+    fn spend(&mut self, now: Instant) -> Option<()> {
+        let passed = now.saturating_duration_since(self.counted_at).as_secs();
+        let earned = u32::try_from(passed / NEW_KEY_INTERVAL.as_secs()).unwrap_or(NEW_KEYS);
+        if earned > 0 {
+            self.allowance = self.allowance.saturating_add(earned).min(NEW_KEYS);
+            self.counted_at = now;
+        }
+        self.allowance = self.allowance.checked_sub(1)?;
+        Some(())
+    }
+
+    /// Invented ids lead to documents without a key; those go first.
+    fn make_room(&mut self) {
+        if self.by_id.len() < MAX_DOCUMENTS {
+            return;
+        }
+        let now = Instant::now();
+        let worth = |document: &Document| document.held(now).map(|(keys, at)| (keys.len(), at));
+        let least = self.by_id.iter().min_by_key(|(_, document)| worth(document));
+        if let Some(name) = least.map(|(name, _)| name.clone()) {
+            self.by_id.remove(&name);
+        }
+    }
+}
+
+/// Whether `id` is a UUID as AWS writes them. It goes into a URL.
+fn is_uuid(id: &str) -> bool {
+    id.len() == 36
+        && id.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}

@@ -1,0 +1,105 @@
+//! Fetches one document of keys.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_ENCODING, HeaderValue};
+use reqwest::{Client, Url};
+use tokio::time::timeout;
+
+use crate::metrics::KeyFetchResult;
+use crate::outgoing::{self, TlsError};
+
+/// A document of keys has one to ten of them; anything larger is not one.
+pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
+
+/// For opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For the whole of a fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a fetch yields.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send + 'a>>;
+
+/// Gets documents by URL. The seam at which tests have time to themselves.
+pub trait Fetch: Send + Sync + 'static {
+    fn fetch<'a>(&'a self, url: &'a Url) -> Fetching<'a>;
+}
+
+/// Why there is no document. The publisher's fault, or the network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    Unreachable,
+    Timeout,
+    /// 404 or 403: so S3 and what is built on it say that there is no such document.
+    NotFound,
+    Status,
+    /// Not followed: keys come from where the configuration says.
+    Redirect,
+    TooLarge,
+    /// Compressed, though nobody asked for that.
+    Encoded,
+    /// It came, and is no document of keys.
+    Malformed,
+}
+
+impl FetchError {
+    pub(super) fn result(self) -> KeyFetchResult {
+        match self {
+            Self::Unreachable => KeyFetchResult::Unreachable,
+            Self::Timeout => KeyFetchResult::Timeout,
+            Self::NotFound => KeyFetchResult::NotFound,
+            Self::Status => KeyFetchResult::Status,
+            Self::Redirect => KeyFetchResult::Redirect,
+            Self::TooLarge => KeyFetchResult::TooLarge,
+            Self::Encoded | Self::Malformed => KeyFetchResult::Malformed,
+        }
+    }
+}
+
+/// [`Fetch`] over HTTP.
+pub struct HttpFetch {
+    http: Client,
+}
+
+impl HttpFetch {
+    /// For `url` and what is below it.
+    ///
+    /// # Errors
+    ///
+    /// If TLS can't be set up.
+    pub fn new(url: &Url) -> Result<Self, TlsError> {
+        Ok(Self { http: outgoing::client(url, CONNECT_TIMEOUT)? })
+    }
+
+    async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
+        let json = HeaderValue::from_static("application/json, */*");
+        let answer = self.http.get(url.clone()).header(ACCEPT, json).send().await;
+        let answer = answer.map_err(|error| transport_error(&error))?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => return Err(FetchError::NotFound),
+            status if status.is_redirection() => return Err(FetchError::Redirect),
+            _ => return Err(FetchError::Status),
+        }
+        if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(FetchError::Encoded);
+        }
+        let body = outgoing::read_capped(answer, MAX_DOCUMENT_BYTES).await;
+        body.map_err(|error| transport_error(&error))?.ok_or(FetchError::TooLarge)
+    }
+}
+
+impl Fetch for HttpFetch {
+    fn fetch<'a>(&'a self, url: &'a Url) -> Fetching<'a> {
+        Box::pin(async move {
+            timeout(FETCH_TIMEOUT, self.get(url)).await.unwrap_or(Err(FetchError::Timeout))
+        })
+    }
+}
+
+fn transport_error(error: &reqwest::Error) -> FetchError {
+    if error.is_timeout() { FetchError::Timeout } else { FetchError::Unreachable }
+}

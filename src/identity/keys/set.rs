@@ -1,0 +1,211 @@
+//! The keys in a document: a JWK set (RFC 7517), or one key as PEM.
+
+use std::fmt;
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::identity::assertion::Algorithm;
+
+/// Keys in one document at most. Providers publish two to ten.
+pub const MAX_KEYS: usize = 64;
+
+/// What stands before the point in the DER form of every P-256 key (RFC 5480 section 2).
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// A point in the form that everybody writes: `04`, then two coordinates of 32 bytes.
+const P256_POINT: usize = 65;
+
+/// Keys that signatures can be checked with.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+}
+
+/// A public key, and what it may be used for.
+pub struct Key {
+    id: Option<String>,
+    kind: Kind,
+    /// If its owner says so.
+    algorithm: Option<String>,
+    key: DecodingKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+/// Why a document holds no keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySetError {
+    /// It is no JWK set, no PEM, or of an odd key.
+    Malformed,
+    /// More than [`MAX_KEYS`].
+    TooMany,
+    /// It is a JWK set in which no key can check a signature.
+    NoneUsable,
+}
+
+/// As it stands in the document. What a set has beside these, certificates for one, is not read.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    r#use: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Jwks {
+    keys: Vec<Value>,
+}
+
+impl KeySet {
+    /// Reads a JWK set. Keys of other kinds and for other uses are left out (RFC 7517 section 5).
+    ///
+    /// # Errors
+    ///
+    /// See [`KeySetError`].
+    pub fn from_jwks(document: &[u8]) -> Result<Self, KeySetError> {
+        let set: Jwks = serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        if set.keys.len() > MAX_KEYS {
+            return Err(KeySetError::TooMany);
+        }
+        let keys =
+            set.keys.into_iter().filter_map(|key| Key::from_jwk(serde_json::from_value(key).ok()?));
+        let keys: Vec<Key> = keys.collect();
+        if keys.is_empty() { Err(KeySetError::NoneUsable) } else { Ok(Self { keys }) }
+    }
+
+    /// Reads the one key of `id`: PEM of a P-256 key, as an AWS load balancer's is.
+    ///
+    /// # Errors
+    ///
+    /// [`KeySetError::Malformed`].
+    pub fn from_pem(id: &str, document: &[u8]) -> Result<Self, KeySetError> {
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(document);
+        let der = der.map_err(|_| KeySetError::Malformed)?;
+        let point = der.strip_prefix(&P256_PREFIX).ok_or(KeySetError::Malformed)?;
+        if point.len() != P256_POINT {
+            return Err(KeySetError::Malformed);
+        }
+        let (id, key) = (Some(id.to_owned()), DecodingKey::from_ec_der(point));
+        Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, key }] })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether one of them has this id; without one, whether there is exactly one to choose from.
+    pub(crate) fn knows(&self, id: Option<&str>) -> bool {
+        match id {
+            Some(_) => self.keys.iter().any(|key| key.id.as_deref() == id),
+            None => self.keys.len() == 1,
+        }
+    }
+
+    /// The keys of this id that may have been used with `algorithm`: an id may stand twice, with
+    /// keys of different kinds (RFC 7517 section 4.5). A token without an id is checked only if
+    /// there is no choice.
+    pub(crate) fn fitting(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &Key> {
+        let known = self.knows(id);
+        self.keys.iter().filter(move |key| {
+            known && (id.is_none() || key.id.as_deref() == id) && key.fits(algorithm)
+        })
+    }
+}
+
+impl Key {
+    fn from_jwk(jwk: Jwk) -> Option<Self> {
+        let for_signatures = jwk.r#use.as_deref().is_none_or(|purpose| purpose == "sig")
+            && jwk.key_ops.is_none_or(|uses| uses.iter().any(|purpose| purpose == "verify"));
+        if !for_signatures {
+            return None;
+        }
+        let (kind, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", None) => (Kind::Rsa, DecodingKey::from_rsa_components(&jwk.n?, &jwk.e?).ok()?),
+            ("EC", Some("P-256")) => (Kind::P256, point(&jwk.x?, &jwk.y?, 32)?),
+            ("EC", Some("P-384")) => (Kind::P384, point(&jwk.x?, &jwk.y?, 48)?),
+            ("OKP", Some("Ed25519")) => {
+                (Kind::Ed25519, DecodingKey::from_ed_components(&jwk.x?).ok()?)
+            }
+            // A symmetric key (`oct`) published is no secret any more.
+            _ => return None,
+        };
+        Some(Self { id: jwk.kid, kind, algorithm: jwk.alg, key })
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        let kind = match algorithm {
+            Algorithm::Rs256
+            | Algorithm::Rs384
+            | Algorithm::Rs512
+            | Algorithm::Ps256
+            | Algorithm::Ps384
+            | Algorithm::Ps512 => Kind::Rsa,
+            Algorithm::Es256 => Kind::P256,
+            Algorithm::Es384 => Kind::P384,
+            Algorithm::EdDsa => Kind::Ed25519,
+        };
+        let named = self.algorithm.as_deref();
+        self.kind == kind
+            && named.is_none_or(|named| Algorithm::from_name(named) == Some(algorithm))
+    }
+
+    /// Whether `signature`, in base64url, is this key's for `message`.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &str, algorithm: Algorithm) -> bool {
+        let algorithm = match algorithm {
+            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
+            Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
+            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+            Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
+            Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
+            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        };
+        // An error is a signature that is no base64url: as wrong as any other.
+        crypto::verify(signature, message, &self.key, algorithm).unwrap_or(false)
+    }
+}
+
+/// A point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2).
+fn point(x: &str, y: &str, width: usize) -> Option<DecodingKey> {
+    let key = DecodingKey::from_ec_components(x, y).ok()?;
+    (key.as_bytes().len() == 1 + 2 * width).then_some(key)
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Key").field("id", &self.id).field("kind", &self.kind).finish()
+    }
+}

@@ -1,0 +1,96 @@
+//! The anchors of trust: what makes a peer the front proxy.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Who sent a request over the connection that it came on. What TLS knows of the peer, such as
+/// the name in its certificate, belongs here too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub address: IpAddr,
+}
+
+/// A secret that the front proxy shows in a header.
+#[derive(Clone, Debug)]
+pub struct SecretSettings {
+    /// Removed from every request, so that the app never sees it.
+    pub header: HeaderName,
+    /// Any of them will do, so that they can be changed without a gap.
+    pub accepted: Vec<SecretString>,
+}
+
+/// Whom to believe: every anchor that is configured has to hold.
+pub(super) struct Anchors {
+    ranges: Vec<IpNet>,
+    secret: Option<Secret>,
+}
+
+/// A secret by its digests: compared by them, neither its bytes nor its length can be told from
+/// the time it takes.
+struct Secret {
+    header: HeaderName,
+    accepted: Vec<Digest>,
+}
+
+/// What a request shows of the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// None is configured.
+    Unneeded,
+    Right,
+    Wrong,
+    Nothing,
+}
+
+impl Shown {
+    pub(super) fn is_wrong(self) -> bool {
+        self == Self::Wrong
+    }
+}
+
+impl Anchors {
+    pub(super) fn new(ranges: Vec<IpNet>, secret: Option<SecretSettings>) -> Self {
+        let secret = secret.map(|SecretSettings { header, accepted }| {
+            let digest_of =
+                |secret: &SecretString| digest(&SHA256, secret.expose_secret().as_bytes());
+            Secret { header, accepted: accepted.iter().map(digest_of).collect() }
+        });
+        Self { ranges, secret }
+    }
+
+    pub(super) fn trust(&self, peer: &Peer, shown: Shown) -> bool {
+        // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
+        let address = peer.address.to_canonical();
+        matches!(shown, Shown::Unneeded | Shown::Right)
+            && self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// Removes the secret and says whether it was one. Shown twice it is none: one of the two
+    /// may be the client's.
+    pub(super) fn take_secret(&self, headers: &mut HeaderMap) -> Shown {
+        let Some(secret) = &self.secret else { return Shown::Unneeded };
+        let mut values = headers.get_all(&secret.header).iter();
+        let shown = match (values.next(), values.next()) {
+            (None, _) => Shown::Nothing,
+            (Some(value), None) if secret.is(value.as_bytes()) => Shown::Right,
+            _ => Shown::Wrong,
+        };
+        headers.remove(&secret.header);
+        shown
+    }
+}
+
+impl Secret {
+    fn is(&self, shown: &[u8]) -> bool {
+        let shown = digest(&SHA256, shown);
+        // All of them, whichever fits: `|` and not `||`.
+        self.accepted.iter().fold(false, |is, accepted| {
+            is | verify_slices_are_equal(accepted.as_ref(), shown.as_ref()).is_ok()
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! What holds for every request.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+use velt_sidecar::identity::{Caller, Identified, Refusal};
+
+use super::{
+    DROP, EVERY_HEADER, NAMES, assert_no_identity, caller, every_header_and, identified, identity,
+};
+
+/// Header names that have or could be taken to have a meaning, and one that has none.
+fn some_name() -> impl Strategy<Value = String> {
+    let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
+    names.extend(["connection", "trailer", "x-velt-token", "x-other"].map(str::to_owned));
+    names.extend(["x_forwarded_user", "x-auth_request-org"].map(str::to_owned));
+    prop::sample::select(names)
+}
+
+/// What tends to matter, and anything else that a header may hold.
+fn some_value() -> impl Strategy<Value = HeaderValue> {
+    let words = ["", " ", "ada", "eve", "ada,eve", "admins", "close", "X-Forwarded-User", "x-org"];
+    let word = prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());
+    let bytes = prop::collection::vec(any::<u8>(), 0..300);
+    prop_oneof![3 => word, 1 => bytes]
+        .prop_filter_map("no header holds that", |bytes| HeaderValue::from_bytes(&bytes).ok())
+}
+
+fn some_headers() -> impl Strategy<Value = HeaderMap> {
+    prop::collection::vec((some_name(), some_value()), 0..8).prop_map(|lines| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), value);
+        }
+        headers
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn t07_whatever_a_header_holds_it_is_that_user_or_a_refusal(value in some_value()) {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-user", value.clone());
+        match caller(&identity(""), &mut headers) {
+            Ok(Caller::Known(user)) => {
+                prop_assert_eq!(user.id.as_bytes(), value.as_bytes());
+                prop_assert_eq!(headers.get("x-forwarded-user"), Some(&value));
+            }
+            Err(Refusal::Ambiguous { header, .. }) => prop_assert_eq!(header, "x-forwarded-user"),
+            _ => prop_assert!(false, "{value:?} is not nobody"),
+        }
+    }
+
+    #[test]
+    fn t07_a_known_caller_was_named_once_and_an_anonymous_one_not_at_all(
+        original in some_headers(),
+    ) {
+        let mut headers = original.clone();
+        let named: Vec<_> = original.get_all("x-forwarded-user").iter().collect();
+        match caller(&identity(EVERY_HEADER), &mut headers) {
+            Ok(Caller::Known(user)) => {
+                prop_assert_eq!(named.len(), 1);
+                prop_assert_eq!(user.id.as_bytes(), named[0].as_bytes());
+                let org = original.get("x-auth-request-org").map(HeaderValue::as_bytes);
+                prop_assert_eq!(user.organization.as_deref().map(str::as_bytes), org);
+                prop_assert!(headers.keys().all(|name| !name.as_str().contains('_')));
+            }
+            Ok(Caller::Anonymous) => prop_assert!(named.is_empty()),
+            Ok(Caller::Unverified) => prop_assert!(false, "nothing was to be verified"),
+            // Which of several reasons is given first is nobody's business.
+            Err(_) => {}
+        }
+        prop_assert!(!headers.contains_key("x-velt-token"));
+    }
+
+    #[test]
+    fn t10_an_untrusted_peer_is_nobody_whatever_he_sends(original in some_headers()) {
+        let mut headers = original.clone();
+        let stranger = identified(&identity(EVERY_HEADER), "192.0.2.7", &mut headers);
+        let nobody = matches!(
+            stranger,
+            Ok(Identified { caller: Caller::Anonymous, trusted: false })
+        );
+        prop_assert!(nobody);
+        assert_no_identity(&headers);
+        prop_assert_eq!(
+            headers.get_all("x-other").iter().count(),
+            original.get_all("x-other").iter().count()
+        );
+    }
+
+    #[test]
+    fn t07_with_drop_nothing_of_an_ambiguous_identity_is_left(original in some_headers()) {
+        let mut headers = original.clone();
+        let refused = caller(&identity(EVERY_HEADER), &mut original.clone()).is_err();
+        let caller = caller(&identity(&every_header_and(DROP)), &mut headers);
+        if refused {
+            prop_assert!(matches!(caller, Ok(Caller::Anonymous)));
+            assert_no_identity(&headers);
+        } else {
+            prop_assert!(caller.is_ok());
+        }
+    }
+}

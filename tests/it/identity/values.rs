@@ -1,0 +1,265 @@
+//! What a header may hold, and what of it reaches Velt and the app.
+
+use serde_json::json;
+use velt_sidecar::metrics::RefusalKind;
+
+use super::{
+    EVERY_HEADER, NAMES, as_ada, assert_ambiguous, assert_no_identity, every_header_and, raw,
+    raw_is_refused, refusals_are, refused, spoof_count,
+};
+use crate::support::Stage;
+use crate::support::raw::Wire;
+use crate::support::velt::user_of;
+
+#[tokio::test]
+async fn t37_users_who_differ_in_a_byte_are_different_users() {
+    let stage = Stage::set("").await;
+    let users = ["Alice", "alice", "al ice", "Zo\u{eb}", "Zoe\u{308}", "zo\u{eb}", "alice\u{200b}"];
+    for user in users {
+        let answer = stage.get_as(user, "/api/velt/token").await;
+        assert_eq!(user_of(answer.json()["token"].as_str().expect("a token")), user);
+    }
+    assert_eq!(stage.velt.calls_by_user().len(), users.len());
+    assert_eq!(stage.velt.call_count(), users.len());
+}
+
+#[tokio::test]
+async fn t43_odd_but_legal_user_ids_reach_velt_byte_for_byte() {
+    let stage = Stage::set("").await;
+    let longest = "x".repeat(256);
+    let longest_in_bytes = "é".repeat(128);
+    for user in [
+        "ada",
+        "a",
+        "Ada Lovelace",
+        "ada@example.com",
+        "😀 crab 🦀",
+        "王小明",
+        r#"a"b\c/d"#,
+        "{\"$gt\":\"\"}",
+        "a|b;c=d&e?f#g%00",
+        "null",
+        "../../etc/passwd",
+        &longest,
+        &longest_in_bytes,
+    ] {
+        let answer = stage.get_as(user, "/").await;
+        assert_eq!(user_of(answer.token().expect("a token")), user);
+        let over_http2 = stage.client().get("/").header("x-forwarded-user", user);
+        assert_eq!(over_http2.send_http2().await.token(), answer.token());
+    }
+}
+
+#[tokio::test]
+async fn t43_odd_bytes_are_refused_by_their_kind() {
+    for (kind, values) in [
+        (RefusalKind::Empty, vec![b"".to_vec()]),
+        (RefusalKind::TooLong, vec![vec![b'x'; 257], vec![b'x'; 4096], "é".repeat(129).into()]),
+        (
+            RefusalKind::BadBytes,
+            vec![
+                b"a\tb".to_vec(),
+                b"\xff".to_vec(),
+                b"ada\x80".to_vec(),
+                // An overlong slash and half of a surrogate pair.
+                b"\xc0\xaf".to_vec(),
+                b"\xed\xa0\x80".to_vec(),
+                "next\u{85}line".into(),
+                "\u{a0}ada".into(),
+                "ada\u{2003}".into(),
+            ],
+        ),
+    ] {
+        let stage = Stage::set(EVERY_HEADER).await;
+        let mut count = 0;
+        for value in values {
+            refused(stage.client().get("/").header("x-forwarded-user", &value)).await;
+            let over_http2 = stage.client().get("/").header("x-forwarded-user", &value);
+            assert_ambiguous(&over_http2.send_http2().await);
+            for name in &NAMES[1..4] {
+                refused(as_ada(&stage, "/api/velt/token").header(name, &value)).await;
+            }
+            count += 5;
+        }
+        refusals_are(&stage, kind, count).await;
+    }
+}
+
+#[tokio::test]
+async fn t43_groups_may_be_long_but_not_broken() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    refused(as_ada(&stage, "/").header("x-auth-request-groups", b"admins\xff")).await;
+    refused(as_ada(&stage, "/").header("x-auth-request-groups", b"admins\t\x80")).await;
+    refusals_are(&stage, RefusalKind::BadBytes, 2).await;
+    let groups = "staff,".repeat(500) + "admins";
+    as_ada(&stage, "/").header("x-auth-request-groups", groups).send().await;
+    assert_eq!(stage.velt.calls()[0].body["data"]["userProperties"]["isAdmin"], true);
+}
+
+#[tokio::test]
+async fn t43_outer_spaces_are_trimmed_by_http1_and_refused_over_http2() {
+    let stage = Stage::set("").await;
+    raw_is_refused(&stage, "x-forwarded-user:  \t \r\n").await;
+    for spaces in [" ", "  "] {
+        let over_http2 = stage.client().get("/").header("x-forwarded-user", spaces);
+        assert_ambiguous(&over_http2.send_http2().await);
+    }
+    refusals_are(&stage, RefusalKind::Empty, 3).await;
+
+    let stage = Stage::set("").await;
+    for padded in [" ada", "ada ", "\tada"] {
+        let over_http2 = stage.client().get("/").header("x-forwarded-user", padded);
+        assert_ambiguous(&over_http2.send_http2().await);
+    }
+    refusals_are(&stage, RefusalKind::BadBytes, 3).await;
+
+    // RFC 9112 section 5.1: around the value, not of it.
+    let received = raw(&stage, "x-forwarded-user: \t ada \r\nconnection: close\r\n").await;
+    assert!(received.starts_with("HTTP/1.1 200 "), "{received}");
+    assert_eq!(stage.velt.calls()[0].user(), "ada");
+}
+
+#[tokio::test]
+async fn t43_bytes_that_no_header_may_hold_end_the_connection() {
+    let stage = Stage::set("").await;
+    for value in [&b"a\0b"[..], b"a\x7fb", b"a\rb", b"a\x01b", b"a\x1b[31m"] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(
+            [b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-user: ", value, b"\r\n\r\n"].concat(),
+        )
+        .await;
+        let received = wire.rest().await;
+        assert!(received.starts_with("HTTP/1.1 400 "), "{value:?}: {received}");
+    }
+    assert_eq!((stage.app.journal().len(), stage.velt.call_count()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_identity_header_travels_on_to_the_app_unless_told_otherwise() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    let all = |stage: &Stage| {
+        let sending = as_ada(stage, "/").header("x-auth-request-email", "ada@example.com");
+        let sending = sending.header("x-auth-request-name", "Ada");
+        let sending = sending.header("x-auth-request-org", "org");
+        sending.header("x-auth-request-groups", "staff").header("x-forwarded-proto", "https")
+    };
+    assert!(all(&stage).send().await.token().is_some());
+    let arrived = stage.app.only();
+    for (name, value) in NAMES.into_iter().zip(["ada", "ada@example.com", "Ada", "org", "staff"]) {
+        assert_eq!(arrived.header(name), Some(value));
+    }
+
+    let stage = Stage::set(&every_header_and("forward_headers = \"strip\"")).await;
+    assert!(all(&stage).send().await.token().is_some(), "read before it is removed");
+    let arrived = stage.app.only();
+    assert_no_identity(&arrived.headers);
+    assert_eq!(arrived.header("x-forwarded-proto"), Some("https"), "that is no identity");
+    assert_eq!(spoof_count(&stage, "identity_header").await, 0.0, "nobody forged anything");
+}
+
+#[tokio::test]
+async fn all_that_the_login_proxy_says_reaches_velt() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    let sending = as_ada(&stage, "/").header("x-auth-request-email", "ada@example.com");
+    let sending = sending.header("x-auth-request-name", "Lovelace, Ada");
+    let sending = sending.header("x-auth-request-org", "org-1");
+    assert!(sending.header("x-auth-request-groups", "admins").send().await.token().is_some());
+    assert_eq!(
+        stage.velt.calls()[0].body,
+        json!({ "data": {
+            "userId": "ada",
+            "userProperties":
+                { "name": "Lovelace, Ada", "email": "ada@example.com", "isAdmin": true },
+            "permissions": { "resources": [{ "type": "organization", "id": "org-1" }] },
+        }})
+    );
+}
+
+#[tokio::test]
+async fn what_the_login_proxy_leaves_out_is_absent_and_the_organization_the_configured_one() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    assert!(stage.get_as("ada", "/").await.token().is_some());
+    let resources = json!([{ "type": "organization", "id": "org-of-the-config" }]);
+    assert_eq!(
+        stage.velt.calls()[0].body,
+        json!({ "data": {
+            "userId": "ada",
+            "userProperties": { "isAdmin": false },
+            "permissions": { "resources": resources },
+        }})
+    );
+}
+
+#[tokio::test]
+async fn without_an_organization_there_is_no_call_and_a_word_that_says_so() {
+    let toml = "[identity]\norganization_header = \"X-Org\"\n[velt]\napi = \"v2\"";
+    let stage = Stage::set(toml).await;
+    let answer = stage.get_as("ada", "/").await;
+    assert_eq!((answer.status(), answer.token_status()), (200, Some("no-organization")));
+    let route = stage.get_as("ada", "/api/velt/token").await;
+    assert_eq!((route.status(), &*route.code()), (400, "no_organization"));
+    assert_eq!(stage.velt.call_count(), 0);
+}
+
+#[tokio::test]
+async fn an_admin_is_a_member_of_one_of_the_admin_groups_exactly() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    let mut user = 0;
+    for (groups, is_admin) in [
+        (&["admins"][..], true),
+        (&["staff,admins"], true),
+        (&["staff ,  velt team "], true),
+        (&["staff", "admins"], true),
+        (&["admins", "staff"], true),
+        (&[], false),
+        (&[""], false),
+        (&["staff"], false),
+        (&["Admins"], false),
+        (&["admins2", "xadmins", "velt"], false),
+        (&["velt,team"], false),
+    ] {
+        user += 1;
+        let sending = stage.client().get("/").header("x-forwarded-user", format!("user-{user}"));
+        let sending = groups
+            .iter()
+            .fold(sending, |sending, group| sending.header("x-auth-request-groups", group));
+        assert!(sending.send().await.token().is_some());
+        let call = stage.velt.calls().pop().expect("a call");
+        assert_eq!(call.user(), format!("user-{user}"));
+        assert_eq!(call.body["data"]["userProperties"]["isAdmin"], is_admin, "{groups:?}");
+    }
+}
+
+#[tokio::test]
+async fn groups_are_separated_as_the_login_proxy_does_it() {
+    let stage = Stage::set(&every_header_and("groups_separator = \"|\"")).await;
+    for (user, groups, is_admin) in [
+        ("a", "staff|admins", true),
+        ("b", "staff,admins", false),
+        ("c", "staff| velt team |x", true),
+        ("d", "admins,x", false),
+    ] {
+        let sending = stage.client().get("/").header("x-forwarded-user", user);
+        let answer = sending.header("x-auth-request-groups", groups).send().await;
+        assert!(answer.token().is_some());
+        let call = stage.velt.calls().pop().expect("a call");
+        assert_eq!(call.body["data"]["userProperties"]["isAdmin"], is_admin, "{groups}");
+    }
+}
+
+#[tokio::test]
+async fn t10_headers_that_say_more_of_the_user_are_guarded_though_nobody_reads_them() {
+    let guarded = "guarded_headers = [\"X-Forwarded-Access-Token\"]";
+    let stage = Stage::set(&format!("[identity]\n{guarded}")).await;
+    let answer = as_ada(&stage, "/").header("x-forwarded-access-token", "t").send().await;
+    assert!(answer.token().is_some());
+    assert_eq!(stage.app.only().header("x-forwarded-access-token"), Some("t"));
+    refused(as_ada(&stage, "/").header("x_forwarded_access_token", "t")).await;
+
+    let stage =
+        Stage::set(&format!("[identity]\n{guarded}\ntrusted_peers = [\"10.0.0.0/8\"]")).await;
+    let forged = stage.client().get("/").header("x-forwarded-access-token", "t");
+    forged.header("x_forwarded_access_token", "t").send().await;
+    let arrived = stage.app.only();
+    assert!(arrived.headers.keys().all(|name| !name.as_str().contains("token")));
+}
