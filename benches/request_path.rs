@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
-use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use velt_sidecar::config::Config;
 use velt_sidecar::identity::{Caller, Identity, Peer};
@@ -56,9 +55,10 @@ fn main() {
 }
 
 mod identify {
+    use futures_util::FutureExt as _;
+
     use super::{
-        Bencher, Caller, FutureExt as _, HeaderMap, HeaderValue, Ipv4Addr, PROXY, Peer, identity,
-        request_head,
+        Bencher, Caller, HeaderMap, HeaderValue, Ipv4Addr, PROXY, Peer, identity, request_head,
     };
 
     /// A signed-in user.

@@ -52,7 +52,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Plain headers that the front proxy sets.
-    Header(HeaderSource),
+    Header(Box<HeaderSource>),
     /// A signed JWT in a header.
     Assertion(Box<AssertionSource>),
 }
@@ -139,7 +139,7 @@ pub struct Identity {
 }
 
 enum Reader {
-    Header(HeaderSource),
+    Header(Box<HeaderSource>),
     Assertion(Box<Assertions>),
 }
 

@@ -308,6 +308,11 @@ impl<L: Label> Counters<L> {
         self.counters[value.index()].inc();
     }
 
+    /// How many there are so far.
+    pub fn get(&self, value: L) -> u64 {
+        self.counters[value.index()].get()
+    }
+
     /// Counts `amount` at once.
     pub fn add(&self, value: L, amount: u64) {
         self.counters[value.index()].inc_by(amount);

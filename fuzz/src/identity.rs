@@ -87,7 +87,7 @@ impl Case {
             admin_groups: vec!["admins".into()],
         };
         let settings = Settings {
-            source: Source::Header(source.clone()),
+            source: Source::Header(Box::new(source.clone())),
             guarded: Vec::new(),
             trusted_peers: vec![IpAddr::from(TRUSTED).into()],
             secret: None,

@@ -3,6 +3,7 @@
 //! The integration tests include this file too and feed it `fuzz/corpus`. So it uses nothing but
 //! what the sidecar itself depends on.
 
+pub mod assertion;
 pub mod cacheability;
 pub mod config;
 pub mod header_law;

@@ -102,20 +102,25 @@ struct Remembered {
 
 impl Assertions {
     pub(super) fn new(source: AssertionSource, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+        let keys = Keys::over_http(source.keys.clone(), metrics.clone())?;
+        Ok(Self::with_keys(source, keys, metrics))
+    }
+
+    fn with_keys(source: AssertionSource, keys: Keys, metrics: IdentityMetrics) -> Self {
         let remembered = Cache::builder()
             .max_capacity(MAX_REMEMBERED)
             .eviction_policy(EvictionPolicy::lru())
             // Only to sweep what is left over: whether it is still good, `until` says.
             .time_to_live(REMEMBERED)
             .build();
-        Ok(Self {
+        Self {
             header: source.header,
             policy: source.policy,
             on_invalid: source.on_invalid,
-            keys: Keys::over_http(source.keys, metrics.clone())?,
+            keys,
             remembered,
             metrics,
-        })
+        }
     }
 
     pub(super) fn start(&self) {
@@ -240,3 +245,6 @@ impl Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

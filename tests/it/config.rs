@@ -17,17 +17,17 @@ fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     environment
 }
 
-fn parse(toml: &str, pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(crate) fn parse(toml: &str, pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::parse("sidecar.toml", toml, &with(pairs))
 }
 
-fn fine(toml: &str, pairs: &[(&str, &str)]) -> Config {
+pub(crate) fn fine(toml: &str, pairs: &[(&str, &str)]) -> Config {
     parse(toml, pairs).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Everything that is said, from the second line on.
 #[track_caller]
-fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
+pub(crate) fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
     let Err(error) = parsed else { panic!("no complaint, but there should be: {expected}") };
     let text = error.to_string();
     let count = error.complaints.len();
@@ -41,7 +41,7 @@ fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
 
 /// The whole complaint about `toml`.
 #[track_caller]
-fn says(toml: &str, expected: &str) {
+pub(crate) fn says(toml: &str, expected: &str) {
     says_of(parse(toml, &[]), expected);
 }
 

@@ -8,13 +8,14 @@ use std::path::Path;
 mod properties;
 
 use properties::{
-    cacheability, config, header_law, identity, route, velt_answer, websocket_frames,
+    assertion, cacheability, config, header_law, identity, route, velt_answer, websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Target and what must hold there.
-const TARGETS: [(&str, Check); 7] = [
+const TARGETS: [(&str, Check); 8] = [
+    ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("header_law", header_law::check),

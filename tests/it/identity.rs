@@ -3,6 +3,7 @@
 
 mod aliases;
 mod assertion;
+mod config;
 mod anchors;
 mod keys;
 mod nominated;

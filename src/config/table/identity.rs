@@ -52,8 +52,23 @@ pub fn read(
     token_headers: Vec<HeaderName>,
 ) -> Option<Settings> {
     let preset: Option<&'static Preset> = section.optional("preset");
-    let source = read_source(section, assertion, preset);
-    let guarded = read_guarded(section, preset, source.as_ref());
+    let name = read_source_name(section, preset);
+    let groups_separator = match preset {
+        Some(preset) if preset.groups_separator != "," => {
+            section.optional_or("groups_separator", Some(preset.groups_separator))
+        }
+        _ => Some(section.value("groups_separator", ",")),
+    };
+    let Separator(groups_separator) = groups_separator.unwrap_or(Separator(','));
+    let admin_groups: Vec<String> = section.list("admin_groups", &[]);
+    let headers = match name {
+        SourceName::Header => read_headers(section, preset, groups_separator, &admin_groups),
+        SourceName::Assertion => {
+            refuse_headers(section);
+            None
+        }
+    };
+    let mut guarded = read_guarded(section, preset, name);
     let secret = read_secret(section);
     let nearby = ["127.0.0.0/8", "::1/128"];
     // A secret vouches for whoever shows it, from wherever.
@@ -62,54 +77,38 @@ pub fn read(
     let ambiguous = section.value("on_ambiguous", "refuse");
     let forward = section.value("forward_headers", "keep");
     let reckless: bool = section.value("dangerously_trust_every_peer", "false");
-    let settings = Settings {
-        source: source?,
-        guarded,
-        trusted_peers,
-        secret,
-        ambiguous,
-        forward,
-        token_headers,
-    };
-    check_names(section, &settings);
-    check_trust(section, &settings, reckless);
-    Some(settings)
-}
-
-fn read_source(
-    section: &Section<'_, '_>,
-    assertion: &Section<'_, '_>,
-    preset: Option<&'static Preset>,
-) -> Option<Source> {
-    let source = read_source_name(section, preset);
-    let groups_separator = match preset {
-        Some(preset) if preset.groups_separator != "," => {
-            section.optional_or("groups_separator", Some(preset.groups_separator))?
-        }
-        _ => section.value("groups_separator", ","),
-    };
-    let Separator(groups_separator) = groups_separator;
-    let admin_groups: Vec<String> = section.list("admin_groups", &[]);
-    let source = match source {
+    // The last of the table's keys, as TOML has it.
+    let source = match name {
         SourceName::Header => {
             assertion::refuse(assertion);
-            Source::Header(read_headers(section, preset, groups_separator, admin_groups)?)
+            Source::Header(Box::new(headers?))
         }
         SourceName::Assertion => {
-            for field in ["user", "email", "name", "organization", "groups"] {
-                section.refuse(
-                    &format!("{field}_header"),
-                    "it has no effect while identity.source is \"assertion\"",
-                    &format!("remove it, or write {field}_claim in [identity.assertion]"),
-                );
-            }
             let preset = preset.map(|preset| &preset.assertion);
             let source = assertion::read(assertion, preset, groups_separator, &admin_groups)?;
             Source::Assertion(Box::new(source))
         }
     };
     check_groups(section, assertion, &source);
-    Some(source)
+    if !section.has("guarded_headers") {
+        // One that is read by the operator's own choice is guarded anyway.
+        guarded.retain(|name| source.names().all(|read| read != name));
+    }
+    let settings =
+        Settings { source, guarded, trusted_peers, secret, ambiguous, forward, token_headers };
+    check_names(section, &settings);
+    check_trust(section, &settings, reckless);
+    Some(settings)
+}
+
+fn refuse_headers(section: &Section<'_, '_>) {
+    for field in ["user", "email", "name", "organization", "groups"] {
+        section.refuse(
+            &format!("{field}_header"),
+            "it has no effect while identity.source is \"assertion\"",
+            &format!("remove it, or write {field}_claim in [identity.assertion]"),
+        );
+    }
 }
 
 fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) -> SourceName {
@@ -133,7 +132,7 @@ fn read_headers(
     section: &Section<'_, '_>,
     preset: Option<&'static Preset>,
     groups_separator: char,
-    admin_groups: Vec<String>,
+    admin_groups: &[String],
 ) -> Option<HeaderSource> {
     let of = |field: fn(&Preset) -> Option<&'static str>| preset.and_then(field);
     let user = match preset {
@@ -150,7 +149,7 @@ fn read_headers(
         organization: section.optional("organization_header"),
         groups: section.optional_or("groups_header", of(|preset| preset.groups_header)),
         groups_separator,
-        admin_groups,
+        admin_groups: admin_groups.to_vec(),
         user: user?,
     };
     Some(source)
@@ -182,18 +181,16 @@ fn check_groups(section: &Section<'_, '_>, assertion: &Section<'_, '_>, source: 
 fn read_guarded(
     section: &Section<'_, '_>,
     preset: Option<&'static Preset>,
-    source: Option<&Source>,
+    source: SourceName,
 ) -> Vec<HeaderName> {
-    let Some(preset) = preset.filter(|_| !section.has("guarded_headers")) else {
-        let signed = matches!(source, Some(Source::Assertion(_)));
-        return section.list("guarded_headers", if signed { &PLAIN_HEADERS } else { &[] });
+    let default: &[&str] = match source {
+        SourceName::Header => &[],
+        SourceName::Assertion => &PLAIN_HEADERS,
     };
-    let mut guarded: Vec<HeaderName> =
-        section.list_or("guarded_headers", preset.guarded).unwrap_or_default();
-    // One that is read by the operator's own choice is guarded anyway.
-    let read: Vec<&HeaderName> = source.map(|source| source.names().collect()).unwrap_or_default();
-    guarded.retain(|name| !read.contains(&name));
-    guarded
+    match preset {
+        Some(preset) => section.list_or("guarded_headers", preset.guarded).unwrap_or_default(),
+        None => section.list("guarded_headers", default),
+    }
 }
 
 /// The shared secret, and the next one while it is being changed.

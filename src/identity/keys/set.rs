@@ -1,7 +1,5 @@
 //! The keys in a document: a JWK set (RFC 7517), or one key as PEM.
 
-use std::fmt;
-
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
@@ -24,7 +22,7 @@ const P256_PREFIX: [u8; 26] = [
 const P256_POINT: usize = 65;
 
 /// Keys that signatures can be checked with.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct KeySet {
     keys: Vec<Key>,
 }
@@ -35,7 +33,7 @@ pub struct Key {
     kind: Kind,
     /// If its owner says so.
     algorithm: Option<String>,
-    key: DecodingKey,
+    public: DecodingKey,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +105,7 @@ impl KeySet {
             return Err(KeySetError::Malformed);
         }
         let (id, key) = (Some(id.to_owned()), DecodingKey::from_ec_der(point));
-        Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, key }] })
+        Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, public: key }] })
     }
 
     /// How many there are.
@@ -160,7 +158,7 @@ impl Key {
             // A symmetric key (`oct`) published is no secret any more.
             _ => return None,
         };
-        Some(Self { id: jwk.kid, kind, algorithm: jwk.alg, key })
+        Some(Self { id: jwk.kid, kind, algorithm: jwk.alg, public: key })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -194,7 +192,7 @@ impl Key {
             Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         };
         // An error is a signature that is no base64url: as wrong as any other.
-        crypto::verify(signature, message, &self.key, algorithm).unwrap_or(false)
+        crypto::verify(signature, message, &self.public, algorithm).unwrap_or(false)
     }
 }
 
@@ -202,10 +200,4 @@ impl Key {
 fn point(x: &str, y: &str, width: usize) -> Option<DecodingKey> {
     let key = DecodingKey::from_ec_components(x, y).ok()?;
     (key.as_bytes().len() == 1 + 2 * width).then_some(key)
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Key").field("id", &self.id).field("kind", &self.kind).finish()
-    }
 }

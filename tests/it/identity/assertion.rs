@@ -69,12 +69,12 @@ async fn t08_a_signature_of_every_configurable_kind_names_its_user() {
     assert!(stage.metric("identity_keys_age_seconds").await < 60.0);
 }
 
-/// Tokens that nobody may believe, each with what it is counted as.
-fn forgeries(pen: &Pen, rsa: &Pen) -> Vec<(&'static str, String, AssertionResult)> {
-    use AssertionResult::{
-        Algorithm, Audience, Claims, Expired, Issuer, Malformed, NotYetValid, Signature, UnknownKey,
-    };
-    let now = unix_seconds();
+/// A token that nobody may believe, and what it is counted as.
+type Forgery = (&'static str, String, AssertionResult);
+
+/// Not signed by ours, or not in the way that it says.
+fn forged_forms(pen: &Pen, rsa: &Pen) -> Vec<Forgery> {
+    use AssertionResult::{Algorithm, Malformed, Signature, UnknownKey};
     let good = pen.sign(&claims("ada"));
     let foreign = Pen::es256(pen.id());
     let header = |changes: &[(&str, Value)]| {
@@ -144,6 +144,32 @@ fn forgeries(pen: &Pen, rsa: &Pen) -> Vec<(&'static str, String, AssertionResult
         ),
         ("claims that are no object", pen.sign_text(&header(&[]), "[1]"), Malformed),
         ("claims that are no JSON", pen.sign_text(&header(&[]), "sub=ada"), Malformed),
+        ("no token", "ada".into(), Malformed),
+        ("an opaque token", "ya29.a0AfB_byC".into(), Malformed),
+        ("five parts", format!("{good}.x.y"), Malformed),
+        ("four parts", format!("{good}."), Malformed),
+        ("no signature", good[..=good.rfind('.').expect("a dot")].to_owned(), Signature),
+        ("a padded signature", format!("{good}=="), Signature),
+        ("padding", good.replacen('.', "=.", 1), Malformed),
+        ("Bearer in a header of its own", format!("Bearer {good}"), Malformed),
+        ("two in one", format!("{good},{good}"), Malformed),
+        ("too long", pen.sign(&with("x", json!("x".repeat(17_000)))), Malformed),
+    ];
+    // One bit of each part, of a token that is believed otherwise.
+    let end = good.len() - 5;
+    for at in [good.find('.').expect("a dot") + 12, end] {
+        let mut bytes = good.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        forgeries.push(("a changed byte", String::from_utf8(bytes).expect("ASCII"), Signature));
+    }
+    forgeries
+}
+
+/// Signed by ours, and not for us.
+fn forged_claims(pen: &Pen) -> Vec<Forgery> {
+    use AssertionResult::{Audience, Claims, Expired, Issuer, NotYetValid};
+    let now = unix_seconds();
+    vec![
         ("another issuer", pen.sign(&with("iss", json!("https://evil.example"))), Issuer),
         ("a slash more", pen.sign(&with("iss", json!("https://issuer.example/"))), Issuer),
         ("issuers", pen.sign(&with("iss", json!([ISSUER]))), Issuer),
@@ -167,25 +193,7 @@ fn forgeries(pen: &Pen, rsa: &Pen) -> Vec<(&'static str, String, AssertionResult
         ("a user with a line in it", pen.sign(&with("sub", json!("ada\nX-Admin: 1"))), Claims),
         ("a user in spaces", pen.sign(&with("sub", json!(" ada"))), Claims),
         ("a user too long", pen.sign(&with("sub", json!("x".repeat(257)))), Claims),
-        ("no token", "ada".into(), Malformed),
-        ("an opaque token", "ya29.a0AfB_byC".into(), Malformed),
-        ("five parts", format!("{good}.x.y"), Malformed),
-        ("four parts", format!("{good}."), Malformed),
-        ("no signature", good[..=good.rfind('.').expect("a dot")].to_owned(), Signature),
-        ("a padded signature", format!("{good}=="), Signature),
-        ("padding", good.replacen('.', "=.", 1), Malformed),
-        ("Bearer in a header of its own", format!("Bearer {good}"), Malformed),
-        ("two in one", format!("{good},{good}"), Malformed),
-        ("too long", pen.sign(&with("x", json!("x".repeat(17_000)))), Malformed),
-    ];
-    // One bit of each part, of a token that is believed otherwise.
-    let end = good.len() - 5;
-    for at in [good.find('.').expect("a dot") + 12, end] {
-        let mut bytes = good.clone().into_bytes();
-        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-        forgeries.push(("a changed byte", String::from_utf8(bytes).expect("ASCII"), Signature));
-    }
-    forgeries
+    ]
 }
 
 fn unsigned(header: &Value, claims: &str) -> String {
@@ -206,7 +214,7 @@ async fn t08_whatever_is_not_ours_is_refused_and_counted() {
     let (pen, rsa) = (Pen::es256("1"), Pen::rs256("2"));
     let issuer = Issuer::publishing(&[&pen, &rsa]).await;
     let stage = believing(&issuer, "").await;
-    let forgeries = forgeries(&pen, &rsa);
+    let forgeries = [forged_forms(&pen, &rsa), forged_claims(&pen)].concat();
     // Believed first, so that nothing is remembered under a wrong name.
     assert!(asserting(&stage, "/", &pen.sign(&claims("ada"))).send().await.token().is_some());
     for (what, token, _) in &forgeries {
