@@ -90,7 +90,10 @@ mod identify {
             .bench_refs(|headers| identity.identify(&peer, headers).now_or_never().is_some());
         let mut headers = head.clone();
         let identified = identity.identify(&peer, &mut headers).now_or_never();
-        identified.expect("plain headers are read at once").ok().expect("unambiguous").caller
+        identified
+            .expect("plain headers are read at once")
+            .unwrap_or_else(|refusal| panic!("{refusal}"))
+            .caller
     }
 
     fn with_user() -> HeaderMap {

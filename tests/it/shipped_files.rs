@@ -35,8 +35,7 @@ fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
         source += &fs::read_to_string(file.expect("an entry").path()).expect("a table");
     }
     let mut keys = 0;
-    for call in
-        ["value(\"", "optional(\"", "required(\"", "list(\"", "secret(\"", ">(\"", "_or(\""]
+    for call in ["value(\"", "optional(\"", "required(\"", "list(\"", "secret(\"", ">(\"", "_or(\""]
     {
         for rest in source.split(call).skip(1) {
             let key = rest.split('"').next().expect("a key");
