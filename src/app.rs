@@ -173,10 +173,15 @@ fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, StartError> {
     let identity = Arc::new(identity.map_err(StartError::Identity)?);
     let injection = Arc::new(Injection::new(config.delivery.clone()));
     let (guard, stripper) = (Arc::clone(&identity), Arc::clone(&injection));
+    let reader = Arc::clone(&identity);
     let upstream = Upstream::new(
         config.app.clone(),
         Arc::new(move |trailers: &mut HeaderMap| guard.sanitize_trailers(trailers)),
-        Arc::new(move |trailers: &mut HeaderMap| stripper.strip(trailers)),
+        Arc::new(move |trailers: &mut HeaderMap| {
+            stripper.strip(trailers);
+            // A trailer is nobody's word.
+            let _ = reader.word_of_app(trailers);
+        }),
         metrics.app.clone(),
     );
     Ok(Sidecar {

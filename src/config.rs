@@ -138,10 +138,9 @@ impl Config {
             app
         };
         let delivery = table::delivery::read(&top.section("delivery"));
-        let token_headers = vec![delivery.header.name.clone(), delivery.header.status_name.clone()];
         let section = top.section("identity");
         let assertion = section.section("assertion");
-        let identity = table::identity::read(&section, &assertion, token_headers);
+        let identity = table::identity::read(&section, &assertion, &delivery);
         let velt = {
             let source = identity.as_ref().map(|identity| &identity.source);
             let (section, suffix) = match source {

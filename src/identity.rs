@@ -6,8 +6,9 @@
 //! vouches for is removed before the app can see it.
 //!
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
-//! [`assertion`] checks signed ones with what `keys` fetches.
+//! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word.
 
+mod app;
 pub mod assertion;
 mod guard;
 mod headers;
@@ -17,8 +18,10 @@ mod peer;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
 
+pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Verdict};
 use self::guard::Guard;
@@ -55,6 +58,8 @@ pub enum Source {
     Header(Box<HeaderSource>),
     /// A signed JWT in a header.
     Assertion(Box<AssertionSource>),
+    /// The app, in a header of its responses.
+    App(Box<AppSource>),
 }
 
 /// What becomes of a request whose identity is ambiguous.
@@ -82,6 +87,8 @@ pub enum Caller {
     /// An assertion that could not be checked, since there are no keys. The request goes through
     /// as well; what the caller may do there is the app's to decide.
     Unverified,
+    /// Nobody has said so far: the app knows, and says it in its response, if it does.
+    Unnamed,
 }
 
 /// What a trusted source said about a user, byte for byte. It cannot print itself.
@@ -117,8 +124,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::Ambiguous { kind, header } => write!(
                 formatter,
-                "The identity header {header} can't be trusted: {}. The login proxy in front must \
-                 set it exactly once.",
+                "The identity header {header} can't be trusted: {}. Whoever sets it, the login \
+                 proxy in front or the app, must set it exactly once.",
                 kind.reason()
             ),
             Self::Invalid(fault) => {
@@ -141,6 +148,7 @@ pub struct Identity {
 enum Reader {
     Header(Box<HeaderSource>),
     Assertion(Box<Assertions>),
+    App(Box<AppSource>),
 }
 
 impl Identity {
@@ -159,6 +167,7 @@ impl Identity {
             Source::Assertion(source) => {
                 Reader::Assertion(Box::new(Assertions::new(*source, metrics.clone())?))
             }
+            Source::App(source) => Reader::App(source),
         };
         Ok(Self {
             anchors: Anchors::new(settings.trusted_peers, settings.secret),
@@ -208,6 +217,11 @@ impl Identity {
             Reader::Header(source) => nominated
                 .and_then(|()| self.guard.unaliased(headers))
                 .and_then(|()| source.read(headers)),
+            Reader::App(_) => {
+                // Not even the front proxy speaks for the app.
+                self.strip_forged(headers);
+                Ok(Caller::Unnamed)
+            }
             Reader::Assertion(assertions) => {
                 if !trusted {
                     self.strip_unsigned(assertions, headers);
@@ -228,6 +242,25 @@ impl Identity {
             self.guard.strip(headers);
         }
         Ok(Identified { caller, trusted })
+    }
+
+    /// Takes out of the app's response, or of its trailers, what the app says of who is asking.
+    /// `None` where that is not the app's to say.
+    pub fn word_of_app(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
+        let Reader::App(source) = &self.reader else { return None };
+        let said = source.take(&self.guard, headers);
+        if let Err(Refusal::Ambiguous { kind, .. }) = &said {
+            self.metrics.refusals.increment(*kind);
+        }
+        Some(said)
+    }
+
+    /// Where to ask the app who is asking, if it is the app's to say.
+    pub fn app_path(&self) -> Option<&PathAndQuery> {
+        match &self.reader {
+            Reader::App(source) => Some(&source.path),
+            Reader::Header(_) | Reader::Assertion(_) => None,
+        }
     }
 
     /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
@@ -299,6 +332,7 @@ impl Source {
         let (plain, signed) = match self {
             Self::Header(source) => (Some(source.names()), None),
             Self::Assertion(source) => (None, Some(&source.header)),
+            Self::App(source) => (Some(source.headers.names()), None),
         };
         plain.into_iter().flatten().chain(signed)
     }
@@ -308,6 +342,7 @@ impl Source {
         match self {
             Self::Header(source) => source.organization.is_some(),
             Self::Assertion(source) => source.policy.claims.organization.is_some(),
+            Self::App(source) => source.headers.organization.is_some(),
         }
     }
 }

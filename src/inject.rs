@@ -102,6 +102,7 @@ pub enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStatus {
     Anonymous,
+    Ambiguous,
     Unverified,
     Pending,
     Refused,
@@ -116,6 +117,7 @@ impl TokenStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Ambiguous => "ambiguous",
             Self::Unverified => "unverified",
             Self::Pending => "pending",
             Self::Refused => "refused",

@@ -181,7 +181,34 @@ impl Upstream {
         // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
         let gate = if over_http2 { None } else { Gate::before(&mut request) };
         let sent = has_body(&request).then(|| request.body_mut().sent());
-        let mut progress = Progress { gate, sent, clock };
+        let progress = Progress { gate, sent, clock };
+        self.exchange(request, over_http2, handshake, progress).await
+    }
+
+    /// Asks the app something on the sidecar's own behalf, without a body.
+    ///
+    /// # Errors
+    ///
+    /// See [`UpstreamError`].
+    pub async fn ask(
+        &self,
+        mut request: Request<()>,
+        client: &Client,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let over_http2 = self.settings.protocol == AppProtocol::H2c;
+        self.rewrite(&mut request, client, false, over_http2);
+        let clock = StreamClock::start(self.settings.stream_idle_timeout);
+        let progress = Progress { gate: None, sent: None, clock };
+        self.exchange(request.map(|()| RequestBody::empty()), over_http2, None, progress).await
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+        over_http2: bool,
+        handshake: Option<Handshake>,
+        mut progress: Progress,
+    ) -> Result<Response<Body>, UpstreamError> {
         let (response, lease) = if over_http2 {
             // On the heap, so that the other way does not pay for it.
             let sending = Box::pin(self.send_http2(request));
@@ -219,9 +246,9 @@ impl Upstream {
         self.closing.closed().await;
     }
 
-    fn rewrite(
+    fn rewrite<B>(
         &self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<B>,
         client: &Client,
         upgrade: bool,
         over_http2: bool,

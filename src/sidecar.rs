@@ -7,6 +7,7 @@
 
 mod error;
 mod guard;
+mod question;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -120,8 +121,14 @@ impl Sidecar {
             self.identity.identify(&from, request.headers_mut()).await?;
         validate(&request)?;
 
+        let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
+                let caller = match caller {
+                    // The rare way, kept out of the future's size.
+                    Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
+                    named => named,
+                };
                 let response = self.serve_token(route, &caller, request).await?;
                 return Ok((response.map(Body::own), Outcome::TokenServed));
             }
@@ -129,12 +136,12 @@ impl Sidecar {
         };
 
         // From here on the app is asked, and the token is looked up beside it: a miss hides
-        // behind the app's own time.
-        let mut lookup = wants_token.then(|| self.look_up(&caller));
+        // behind the app's own time. Unless only the app knows who is asking.
+        let is_named = caller != Caller::Unnamed;
+        let mut lookup = (wants_token && is_named).then(|| self.look_up(&caller));
         if self.injection.header().on_failure == OnMintFailure::Refuse {
             lookup = self.insist(lookup).await?;
         }
-        let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
         let asked = Instant::now();
         let forwarded = self.upstream.forward(request, &client).await;
         *app_time = asked.elapsed();
@@ -143,8 +150,12 @@ impl Sidecar {
         // The client has seen nothing yet; only the token may still be missing, and for that the
         // response waits no longer than it must.
         self.injection.strip(response.headers_mut());
-        if let Some(lookup) = lookup {
-            self.deliver(&mut response, &caller, lookup).await;
+        let caller = match self.identity.word_of_app(response.headers_mut()) {
+            Some(said) => said.map_err(NoToken::AppWord),
+            None => Ok(caller),
+        };
+        if wants_token {
+            self.deliver(&mut response, caller, lookup).await;
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
@@ -156,6 +167,7 @@ impl Sidecar {
             Caller::Known(user) => user,
             Caller::Anonymous => return Err(NoToken::Anonymous),
             Caller::Unverified => return Err(NoToken::Unverified),
+            Caller::Unnamed => return Err(NoToken::Unnamed),
         };
         let request = self.plan.request(subject(user)).ok_or(NoToken::NoOrganization)?;
         Ok(self.tokens.get(request))
@@ -183,8 +195,8 @@ impl Sidecar {
     async fn deliver(
         &self,
         response: &mut Response<Body>,
-        caller: &Caller,
-        lookup: Result<Lookup, NoToken>,
+        caller: Result<Caller, NoToken>,
+        lookup: Option<Result<Lookup, NoToken>>,
     ) {
         let (status, headers) = (response.status(), response.headers_mut());
         let delivered = match self.injection.eligibility(status, headers, SystemTime::now()) {
@@ -206,9 +218,11 @@ impl Sidecar {
 
     async fn await_token(
         &self,
-        caller: &Caller,
-        lookup: Result<Lookup, NoToken>,
+        caller: Result<Caller, NoToken>,
+        lookup: Option<Result<Lookup, NoToken>>,
     ) -> Result<Token, NoToken> {
+        let caller = caller?;
+        let lookup = lookup.unwrap_or_else(|| self.look_up(&caller));
         let patience = self.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
@@ -216,7 +230,7 @@ impl Sidecar {
             return Ok(token);
         }
         // The app took longer than the token had left to live.
-        let result = self.look_up(caller)?.within(patience).await.ok_or(NoToken::Pending)?;
+        let result = self.look_up(&caller)?.within(patience).await.ok_or(NoToken::Pending)?;
         result.map_err(NoToken::Failed)
     }
 

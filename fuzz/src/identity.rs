@@ -58,7 +58,9 @@ pub fn check(input: &[u8]) {
             assert!(!drop, "refused although the settings say to drop");
             assert!(case.names.contains(&header) || is_token(&header));
         }
-        (Ok(Caller::Unverified) | Err(Refusal::Invalid(_)), _) => panic!("nothing is signed here"),
+        (Ok(Caller::Unverified | Caller::Unnamed) | Err(Refusal::Invalid(_)), _) => {
+            panic!("nothing is signed here, nor the app's to say")
+        }
         (Ok(Caller::Known(_)), false) => panic!("an ambiguous request has a user: {said:?}"),
         (Err(refusal), true) => panic!("refused without need: {refusal:?} {said:?}"),
     }

@@ -1,5 +1,6 @@
 //! How the settings' own types are written: addresses, paths, and the words of each enum.
 
+use http::uri::PathAndQuery;
 use reqwest::Url;
 
 use super::Workers;
@@ -60,11 +61,19 @@ impl Setting for RoutePath {
     }
 }
 
+impl Setting for PathAndQuery {
+    const EXPECTED: &'static str = "a path of the app's, such as \"/api/me\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::try_from(text).ok().filter(|path| path.as_str() == text && text.starts_with('/'))
+    }
+}
+
 /// Who says who is asking.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SourceName {
     Header,
     Assertion,
+    App,
 }
 
 impl Setting for Algorithm {
@@ -177,8 +186,8 @@ words!(VerifyUser, "\"auto\", \"require\" or \"off\"", {
 words!(AppProtocol, "\"http1\" or \"h2c\"", { "http1" => Self::Http1, "h2c" => Self::H2c });
 words!(OnAmbiguous, "\"refuse\" or \"drop\"", { "refuse" => Self::Refuse, "drop" => Self::Drop });
 words!(ForwardIdentity, "\"keep\" or \"strip\"", { "keep" => Self::Keep, "strip" => Self::Strip });
-words!(SourceName, "\"header\" or \"assertion\"", {
-    "header" => Self::Header, "assertion" => Self::Assertion,
+words!(SourceName, "\"header\", \"assertion\" or \"app\"", {
+    "header" => Self::Header, "assertion" => Self::Assertion, "app" => Self::App,
 });
 words!(OnInvalid, "\"refuse\" or \"anonymous\"", {
     "refuse" => Self::Refuse, "anonymous" => Self::Anonymous,

@@ -22,6 +22,10 @@ pub(super) enum NoToken {
     Anonymous,
     /// There are no keys to check the caller's assertion with.
     Unverified,
+    /// The app, which alone knows, named nobody.
+    Unnamed,
+    /// What the app said could be read in two ways.
+    AppWord(Refusal),
     NoOrganization,
     /// The mint goes on, for the next request.
     Pending,
@@ -31,7 +35,8 @@ pub(super) enum NoToken {
 impl NoToken {
     pub(super) fn status(&self) -> TokenStatus {
         match self {
-            Self::Anonymous => TokenStatus::Anonymous,
+            Self::Anonymous | Self::Unnamed => TokenStatus::Anonymous,
+            Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
             Self::Pending => TokenStatus::Pending,
@@ -49,10 +54,10 @@ impl NoToken {
 
     pub(super) fn delivery(&self) -> HeaderDelivery {
         match self {
-            Self::Anonymous => HeaderDelivery::Anonymous,
+            Self::Anonymous | Self::Unnamed => HeaderDelivery::Anonymous,
             Self::Unverified => HeaderDelivery::Unverified,
             Self::Pending => HeaderDelivery::Pending,
-            Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
+            Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
         }
     }
 }
@@ -73,6 +78,8 @@ pub(super) enum RequestError {
     BrokenBody,
     /// The app's fault.
     App(UpstreamError),
+    /// Asked who is asking, the app failed.
+    AppFailed(StatusCode),
     /// Ours.
     Panicked,
 }
@@ -109,7 +116,8 @@ impl RequestError {
             Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
             Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
             Self::NoToken(absent) => match absent {
-                NoToken::Anonymous => Outcome::NoIdentity,
+                NoToken::Anonymous | NoToken::Unnamed => Outcome::NoIdentity,
+                NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
@@ -129,7 +137,8 @@ impl RequestError {
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
             Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
-            Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade) => Outcome::AppBroken,
+            Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade)
+            | Self::AppFailed(_) => Outcome::AppBroken,
             Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
             Self::Panicked => Outcome::Panicked,
@@ -174,6 +183,11 @@ impl RequestError {
                 (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
             }
             Self::App(error) => app_error(error),
+            Self::AppFailed(status) => (
+                StatusCode::BAD_GATEWAY,
+                "app_failed",
+                format!("Asked at identity.app_path who is signed in, the app answered {status}."),
+            ),
             Self::Panicked => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal_error",
@@ -258,6 +272,18 @@ impl NoToken {
                  identity.trusted_peers."
                     .into(),
             ),
+            Self::Unnamed => (
+                StatusCode::UNAUTHORIZED,
+                "no_identity",
+                "Nobody is signed in: asked at identity.app_path with this browser's cookies, the \
+                 app named no user in the header identity.user_header. Sign in first."
+                    .into(),
+            ),
+            Self::AppWord(refusal) => (
+                StatusCode::BAD_GATEWAY,
+                "ambiguous_identity",
+                format!("The app's word for who is signed in can't be used. {refusal}"),
+            ),
             Self::Unverified => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "identity_unverified",
@@ -299,7 +325,7 @@ impl NoToken {
     /// For errors that pass: what Velt or the breaker said, else soon.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Anonymous | Self::NoOrganization => None,
+            Self::Anonymous | Self::Unnamed | Self::AppWord(_) | Self::NoOrganization => None,
             Self::Pending | Self::Unverified => Some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {

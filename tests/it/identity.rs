@@ -2,9 +2,10 @@
 //! assertion by its signature.
 
 mod aliases;
+mod anchors;
+mod app_word;
 mod assertion;
 mod config;
-mod anchors;
 mod keys;
 mod nominated;
 mod presets;

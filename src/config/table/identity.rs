@@ -1,6 +1,7 @@
 //! The table `identity`: who is asking, and whom to believe.
 
 use http::HeaderName;
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 
@@ -8,7 +9,8 @@ use super::super::reader::{Inline, Section};
 use super::super::words::{Separator, SourceName};
 use super::assertion;
 use super::preset::Preset;
-use crate::identity::{HeaderSource, SecretSettings, Settings, Source};
+use crate::identity::{AppSource, HeaderSource, SecretSettings, Settings, Source};
+use crate::inject::{self, OnMintFailure};
 
 /// Headers that say something else than who is asking, and would break requests if they were
 /// guarded as identity. (An assertion may stand in the first, which is what it is for.)
@@ -49,7 +51,7 @@ const EVERYONE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 pub fn read(
     section: &Section<'_, '_>,
     assertion: &Section<'_, '_>,
-    token_headers: Vec<HeaderName>,
+    delivery: &inject::Settings,
 ) -> Option<Settings> {
     let preset: Option<&'static Preset> = section.optional("preset");
     let name = read_source_name(section, preset);
@@ -62,12 +64,16 @@ pub fn read(
     let Separator(groups_separator) = groups_separator.unwrap_or(Separator(','));
     let admin_groups: Vec<String> = section.list("admin_groups", &[]);
     let headers = match name {
-        SourceName::Header => read_headers(section, preset, groups_separator, &admin_groups),
+        SourceName::Header | SourceName::App => {
+            let default = if name == SourceName::App { "X-Velt-User" } else { "X-Forwarded-User" };
+            read_headers(section, preset, default, groups_separator, &admin_groups)
+        }
         SourceName::Assertion => {
             refuse_headers(section);
             None
         }
     };
+    let app_path = read_app_path(section, name, delivery);
     let mut guarded = read_guarded(section, preset, name);
     let secret = read_secret(section);
     let nearby = ["127.0.0.0/8", "::1/128"];
@@ -83,6 +89,10 @@ pub fn read(
             assertion::refuse(assertion);
             Source::Header(Box::new(headers?))
         }
+        SourceName::App => {
+            assertion::refuse(assertion);
+            Source::App(Box::new(AppSource { headers: headers?, path: app_path? }))
+        }
         SourceName::Assertion => {
             let preset = preset.map(|preset| &preset.assertion);
             let source = assertion::read(assertion, preset, groups_separator, &admin_groups)?;
@@ -94,11 +104,41 @@ pub fn read(
         // One that is read by the operator's own choice is guarded anyway.
         guarded.retain(|name| source.names().all(|read| read != name));
     }
+    let header = &delivery.header;
+    let token_headers = vec![header.name.clone(), header.status_name.clone()];
     let settings =
         Settings { source, guarded, trusted_peers, secret, ambiguous, forward, token_headers };
     check_names(section, &settings);
     check_trust(section, &settings, reckless);
     Some(settings)
+}
+
+/// Where to ask an app that names the user itself, and what makes no sense with such an app.
+fn read_app_path(
+    section: &Section<'_, '_>,
+    name: SourceName,
+    delivery: &inject::Settings,
+) -> Option<PathAndQuery> {
+    if name != SourceName::App {
+        let remedy = "write source = \"app\" beside it, or remove it";
+        section.refuse("app_path", "it has no effect unless identity.source is \"app\"", remedy);
+        return None;
+    }
+    for key in ["on_ambiguous", "forward_headers"] {
+        if section.has(key) {
+            let problem = "it is about requests, and identity.source = \"app\" about responses";
+            section.complain_about(key, problem, "remove it");
+        }
+    }
+    if delivery.header.on_failure == OnMintFailure::Refuse {
+        section.complain_about(
+            "source",
+            "with delivery.header.on_failure = \"refuse\" a token would be needed before the app \
+             has said for whom",
+            "write on_failure = \"omit\"",
+        );
+    }
+    section.required("app_path")
 }
 
 fn refuse_headers(section: &Section<'_, '_>) {
@@ -116,6 +156,7 @@ fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) 
     let its = match preset.source {
         SourceName::Header => "header",
         SourceName::Assertion => "assertion",
+        SourceName::App => "app",
     };
     let source = section.optional_or("source", Some(its)).unwrap_or(preset.source);
     if source != preset.source {
@@ -131,12 +172,13 @@ fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) 
 fn read_headers(
     section: &Section<'_, '_>,
     preset: Option<&'static Preset>,
+    default: &str,
     groups_separator: char,
     admin_groups: &[String],
 ) -> Option<HeaderSource> {
     let of = |field: fn(&Preset) -> Option<&'static str>| preset.and_then(field);
     let user = match preset {
-        None => Some(section.value("user_header", "X-Forwarded-User")),
+        None => Some(section.value("user_header", default)),
         Some(preset) if preset.user_header.is_some() => {
             section.optional_or("user_header", preset.user_header)
         }
@@ -156,11 +198,17 @@ fn read_headers(
 }
 
 /// Groups and the names of admin groups go together. A preset's groups alone are no mistake.
-fn check_groups(section: &Section<'_, '_>, assertion: &Section<'_, '_>, source: &Source) {
+fn check_groups<'s>(
+    section: &'s Section<'_, '_>,
+    assertion: &'s Section<'_, '_>,
+    source: &'s Source,
+) {
+    let of_headers = |source: &'s HeaderSource| {
+        (section, "groups_header", source.groups.is_some(), &source.admin_groups)
+    };
     let (place, key, groups, admin_groups) = match source {
-        Source::Header(source) => {
-            (section, "groups_header", source.groups.is_some(), &source.admin_groups)
-        }
+        Source::Header(source) => of_headers(source),
+        Source::App(source) => of_headers(&source.headers),
         Source::Assertion(source) => {
             let claims = &source.policy.claims;
             (assertion, "groups_claim", claims.groups.is_some(), &claims.admin_groups)
@@ -184,7 +232,7 @@ fn read_guarded(
     source: SourceName,
 ) -> Vec<HeaderName> {
     let default: &[&str] = match source {
-        SourceName::Header => &[],
+        SourceName::Header | SourceName::App => &[],
         SourceName::Assertion => &PLAIN_HEADERS,
     };
     match preset {
@@ -274,9 +322,8 @@ fn check_names(section: &Section<'_, '_>, settings: &Settings) {
 
 /// Refuses to believe nobody, and to believe everybody without being told so in plain words.
 fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
-    let (peers, signed) =
-        (&settings.trusted_peers, matches!(settings.source, Source::Assertion(_)));
-    if peers.is_empty() && !signed {
+    let (peers, by_peer) = (&settings.trusted_peers, matches!(settings.source, Source::Header(_)));
+    if peers.is_empty() && by_peer {
         section.complain_about(
             "trusted_peers",
             "nobody is trusted, so there would never be an identity",
@@ -292,10 +339,10 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
     // Given, if not good: then that is complained of already.
     let secret = settings.secret.is_some();
     if everyone && !reckless && !secret {
-        let problem = if signed {
-            "whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)"
-        } else {
+        let problem = if by_peer {
             "whoever reaches this port could name any user and get his token"
+        } else {
+            "whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)"
         };
         section.complain_about(
             "trusted_peers",

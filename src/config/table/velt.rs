@@ -107,7 +107,7 @@ fn check_effect(
     }
     if api != Api::Legacy && !has_organization && !source.names_organization() {
         let remedy = match source {
-            Source::Header(_) => {
+            Source::Header(_) | Source::App(_) => {
                 "write organization = \"your-organization-id\" in [velt], or name the header that \
                  carries it: organization_header in [identity]"
             }

@@ -295,3 +295,30 @@ fn what_a_preset_brings_is_shown_and_the_description_means_the_same() {
     assert_eq!(format!("{:?}", again.identity), format!("{:?}", config.identity));
     assert!(matches!(again.identity.source, Source::Assertion(_)));
 }
+
+#[test]
+fn what_an_app_that_names_the_user_needs_and_what_it_does_not_is_told() {
+    says(
+        "[identity]\nsource = \"app\"",
+        "  sidecar.toml:1: identity.app_path is missing\n    \
+         -> write app_path = a path of the app's, such as \"/api/me\"",
+    );
+    says(
+        "[identity]\nsource = \"app\"\napp_path = \"me\"\nforward_headers = \"strip\"\n\
+         [delivery.header]\non_failure = \"refuse\"\nmax_wait = \"5s\"",
+        "  sidecar.toml:2: identity.source: with delivery.header.on_failure = \"refuse\" a token would be needed before the app has said for whom\n    \
+         -> write on_failure = \"omit\"\n  \
+         sidecar.toml:3: identity.app_path: \"me\" won't do\n    \
+         -> write a path of the app's, such as \"/api/me\"\n  \
+         sidecar.toml:4: identity.forward_headers: it is about requests, and identity.source = \"app\" about responses\n    \
+         -> remove it",
+    );
+    says(
+        "[identity]\napp_path = \"/me\"",
+        "  sidecar.toml:2: identity.app_path: it has no effect unless identity.source is \"app\"\n    \
+         -> write source = \"app\" beside it, or remove it",
+    );
+    let config = fine("[identity]\nsource = \"app\"\napp_path = \"/me?x=1\"", &[]);
+    let Source::App(app) = config.identity.source else { panic!("another source") };
+    assert_eq!((app.path.as_str(), app.headers.user.as_str()), ("/me?x=1", "x-velt-user"));
+}

@@ -67,7 +67,7 @@ proptest! {
                 prop_assert!(headers.keys().all(|name| !name.as_str().contains('_')));
             }
             Ok(Caller::Anonymous) => prop_assert!(named.is_empty()),
-            Ok(Caller::Unverified) => prop_assert!(false, "nothing was to be verified"),
+            Ok(Caller::Unverified | Caller::Unnamed) => prop_assert!(false, "nothing was to be verified"),
             // Which of several reasons is given first is nobody's business.
             Err(_) => {}
         }

@@ -1,0 +1,56 @@
+//! The question to an app that alone knows who is asking.
+
+use std::time::Duration;
+
+use http::header::{COOKIE, HOST};
+use http::{HeaderValue, Request, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::Sidecar;
+use super::error::{NoToken, RequestError};
+use crate::identity::Caller;
+use crate::proxy::Client;
+
+/// An answer is read up to here, in bytes, and for so long, so that its connection can be used
+/// again. What it says does not matter.
+const MAX_ANSWER: usize = 64 * 1024;
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Sidecar {
+    /// Asks the app at `identity.app_path` whose the browser's cookies are, and believes its header.
+    /// Nothing else of the client's request goes along, so that nothing else can have a say.
+    pub(super) async fn ask_app(
+        &self,
+        request: &Request<Incoming>,
+        client: &Client,
+    ) -> Result<Caller, RequestError> {
+        let Some(path) = self.identity.app_path() else { return Ok(Caller::Unnamed) };
+        let mut question = Request::new(());
+        *question.uri_mut() = Uri::from(path.clone());
+        let headers = question.headers_mut();
+        // Over HTTP/2 the host is the target's.
+        let authority = request.uri().authority();
+        let host = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        if let Some(host) = host.as_ref().or(request.headers().get(HOST)) {
+            headers.insert(HOST, host.clone());
+        }
+        for cookie in request.headers().get_all(COOKIE) {
+            headers.append(COOKIE, cookie.clone());
+        }
+        let mut response = self.upstream.ask(question, client).await?;
+        let said = self.identity.word_of_app(response.headers_mut());
+        let status = response.status();
+        let reading = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        // However it ends, all that matters has been said.
+        let _ = timeout(ANSWER_PATIENCE, reading).await;
+        if status.is_server_error() {
+            return Err(RequestError::AppFailed(status));
+        }
+        match said {
+            Some(said) if status.is_success() => Ok(said.map_err(NoToken::AppWord)?),
+            _ => Ok(Caller::Unnamed),
+        }
+    }
+}

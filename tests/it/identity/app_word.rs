@@ -1,0 +1,178 @@
+//! The app has its own login: its word in a response header, and nobody else's, names the user.
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+
+use super::{refusal_count, spoof_count};
+use velt_sidecar::metrics::RefusalKind;
+
+use crate::support::Stage;
+use crate::support::app::{AppBody, Arrived, FakeApp, plain};
+use crate::support::velt::user_of;
+
+const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/session?of=me\"\n\
+    [delivery.header]\nmax_wait = \"10s\"\n";
+
+/// Whose the cookie is, as the app has it.
+fn session(cookie: &str) -> Option<&str> {
+    cookie.split("; ").find_map(|pair| pair.strip_prefix("session=of-"))
+}
+
+/// Names its user in a header of every response, but for a few paths.
+fn with_a_login(request: &Arrived) -> Response<AppBody> {
+    let mut response = plain("hello from the app");
+    let cookie = request.headers.get("cookie").and_then(|cookie| cookie.to_str().ok());
+    if let Some(user) = cookie.and_then(session) {
+        let user = HeaderValue::from_str(user).expect("a user");
+        response.headers_mut().insert("x-velt-user", user);
+    }
+    let (status, twice) = match &*request.target {
+        "/error" => (500, false),
+        "/gone" => (304, false),
+        "/twice" => (200, true),
+        _ => (200, false),
+    };
+    if twice {
+        response.headers_mut().append("x-velt-user", HeaderValue::from_static("grace"));
+    }
+    *response.status_mut() = status.try_into().expect("a status");
+    response
+}
+
+async fn stage() -> Stage {
+    Stage::with(FakeApp::answering(with_a_login).await, APP).await
+}
+
+#[tokio::test]
+async fn the_apps_word_becomes_a_token_in_the_same_response_and_goes_no_further() {
+    let stage = stage().await;
+    for user in ["ada", "grace"] {
+        let sending =
+            || stage.client().get("/").header("cookie", format!("a=b; session=of-{user}"));
+        for answer in [sending().send().await, sending().send_http2().await] {
+            assert_eq!(user_of(answer.token().expect("a token")), user);
+            assert_eq!(answer.header("x-velt-user"), None, "it is nobody else's business");
+        }
+    }
+    let nobody = stage.client().get("/").send().await;
+    assert_eq!((nobody.token(), nobody.token_status()), (None, Some("anonymous")));
+    assert_eq!(stage.velt.call_count(), 2);
+}
+
+#[tokio::test]
+async fn its_word_is_removed_whatever_the_response_is() {
+    let stage = stage().await;
+    for (path, status) in [("/error", 500), ("/gone", 304)] {
+        let answer = stage.client().get(path).header("cookie", "session=of-ada").send().await;
+        assert_eq!(answer.status(), status);
+        assert_eq!((answer.header("x-velt-user"), answer.token()), (None, None), "{path}");
+    }
+    assert_eq!(stage.velt.call_count(), 0, "nothing was minted for what could not carry it");
+}
+
+#[tokio::test]
+async fn a_route_asks_the_app_with_the_cookies_and_nothing_else() {
+    let stage = stage().await;
+    let ask = || {
+        let sending = stage.client().post("/api/velt/token", "{\"userId\":\"ada\"}");
+        let sending = sending.header("cookie", "session=of-ada").header("cookie", "x=y");
+        let sending = sending.header("x-velt-user", "grace").header("authorization", "Bearer eve");
+        sending.header("x-other", "1").header("accept", "text/html").header("origin", "http://a")
+    };
+    for answer in [ask().send().await, ask().send_http2().await] {
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(user_of(answer.json()["token"].as_str().expect("a token")), "ada");
+    }
+    for question in stage.app.journal() {
+        assert_eq!((question.method.as_str(), &*question.target), ("GET", "/session?of=me"));
+        let mut names: Vec<_> = question.headers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        let forwarding = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        assert_eq!(names, [&["cookie", "host"][..], &forwarding].concat());
+        assert_eq!(question.header("cookie"), Some("session=of-ada; x=y"));
+        assert_eq!(question.header("host"), Some("app.example"));
+    }
+    assert_eq!(stage.app.connection_count(), 1, "the connection is used again");
+}
+
+#[tokio::test]
+async fn a_route_refuses_who_is_not_signed_in_and_says_whose_fault_a_failure_is() {
+    let stage = stage().await;
+    let nobody = stage.client().get("/api/velt/token").header("cookie", "x=y").send().await;
+    assert_eq!((nobody.status(), &*nobody.code()), (401, "no_identity"));
+    assert!(nobody.text().contains("identity.app_path"), "{}", nobody.text());
+
+    for (path, status, code) in [
+        ("/error", 502, "app_failed"),
+        ("/gone", 401, "no_identity"),
+        ("/twice", 502, "ambiguous_identity"),
+    ] {
+        let toml = APP.replace("/session?of=me", path);
+        let stage = Stage::with(FakeApp::answering(with_a_login).await, &toml).await;
+        let answer = stage.client().get("/api/velt/token").header("cookie", "session=of-ada");
+        let answer = answer.send().await;
+        assert_eq!((answer.status(), &*answer.code()), (status, code), "{path}");
+        assert_eq!(stage.velt.call_count(), 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn t04_no_request_passes_for_the_apps_word() {
+    // An app that says back whatever header it is sent.
+    let app = FakeApp::answering(|request| {
+        let mut response = plain("echo");
+        for (name, value) in &request.headers {
+            if name.as_str().contains("velt") {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+        response
+    })
+    .await;
+    let stage = Stage::with(app, APP).await;
+    for forged in ["x-velt-user", "X-VELT-USER", "x_velt_user", "x-velt_user"] {
+        for (path, status) in [("/", 200), ("/api/velt/token", 401)] {
+            let answer = stage.client().get(path).header(forged, "ada").send().await;
+            assert_eq!((answer.status(), answer.token()), (status, None), "{forged} on {path}");
+        }
+    }
+    for arrived in stage.app.journal() {
+        assert!(!arrived.headers.keys().any(|name| name.as_str().contains("user")));
+    }
+    assert!(spoof_count(&stage, "identity_header").await >= 4.0);
+    assert_eq!(stage.velt.call_count(), 0);
+}
+
+#[tokio::test]
+async fn t05_an_app_that_names_two_users_names_nobody() {
+    let stage = stage().await;
+    let answer = stage.client().get("/twice").header("cookie", "session=of-ada").send().await;
+    assert_eq!(answer.status(), 200, "it has acted already");
+    assert_eq!((answer.token(), answer.token_status()), (None, Some("ambiguous")));
+    assert_eq!(answer.headers().get_all("x-velt-user").iter().count(), 0);
+    assert_eq!(refusal_count(&stage, RefusalKind::Repeated).await, 1.0);
+    assert_eq!(stage.velt.call_count(), 0);
+}
+
+/// Names a user in a trailer.
+async fn late(_: Request<Incoming>) -> Response<AppBody> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-velt-user", HeaderValue::from_static("ada"));
+    trailers.insert("x-late", HeaderValue::from_static("1"));
+    let frames = [Ok(Frame::data("body".into())), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let mut response = Response::new(body.boxed());
+    response.headers_mut().insert("trailer", HeaderValue::from_static("x-velt-user, x-late"));
+    response
+}
+
+#[tokio::test]
+async fn t11_a_trailer_of_the_app_is_nobodys_word() {
+    let stage = Stage::with(FakeApp::serving(late).await, APP).await;
+    let answer = stage.client().get("/").header("te", "trailers").send_http2().await;
+    assert_eq!((answer.token(), answer.token_status()), (None, Some("anonymous")));
+    let trailers = answer.trailers.expect("trailers");
+    assert_eq!((trailers.get("x-velt-user"), trailers.len()), (None, 1), "{trailers:?}");
+}
