@@ -284,7 +284,13 @@ impl Identity {
             self.strip_unsigned(assertions, headers);
             return Ok(Caller::Anonymous);
         };
-        match assertions.verify(&assertion, unix_now()).await {
+        let now = unix_now();
+        let verdict = match assertions.recall(&assertion, now) {
+            Some(verdict) => verdict,
+            // Boxed, since it is rare and would make every request's future larger.
+            None => Box::pin(assertions.verify(&assertion, now)).await,
+        };
+        match verdict {
             Verdict::User(user) => Ok(Caller::Known(user)),
             Verdict::NoUser => Ok(Caller::Anonymous),
             Verdict::Unavailable => {

@@ -153,19 +153,20 @@ impl Assertions {
         }
     }
 
-    /// Who `assertion` names at `now`, the time since 1970. Waits a moment for keys, if need be.
-    pub(super) async fn verify(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
-        let token = bearer(&self.header, assertion.as_bytes()).unwrap_or_default();
-        let name = digest(&SHA256, token);
-        let name: [u8; 32] = name.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let remembered = self.remembered.get(&name);
+    /// Who `assertion` names at `now`, the time since 1970, if it was checked a moment ago.
+    pub(super) fn recall(&self, assertion: &HeaderValue, now: Duration) -> Option<Verdict> {
+        let remembered = self.remembered.get(&name_of(self.token(assertion)))?;
         // A clock that was set back proves nothing of the time before.
-        if let Some(remembered) =
-            remembered.filter(|remembered| remembered.from <= now && now < remembered.until)
-        {
-            self.metrics.assertions.increment(AssertionResult::Cached);
-            return remembered.user.map_or(Verdict::NoUser, Verdict::User);
+        if now < remembered.from || remembered.until <= now {
+            return None;
         }
+        self.metrics.assertions.increment(AssertionResult::Cached);
+        Some(remembered.user.map_or(Verdict::NoUser, Verdict::User))
+    }
+
+    /// The same by its signature and claims. Waits a moment for keys, if need be.
+    pub(super) async fn verify(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
+        let token = self.token(assertion);
         let checked = self.check(token, now).await;
         self.metrics.assertions.increment(match &checked {
             Ok(Some(checked)) if checked.user.is_some() => AssertionResult::Verified,
@@ -176,7 +177,7 @@ impl Assertions {
         match checked {
             Ok(Some(checked)) => {
                 if checked.until > now {
-                    self.remembered.insert(name, checked.clone());
+                    self.remembered.insert(name_of(token), checked.clone());
                 }
                 checked.user.map_or(Verdict::NoUser, Verdict::User)
             }
@@ -185,13 +186,16 @@ impl Assertions {
         }
     }
 
+    fn token<'a>(&self, assertion: &'a HeaderValue) -> &'a [u8] {
+        bearer(&self.header, assertion.as_bytes()).unwrap_or_default()
+    }
+
     /// `None` if there are no keys to check it with.
     async fn check(&self, token: &[u8], now: Duration) -> Result<Option<Remembered>, Fault> {
         let key = jws::key_of(token, &self.policy)?;
         let found = match self.keys.held(key.as_deref()) {
             Some(keys) => Found::Keys(keys),
-            // Boxed, since it is rare and would make every request's future larger.
-            None => Box::pin(self.keys.wait_for(key.as_deref())).await,
+            None => self.keys.wait_for(key.as_deref()).await,
         };
         let keys = match found {
             Found::Keys(keys) => keys,
@@ -201,6 +205,11 @@ impl Assertions {
         let Claims { user, expires } = verify(token, &self.policy, &keys, now)?;
         Ok(Some(Remembered { user, from: now, until: expires.min(now + REMEMBERED) }))
     }
+}
+
+/// What an assertion is remembered by: nothing that could be used in its place.
+fn name_of(token: &[u8]) -> [u8; 32] {
+    digest(&SHA256, token).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// The token in a header's value; `None` if the value is no assertion at all.

@@ -154,3 +154,12 @@ fn identified(
 fn caller(identity: &Identity, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
     identified(identity, "127.0.0.1", headers).map(|identified| identified.caller)
 }
+
+#[test]
+fn what_a_request_keeps_while_it_is_identified_is_small() {
+    let identity = identity("");
+    let (peer, mut headers) = (Peer { address: IpAddr::from([127, 0, 0, 1]) }, HeaderMap::new());
+    let future = identity.identify(&peer, &mut headers);
+    let size = std::mem::size_of_val(&future);
+    assert!(size <= 384, "{size} bytes, in every request");
+}
