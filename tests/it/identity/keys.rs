@@ -87,6 +87,44 @@ async fn t08_without_keys_nobody_is_anybody_and_the_app_works_on() {
 }
 
 #[tokio::test]
+async fn t10_what_could_not_be_checked_reaches_the_app_from_no_stranger() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[]).await;
+    let toml =
+        issuer.toml().replacen("[identity]", "[identity]\ntrusted_peers = [\"10.0.0.0/8\"]", 1);
+    let stage = Stage::set(&toml).await;
+    let answer = get_with(&stage, "/", &pen.sign(&claims("ada"))).await;
+    assert_eq!((answer.status(), answer.token_status()), (200, Some("unverified")));
+    assert_eq!(stage.app.only().header("x-assertion"), None, "it may be forged");
+}
+
+#[tokio::test]
+async fn where_a_missing_token_is_an_error_missing_keys_are_one_too() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[]).await;
+    let refuse = "[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"5s\"\n";
+    let stage = Stage::set(&format!("{}{refuse}", issuer.toml())).await;
+    let answer = get_with(&stage, "/", &pen.sign(&claims("ada"))).await;
+    assert_eq!((answer.status(), &*answer.code()), (503, "identity_unverified"));
+    assert_eq!(stage.app.journal().len(), 0);
+    assert_eq!(stage.client().get("/").send().await.status(), 200, "nobody needs no key");
+}
+
+#[tokio::test]
+async fn t08_an_id_that_two_keys_have_is_either_ones() {
+    let (one, other, stranger) = (Pen::es256("1"), Pen::es256("1"), Pen::es256("1"));
+    let rsa = Pen::rs256("1");
+    let issuer = Issuer::publishing(&[&one, &other, &rsa]).await;
+    let stage = Stage::set(&issuer.toml()).await;
+    for pen in [&one, &other, &rsa] {
+        assert!(get_with(&stage, "/", &pen.sign(&claims("ada"))).await.token().is_some());
+    }
+    let answer = get_with(&stage, "/", &stranger.sign(&claims("ada"))).await;
+    assert_eq!(&*answer.code(), "invalid_assertion");
+    assert_eq!(result_count(&stage, AssertionResult::Signature).await, 1.0);
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_not_there_is_told_from_one_that_hangs_and_delays_no_start() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
