@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -33,12 +35,24 @@ struct Site {
 }
 
 impl Site {
-    async fn open(settings: &[(&str, &str)]) -> Self {
+    async fn open() -> Self {
+        Self::open_with(|_| []).await
+    }
+
+    /// With more settings of `identity`, which may depend on where the provider is.
+    async fn open_with<const N: usize>(
+        settings: impl FnOnce(SocketAddr) -> [(&'static str, String); N],
+    ) -> Self {
         let (app, app_address) = serve_app(show).await;
-        let believing = [("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", APACHE)];
-        let settings: Vec<_> = believing.iter().chain(settings).copied().collect();
-        let sidecar = Sidecar::start_with(app_address, &settings).await;
         let (mut provider, provider_address) = provider().await;
+        let settings = settings(provider_address);
+        let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
+        let settings: Vec<_> = settings
+            .chain([("TRUSTED_PEERS", APACHE)])
+            .map(|(key, value)| (format!("VELT_SIDECAR_IDENTITY__{key}"), value.to_owned()))
+            .collect();
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let sidecar = Sidecar::start_with(app_address, &settings).await;
         let folder = TempDir::new().expect("a folder for Apache");
         let behind = sidecar.addresses.traffic;
         let command = |port: u16| {
@@ -85,7 +99,9 @@ fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let names = request.headers().iter().filter(|(name, _)| name.as_str().ends_with("user"));
     let seen: Vec<_> =
         names.map(|(name, value)| json!([name.as_str(), value.to_str().ok()])).collect();
-    Response::new(Full::from(Value::from(seen).to_string()))
+    let assertion = request.headers().get("x-id-token").and_then(|value| value.to_str().ok());
+    let seen = json!({ "users": seen, "assertion": assertion });
+    Response::new(Full::from(seen.to_string()))
 }
 
 async fn provider() -> (Program, SocketAddr) {
@@ -174,19 +190,19 @@ fn user_of(token: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_users_sign_in_and_neither_gets_to_be_the_other() {
-    let site = Site::open(&[]).await;
+    let site = Site::open().await;
     for (user, other) in [("ada", "grace"), ("grace", "ada")] {
         site.signed_in(user, async |page| {
             let mine = fetch(page, "/api/me", &json!({})).await;
             assert_eq!(user_of(&mine["token"]), user);
-            assert_eq!(mine["body"], json!([["x-forwarded-user", user]]));
+            assert_eq!(mine["body"]["users"], json!([["x-forwarded-user", user]]));
             let route = fetch(page, "/api/velt/token", &json!({ "method": "POST" })).await;
             assert_eq!(route["body"]["token"], mine["token"]);
 
             let forged = json!({ "headers": { "X-Forwarded-User": other } });
             let forged = fetch(page, "/api/me", &forged).await;
             assert_eq!(user_of(&forged["token"]), user, "Apache has set the header anew");
-            assert_eq!(forged["body"], json!([["x-forwarded-user", user]]));
+            assert_eq!(forged["body"]["users"], json!([["x-forwarded-user", user]]));
 
             // Apache passes headers with underscores on.
             page.expect_failures(400);
@@ -208,5 +224,58 @@ async fn two_users_sign_in_and_neither_gets_to_be_the_other() {
     let answer = answer.expect("the app answers");
     assert_eq!(answer.headers().get("x-velt-token"), None);
     assert_eq!(answer.headers()["x-velt-token-status"], "anonymous");
-    assert_eq!(answer.text().await.expect("to its end"), "[]", "nor does the app see it");
+    let seen = answer.text().await.expect("to its end");
+    assert!(seen.contains(r#""users":[]"#), "nor does the app see it: {seen}");
+}
+
+/// A token with another payload, and without a signature that fits it.
+fn with_user(token: &str, user: &str) -> String {
+    let mut claims = claims_of(token);
+    claims["sub"] = user.into();
+    let mut parts: Vec<_> = token.split('.').map(str::to_owned).collect();
+    parts[1] = URL_SAFE_NO_PAD.encode(claims.to_string());
+    parts.join(".")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_providers_own_signature_names_the_user_and_no_other_does() {
+    let issuer = std::sync::Mutex::new(String::new());
+    let site = Site::open_with(|provider| {
+        *issuer.lock().expect("nobody panics with it") = format!("http://{provider}");
+        [
+            ("SOURCE", "assertion".to_owned()),
+            ("ASSERTION__HEADER", "X-Id-Token".to_owned()),
+            ("ASSERTION__JWKS_URL", format!("http://{provider}/jwks")),
+            ("ASSERTION__ISSUER", format!("http://{provider}")),
+            ("ASSERTION__AUDIENCE", "front".to_owned()),
+        ]
+    })
+    .await;
+    let issuer = issuer.into_inner().expect("nobody panicked with it");
+    site.signed_in("ada", async |page| {
+        let mine = fetch(page, "/api/me", &json!({ "headers": { "X-Id-Token": "forged" } })).await;
+        assert_eq!(user_of(&mine["token"]), "ada", "Apache has set the header anew");
+        let token = mine["body"]["assertion"].as_str().expect("the app sees it").to_owned();
+        assert_eq!(claims_of(&token)["iss"], *issuer);
+
+        // Past Apache, what the provider has signed is still believed, and nothing else.
+        let direct = format!("http://{}/api/me", site.sidecar.addresses.traffic);
+        let ask = async |token: &str| {
+            let request = http_client().get(&direct).header("x-id-token", token);
+            let answer = request.send().await.expect("an answer");
+            (answer.status().as_u16(), answer.headers().get("x-velt-token").cloned())
+        };
+        let (status, signed) = ask(&token).await;
+        let signed = signed.expect("a token");
+        assert_eq!(status, 200);
+        assert_eq!(claims_of(signed.to_str().expect("ASCII"))["userId"], "ada");
+        let unsigned = {
+            let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+            format!("{header}.{}.", with_user(&token, "grace").split('.').nth(1).expect("claims"))
+        };
+        for forged in [with_user(&token, "grace"), unsigned] {
+            assert_eq!(ask(&forged).await, (401, None), "{forged}");
+        }
+    })
+    .await;
 }
