@@ -17,10 +17,9 @@ use std::time::Duration;
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
 use self::setting::{Bytes, Limit, Span};
-use self::words::{HeaderBytes, StreamCount};
 use crate::identity;
 use crate::inject;
-use crate::listener::{self, Limits};
+use crate::listener;
 use crate::logging;
 use crate::proxy;
 use crate::token::velt;
@@ -113,20 +112,7 @@ impl Config {
 
     /// `None` if something without a default is missing, which has been complained of.
     fn read(top: &Section<'_, '_>) -> Option<Self> {
-        let listen = {
-            let section = top.section("listen");
-            listener::Settings {
-                address: section.value("address", "0.0.0.0:8080"),
-                max_connections: section.value("max_connections", "10000"),
-                limits: Limits {
-                    idle: section.value::<Span>("idle_timeout", "75s").0,
-                    head: section.value::<Span>("header_timeout", "10s").0,
-                    stalled: section.value::<Span>("write_timeout", "60s").0,
-                },
-                max_header_bytes: section.value::<HeaderBytes>("max_header_bytes", "64KiB").0,
-                http2_max_streams: section.value::<StreamCount>("http2_max_streams", "200").0,
-            }
-        };
+        let listen = table::listen::read(&top.section("listen"));
         let admin = listener::Settings {
             max_connections: 256,
             ..listener::Settings::at(top.section("admin").value("address", "127.0.0.1:9901"))

@@ -3,59 +3,39 @@
 //! Serves any handler; knows nothing of what a request is for.
 
 mod activity;
+mod connection;
+mod descriptors;
+mod preface;
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
 pub use self::activity::Limits;
-use self::activity::{Activity, Attended, Watched};
-use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
-use crate::tcp;
-
-/// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
-/// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
-const HTTP1_BUFFER: usize = 64 * 1024;
-
-/// Response bytes buffered per HTTP/2 stream.
-const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-
-/// HTTP/2 has no other way to notice a dead peer.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HTTP2_PING_PATIENCE: Duration = Duration::from_secs(10);
+use self::connection::Connection;
+pub use self::descriptors::raise_descriptor_limit;
+use crate::metrics::ListenerMetrics;
 
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// How long a connection without a request is kept when the listener stops: for one that its
-/// client has sent already.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-
 /// How long the listener waits for handshakes that have begun when it stops.
 const HANDSHAKES: Duration = Duration::from_millis(100);
 
-/// Pause between looks at a connection preface that comes in pieces of one or two bytes.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-
-/// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4); no HTTP/1.1 method begins so.
-const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
+/// Descriptors that are no client's and no app's: standard streams, listeners, the runtime's own,
+/// connections to Velt and to the admin port.
+const SPARE_DESCRIPTORS: u64 = 32;
 
 /// Where to listen, and how patiently.
 #[derive(Clone, Debug)]
@@ -63,10 +43,17 @@ pub struct Settings {
     pub address: SocketAddr,
     pub max_connections: usize,
     pub limits: Limits,
-    /// The longest head of a request, in bytes.
+    /// The longest head of a request, in bytes; over HTTP/2 each field counts 32 more (RFC 9113
+    /// section 6.5.2).
     pub max_header_bytes: u32,
+    /// Header lines of one request.
+    pub max_headers: usize,
     /// Concurrent requests on one HTTP/2 connection.
     pub http2_max_streams: u32,
+    /// Streams that a client has reset before they were taken up (CVE-2023-44487).
+    pub http2_max_pending_resets: usize,
+    /// Streams of one connection that had to be reset for what the client sent on them.
+    pub http2_max_error_resets: usize,
 }
 
 impl Settings {
@@ -81,8 +68,30 @@ impl Settings {
                 stalled: Duration::from_secs(60),
             },
             max_header_bytes: 64 * 1024,
+            max_headers: 100,
             http2_max_streams: 200,
+            http2_max_pending_resets: 20,
+            http2_max_error_resets: 1024,
         }
+    }
+
+    /// Lowers `max_connections` to what `limit` file descriptors serve: without one for the app, a
+    /// request would be accepted only to be answered 502.
+    #[must_use]
+    pub fn within_descriptors(mut self, limit: u64) -> Self {
+        let fitting = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2);
+        let fitting = fitting.unwrap_or(usize::MAX).max(1);
+        if fitting < self.max_connections {
+            warn!(
+                limit,
+                "the system allows too few open files for listen.max_connections = {}: taking \
+                 {fitting}; raise the limit (ulimit -n) to two for each and {SPARE_DESCRIPTORS}, \
+                 or lower the setting",
+                self.max_connections
+            );
+            self.max_connections = fitting;
+        }
+        self
     }
 }
 
@@ -90,7 +99,7 @@ impl Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Serving,
-    /// Still accepting, but answers over HTTP/1.1 ask the client to come back on another
+    /// Still accepting, but whoever has been answered is asked to come back on another
     /// connection, so that none is kept alive into the end: closing one while its client sends
     /// the next request would fail that request.
     Leaving,
@@ -173,86 +182,28 @@ impl Listener {
 
     /// The next connection. Errors are counted and waited out: the listener outlives them.
     async fn accept(&self) -> (TcpStream, SocketAddr) {
+        let mut failures = 0_u64;
         loop {
             match self.socket.accept().await {
-                Ok(accepted) => return accepted,
+                Ok(accepted) => {
+                    if failures > 0 {
+                        info!(failures, "accepting connections again");
+                    }
+                    return accepted;
+                }
                 Err(error) => {
                     self.metrics.accept_errors.inc();
                     // A client that left while queued says nothing about us.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
-                        warn!(%error, "accept failed; trying again");
+                        // Once for as long as it lasts, which may be twenty times a second.
+                        if failures == 0 {
+                            warn!(%error, "can't accept connections; trying again until it works");
+                        }
+                        failures += 1;
                         sleep(ACCEPT_BACKOFF).await;
                     }
                 }
             }
-        }
-    }
-}
-
-/// One client's connection.
-struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
-    settings: Settings,
-    metrics: ListenerMetrics,
-}
-
-impl Connection {
-    async fn serve<H, F, B>(self, handler: H, mut phase: watch::Receiver<Phase>)
-    where
-        H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let Self { stream, peer, settings, metrics } = self;
-        let _open = GaugeGuard::raise(&metrics.connections);
-        tcp::tune(&stream);
-        let mut limits = settings.limits;
-        let sniffed = tokio::select! {
-            biased;
-            sniffed = timeout(limits.idle, speaks_http2(&stream)) => sniffed,
-            // Its first request may be on its way.
-            () = async { stopped_in(&mut phase).await; sleep(LAST_WORDS).await } => return,
-        };
-        // Neither a peer that says nothing nor one that leaves at once is worth a word.
-        let Ok(Ok(http2)) = sniffed else { return };
-
-        let activity = Activity::new();
-        let requests = Arc::clone(&activity);
-        let phase_now = phase.clone();
-        let service = service_fn(move |request| {
-            let in_progress = requests.begin();
-            let responding = handler(peer, request);
-            let phase = phase_now.clone();
-            // Not an async block, which would hold the handler's large future twice.
-            responding.map(move |mut response| {
-                if !http2 && *phase.borrow() >= Phase::Leaving && !is_upgrade(&response) {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                Ok::<_, Infallible>(response.map(|body| Attended::new(body, in_progress)))
-            })
-        });
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let served = if http2 {
-            metrics.accepted.increment(Protocol::Http2);
-            // Frames between requests are not the beginning of one.
-            limits.head = Duration::MAX;
-            let connection = http2_builder(&settings).serve_connection(io, service);
-            let end = http2::Connection::graceful_shutdown;
-            drive(connection, end, activity.overdue(limits), phase).await
-        } else {
-            metrics.accepted.increment(Protocol::Http1);
-            let connection = http1_builder(&settings).serve_connection(io, service);
-            let end = http1::UpgradeableConnection::graceful_shutdown;
-            drive(connection.with_upgrades(), end, activity.overdue(limits), phase).await
-        };
-        match served {
-            Ended::ByItself(Ok(())) => {}
-            Ended::ByItself(Err(error)) => debug!(%error, "connection ended"),
-            Ended::Overdue(reason) => metrics.closed.increment(reason),
         }
     }
 }
@@ -295,88 +246,4 @@ fn shut_the_door(_: &TcpListener) {}
 /// Resolves when the phase is [`Phase::Stopped`]; its sender being gone counts as that.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
-}
-
-fn is_upgrade<B>(response: &Response<B>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// How a connection ended.
-enum Ended<T> {
-    ByItself(T),
-    Overdue(CloseReason),
-}
-
-/// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
-/// the requests it has.
-async fn drive<C: Future>(
-    connection: C,
-    graceful_shutdown: fn(Pin<&mut C>),
-    overdue: impl Future<Output = CloseReason>,
-    mut phase: watch::Receiver<Phase>,
-) -> Ended<C::Output> {
-    let (mut connection, mut overdue) = (pin!(connection), pin!(overdue));
-    let reason = tokio::select! {
-        served = &mut connection => return Ended::ByItself(served),
-        reason = &mut overdue => Some(reason),
-        () = stopped_in(&mut phase) => None,
-    };
-    match reason {
-        // It is between requests: HTTP/1.1 just closes, HTTP/2 is told.
-        Some(CloseReason::Idle) => {
-            graceful_shutdown(connection.as_mut());
-            connection.await;
-            Ended::Overdue(CloseReason::Idle)
-        }
-        Some(reason) => Ended::Overdue(reason),
-        None => {
-            // A request may be on its way, and hyper would not look for it.
-            if let Ok(served) = timeout(LAST_WORDS, &mut connection).await {
-                return Ended::ByItself(served);
-            }
-            graceful_shutdown(connection.as_mut());
-            tokio::select! {
-                served = connection => Ended::ByItself(served),
-                reason = overdue => Ended::Overdue(reason),
-            }
-        }
-    }
-}
-
-fn http1_builder(settings: &Settings) -> http1::Builder {
-    let head = settings.max_header_bytes as usize;
-    let mut builder = http1::Builder::new();
-    // No timer of hyper's: see `Activity`.
-    builder.max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
-    builder
-}
-
-fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_PATIENCE)
-        .max_concurrent_streams(settings.http2_max_streams)
-        .max_header_list_size(settings.max_header_bytes)
-        .max_send_buf_size(HTTP2_SEND_BUFFER);
-    builder
-}
-
-/// Looks at the first bytes without taking them, so that nothing has to be put back.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; HTTP2_PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut start).await?;
-        if seen == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if start[..seen] != HTTP2_PREFACE[..seen] {
-            return Ok(false);
-        }
-        if seen == HTTP2_PREFACE.len() {
-            return Ok(true);
-        }
-        sleep(PREFACE_PAUSE).await;
-    }
 }

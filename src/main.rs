@@ -18,7 +18,7 @@ use velt_sidecar::app::App;
 use velt_sidecar::config::{Config, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
-use velt_sidecar::listener::Phase;
+use velt_sidecar::listener::{Phase, raise_descriptor_limit};
 use velt_sidecar::logging;
 
 /// sysexits.h: the command line was wrong.
@@ -133,8 +133,9 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(mut config: Config) -> ExitCode {
     logging::init(&config.log);
+    config.listen = config.listen.within_descriptors(raise_descriptor_limit());
     runtime(config.workers).block_on(async {
         let (first, second) = signals();
         let app = match App::bind(config).await {

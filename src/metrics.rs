@@ -261,6 +261,17 @@ label!(
     SlowHead = "slow_head",
     /// The client read nothing of its response for `listen.write_timeout`.
     Stalled = "stalled",
+    /// What it sent is not HTTP/1.1 that can be read one way only; answered 400.
+    BadRequest = "bad_request",
+    /// A head, target or number of headers over the limits; answered 431 or 414. HTTP/1.1.
+    TooLarge = "too_large",
+    /// It broke the rules of HTTP/2 (GOAWAY with another error than the next).
+    Http2Error = "http2_error",
+    /// It overdid what HTTP/2 allows: resets, CONTINUATION or small frames, header lists
+    /// (GOAWAY with `ENHANCE_YOUR_CALM`).
+    Http2Flood = "http2_flood",
+    /// It did not answer a ping. HTTP/2.
+    Unresponsive = "unresponsive",
 });
 
 label!(
@@ -389,6 +400,7 @@ pub struct ListenerMetrics {
     pub connections: IntGauge,
     pub accepted: Counters<Protocol>,
     pub closed: Counters<CloseReason>,
+    pub heads_refused: IntCounter,
     pub accept_errors: IntCounter,
     pub refused: IntCounter,
 }
@@ -401,7 +413,11 @@ impl ListenerMetrics {
                 .counters("connections_total", "Connections of clients by protocol spoken."),
             closed: page.counters(
                 "connections_closed_total",
-                "Connections closed because a client used up its time, by kind.",
+                "Connections closed because of what a client did or left undone, by kind.",
+            ),
+            heads_refused: page.counter(
+                "http2_heads_refused_total",
+                "Requests over HTTP/2 answered 431 because they had more than listen.max_headers.",
             ),
             accept_errors: page.counter(
                 "accept_errors_total",

@@ -3,6 +3,7 @@
 pub mod delivery;
 mod assertion;
 pub mod identity;
+pub mod listen;
 mod preset;
 pub mod velt;
 

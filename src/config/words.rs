@@ -35,10 +35,16 @@ impl Setting for BodyBytes {
     }
 }
 
-/// Concurrent requests on one HTTP/2 connection; RFC 9113 section 6.5.2 asks for at least 100.
-pub(super) struct StreamCount(pub(super) u32);
+/// A count of what one connection or request may have.
+pub(super) struct Count(pub(super) u32);
 
-impl Setting for StreamCount {
+impl Count {
+    pub(super) fn size(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Setting for Count {
     const EXPECTED: &'static str = "a whole number from 1 to 10000";
     const BARE: bool = true;
     fn parse(text: &str) -> Option<Self> {

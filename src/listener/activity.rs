@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::SetOnce;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use crate::metrics::CloseReason;
@@ -35,6 +37,8 @@ pub struct Activity {
     accepted: Instant,
     /// Requests whose response has not been sent to its end.
     requests: AtomicUsize,
+    /// Set with the first of them.
+    begun: SetOnce<()>,
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     stalled_since: AtomicU64,
@@ -45,6 +49,7 @@ impl Activity {
         Arc::new(Self {
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
+            begun: SetOnce::new(),
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
@@ -55,7 +60,14 @@ impl Activity {
     pub fn begin(self: &Arc<Self>) -> InProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
+        // An error says that it was not the first.
+        let _ = self.begun.set(());
         InProgress(Arc::clone(self))
+    }
+
+    /// Resolves when there has been a request.
+    pub async fn first_request(&self) {
+        self.begun.wait().await;
     }
 
     /// Resolves when the connection has used up one of its limits.
@@ -102,6 +114,8 @@ impl Activity {
     fn wrote<T>(&self, written: &Poll<T>) {
         let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
         match written {
+            // tokio lets others have their turn now; the client has nothing to do with it.
+            Poll::Pending if !has_budget_remaining() => {}
             Poll::Pending if !stalled => self.stalled_since.store(self.now(), Ordering::Relaxed),
             Poll::Ready(_) if stalled => self.stalled_since.store(0, Ordering::Relaxed),
             _ => {}
@@ -121,13 +135,18 @@ impl Drop for InProgress {
 
 /// The body of a response in progress.
 pub struct Attended<B> {
-    body: B,
+    /// `None` for an answer of the listener's own, which has nothing in it.
+    body: Option<B>,
     _in_progress: InProgress,
 }
 
 impl<B> Attended<B> {
     pub fn new(body: B, in_progress: InProgress) -> Self {
-        Self { body, _in_progress: in_progress }
+        Self { body: Some(body), _in_progress: in_progress }
+    }
+
+    pub fn nothing(in_progress: InProgress) -> Self {
+        Self { body: None, _in_progress: in_progress }
     }
 }
 
@@ -139,15 +158,18 @@ impl<B: Body + Unpin> Body for Attended<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

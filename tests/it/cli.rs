@@ -270,7 +270,9 @@ async fn a_port_in_use_is_named_with_its_setting() {
         ("VELT_SIDECAR_LISTEN__ADDRESS", "listen.address"),
         ("VELT_SIDECAR_ADMIN__ADDRESS", "admin.address"),
     ] {
-        let environment = [&CREDENTIALS[..], &PORTS, &[(variable, &*address)]].concat();
+        // So few that no system's limit on open files is worth a warning.
+        let few = ("VELT_SIDECAR_LISTEN__MAX_CONNECTIONS", "10");
+        let environment = [&CREDENTIALS[..], &PORTS, &[(variable, &*address), few]].concat();
         let finished = finished(&["run"], &environment).await;
         assert_eq!(finished.code, Some(UNAVAILABLE));
         assert_eq!(

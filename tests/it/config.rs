@@ -222,11 +222,13 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
             ),
         );
     }
-    for value in ["0", "10001"] {
+    let counts =
+        ["max_headers", "http2_max_streams", "http2_max_pending_resets", "http2_max_error_resets"];
+    for (key, value) in counts.into_iter().flat_map(|key| [(key, "0"), (key, "10001")]) {
         says(
-            &format!("[listen]\nhttp2_max_streams = {value}"),
+            &format!("[listen]\n{key} = {value}"),
             &format!(
-                "  sidecar.toml:2: listen.http2_max_streams: {value:?} won't do\n    \
+                "  sidecar.toml:2: listen.{key}: {value:?} won't do\n    \
                  -> write a whole number from 1 to 10000"
             ),
         );

@@ -7,6 +7,7 @@ use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 
+use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
 use crate::support::Stage;
 use crate::support::app::FakeApp;
 use crate::support::raw::Wire;
@@ -26,6 +27,36 @@ async fn t39_a_head_that_comes_slowly_is_cut_off() {
     assert_eq!(slow.rest().await, "");
     stage.sidecar.metric_reaches(&closed("slow_head"), 1.0).await;
     assert_eq!(stage.app.journal().len(), 0);
+}
+
+#[tokio::test]
+async fn t39_a_preface_that_comes_slowly_is_cut_off() {
+    // Half an HTTP/2 preface, half a method, and the whole of it but for one byte.
+    for start in ["PR", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let stage = Stage::set(SHORT).await;
+        let mut slow = Wire::to(stage.sidecar.addresses.traffic).await;
+        slow.send(start).await;
+        assert_eq!(slow.rest().await, "");
+        stage.sidecar.metric_reaches(&closed("slow_head"), 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_preface_may_come_in_pieces() {
+    let stage = Stage::set("").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    for byte in opening() {
+        wire.send([byte]).await;
+    }
+    wire.send(request(1, END_STREAM, "GET", "/")).await;
+    assert_eq!(wire.frame_of(HEADERS).await.stream, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_after_the_idle_time() {
+    let stage = Stage::set(SHORT).await;
+    assert_eq!(Wire::to(stage.sidecar.addresses.traffic).await.rest().await, "");
+    stage.sidecar.metric_reaches(&closed("idle"), 1.0).await;
 }
 
 #[tokio::test]
@@ -76,6 +107,122 @@ async fn an_idle_http2_connection_is_told_and_closed() {
     let (_sender, connection) = handshake.expect("HTTP/2");
     connection.await.expect("closed in order");
     stage.sidecar.metric_reaches(&closed("idle"), 1.0).await;
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_whose_client_does_not_go_is_closed_all_the_same() {
+    let stage = Stage::set(SHORT).await;
+    let mut deaf = Wire::to(stage.sidecar.addresses.traffic).await;
+    deaf.send(opening()).await;
+    // It does not answer the ping that comes with it, without which HTTP/2 waits on.
+    deaf.frame_of(GOAWAY).await;
+    deaf.rest().await;
+    stage.sidecar.metric_reaches(&closed("idle"), 1.0).await;
+    stage.sidecar.metric_reaches("connections_open", 0.0).await;
+}
+
+#[tokio::test]
+async fn more_headers_than_allowed_are_refused_over_either_protocol() {
+    // Fewer than the app of the tests would refuse itself.
+    for most in [40, 90] {
+        let stage = Stage::set(&format!("[listen]\nmax_headers = {most}")).await;
+        // The host is one over HTTP/1.1, and none over HTTP/2.
+        for (host, http2) in [(1, false), (0, true)] {
+            for (count, status) in [(most, 200), (most + 1, 431)] {
+                let mut sending = stage.client().get("/");
+                for nth in host..count {
+                    sending = sending.header(&format!("x-{nth}"), "a");
+                }
+                let answer = if http2 { sending.send_http2().await } else { sending.send().await };
+                assert_eq!(answer.status(), status, "{count} headers, HTTP/2: {http2}");
+            }
+        }
+        stage.sidecar.metric_reaches(&closed("too_large"), 1.0).await;
+        assert_eq!(stage.metric("http2_heads_refused_total").await, 1.0);
+        assert_eq!(stage.app.journal().len(), 2, "the app has seen those within the limit");
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_in_crumbs_is_one_header() {
+    let stage = Stage::set("[listen]\nmax_headers = 40").await;
+    for (others, status) in [(39, 200), (40, 431)] {
+        let mut sending = stage.client().get("/");
+        for nth in 0..others {
+            sending = sending.header(&format!("x-{nth}"), "a");
+        }
+        for nth in 0..100 {
+            sending = sending.header("cookie", format!("c{nth}=1"));
+        }
+        assert_eq!(sending.send_http2().await.status(), status, "beside {others}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_answered_and_counted() {
+    let long = "a".repeat(70_000);
+    for (name, bytes, status, reason) in [
+        ("TLS", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n", "400", "bad_request"),
+        ("a line without a colon", "GET / HTTP/1.1\r\nhost\r\n\r\n", "400", "bad_request"),
+        ("HTTP/2 in a request line", "PRI * HTTP/2.0\r\n\r\nXX", "400", "bad_request"),
+        ("a long head", &format!("GET / HTTP/1.1\r\nx: {long}"), "431", "too_large"),
+        ("a long target", &format!("GET /{long} HTTP/1.1\r\n\r\n"), "414", "too_large"),
+    ] {
+        let size = if status == "414" { "1MiB" } else { "64KiB" };
+        let stage = Stage::set(&format!("[listen]\nmax_header_bytes = \"{size}\"")).await;
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        // It may not read it all.
+        wire.try_send(bytes).await;
+        let answer = wire.rest().await;
+        assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{name}: {answer}");
+        stage.sidecar.metric_reaches(&closed(reason), 1.0).await;
+        assert_eq!(stage.app.journal().len(), 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_http2_is_told_and_counted() {
+    const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+    let stage = Stage::set("").await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send([opening(), frame(DATA, 0, 0, b"on no stream")].concat()).await;
+    let told = wire.frame_of(GOAWAY).await;
+    assert_eq!(told.payload[4..8], PROTOCOL_ERROR);
+    wire.rest().await;
+    stage.sidecar.metric_reaches(&closed("http2_error"), 1.0).await;
+}
+
+#[tokio::test]
+async fn clients_that_merely_leave_are_in_no_count_of_errors() {
+    const INTERNAL_ERROR: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 2];
+    let (_gate, app) = FakeApp::gated().await;
+    let stage = Stage::with(app, "").await;
+    let whole = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let asked = [opening(), request(1, END_STREAM, "GET", "/")].concat();
+    for bytes in [
+        Vec::new(),
+        b"P".to_vec(),
+        b"GET / HTTP/1.1\r\nhost: a\r\nx-half".to_vec(),
+        whole.into(),
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf".to_vec(),
+        opening()[..10].to_vec(),
+        opening(),
+        asked.clone(),
+        [opening(), request(1, 0, "POST", "/")].concat(),
+        asked[..asked.len() - 5].to_vec(),
+        [asked.clone(), frame(GOAWAY, 0, 0, &INTERNAL_ERROR)].concat(),
+        [opening(), frame(GOAWAY, 0, 0, &INTERNAL_ERROR)].concat(),
+    ] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(&bytes).await;
+        wire.end().await;
+        drop(wire);
+    }
+    stage.sidecar.metric_reaches("connections_open", 0.0).await;
+    let scrape = stage.sidecar.scrape().await;
+    let counts = scrape.lines().filter(|line| line.contains("connections_closed_total{"));
+    let wrong: Vec<_> = counts.filter(|line| !line.ends_with(" 0")).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[tokio::test]

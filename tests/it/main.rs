@@ -11,6 +11,9 @@ mod architecture;
 mod cli;
 mod config;
 mod fuzz_corpus;
+#[path = "../real/frames.rs"]
+#[allow(dead_code, reason = "the tests with real tools use the rest")]
+mod frames;
 mod identity;
 mod limits;
 mod metrics;

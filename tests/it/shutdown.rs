@@ -12,6 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use velt_sidecar::app::{App, StartError};
 
+use crate::frames::{
+    ACK, DATA, END_STREAM, Frame, GOAWAY, HEADERS, PING, RESET, SETTINGS, STATUS_200,
+    WINDOW_UPDATE, frame, opening, request, stream,
+};
 use crate::support::app::FakeApp;
 use crate::support::client::Client;
 use crate::support::raw::Wire;
@@ -51,6 +55,80 @@ async fn during_the_grace_time_it_is_not_ready_but_serves() {
     let answer = stage.get_as("ada", "/").await;
     assert_eq!(answer.status(), 200, "new connections are still served");
     assert_eq!(answer.header("connection"), Some("close"), "and none is kept alive");
+}
+
+/// The last stream that a GOAWAY promises to answer, and why the connection ends.
+fn told(goaway: &Frame) -> (u32, u32) {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+    (number(&goaway.payload[..4]), number(&goaway.payload[4..8]))
+}
+
+/// Reads up to the notice that a connection is about to end, and answers its ping.
+async fn be_told(wire: &mut Wire) {
+    let any_stream = ((1 << 31) - 1, 0);
+    assert_eq!(told(&wire.frame_of(GOAWAY).await), any_stream, "no error, and nothing is lost");
+    let ping = wire.frame_of(PING).await;
+    wire.send(frame(PING, ACK, 0, &ping.payload)).await;
+}
+
+#[tokio::test]
+async fn during_the_grace_time_http2_clients_are_sent_elsewhere_and_lose_nothing() {
+    let (gate, app) = FakeApp::gated().await;
+    let mut stage = Stage::with(app, "[shutdown]\ngrace = \"60s\"").await;
+    let mut early = Wire::to(stage.sidecar.addresses.traffic).await;
+    early.send([opening(), request(1, END_STREAM, "GET", "/")].concat()).await;
+    stage.app.requests_reach(1).await;
+    stage.sidecar.terminate();
+    // A request that has crossed the notice is served.
+    assert_eq!(told(&early.frame_of(GOAWAY).await).0, (1 << 31) - 1);
+    early.send(request(3, END_STREAM, "GET", "/")).await;
+    stage.app.requests_reach(2).await;
+    let ping = early.frame_of(PING).await;
+    early.send(frame(PING, ACK, 0, &ping.payload)).await;
+    assert_eq!(told(&early.frame_of(GOAWAY).await), (3, 0), "the last that will be");
+
+    // Whoever comes now is served, and told only then: else it would come back at once.
+    let mut late = Wire::to(stage.sidecar.addresses.traffic).await;
+    late.send(opening()).await;
+    late.send(frame(PING, 0, 0, b"together")).await;
+    loop {
+        let frame = late.frame().await;
+        assert_ne!(frame.kind, GOAWAY, "before its request");
+        if frame.kind == PING && frame.flags == ACK {
+            break;
+        }
+    }
+    late.send(request(1, END_STREAM, "GET", "/")).await;
+    be_told(&mut late).await;
+
+    gate.send_replace(true);
+    for (wire, streams) in [(&mut early, 2), (&mut late, 1)] {
+        let mut answers = 0;
+        while answers < streams {
+            let frame = wire.frame().await;
+            answers += usize::from(frame.kind == DATA && frame.flags & END_STREAM > 0);
+        }
+        wire.rest().await;
+    }
+    stage.sidecar.metric_reaches("connections_open", 0.0).await;
+    let closed = stage.sidecar.scrape().await;
+    let closed = closed.lines().filter(|line| line.contains("connections_closed_total{"));
+    assert!(closed.into_iter().all(|line| line.ends_with(" 0")), "nobody did anything wrong");
+}
+
+#[tokio::test]
+async fn an_http2_request_in_flight_is_finished_at_the_end() {
+    let (gate, app) = FakeApp::gated().await;
+    let mut stage = Stage::with(app, "").await;
+    let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
+    busy.send([opening(), request(1, END_STREAM, "GET", "/")].concat()).await;
+    stage.app.requests_reach(1).await;
+    stage.sidecar.terminate();
+    be_told(&mut busy).await;
+    gate.send_replace(true);
+    assert_eq!(busy.frame_of(HEADERS).await.stream, 1);
+    busy.rest().await;
+    stage.sidecar.ended().await;
 }
 
 #[tokio::test]
@@ -131,8 +209,59 @@ async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Result<u3
     Ok(answered)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_restarts_under_load_lose_no_request() {
+/// The same over HTTP/2, four requests at a time on one connection until it says that it ends. In
+/// frames of its own: hyper's client may take the notice for the answer to a request just sent.
+async fn http2_load(address: SocketAddr, stop: watch::Receiver<bool>) -> Result<u32, String> {
+    let mut answered = 0;
+    while !*stop.borrow() {
+        match TcpStream::connect(address).await {
+            Ok(stream) => answered += converse(Wire::over(stream), &stop).await?,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => return Err(format!("connect: {error}")),
+        }
+    }
+    Ok(answered)
+}
+
+/// Asks on one connection for as long as it may, and waits for every answer.
+async fn converse(mut wire: Wire, stop: &watch::Receiver<bool>) -> Result<u32, String> {
+    let get = |nth| request(stream(nth), END_STREAM, "GET", "/");
+    let window = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+    wire.send([opening(), window, (0..4).flat_map(get).collect()].concat()).await;
+    let (mut asked, mut answered, mut leaving) = (4, 0, false);
+    loop {
+        let received = wire.next_frame().await;
+        let Some(Frame { kind, flags, payload, .. }) = received else {
+            return Err(format!("ended with {answered} of {asked} answered"));
+        };
+        match kind {
+            PING if flags & ACK == 0 => wire.send(frame(PING, ACK, 0, &payload)).await,
+            SETTINGS if flags & ACK == 0 => wire.send(frame(SETTINGS, ACK, 0, &[])).await,
+            GOAWAY => leaving = true,
+            HEADERS if payload[0] != STATUS_200 => return Err("another status".to_owned()),
+            RESET => return Err("reset".to_owned()),
+            DATA if flags & END_STREAM > 0 => {
+                answered += 1;
+                if !leaving && !*stop.borrow() {
+                    wire.send(get(asked)).await;
+                    asked += 1;
+                }
+            }
+            _ => {}
+        }
+        if asked == answered {
+            return Ok(answered);
+        }
+    }
+}
+
+/// Restarts a sidecar fifty times under the load of four such clients.
+async fn restart_under<F>(load: impl Fn(SocketAddr, watch::Receiver<bool>) -> F)
+where
+    F: Future<Output = Result<u32, String>> + Send + 'static,
+{
     let mut stage = Stage::set("[shutdown]\ngrace = \"200ms\"").await;
     let address = stage.sidecar.addresses.traffic;
     let stop = watch::Sender::new(false);
@@ -151,4 +280,15 @@ async fn fifty_restarts_under_load_lose_no_request() {
         answered += client.await.expect("no panic").expect("no failed request");
     }
     assert!(answered > 500, "only {answered} requests were under way");
+    assert_eq!(answered as usize, stage.app.journal().len(), "each that the app had was answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_restarts_under_load_lose_no_request() {
+    restart_under(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_restarts_under_load_lose_no_request_over_http2() {
+    restart_under(http2_load).await;
 }

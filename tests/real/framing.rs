@@ -14,6 +14,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::frames::{
+    self, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RESET, STATUS_200, block, frame,
+};
 use crate::neighbour::{
     PATIENCE, Process, Sidecar, claims_of, eventually, http_client, lines_of, tool,
 };
@@ -719,42 +722,18 @@ fn identities(cases: &mut Cases) {
 
 /// A request over HTTP/2 in frames of our own making, since no library would send most of these.
 fn http2(fields: &[(&str, &str)], data: &[&str], trailers: &[(&str, &str)]) -> Vec<u8> {
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-        let length = u16::try_from(payload.len()).expect("a short one").to_be_bytes();
-        [&[0, length[0], length[1], kind, flags, 0, 0, 0, stream], payload].concat()
-    };
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
+    let mut bytes = frames::opening();
     let end = |last: bool| if last { END_STREAM } else { 0 };
     let flags = END_HEADERS | end(data.is_empty() && trailers.is_empty());
-    bytes.extend(frame(1, flags, 1, &block(fields)));
+    bytes.extend(frame(HEADERS, flags, 1, &block(fields)));
     for (index, piece) in data.iter().enumerate() {
         let last = index + 1 == data.len() && trailers.is_empty();
-        bytes.extend(frame(0, end(last), 1, piece.as_bytes()));
+        bytes.extend(frame(DATA, end(last), 1, piece.as_bytes()));
     }
     if !trailers.is_empty() {
-        bytes.extend(frame(1, END_HEADERS | END_STREAM, 1, &block(trailers)));
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers)));
     }
     bytes
-}
-
-/// Fields as literals without an index (RFC 7541 section 6.2.2), not compressed.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            match u8::try_from(text.len()).expect("a short one") {
-                length @ 0..127 => block.push(length),
-                length @ 127..255 => block.extend([127, length - 127]),
-                255 => panic!("a short one"),
-            }
-            block.extend(text.as_bytes());
-        }
-    }
-    block
 }
 
 type Field = (&'static str, &'static str);
@@ -1254,28 +1233,17 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// Sends frames and reads up to what becomes of the first stream. Only a 200 is told from the rest,
 /// which may be an answer, a reset, or the end of the connection.
 async fn converse_http2(stage: &Stage, bytes: &[u8]) -> Result<Answer, String> {
-    const HEADERS: u8 = 1;
-    const RESET: u8 = 3;
-    const GOAWAY: u8 = 7;
-    /// `:status: 200` (RFC 7541 appendix A), which comes first.
-    const STATUS_200: u8 = 0x88;
     let mut wire = stage.wire().await;
     wire.send(bytes).await;
     loop {
-        while wire.read.len() < 9 {
-            if !wire.more().await? {
-                return Ok(Answer { status: 0, user: None });
+        let Some(frame) = Frame::take(&mut wire.read) else {
+            if wire.more().await? {
+                continue;
             }
-        }
-        let length = u32::from_be_bytes([0, wire.read[0], wire.read[1], wire.read[2]]) as usize;
-        while wire.read.len() < 9 + length {
-            if !wire.more().await? {
-                return Ok(Answer { status: 0, user: None });
-            }
-        }
-        let frame: Vec<u8> = wire.read.drain(..9 + length).collect();
-        match (frame[3], frame[8]) {
-            (HEADERS, 1) if frame[9] == STATUS_200 => {
+            return Ok(Answer { status: 0, user: None });
+        };
+        match (frame.kind, frame.stream) {
+            (HEADERS, 1) if frame.payload[0] == STATUS_200 => {
                 return Ok(Answer { status: 200, user: None });
             }
             (HEADERS | RESET, 1) | (GOAWAY, _) => return Ok(Answer { status: 0, user: None }),

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
+use crate::frames::Frame;
 
 /// One end of a connection, and what has been read from it and not yet looked at.
 pub struct Wire {
@@ -55,6 +56,33 @@ impl Wire {
         }
         let rest = self.read.split_off(count);
         std::mem::replace(&mut self.read, rest)
+    }
+
+    /// The next HTTP/2 frame, `None` at the end of the connection.
+    pub async fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = Frame::take(&mut self.read) {
+                return Some(frame);
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// The next HTTP/2 frame.
+    pub async fn frame(&mut self) -> Frame {
+        self.next_frame().await.expect("a frame before the end")
+    }
+
+    /// The next HTTP/2 frame of a kind, whatever comes before it.
+    pub async fn frame_of(&mut self, kind: u8) -> Frame {
+        loop {
+            let frame = self.frame().await;
+            if frame.kind == kind {
+                return frame;
+            }
+        }
     }
 
     /// A message's head.
