@@ -9,6 +9,7 @@ mod autobahn;
 mod browser;
 mod bulk;
 mod events;
+mod floods;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod frames;
 mod framing;
@@ -19,5 +20,6 @@ mod neighbour;
 mod nginx;
 mod program;
 mod promtool;
+mod sidecar_process;
 mod webdriver;
 mod wire;

@@ -1,0 +1,171 @@
+//! The sidecar as a process of its own, whose memory, CPU time and log are its own too.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::neighbour::{PATIENCE, Process, eventually, http_client};
+
+/// A running sidecar. Dropping it kills it.
+pub struct SidecarProcess {
+    process: Process,
+    pub traffic: SocketAddr,
+    pub admin: SocketAddr,
+    lines: mpsc::UnboundedReceiver<String>,
+    line_count: Arc<AtomicUsize>,
+    /// What it has logged beside the lines that were waited for.
+    passed: Vec<String>,
+    http: reqwest::Client,
+}
+
+impl SidecarProcess {
+    /// Starts one on free ports in front of `app`.
+    pub async fn start(app: SocketAddr, environment: &[(&str, &str)]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
+        Self::start_as(command, app, environment).await
+    }
+
+    /// The same with at most `limit` open files, which it can't raise.
+    pub async fn start_with_files(
+        limit: u32,
+        app: SocketAddr,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::start_after(&format!("ulimit -n {limit}"), app, environment).await
+    }
+
+    /// The same with that limit where nobody raises it.
+    pub async fn start_with_soft_limit(
+        limit: u32,
+        app: SocketAddr,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::start_after(&format!("ulimit -S -n {limit}"), app, environment).await
+    }
+
+    async fn start_after(command: &str, app: SocketAddr, environment: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{command}; exec \"$0\""));
+        shell.arg(env!("CARGO_BIN_EXE_velt-sidecar"));
+        Self::start_as(shell, app, environment).await
+    }
+
+    async fn start_as(mut command: Command, app: SocketAddr, environment: &[(&str, &str)]) -> Self {
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs([("VELT_API_KEY", "key"), ("VELT_AUTH_TOKEN", "token")]);
+        command.envs([
+            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_RUNTIME__WORKERS", "2"),
+        ]);
+        command.env("VELT_SIDECAR_APP__ADDRESS", app.to_string());
+        command.envs(environment.iter().copied());
+        let mut process = Process::start(&mut command);
+        let (sender, lines) = mpsc::unbounded_channel();
+        let line_count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&line_count);
+        let printed = BufReader::new(process.child().stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in printed.lines().map_while(Result::ok) {
+                counted.fetch_add(1, Ordering::Relaxed);
+                // Nobody listens any more at the end.
+                let _ = sender.send(line);
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (traffic, admin, http) = (nowhere, nowhere, http_client());
+        let mut sidecar =
+            Self { process, traffic, admin, lines, line_count, passed: Vec::new(), http };
+        let line = sidecar.line_with("velt-sidecar is listening").await;
+        let address = |name: &str| {
+            let (_, rest) = line.split_once(name).expect("an address");
+            rest.split(' ').next().expect("an end").parse().expect("an address")
+        };
+        (sidecar.traffic, sidecar.admin) = (address("traffic="), address("admin="));
+        sidecar
+    }
+
+    /// Waits for a line of its log that holds `part`.
+    pub async fn line_with(&mut self, part: &str) -> String {
+        let mut before = Vec::new();
+        loop {
+            let line = timeout(PATIENCE, self.lines.recv()).await;
+            let line = line.unwrap_or_else(|_| panic!("no {part:?} in time: {before:#?}"));
+            let line = line.unwrap_or_else(|| panic!("ended without {part:?}: {before:#?}"));
+            if line.contains(part) {
+                self.passed.append(&mut before);
+                return line;
+            }
+            before.push(line);
+        }
+    }
+
+    /// Whether such a line came before one that was waited for.
+    pub fn has_logged(&self, part: &str) -> bool {
+        self.passed.iter().any(|line| line.contains(part))
+    }
+
+    /// How many lines it has logged.
+    pub fn line_count(&self) -> usize {
+        self.line_count.load(Ordering::Relaxed)
+    }
+
+    /// The value of one series, without the prefix.
+    pub async fn metric(&self, series: &str) -> Result<f64, String> {
+        let url = format!("http://{}/metrics", self.admin);
+        let answer = self.http.get(url).send().await.map_err(|error| error.to_string())?;
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        let name = format!("velt_sidecar_{series} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&name));
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {series} in {text}"))
+    }
+
+    /// Every series that is not zero, for a failure's message.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.admin);
+        let Ok(answer) = self.http.get(url).send().await else { return String::new() };
+        let text = answer.text().await.unwrap_or_default();
+        let told = |line: &&str| line.starts_with("velt_sidecar_") && !line.ends_with(" 0");
+        let plain = |line: &&str| !line.contains("_bucket");
+        text.lines().filter(told).filter(plain).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits until one series is what `fits`.
+    pub async fn metric_is(&self, series: &str, fits: impl Fn(f64) -> bool) -> f64 {
+        eventually(series, async || {
+            let value = self.metric(series).await?;
+            if fits(value) { Ok(value) } else { Err(self.metrics().await) }
+        })
+        .await
+    }
+
+    /// Its resident memory in KiB.
+    pub fn memory(&mut self) -> u64 {
+        let status = self.read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("VmRSS");
+        kib.parse().expect("a number")
+    }
+
+    /// The CPU time it has used, in user and system mode (proc(5), in hundredths of a second).
+    pub fn cpu_time(&mut self) -> Duration {
+        let stat = self.read("stat");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name of a program");
+        let fields = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
+    fn read(&mut self, what: &str) -> String {
+        let path = format!("/proc/{}/{what}", self.process.child().id());
+        fs::read_to_string(path).expect("it runs")
+    }
+}
