@@ -109,10 +109,11 @@ impl Client {
                     self.echo().await;
                 }
             }
-            Step::Compressed { opcode, messages, fragment } => {
+            Step::Compressed { material, length, count, fragment } => {
+                let opcode = material.opcode;
                 let mut compressed = Vec::new();
-                for message in messages {
-                    self.write(&Frame::new(*opcode, message).bytes(), usize::MAX).await;
+                for message in material.messages(*length, *count) {
+                    self.write(&Frame::new(opcode, &message).bytes(), usize::MAX).await;
                     let echo = self.echo().await;
                     assert!(echo.compressed, "the server agreed to compress");
                     compressed.push(self.read[echo.payload].to_vec());
@@ -120,7 +121,7 @@ impl Client {
                 for message in compressed {
                     for (number, part) in message.chunks(*fragment).enumerate() {
                         let last = part.as_ptr_range().end == message.as_ptr_range().end;
-                        let opcode = if number == 0 { *opcode } else { CONTINUATION };
+                        let opcode = if number == 0 { opcode } else { CONTINUATION };
                         // The first of the bits says that it is compressed (RFC 7692 section 6).
                         let frame =
                             Frame::new(opcode, part).reserved(if number == 0 { 4 } else { 0 });

@@ -1,6 +1,7 @@
 //! The cases, numbered as the Autobahn test suite 25.10.1 numbers them.
 
 use super::frames::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT, close};
+use super::material::{HTML, JSON, Material, NOISE, PICTURE, PROSE};
 use super::utf8::KOSME;
 
 /// What a client does.
@@ -13,7 +14,7 @@ pub enum Step {
     RoundTrips { frame: Vec<u8>, count: usize },
     /// Sends each message as it is and waits for its echo, which is compressed. Then sends these
     /// compressed ones in fragments of so many bytes, and waits for their echoes.
-    Compressed { opcode: u8, messages: Vec<Vec<u8>>, fragment: usize },
+    Compressed { material: Material, length: usize, count: usize, fragment: usize },
 }
 
 /// One of the suite's cases.
@@ -396,15 +397,14 @@ const COMPRESSED: [(usize, usize); 18] = [
 ];
 
 fn compression(cases: &mut Cases, scale: Scale) {
-    use super::material::{HTML, JSON, NOISE, PICTURE, PROSE};
     const PLAIN: &str = "permessage-deflate; client_max_window_bits";
-    let mut group = |part: String, offer, material: super::material::Material| {
+    let mut group = |part: String, offer, material: Material| {
         for (number, (length, fragment)) in COMPRESSED.into_iter().enumerate() {
-            let messages = material.messages(length, scale.compressed);
             let fragment = if fragment == 0 { usize::MAX } else { fragment };
-            let steps = vec![Step::Compressed { opcode: material.opcode, messages, fragment }];
+            let count = scale.compressed;
+            let steps = vec![Step::Compressed { material, length, count, fragment }];
             let number = format!("{part}.{}", number + 1);
-            cases.add(number, NORMAL, 2 * scale.compressed, steps).offer = offer;
+            cases.add(number, NORMAL, 2 * count, steps).offer = offer;
         }
     };
     for (number, material) in [JSON, PICTURE, PROSE, HTML, NOISE].into_iter().enumerate() {
