@@ -1,9 +1,11 @@
-//! Tests with the real neighbours: a browser in front of the demo, an nginx in front of a
-//! sidecar, real app servers behind one, a Prometheus that scrapes one. What they speak is not ours to say, so no double of
-//! them can tell whether we get along.
+//! Tests with the real neighbours: a browser in front of the demo, an nginx in front of a sidecar,
+//! real app servers behind one and clients of every protocol that they speak, a Prometheus that
+//! scrapes one. What they speak is not ours to say, so no double of them can tell whether we get
+//! along.
 //!
 //! A binary of its own, since these tools have to be installed: `tests/run` does that, and
-//! `tests/run --quick` leaves this binary out.
+//! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some of them take sizes that
+//! take minutes: a gigabyte in `bulk`, the suite's own in `autobahn`.
 
 mod autobahn;
 mod browser;
