@@ -5,7 +5,7 @@
 //!
 //! A binary of its own, since these tools have to be installed: `tests/run` does that, and
 //! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some of them take sizes that
-//! take minutes: a gigabyte in `bulk`, the suite's own in `autobahn`.
+//! take minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod autobahn;
 mod browser;
