@@ -279,7 +279,8 @@ where
     for client in clients {
         answered += client.await.expect("no panic").expect("no failed request");
     }
-    assert!(answered > 500, "only {answered} requests were under way");
+    // One for each client and restart.
+    assert!(answered >= 200, "only {answered} requests were under way");
     assert_eq!(answered as usize, stage.app.journal().len(), "each that the app had was answered");
 }
 
