@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName};
 pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Verdict};
-use self::guard::Guard;
+use self::guard::{Guard, Stripped};
 pub use self::headers::HeaderSource;
 use self::peer::Anchors;
 pub use self::peer::{Peer, SecretSettings};
@@ -203,33 +203,32 @@ impl Identity {
         peer: &Peer,
         headers: &mut HeaderMap,
     ) -> Result<Identified, Refusal> {
-        // Before the headers are touched: what a message says twice stays ambiguous.
-        let nominated = self.guard.nominated(headers);
+        let aliases = self.guard.aliases(headers);
         let shown = self.anchors.take_secret(headers);
         self.metrics.spoofs.add(SpoofKind::Secret, u64::from(shown.is_wrong()));
-        self.metrics.spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers));
+        self.metrics.spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &aliases));
         let trusted = self.anchors.trust(peer, shown);
         let caller = match &self.reader {
             Reader::Header(_) if !trusted => {
-                self.strip_forged(headers);
+                let stripped = self.guard.strip(headers, &aliases);
+                self.count_forged(&stripped);
                 Ok(Caller::Anonymous)
             }
-            Reader::Header(source) => nominated
-                .and_then(|()| self.guard.unaliased(headers))
-                .and_then(|()| source.read(headers)),
+            Reader::Header(source) => {
+                self.guard.unambiguous(headers, &aliases).and_then(|()| source.read(headers))
+            }
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
-                self.strip_forged(headers);
+                let stripped = self.guard.strip(headers, &aliases);
+                self.count_forged(&stripped);
                 Ok(Caller::Unnamed)
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
-                    self.strip_unsigned(assertions, headers);
+                    self.strip_unsigned(assertions, headers, &aliases);
                 }
-                match nominated
-                    .and_then(|()| self.guard.unaliased(headers))
-                    .and_then(|()| assertions.find(headers))
-                {
+                let found = self.guard.unambiguous(headers, &aliases);
+                match found.and_then(|()| assertions.find(headers)) {
                     Ok(assertion) => {
                         self.by_assertion(assertions, assertion, trusted, headers).await
                     }
@@ -237,9 +236,9 @@ impl Identity {
                 }
             }
         };
-        let caller = caller.or_else(|refusal| self.refuse(refusal, headers))?;
+        let caller = caller.or_else(|refusal| self.refuse(refusal, headers, &aliases))?;
         if self.forward == ForwardIdentity::Strip {
-            self.guard.strip(headers);
+            self.guard.strip(headers, &aliases);
         }
         Ok(Identified { caller, trusted })
     }
@@ -266,9 +265,10 @@ impl Identity {
     /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
     /// 6.5.1 forbids merging them, but an app may do it all the same.
     pub fn sanitize_trailers(&self, trailers: &mut HeaderMap) {
-        let stripped = self.guard.strip(trailers);
-        let stripped = stripped.headers + stripped.aliases + self.guard.strip_own(trailers);
-        self.metrics.spoofs.add(SpoofKind::Trailer, stripped);
+        let aliases = self.guard.aliases(trailers);
+        let identity = self.guard.strip(trailers, &aliases);
+        let own = self.guard.strip_own(trailers, &aliases);
+        self.metrics.spoofs.add(SpoofKind::Trailer, identity.headers + identity.aliases + own);
     }
 
     /// Who an assertion names, and what is left of it and of the plain headers beside it.
@@ -280,8 +280,9 @@ impl Identity {
         headers: &mut HeaderMap,
     ) -> Result<Caller, Refusal> {
         let Some(assertion) = assertion else {
-            // The front signs whom it knows; what stands here unsigned is its client's.
-            self.strip_unsigned(assertions, headers);
+            // The front signs whom it knows; what stands here unsigned is its client's. It has no
+            // aliases: those were refused.
+            self.strip_unsigned(assertions, headers, &[]);
             return Ok(Caller::Anonymous);
         };
         let now = unix_now();
@@ -301,32 +302,40 @@ impl Identity {
             }
             Verdict::Invalid(fault) if assertions.refuses() => Err(Refusal::Invalid(fault)),
             Verdict::Invalid(_) => {
-                self.strip_unsigned(assertions, headers);
+                self.strip_unsigned(assertions, headers, &[]);
                 assertions.strip(headers);
                 Ok(Caller::Anonymous)
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        headers: &mut HeaderMap,
+        aliases: &[HeaderName],
+    ) -> Result<Caller, Refusal> {
         let Refusal::Ambiguous { kind, .. } = &refusal else { return Err(refusal) };
         self.metrics.refusals.increment(*kind);
         if self.ambiguous == OnAmbiguous::Refuse {
             return Err(refusal);
         }
-        self.guard.strip(headers);
+        self.guard.strip(headers, aliases);
         Ok(Caller::Anonymous)
     }
 
-    fn strip_forged(&self, headers: &mut HeaderMap) {
-        let stripped = self.guard.strip(headers);
-        self.metrics.spoofs.add(SpoofKind::IdentityHeader, stripped.headers);
-        self.metrics.spoofs.add(SpoofKind::Alias, stripped.aliases);
+    /// Removes every plain identity header, but not the assertion's.
+    fn strip_unsigned(
+        &self,
+        assertions: &Assertions,
+        headers: &mut HeaderMap,
+        aliases: &[HeaderName],
+    ) {
+        let stripped = self.guard.strip_all_but(assertions.header(), headers, aliases);
+        self.count_forged(&stripped);
     }
 
-    /// Removes every plain identity header, but not the assertion's.
-    fn strip_unsigned(&self, assertions: &Assertions, headers: &mut HeaderMap) {
-        let stripped = self.guard.strip_all_but(assertions.header(), headers);
+    fn count_forged(&self, stripped: &Stripped) {
         self.metrics.spoofs.add(SpoofKind::IdentityHeader, stripped.headers);
         self.metrics.spoofs.add(SpoofKind::Alias, stripped.aliases);
     }

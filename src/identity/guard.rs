@@ -30,9 +30,13 @@ impl Guard {
         Self { identity, own, lengths }
     }
 
-    /// Refuses a message whose `Connection` or `Trailer` names a guarded header: the next hop
-    /// would remove it, or take a later value for it.
-    pub(super) fn nominated(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would
+    /// remove it, or take a later value for it), and one with an alias of an identity header.
+    pub(super) fn unambiguous(
+        &self,
+        headers: &HeaderMap,
+        aliases: &[HeaderName],
+    ) -> Result<(), Refusal> {
         for (list, kind) in
             [(CONNECTION, RefusalKind::ConnectionNominated), (TRAILER, RefusalKind::Trailer)]
         {
@@ -40,7 +44,12 @@ impl Guard {
                 return Err(Refusal::ambiguous(kind, header));
             }
         }
-        Ok(())
+        // Those that were removed meanwhile confuse nobody any more.
+        let mut left = aliases.iter().filter(|name| headers.contains_key(*name));
+        match left.find_map(|name| alias_of(name, &self.identity)) {
+            Some(header) => Err(Refusal::ambiguous(RefusalKind::Alias, header)),
+            None => Ok(()),
+        }
     }
 
     /// A guarded header that the comma-separated header `list` names, in any case.
@@ -53,63 +62,64 @@ impl Guard {
         })
     }
 
-    /// Refuses an alias of an identity header.
-    pub(super) fn unaliased(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match headers.keys().find_map(|name| self.alias_of(name, &self.identity)) {
-            Some(header) => Err(Refusal::ambiguous(RefusalKind::Alias, header)),
-            None => Ok(()),
-        }
+    /// The headers that are none of ours and could be taken for one. Looked for once: on nearly
+    /// every request there are none.
+    pub(super) fn aliases(&self, headers: &HeaderMap) -> Vec<HeaderName> {
+        let is_alias = |name: &&HeaderName| {
+            self.lengths & length_bit(name) != 0
+                && (alias_of(name, &self.identity).is_some() || alias_of(name, &self.own).is_some())
+        };
+        headers.keys().filter(is_alias).cloned().collect()
     }
 
     /// Removes our own headers and their aliases from a request; says how many there were.
-    pub(super) fn strip_own(&self, headers: &mut HeaderMap) -> u64 {
-        let stripped = self.remove(&self.own, None, headers);
+    pub(super) fn strip_own(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> u64 {
+        let stripped = remove(&self.own, None, headers, aliases);
         stripped.headers + stripped.aliases
     }
 
     /// Removes every identity header and its aliases.
-    pub(super) fn strip(&self, headers: &mut HeaderMap) -> Stripped {
-        self.remove(&self.identity, None, headers)
+    pub(super) fn strip(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> Stripped {
+        remove(&self.identity, None, headers, aliases)
     }
 
     /// The same but for `kept` and its aliases.
-    pub(super) fn strip_all_but(&self, kept: &HeaderName, headers: &mut HeaderMap) -> Stripped {
-        self.remove(&self.identity, Some(kept), headers)
-    }
-
-    fn remove(
+    pub(super) fn strip_all_but(
         &self,
-        names: &[HeaderName],
-        kept: Option<&HeaderName>,
+        kept: &HeaderName,
         headers: &mut HeaderMap,
+        aliases: &[HeaderName],
     ) -> Stripped {
-        let is_alias =
-            |name: &&HeaderName| self.alias_of(name, names).is_some_and(|own| Some(own) != kept);
-        let aliases: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
-        for alias in &aliases {
-            headers.remove(alias);
-        }
-        let names = names.iter().filter(|name| Some(*name) != kept);
-        let headers = names.filter(|name| headers.remove(*name).is_some()).count();
-        Stripped { headers: headers as u64, aliases: aliases.len() as u64 }
+        remove(&self.identity, Some(kept), headers, aliases)
     }
+}
 
-    /// The one of `names` that `name` could be taken for by an app that has one character for
-    /// all that is no letter or digit, as WSGI and CGI do with `-` and `_` (oauth2-proxy
-    /// CVE-2025-64484) and PHP with the dot as well.
-    fn alias_of<'a>(&self, name: &HeaderName, names: &'a [HeaderName]) -> Option<&'a HeaderName> {
-        if self.lengths & length_bit(name) == 0 {
-            return None;
-        }
-        let name = name.as_str();
-        let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
-        names.iter().find(|own| {
-            let own = own.as_str();
-            own.len() == name.len()
-                && own != name
-                && own.bytes().map(fold).eq(name.bytes().map(fold))
-        })
-    }
+fn remove(
+    names: &[HeaderName],
+    kept: Option<&HeaderName>,
+    headers: &mut HeaderMap,
+    aliases: &[HeaderName],
+) -> Stripped {
+    let aliases = aliases.iter().filter(|name| {
+        alias_of(name, names).is_some_and(|own| Some(own) != kept)
+            && headers.remove(*name).is_some()
+    });
+    let aliases = aliases.count() as u64;
+    let names = names.iter().filter(|name| Some(*name) != kept);
+    let headers = names.filter(|name| headers.remove(*name).is_some()).count() as u64;
+    Stripped { headers, aliases }
+}
+
+/// The one of `names` that `name` could be taken for by an app that has one character for all
+/// that is no letter or digit, as WSGI and CGI do with `-` and `_` (oauth2-proxy CVE-2025-64484)
+/// and PHP with the dot as well.
+fn alias_of<'a>(name: &HeaderName, names: &'a [HeaderName]) -> Option<&'a HeaderName> {
+    let name = name.as_str();
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
+    names.iter().find(|own| {
+        let own = own.as_str();
+        own.len() == name.len() && own != name && own.bytes().map(fold).eq(name.bytes().map(fold))
+    })
 }
 
 fn length_bit(name: &HeaderName) -> u64 {
