@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
 use tracing::error;
 
 use crate::metrics::Metrics;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether traffic should come here.
 #[derive(Clone, Default)]
@@ -52,6 +54,12 @@ impl Admin {
 
     /// Answers one request.
     pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if is_from_a_page(request.headers()) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "not for web pages; open it in a tab, or use curl\n",
+            );
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -87,6 +95,12 @@ impl Admin {
             }
         }
     }
+}
+
+/// Whether a page in somebody's browser asks, which reaches loopback too. A person's own tab says
+/// `none`; kubelets and Prometheus say nothing (W3C Fetch Metadata, section 2.3).
+fn is_from_a_page(headers: &HeaderMap) -> bool {
+    headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none")
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE,
-    EXPIRES, X_CONTENT_TYPE_OPTIONS,
+    EXPIRES, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -18,6 +18,7 @@ use crate::token::TokenValue;
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
 /// nginx's, which overrides `Cache-Control` there.
@@ -38,6 +39,8 @@ pub struct Settings {
     pub routes: Vec<TokenRoute>,
     /// What a token route reads of a request's body, in bytes: a user object, not a document.
     pub max_body: usize,
+    /// Whether pages of the same site but another origin may ask a token route.
+    pub allow_same_site: bool,
 }
 
 /// Delivery in a header of the app's own responses.
@@ -166,6 +169,18 @@ impl Injection {
         self.settings.routes.iter().find(|route| route.path == path)
     }
 
+    /// Whether whoever asks a token route may, by what the browser says of the page (W3C Fetch
+    /// Metadata, section 2.3). Old browsers and tools say nothing. A word that is not known yet
+    /// is refused, although section 4 would have it ignored: a token is not worth the doubt.
+    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(SEC_FETCH_SITE).iter().all(|site| match site.as_bytes() {
+            // `none` is the user himself, by the address bar or a bookmark.
+            b"same-origin" | b"none" => true,
+            b"same-site" => self.settings.allow_same_site,
+            _ => false,
+        })
+    }
+
     /// Whether the response to such a request could carry a token: it is on a configured path
     /// and a script will be able to read it.
     pub fn wants_header(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
@@ -242,6 +257,9 @@ pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // No request is like another (RFC 9110 section 12.5.5): for caches that were told to ignore
+    // the line above.
+    headers.insert(VARY, HeaderValue::from_static("*"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -334,6 +352,7 @@ mod tests {
             },
             routes: Vec::new(),
             max_body: 64 * 1024,
+            allow_same_site: false,
         })
     }
 
@@ -438,6 +457,7 @@ mod tests {
         let object = route(Shape::Object { key: "a\"b".into() }).answer(&token());
         assert_eq!(object.body(), r#"{"a\"b":"aaa.bbb.ccc"}"#);
         assert_eq!(object.headers()["cache-control"], "no-store");
+        assert_eq!(object.headers()["vary"], "*");
         assert_eq!(object.headers()["x-content-type-options"], "nosniff");
         assert_eq!(object.headers()["cross-origin-resource-policy"], "same-origin");
     }

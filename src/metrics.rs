@@ -87,6 +87,8 @@ label!(
     NoOrganization = "no_organization",
     /// A token route was asked in the name of somebody else.
     UserMismatch = "user_mismatch",
+    /// A token route was asked by a page of another origin.
+    CrossOrigin = "cross_origin",
     /// A token route was asked with a method that it does not have.
     MethodNotAllowed = "method_not_allowed",
     /// A token route was sent more than it reads.

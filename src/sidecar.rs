@@ -246,6 +246,9 @@ impl Sidecar {
             Method::POST => true,
             _ => return Err(RequestError::MethodNotAllowed),
         };
+        if !self.injection.may_ask(request.headers()) {
+            return Err(RequestError::CrossOrigin);
+        }
         // The mint begins before the body has arrived.
         let lookup = self.look_up(caller)?;
         if posted && let Caller::Known(user) = caller {

@@ -134,5 +134,6 @@ static INJECTION: LazyLock<Injection> = LazyLock::new(|| {
         },
         routes: Vec::new(),
         max_body: 1024,
+        allow_same_site: false,
     })
 });

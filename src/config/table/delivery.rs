@@ -10,6 +10,7 @@ use crate::inject::{HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
 /// Reads the table `delivery`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
     let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
+    let allow_same_site = section.value("allow_same_site", "false");
     // The table's own keys first, as TOML has it.
     let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
         tables.iter().filter_map(read_route).collect()
@@ -35,7 +36,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
             "add a [[delivery.route]], or set delivery.header.enabled = true",
         );
     }
-    Settings { header, routes, max_body }
+    Settings { header, routes, max_body, allow_same_site }
 }
 
 /// Reads the table `delivery.header`.

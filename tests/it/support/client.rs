@@ -37,6 +37,7 @@ const ALLOWED: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "vary",
     "www-authenticate",
     "x-content-type-options",
     "x-velt-token",
