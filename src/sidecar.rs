@@ -33,7 +33,7 @@ use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, Client, Scheme, Upstream};
 use crate::token::cache::{Lookup, TokenCache};
-use crate::token::{Freshness, MintPlan, Subject, Token};
+use crate::token::{Freshness, MintPlan, Moment, Subject, Token};
 
 /// How long a token route waits for that body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -226,7 +226,7 @@ impl Sidecar {
         let patience = self.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
-        if token.freshness(Instant::now()) != Freshness::Expired {
+        if token.freshness(Moment::now()) != Freshness::Expired {
             return Ok(token);
         }
         // The app took longer than the token had left to live.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -180,12 +180,36 @@ pub struct Minted {
     pub life: Duration,
 }
 
+/// A moment by two clocks. The steady one never steps, but stands still while the machine is
+/// suspended; the wall clock knows of that, but is set back and forth.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub steady: Instant,
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// What both clocks say.
+    pub fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The time since `earlier` by the clock that counts more of it, so that neither a suspended
+    /// machine nor a clock that is set back makes anything younger.
+    pub fn since(self, earlier: Self) -> Duration {
+        let steady = self.steady.saturating_duration_since(earlier.steady);
+        // An error says that the wall clock was set back.
+        steady.max(self.wall.duration_since(earlier.wall).unwrap_or_default())
+    }
+}
+
 /// A token with its place in time.
 #[derive(Clone, Debug)]
 pub struct Token {
     value: TokenValue,
-    refresh_at: Instant,
-    expires_at: Instant,
+    minted_at: Moment,
+    refresh_after: Duration,
+    life: Duration,
 }
 
 /// What may be done with a token now.
@@ -201,18 +225,20 @@ pub enum Freshness {
 
 impl Token {
     /// Dates a minted token. `request` spreads the refreshes of different users.
-    pub fn new(minted: Minted, request: &MintRequest, now: Instant) -> Self {
+    pub fn new(minted: Minted, request: &MintRequest, now: Moment) -> Self {
         // A tenth for tokens so short that the margin would eat them.
         let life = minted.life.saturating_sub(EXPIRY_MARGIN.min(minted.life / 10));
         let share = REFRESH_AFTER + REFRESH_JITTER * (request.fraction() - 0.5);
-        Self { value: minted.value, refresh_at: now + life.mul_f64(share), expires_at: now + life }
+        let refresh_after = life.mul_f64(share);
+        Self { value: minted.value, minted_at: now, refresh_after, life }
     }
 
     /// What may be done with this token at `now`.
-    pub fn freshness(&self, now: Instant) -> Freshness {
-        if now >= self.expires_at {
+    pub fn freshness(&self, now: Moment) -> Freshness {
+        let age = now.since(self.minted_at);
+        if age >= self.life {
             Freshness::Expired
-        } else if now >= self.refresh_at {
+        } else if age >= self.refresh_after {
             Freshness::Due
         } else {
             Freshness::Fresh
@@ -220,8 +246,8 @@ impl Token {
     }
 
     /// How much longer it may be served.
-    pub fn remaining(&self, now: Instant) -> Duration {
-        self.expires_at.saturating_duration_since(now)
+    pub fn remaining(&self, now: Moment) -> Duration {
+        self.life.saturating_sub(now.since(self.minted_at))
     }
 
     /// The token itself.

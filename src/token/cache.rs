@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::logging::Chain;
 use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
-use crate::token::{Freshness, Mint, MintError, MintRequest, Token};
+use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
 
 /// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
 /// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
@@ -149,7 +149,7 @@ impl TokenCache {
     ///
     /// Outside a tokio runtime, since a mint is a task.
     pub fn get(&self, request: MintRequest) -> Lookup {
-        let now = Instant::now();
+        let now = Moment::now();
         let shared = &self.shared;
         let slot = shared.slots.get(&request);
         if let Some((token, freshness)) = slot.as_deref().and_then(|slot| slot.servable(now)) {
@@ -169,7 +169,7 @@ impl TokenCache {
     }
 
     /// Nothing may be served: a remembered failure, the mint in flight, or a new one.
-    fn absent(&self, request: MintRequest, now: Instant) -> Lookup {
+    fn absent(&self, request: MintRequest, now: Moment) -> Lookup {
         let shared = &self.shared;
         let mut flights = shared.flights();
         if let Some(landing) = flights.get(&request) {
@@ -201,7 +201,7 @@ impl TokenCache {
     pub fn observe(&self) {
         let shared = &self.shared;
         shared.slots.run_pending_tasks();
-        let now = Instant::now();
+        let now = Moment::now();
         let active_since = shared.millis(now).saturating_sub(millis(ACTIVE_WITHIN));
         let (mut bytes, mut tokens) = (0, 0);
         let mut headroom = f64::NAN;
@@ -224,13 +224,13 @@ impl Shared {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn millis(&self, now: Instant) -> u64 {
+    fn millis(&self, now: Moment) -> u64 {
         // From 1, so that 0 can mean never.
-        1 + millis(now.saturating_duration_since(self.started))
+        1 + millis(now.steady.saturating_duration_since(self.started))
     }
 
     /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
-    fn refresh(self: &Arc<Self>, request: MintRequest, now: Instant) {
+    fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment) {
         let mut flights = self.flights();
         let still_due = || {
             let slot = self.slots.get(&request)?;
@@ -266,10 +266,10 @@ impl Shared {
 
     async fn fly(&self, request: &Arc<MintRequest>) -> MintResult {
         let _in_flight = GaugeGuard::raise(&self.metrics.mints_in_flight);
-        let started = Instant::now();
+        let started = Moment::now();
         let minted = self.mint.mint(request).await;
-        let now = Instant::now();
-        observe(&self.metrics.mint_duration, now - started);
+        let now = Moment::now();
+        observe(&self.metrics.mint_duration, now.steady - started.steady);
         let result = minted.map(|minted| Token::new(minted, request, now));
         self.metrics.mints.increment(result.as_ref().map_or_else(outcome, |_| MintOutcome::Minted));
         self.store(request, &result, now);
@@ -277,7 +277,7 @@ impl Shared {
     }
 
     /// Keeps the result of a mint. A failure never displaces a token that is still valid.
-    fn store(&self, request: &Arc<MintRequest>, result: &MintResult, now: Instant) {
+    fn store(&self, request: &Arc<MintRequest>, result: &MintResult, now: Moment) {
         let old = self.slots.get(request);
         let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
         let (token, failure) = match result {
@@ -288,7 +288,7 @@ impl Shared {
                 if !matches!(error, MintError::Suspended { .. }) {
                     warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
                 }
-                let retry_at = now + memory_of(error, count);
+                let retry_at = now.steady + memory_of(error, count);
                 let valid = old.as_ref().and_then(|slot| slot.servable(now));
                 let token = valid.map(|(token, _)| token);
                 (token, Some(Failure { error: error.clone(), count, retry_at }))
@@ -321,7 +321,7 @@ impl Drop for FlightEntry {
 
 impl Slot {
     /// The token and its freshness, unless it has expired.
-    fn servable(&self, now: Instant) -> Option<(Token, Freshness)> {
+    fn servable(&self, now: Moment) -> Option<(Token, Freshness)> {
         let token = self.token.as_ref()?;
         match token.freshness(now) {
             Freshness::Expired => None,
@@ -329,8 +329,8 @@ impl Slot {
         }
     }
 
-    fn remembered_failure(&self, now: Instant) -> Option<MintError> {
-        let failure = self.failure.as_ref().filter(|failure| now < failure.retry_at)?;
+    fn remembered_failure(&self, now: Moment) -> Option<MintError> {
+        let failure = self.failure.as_ref().filter(|failure| now.steady < failure.retry_at)?;
         Some(failure.error.clone())
     }
 

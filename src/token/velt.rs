@@ -138,8 +138,8 @@ impl VeltClient {
         }
         let answer = call.send().await.map_err(transport_error)?;
         let status = answer.status();
-        let retry_after = retry_after(answer.headers());
         let velt_now = velt_clock(answer.headers());
+        let retry_after = retry_after(answer.headers(), velt_now);
         if status.is_redirection() {
             return Err(MintError::Malformed { reason: MalformedReason::Redirect });
         }
@@ -211,14 +211,14 @@ fn transport_error(error: reqwest::Error) -> MintError {
     MintError::Unavailable { http_status: None, retry_after: None, source: Some(source) }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), which is one of Velt's clock.
+fn retry_after(headers: &HeaderMap, velt_now: Duration) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = value.parse() {
         Duration::from_secs(seconds)
     } else {
         let date = httpdate::parse_http_date(value).ok()?;
-        date.duration_since(SystemTime::now()).unwrap_or_default()
+        date.duration_since(UNIX_EPOCH + velt_now).unwrap_or_default()
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
