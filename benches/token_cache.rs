@@ -12,6 +12,7 @@ use divan::{Bencher, black_box};
 use tokio::runtime::{Builder, Runtime};
 use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
+use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
     Issuer, Mint, MintFuture, MintRequest, Minted, Subject, Token, TokenValue,
 };
@@ -166,6 +167,7 @@ async fn token(lookup: Lookup) -> Token {
 fn request(user: u64) -> MintRequest {
     // Shared by all requests, as it is in the sidecar.
     static ISSUER: std::sync::LazyLock<Issuer> = std::sync::LazyLock::new(|| Issuer {
+        api: Api::V2,
         endpoint: Arc::from("https://api.velt.dev/v2/auth/generate_token"),
         credentials_generation: 0,
         resources: Arc::from([]),

@@ -43,7 +43,8 @@ pub struct MintRequest {
 /// Who mints, and with which rights: the part of a request that the configuration fixes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issuer {
-    /// The URL called, which also tells the APIs apart.
+    /// Two APIs may be called at the same URL, and mint tokens of different rights.
+    pub api: velt::Api,
     pub endpoint: Arc<str>,
     /// Counts up whenever the credentials change, so that no token outlives its credentials.
     pub credentials_generation: u64,

@@ -191,7 +191,12 @@ impl FakeVelt {
             name: None,
             is_admin: None,
         };
-        let issuer = Issuer { endpoint, credentials_generation: 0, resources: Arc::from([]) };
+        let issuer = Issuer {
+            api: Api::Legacy,
+            endpoint,
+            credentials_generation: 0,
+            resources: Arc::from([]),
+        };
         Self { runtime, tasks, answer, clients, request: MintRequest { issuer, subject } }
     }
 

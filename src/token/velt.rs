@@ -32,7 +32,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Which of Velt's token APIs is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
     /// `POST https://generateveltauthtoken.api.velt.dev`: user id and credentials in the body.
     Legacy,

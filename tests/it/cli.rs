@@ -1,158 +1,19 @@
 //! The binary as a person or a kubelet runs it: arguments, signals, exit codes.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::support::binary::{CREDENTIALS, PORTS, Running, finished, finished_in};
 use crate::support::client::Client;
 use crate::support::velt::{FakeVelt, user_of};
-use crate::support::{API_KEY, AUTH_TOKEN, PATIENCE};
+use crate::support::{API_KEY, AUTH_TOKEN};
 
 /// sysexits.h
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 const CONFIG: i32 = 78;
-
-const CREDENTIALS: [(&str, &str); 2] = [("VELT_API_KEY", API_KEY), ("VELT_AUTH_TOKEN", AUTH_TOKEN)];
-
-/// Free ports for both listeners.
-const PORTS: [(&str, &str); 2] = [
-    ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
-    ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
-];
-
-/// The binary in `folder`, with nothing in its environment but what is given.
-fn command(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
-    command.args(arguments).current_dir(folder).env_clear();
-    command.envs(environment.iter().copied()).stdin(Stdio::null());
-    command
-}
-
-/// What a command that ends by itself has printed.
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-async fn finished_in(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
-    let mut command = command(folder, arguments, environment);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let id = child.id();
-    let waiting = tokio::task::spawn_blocking(move || child.wait_with_output());
-    let Ok(waited) = timeout(PATIENCE, waiting).await else {
-        send("KILL", id);
-        panic!("{arguments:?} does not end");
-    };
-    let Output { status, stdout, stderr } = waited.expect("no panic").expect("it ended");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Finished { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
-}
-
-/// As above, in a folder without a configuration file.
-async fn finished(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
-    let folder = tempfile::tempdir().expect("a folder");
-    finished_in(folder.path(), arguments, environment).await
-}
-
-fn send(signal: &str, id: u32) {
-    let sent = Command::new("kill").args([format!("-{signal}"), id.to_string()]).status();
-    assert!(sent.expect("kill is installed").success(), "{signal} was not sent");
-}
-
-/// A command that runs until it is told to end. Dropping it kills it.
-struct Running {
-    child: Child,
-    lines: mpsc::UnboundedReceiver<String>,
-    /// Everything that was printed so far, on both streams.
-    printed: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Running {
-    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut command = command(folder.path(), arguments, environment);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let (sender, lines) = mpsc::unbounded_channel();
-        read_lines(child.stdout.take().expect("piped"), sender.clone());
-        read_lines(child.stderr.take().expect("piped"), sender);
-        Self { child, lines, printed: String::new(), _folder: folder }
-    }
-
-    /// A sidecar on free ports, and where it listens for traffic and for the kubelet.
-    async fn sidecar(environment: &[(&str, &str)]) -> (Self, SocketAddr, SocketAddr) {
-        let environment = [&CREDENTIALS[..], &PORTS, environment].concat();
-        let mut running = Self::start(&["run"], &environment);
-        let line = running.line_with("velt-sidecar is listening").await;
-        let address = |name: &str| {
-            // `name=address` or `"name":"address"`.
-            let (_, rest) = line.split_once(name).expect("an address");
-            let rest = rest.trim_start_matches(['=', ':', '"']);
-            rest.split([' ', '"']).next().expect("an end").parse().expect("an address")
-        };
-        let (traffic, admin) = (address("traffic"), address("admin"));
-        (running, traffic, admin)
-    }
-
-    /// Waits for a line that holds `part`.
-    async fn line_with(&mut self, part: &str) -> String {
-        loop {
-            let line = timeout(PATIENCE, self.lines.recv()).await;
-            let line = line.unwrap_or_else(|_| panic!("no {part} in time: {}", self.printed));
-            let line = line.unwrap_or_else(|| panic!("ended without {part}: {}", self.printed));
-            self.printed.push_str(&line);
-            self.printed.push('\n');
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        send(signal, self.child.id());
-    }
-
-    /// Waits for the end; everything that was printed until then.
-    async fn ended(mut self) -> (ExitStatus, String) {
-        let reading = async {
-            // Ends when the process has closed both streams.
-            while let Some(line) = self.lines.recv().await {
-                self.printed.push_str(&line);
-                self.printed.push('\n');
-            }
-        };
-        let ended = timeout(PATIENCE, reading).await.is_ok();
-        let printed = std::mem::take(&mut self.printed);
-        assert!(ended, "it does not end: {printed}");
-        (self.child.wait().expect("it ended"), printed)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Errors only say that it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_lines(stream: impl std::io::Read + Send + 'static, lines: mpsc::UnboundedSender<String>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                break;
-            }
-        }
-    });
-}
 
 #[tokio::test]
 async fn without_credentials_it_ends_at_once_and_says_how_to_give_them() {

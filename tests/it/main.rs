@@ -6,22 +6,31 @@
 
 mod support;
 
+mod admin;
 mod app_life;
 mod architecture;
 mod cli;
 mod config;
+mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]
 mod frames;
+mod hostile_velt;
 mod identity;
+mod keys;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
+mod pages;
 mod proxying;
 mod request_path;
+mod routes;
+mod security;
 mod shipped_files;
 mod shutdown;
+mod storms;
 mod token_cache;
 mod transparency;
 mod velt_api;

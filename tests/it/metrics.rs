@@ -6,6 +6,8 @@ use http::Method;
 use velt_sidecar::metrics::{Label, Outcome};
 
 use crate::support::Stage;
+use crate::support::raw::Wire;
+use crate::support::velt::{answer, minted, refused, token};
 
 /// Name, type and labels with their values, as a row of docs/metrics.md has them.
 type Row = (String, String, String, String);
@@ -69,20 +71,61 @@ async fn docs_metrics_md_lists_exactly_what_is_exported() {
     assert!(missing.is_empty() && wrong.is_empty(), "missing: {missing:#?}\nwrong: {wrong:#?}");
 }
 
+/// The series of a scrape, without their values.
+fn series(scrape: &str) -> BTreeSet<String> {
+    let lines = scrape.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
+}
+
+/// How many requests to send; the variable is for a run that takes its time.
+fn many() -> usize {
+    let asked = std::env::var("VELT_SIDECAR_TEST_REQUESTS").ok();
+    asked.map_or(3000, |count| count.parse().expect("a number"))
+}
+
 #[tokio::test]
 async fn t46_no_request_can_add_a_series() {
     let stage = Stage::set("").await;
-    let series = |scrape: String| {
-        let lines = scrape.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
-        lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect::<Vec<_>>()
-    };
-    let before = series(stage.sidecar.scrape().await);
-    for n in 0..200 {
-        let method = Method::from_bytes(format!("METHOD{n}").as_bytes()).expect("a method");
-        let sending = stage.client().request(method, &format!("/path/{n}?{n}"));
-        sending.header("x-forwarded-user", format!("user-{n}")).send().await;
+    stage.velt.script(|call, n| match n % 3 {
+        0 => minted(&token(call.user(), n)),
+        1 => refused(400, &format!("STATUS-{n}")),
+        _ => answer(400 + u16::try_from(n % 150).expect("small"), &format!("error {n}")),
+    });
+    let before = series(&stage.sidecar.scrape().await);
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    for n in 0..many() {
+        let path =
+            if n % 7 == 0 { "/api/velt/token".into() } else { format!("/p{n}/%{:02x}", n % 256) };
+        let user = if n % 50 == 0 { format!("x-forwarded-user: u{n}\r\n") } else { String::new() };
+        // Of a HEAD's answer the body is missing, and so it is none of these.
+        wire.send(format!(
+            "METHOD{n} {path}?{n} HTTP/1.1\r\nhost: host-{n}.example\r\nx-name-{n}: {n}\r\n\
+             user-agent: agent-{n}\r\nsec-fetch-site: site-{n}\r\n{user}\r\n"
+        ))
+        .await;
+        let head = wire.head().await.to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        wire.read_exactly(length.expect("a length").parse().expect("a number")).await;
     }
-    assert_eq!(series(stage.sidecar.scrape().await), before);
+    assert_eq!(series(&stage.sidecar.scrape().await), before);
+}
+
+#[tokio::test]
+async fn t47_an_unknown_method_has_no_label_to_be_counted_by() {
+    let stage = Stage::set("").await;
+    for method in ["BREW", "x!", "GETGETGET"] {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        assert_eq!(stage.client().request(method.clone(), "/").send().await.status(), 200);
+        let route = stage.client().request(method, "/api/velt/token").send().await;
+        assert_eq!(route.status(), 405);
+    }
+    let scrape = stage.sidecar.scrape().await;
+    assert_eq!(stage.metric("requests_total{outcome=\"forwarded\"}").await, 3.0);
+    assert_eq!(stage.metric("requests_total{outcome=\"method_not_allowed\"}").await, 3.0);
+    for label in ["method", "path", "user", "host", "status"] {
+        let labelled = series(&scrape).iter().any(|series| series.contains(&format!("{label}=")));
+        assert!(!labelled, "there is a label {label}");
+    }
 }
 
 #[test]

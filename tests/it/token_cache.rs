@@ -1,86 +1,14 @@
 //! The cache and the patience behind it, in virtual time and without a socket.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, advance, sleep};
 use velt_sidecar::metrics::{Metrics, TokenMetrics};
 use velt_sidecar::token::cache::{self, Lookup, TokenCache};
-use velt_sidecar::token::resilience::{self, Resilient};
-use velt_sidecar::token::{
-    Issuer, Mint, MintError, MintFuture, MintRequest, Minted, RefusedStatus, Subject, Token,
-    TokenValue,
-};
+use velt_sidecar::token::{Mint, MintError, MintFuture, MintRequest, RefusedStatus};
 
-const HOUR: Duration = Duration::from_secs(3600);
-const LIFE: Duration = Duration::from_secs(48 * 3600);
-
-/// Mints in memory: answers from a script, else with a new token; keeps count.
-#[derive(Clone, Default)]
-struct Double {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    calls: Mutex<Vec<Instant>>,
-    script: Mutex<VecDeque<Result<Duration, MintError>>>,
-    otherwise: Mutex<Option<MintError>>,
-    latency: Mutex<Duration>,
-    active: Mutex<(usize, usize)>,
-}
-
-impl Double {
-    fn calls(&self) -> usize {
-        self.shared.calls.lock().expect("no panic").len()
-    }
-
-    /// The next answer: a token of this life, or an error.
-    fn then(&self, answer: Result<Duration, MintError>) {
-        self.shared.script.lock().expect("no panic").push_back(answer);
-    }
-
-    /// What is answered when the script has ended; `None` is a token.
-    fn otherwise(&self, error: Option<MintError>) {
-        *self.shared.otherwise.lock().expect("no panic") = error;
-    }
-
-    fn latency(&self, latency: Duration) {
-        *self.shared.latency.lock().expect("no panic") = latency;
-    }
-
-    /// The most calls that were under way at once.
-    fn peak(&self) -> usize {
-        self.shared.active.lock().expect("no panic").1
-    }
-}
-
-impl Mint for Double {
-    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
-        let n = {
-            let mut calls = self.shared.calls.lock().expect("no panic");
-            calls.push(Instant::now());
-            calls.len()
-        };
-        let scripted = self.shared.script.lock().expect("no panic").pop_front();
-        let otherwise = self.shared.otherwise.lock().expect("no panic").clone();
-        let answer = scripted.unwrap_or(otherwise.map_or(Ok(LIFE), Err));
-        let latency = *self.shared.latency.lock().expect("no panic");
-        Box::pin(async move {
-            {
-                let mut active = self.shared.active.lock().expect("no panic");
-                active.0 += 1;
-                active.1 = active.1.max(active.0);
-            }
-            sleep(latency).await;
-            self.shared.active.lock().expect("no panic").0 -= 1;
-            let text = format!("{}.{n}.x", request.subject.user.trim());
-            let value = TokenValue::parse(&text).expect("a token");
-            answer.map(|life| Minted { value, life })
-        })
-    }
-}
+use crate::support::double::{Double, HOUR, LIFE, request, resilient, text};
 
 struct Bench {
     double: Double,
@@ -104,18 +32,6 @@ impl Bench {
         let result = self.cache.get(request(user)).within(HOUR).await.expect("an hour is enough");
         result.map(|token| text(&token))
     }
-}
-
-fn request(user: &str) -> MintRequest {
-    let issuer =
-        Issuer { endpoint: "https://velt".into(), credentials_generation: 0, resources: [].into() };
-    let subject =
-        Subject { user: user.into(), organization: None, email: None, name: None, is_admin: None };
-    MintRequest { issuer, subject }
-}
-
-fn text(token: &Token) -> String {
-    token.value().expose().to_owned()
 }
 
 fn refused() -> MintError {
@@ -396,15 +312,6 @@ async fn a_panic_in_a_mint_is_an_error_and_not_a_hang() {
         let result = cache.get(request("ada")).within(HOUR).await.expect("it landed");
         assert!(matches!(result, Err(MintError::Panicked)));
     }
-}
-
-fn resilient(double: &Double, max_concurrent: usize) -> Resilient<Double> {
-    let settings = resilience::Settings {
-        attempt_timeout: Duration::from_secs(3),
-        deadline: Duration::from_secs(8),
-        max_concurrent,
-    };
-    Resilient::new(double.clone(), settings, Metrics::new().tokens)
 }
 
 #[tokio::test(start_paused = true)]

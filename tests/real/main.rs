@@ -14,6 +14,7 @@ mod events;
 mod floods;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod frames;
+mod caches;
 mod framing;
 mod grpc;
 mod login;
@@ -23,5 +24,6 @@ mod nginx;
 mod program;
 mod promtool;
 mod sidecar_process;
+mod varnish;
 mod webdriver;
 mod wire;

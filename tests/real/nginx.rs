@@ -26,7 +26,7 @@ const ROUNDS: usize = 50;
 
 /// What nginx does with headers that have an underscore in their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Underscores {
+pub enum Underscores {
     /// It drops them, which is its default.
     Drop,
     /// It passes them on, as some have to let it.
@@ -34,8 +34,8 @@ enum Underscores {
 }
 
 /// An nginx in front of a sidecar.
-struct Nginx {
-    address: SocketAddr,
+pub struct Nginx {
+    pub address: SocketAddr,
     http: Client,
     process: Process,
     folder: TempDir,
@@ -43,9 +43,14 @@ struct Nginx {
 
 impl Nginx {
     async fn start(sidecar: SocketAddr, underscores: Underscores) -> Self {
+        Self::caching(sidecar, underscores, "").await
+    }
+
+    /// With more to say about the cache.
+    pub async fn caching(sidecar: SocketAddr, underscores: Underscores, cache: &str) -> Self {
         let folder = TempDir::new().expect("a folder for nginx");
         let command = |port: u16| {
-            let config = configuration(port, sidecar, underscores);
+            let config = configuration(port, sidecar, underscores, cache);
             std::fs::write(folder.path().join("nginx.conf"), config).expect("a file in it");
             let mut nginx = nginx_in(&folder);
             nginx.args(["-g", "daemon off;"]);
@@ -68,7 +73,7 @@ impl Nginx {
     }
 
     /// A request of `user`'s browser; nobody's, if empty.
-    fn request(&self, method: Method, path: &str, user: &str) -> reqwest::RequestBuilder {
+    pub fn request(&self, method: Method, path: &str, user: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.url(path)).headers(session_of(user))
     }
 }
@@ -92,7 +97,7 @@ fn nginx_in(folder: &TempDir) -> Command {
 
 /// What a team would write, but for the cache: it keeps every answer, to GET and POST alike, for
 /// every user under the same key, unless the answer itself forbids it.
-fn configuration(port: u16, sidecar: SocketAddr, underscores: Underscores) -> String {
+fn configuration(port: u16, sidecar: SocketAddr, underscores: Underscores, cache: &str) -> String {
     let underscores = if underscores == Underscores::Keep { "on" } else { "off" };
     format!(
         r#"
@@ -127,6 +132,7 @@ fn configuration(port: u16, sidecar: SocketAddr, underscores: Underscores) -> St
                     proxy_cache_methods GET HEAD POST;
                     proxy_cache_valid any 10m;
                     add_header X-Cache $upstream_cache_status always;
+                    {cache}
                 }}
                 location = /ws {{
                     proxy_pass http://sidecar;
@@ -145,7 +151,7 @@ fn configuration(port: u16, sidecar: SocketAddr, underscores: Underscores) -> St
     )
 }
 
-fn session_of(user: &str) -> HeaderMap {
+pub fn session_of(user: &str) -> HeaderMap {
     let cookie = format!("theme=dark; session=of-{user}");
     let cookie = HeaderValue::from_str(&cookie).expect("a plain name");
     HeaderMap::from_iter([(COOKIE, cookie)])
@@ -173,14 +179,14 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 }
 
 /// A browser's view of an answer.
-struct Seen {
-    status: StatusCode,
+pub struct Seen {
+    pub status: StatusCode,
     headers: HeaderMap,
     body: Value,
 }
 
 impl Seen {
-    async fn of(request: reqwest::RequestBuilder) -> Self {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.expect("to its end");
@@ -188,12 +194,12 @@ impl Seen {
         Self { status, headers, body }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("visible ASCII"))
     }
 
     /// The token, in whichever way it came.
-    fn token(&self) -> Option<&str> {
+    pub fn token(&self) -> Option<&str> {
         let in_body = self.body.as_str().or(self.body["token"].as_str());
         self.header("x-velt-token").or(in_body)
     }

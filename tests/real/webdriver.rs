@@ -45,8 +45,8 @@ pub struct Page {
     http: Client,
     /// Of the session; every command is below it.
     url: String,
-    /// The statuses of failed requests that this test wants to see.
-    expected: Mutex<Vec<u16>>,
+    /// What the browser may complain of, since this test wants to see it.
+    expected: Mutex<Vec<String>>,
     _session: Session,
 }
 
@@ -126,7 +126,12 @@ impl Page {
 
     /// Lets requests of the page fail with `status`, which the browser would complain of.
     pub fn expect_failures(&self, status: u16) {
-        self.expected.lock().expect("nobody panics with it").push(status);
+        self.expect_complaints(&format!("responded with a status of {status} "));
+    }
+
+    /// Lets the browser complain of something that holds `part`.
+    pub fn expect_complaints(&self, part: &str) {
+        self.expected.lock().expect("nobody panics with it").push(part.to_owned());
     }
 
     pub async fn navigate(&self, url: &str) {
@@ -208,10 +213,7 @@ impl Page {
         let entries = log.as_array().expect("a list of entries").iter();
         let complaints = entries.filter(|entry| {
             let message = entry["message"].as_str().unwrap_or_default();
-            let is_expected = entry["source"] == "network"
-                && expected.iter().any(|status| {
-                    message.contains(&format!("responded with a status of {status} "))
-                });
+            let is_expected = expected.iter().any(|part| message.contains(part));
             // A policy that is only broken on paper is a warning in the log.
             let is_complaint = entry["level"] == "SEVERE" || entry["source"] == "security";
             is_complaint && !is_expected

@@ -49,6 +49,7 @@ pub fn read(
     let resources = read_resources(section, api);
     let plan = MintPlan {
         issuer: Issuer {
+            api,
             endpoint: Arc::from(endpoint.as_str()),
             credentials_generation: 0,
             resources: resources.into(),

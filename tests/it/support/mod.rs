@@ -1,8 +1,11 @@
 //! A real sidecar on free ports, between a real stand-in of the app and one of Velt.
 
 pub mod app;
+pub mod binary;
 pub mod client;
 pub mod issuer;
+pub mod double;
+pub mod outcomes;
 pub mod raw;
 pub mod velt;
 

@@ -92,8 +92,13 @@ impl Wire {
 
     /// Everything up to the end of the connection.
     pub async fn rest(&mut self) -> String {
+        String::from_utf8_lossy(&self.rest_of_bytes().await).into_owned()
+    }
+
+    /// The same, where bytes matter.
+    pub async fn rest_of_bytes(&mut self) -> Vec<u8> {
         while self.more().await {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+        std::mem::take(&mut self.read)
     }
 
     /// Ends this half of the connection.

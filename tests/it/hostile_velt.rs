@@ -1,0 +1,291 @@
+//! A Velt that is not Velt, or not well: what its certificate, its bytes and its silence come to.
+//! `velt_api.rs` has what it says; here is that a run of it suspends the calls, and TLS.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Response};
+use http_body_util::Full;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::app::FakeApp;
+use crate::support::binary::{PORTS, Running};
+use crate::support::client::Client;
+use crate::support::velt::{Call, answer, jwt, minted, refused};
+use crate::support::{Stage, TestSidecar};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Issuer {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
+}
+
+/// A server's certificate, and who has signed it: the authority, or itself.
+fn server(names: &[&str], years: (i32, i32), issuer: Option<&Issuer>) -> ServerConfig {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    let chain = vec![certificate.expect("signed").der().clone()];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth();
+    config.with_single_cert(chain, key).expect("a certificate and its key")
+}
+
+/// A Velt behind TLS that mints for anybody, whatever it reads.
+async fn serve(config: ServerConfig) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("accept");
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not like the certificate says so and goes.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut read = [0; 4096];
+                while !matches!(stream.read(&mut read).await, Ok(0) | Err(_)) {
+                    let token = jwt(&serde_json::json!({ "userId": "ada" }));
+                    let body = format!("{{\"result\":{{\"data\":{{\"token\":\"{token}\"}}}}}}");
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    if stream.write_all(format!("{head}{body}").as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What becomes of a certificate: a token, or an outage of which the log says why.
+async fn assert_certificate(
+    what: &'static str,
+    config: ServerConfig,
+    roots: String,
+    reason: Option<&'static str>,
+) {
+    let velt = serve(config).await;
+    let app = FakeApp::start().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), roots).expect("written");
+    let (endpoint, app_address) =
+        (format!("https://localhost:{}/", velt.port()), app.address.to_string());
+    let environment = [
+        ("SSL_CERT_FILE", file.path().to_str().expect("a plain path")),
+        ("VELT_SIDECAR_VELT__ENDPOINT", &endpoint),
+        ("VELT_SIDECAR_APP__ADDRESS", &app_address),
+        ("VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT", "20s"),
+        ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
+    ];
+    let (running, traffic, admin) = Running::sidecar(&[&environment[..], &PORTS].concat()).await;
+    let ask = |user: &'static str, path: &'static str| {
+        Client::to(traffic).get(path).header("x-forwarded-user", user).send()
+    };
+    let header = ask("ada", "/").await;
+    let Some(reason) = reason else {
+        assert!(header.token().is_some(), "{what}: {header:?}");
+        return;
+    };
+    assert_eq!((header.status(), header.token()), (200, None), "{what}");
+    assert_eq!(header.token_status(), Some("unavailable"), "{what}");
+    // A second user's attempts are the fifth in a row, after which nobody is called any more.
+    let route = ask("grace", "/api/velt/token").await;
+    assert_eq!((route.status(), &*route.code()), (503, "token_unavailable"), "{what}");
+    assert!(!route.text().to_lowercase().contains("cert"), "{what}: {}", route.text());
+    let scrape = Client::to(admin).get("/metrics").send().await.text();
+    for series in ["breaker_open 1", "mints_total{outcome=\"minted\"} 0"] {
+        assert!(scrape.contains(&format!("\nvelt_sidecar_{series}\n")), "{what}: {series}");
+    }
+    running.signal("TERM");
+    let (_, printed) = running.ended().await;
+    assert!(printed.contains(reason), "{what}: the log says why: {printed}");
+}
+
+#[tokio::test]
+async fn t44_a_certificate_that_is_not_velts_is_an_outage() {
+    let (ours, theirs) = (authority(), authority());
+    let roots = ours.pem();
+    let years = (2020, 4000);
+    let localhost = &["localhost"][..];
+    let rows = [
+        // The proof that this Velt mints, and that these roots are the ones in force.
+        ("a good one", server(localhost, years, Some(&ours)), None),
+        (
+            "another name",
+            server(&["velt.example"], years, Some(&ours)),
+            Some("certificate not valid for name"),
+        ),
+        ("an address", server(&["127.0.0.1"], years, Some(&ours)), Some("not valid for name")),
+        ("expired", server(localhost, (2020, 2021), Some(&ours)), Some("certificate expired")),
+        ("not yet valid", server(localhost, (3000, 4000), Some(&ours)), Some("not valid yet")),
+        ("self-signed", server(localhost, years, None), Some("invalid peer certificate")),
+        (
+            "of somebody else",
+            server(localhost, years, Some(&theirs)),
+            Some("invalid peer certificate"),
+        ),
+    ];
+    let mut checks = JoinSet::new();
+    for (what, config, reason) in rows {
+        checks.spawn(assert_certificate(what, config, roots.clone(), reason));
+    }
+    checks.join_all().await;
+}
+
+/// As much as fits an answer, in gzip (RFC 1952), of nothing but zeros: ten megabytes, were
+/// anybody to unpack it.
+fn gzip_bomb() -> Vec<u8> {
+    let mut packed = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03".to_vec();
+    let (mut byte, mut count) = (0_u8, 0);
+    let mut push = |bits: &str| {
+        for bit in bits.bytes() {
+            byte |= (bit - b'0') << count;
+            count += 1;
+            if count == 8 {
+                packed.push(byte);
+                (byte, count) = (0, 0);
+            }
+        }
+    };
+    // One block of fixed codes (RFC 1951 section 3.2.6): a zero, then 258 bytes from one byte ago,
+    // over and over.
+    push("110");
+    push("00110000");
+    for _ in 0..39_000 {
+        push("1100010100000");
+    }
+    push("0000000");
+    packed
+}
+
+/// Asks for new users' tokens until calls are suspended; how many calls that took.
+async fn calls_until_suspended(stage: &Stage) -> usize {
+    for n in 0..40 {
+        stage.get_as(&format!("user-{n}"), "/api/velt/token").await;
+        if stage.metric("breaker_open").await > 0.0 {
+            let calls = stage.velt.call_count();
+            let answer = stage.get_as("one-more", "/api/velt/token").await;
+            assert_eq!((answer.status(), &*answer.code()), (503, "token_unavailable"));
+            assert!(answer.header("retry-after").is_some());
+            assert_eq!(stage.velt.call_count(), calls, "nobody is called any more");
+            let app = stage.get_as("one-more", "/").await;
+            assert_eq!((app.status(), app.token_status()), (200, Some("unavailable")));
+            return calls;
+        }
+    }
+    panic!("40 failures in a row and calls go on");
+}
+
+#[tokio::test]
+async fn t44_every_kind_of_failure_suspends_calls_after_a_few() {
+    let with = |name, value| {
+        move |mut response: Response<Full<Bytes>>| {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response
+        }
+    };
+    let bomb = gzip_bomb();
+    assert!((60_000..65_536).contains(&bomb.len()), "{}", bomb.len());
+    let mut packed = with(CONTENT_ENCODING, "gzip")(answer(200, ""));
+    *packed.body_mut() = Full::new(bomb.into());
+    let rows = [
+        ("down", answer(503, ""), 5),
+        ("limited", answer(429, ""), 5),
+        ("late", answer(504, ""), 5),
+        ("forbidden", refused(403, "PERMISSION_DENIED"), 5),
+        // Perhaps only this user's fault.
+        ("invalid", refused(400, "INVALID_ARGUMENT"), 20),
+        ("a page", with(CONTENT_TYPE, "text/html")(answer(200, "<html>canary</html>")), 5),
+        ("a redirect", with(LOCATION, "http://127.0.0.1:1/")(answer(302, "")), 5),
+        ("nothing", answer(200, "{}"), 5),
+        ("a bomb", packed, 5),
+        ("somebody else's", minted(&jwt(&serde_json::json!({ "userId": "eve" }))), 5),
+    ];
+    let mut checks = JoinSet::new();
+    for (what, response, expected) in rows {
+        checks.spawn(async move {
+            let stage = Stage::set("[velt]\nattempt_timeout = \"20s\"\ndeadline = \"20s\"").await;
+            stage.velt.script(move |_: &Call, _| response.clone());
+            assert_eq!(calls_until_suspended(&stage).await, expected, "{what}");
+        });
+    }
+    checks.spawn(async {
+        let stage = Stage::set("[velt]\nattempt_timeout = \"200ms\"\ndeadline = \"5s\"").await;
+        stage.velt.close_gate();
+        assert_eq!(calls_until_suspended(&stage).await, 5, "silent");
+    });
+    checks.join_all().await;
+}
+
+#[tokio::test]
+async fn t44_a_bomb_costs_what_arrives_and_not_what_it_unpacks_to() {
+    let stage = Stage::set("[delivery.header]\nmax_wait = \"20s\"").await;
+    let bomb = Bytes::from(gzip_bomb());
+    stage.velt.script(move |_, _| {
+        let mut response = answer(200, "");
+        *response.body_mut() = Full::new(bomb.clone());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    });
+    let header = stage.get_as("ada", "/").await;
+    assert_eq!((header.token(), header.token_status()), (None, Some("malformed")));
+    assert_eq!(stage.metric("mints_total{outcome=\"malformed\"}").await, 1.0);
+}
+
+#[tokio::test]
+async fn t44_what_an_answer_holds_counts_and_not_what_it_calls_itself() {
+    for (content_type, body, served) in [
+        ("text/html", None, true),
+        ("text/plain; charset=utf-7", None, true),
+        ("application/json", Some("<html>canary</html>"), false),
+        ("text/html", Some("<html>canary</html>"), false),
+    ] {
+        let stage = Stage::set("[delivery.header]\nmax_wait = \"20s\"").await;
+        stage.velt.script(move |call, _| {
+            let token = jwt(&serde_json::json!({ "userId": call.user() }));
+            let mut response = body.map_or_else(|| minted(&token), |body| answer(200, body));
+            let content_type = HeaderValue::from_static(content_type);
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            response
+        });
+        let header = stage.get_as("ada", "/").await;
+        assert_eq!(header.token().is_some(), served, "{content_type}: {body:?}");
+        assert!(!format!("{header:?}").contains("canary"));
+    }
+}
+
+#[tokio::test]
+async fn t44_a_server_without_tls_is_an_outage() {
+    let app = FakeApp::start().await;
+    // It answers in plain text to whatever it is sent.
+    let toml = format!(
+        "[velt]\nendpoint = \"https://{}/\"\n[delivery.header]\nmax_wait = \"20s\"",
+        app.address
+    );
+    let velt = crate::support::raw::nobody().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt, &toml).await;
+    let asking = Client::to(sidecar.addresses.traffic).get("/").header("x-forwarded-user", "ada");
+    let answer = asking.send().await;
+    assert_eq!((answer.status(), answer.token_status()), (200, Some("unavailable")));
+    assert_eq!(sidecar.metric("mints_total{outcome=\"unavailable\"}").await, 1.0);
+}

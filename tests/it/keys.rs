@@ -1,0 +1,292 @@
+//! Two users never share a token, and one user never pays twice: the cache's key is the whole
+//! mint request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::runtime::Builder;
+use velt_sidecar::metrics::Metrics;
+use velt_sidecar::token::cache::{Settings, TokenCache};
+use velt_sidecar::token::velt::Api;
+use velt_sidecar::token::{AccessRole, Issuer, MintRequest, Resource, ResourceKind, Subject};
+
+use crate::support::double::{Double, HOUR, request, text};
+use crate::support::velt::user_of;
+use crate::support::{Stage, config, document};
+
+/// Kind, id, organization, whether it is for an editor, hours.
+type PlainResource = (u8, String, Option<String>, Option<bool>, Option<u64>);
+
+/// A request in plain words, whose equality owes nothing to the product's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Plain {
+    api: u8,
+    endpoint: String,
+    generation: u64,
+    user: String,
+    organization: Option<String>,
+    email: Option<String>,
+    name: Option<String>,
+    admin: Option<bool>,
+    resources: Vec<PlainResource>,
+}
+
+impl Plain {
+    fn request(&self) -> MintRequest {
+        let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+        let resources =
+            self.resources.iter().map(|(kind, id, organization, editor, hours)| Resource {
+                kind: match kind {
+                    0 => ResourceKind::Organization,
+                    1 => ResourceKind::Folder,
+                    _ => ResourceKind::Document,
+                },
+                id: id.clone(),
+                organization: organization.clone(),
+                role: editor.map(|is| if is { AccessRole::Editor } else { AccessRole::Viewer }),
+                expires_in: hours.map(|hours| Duration::from_secs(hours * 3600)),
+            });
+        MintRequest {
+            issuer: Issuer {
+                api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
+                endpoint: self.endpoint.as_str().into(),
+                credentials_generation: self.generation,
+                resources: resources.collect(),
+            },
+            subject: Subject {
+                user: self.user.as_str().into(),
+                organization: boxed(&self.organization),
+                email: boxed(&self.email),
+                name: boxed(&self.name),
+                is_admin: self.admin,
+            },
+        }
+    }
+}
+
+/// Words that would run into each other if anything were glued: few, so that they meet often.
+fn word() -> impl Strategy<Value = String> {
+    const WORDS: [&str; 18] = [
+        "", "a", "b", "ab", "c", "bc", "abc", "A", "a ", "|", "a|b", "\0", "a\0b", "a,b", "1",
+        "\u{e9}", "e\u{301}", "true",
+    ];
+    prop_oneof![4 => prop::sample::select(&WORDS[..]).prop_map(str::to_owned), 1 => ".{0,6}"]
+}
+
+fn plain() -> impl Strategy<Value = Plain> {
+    let optional = || prop::option::of(word());
+    let resource = (0..3_u8, word(), optional(), any::<Option<bool>>(), prop::option::of(1..3_u64));
+    let resources = prop::collection::vec(resource, 0..3);
+    let subject = (word(), optional(), optional(), optional(), any::<Option<bool>>());
+    (0..3_u8, word(), 0..2_u64, subject, resources).prop_map(
+        |(api, endpoint, generation, (user, organization, email, name, admin), resources)| Plain {
+            api,
+            endpoint,
+            generation,
+            user,
+            organization,
+            email,
+            name,
+            admin,
+            resources,
+        },
+    )
+}
+
+/// Requests that differ from the first in one field, or by chance in none: two that were made apart
+/// differ in so many that a key may forget one of them and nobody notices.
+fn neighbours() -> impl Strategy<Value = Vec<Plain>> {
+    let changes = prop::collection::vec((0..9, plain()), 1..40);
+    (plain(), changes).prop_map(|(first, changes)| {
+        let others = changes.into_iter().map(|(field, other): (i32, Plain)| {
+            let mut plain = first.clone();
+            match field {
+                0 => plain.api = other.api,
+                1 => plain.endpoint = other.endpoint,
+                2 => plain.generation = other.generation,
+                3 => plain.user = other.user,
+                4 => plain.organization = other.organization,
+                5 => plain.email = other.email,
+                6 => plain.name = other.name,
+                7 => plain.admin = other.admin,
+                _ => plain.resources = other.resources,
+            }
+            plain
+        });
+        others.chain([first.clone()]).collect()
+    })
+}
+
+/// What a cache gives for each of `requests`, asked for in turn, twice.
+fn tokens_of(requests: &[Plain]) -> (Vec<String>, Vec<String>, usize) {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let double = Double::default();
+        let settings = Settings { max_entries: 10_000, max_bytes: 1 << 30 };
+        let cache = TokenCache::new(Arc::new(double.clone()), &settings, Metrics::new().tokens);
+        let mut rounds = [Vec::new(), Vec::new()];
+        for round in &mut rounds {
+            for plain in requests {
+                let looked_up = cache.get(plain.request()).within(HOUR).await;
+                round.push(text(&looked_up.expect("in time").expect("a token")));
+            }
+        }
+        let [first, second] = rounds;
+        (first, second, double.calls())
+    })
+}
+
+/// Requests share a token exactly if they are the same.
+fn assert_kept_apart(requests: &[Plain]) {
+    let (first, second, mints) = tokens_of(requests);
+    assert_eq!(first, second, "the same request, the same token");
+    let mut by_request: BTreeMap<&Plain, &String> = BTreeMap::new();
+    let mut by_token: BTreeMap<&String, &Plain> = BTreeMap::new();
+    for (plain, token) in requests.iter().zip(&first) {
+        assert_eq!(*by_request.entry(plain).or_insert(token), token, "{plain:?} has two tokens");
+        assert_eq!(*by_token.entry(token).or_insert(plain), plain, "two share {token}");
+    }
+    assert_eq!(mints, by_request.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn t33_unequal_requests_never_share_a_token_and_equal_ones_always_do(
+        requests in neighbours(),
+    ) {
+        assert_kept_apart(&requests);
+    }
+
+    #[test]
+    fn t33_moving_a_letter_from_one_field_to_the_next_makes_another_request(
+        request in plain(), user in "[a-c|\u{0}]{1,3}", organization in "[a-c|\u{0}]{1,3}",
+    ) {
+        let joined = format!("{user}{organization}");
+        let splits = (0..=joined.len()).map(|at| {
+            let (user, organization) = joined.split_at(at);
+            Plain { user: user.into(), organization: Some(organization.into()), ..request.clone() }
+        });
+        let splits: Vec<_> = splits.collect();
+        assert_kept_apart(&splits);
+        let (_, _, mints) = tokens_of(&splits);
+        prop_assert_eq!(mints, splits.len());
+    }
+}
+
+#[test]
+fn t33_no_separator_can_be_forged() {
+    let base = Plain {
+        api: 2,
+        endpoint: "https://velt".into(),
+        generation: 0,
+        user: "u".into(),
+        organization: None,
+        email: None,
+        name: None,
+        admin: None,
+        resources: Vec::new(),
+    };
+    let pairs = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("abc", ""),
+        ("", "abc"),
+        ("a|b", "c"),
+        ("a", "b|c"),
+        ("a\0b", "c"),
+        ("a", "\0bc"),
+        ("a", "b"),
+        ("b", "a"),
+        ("a\u{1f}b", "c"),
+        ("a\n", "bc"),
+    ];
+    let mut requests = vec![base.clone()];
+    for (one, other) in pairs {
+        let (one, other) = (one.to_owned(), Some(other.to_owned()));
+        let named = Plain { user: one.clone(), ..base.clone() };
+        requests.push(Plain { organization: other.clone(), ..named.clone() });
+        requests.push(Plain { email: other.clone(), ..named.clone() });
+        requests.push(Plain { name: other.clone(), ..named.clone() });
+        let organized = Plain { organization: Some(one.clone()), ..base.clone() };
+        requests.push(Plain { email: other.clone(), ..organized.clone() });
+        requests.push(Plain { name: other.clone(), ..organized });
+        requests.push(Plain { resources: vec![(1, one, other, None, None)], ..base.clone() });
+    }
+    let (_, _, mints) = tokens_of(&requests);
+    assert_eq!(mints, requests.len(), "all of them differ");
+    assert_kept_apart(&requests);
+}
+
+#[test]
+fn t34_what_the_configuration_fixes_is_in_the_key() {
+    let velt = "127.0.0.1:1".parse().expect("an address");
+    let configurations = [
+        "[velt]\norganization = \"o\"\napi = \"v1\"",
+        "[velt]\norganization = \"o\"\napi = \"v2\"",
+        "[velt]\norganization = \"p\"\napi = \"v2\"",
+        "[velt]\napi = \"legacy\"",
+        "[velt]\nendpoint = \"http://127.0.0.1:1/other\"",
+        "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"",
+        "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"document\"\nid = \"f\"",
+        "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nrole = \"viewer\"",
+        "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nexpires_in = \"1h\"",
+    ];
+    let requests = configurations.map(|toml| {
+        let config = config(&document("127.0.0.1:2", velt, toml));
+        let plan = config.unwrap_or_else(|error| panic!("{error}")).plan;
+        plan.request(request("ada").subject).expect("an organization")
+    });
+    for (n, one) in requests.iter().enumerate() {
+        for (m, other) in requests.iter().enumerate() {
+            assert_eq!(one == other, n == m, "{} and {}", configurations[n], configurations[m]);
+        }
+    }
+    let mut rotated = requests[0].clone();
+    rotated.issuer.credentials_generation += 1;
+    assert!(rotated != requests[0], "a token does not outlive its credentials");
+}
+
+#[test]
+fn t35_the_same_request_a_thousand_times_is_one_mint() {
+    let plain = Plain {
+        api: 2,
+        endpoint: "https://velt".into(),
+        generation: 3,
+        user: "ada".into(),
+        organization: Some("org".into()),
+        email: Some("ada@example.com".into()),
+        name: Some("Ada".into()),
+        admin: Some(true),
+        resources: vec![
+            (1, "folder".into(), None, Some(true), Some(1)),
+            (2, "document".into(), Some("other".into()), None, None),
+        ],
+    };
+    let (tokens, _, mints) = tokens_of(&vec![plain; 1000]);
+    assert_eq!((mints, tokens.len()), (1, 1000));
+}
+
+#[tokio::test]
+async fn t35_the_order_of_headers_does_not_matter() {
+    let identity = "[identity]\nemail_header = \"X-Email\"\nname_header = \"X-Name\"\n\
+                    organization_header = \"X-Org\"\n[velt]\napi = \"v2\"";
+    let stage = Stage::set(identity).await;
+    let headers =
+        [("x-forwarded-user", "ada"), ("x-email", "a@b.c"), ("x-name", "Ada"), ("x-org", "o")];
+    for n in 0..24 {
+        let mut rest = headers.to_vec();
+        let mut asking = stage.client().get("/api/velt/token");
+        for (position, choices) in [(n / 6, 4), (n / 2 % 3, 3), (n % 2, 2), (0, 1)] {
+            assert_eq!(rest.len(), choices);
+            let (name, value) = rest.remove(position);
+            asking = asking.header(name, value);
+        }
+        let answer = asking.send().await;
+        assert_eq!(user_of(answer.json()["token"].as_str().expect("a token")), "ada");
+    }
+    assert_eq!(stage.velt.call_count(), 1);
+}

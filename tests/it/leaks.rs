@@ -1,0 +1,322 @@
+//! Nothing leaks: whatever happens, no secret, token, cookie or user gets into a log, a metric or
+//! somebody else's answer, and no log line can be forged.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tracing::{error, info};
+use tracing_subscriber::fmt::MakeWriter;
+use velt_sidecar::logging::{self, Format, Level};
+use velt_sidecar::metrics::Outcome;
+
+use crate::support::binary::{CREDENTIALS, finished_in};
+use crate::support::client::Client;
+use crate::support::outcomes::{Said, Surroundings};
+use crate::support::raw::Wire;
+
+/// Log lines in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("text")
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The tokens that were handed out; and no answer but theirs may hold one.
+fn tokens_in(said: &[Said]) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for Said { outcome, text } in said {
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        if *outcome == Outcome::TokenServed {
+            let json: Value = serde_json::from_str(body).expect("JSON");
+            tokens.push(json["token"].as_str().expect("a token").to_owned());
+            assert!(!head.contains("eyJ"), "{head}");
+        } else if *outcome == Outcome::Forwarded {
+            let token = head.lines().find_map(|line| line.strip_prefix("x-velt-token: "));
+            tokens.push(token.unwrap_or_else(|| panic!("a token: {head}")).to_owned());
+        } else {
+            assert!(!text.contains("eyJ"), "{outcome:?} holds a token: {text}");
+        }
+        assert!(!text.to_lowercase().contains("canary"), "{outcome:?}: {text}");
+    }
+    tokens
+}
+
+fn assert_clean(what: &str, text: &str, tokens: &[String]) {
+    let canaries = text.to_lowercase().matches("canary").count();
+    assert_eq!(canaries, 0, "{what}: {text}");
+    for token in tokens {
+        for part in token.split('.') {
+            assert!(!text.contains(part), "a part of a token is in {what}: {text}");
+        }
+    }
+}
+
+/// Everything went where it should: or a canary that is nowhere would prove nothing.
+fn assert_velt_was_told(surroundings: &Surroundings) {
+    let calls = format!("{:?}", surroundings.velt.calls());
+    for canary in ["canary-user-ada", "canary-org", "canary@mail.example", "Canary canary-name"] {
+        assert!(calls.contains(canary), "{canary} did not reach Velt: {calls}");
+    }
+}
+
+/// Heads and bodies that never become a request, or one that lies.
+async fn send_garbage(surroundings: &Surroundings, traffic: std::net::SocketAddr) {
+    for garbage in [
+        "canary\r\n\r\n",
+        "GET / HTTP/1.1\r\ncanary header: canary\r\n\r\n",
+        "GET /canary\u{0} HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: canary canary\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: canary\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\ncanary\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-user: canary\u{1b}[2J\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-user: canary\u{202e}\u{2028}\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ncanarycanarycanary",
+    ] {
+        let mut wire = Wire::to(traffic).await;
+        wire.send(garbage).await;
+        wire.end().await;
+        assert_clean("an answer", &wire.rest().await, &[]);
+    }
+    assert_velt_was_told(surroundings);
+}
+
+#[tokio::test]
+async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
+    for format in ["text", "json"] {
+        let surroundings = Surroundings::start().await;
+        let (running, traffic, admin) = surroundings.binary(format).await;
+        let said = surroundings.provoke(traffic, admin).await;
+        send_garbage(&surroundings, traffic).await;
+        let tokens = tokens_in(&said);
+        assert!(tokens.len() >= 5, "tokens were handed out");
+        let scrape = Client::to(admin).get("/metrics").send().await.text();
+        assert_clean("the metrics", &scrape, &tokens);
+        running.signal("TERM");
+        let (status, printed) = running.ended().await;
+        assert_eq!(status.code(), Some(0), "{printed}");
+        assert_clean("the log", &printed, &tokens);
+        for expected in ["a mint failed", "the app gave no answer", "PERMISSION_DENIED"] {
+            assert!(printed.contains(expected), "{expected} is not logged: {printed}");
+        }
+        // Libraries log header values and bytes of messages at their lowest levels.
+        for library in ["hyper", "h2::", "reqwest", "TRACE", "connecting to"] {
+            assert!(!printed.contains(library), "{library} writes to our log: {printed}");
+        }
+        if format == "json" {
+            for line in printed.lines() {
+                assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn t40_our_own_events_hold_nothing_even_at_trace() {
+    let (ours, libraries) = (Lines::default(), Lines::default());
+    let everything = tracing_subscriber::fmt()
+        .with_max_level(Level::TRACE)
+        .with_ansi(false)
+        .with_writer({
+            let (ours, libraries) = (ours.clone(), libraries.clone());
+            move || Both { ours: ours.clone(), libraries: libraries.clone() }
+        })
+        .finish();
+    // Tasks of this runtime run on this thread.
+    let _watching = tracing::subscriber::set_default(everything);
+    let surroundings = Surroundings::start().await;
+    let sidecar = surroundings.sidecar().await;
+    let addresses = sidecar.addresses;
+    let said = surroundings.provoke(addresses.traffic, addresses.admin).await;
+    send_garbage(&surroundings, addresses.traffic).await;
+    let tokens = tokens_in(&said);
+    let (ours, libraries) = (ours.text(), libraries.text());
+    assert!(ours.contains("a mint failed") && libraries.contains("hyper"), "both were captured");
+    assert_clean("our own log", &ours, &tokens);
+}
+
+/// Sorts lines by whose they are.
+struct Both {
+    ours: Lines,
+    libraries: Lines,
+}
+
+impl io::Write for Both {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let is_ours = String::from_utf8_lossy(line).contains(" velt_sidecar");
+        let lines = if is_ours { &mut self.ours } else { &mut self.libraries };
+        lines.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn t40_no_library_can_write_a_line_at_any_level() {
+    for format in [Format::Text, Format::Json] {
+        let lines = Lines::default();
+        let settings = logging::Settings { level: Level::TRACE, format };
+        tracing::subscriber::with_default(logging::subscriber(&settings, lines.clone()), || {
+            error!(target: "hyper::proto", "x-velt-token: canary");
+            error!(target: "h2", "canary");
+            error!(target: "reqwest::connect", "canary");
+            info!(target: "velt_sidecar::app", "ours");
+        });
+        let text = lines.text();
+        assert!(text.contains("ours") && !text.contains("canary"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn t40_check_and_its_complaints_never_show_a_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    write("key", "canary-from-a-file\n");
+    write("bad", "canary\u{1}canary");
+    for (toml, code) in [
+        ("[velt]\napi_key = \"canary-in-the-file\"", 78),
+        ("[velt]\nauth_token = \"canary-in-the-file\"", 78),
+        ("[velt]\nauth_token = canary-in-the-file", 78),
+        ("[velt]\nauth_token = \"canary-in-the-file", 78),
+        ("[velt]\nauth_token = \"canary\" \"canary\"", 78),
+        ("[velt]\nauth_token = [\"canary\"]", 78),
+        ("[velt]\napi_key = [\"canary\"]", 78),
+        ("[velt]\napi_key = \"canary\"\napi_key = \"canary\"", 78),
+        ("[velt]\nauth_token_file = \"key\"", 78),
+        ("[velt]\nauth_token_file = \"bad\"", 78),
+        ("[velt]\nauth-token = \"canary\"", 78),
+        ("", 0),
+    ] {
+        write("sidecar.toml", toml);
+        for command in ["check", "run"] {
+            if code == 0 && command == "run" {
+                continue;
+            }
+            let finished = finished_in(folder.path(), &[command], &CREDENTIALS).await;
+            assert_eq!(finished.code, Some(code), "{toml}: {}", finished.stderr);
+            let printed = format!("{}{}", finished.stdout, finished.stderr);
+            assert!(!printed.contains("canary"), "{toml}: {printed}");
+        }
+    }
+    let misspelt = [("VELT_SIDECAR_VELT__AUTH_TOKEN", "canary"), ("VELT_API_KEY", "canary\u{7}")];
+    let finished = finished_in(folder.path(), &["check"], &misspelt).await;
+    assert_eq!(finished.code, Some(78));
+    assert!(!finished.stderr.contains("canary"), "{}", finished.stderr);
+}
+
+/// What a line must not be able to do: end, forge another, steer a terminal, turn text around.
+const NASTY: [&str; 10] = [
+    "a\nINFO all is well",
+    "a\r\n{\"level\":\"INFO\"}",
+    "a\u{1b}[2J\u{1b}]0;title\u{7}",
+    "a\u{9b}31m",
+    "a\u{202e}gnp.exe\u{202c}",
+    "a\u{2066}b\u{2069}\u{200f}\u{61c}",
+    "a\u{2028}b\u{2029}c\u{85}d",
+    "a\0b\u{8}\u{7f}",
+    "a\tb\u{b}\u{c}",
+    "\"}\n{\"level\":\"ERROR\"",
+];
+
+#[test]
+fn t41_whatever_is_logged_is_one_line_of_visible_text() {
+    for format in [Format::Text, Format::Json] {
+        for nasty in NASTY {
+            let lines = Lines::default();
+            let settings = logging::Settings { level: Level::INFO, format };
+            let told = io::Error::other(nasty);
+            tracing::subscriber::with_default(
+                logging::subscriber(&settings, lines.clone()),
+                || {
+                    // As a whole, as a field of either kind, and as a cause.
+                    error!(target: "velt_sidecar", plain = nasty, "{nasty}");
+                    error!(target: "velt_sidecar", shown = %nasty, debugged = ?nasty, "x");
+                    error!(target: "velt_sidecar", error = %logging::Chain(&told), "x");
+                },
+            );
+            let text = lines.text();
+            let written: Vec<_> = text.split_inclusive('\n').collect();
+            assert_eq!(written.len(), 3, "{format:?} {nasty:?}: {text:?}");
+            for line in written {
+                let line = line.strip_suffix('\n').expect("an end");
+                let odd = line.chars().find(|char| {
+                    char.is_control()
+                        || ('\u{200e}'..='\u{206f}').contains(char)
+                        || *char == '\u{61c}'
+                });
+                assert_eq!(odd, None, "{format:?} {nasty:?}: {line:?}");
+                if format == Format::Json {
+                    let json: Value = serde_json::from_str(line).expect("JSON");
+                    let said =
+                        ["plain", "shown", "error"].iter().find_map(|key| json[key].as_str());
+                    assert_eq!(said, Some(nasty), "the text is all there: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn t41_a_line_that_is_plain_stays_as_it_is() {
+    let lines = Lines::default();
+    let settings = logging::Settings { level: Level::INFO, format: Format::Text };
+    let text = "Grüße, 名前 🙂 \\ \"quoted\"";
+    tracing::subscriber::with_default(logging::subscriber(&settings, lines.clone()), || {
+        info!(target: "velt_sidecar", "{text}");
+    });
+    assert!(lines.text().ends_with(&format!(" INFO {text}\n")), "{}", lines.text());
+}
+
+/// Not a test by itself: the process of the next one, since a panic hook is the whole process's.
+#[test]
+#[ignore = "run by t40_a_panic_is_a_line_without_what_it_says"]
+fn the_process_that_panics() {
+    let format = Format::Text;
+    logging::init(&logging::Settings { level: Level::INFO, format });
+    let quoted = String::from("canary\nof a request");
+    let panicking = std::thread::spawn(move || panic!("{quoted}"));
+    assert!(panicking.join().is_err());
+    let panicking = std::thread::spawn(|| panic!("written in the source"));
+    assert!(panicking.join().is_err());
+}
+
+#[test]
+fn t40_a_panic_is_a_line_without_what_it_says() {
+    let myself = std::env::current_exe().expect("a path");
+    let mut child = std::process::Command::new(myself);
+    child.args(["--ignored", "--exact", "leaks::the_process_that_panics", "--nocapture"]);
+    let output = child.output().expect("it runs");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{printed}");
+    let lines: Vec<_> = printed.lines().filter(|line| line.contains(" ERROR ")).collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    assert!(lines.iter().all(|line| line.contains("leaks.rs:")), "it says where: {printed}");
+    assert!(lines[1].contains("written in the source"), "{printed}");
+    assert!(!printed.contains("canary"), "{printed}");
+}

@@ -1,0 +1,136 @@
+//! Who may have a token and who may keep it: pages of the app's own origin, and nobody.
+
+use http::{HeaderValue, Method};
+
+use crate::support::Stage;
+use crate::support::app::{FakeApp, plain};
+use crate::support::client::Answer;
+use crate::support::velt::user_of;
+
+/// What a browser says of the page that asks, and whether it gets a token.
+const SITES: &[(&[&str], bool)] = &[
+    (&[], true),
+    (&["same-origin"], true),
+    (&["none"], true),
+    (&["same-site"], false),
+    (&["cross-site"], false),
+    (&["Same-Origin"], false),
+    (&["same-origin, cross-site"], false),
+    (&["same-origin", "cross-site"], false),
+    (&[""], false),
+    (&["something-new"], false),
+];
+
+#[tokio::test]
+async fn t32_a_page_of_another_origin_gets_no_token_and_starts_no_mint() {
+    let stage = Stage::set("").await;
+    let refused = SITES.iter().filter(|(_, passes)| !passes);
+    // The refused ones first, so that a look-up would be a mint.
+    for (sites, passes) in refused.chain(SITES.iter().filter(|(_, passes)| *passes)) {
+        for (method, path) in [
+            (Method::GET, "/api/velt/token"),
+            (Method::POST, "/api/velt/token"),
+            (Method::POST, "/generate-velt-jwt-token"),
+        ] {
+            let asking = stage.client().request(method, path).header("x-forwarded-user", "ada");
+            let asking = asking.header("origin", "https://evil.example");
+            let asking =
+                sites.iter().fold(asking, |asking, site| asking.header("sec-fetch-site", site));
+            let answer = asking.send().await;
+            if *passes {
+                let json = answer.json();
+                let token = json.as_str().or(json["token"].as_str()).expect("a token");
+                assert_eq!((answer.status(), &*user_of(token)), (200, "ada"), "{sites:?}");
+            } else {
+                assert_eq!((answer.status(), &*answer.code()), (403, "cross_origin"), "{sites:?}");
+                assert_eq!(stage.velt.call_count(), 0, "{sites:?}");
+            }
+            no_cors(&answer);
+        }
+    }
+    let refusals = SITES.iter().filter(|(_, passes)| !passes).count() as f64 * 3.0;
+    assert_eq!(stage.metric("requests_total{outcome=\"cross_origin\"}").await, refusals);
+    assert_eq!(stage.app.journal().len(), 0, "it stays our path");
+}
+
+/// No page elsewhere may read it, and nothing that it said comes back.
+fn no_cors(answer: &Answer) {
+    let named = |prefix| answer.headers().keys().any(|name| name.as_str().starts_with(prefix));
+    assert!(!named("access-control-"), "{answer:?}");
+    assert!(!format!("{answer:?}").contains("evil.example"), "{answer:?}");
+    assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(answer.header("vary"), Some("*"));
+}
+
+#[tokio::test]
+async fn t32_a_preflight_is_told_nothing() {
+    let stage = Stage::set("").await;
+    for site in ["cross-site", "same-site", "same-origin"] {
+        let asking = stage.client().request(Method::OPTIONS, "/api/velt/token");
+        let asking = asking.header("origin", "https://evil.example").header("sec-fetch-site", site);
+        let asking = asking.header("access-control-request-method", "POST");
+        let answer = asking.header("access-control-request-headers", "x-a").send().await;
+        assert_eq!(answer.status(), 405);
+        no_cors(&answer);
+    }
+}
+
+#[tokio::test]
+async fn t32_pages_of_the_same_site_can_be_let_in() {
+    let stage = Stage::set("[delivery]\nallow_same_site = true").await;
+    for (site, status) in [("same-site", 200), ("same-origin", 200), ("cross-site", 403)] {
+        let asking = stage.client().get("/api/velt/token").header("x-forwarded-user", "ada");
+        let answer = asking.header("sec-fetch-site", site).send().await;
+        assert_eq!(answer.status(), status, "{site}");
+        no_cors(&answer);
+    }
+}
+
+#[tokio::test]
+async fn t32_what_the_app_answers_to_pages_elsewhere_is_the_apps_to_say() {
+    let stage = Stage::set("").await;
+    let asking = stage.client().get("/api/me").header("x-forwarded-user", "ada");
+    let answer = asking.header("sec-fetch-site", "cross-site").send().await;
+    assert_eq!((answer.status(), answer.text()), (200, "hello from the app".to_owned()));
+}
+
+#[tokio::test]
+async fn t29_a_response_with_a_token_says_that_nobody_may_keep_it() {
+    // What an app may say of its caching without letting anybody store the response.
+    const SAID: [&[(&str, &str)]; 7] = [
+        &[],
+        &[("cache-control", "private")],
+        &[("cache-control", "no-cache"), ("etag", "\"1\"")],
+        &[("cache-control", "max-age=0, must-revalidate"), ("x-app-1", "1")],
+        &[("cache-control", "no-store, max-age=600, public")],
+        &[("cache-control", "no-cache"), ("cache-control", "no-transform")],
+        &[("cdn-cache-control", "no-store")],
+    ];
+    let app = FakeApp::answering(|arrived| {
+        let n: usize = arrived.target[1..].parse().expect("a number");
+        let mut response = plain("x");
+        for (name, value) in SAID[n] {
+            response.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        response.headers_mut().insert("vary", HeaderValue::from_static("accept"));
+        response
+    })
+    .await;
+    let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"20s\"").await;
+    for (n, said) in SAID.iter().enumerate() {
+        let answer = stage.get_as("ada", &format!("/{n}")).await;
+        assert!(answer.token().is_some(), "{said:?}");
+        let transform = if n == 5 { ", no-transform" } else { "" };
+        let expected = format!("private, no-store{transform}");
+        assert_eq!(answer.header("cache-control"), Some(&*expected), "{said:?}");
+        // `*` would keep service workers from storing the app's own responses.
+        assert_eq!(answer.header("vary"), Some("accept"), "{said:?}");
+    }
+    for path in ["/api/velt/token", "/generate-velt-jwt-token"] {
+        for answer in [stage.get_as("ada", path).await, stage.client().get(path).send().await] {
+            no_cors(&answer);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Every way for a request to end, provoked: for what must hold of all of our answers.
+//!
+//! Everything that a client, an app or Velt says here has the word "canary" in it, as have the
+//! credentials, so that a search for one word finds whatever got where it should not be.
+
+use std::future::pending;
+use std::net::SocketAddr;
+
+use velt_sidecar::metrics::{Label as _, Outcome};
+
+use super::binary::Running;
+use super::client::Client;
+use super::raw::{RawApp, Wire};
+use super::velt::{FakeVelt, answer, minted, refused, token};
+use super::{TestSidecar, document};
+
+/// What the sidecar is told beyond the usual, so that every outcome can be had, and soon.
+const SETTINGS: &str = r#"
+    [app]
+    response_timeout = "1s"
+    stream_idle_timeout = "300ms"
+    [identity]
+    email_header = "X-Email"
+    name_header = "X-Name"
+    organization_header = "X-Org"
+    [velt]
+    api = "v2"
+    attempt_timeout = "20s"
+    deadline = "20s"
+    [delivery]
+    max_body = "1KiB"
+    [delivery.header]
+    max_wait = "20s"
+    [[delivery.route]]
+    path = "/api/velt/token"
+    max_wait = "20s"
+"#;
+
+const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// What can't be provoked here: an app that is down takes another sidecar, and a bug is not
+/// there to be had.
+pub const NOT_PROVOKED: [Outcome; 2] = [Outcome::AppUnreachable, Outcome::Panicked];
+
+/// One answer, as it came over the wire.
+pub struct Said {
+    pub outcome: Outcome,
+    pub text: String,
+}
+
+/// An app and a Velt that fail in every way.
+pub struct Surroundings {
+    app: RawApp,
+    pub velt: FakeVelt,
+}
+
+impl Surroundings {
+    pub async fn start() -> Self {
+        let app = RawApp::serving(|mut wire, _| async move {
+            let head = wire.head().await;
+            match head.split(' ').nth(1).expect("a target") {
+                "/slow" | "/upload" => pending().await,
+                "/broken" => wire.send("SSH-2.0-canary\r\nanother canary\r\n\r\n").await,
+                "/ws" => {
+                    wire.send(SWITCHED).await;
+                    pending::<()>().await;
+                }
+                _ => wire.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await,
+            }
+        })
+        .await;
+        let velt = FakeVelt::start().await;
+        velt.script(|call, n| match call.user().trim_start_matches("canary-user-") {
+            "refused" => refused(403, "PERMISSION_DENIED"),
+            "limited" => answer(429, "canary"),
+            "down" => answer(503, "<p>canary</p>"),
+            "late" => answer(504, "canary\r\ncanary"),
+            "malformed" => answer(200, "<html>canary</html>"),
+            "mixed-up" => minted(&token("canary-user-somebody-else", n)),
+            _ => minted(&token(call.user(), n)),
+        });
+        Self { app, velt }
+    }
+
+    /// The whole configuration of a sidecar between the two; `toml` adds to it and wins.
+    pub fn document(&self, toml: &str) -> String {
+        let app = self.app.address.to_string();
+        document(&app, self.velt.address, &format!("{toml}\n{SETTINGS}"))
+    }
+
+    /// A sidecar within this process.
+    pub async fn sidecar(&self) -> TestSidecar {
+        TestSidecar::start(&self.app.address.to_string(), self.velt.address, SETTINGS).await
+    }
+
+    /// A sidecar in a process of its own, which logs all that it can.
+    pub async fn binary(&self, format: &str) -> (Running, SocketAddr, SocketAddr) {
+        let document = self.document(&format!("[log]\nlevel = \"debug\"\nformat = \"{format}\"\n"));
+        // A variable that many programs heed.
+        let environment = [("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")];
+        Running::configured(&document, &environment).await
+    }
+
+    /// Brings every outcome about, and checks that it has been counted as that.
+    pub async fn provoke(&self, traffic: SocketAddr, admin: SocketAddr) -> Vec<Said> {
+        let mut said = Vec::new();
+        for (outcome, line, user, more) in REQUESTS {
+            said.push(Said { outcome, text: exchange(traffic, &request(line, user, more)).await });
+        }
+        self.leave(traffic, admin).await;
+        let anonymous = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let text = exchange(traffic, anonymous).await;
+        said.push(Said { outcome: Outcome::NoIdentity, text });
+        let scrape = Client::to(admin).get("/metrics").send().await.text();
+        for outcome in Outcome::ALL {
+            let series =
+                format!("velt_sidecar_requests_total{{outcome=\"{}\"}} 0", outcome.as_str());
+            let counted = !scrape.lines().any(|line| line == series);
+            let expected = !NOT_PROVOKED.contains(outcome);
+            assert_eq!(counted, expected, "{outcome:?}: {scrape}");
+        }
+        said
+    }
+
+    /// A client that goes while its token is being minted.
+    async fn leave(&self, traffic: SocketAddr, admin: SocketAddr) {
+        self.velt.close_gate();
+        let calls = self.velt.call_count();
+        let mut wire = Wire::to(traffic).await;
+        wire.send(request("GET /api/velt/token", "leaving", "x-org: canary-org\r\n")).await;
+        self.velt.calls_reach(calls + 1).await;
+        drop(wire);
+        let counted = "velt_sidecar_requests_total{outcome=\"client_gone\"} 1";
+        let deadline = tokio::time::Instant::now() + super::PATIENCE;
+        while !Client::to(admin).get("/metrics").send().await.text().contains(counted) {
+            assert!(tokio::time::Instant::now() < deadline, "the client's leaving was counted");
+            tokio::task::yield_now().await;
+        }
+        self.velt.open_gate();
+    }
+}
+
+/// Outcome, request line, user, and more headers. Between two users whose mints fail stands one
+/// whose mint does not, or the breaker would answer for Velt.
+const REQUESTS: [(Outcome, &str, &str, &str); 27] = {
+    use Outcome as O;
+    const TOKEN: &str = "GET /api/velt/token";
+    const ORG: &str = "x-org: canary-org\r\n";
+    [
+        (O::Forwarded, "GET /canary-path?canary-query", "ada", ORG),
+        (O::TokenServed, TOKEN, "ada", ORG),
+        (O::Upgraded, "GET /ws", "ada", HANDSHAKE),
+        (O::BadRequest, "GET /", "ada", "host: canary-host\r\n"),
+        (O::BadRequest, "CONNECT canary.example:80", "ada", ""),
+        (O::BadRequest, "GET /", "ada", "connection: x-forwarded-for, canary\r\n"),
+        (O::IdentityRefused, "GET /", "ada", "x-forwarded-user: canary-user-eve\r\n"),
+        (O::IdentityRefused, "GET /", "ada", "x_forwarded_user: canary-user-eve\r\n"),
+        (O::IdentityRefused, "GET /", "ada,canary-user-eve", ""),
+        (O::NoOrganization, TOKEN, "ada", ""),
+        (
+            O::UserMismatch,
+            "POST /api/velt/token",
+            "ada",
+            "x-org: canary-org\r\ncontent-length: 25\r\n\r\n{\"userId\":\"canary-other\"}",
+        ),
+        (O::CrossOrigin, TOKEN, "ada", "sec-fetch-site: cross-site\r\norigin: https://canary\r\n"),
+        (O::MethodNotAllowed, "PUT /api/velt/token", "ada", ORG),
+        (
+            O::BodyTooLarge,
+            "POST /api/velt/token",
+            "ada",
+            "x-org: o\r\ncontent-length: 2000\r\n\r\n<2000>",
+        ),
+        (O::StreamIdle, "POST /upload", "ada", "content-length: 20\r\n\r\ncanary"),
+        (O::TokenRefused, TOKEN, "refused", ORG),
+        (O::TokenServed, TOKEN, "one", ORG),
+        (O::TokenRateLimited, TOKEN, "limited", ORG),
+        (O::TokenServed, TOKEN, "two", ORG),
+        (O::TokenUnavailable, TOKEN, "down", ORG),
+        (O::TokenServed, TOKEN, "three", ORG),
+        (O::TokenTimeout, TOKEN, "late", ORG),
+        (O::TokenServed, TOKEN, "four", ORG),
+        (O::TokenMalformed, TOKEN, "malformed", ORG),
+        (O::TokenMalformed, TOKEN, "mixed-up", ORG),
+        (O::AppTimeout, "GET /slow", "ada", ORG),
+        (O::AppBroken, "GET /broken", "ada", ORG),
+    ]
+};
+
+fn request(line: &str, user: &str, more: &str) -> String {
+    // A handshake has a `Connection` of its own.
+    let close = if more.contains("connection:") { "" } else { "connection: close\r\n" };
+    format!(
+        "{line} HTTP/1.1\r\nhost: app.example\r\nx-forwarded-user: canary-user-{user}\r\n\
+         x-email: canary@mail.example\r\nx-name: Canary canary-name\r\n\
+         cookie: session=canary-cookie\r\nauthorization: Bearer canary-bearer\r\n\
+         x-canary-name: canary-value\r\n{close}{more}\r\n"
+    )
+    .replace("<2000>", &" ".repeat(2000))
+}
+
+/// Sends bytes and reads all that comes back; of a tunnel, what opens it.
+async fn exchange(traffic: SocketAddr, request: &str) -> String {
+    let mut wire = Wire::to(traffic).await;
+    wire.send(request).await;
+    if request.contains("upgrade: websocket") { wire.head().await } else { wire.rest().await }
+}

@@ -1,0 +1,89 @@
+//! A real Varnish in front of a sidecar, as the login proxy and as careless as one can be with the
+//! rules that it comes with: it forgets the cookie, by which it would have kept users apart.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use http::Method;
+use reqwest::Client;
+use tempfile::TempDir;
+
+use crate::neighbour::{Process, http_client, tool};
+use crate::nginx::session_of;
+
+/// Varnish's own rules follow, as they do unless a rule returns.
+pub const BUILT_IN: &str = "";
+
+/// Nothing that an answer says of itself is heeded.
+pub const NO_RULES: &str = "return (deliver);";
+
+/// A Varnish in front of a sidecar.
+pub struct Varnish {
+    pub address: SocketAddr,
+    http: Client,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Varnish {
+    /// `rules` end the treatment of each answer.
+    pub async fn start(sidecar: SocketAddr, rules: &str) -> Self {
+        let folder = TempDir::new().expect("a folder for Varnish");
+        let file = folder.path().join("sidecar.vcl");
+        std::fs::write(&file, configuration(sidecar, rules)).expect("a file in it");
+        let command = |port: u16| {
+            let mut varnish = Command::new(tool("varnishd"));
+            varnish.args(["-F", "-j", "none", "-s", "malloc,32m", "-T", "none"]);
+            varnish.arg("-a").arg(format!("127.0.0.1:{port}")).arg("-f").arg(&file);
+            varnish.arg("-n").arg(folder.path().join(port.to_string()));
+            varnish.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            varnish
+        };
+        let http = http_client();
+        let ready = async |address: SocketAddr| {
+            let answer = http.get(format!("http://{address}/whose")).send().await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            // Somebody else may have got that port.
+            let whose = answer.text().await.map_err(|error| error.to_string())?;
+            if whose == sidecar.to_string() { Ok(()) } else { Err(whose) }
+        };
+        let (process, address) = Process::start_on_free_port(command, ready).await;
+        Self { address, http, _process: process, _folder: folder }
+    }
+
+    /// A request of `user`'s browser.
+    pub fn request(&self, method: Method, path: &str, user: &str) -> reqwest::RequestBuilder {
+        let url = format!("http://{}{path}", self.address);
+        self.http.request(method, url).headers(session_of(user))
+    }
+}
+
+fn configuration(sidecar: SocketAddr, rules: &str) -> String {
+    let (host, port) = (sidecar.ip(), sidecar.port());
+    format!(
+        r#"
+        vcl 4.1;
+        backend default {{ .host = "{host}"; .port = "{port}"; }}
+        sub vcl_recv {{
+            if (req.url == "/whose") {{ return (synth(200)); }}
+            unset req.http.X-Forwarded-User;
+            if (req.http.Cookie ~ "session=of-ada") {{ set req.http.X-Forwarded-User = "ada"; }}
+            if (req.http.Cookie ~ "session=of-grace") {{ set req.http.X-Forwarded-User = "grace"; }}
+            unset req.http.Cookie;
+            if (req.method == "GET") {{ return (hash); }}
+            return (pass);
+        }}
+        sub vcl_synth {{ synthetic("{sidecar}"); return (deliver); }}
+        sub vcl_backend_response {{
+            set beresp.grace = 0s;
+            # Kept beyond its life, to be asked for again with its ETag.
+            set beresp.keep = 10m;
+            {rules}
+        }}
+        sub vcl_deliver {{
+            if (obj.hits > 0) {{ set resp.http.X-Cache = "HIT"; }}
+            else {{ set resp.http.X-Cache = "MISS"; }}
+        }}
+        "#
+    )
+}
