@@ -10,10 +10,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use velt_sidecar::logging::{self, Format, Level};
 use velt_sidecar::metrics::Outcome;
 
-use crate::support::binary::{CREDENTIALS, finished_in};
+use crate::support::app::FakeApp;
+use crate::support::binary::{CREDENTIALS, Running, finished_in};
 use crate::support::client::Client;
+use crate::support::document;
+use crate::support::issuer::{Issuer, Pen, claims};
 use crate::support::outcomes::{Said, Surroundings};
 use crate::support::raw::Wire;
+use crate::support::velt::FakeVelt;
 
 /// Log lines in memory.
 #[derive(Clone, Default)]
@@ -319,4 +323,46 @@ fn t40_a_panic_is_a_line_without_what_it_says() {
     assert!(lines.iter().all(|line| line.contains("leaks.rs:")), "it says where: {printed}");
     assert!(lines[1].contains("written in the source"), "{printed}");
     assert!(!printed.contains("canary"), "{printed}");
+}
+
+/// With an assertion, for which the outcomes above have no place.
+#[tokio::test]
+async fn t40_assertions_leave_nothing_behind_valid_or_not() {
+    let pen = Pen::es256("key");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let valid = pen.sign(&claims("canary-user"));
+    let expired = {
+        let mut claims = claims("canary-user");
+        claims["exp"] = 1.into();
+        pen.sign(&claims)
+    };
+    let foreign = Pen::es256("key").sign(&claims("canary-eve"));
+    let velt = FakeVelt::start().await;
+    let app = FakeApp::start().await;
+    let without_keys = issuer.toml().replace(&issuer.server.address.to_string(), "127.0.0.1:1");
+    let mut tokens = vec![valid.clone(), expired.clone(), foreign.clone()];
+    for (toml, expected) in [(issuer.toml(), [200, 401, 401, 401]), (without_keys, [503; 4])] {
+        let toml = format!("{toml}[log]\nlevel = \"debug\"\n");
+        let document = document(&app.address.to_string(), velt.address, &toml);
+        let environment = [("RUST_LOG", "trace")];
+        let (running, traffic, admin) = Running::configured(&document, &environment).await;
+        let malformed = valid.replace('.', ".canary");
+        let asserted = [&valid, &expired, &foreign, &malformed];
+        for (assertion, expected) in asserted.into_iter().zip(expected) {
+            let sending = Client::to(traffic).get("/api/velt/token");
+            let answer = sending.header("x-assertion", assertion).send().await;
+            assert_eq!(answer.status(), expected, "{}", answer.text());
+            if expected == 200 {
+                tokens.push(answer.json()["token"].as_str().expect("a token").to_owned());
+            } else {
+                assert_clean("an answer", &answer.text(), &tokens);
+            }
+        }
+        let scrape = Client::to(admin).get("/metrics").send().await.text();
+        assert_clean("the metrics", &scrape, &tokens);
+        running.signal("TERM");
+        let (status, printed) = running.ended().await;
+        assert_eq!(status.code(), Some(0), "{printed}");
+        assert_clean("the log", &printed, &tokens);
+    }
 }

@@ -42,9 +42,14 @@ const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// What can't be provoked here: an app that is down takes another sidecar, and a bug is not
-/// there to be had.
-pub const NOT_PROVOKED: [Outcome; 2] = [Outcome::AppUnreachable, Outcome::Panicked];
+/// What can't be provoked here: an app that is down takes another sidecar, assertions another
+/// source of identity, and a bug is not there to be had.
+pub const NOT_PROVOKED: [Outcome; 4] = [
+    Outcome::AppUnreachable,
+    Outcome::InvalidAssertion,
+    Outcome::IdentityUnverified,
+    Outcome::Panicked,
+];
 
 /// One answer, as it came over the wire.
 pub struct Said {
