@@ -4,62 +4,22 @@
 //! Each key is asked for once, with its type and default. That one call finds the value, notes
 //! where it came from for `check`, and complains with file, line and what to write instead.
 
+mod report;
+mod secret;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
 
-use http::HeaderValue;
-use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use self::report::{Complaint, Effective, Place, Source};
+pub use self::secret::Inline;
 use super::setting::Setting;
 
 /// What every variable of ours begins with.
 pub const ENV_PREFIX: &str = "VELT_SIDECAR_";
-
-/// Something wrong with the configuration, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// The file and line, the variable, or neither if something is missing.
-    pub place: Place,
-    pub problem: String,
-    pub remedy: String,
-}
-
-/// Where a value stands.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// A line of the file, counted from 1.
-    Line(usize),
-    Environment(String),
-    /// Nowhere yet.
-    Missing,
-}
-
-/// A value in force and where it came from.
-#[derive(Clone, Debug)]
-pub struct Effective {
-    /// The table's header, such as `[delivery.header]` or `[[delivery.route]]`.
-    pub header: String,
-    /// Tells tables with the same header apart.
-    pub table: usize,
-    pub key: String,
-    /// As TOML; secrets are not in here.
-    pub value: String,
-    pub source: Source,
-}
-
-/// Where a value in force came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    Default,
-    /// By the preset that is in force.
-    Preset,
-    Place(Place),
-}
 
 /// One document and the environment over it.
 pub struct Reader<'a> {
@@ -325,73 +285,6 @@ impl<'r, 'a> Section<'r, 'a> {
         items.iter().filter_map(parse).collect()
     }
 
-    /// A secret that is needed: in the file that `<key>_file` names, or in `variable`. `None` is
-    /// complained of.
-    pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
-        let file_key = format!("{key}_file");
-        let anywhere =
-            self.has(key) || self.has(&file_key) || self.reader.environment.contains_key(variable);
-        if !anywhere {
-            let problem = format!("{} is missing", self.path_of(key));
-            self.complain(Place::Missing, problem, self.secret_remedy(&file_key, variable));
-        }
-        self.optional_secret(key, variable, inline)
-    }
-
-    /// The same, if it is given at all.
-    pub fn optional_secret(
-        &self,
-        key: &str,
-        variable: &str,
-        inline: Inline,
-    ) -> Option<SecretString> {
-        let file_key = format!("{key}_file");
-        let path: Option<PathBuf> = self.optional(&file_key);
-        let in_variable = self.reader.variable(variable).map(|text| Found {
-            place: Place::Environment(variable.to_owned()),
-            text: text.to_owned(),
-        });
-        let in_file = match inline {
-            Inline::Allowed => self.found(key, false, "a string"),
-            Inline::Refused => {
-                self.refuse_inline(key, &file_key, variable);
-                None
-            }
-        };
-        let given = [path.is_some(), in_variable.is_some(), in_file.is_some()];
-        let count = given.into_iter().filter(|given| *given).count();
-        if count > 1 {
-            let place = self.place_of(key).or_else(|| self.place_of(&file_key));
-            self.complain(
-                place.unwrap_or(Place::Missing),
-                format!("{} is given in more than one place", self.path_of(key)),
-                format!("keep one of them, such as the variable {variable} or {file_key}"),
-            );
-        }
-        let found = match path {
-            Some(path) => {
-                let place = self.place_of(&file_key).unwrap_or(Place::Missing);
-                let text = self.secret_file(&path, &place)?;
-                Some(Found { place, text })
-            }
-            None => in_variable.or(in_file),
-        };
-        let Found { place, text } = found?;
-        self.record(key, "\"<redacted>\"", Source::Place(place.clone()));
-        let text = text.trim_end_matches(['\r', '\n']);
-        if text.trim().is_empty() {
-            let remedy = self.secret_remedy(&file_key, variable);
-            self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
-            return None;
-        }
-        if HeaderValue::from_str(text).is_err() {
-            let problem = format!("{} holds bytes that no header can carry", self.path_of(key));
-            self.complain(place, problem, "copy it again, alone and whole".into());
-            return None;
-        }
-        Some(SecretString::from(text))
-    }
-
     /// Notes a value in force that nobody has set.
     pub fn note_default(&self, key: &str, value: &str) {
         self.record(key, value, Source::Default);
@@ -406,41 +299,6 @@ impl<'r, 'a> Section<'r, 'a> {
     /// Whether `key` was given.
     pub fn has(&self, key: &str) -> bool {
         self.place_of(key).is_some()
-    }
-
-    fn secret_remedy(&self, file_key: &str, variable: &str) -> String {
-        format!(
-            "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
-            self.path
-        )
-    }
-
-    fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
-        // Asked for, so that it is not also an unknown key or variable.
-        self.variable(key);
-        let place = self.place_of(key);
-        // The setting's own variable may be the secret's.
-        if let Some(place) = place.filter(|place| *place != Place::Environment(variable.into())) {
-            self.complain(
-                place,
-                format!("{} is a secret and must not stand here", self.path_of(key)),
-                format!("remove it; set the variable {variable}, or {file_key} = \"/path\""),
-            );
-        }
-    }
-
-    fn secret_file(&self, path: &PathBuf, place: &Place) -> Option<String> {
-        let problem = match std::fs::read_to_string(path) {
-            Ok(text) if text.trim().is_empty() => "it is empty".to_owned(),
-            Ok(text) => return Some(text),
-            Err(error) => error.to_string(),
-        };
-        self.complain(
-            place.clone(),
-            format!("{} can't be used: {problem}", path.display()),
-            "mount the Secret there, readable by the sidecar's user, or name another file".into(),
-        );
-        None
     }
 
     fn found(&self, key: &str, bare: bool, expected: &str) -> Option<Found> {
@@ -582,13 +440,6 @@ fn source_of(place: Option<&Place>) -> Source {
     place.cloned().map_or(Source::Default, Source::Place)
 }
 
-/// Whether a secret may stand in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inline {
-    Allowed,
-    Refused,
-}
-
 /// `VELT_SIDECAR_<SECTION>__<KEY>`.
 fn variable_name(path: &str, key: &str) -> String {
     let section = path.to_uppercase().replace('.', "__");
@@ -620,14 +471,4 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
         .map(|known| (strsim::jaro_winkler(name, known), known))
         .max_by(|one, other| one.0.total_cmp(&other.0))?;
     (likeness > 0.85).then_some(nearest)
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(line) => write!(formatter, "line {line}"),
-            Self::Environment(name) => write!(formatter, "environment variable {name}"),
-            Self::Missing => formatter.write_str("not set"),
-        }
-    }
 }

@@ -1,0 +1,119 @@
+//! Secrets: from a variable or a file, and seldom from the document itself.
+
+use std::path::PathBuf;
+
+use http::HeaderValue;
+use secrecy::SecretString;
+
+use super::{Found, Place, Section, Source};
+
+/// Whether a secret may stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inline {
+    Allowed,
+    Refused,
+}
+
+impl Section<'_, '_> {
+    /// A secret that is needed: in the file that `<key>_file` names, or in `variable`. `None` is
+    /// complained of.
+    pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
+        let file_key = format!("{key}_file");
+        let anywhere =
+            self.has(key) || self.has(&file_key) || self.reader.environment.contains_key(variable);
+        if !anywhere {
+            let problem = format!("{} is missing", self.path_of(key));
+            self.complain(Place::Missing, problem, self.secret_remedy(&file_key, variable));
+        }
+        self.optional_secret(key, variable, inline)
+    }
+
+    /// The same, if it is given at all.
+    pub fn optional_secret(
+        &self,
+        key: &str,
+        variable: &str,
+        inline: Inline,
+    ) -> Option<SecretString> {
+        let file_key = format!("{key}_file");
+        let path: Option<PathBuf> = self.optional(&file_key);
+        let in_variable = self.reader.variable(variable).map(|text| Found {
+            place: Place::Environment(variable.to_owned()),
+            text: text.to_owned(),
+        });
+        let in_file = match inline {
+            Inline::Allowed => self.found(key, false, "a string"),
+            Inline::Refused => {
+                self.refuse_inline(key, &file_key, variable);
+                None
+            }
+        };
+        let given = [path.is_some(), in_variable.is_some(), in_file.is_some()];
+        let count = given.into_iter().filter(|given| *given).count();
+        if count > 1 {
+            let place = self.place_of(key).or_else(|| self.place_of(&file_key));
+            self.complain(
+                place.unwrap_or(Place::Missing),
+                format!("{} is given in more than one place", self.path_of(key)),
+                format!("keep one of them, such as the variable {variable} or {file_key}"),
+            );
+        }
+        let found = match path {
+            Some(path) => {
+                let place = self.place_of(&file_key).unwrap_or(Place::Missing);
+                let text = self.secret_file(&path, &place)?;
+                Some(Found { place, text })
+            }
+            None => in_variable.or(in_file),
+        };
+        let Found { place, text } = found?;
+        self.record(key, "\"<redacted>\"", Source::Place(place.clone()));
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.trim().is_empty() {
+            let remedy = self.secret_remedy(&file_key, variable);
+            self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
+            return None;
+        }
+        if HeaderValue::from_str(text).is_err() {
+            let problem = format!("{} holds bytes that no header can carry", self.path_of(key));
+            self.complain(place, problem, "copy it again, alone and whole".into());
+            return None;
+        }
+        Some(SecretString::from(text))
+    }
+
+    fn secret_remedy(&self, file_key: &str, variable: &str) -> String {
+        format!(
+            "set the environment variable {variable}, or {file_key} = \"/path/to/file\" in [{}]",
+            self.path
+        )
+    }
+
+    fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
+        // Asked for, so that it is not also an unknown key or variable.
+        self.variable(key);
+        let place = self.place_of(key);
+        // The setting's own variable may be the secret's.
+        if let Some(place) = place.filter(|place| *place != Place::Environment(variable.into())) {
+            self.complain(
+                place,
+                format!("{} is a secret and must not stand here", self.path_of(key)),
+                format!("remove it; set the variable {variable}, or {file_key} = \"/path\""),
+            );
+        }
+    }
+
+    fn secret_file(&self, path: &PathBuf, place: &Place) -> Option<String> {
+        let problem = match std::fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => "it is empty".to_owned(),
+            Ok(text) => return Some(text),
+            Err(error) => error.to_string(),
+        };
+        self.complain(
+            place.clone(),
+            format!("{} can't be used: {problem}", path.display()),
+            "mount the Secret there, readable by the sidecar's user, or name another file".into(),
+        );
+        None
+    }
+}
