@@ -7,6 +7,7 @@
 //! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some of them take sizes that
 //! take minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
+mod aliases;
 mod autobahn;
 mod browser;
 mod bulk;

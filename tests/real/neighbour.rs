@@ -43,10 +43,33 @@ pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::
 ///
 /// If it is not.
 pub fn tool(name: &str) -> PathBuf {
+    let found = folders_of_tools().into_iter().map(|folder| folder.join(name));
+    installed(name, found.filter(|file| file.is_file()))
+}
+
+/// Where a tool is installed that has its version in its name, as `php-fpm8.2` has.
+///
+/// # Panics
+///
+/// If it is not.
+pub fn versioned_tool(name: &str) -> PathBuf {
+    let files = folders_of_tools().into_iter().filter_map(|folder| folder.read_dir().ok());
+    let files = files.flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_version = |rest: &str| rest.chars().all(|it| it.is_ascii_digit() || it == '.');
+    let found = files.filter(|file| {
+        let own = file.file_name().and_then(|own| own.to_str());
+        own.and_then(|own| own.strip_prefix(name)).is_some_and(is_version)
+    });
+    installed(name, found)
+}
+
+fn folders_of_tools() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Daemons live in `sbin`, which is not on everybody's path.
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let mut found = folders.map(|folder| folder.join(name)).filter(|file| file.is_file());
+    env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).collect()
+}
+
+fn installed(name: &str, mut found: impl Iterator<Item = PathBuf>) -> PathBuf {
     found
         .next()
         .unwrap_or_else(|| panic!("`{name}` is not installed: run tests/run, which installs it"))
@@ -228,6 +251,9 @@ impl Sidecar {
             behaviour: Behaviour::default(),
         });
         let emulator = emulator.await.expect("a free port");
+        // It tells Velt's APIs apart by their paths.
+        let is_v2 = settings.contains(&("VELT_SIDECAR_VELT__API", "v2"));
+        let path = if is_v2 { "v2/auth/generate_token" } else { "" };
         let text = format!(
             r#"
             [listen]
@@ -237,7 +263,7 @@ impl Sidecar {
             [app]
             address = "{app}"
             [velt]
-            endpoint = "http://{}/"
+            endpoint = "http://{}/{path}"
             [delivery.header]
             # Long enough that a busy machine does not make it a miss.
             max_wait = "20s"
