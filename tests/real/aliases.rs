@@ -19,28 +19,29 @@ use crate::program::APPS;
 
 const USER: &str = "x-forwarded-user";
 
+/// Not all of them `x-forwarded-`: of those an untrusted peer's are removed anyhow.
 const IDENTITY: [&str; 5] = [
     USER,
     "x-forwarded-email",
-    "x-forwarded-preferred-username",
-    "x-forwarded-organization",
-    "x-forwarded-groups",
+    "x-auth-request-name",
+    "x-auth-request-org",
+    "x-auth-request-groups",
 ];
 
 /// The sidecar's own, which nobody may set on a request.
 const TOKEN: [&str; 2] = ["x-velt-token", "x-velt-token-status"];
 
 /// One of them is in every variable that an app could make of the headers above.
-const TELLING: [&str; 5] = ["USER", "EMAIL", "ORGANIZATION", "GROUPS", "VELT"];
+const TELLING: [&str; 4] = ["USER", "EMAIL", "AUTH", "VELT"];
 
 /// Every header that can mean identity does.
 const SETTINGS: [(&str, &str); 7] = [
     ("VELT_SIDECAR_VELT__API", "v2"),
     ("VELT_SIDECAR_VELT__ORGANIZATION", "acme"),
     ("VELT_SIDECAR_IDENTITY__EMAIL_HEADER", "X-Forwarded-Email"),
-    ("VELT_SIDECAR_IDENTITY__NAME_HEADER", "X-Forwarded-Preferred-Username"),
-    ("VELT_SIDECAR_IDENTITY__ORGANIZATION_HEADER", "X-Forwarded-Organization"),
-    ("VELT_SIDECAR_IDENTITY__GROUPS_HEADER", "X-Forwarded-Groups"),
+    ("VELT_SIDECAR_IDENTITY__NAME_HEADER", "X-Auth-Request-Name"),
+    ("VELT_SIDECAR_IDENTITY__ORGANIZATION_HEADER", "X-Auth-Request-Org"),
+    ("VELT_SIDECAR_IDENTITY__GROUPS_HEADER", "X-Auth-Request-Groups"),
     ("VELT_SIDECAR_IDENTITY__ADMIN_GROUPS", "admins"),
 ];
 
