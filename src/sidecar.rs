@@ -124,6 +124,9 @@ impl Sidecar {
         let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
+                if !self.injection.may_ask(request.headers()) {
+                    return Err(RequestError::CrossOrigin);
+                }
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
                     Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
@@ -246,9 +249,6 @@ impl Sidecar {
             Method::POST => true,
             _ => return Err(RequestError::MethodNotAllowed),
         };
-        if !self.injection.may_ask(request.headers()) {
-            return Err(RequestError::CrossOrigin);
-        }
         // The mint begins before the body has arrived.
         let lookup = self.look_up(caller)?;
         if posted && let Caller::Known(user) = caller {
