@@ -7,12 +7,14 @@ use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use velt_sidecar::metrics::{Label as _, Outcome};
 
 use crate::support::Stage;
 use crate::support::TestSidecar;
 use crate::support::client::Answer;
-use crate::support::outcomes::Surroundings;
-use crate::support::raw::{RawApp, Wire};
+use crate::support::issuer::{base64, claims};
+use crate::support::outcomes::{Said, Surroundings};
+use crate::support::raw::{RawApp, Wire, nobody};
 
 /// Header delivery on one path, so that a token anywhere else is one too many.
 const NARROW: &str = "[delivery.header]\npaths = [\"/api/me\"]";
@@ -318,6 +320,41 @@ async fn t26_health_and_metrics_are_the_apps_paths_on_the_traffic_port() {
     }
 }
 
+/// What a sidecar says that has neither an app nor keys to check an assertion with: the answers
+/// that [`Surroundings`] does not provoke.
+async fn forsaken() -> Vec<Said> {
+    let nobody = nobody().await;
+    let assertion = format!(
+        "[identity]\nsource = \"assertion\"\n[identity.assertion]\nheader = \"X-Assertion\"\n\
+         jwks_url = \"http://{nobody}/keys\"\nissuer = \"https://issuer.example\"\n\
+         audience = [\"app\"]\n"
+    );
+    let sidecar = TestSidecar::start(&nobody.to_string(), nobody, &assertion).await;
+    let head = |claims: &str| format!("{}.{}.AA", base64(r#"{"alg":"ES256"}"#), base64(claims));
+    let mut said = Vec::new();
+    for (outcome, status, path, assertion) in [
+        (Outcome::AppUnreachable, 502, "/", None),
+        (Outcome::InvalidAssertion, 401, "/", Some("not.a.token".to_owned())),
+        (
+            Outcome::IdentityUnverified,
+            503,
+            "/api/velt/token",
+            Some(head(&claims("ada").to_string())),
+        ),
+    ] {
+        let mut wire = Wire::to(sidecar.addresses.traffic).await;
+        let line = assertion.map_or(String::new(), |one| format!("x-assertion: {one}\r\n"));
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{line}\r\n");
+        wire.send(head).await;
+        let text = wire.rest().await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{outcome:?}: {text}");
+        let series = format!("requests_total{{outcome=\"{}\"}}", outcome.as_str());
+        assert_eq!(sidecar.metric(&series).await, 1.0, "{outcome:?}");
+        said.push(Said { outcome, text });
+    }
+    said
+}
+
 #[tokio::test]
 async fn t27_no_answer_of_the_sidecars_own_sends_anybody_elsewhere() {
     let surroundings = Surroundings::start().await;
@@ -329,9 +366,10 @@ async fn t27_no_answer_of_the_sidecars_own_sends_anybody_elsewhere() {
         let mut wire = Wire::to(addresses.admin).await;
         wire.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
         let text = wire.rest().await;
-        let outcome = velt_sidecar::metrics::Outcome::Forwarded;
-        answers.push(crate::support::outcomes::Said { outcome, text });
+        let outcome = Outcome::Forwarded;
+        answers.push(Said { outcome, text });
     }
+    answers.extend(forsaken().await);
     for said in answers {
         let head = said.text.split("\r\n\r\n").next().expect("a head").to_lowercase();
         for name in ["location", "refresh", "content-location", "link"] {
