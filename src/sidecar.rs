@@ -124,9 +124,7 @@ impl Sidecar {
         let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
-                if !self.injection.may_ask(request.headers()) {
-                    return Err(RequestError::CrossOrigin);
-                }
+                self.check_asking(&request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
                     Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
@@ -237,6 +235,17 @@ impl Sidecar {
         result.map_err(NoToken::Failed)
     }
 
+    /// Whether a token route may be asked like this, before the app or Velt is.
+    fn check_asking(&self, request: &Request<Incoming>) -> Result<(), RequestError> {
+        if !self.injection.may_ask(request.headers()) {
+            return Err(RequestError::CrossOrigin);
+        }
+        match *request.method() {
+            Method::GET | Method::POST => Ok(()),
+            _ => Err(RequestError::MethodNotAllowed),
+        }
+    }
+
     /// Answers a token route.
     async fn serve_token(
         &self,
@@ -244,13 +253,9 @@ impl Sidecar {
         caller: &Caller,
         request: Request<Incoming>,
     ) -> Result<Response<Bytes>, RequestError> {
-        let posted = match *request.method() {
-            Method::GET => false,
-            Method::POST => true,
-            _ => return Err(RequestError::MethodNotAllowed),
-        };
         // The mint begins before the body has arrived.
         let lookup = self.look_up(caller)?;
+        let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
             let limit = self.injection.max_body();
             check_named_user(request.into_body(), limit, user).await?;

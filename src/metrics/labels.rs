@@ -135,7 +135,7 @@ impl RefusalKind {
         match self {
             Self::Repeated => "it is there more than once",
             Self::List => "it holds a comma, so it may be several values joined",
-            Self::Alias => "another header differs from it only in - and _",
+            Self::Alias => "another header differs from it only in its punctuation",
             Self::ConnectionNominated => "the Connection header names it",
             Self::Trailer => "it is announced as a trailer",
             Self::Empty => "it is empty",

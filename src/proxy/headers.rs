@@ -239,10 +239,14 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
 /// replaced, since an app may take them for the front proxy's.
 pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !client.trusted {
-        // An app behind WSGI, PHP or CGI reads `X_Forwarded_For` as the same (CVE-2026-39858).
+        // An app behind WSGI, PHP or CGI reads `X_Forwarded_For` as the same (CVE-2026-39858), and
+        // PHP `X.Forwarded.For` too.
+        let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
         let claimed = |name: &&HeaderName| {
-            let name = name.as_str().replace('_', "-");
-            name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
+            let name = name.as_str().bytes().map(fold);
+            let prefix = "x-forwarded-";
+            name.clone().take(prefix.len()).eq(prefix.bytes())
+                || ["forwarded", "x-real-ip"].iter().any(|own| name.clone().eq(own.bytes()))
         };
         let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
         for name in claimed {

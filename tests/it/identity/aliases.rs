@@ -82,14 +82,22 @@ async fn t01_with_drop_an_alias_takes_every_identity_header_with_it() {
 async fn t02_an_untrusted_peers_aliases_of_forwarding_headers_do_not_reach_the_app() {
     let stage = Stage::set(&format!("[identity]\n{UNTRUSTED}")).await;
     let mut sending = stage.client().get("/");
-    let forged = ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-host", "x_real_ip"];
+    let forged = [
+        "x_forwarded_for",
+        "x-forwarded_proto",
+        "x_forwarded-host",
+        "x_real_ip",
+        "x.forwarded.for",
+        "x-forwarded.proto",
+        "x.real-ip",
+    ];
     for name in forged {
         sending = sending.header(name, "203.0.113.7");
     }
     assert_eq!(sending.send().await.status(), 200);
     let arrived = stage.app.only();
     for name in forged {
-        assert_eq!(arrived.header(name), None, "an app that folds _ into - would believe {name}");
+        assert_eq!(arrived.header(name), None, "an app that folds names would believe {name}");
     }
 }
 

@@ -176,3 +176,11 @@ async fn t11_a_trailer_of_the_app_is_nobodys_word() {
     let trailers = answer.trailers.expect("trailers");
     assert_eq!((trailers.get("x-velt-user"), trailers.len()), (None, 1), "{trailers:?}");
 }
+
+#[tokio::test]
+async fn a_method_that_no_route_has_is_refused_before_the_app_is_asked() {
+    let stage = stage().await;
+    let sending = stage.client().request(http::Method::PUT, "/api/velt/token");
+    let answer = sending.header("cookie", "session=of-ada").send().await;
+    assert_eq!((answer.status(), stage.app.journal().len()), (405, 0));
+}
