@@ -8,6 +8,7 @@
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
 //! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word.
 
+mod alarm;
 mod app;
 pub mod assertion;
 mod guard;
@@ -20,7 +21,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
+use tracing::warn;
 
+use self::alarm::Alarms;
 pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Verdict};
@@ -28,7 +31,7 @@ use self::guard::{Guard, Stripped};
 pub use self::headers::HeaderSource;
 use self::peer::Anchors;
 pub use self::peer::{Peer, SecretSettings};
-use crate::metrics::{IdentityMetrics, RefusalKind, SpoofKind};
+use crate::metrics::{AssertionResult, IdentityMetrics, Label as _, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
 
 /// The longest user id, email, name or organization that is believed, in bytes.
@@ -143,6 +146,9 @@ pub struct Identity {
     ambiguous: OnAmbiguous,
     forward: ForwardIdentity,
     metrics: IdentityMetrics,
+    spoofs: Alarms<SpoofKind>,
+    refusals: Alarms<RefusalKind>,
+    faults: Alarms<AssertionResult>,
 }
 
 enum Reader {
@@ -176,6 +182,9 @@ impl Identity {
             ambiguous: settings.ambiguous,
             forward: settings.forward,
             metrics,
+            spoofs: Alarms::new(),
+            refusals: Alarms::new(),
+            faults: Alarms::new(),
         })
     }
 
@@ -205,13 +214,14 @@ impl Identity {
     ) -> Result<Identified, Refusal> {
         let aliases = self.guard.aliases(headers);
         let shown = self.anchors.take_secret(headers);
-        self.metrics.spoofs.add(SpoofKind::Secret, u64::from(shown.is_wrong()));
-        self.metrics.spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &aliases));
+        self.spoofed(SpoofKind::Secret, u64::from(shown.is_wrong()), Some(peer));
+        let own = self.guard.strip_own(headers, &aliases);
+        self.spoofed(SpoofKind::TokenHeader, own, Some(peer));
         let trusted = self.anchors.trust(peer, shown);
         let caller = match &self.reader {
             Reader::Header(_) if !trusted => {
                 let stripped = self.guard.strip(headers, &aliases);
-                self.count_forged(&stripped);
+                self.forged(&stripped, peer);
                 Ok(Caller::Anonymous)
             }
             Reader::Header(source) => {
@@ -220,23 +230,23 @@ impl Identity {
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
                 let stripped = self.guard.strip(headers, &aliases);
-                self.count_forged(&stripped);
+                self.forged(&stripped, peer);
                 Ok(Caller::Unnamed)
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
-                    self.strip_unsigned(assertions, headers, &aliases);
+                    self.strip_unsigned(assertions, headers, &aliases, peer);
                 }
                 let found = self.guard.unambiguous(headers, &aliases);
                 match found.and_then(|()| assertions.find(headers)) {
                     Ok(assertion) => {
-                        self.by_assertion(assertions, assertion, trusted, headers).await
+                        self.by_assertion(assertions, assertion, trusted, headers, peer).await
                     }
                     Err(refusal) => Err(refusal),
                 }
             }
         };
-        let caller = caller.or_else(|refusal| self.refuse(refusal, headers, &aliases))?;
+        let caller = caller.or_else(|refusal| self.refuse(refusal, headers, &aliases, peer))?;
         if self.forward == ForwardIdentity::Strip {
             self.guard.strip(headers, &aliases);
         }
@@ -268,7 +278,7 @@ impl Identity {
         let aliases = self.guard.aliases(trailers);
         let identity = self.guard.strip(trailers, &aliases);
         let own = self.guard.strip_own(trailers, &aliases);
-        self.metrics.spoofs.add(SpoofKind::Trailer, identity.headers + identity.aliases + own);
+        self.spoofed(SpoofKind::Trailer, identity.headers + identity.aliases + own, None);
     }
 
     /// Who an assertion names, and what is left of it and of the plain headers beside it.
@@ -278,11 +288,12 @@ impl Identity {
         assertion: Option<http::HeaderValue>,
         trusted: bool,
         headers: &mut HeaderMap,
+        peer: &Peer,
     ) -> Result<Caller, Refusal> {
         let Some(assertion) = assertion else {
             // The front signs whom it knows; what stands here unsigned is its client's. It has no
             // aliases: those were refused.
-            self.strip_unsigned(assertions, headers, &[]);
+            self.strip_unsigned(assertions, headers, &[], peer);
             return Ok(Caller::Anonymous);
         };
         let now = unix_now();
@@ -302,7 +313,7 @@ impl Identity {
             }
             Verdict::Invalid(fault) if assertions.refuses() => Err(Refusal::Invalid(fault)),
             Verdict::Invalid(_) => {
-                self.strip_unsigned(assertions, headers, &[]);
+                self.strip_unsigned(assertions, headers, &[], peer);
                 assertions.strip(headers);
                 Ok(Caller::Anonymous)
             }
@@ -314,9 +325,22 @@ impl Identity {
         refusal: Refusal,
         headers: &mut HeaderMap,
         aliases: &[HeaderName],
+        peer: &Peer,
     ) -> Result<Caller, Refusal> {
-        let Refusal::Ambiguous { kind, .. } = &refusal else { return Err(refusal) };
-        self.metrics.refusals.increment(*kind);
+        let peer = peer.address;
+        let (kind, header) = match &refusal {
+            Refusal::Ambiguous { kind, header } => (*kind, header),
+            Refusal::Invalid(fault) => {
+                if let Some(count) = self.faults.raise(fault.result(), 1) {
+                    warn!(reason = fault.reason(), count, %peer, "an assertion was refused");
+                }
+                return Err(refusal);
+            }
+        };
+        self.metrics.refusals.increment(kind);
+        if let Some(count) = self.refusals.raise(kind, 1) {
+            warn!(%header, reason = kind.reason(), count, %peer, "an ambiguous identity");
+        }
         if self.ambiguous == OnAmbiguous::Refuse {
             return Err(refusal);
         }
@@ -330,14 +354,30 @@ impl Identity {
         assertions: &Assertions,
         headers: &mut HeaderMap,
         aliases: &[HeaderName],
+        peer: &Peer,
     ) {
         let stripped = self.guard.strip_all_but(assertions.header(), headers, aliases);
-        self.count_forged(&stripped);
+        self.forged(&stripped, peer);
     }
 
-    fn count_forged(&self, stripped: &Stripped) {
-        self.metrics.spoofs.add(SpoofKind::IdentityHeader, stripped.headers);
-        self.metrics.spoofs.add(SpoofKind::Alias, stripped.aliases);
+    fn forged(&self, stripped: &Stripped, peer: &Peer) {
+        self.spoofed(SpoofKind::IdentityHeader, stripped.headers, Some(peer));
+        self.spoofed(SpoofKind::Alias, stripped.aliases, Some(peer));
+    }
+
+    /// Counts attempts to say what only the front proxy may say, and tells of them now and then.
+    fn spoofed(&self, kind: SpoofKind, attempts: u64, peer: Option<&Peer>) {
+        self.metrics.spoofs.add(kind, attempts);
+        if let Some(count) = self.spoofs.raise(kind, attempts) {
+            let peer = peer.map(|peer| tracing::field::display(peer.address));
+            warn!(
+                kind = kind.as_str(),
+                count,
+                peer,
+                "headers were removed that only the front proxy may set; \
+                 identity.trusted_peers says who that is"
+            );
+        }
     }
 }
 

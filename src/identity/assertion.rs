@@ -239,7 +239,7 @@ impl Fault {
         }
     }
 
-    fn result(self) -> AssertionResult {
+    pub(super) fn result(self) -> AssertionResult {
         match self {
             Self::Malformed => AssertionResult::Malformed,
             Self::Algorithm => AssertionResult::Algorithm,
