@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
 
 use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
 use crate::support::Stage;
@@ -141,6 +144,26 @@ async fn more_headers_than_allowed_are_refused_over_either_protocol() {
         assert_eq!(stage.metric("http2_heads_refused_total").await, 1.0);
         assert_eq!(stage.app.journal().len(), 2, "the app has seen those within the limit");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_with_such_heads_over_http2_is_disconnected() {
+    let stage = Stage::set("[listen]\nmax_headers = 2").await;
+    let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut refused = 0;
+    while refused < 100 {
+        let request = Request::get("http://a/").header("x-1", "").header("x-2", "");
+        let request = request.header("x-3", "").body(String::new()).expect("a request");
+        let Ok(answer) = sender.send_request(request).await else { break };
+        assert_eq!(answer.status(), 431);
+        refused += 1;
+    }
+    assert!((16..=17).contains(&refused), "{refused} heads were refused");
+    stage.sidecar.metric_reaches(&closed("http2_flood"), 1.0).await;
+    assert_eq!(stage.app.journal().len(), 0);
 }
 
 #[tokio::test]

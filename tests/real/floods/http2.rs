@@ -130,7 +130,7 @@ fn header_lists() -> Vec<Flood> {
         Flood::new("CONTINUATION, empty", start.clone(), empty, flood),
         Flood::new("CONTINUATION, full", start, full, flood),
         Flood::new("HPACK bomb", opening(), bomb, flood),
-        Flood::new("HPACK bomb within bytes", opening(), small_bomb, End::Borne),
+        Flood::new("HPACK bomb within bytes", opening(), small_bomb, flood),
         Flood::new("header lists over the limit", opening(), over, End::Closed("idle")),
     ]
 }
