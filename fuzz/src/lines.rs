@@ -25,9 +25,9 @@ pub fn headers(lines: &[u8]) -> HeaderMap {
     headers
 }
 
-/// `name` as an app reads it that takes `_` for `-`.
+/// `name` as an app reads it that takes any punctuation for `-`, as PHP does with some.
 pub fn folded(name: &HeaderName) -> String {
-    name.as_str().to_ascii_lowercase().replace('_', "-")
+    name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 
 /// The elements of the comma-separated header `list`.
