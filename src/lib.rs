@@ -29,6 +29,7 @@ pub mod outgoing;
 pub mod metrics;
 pub mod admin;
 pub mod logging;
+mod spelling;
 mod tcp;
 pub mod emulator;
 pub mod demo;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::User;
 use crate::proxy::{Body, Client, Scheme, Upstream};
+use crate::spelling::begins_with;
 
 const COOKIE_NAME: &str = "demo_user";
 const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
@@ -58,7 +59,7 @@ impl Front {
 
 /// Replaces whatever identity a browser claims, under any spelling, by that of its session.
 fn set_identity(headers: &mut HeaderMap) {
-    let claimed = |name: &&HeaderName| name.as_str().replace('_', "-").starts_with("x-forwarded-");
+    let claimed = |name: &&HeaderName| begins_with(name.as_str(), "x-forwarded-");
     let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
     for name in claimed {
         headers.remove(name);

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Refusal;
 use crate::metrics::RefusalKind;
+use crate::spelling::is_read_as;
 
 /// The names that mean identity, those that are ours alone, and their aliases.
 pub(super) struct Guard {
@@ -110,16 +111,9 @@ fn remove(
     Stripped { headers, aliases }
 }
 
-/// The one of `names` that `name` could be taken for by an app that has one character for all
-/// that is no letter or digit, as WSGI and CGI do with `-` and `_` (oauth2-proxy CVE-2025-64484)
-/// and PHP with the dot as well.
+/// The one of `names` that an app may take `name` for.
 fn alias_of<'a>(name: &HeaderName, names: &'a [HeaderName]) -> Option<&'a HeaderName> {
-    let name = name.as_str();
-    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
-    names.iter().find(|own| {
-        let own = own.as_str();
-        own.len() == name.len() && own != name && own.bytes().map(fold).eq(name.bytes().map(fold))
-    })
+    names.iter().find(|own| *own != name && is_read_as(name.as_str(), own.as_str()))
 }
 
 fn length_bit(name: &HeaderName) -> u64 {

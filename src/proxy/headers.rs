@@ -14,6 +14,8 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
+use crate::spelling::{begins_with, is_read_as};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -239,14 +241,11 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
 /// replaced, since an app may take them for the front proxy's.
 pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !client.trusted {
-        // An app behind WSGI, PHP or CGI reads `X_Forwarded_For` as the same (CVE-2026-39858), and
-        // PHP `X.Forwarded.For` too.
-        let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
         let claimed = |name: &&HeaderName| {
-            let name = name.as_str().bytes().map(fold);
-            let prefix = "x-forwarded-";
-            name.clone().take(prefix.len()).eq(prefix.bytes())
-                || ["forwarded", "x-real-ip"].iter().any(|own| name.clone().eq(own.bytes()))
+            let name = name.as_str();
+            begins_with(name, "x-forwarded-")
+                || is_read_as(name, "forwarded")
+                || is_read_as(name, "x-real-ip")
         };
         let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
         for name in claimed {

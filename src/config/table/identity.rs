@@ -11,6 +11,7 @@ use super::assertion;
 use super::preset::Preset;
 use crate::identity::{AppSource, HeaderSource, SecretSettings, Settings, Source};
 use crate::inject::{self, OnMintFailure};
+use crate::spelling::folded;
 
 /// Headers that say something else than who is asking, and would break requests if they were
 /// guarded as identity. (An assertion may stand in the first, which is what it is for.)
@@ -293,10 +294,8 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
 fn check_names(section: &Section<'_, '_>, settings: &Settings) {
     let secret = settings.secret.iter().map(|secret| &secret.header);
     let names = settings.source.names().chain(&settings.guarded).chain(&settings.token_headers);
-    // Names that differ in - and _ only would be each other's aliases, which are refused.
-    let fold = |name: &HeaderName| {
-        name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
-    };
+    // Names that an app may take for each other would be aliases, which are refused.
+    let fold = |name: &HeaderName| folded(name.as_str()).map(char::from).collect();
     let mut taken: Vec<String> = names.chain(secret).map(fold).collect();
     taken.sort_unstable();
     if taken.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -1,0 +1,35 @@
+//! How an app may read the name of a header: WSGI and CGI take `_` for `-`, PHP other punctuation too
+//! (CVE-2025-64484, CVE-2026-39858). Names that are the same to such an app are the same to us.
+
+/// `name`, in lower case as header names are here, with a dash for everything that an app may take
+/// for one.
+pub fn folded(name: &str) -> impl Iterator<Item = u8> + Clone {
+    name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
+}
+
+/// Whether an app may take `name` for `own`.
+pub fn is_read_as(name: &str, own: &str) -> bool {
+    name.len() == own.len() && folded(name).eq(folded(own))
+}
+
+/// Whether an app may take `name` for one that begins with `prefix`.
+pub fn begins_with(name: &str, prefix: &str) -> bool {
+    name.len() >= prefix.len() && folded(name).take(prefix.len()).eq(folded(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuation_is_all_the_same() {
+        for name in ["x-real-ip", "x_real-ip", "x.real_ip", "x%real~ip"] {
+            assert!(is_read_as(name, "x-real-ip"), "{name}");
+            assert!(begins_with(name, "x-real-") && begins_with(name, "x_real"), "{name}");
+        }
+        for name in ["x-real-ip2", "xreal-ip", "x--real-ip", "x-real-i", "x-real"] {
+            assert!(!is_read_as(name, "x-real-ip"), "{name}");
+        }
+        assert!(!begins_with("x-rea", "x-real") && !begins_with("y-real", "x-real"));
+    }
+}
