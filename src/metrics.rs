@@ -1,5 +1,5 @@
-//! Every metric that the sidecar exports, on one page: name, help, buckets; their labels' words are on
-//! the next, `labels`.
+//! Every metric that the sidecar exports, on one page: name, help, buckets; their labels' words are
+//! on the next, `labels`.
 //!
 //! This page is the contract that `docs/metrics.md` documents and a test holds equal to a scrape.
 //! Label sets are closed enums, so no user id, path or message can become a label, and every
@@ -53,9 +53,12 @@ impl<L: Label> Counters<L> {
         self.counters[value.index()].get()
     }
 
-    /// Counts `amount` at once.
+    /// Counts `amount` at once, which may be nothing.
     pub fn add(&self, value: L, amount: u64) {
-        self.counters[value.index()].inc_by(amount);
+        // An atomic addition of nothing costs as much as any.
+        if amount > 0 {
+            self.counters[value.index()].inc_by(amount);
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, bodies in `request_body` and `body`, WebSockets in `tunnel`. hyper 1.12 is a floor and not just the
-//! current version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding`
+//! `pool`, bodies in `request_body` and `body`, WebSockets in `tunnel`, their standing still in
+//! `stream_clock`. hyper 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding`
 //! (hyper #4124), 1.12 honours every `Connection` line.
 
 mod body;
@@ -33,7 +33,7 @@ pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
 pub use self::request_body::TrailerFilter;
 use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
-use self::stream_clock::{StreamClock, ran_out};
+use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
@@ -297,7 +297,7 @@ impl Upstream {
                 tokio::select! {
                     // An error only says that the sender is gone, which is how the end is told.
                     _ = sent => {}
-                    () = ran_out(progress.clock.as_ref()) => return UpstreamError::Idle,
+                    () = progress.clock.ran_out() => return UpstreamError::Idle,
                 }
             }
             sleep(self.settings.response_timeout).await;
@@ -323,16 +323,11 @@ impl Upstream {
             None => Box::pin(self.pool.connect()).await?,
         };
         let spare = lease.is_reused().then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match lease.sender().try_send_request(request).await {
+        let error = match lease.sender().try_send_request(request).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
-        let unsent = error.take_message();
-        let error = classify(error);
-        let Some(again) = unsent.or(spare).filter(|_| lease.is_reused() && has_died(&error)) else {
-            return Err(error);
-        };
-        self.metrics.retries.inc();
+        let again = self.again(error, spare, lease.is_reused())?;
         let mut lease = Box::pin(self.pool.connect()).await?;
         let response = lease.sender().try_send_request(again).await.map_err(classify)?;
         Ok((response, lease))
@@ -346,19 +341,27 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut shared = self.pool.http2(None).await?;
         let spare = shared.is_reused().then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match shared.sender.try_send_request(request).await {
+        let error = match shared.sender.try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let unsent = error.take_message();
-        let error = classify(error);
-        let Some(again) = unsent.or(spare).filter(|_| shared.is_reused() && has_died(&error))
-        else {
-            return Err(error);
-        };
-        self.metrics.retries.inc();
+        let again = self.again(error, spare, shared.is_reused())?;
         let mut shared = self.pool.http2(Some(shared)).await?;
         shared.sender.try_send_request(again).await.map_err(classify)
+    }
+
+    /// What may be sent again by the retry rule: the request itself, if it never left, or its spare.
+    fn again(
+        &self,
+        mut error: TrySendError<Request<RequestBody>>,
+        spare: Option<Request<RequestBody>>,
+        reused: bool,
+    ) -> Result<Request<RequestBody>, UpstreamError> {
+        let unsent = error.take_message();
+        let error = classify(error);
+        let again = unsent.or(spare).filter(|_| reused && has_died(&error)).ok_or(error)?;
+        self.metrics.retries.inc();
+        Ok(again)
     }
 
     fn receive(
@@ -393,7 +396,7 @@ struct Progress {
     gate: Option<Gate>,
     /// Resolves when the body, if there is one, has been sent to its end.
     sent: Option<oneshot::Receiver<()>>,
-    clock: Option<Arc<StreamClock>>,
+    clock: StreamClock,
 }
 
 /// Holds a request's body back until the app has asked for it.

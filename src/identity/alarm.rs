@@ -1,5 +1,5 @@
-//! Log lines for what somebody tries: at most one a minute for each kind, so that a flood of attempts
-//! is no flood of lines. The counters have them all.
+//! Log lines for what somebody tries: at most one a minute for each kind, so that a flood of
+//! attempts is no flood of lines. The counters have them all.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};

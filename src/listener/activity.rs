@@ -20,6 +20,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::metrics::CloseReason;
 
+/// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
+/// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
+const REFUSED_HEADS: usize = 16;
+
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -39,6 +43,9 @@ pub struct Activity {
     requests: AtomicUsize,
     /// Set with the first of them.
     begun: SetOnce<()>,
+    refused_heads: AtomicUsize,
+    /// Set when too many heads had to be refused.
+    flooded: SetOnce<()>,
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     stalled_since: AtomicU64,
@@ -50,6 +57,8 @@ impl Activity {
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
             begun: SetOnce::new(),
+            refused_heads: AtomicUsize::new(0),
+            flooded: SetOnce::new(),
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
@@ -65,17 +74,28 @@ impl Activity {
         InProgress(Arc::clone(self))
     }
 
+    /// A request's head had to be refused, and the connection goes on.
+    pub fn refuse_head(&self) {
+        if self.refused_heads.fetch_add(1, Ordering::Relaxed) >= REFUSED_HEADS {
+            // An error says that it was not the first over the limit.
+            let _ = self.flooded.set(());
+        }
+    }
+
     /// Resolves when there has been a request.
     pub async fn first_request(&self) {
         self.begun.wait().await;
     }
 
-    /// Resolves when the connection has used up one of its limits.
+    /// Resolves when the connection has used up one of its limits, in time or in refused heads.
     pub async fn overdue(&self, limits: Limits) -> CloseReason {
         // Limits are kept to within one such look.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
-            sleep(look).await;
+            tokio::select! {
+                () = sleep(look) => {}
+                () = self.flooded.wait() => return CloseReason::Http2Flood,
+            }
             if let Some(reason) = self.judge(self.now(), limits) {
                 return reason;
             }

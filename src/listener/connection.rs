@@ -7,7 +7,6 @@ use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -20,7 +19,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -35,10 +34,6 @@ const HTTP1_BUFFER: usize = 64 * 1024;
 
 /// Up to so many headers hyper parses without allocating.
 const HTTP1_FREE_HEADERS: usize = 100;
-
-/// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
-/// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
-const REFUSED_HEADS: usize = 16;
 
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
@@ -90,16 +85,12 @@ impl Connection {
         let requests = Arc::clone(&activity);
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
-        let (flooded, flood) = (Arc::new(Notify::new()), AtomicUsize::new(0));
-        let flooding = Arc::clone(&flooded);
         let service = service_fn(move |request: Request<Incoming>| {
             let in_progress = requests.begin();
             // Over HTTP/1.1 hyper has counted them.
             if http2 && too_many(request.headers(), max_headers) {
                 refused.inc();
-                if flood.fetch_add(1, Ordering::Relaxed) == REFUSED_HEADS {
-                    flooding.notify_one();
-                }
+                requests.refuse_head();
                 let mut refusal = Response::new(Attended::nothing(in_progress));
                 *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 return Either::Left(ready(Ok::<_, Infallible>(refusal)));
@@ -123,10 +114,7 @@ impl Connection {
             let end = http2::Connection::graceful_shutdown;
             // HTTP/1.1 is told in its answers.
             let leaving = leaving(phase.clone(), &activity);
-            tokio::select! {
-                served = drive(connection, end, &activity, limits, leaving, phase) => served,
-                () = flooded.notified() => Ended::Overdue(CloseReason::Http2Flood),
-            }
+            drive(connection, end, &activity, limits, leaving, phase).await
         } else {
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -103,8 +102,8 @@ pub(super) struct AppBody {
     incoming: Incoming,
     lease: Option<Lease>,
     trailers: TrailerFilter,
-    clock: Option<Arc<StreamClock>>,
-    /// Runs while the body is waited for, if there is a clock.
+    clock: StreamClock,
+    /// Runs while the body is waited for, if there is a limit.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Still closed if the app answered without asking for the request's body.
     _gate: Option<GateKeeper>,
@@ -116,7 +115,7 @@ impl AppBody {
         lease: Option<Lease>,
         trailers: TrailerFilter,
         gate: Option<GateKeeper>,
-        clock: Option<Arc<StreamClock>>,
+        clock: StreamClock,
     ) -> Self {
         Self { incoming, lease, trailers, clock, idle: None, _gate: gate }
     }
@@ -128,9 +127,7 @@ impl AppBody {
         let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
             return self.poll_idle(context).map(|()| Some(Err(BodyError::Idle)));
         };
-        if let Some(clock) = &self.clock {
-            clock.moved();
-        }
+        self.clock.moved();
         match &mut frame {
             Some(Ok(frame)) => {
                 // Trailers are the end: hyper polls no further once it has written them.
@@ -146,9 +143,11 @@ impl AppBody {
     }
 
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(clock) = &self.clock else { return Poll::Pending };
+        if !self.clock.has_limit() {
+            return Poll::Pending;
+        }
         let idle = self.idle.get_or_insert_with(|| {
-            let clock = Arc::clone(clock);
+            let clock = self.clock.clone();
             Box::pin(async move { clock.ran_out().await })
         });
         idle.as_mut().poll(context)

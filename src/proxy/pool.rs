@@ -135,35 +135,30 @@ impl Pool {
     }
 
     /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
-    /// instead of opening another, and if it takes too long, all have waited long enough. A connection that has been seen to be `dead`
-    /// is not handed out again, even if its task has not noticed yet.
+    /// instead of opening another, and if it takes too long, all have waited long enough. One that
+    /// has been seen to be `dead` is not handed out again, even if its task has not noticed yet.
     pub(super) async fn http2(&self, dead: Option<Shared>) -> Result<Shared, UpstreamError> {
         let came = Instant::now();
         let mut shared = self.http2.lock().await;
         let number = shared.number;
         let is_dead = dead.is_some_and(|dead| dead.number == number);
-        if let Some(sender) =
-            shared.sender.as_ref().filter(|sender| !sender.is_closed() && !is_dead)
-        {
+        let usable = shared.sender.as_ref().filter(|sender| !sender.is_closed() && !is_dead);
+        if let Some(sender) = usable {
             return Ok(Shared { sender: sender.clone(), number, reused: true });
         }
         if shared.timed_out.is_some_and(|at| at >= came) {
             return Err(UpstreamError::Unreachable(io::ErrorKind::TimedOut.into()));
         }
-        match self.connect_http2().await {
-            Ok(sender) => {
-                shared.number += 1;
-                shared.sender = Some(sender.clone());
-                Ok(Shared { sender, number: shared.number, reused: false })
-            }
-            Err(error) => {
-                if matches!(&error, UpstreamError::Unreachable(cause) if cause.kind() == io::ErrorKind::TimedOut)
-                {
-                    shared.timed_out = Some(Instant::now());
-                }
-                Err(error)
-            }
+        let connected = self.connect_http2().await;
+        if let Err(UpstreamError::Unreachable(cause)) = &connected
+            && cause.kind() == io::ErrorKind::TimedOut
+        {
+            shared.timed_out = Some(Instant::now());
         }
+        let sender = connected?;
+        shared.number += 1;
+        shared.sender = Some(sender.clone());
+        Ok(Shared { sender, number: shared.number, reused: false })
     }
 
     /// Closes connections that have been idle for too long. Without this a quiet sidecar would

@@ -22,24 +22,21 @@ pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     trailers: Option<TrailerFilter>,
-    clock: Option<Arc<StreamClock>>,
+    clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        trailers: TrailerFilter,
-        clock: Option<Arc<StreamClock>>,
-    ) -> Self {
+    pub(super) fn new(incoming: Incoming, trailers: TrailerFilter, clock: StreamClock) -> Self {
         let (incoming, trailers) = (Some(incoming), Some(trailers));
         Self { incoming, trailers, clock, gate: None, sent: None }
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, trailers: None, clock: None, gate: None, sent: None }
+        let clock = StreamClock::start(None);
+        Self { incoming: None, trailers: None, clock, gate: None, sent: None }
     }
 
     /// Resolves when the body has been sent to its end, or given up.
@@ -77,9 +74,7 @@ impl http_body::Body for RequestBody {
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let mut frame = ready!(Pin::new(incoming).poll_frame(context));
-        if let Some(clock) = &this.clock {
-            clock.moved();
-        }
+        this.clock.moved();
         match (&mut frame, &this.trailers) {
             (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),
             _ => this.sent = None,

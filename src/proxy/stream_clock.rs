@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Tells when nothing has moved for too long. Shared by the two bodies of a request, or the two
-/// directions of a tunnel.
+/// Tells when nothing has moved for too long. Its clones are the same clock: the two bodies of a
+/// request have it, or the two directions of a tunnel. Without a limit it never runs out.
+#[derive(Clone, Debug)]
+pub(super) struct StreamClock(Option<Arc<Ticking>>);
+
 #[derive(Debug)]
-pub(super) struct StreamClock {
+struct Ticking {
     limit: Duration,
     started: Instant,
     /// Milliseconds since the start.
@@ -17,24 +20,32 @@ pub(super) struct StreamClock {
 }
 
 impl StreamClock {
-    /// Ticks from now on; none without a limit.
-    pub(super) fn start(limit: Option<Duration>) -> Option<Arc<Self>> {
-        limit.map(|limit| {
-            Arc::new(Self { limit, started: Instant::now(), moved: AtomicU64::new(0) })
-        })
+    /// Ticks from now on.
+    pub(super) fn start(limit: Option<Duration>) -> Self {
+        Self(limit.map(|limit| {
+            Arc::new(Ticking { limit, started: Instant::now(), moved: AtomicU64::new(0) })
+        }))
+    }
+
+    /// Whether there is a limit.
+    pub(super) fn has_limit(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Something has moved.
     pub(super) fn moved(&self) {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(elapsed, Ordering::Relaxed);
+        if let Some(clock) = &self.0 {
+            let elapsed = clock.started.elapsed().as_millis();
+            clock.moved.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     /// Resolves when nothing has moved for the limit.
     pub(super) async fn ran_out(&self) {
+        let Some(clock) = &self.0 else { return std::future::pending().await };
         loop {
-            let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-            let due = self.started + moved + self.limit;
+            let moved = Duration::from_millis(clock.moved.load(Ordering::Relaxed));
+            let due = clock.started + moved + clock.limit;
             if due <= Instant::now() {
                 return;
             }
@@ -43,23 +54,15 @@ impl StreamClock {
     }
 }
 
-/// As [`StreamClock::ran_out`]; never without a clock.
-pub(super) async fn ran_out(clock: Option<&Arc<StreamClock>>) {
-    match clock {
-        Some(clock) => clock.ran_out().await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn it_runs_out_when_nothing_has_moved_for_the_limit() {
-        let clock = StreamClock::start(Some(Duration::from_secs(10))).expect("a limit");
+        let clock = StreamClock::start(Some(Duration::from_secs(10)));
         let start = Instant::now();
         let moving = async {
             for _ in 0..5 {
@@ -73,6 +76,7 @@ mod tests {
             () = clock.ran_out() => {}
         }
         assert_eq!(start.elapsed().as_secs(), 55);
-        assert!(StreamClock::start(None).is_none());
+        let unlimited = StreamClock::start(None);
+        assert!(timeout(Duration::from_secs(86_400), unlimited.ran_out()).await.is_err());
     }
 }

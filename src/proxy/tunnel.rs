@@ -6,7 +6,6 @@ mod frames;
 use std::error::Error;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -19,13 +18,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::debug;
 
 pub use self::frames::Frames;
-use super::stream_clock::{StreamClock, ran_out};
+use super::stream_clock::StreamClock;
 use crate::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 
 /// Read at a time, in each direction.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// A Close frame, unmasked as a server's are, with code 1001, "going away" (RFC 6455 section 7.4.1).
+/// A Close frame, unmasked as a server's are, with code 1001, "going away" (RFC 6455 section
+/// 7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// What tunnels are to do about the end of the sidecar.
@@ -53,7 +53,7 @@ impl Handshake {
         Self { client: hyper::upgrade::on(request), accept }
     }
 
-    /// Whether a 101 downwards this handshake and nothing else.
+    /// Whether a 101 answers this handshake and nothing else.
     pub(super) fn is_answered_by(&self, response: &Response<Incoming>) -> bool {
         let headers = response.headers();
         let is = |name, expected: &str| {
@@ -72,16 +72,16 @@ impl Handshake {
         app: OnUpgrade,
         metrics: &AppMetrics,
         closing: watch::Receiver<Closing>,
-        clock: Option<Arc<StreamClock>>,
+        clock: StreamClock,
     ) {
         let open = GaugeGuard::raise(&metrics.tunnels);
         let ends = metrics.tunnel_ends.clone();
         tokio::spawn(async move {
             let mut cut = closing.clone();
             let end = tokio::select! {
-                end = self.tunnel(app, closing, clock.as_ref()) => end,
+                end = self.tunnel(app, closing, &clock) => end,
                 () = reached(&mut cut, Closing::Cut) => TunnelEnd::Cut,
-                () = ran_out(clock.as_ref()) => TunnelEnd::Idle,
+                () = clock.ran_out() => TunnelEnd::Idle,
             };
             ends.increment(end);
             drop(open);
@@ -92,7 +92,7 @@ impl Handshake {
         self,
         app: OnUpgrade,
         closing: watch::Receiver<Closing>,
-        clock: Option<&Arc<StreamClock>>,
+        clock: &StreamClock,
     ) -> TunnelEnd {
         let carried = async {
             let (client, app) = tokio::try_join!(self.client, app)?;
@@ -132,14 +132,12 @@ enum Farewell {
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    clock: Option<&Arc<StreamClock>>,
+    clock: &StreamClock,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = from.read(&mut buffer).await?;
-        if let Some(clock) = clock {
-            clock.moved();
-        }
+        clock.moved();
         if read == 0 {
             return to.shutdown().await;
         }
@@ -154,7 +152,7 @@ async fn carry_frames(
     mut app: impl AsyncRead + Unpin,
     mut client: impl AsyncWrite + Unpin,
     mut closing: watch::Receiver<Closing>,
-    clock: Option<&Arc<StreamClock>>,
+    clock: &StreamClock,
 ) -> io::Result<Farewell> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut frames = Frames::default();
@@ -165,9 +163,7 @@ async fn carry_frames(
             () = reached(&mut closing, Closing::Told), if !leaving => None,
         };
         leaving |= read.is_none();
-        if let Some(clock) = clock {
-            clock.moved();
-        }
+        clock.moved();
         if read == Some(0) {
             client.shutdown().await?;
             return Ok(farewell);
