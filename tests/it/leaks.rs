@@ -2,6 +2,7 @@
 //! somebody else's answer, and no log line can be forged.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -87,7 +88,7 @@ fn assert_velt_was_told(surroundings: &Surroundings) {
 }
 
 /// Heads and bodies that never become a request, or one that lies.
-async fn send_garbage(surroundings: &Surroundings, traffic: std::net::SocketAddr) {
+async fn send_garbage(surroundings: &Surroundings, traffic: SocketAddr) {
     for garbage in [
         "canary\r\n\r\n",
         "GET / HTTP/1.1\r\ncanary header: canary\r\n\r\n",
@@ -107,6 +108,17 @@ async fn send_garbage(surroundings: &Surroundings, traffic: std::net::SocketAddr
     assert_velt_was_told(surroundings);
 }
 
+/// Ends a sidecar in whose metrics and log nothing may be, and returns the log.
+async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> String {
+    let scrape = Client::to(admin).get("/metrics").send().await.text();
+    assert_clean("the metrics", &scrape, tokens);
+    running.signal("TERM");
+    let (status, printed) = running.ended().await;
+    assert_eq!(status.code(), Some(0), "{printed}");
+    assert_clean("the log", &printed, tokens);
+    printed
+}
+
 #[tokio::test]
 async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
     for format in ["text", "json"] {
@@ -116,12 +128,7 @@ async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
         send_garbage(&surroundings, traffic).await;
         let tokens = tokens_in(&said);
         assert!(tokens.len() >= 5, "tokens were handed out");
-        let scrape = Client::to(admin).get("/metrics").send().await.text();
-        assert_clean("the metrics", &scrape, &tokens);
-        running.signal("TERM");
-        let (status, printed) = running.ended().await;
-        assert_eq!(status.code(), Some(0), "{printed}");
-        assert_clean("the log", &printed, &tokens);
+        let printed = ends_clean(running, admin, &tokens).await;
         for expected in ["a mint failed", "the app gave no answer", "PERMISSION_DENIED"] {
             assert!(printed.contains(expected), "{expected} is not logged: {printed}");
         }
@@ -358,11 +365,6 @@ async fn t40_assertions_leave_nothing_behind_valid_or_not() {
                 assert_clean("an answer", &answer.text(), &tokens);
             }
         }
-        let scrape = Client::to(admin).get("/metrics").send().await.text();
-        assert_clean("the metrics", &scrape, &tokens);
-        running.signal("TERM");
-        let (status, printed) = running.ended().await;
-        assert_eq!(status.code(), Some(0), "{printed}");
-        assert_clean("the log", &printed, &tokens);
+        ends_clean(running, admin, &tokens).await;
     }
 }

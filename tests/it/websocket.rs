@@ -12,15 +12,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::support::Stage;
 use crate::support::app::{AppBody, FakeApp, full};
-use crate::support::raw::{RawApp, Wire, nobody};
+use crate::support::raw::{RawApp, SWITCHED, Wire, nobody};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\n\
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-/// An app's answer to it.
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
-    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Echoes messages until the client closes.
 async fn echo(mut request: Request<Incoming>) -> Response<AppBody> {

@@ -17,7 +17,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::neighbour::{PATIENCE, Task, eventually};
-use crate::program::{Binary, Program};
+use crate::program::Program;
+use crate::sidecar_process::SidecarProcess;
 use crate::wire::{Protocol, send};
 
 const MIB: u64 = 1 << 20;
@@ -78,7 +79,7 @@ impl Body for Upload {
 /// A sidecar in front of an app, and how much memory it has had at most.
 struct Stage {
     app_address: SocketAddr,
-    sidecar: Arc<Mutex<Binary>>,
+    sidecar: Arc<Mutex<SidecarProcess>>,
     before: u64,
     peak: Arc<AtomicU64>,
 }
@@ -88,7 +89,7 @@ impl Stage {
         let protocol = app_speaks.to_string();
         let (app, app_address) = Program::node("streams_app.js", &[&protocol]).listening().await;
         let settings = [("VELT_SIDECAR_APP__PROTOCOL", &*protocol)];
-        let sidecar = Binary::start(app_address, &settings).await;
+        let sidecar = SidecarProcess::start(app_address, &settings).await;
         let sidecar = Arc::new(Mutex::new(sidecar));
         let mut stage = Self { app_address, sidecar, before: 0, peak: Arc::default() };
         // What the first request costs is no growth.
@@ -96,13 +97,13 @@ impl Stage {
             stage.download(client_speaks, "length", MIB).await;
             stage.upload(client_speaks, true, "/discard", MIB).await;
         }
-        stage.before = stage.sidecar.lock().await.resident();
+        stage.before = 1024 * stage.sidecar.lock().await.memory();
         stage.peak.store(0, Ordering::Relaxed);
         (app, stage)
     }
 
     async fn look(&self) {
-        let resident = self.sidecar.lock().await.resident();
+        let resident = 1024 * self.sidecar.lock().await.memory();
         self.peak.fetch_max(resident, Ordering::Relaxed);
     }
 

@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::neighbour::Sidecar;
-use crate::program::{Binary, Program};
+use crate::program::Program;
+use crate::sidecar_process::SidecarProcess;
 
 const H2C: (&str, &str) = ("VELT_SIDECAR_APP__PROTOCOL", "h2c");
 
@@ -179,9 +180,10 @@ async fn an_answer_of_trailers_only_stays_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_that_ends_finishes_its_calls_and_gets_no_further_ones() {
     let (_app, address) = app().await;
-    let settings = [H2C, ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "20s")];
-    let one = Binary::start(address, &settings).await;
-    let another = Binary::start(address, &settings).await;
+    let deadline = ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "20s");
+    let settings = [H2C, deadline, ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s")];
+    let one = SidecarProcess::start(address, &settings).await;
+    let another = SidecarProcess::start(address, &settings).await;
     let mut client = client(&[one.traffic, another.traffic], "on_demand");
     client.say("before");
     assert_eq!(client.value_of("answer").await, "re: before");

@@ -108,6 +108,19 @@ pub fn http_client() -> reqwest::Client {
         .expect("a client without settings of the machine's")
 }
 
+/// Whether the cache or proxy at `front` answers `/whose` with the sidecar that it was given:
+/// somebody else may have got its port.
+pub async fn is_in_front_of(
+    http: &reqwest::Client,
+    front: SocketAddr,
+    sidecar: SocketAddr,
+) -> Result<(), String> {
+    let answer = http.get(format!("http://{front}/whose")).send().await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let whose = answer.text().await.map_err(|error| error.to_string())?;
+    if whose == sidecar.to_string() { Ok(()) } else { Err(whose) }
+}
+
 /// Reads what a token says, as anybody can.
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).expect("three parts");

@@ -19,7 +19,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use velt_sidecar::demo::Demo;
 
-use crate::neighbour::{LOOPBACK, Process, Sidecar, Task, claims_of, http_client, serve_app, tool};
+use crate::neighbour::{
+    LOOPBACK, Process, Sidecar, Task, claims_of, http_client, is_in_front_of, serve_app, tool,
+};
 
 /// Requests of each user in the tests of caching.
 const ROUNDS: usize = 50;
@@ -57,13 +59,7 @@ impl Nginx {
             nginx
         };
         let http = http_client();
-        let ready = async |address: SocketAddr| {
-            let answer = http.get(format!("http://{address}/whose")).send().await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            // Somebody else may have got that port.
-            let whose = answer.text().await.map_err(|error| error.to_string())?;
-            if whose == sidecar.to_string() { Ok(()) } else { Err(whose) }
-        };
+        let ready = async |address| is_in_front_of(&http, address, sidecar).await;
         let (process, address) = Process::start_on_free_port(command, ready).await;
         Self { address, http, process, folder }
     }

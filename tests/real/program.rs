@@ -1,5 +1,4 @@
-//! Programs that the tests talk with in lines: apps and clients that say in JSON what they see, and
-//! the sidecar's own binary.
+//! Programs that the tests talk with in lines: apps and clients that say in JSON what they see.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::neighbour::{PATIENCE, Process, eventually, lines_of, tool};
+use crate::neighbour::{PATIENCE, Process, lines_of, tool};
 
 pub const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
 
@@ -86,67 +85,5 @@ impl Program {
 
     pub fn say(&mut self, line: impl Display) {
         writeln!(self.input, "{line}").expect("it listens");
-    }
-}
-
-/// The sidecar's own binary, as in a pod.
-pub struct Binary {
-    process: Process,
-    pub traffic: SocketAddr,
-}
-
-impl Binary {
-    /// Starts one in front of an app, with further settings in its environment.
-    pub async fn start(app: SocketAddr, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
-        command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
-        for (name, value) in [
-            ("VELT_API_KEY", "key-of-the-test"),
-            ("VELT_AUTH_TOKEN", "token-of-the-test"),
-            ("VELT_SIDECAR_APP__ADDRESS", &*app.to_string()),
-            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
-            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
-            ("VELT_SIDECAR_LOG__FORMAT", "json"),
-            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
-        ] {
-            command.env(name, value);
-        }
-        command.envs(settings.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Process::start(&mut command);
-        let mut lines = lines_of(process.child().stderr.take().expect("a pipe"));
-        loop {
-            let line = timeout(PATIENCE, lines.recv()).await.expect("a line in time");
-            let line: Value = serde_json::from_str(&line.expect("it has ended")).expect("JSON");
-            if let Some(traffic) = line["traffic"].as_str() {
-                let traffic = traffic.parse().expect("an address");
-                return Self { process, traffic };
-            }
-        }
-    }
-
-    /// Bytes of memory in use.
-    pub fn resident(&mut self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.child().id());
-        let status = std::fs::read_to_string(status).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("a size");
-        kib.parse::<u64>().expect("a number") * 1024
-    }
-
-    /// Sends it SIGTERM.
-    pub fn terminate(&self) {
-        self.process.terminate();
-    }
-
-    /// Waits until it has ended by itself, and well.
-    pub async fn ended(mut self) {
-        eventually("the sidecar to end", async || {
-            let ended = self.process.child().try_wait().map_err(|error| error.to_string())?;
-            let status = ended.ok_or("it runs")?;
-            assert!(status.success(), "{status}");
-            Ok(())
-        })
-        .await;
     }
 }

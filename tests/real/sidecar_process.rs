@@ -1,17 +1,14 @@
 //! The sidecar as a process of its own, whose memory, CPU time and log are its own too.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::neighbour::{PATIENCE, Process, eventually, http_client};
+use crate::neighbour::{PATIENCE, Process, eventually, http_client, lines_of};
 
 /// A running sidecar. Dropping it kills it.
 pub struct SidecarProcess {
@@ -19,9 +16,10 @@ pub struct SidecarProcess {
     pub traffic: SocketAddr,
     pub admin: SocketAddr,
     lines: mpsc::UnboundedReceiver<String>,
-    line_count: Arc<AtomicUsize>,
     /// What it has logged beside the lines that were waited for.
     passed: Vec<String>,
+    /// How many lines were waited for.
+    awaited: usize,
     http: reqwest::Client,
 }
 
@@ -69,21 +67,11 @@ impl SidecarProcess {
         command.env("VELT_SIDECAR_APP__ADDRESS", app.to_string());
         command.envs(environment.iter().copied());
         let mut process = Process::start(&mut command);
-        let (sender, lines) = mpsc::unbounded_channel();
-        let line_count = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&line_count);
-        let printed = BufReader::new(process.child().stderr.take().expect("piped"));
-        std::thread::spawn(move || {
-            for line in printed.lines().map_while(Result::ok) {
-                counted.fetch_add(1, Ordering::Relaxed);
-                // Nobody listens any more at the end.
-                let _ = sender.send(line);
-            }
-        });
+        let lines = lines_of(process.child().stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (traffic, admin, http) = (nowhere, nowhere, http_client());
-        let mut sidecar =
-            Self { process, traffic, admin, lines, line_count, passed: Vec::new(), http };
+        let passed = Vec::new();
+        let mut sidecar = Self { process, traffic, admin, lines, passed, awaited: 0, http };
         let line = sidecar.line_with("velt-sidecar is listening").await;
         let address = |name: &str| {
             let (_, rest) = line.split_once(name).expect("an address");
@@ -102,6 +90,7 @@ impl SidecarProcess {
             let line = line.unwrap_or_else(|| panic!("ended without {part:?}: {before:#?}"));
             if line.contains(part) {
                 self.passed.append(&mut before);
+                self.awaited += 1;
                 return line;
             }
             before.push(line);
@@ -114,8 +103,27 @@ impl SidecarProcess {
     }
 
     /// How many lines it has logged.
-    pub fn line_count(&self) -> usize {
-        self.line_count.load(Ordering::Relaxed)
+    pub fn line_count(&mut self) -> usize {
+        while let Ok(line) = self.lines.try_recv() {
+            self.passed.push(line);
+        }
+        self.passed.len() + self.awaited
+    }
+
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits until it has ended by itself, and well.
+    pub async fn ended(mut self) {
+        eventually("the sidecar to end", async || {
+            let ended = self.process.child().try_wait().map_err(|error| error.to_string())?;
+            let status = ended.ok_or("it runs")?;
+            assert!(status.success(), "{status}");
+            Ok(())
+        })
+        .await;
     }
 
     /// The value of one series, without the prefix.

@@ -8,7 +8,7 @@ use http::Method;
 use reqwest::Client;
 use tempfile::TempDir;
 
-use crate::neighbour::{Process, http_client, tool};
+use crate::neighbour::{Process, http_client, is_in_front_of, tool};
 use crate::nginx::session_of;
 
 /// Varnish's own rules follow, as they do unless a rule returns.
@@ -40,13 +40,7 @@ impl Varnish {
             varnish
         };
         let http = http_client();
-        let ready = async |address: SocketAddr| {
-            let answer = http.get(format!("http://{address}/whose")).send().await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            // Somebody else may have got that port.
-            let whose = answer.text().await.map_err(|error| error.to_string())?;
-            if whose == sidecar.to_string() { Ok(()) } else { Err(whose) }
-        };
+        let ready = async |address| is_in_front_of(&http, address, sidecar).await;
         let (process, address) = Process::start_on_free_port(command, ready).await;
         Self { address, http, _process: process, _folder: folder }
     }

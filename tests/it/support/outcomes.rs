@@ -10,7 +10,7 @@ use velt_sidecar::metrics::{Label as _, Outcome};
 
 use super::binary::Running;
 use super::client::Client;
-use super::raw::{RawApp, Wire};
+use super::raw::{RawApp, SWITCHED, Wire};
 use super::velt::{FakeVelt, answer, minted, refused, token};
 use super::{TestSidecar, document};
 
@@ -38,9 +38,6 @@ const SETTINGS: &str = r#"
 
 const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
-    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// What can't be provoked here: an app that is down takes another sidecar, assertions another
 /// source of identity, and a bug is not there to be had.

@@ -11,6 +11,10 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use crate::frames::Frame;
 
+/// An app's answer to a handshake with the key `dGhlIHNhbXBsZSBub25jZQ==` (RFC 6455 section 1.3).
+pub const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// One end of a connection, and what has been read from it and not yet looked at.
 pub struct Wire {
     stream: TcpStream,

@@ -102,7 +102,7 @@ async fn idle_connections_leave_descriptors_for_the_requests_of_others() {
 async fn a_soft_limit_is_raised_and_says_nothing() {
     let (_app, app) = serve_app().await;
     let settings = [("VELT_SIDECAR_LISTEN__MAX_CONNECTIONS", "1000")];
-    let sidecar = SidecarProcess::start_with_soft_limit(FILES, app, &settings).await;
+    let mut sidecar = SidecarProcess::start_with_soft_limit(FILES, app, &settings).await;
     let mut clients = Vec::new();
     for _ in 0..200 {
         clients.push(connect(&sidecar).await);
