@@ -9,6 +9,7 @@
 //! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word.
 
 mod alarm;
+mod algorithm;
 mod app;
 pub mod assertion;
 mod guard;

@@ -17,7 +17,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
-pub use self::jws::{Algorithm, verify};
+pub use self::jws::verify;
+pub use super::algorithm::Algorithm;
 use super::headers::only;
 use super::keys::{Found, KeyLocation, Keys};
 use super::{Refusal, User};

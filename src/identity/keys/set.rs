@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::identity::assertion::Algorithm;
+use crate::identity::algorithm::Algorithm;
 
 /// Keys in one document at most. Providers publish two to ten.
 pub const MAX_KEYS: usize = 64;
