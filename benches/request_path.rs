@@ -84,7 +84,7 @@ mod identify {
 
     fn measure(bencher: Bencher<'_, '_>, trusted: bool, head: &HeaderMap) -> Caller {
         let identity = identity();
-        let peer = Peer { address: if trusted { PROXY } else { Ipv4Addr::BROADCAST.into() } };
+        let peer = Peer::at(if trusted { PROXY } else { Ipv4Addr::BROADCAST.into() });
         bencher
             .with_inputs(|| head.clone())
             .bench_refs(|headers| identity.identify(&peer, headers).now_or_never().is_some());

@@ -16,13 +16,14 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
 use crate::config::{Config, Shutdown};
-use crate::identity::Identity;
+use crate::identity::{Identity, Peer};
 use crate::inject::Injection;
-use crate::listener::{Listener, Phase};
+use crate::listener::{Listener, Phase, Remote};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
 use crate::proxy::Upstream;
 use crate::sidecar::Sidecar;
+use crate::tls::{ClientTls, FileError, ServerTls};
 use crate::token::cache::TokenCache;
 use crate::token::resilience::Resilient;
 use crate::token::velt::{BuildError, VeltClient};
@@ -43,6 +44,8 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    /// A certificate or a key, or whoever should vouch for the app.
+    Tls(FileError),
     Velt(BuildError),
     Identity(TlsError),
 }
@@ -54,6 +57,7 @@ impl fmt::Display for StartError {
                 formatter,
                 "can't listen on {address}: choose another {what}, or end what uses it"
             ),
+            Self::Tls(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
             Self::Identity(error) => error.fmt(formatter),
         }
@@ -64,10 +68,35 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Bind { source, .. } => Some(source),
+            Self::Tls(error) => error.source(),
             Self::Velt(error) => error.source(),
             Self::Identity(error) => error.source(),
         }
     }
+}
+
+/// What is read from files of certificates and keys.
+struct Certificates {
+    listener: Option<Arc<ServerTls>>,
+    app: Option<Arc<ClientTls>>,
+}
+
+impl Certificates {
+    fn load(config: &Config) -> Result<Self, FileError> {
+        let listener = config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
+        let app = config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new);
+        Ok(Self { listener, app })
+    }
+}
+
+/// Whether what `config` names can be used: what [`App::bind`] would find wrong before it binds.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let certificates = Certificates::load(config).map_err(StartError::Tls)?;
+    sidecar(config, &certificates, &Metrics::new()).map(|_| ())
 }
 
 /// A sidecar with its sockets bound, serving nothing yet.
@@ -90,9 +119,13 @@ impl App {
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let sidecar = Arc::new(sidecar(&config, &metrics)?);
-        let (traffic_listener, traffic) =
+        let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
+        let sidecar = Arc::new(sidecar(&config, &certificates, &metrics)?);
+        let (mut traffic_listener, traffic) =
             bind("listen.address", config.listen, metrics.listener.clone()).await?;
+        if let Some(tls) = &certificates.listener {
+            traffic_listener = traffic_listener.with_tls(Arc::clone(tls));
+        }
         let (admin_listener, admin_address) =
             bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
         let readiness = Readiness::default();
@@ -128,10 +161,14 @@ impl App {
         // The sockets are bound: whoever connects from now on is served.
         self.readiness.set(true, &self.metrics);
         let sidecar = Arc::clone(&self.sidecar);
-        let handler = move |peer, request| Arc::clone(&sidecar).handle(peer, request);
+        let handler = move |remote: &Remote, request| {
+            let Remote { address, encrypted, names } = remote;
+            let peer = Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
+            Arc::clone(&sidecar).handle(peer, request)
+        };
         let traffic = tokio::spawn(self.traffic_listener.serve(handler, traffic_phase));
         let admin = self.admin;
-        let answer = move |_, request| std::future::ready(admin.answer(&request));
+        let answer = move |_: &Remote, request| std::future::ready(admin.answer(&request));
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
@@ -165,7 +202,11 @@ impl App {
 }
 
 /// The request path and its parts.
-fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, StartError> {
+fn sidecar(
+    config: &Config,
+    certificates: &Certificates,
+    metrics: &Metrics,
+) -> Result<Sidecar, StartError> {
     let requests = &metrics.requests;
     let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
     let mint = Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone());
@@ -176,6 +217,7 @@ fn sidecar(config: &Config, metrics: &Metrics) -> Result<Sidecar, StartError> {
     let reader = Arc::clone(&identity);
     let upstream = Upstream::new(
         config.app.clone(),
+        certificates.app.clone(),
         Arc::new(move |trailers: &mut HeaderMap| guard.sanitize_trailers(trailers)),
         Arc::new(move |trailers: &mut HeaderMap| {
             stripper.strip(trailers);

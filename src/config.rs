@@ -11,17 +11,17 @@ mod words;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
-use self::setting::{Bytes, Limit, Span};
+use self::setting::Bytes;
 use crate::identity;
 use crate::inject;
 use crate::listener;
 use crate::logging;
 use crate::proxy;
+use crate::tls;
 use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
 
@@ -29,6 +29,8 @@ use crate::token::{MintPlan, cache, resilience};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: listener::Settings,
+    /// TLS there, if at all.
+    pub tls: Option<tls::ServerSettings>,
     pub admin: listener::Settings,
     pub app: proxy::Settings,
     pub identity: identity::Settings,
@@ -112,28 +114,28 @@ impl Config {
 
     /// `None` if something without a default is missing, which has been complained of.
     fn read(top: &Section<'_, '_>) -> Option<Self> {
-        let listen = table::listen::read(&top.section("listen"));
+        let (listen, tls) = {
+            let section = top.section("listen");
+            (table::listen::read(&section), table::listen::read_tls(&section.section("tls")))
+        };
         let admin = listener::Settings {
             max_connections: 256,
             ..listener::Settings::at(top.section("admin").value("address", "127.0.0.1:9901"))
         };
-        let app = {
-            let section = top.section("app");
-            let app = read_app(&section);
-            check_loop(&section, &app.address, listen.address);
-            app
-        };
+        let app = table::app::read(&top.section("app"), listen.address);
+        let roots = table::outgoing::read(&top.section("outgoing"));
         let delivery = table::delivery::read(&top.section("delivery"));
         let section = top.section("identity");
         let assertion = section.section("assertion");
-        let identity = table::identity::read(&section, &assertion, &delivery);
+        let identity = table::identity::read(&section, &assertion, &delivery, &roots);
+        check_names(&section, identity.as_ref(), tls.as_ref());
         let velt = {
             let source = identity.as_ref().map(|identity| &identity.source);
             let (section, suffix) = match source {
                 Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
                 _ => (&section, "header"),
             };
-            table::velt::read(&top.section("velt"), section, suffix, source)
+            table::velt::read(&top.section("velt"), section, suffix, source, roots)
         };
         let cache = {
             let section = top.section("cache");
@@ -160,6 +162,7 @@ impl Config {
         let (velt, plan, resilience) = velt?;
         Some(Self {
             listen,
+            tls,
             admin,
             app,
             delivery,
@@ -199,36 +202,19 @@ impl Config {
     }
 }
 
-fn read_app(section: &Section<'_, '_>) -> proxy::Settings {
-    proxy::Settings {
-        address: section.value("address", "127.0.0.1:3000"),
-        protocol: section.value("protocol", "http1"),
-        connect_timeout: section.value::<Span>("connect_timeout", "1s").0,
-        response_timeout: section.value::<Span>("response_timeout", "60s").0,
-        idle_timeout: section.value::<Span>("idle_timeout", "4s").0,
-        max_idle: section.value("max_idle", "256"),
-        stream_idle_timeout: section.value::<Limit>("stream_idle_timeout", "off").0,
-    }
-}
-
-/// Refuses to forward to ourselves: each request would come back until no connection is left.
-fn check_loop(section: &Section<'_, '_>, app: &proxy::Address, listen: SocketAddr) {
-    let proxy::Address::Tcp(authority) = app else { return };
-    let Some((host, port)) = authority.rsplit_once(':') else { return };
-    let host = host.trim_matches(['[', ']']);
-    let ours = match host.parse::<IpAddr>() {
-        Ok(address) => {
-            address == listen.ip() || listen.ip().is_unspecified() && address.is_loopback()
-        }
-        Err(_) => {
-            host == "localhost" && (listen.ip().is_unspecified() || listen.ip().is_loopback())
-        }
-    };
-    if ours && port.parse() == Ok(listen.port()) {
+/// Names in certificates say nothing unless somebody signs the certificates.
+fn check_names(
+    section: &Section<'_, '_>,
+    identity: Option<&identity::Settings>,
+    tls: Option<&tls::ServerSettings>,
+) {
+    let named = identity.is_some_and(|identity| !identity.trusted_names.is_empty());
+    if named && tls.is_none_or(|tls| tls.client_ca.is_none()) {
         section.complain_about(
-            "address",
-            "this is the sidecar's own listen.address, so requests would go in circles",
-            "write the app's address, or give the sidecar another port in [listen]",
+            "trusted_names",
+            "no client shows a certificate here, so nobody would ever be trusted",
+            "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls]: who signs the login \
+             proxy's certificate",
         );
     }
 }

@@ -23,7 +23,7 @@ use self::front::Front;
 use crate::app::{App, StartError};
 use crate::config::{Config, ConfigError};
 use crate::emulator::{self, Behaviour, Credentials, Emulator};
-use crate::listener::{self, Listener, Phase};
+use crate::listener::{self, Listener, Phase, Remote};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::proxy::{self, Address, AppProtocol, Upstream};
 
@@ -154,13 +154,14 @@ impl Demo {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let (phase, watched) = watch::channel(Phase::Serving);
         let front = self.front;
-        let login_proxy = move |peer, request| Arc::clone(&front).answer(peer, request);
+        let login_proxy =
+            move |remote: &Remote, request| Arc::clone(&front).answer(remote.address.ip(), request);
         let tasks = [
             tokio::spawn(self.front_listener.serve(login_proxy, watched.clone())),
-            tokio::spawn(
-                self.app_listener
-                    .serve(|_, request| std::future::ready(app::answer(request)), watched.clone()),
-            ),
+            tokio::spawn(self.app_listener.serve(
+                |_: &Remote, request| std::future::ready(app::answer(request)),
+                watched.clone(),
+            )),
             tokio::spawn(self.emulator.run(watched)),
         ];
         self.sidecar.run(shutdown).await;
@@ -213,6 +214,7 @@ fn page_config(addresses: &Addresses) -> serde_json::Value {
 fn upstream(address: SocketAddr) -> Upstream {
     let settings = proxy::Settings {
         address: Address::Tcp(address.to_string()),
+        tls: None,
         protocol: AppProtocol::Http1,
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(60),
@@ -222,7 +224,7 @@ fn upstream(address: SocketAddr) -> Upstream {
     };
     let untouched = Arc::new(|_: &mut HeaderMap| {});
     // Its figures are not the sidecar's.
-    Upstream::new(settings, untouched.clone(), untouched, Metrics::new().app)
+    Upstream::new(settings, None, untouched.clone(), untouched, Metrics::new().app)
 }
 
 async fn bind(address: SocketAddr) -> io::Result<(Listener, SocketAddr)> {

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::listener::{self, Listener, Phase};
+use crate::listener::{self, Listener, Phase, Remote};
 use crate::metrics::ListenerMetrics;
 
 const MAX_BODY: usize = 64 * 1024;
@@ -124,7 +124,7 @@ impl Emulator {
     /// Serves until the phase is [`Phase::Stopped`].
     pub async fn run(self, phase: watch::Receiver<Phase>) {
         let state = self.state;
-        let handler = move |_, request| Arc::clone(&state).answer(request);
+        let handler = move |_: &Remote, request| Arc::clone(&state).answer(request);
         self.listener.serve(handler, phase).await;
     }
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub guarded: Vec<HeaderName>,
     /// The front proxy's addresses.
     pub trusted_peers: Vec<ipnet::IpNet>,
+    /// Names in client certificates; if there are any, the front proxy must show one.
+    pub trusted_names: Vec<String>,
     /// What the front proxy must show besides.
     pub secret: Option<SecretSettings>,
     pub ambiguous: OnAmbiguous,
@@ -177,7 +179,7 @@ impl Identity {
             Source::App(source) => Reader::App(source),
         };
         Ok(Self {
-            anchors: Anchors::new(settings.trusted_peers, settings.secret),
+            anchors: Anchors::new(settings.trusted_peers, settings.trusted_names, settings.secret),
             guard: Guard::new(names, own),
             reader,
             ambiguous: settings.ambiguous,

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod token;
 pub mod proxy;
 pub mod inject;
+pub mod tls;
 pub mod outgoing;
 pub mod metrics;
 pub mod admin;

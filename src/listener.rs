@@ -5,6 +5,7 @@
 mod activity;
 mod connection;
 mod descriptors;
+mod handshake;
 mod preface;
 
 use std::error::Error;
@@ -25,13 +26,15 @@ use tracing::{debug, info, warn};
 pub use self::activity::Limits;
 use self::connection::Connection;
 pub use self::descriptors::raise_descriptor_limit;
+use self::handshake::Handshakes;
 use crate::metrics::ListenerMetrics;
+use crate::tls::{CertificateNames, ServerTls};
 
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// How long the listener waits for handshakes that have begun when it stops.
-const HANDSHAKES: Duration = Duration::from_millis(100);
+/// How long the listener waits for TCP handshakes that have begun when it stops.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Descriptors that are no client's and no app's: standard streams, listeners, the runtime's own,
 /// connections to Velt and to the admin port.
@@ -95,6 +98,16 @@ impl Settings {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub address: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// The names in its certificate, if it has shown one that we take.
+    pub names: Option<Arc<CertificateNames>>,
+}
+
 /// Where a listener is in its life. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -111,6 +124,7 @@ pub enum Phase {
 pub struct Listener {
     socket: TcpListener,
     settings: Settings,
+    handshakes: Option<Handshakes>,
     metrics: ListenerMetrics,
 }
 
@@ -122,7 +136,14 @@ impl Listener {
     /// The system's.
     pub async fn bind(settings: Settings, metrics: ListenerMetrics) -> io::Result<Self> {
         let socket = TcpListener::bind(settings.address).await?;
-        Ok(Self { socket, settings, metrics })
+        Ok(Self { socket, settings, handshakes: None, metrics })
+    }
+
+    /// Speaks TLS, and nothing else.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ServerTls>) -> Self {
+        self.handshakes = Some(Handshakes::new(tls, self.metrics.clone()));
+        self
     }
 
     /// The address bound, with the real port if the settings asked for port 0.
@@ -137,7 +158,7 @@ impl Listener {
     /// Serves until the phase is [`Phase::Stopped`], then lets every connection finish its requests.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
-        H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + Unpin + 'static,
         B::Data: Send,
@@ -152,7 +173,8 @@ impl Listener {
                 return;
             };
             let settings = self.settings.clone();
-            let connection = Connection { stream, peer, settings, metrics: self.metrics.clone() };
+            let (handshakes, metrics) = (self.handshakes.clone(), self.metrics.clone());
+            let connection = Connection { stream, peer, settings, handshakes, metrics };
             let serving = connection.serve(handler.clone(), phase.clone());
             let held = (slot, open.subscribe());
             tokio::spawn(async move {
@@ -169,7 +191,7 @@ impl Listener {
         }
         // Nobody new, but whoever has begun to connect.
         shut_the_door(&self.socket);
-        let mut handshakes = pin!(sleep(HANDSHAKES));
+        let mut handshakes = pin!(sleep(LAST_HANDSHAKES));
         loop {
             tokio::select! {
                 accepted = self.accept() => spawn(accepted),

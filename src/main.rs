@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
-use velt_sidecar::app::App;
+use velt_sidecar::app::{self, App, StartError};
 use velt_sidecar::config::{Config, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
@@ -34,7 +34,7 @@ const EX_CONFIG: u8 = 78;
     name = "velt-sidecar",
     version,
     after_help = "Exit codes: 64 usage, 69 an address is in \
-    use, 78 configuration. Documentation: README.md"
+    use, 78 configuration or a file it names. Documentation: README.md"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -96,6 +96,9 @@ fn main() -> ExitCode {
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => with_config(file, run),
         Command::Check => with_config(file, |config| {
+            if let Err(error) = app::check(&config) {
+                return not_started(&error);
+            }
             print!("{}", config.describe());
             ExitCode::SUCCESS
         }),
@@ -140,7 +143,7 @@ fn run(mut config: Config) -> ExitCode {
         let (first, second) = signals();
         let app = match App::bind(config).await {
             Ok(app) => app,
-            Err(error) => return report(&error),
+            Err(error) => return not_started(&error),
         };
         let addresses = app.addresses();
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
@@ -249,6 +252,15 @@ async fn run_until(second: impl Future<Output = ()>, running: impl Future<Output
     tokio::select! {
         () = running => {}
         () = second => {}
+    }
+}
+
+fn not_started(error: &StartError) -> ExitCode {
+    let code = report(error);
+    match error {
+        StartError::Bind { .. } => code,
+        // What the configuration names will not do.
+        StartError::Tls(_) | StartError::Velt(_) | StartError::Identity(_) => EX_CONFIG.into(),
     }
 }
 

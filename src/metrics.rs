@@ -135,6 +135,7 @@ pub struct ListenerMetrics {
     pub heads_refused: IntCounter,
     pub accept_errors: IntCounter,
     pub refused: IntCounter,
+    pub handshakes: Counters<HandshakeResult>,
 }
 
 impl ListenerMetrics {
@@ -159,6 +160,8 @@ impl ListenerMetrics {
                 "connections_refused_total",
                 "Connections closed at once because listen.max_connections was reached.",
             ),
+            handshakes: page
+                .counters("tls_handshakes_total", "TLS handshakes of clients by how they ended."),
         }
     }
 

@@ -3,13 +3,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Response, Url};
-use rustls::RootCertStore;
 
-/// TLS could not be set up. The machine's fault.
+use crate::tls::Roots;
+
+/// TLS could not be set up: whoever should vouch for servers can't be read.
 #[derive(Debug)]
 pub struct TlsError(Box<dyn Error + Send + Sync>);
 
@@ -25,19 +25,14 @@ impl Error for TlsError {
     }
 }
 
-/// A client for `url` and what is below it: TLS roots, proxy settings of the environment,
-/// connection pool.
+/// A client for `url` and what is below it, which trusts whom `roots` vouch for: with the proxy
+/// settings of the environment and a connection pool of its own.
 ///
 /// # Errors
 ///
 /// See [`TlsError`].
-pub fn client(url: &Url, connect_timeout: Duration) -> Result<Client, TlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls_config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError(error.into()))?
-        .with_root_certificates(roots())
-        .with_no_client_auth();
+pub fn client(url: &Url, roots: &Roots, connect_timeout: Duration) -> Result<Client, TlsError> {
+    let tls_config = roots.client_config().map_err(|error| TlsError(error.into()))?;
     let http = Client::builder()
         .tls_backend_preconfigured(tls_config)
         .user_agent(concat!("velt-sidecar/", env!("CARGO_PKG_VERSION")))
@@ -67,15 +62,4 @@ pub async fn read_capped(mut answer: Response, limit: usize) -> reqwest::Result<
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body))
-}
-
-/// The machine's roots (or `SSL_CERT_FILE`); compiled-in ones where an image has none.
-fn roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }

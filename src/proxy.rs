@@ -37,6 +37,7 @@ use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
+use crate::tls::{ClientSettings, ClientTls};
 
 /// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
 /// (RFC 9110 section 10.1.1 forbids waiting for ever).
@@ -57,12 +58,16 @@ pub enum AppProtocol {
     Http1,
     /// HTTP/2 with prior knowledge. WebSockets still go over HTTP/1.1.
     H2c,
+    /// The same over TLS.
+    H2,
 }
 
 /// How to reach the app.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub address: Address,
+    /// How to speak TLS with it, if at all.
+    pub tls: Option<ClientSettings>,
     pub protocol: AppProtocol,
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the response.
@@ -121,6 +126,9 @@ impl Error for UpstreamError {
 /// The app.
 pub struct Upstream {
     settings: Settings,
+    /// What is spoken to the app unless it is a WebSocket.
+    http2: bool,
+    scheme: Scheme,
     /// For requests of HTTP/1.0 that name no host.
     default_host: HeaderValue,
     pool: Arc<Pool>,
@@ -133,9 +141,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// The filters remove from trailers what the parts around this one would have removed from
-    /// headers.
+    /// headers. `tls` is what was made of the settings' own.
     pub fn new(
         settings: Settings,
+        tls: Option<Arc<ClientTls>>,
         request_trailers: TrailerFilter,
         response_trailers: TrailerFilter,
         metrics: AppMetrics,
@@ -146,7 +155,9 @@ impl Upstream {
         };
         Self {
             default_host: default_host.unwrap_or(HeaderValue::from_static("localhost")),
-            pool: Arc::new(Pool::new(&settings, metrics.clone())),
+            http2: settings.protocol != AppProtocol::Http1,
+            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
+            pool: Arc::new(Pool::new(&settings, tls, metrics.clone())),
             settings,
             request_trailers,
             response_trailers,
@@ -166,7 +177,7 @@ impl Upstream {
         client: &Client,
     ) -> Result<Response<Body>, UpstreamError> {
         let handshake = headers::is_websocket(&request).then(|| Handshake::begin(&mut request));
-        let over_http2 = self.settings.protocol == AppProtocol::H2c && handshake.is_none();
+        let over_http2 = self.http2 && handshake.is_none();
         self.rewrite(&mut request, client, handshake.is_some(), over_http2);
 
         let trailers = Arc::clone(&self.request_trailers);
@@ -195,7 +206,7 @@ impl Upstream {
         mut request: Request<()>,
         client: &Client,
     ) -> Result<Response<Body>, UpstreamError> {
-        let over_http2 = self.settings.protocol == AppProtocol::H2c;
+        let over_http2 = self.http2;
         self.rewrite(&mut request, client, false, over_http2);
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
         let progress = Progress { gate: None, sent: None, clock };
@@ -262,7 +273,7 @@ impl Upstream {
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
         }
         if over_http2 {
-            headers::to_http2(request, &self.default_host);
+            headers::to_http2(request, &self.default_host, self.scheme);
         } else {
             headers::to_http1(request);
             if takes_trailers {

@@ -9,7 +9,6 @@ mod error;
 mod guard;
 mod question;
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -81,13 +80,13 @@ impl Sidecar {
     /// client that leaves is counted.
     pub async fn handle(
         self: Arc<Self>,
-        peer: SocketAddr,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let mut guard = RequestGuard::begin(&self.metrics);
         let (version, handshake) = (request.version(), is_websocket(&request));
         let responded = {
-            let responding = pin!(self.respond(peer, request, &mut guard.app_time));
+            let responding = pin!(self.respond(&peer, request, &mut guard.app_time));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
         };
         let (mut response, outcome) = match responded {
@@ -110,18 +109,18 @@ impl Sidecar {
 
     async fn respond(
         &self,
-        peer: SocketAddr,
+        peer: &Peer,
         mut request: Request<Incoming>,
         app_time: &mut Duration,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
-        let from = Peer { address: peer.ip() };
         let Identified { caller, trusted } =
-            self.identity.identify(&from, request.headers_mut()).await?;
+            self.identity.identify(peer, request.headers_mut()).await?;
         validate(&request)?;
 
-        let client = Client { address: peer.ip(), trusted, scheme: Scheme::Http };
+        let scheme = if peer.encrypted { Scheme::Https } else { Scheme::Http };
+        let client = Client { address: peer.address, trusted, scheme };
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
                 self.check_asking(&request)?;

@@ -118,7 +118,7 @@ fn assert_forwarded(mut request: Request<()>, trusted: bool, over_http2: bool) {
     let cookies: Vec<HeaderValue> = before.get_all(COOKIE).iter().cloned().collect();
     let cookies_stripped = !request.headers().contains_key(COOKIE);
     if over_http2 {
-        to_http2(&mut request, &default_host);
+        to_http2(&mut request, &default_host, Scheme::Http);
         assert_eq!(request.version(), Version::HTTP_2);
         assert!(!request.headers().contains_key(HOST), ":authority has taken its place");
         let authority = request.uri().authority().expect("put there");

@@ -92,6 +92,7 @@ impl Case {
             source: Source::Header(Box::new(source.clone())),
             guarded: Vec::new(),
             trusted_peers: vec![IpAddr::from(TRUSTED).into()],
+            trusted_names: Vec::new(),
             secret: None,
             ambiguous: if drop { OnAmbiguous::Drop } else { OnAmbiguous::Refuse },
             forward: if strip { ForwardIdentity::Strip } else { ForwardIdentity::Keep },
@@ -110,7 +111,7 @@ impl Case {
 
     fn identify(&self, trusted: bool, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
         let address = IpAddr::from(if trusted { TRUSTED } else { Ipv4Addr::BROADCAST });
-        let identified = self.identity.identify(&Peer { address }, headers).now_or_never();
+        let identified = self.identity.identify(&Peer::at(address), headers).now_or_never();
         let Identified { caller, trusted: as_expected } = identified.expect("read at once")?;
         assert_eq!(as_expected, trusted);
         Ok(caller)

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
+use velt_sidecar::tls::Roots;
 use velt_sidecar::token::velt::{Api, DOCUMENTED_LIFE, Settings, VeltClient, VerifyUser};
 use velt_sidecar::token::{
     Issuer, MalformedReason, Mint as _, MintError, MintRequest, Minted, Subject, TokenValue,
@@ -236,6 +237,7 @@ fn client(address: SocketAddr, verify_user: VerifyUser) -> VeltClient {
         auth_token: SecretString::from(AUTH_TOKEN),
         verify_user,
         connect_timeout: Duration::from_secs(5),
+        roots: Roots::Bundled,
     };
     VeltClient::new(settings).expect("a client")
 }

@@ -1,9 +1,11 @@
 //! The tables of `sidecar.toml` that need more than a few lines, one file each.
 
-pub mod delivery;
+pub mod app;
 mod assertion;
+pub mod delivery;
 pub mod identity;
 pub mod listen;
+pub mod outgoing;
 mod preset;
 pub mod velt;
 

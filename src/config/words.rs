@@ -2,6 +2,7 @@
 
 use http::uri::PathAndQuery;
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
 use super::Workers;
 use super::setting::{Bytes, Setting};
@@ -10,6 +11,7 @@ use crate::identity::{ForwardIdentity, OnAmbiguous};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
 use crate::proxy::{Address, AppProtocol};
+use crate::tls::{ClientCertificate, Roots, name_kind};
 use crate::token::velt::{Api, VerifyUser};
 use crate::token::{AccessRole, ResourceKind};
 
@@ -132,18 +134,47 @@ impl Setting for PathPattern {
     }
 }
 
-impl Setting for Address {
-    const EXPECTED: &'static str =
-        "the app's address, such as \"127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+/// The app's address, and whether to speak TLS with it.
+pub(super) struct AppAddress {
+    pub(super) address: Address,
+    pub(super) tls: bool,
+}
+
+impl Setting for AppAddress {
+    const EXPECTED: &'static str = "the app's address, such as \"127.0.0.1:3000\", \
+         \"https://127.0.0.1:3443\" or \"unix:/run/app.sock\"";
     fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Self::Unix(path.into()));
+            let address = Address::Unix(path.into());
+            return path.starts_with('/').then_some(Self { address, tls: false });
         }
+        let (text, tls) = match text.strip_prefix("https://") {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        };
         let authority: http::uri::Authority = text.parse().ok()?;
         let plain = authority.port_u16().is_some_and(|port| port > 0)
             && !authority.host().is_empty()
             && !text.contains('@');
-        plain.then(|| Self::Tcp(text.to_owned()))
+        plain.then(|| Self { address: Address::Tcp(text.to_owned()), tls })
+    }
+}
+
+/// A name that a client's certificate may carry.
+pub(super) struct CertificateName(pub(super) String);
+
+impl Setting for CertificateName {
+    const EXPECTED: &'static str = "a name from a client certificate's subject alternative names, \
+         such as \"oauth2-proxy.auth.svc\" or \"spiffe://cluster.local/ns/auth/sa/proxy\"";
+    fn parse(text: &str) -> Option<Self> {
+        name_kind(text).map(|_| Self(text.to_owned()))
+    }
+}
+
+impl Setting for ServerName<'static> {
+    const EXPECTED: &'static str = "the name in the server's certificate, such as \"app.internal\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::try_from(text.to_owned()).ok()
     }
 }
 
@@ -189,7 +220,15 @@ words!(Api, "\"legacy\", \"v1\" or \"v2\"", {
 words!(VerifyUser, "\"auto\", \"require\" or \"off\"", {
     "auto" => Self::Auto, "require" => Self::Require, "off" => Self::Off,
 });
-words!(AppProtocol, "\"http1\" or \"h2c\"", { "http1" => Self::Http1, "h2c" => Self::H2c });
+words!(AppProtocol, "\"http1\", \"h2c\" or \"h2\"", {
+    "http1" => Self::Http1, "h2c" => Self::H2c, "h2" => Self::H2,
+});
+words!(ClientCertificate, "\"required\" or \"optional\"", {
+    "required" => Self::Required, "optional" => Self::Optional,
+});
+words!(Roots, "\"auto\", \"system\" or \"bundled\"", {
+    "auto" => Self::Auto, "system" => Self::System, "bundled" => Self::Bundled,
+});
 words!(OnAmbiguous, "\"refuse\" or \"drop\"", { "refuse" => Self::Refuse, "drop" => Self::Drop });
 words!(ForwardIdentity, "\"keep\" or \"strip\"", { "keep" => Self::Keep, "strip" => Self::Strip });
 words!(SourceName, "\"header\", \"assertion\" or \"app\"", {

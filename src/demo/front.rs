@@ -3,7 +3,7 @@
 //! It does the two things that any login proxy in front of a sidecar has to do: it removes
 //! whatever identity the browser claims, and it sets the one that it knows.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,11 +33,11 @@ impl Front {
     /// Answers one request, or has the sidecar answer it.
     pub async fn answer(
         self: Arc<Self>,
-        peer: SocketAddr,
+        client: IpAddr,
         mut request: Request<Incoming>,
     ) -> Response<Body> {
         // Trusted: what is left of the forwarding headers is this proxy's own word.
-        let client = Client { address: peer.ip(), trusted: true, scheme: Scheme::Http };
+        let client = Client { address: client, trusted: true, scheme: Scheme::Http };
         set_identity(request.headers_mut());
         let forwarded = match (request.method(), request.uri().path()) {
             (&Method::POST, "/demo/login") => return log_in(request).await,

@@ -24,6 +24,7 @@ use super::keys::{Found, KeyLocation, Keys};
 use super::{Refusal, User};
 use crate::metrics::{AssertionResult, IdentityMetrics};
 use crate::outgoing::TlsError;
+use crate::tls::Roots;
 
 /// The longest assertion that is looked at, in bytes. Those of the large providers have 1 to 4 KiB.
 pub const MAX_ASSERTION_BYTES: usize = 16 * 1024;
@@ -40,6 +41,8 @@ pub struct AssertionSource {
     /// `Authorization` is read as `Bearer`, any other as the bare token.
     pub header: HeaderName,
     pub keys: KeyLocation,
+    /// Who vouches for the server that publishes them.
+    pub roots: Roots,
     pub policy: Policy,
     pub on_invalid: OnInvalid,
 }
@@ -103,7 +106,7 @@ struct Remembered {
 
 impl Assertions {
     pub(super) fn new(source: AssertionSource, metrics: IdentityMetrics) -> Result<Self, TlsError> {
-        let keys = Keys::over_http(source.keys.clone(), metrics.clone())?;
+        let keys = Keys::over_http(source.keys.clone(), &source.roots, metrics.clone())?;
         Ok(Self::with_keys(source, keys, metrics))
     }
 

@@ -18,6 +18,7 @@ pub use self::fetch::{Fetch, FetchError, Fetching, HttpFetch, MAX_DOCUMENT_BYTES
 pub use self::set::{Key, KeySet, KeySetError, MAX_KEYS};
 use crate::metrics::IdentityMetrics;
 use crate::outgoing::TlsError;
+use crate::tls::Roots;
 
 /// How long a request waits for keys that are being fetched.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,9 +73,13 @@ impl Keys {
     /// # Errors
     ///
     /// If TLS can't be set up.
-    pub fn over_http(location: KeyLocation, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+    pub fn over_http(
+        location: KeyLocation,
+        roots: &Roots,
+        metrics: IdentityMetrics,
+    ) -> Result<Self, TlsError> {
         let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &location;
-        let fetch = HttpFetch::new(url)?;
+        let fetch = HttpFetch::new(url, roots)?;
         Ok(Self::new(location, fetch, metrics))
     }
 

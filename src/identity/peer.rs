@@ -1,6 +1,7 @@
 //! The anchors of trust: what makes a peer the front proxy.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -8,11 +9,23 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Who sent a request over the connection that it came on. What TLS knows of the peer, such as
-/// the name in its certificate, belongs here too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::tls::CertificateNames;
+
+/// Who sent a request over the connection that it came on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: IpAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// The names in the certificate that it has shown and TLS has verified.
+    pub names: Option<Arc<CertificateNames>>,
+}
+
+impl Peer {
+    /// Over a connection without TLS.
+    pub fn at(address: IpAddr) -> Self {
+        Self { address, encrypted: false, names: None }
+    }
 }
 
 /// A secret that the front proxy shows in a header.
@@ -27,6 +40,8 @@ pub struct SecretSettings {
 /// Whom to believe: every anchor that is configured has to hold.
 pub(super) struct Anchors {
     ranges: Vec<IpNet>,
+    /// Names of client certificates, any of which will do; without any, none is needed.
+    names: Vec<String>,
     secret: Option<Secret>,
 }
 
@@ -54,13 +69,17 @@ impl Shown {
 }
 
 impl Anchors {
-    pub(super) fn new(ranges: Vec<IpNet>, secret: Option<SecretSettings>) -> Self {
+    pub(super) fn new(
+        ranges: Vec<IpNet>,
+        names: Vec<String>,
+        secret: Option<SecretSettings>,
+    ) -> Self {
         let secret = secret.map(|SecretSettings { header, accepted }| {
             let digest_of =
                 |secret: &SecretString| digest(&SHA256, secret.expose_secret().as_bytes());
             Secret { header, accepted: accepted.iter().map(digest_of).collect() }
         });
-        Self { ranges, secret }
+        Self { ranges, names, secret }
     }
 
     pub(super) fn trust(&self, peer: &Peer, shown: Shown) -> bool {
@@ -68,6 +87,12 @@ impl Anchors {
         let address = peer.address.to_canonical();
         matches!(shown, Shown::Unneeded | Shown::Right)
             && self.ranges.iter().any(|range| range.contains(&address))
+            && (self.names.is_empty() || self.knows(peer))
+    }
+
+    fn knows(&self, peer: &Peer) -> bool {
+        let shown = peer.names.as_deref();
+        shown.is_some_and(|shown| self.names.iter().any(|name| shown.contain(name)))
     }
 
     /// Removes the secret and says whether it was one. Shown twice it is none: one of the two

@@ -65,6 +65,12 @@ impl Activity {
         })
     }
 
+    /// What has arrived so far was no request's, but TLS's.
+    pub fn rest(&self) {
+        self.head_since.store(0, Ordering::Relaxed);
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+    }
+
     /// A request's head is complete.
     pub fn begin(self: &Arc<Self>) -> InProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);

@@ -18,13 +18,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::activity::{Activity, Attended, Watched};
-use super::{Limits, Phase, Settings, preface, stopped_in};
+use super::handshake::Handshakes;
+use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
 use crate::tcp;
 
@@ -51,37 +53,94 @@ pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
     pub settings: Settings,
+    /// With TLS only.
+    pub handshakes: Option<Handshakes>,
     pub metrics: ListenerMetrics,
+}
+
+/// A connection that is ready for requests.
+struct Established {
+    remote: Remote,
+    protocol: Protocol,
+    activity: Arc<Activity>,
+    settings: Settings,
+    metrics: ListenerMetrics,
 }
 
 impl Connection {
     /// Serves it to its end.
-    pub async fn serve<H, F, B>(self, handler: H, mut phase: watch::Receiver<Phase>)
+    pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
-        H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + Unpin + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, settings, metrics } = self;
+        let Self { stream, peer, settings, handshakes, metrics } = self;
         let _open = GaugeGuard::raise(&metrics.connections);
         tcp::tune(&stream);
-        let mut limits = settings.limits;
-        let protocol = tokio::select! {
-            biased;
-            protocol = preface::protocol(&stream, limits) => protocol,
-            // Its first request may be on its way.
-            () = async { stopped_in(&mut phase).await; sleep(LAST_WORDS).await } => return,
+        let (limits, activity) = (settings.limits, Activity::new());
+        // Its first request may be on its way.
+        let mut ending = phase.clone();
+        let too_late = async {
+            stopped_in(&mut ending).await;
+            sleep(LAST_WORDS).await;
         };
-        let protocol = match protocol {
-            Ok(protocol) => protocol,
-            Err(reason) => return reason.into_iter().for_each(|one| metrics.closed.increment(one)),
+        let established = |protocol, names, encrypted| {
+            metrics.accepted.increment(protocol);
+            let remote = Remote { address: peer, encrypted, names };
+            let (activity, metrics) = (Arc::clone(&activity), metrics.clone());
+            Established { remote, protocol, activity, settings, metrics }
         };
-        metrics.accepted.increment(protocol);
+        match handshakes {
+            None => {
+                let protocol = tokio::select! {
+                    biased;
+                    protocol = preface::protocol(&stream, limits) => protocol,
+                    () = too_late => return,
+                };
+                match protocol {
+                    Ok(protocol) => {
+                        let stream = Watched::new(stream, Arc::clone(&activity));
+                        established(protocol, None, false).serve(stream, handler, phase).await;
+                    }
+                    Err(reason) => {
+                        if let Some(reason) = reason {
+                            metrics.closed.increment(reason);
+                        }
+                    }
+                }
+            }
+            // On the heap, so that a connection without TLS does not pay for its size.
+            Some(handshakes) => {
+                let greeted = tokio::select! {
+                    biased;
+                    greeted = Box::pin(handshakes.greet(stream, &activity)) => greeted,
+                    () = too_late => return,
+                };
+                // If not, it has been counted.
+                let Ok((stream, protocol, names)) = greeted else { return };
+                activity.rest();
+                Box::pin(established(protocol, names, true).serve(stream, handler, phase)).await;
+            }
+        }
+    }
+}
 
+impl Established {
+    async fn serve<S, H, F, B>(self, stream: S, handler: H, phase: watch::Receiver<Phase>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { remote, protocol, activity, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
-        let activity = Activity::new();
+        let mut limits = settings.limits;
         let requests = Arc::clone(&activity);
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
@@ -95,7 +154,7 @@ impl Connection {
                 *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 return Either::Left(ready(Ok::<_, Infallible>(refusal)));
             }
-            let responding = handler(peer, request);
+            let responding = handler(&remote, request);
             let phase = phase_now.clone();
             // Not an async block, which would hold the handler's large future twice.
             Either::Right(responding.map(move |mut response| {
@@ -106,7 +165,7 @@ impl Connection {
                 Ok(response.map(|body| Attended::new(body, in_progress)))
             }))
         });
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let io = TokioIo::new(stream);
         let served = if http2 {
             // Frames between requests are not the beginning of one.
             limits.head = Duration::MAX;

@@ -86,6 +86,20 @@ label!(
 });
 
 label!(
+    /// How a TLS handshake ended.
+    HandshakeResult, "result", {
+    Completed = "completed",
+    /// No common ground, or a certificate that we don't take.
+    Failed = "failed",
+    /// The client spoke something else, such as plain HTTP.
+    NotTls = "not_tls",
+    /// The client left before it had begun.
+    ClientGone = "client_gone",
+    /// It took longer than `listen.tls.handshake_timeout`, its wait for a turn included.
+    Timeout = "timeout",
+});
+
+label!(
     /// What a token look-up found.
     LookupResult, "result", {
     Fresh = "fresh",

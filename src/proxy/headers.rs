@@ -56,10 +56,11 @@ pub struct Client {
     pub scheme: Scheme,
 }
 
-/// How the client speaks to us.
+/// How the client speaks to us, or we to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
+    Https,
 }
 
 /// A request that means different things to different readers. The client's fault.
@@ -256,6 +257,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = match client.scheme {
             Scheme::Http => HeaderValue::from_static("http"),
+            Scheme::Https => HeaderValue::from_static("https"),
         };
         headers.insert(X_FORWARDED_PROTO, scheme);
     }
@@ -291,7 +293,7 @@ pub fn to_http1<B>(request: &mut Request<B>) {
 
 /// Turns whatever the client spoke into HTTP/2: `:authority` instead of `Host` (RFC 9113
 /// section 8.3.1), which [`ensure_host`] has put there.
-pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue) {
+pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue, scheme: Scheme) {
     let host = request.headers_mut().remove(HOST).filter(|host| !host.is_empty());
     let host = host.as_ref().unwrap_or(default_host);
     let authority = Authority::try_from(host.as_bytes()).expect("checked by `validate`");
@@ -302,7 +304,10 @@ pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue) {
         let target = PathAndQuery::try_from(format!("/{query}")).expect("a path and that query");
         parts.path_and_query = Some(target);
     }
-    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.scheme = Some(match scheme {
+        Scheme::Http => http::uri::Scheme::HTTP,
+        Scheme::Https => http::uri::Scheme::HTTPS,
+    });
     parts.authority = Some(authority);
     *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are there");
     *request.version_mut() = Version::HTTP_2;
@@ -459,7 +464,7 @@ mod tests {
         assert_eq!(request.headers()["cookie"], "a=1; b=2");
         assert_eq!(request.version(), Version::HTTP_11);
 
-        to_http2(&mut request, &HeaderValue::from_static("localhost"));
+        to_http2(&mut request, &HeaderValue::from_static("localhost"), Scheme::Http);
         assert_eq!(request.uri(), "http://app.example/a%2Fb/%20?q=%41&;x");
         assert!(!request.headers().contains_key("host"));
     }
@@ -467,7 +472,7 @@ mod tests {
     #[test]
     fn a_target_with_a_query_and_no_path_gets_one() {
         let mut request = request("http://a.example?x=1", &[("host", "a.example")]);
-        to_http2(&mut request, &HeaderValue::from_static("localhost"));
+        to_http2(&mut request, &HeaderValue::from_static("localhost"), Scheme::Http);
         let target = request.uri().path_and_query().map(PathAndQuery::as_str);
         assert_eq!(target, Some("/?x=1"));
     }

@@ -12,11 +12,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::request_body::RequestBody;
 use super::{Address, Settings, UpstreamError};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp;
+use crate::tls::ClientTls;
 
 type Http1 = http1::SendRequest<RequestBody>;
 type Http2 = http2::SendRequest<RequestBody>;
@@ -24,6 +27,7 @@ type Http2 = http2::SendRequest<RequestBody>;
 /// All connections to one app.
 pub(super) struct Pool {
     address: Address,
+    tls: Option<Arc<ClientTls>>,
     connect_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
@@ -95,9 +99,14 @@ impl Lease {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &Settings, metrics: AppMetrics) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        tls: Option<Arc<ClientTls>>,
+        metrics: AppMetrics,
+    ) -> Self {
         Self {
             address: settings.address.clone(),
+            tls,
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
@@ -127,8 +136,9 @@ impl Pool {
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
-        let sender = match self.dial().await? {
+        let sender = match self.dial(false).await? {
             Stream::Tcp(stream) => self.handshake_http1(stream).await?,
+            Stream::Tls(stream) => self.handshake_http1(stream).await?,
             Stream::Unix(stream) => self.handshake_http1(stream).await?,
         };
         Ok(Lease { sender, pool: Arc::clone(self), reused: false })
@@ -176,8 +186,15 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn dial(&self) -> Result<Stream, UpstreamError> {
-        let dialled = timeout(self.connect_timeout, self.address.dial()).await;
+    async fn dial(&self, http2: bool) -> Result<Stream, UpstreamError> {
+        let dialling = async {
+            let stream = self.address.dial().await?;
+            match &self.tls {
+                Some(tls) => encrypt(stream, tls, http2).await,
+                None => Ok(stream),
+            }
+        };
+        let dialled = timeout(self.connect_timeout, dialling).await;
         let (result, counted) = match dialled {
             Ok(Ok(stream)) => (Ok(stream), ConnectResult::Connected),
             Ok(Err(error)) => (Err(UpstreamError::Unreachable(error)), ConnectResult::Failed),
@@ -212,8 +229,9 @@ impl Pool {
     }
 
     async fn connect_http2(&self) -> Result<Http2, UpstreamError> {
-        match self.dial().await? {
+        match self.dial(true).await? {
             Stream::Tcp(stream) => self.handshake_http2(stream).await,
+            Stream::Tls(stream) => self.handshake_http2(stream).await,
             Stream::Unix(stream) => self.handshake_http2(stream).await,
         }
     }
@@ -230,7 +248,20 @@ impl Pool {
 
 enum Stream {
     Tcp(TcpStream),
+    /// Large, and rare enough.
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+/// Speaks TLS over a connection, for HTTP/1.1 or for HTTP/2.
+async fn encrypt(stream: Stream, tls: &ClientTls, http2: bool) -> io::Result<Stream> {
+    let Stream::Tcp(stream) = stream else { return Ok(stream) };
+    let config = if http2 { tls.http2() } else { tls.http1() };
+    let stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
+    if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(io::Error::other("the app does not offer h2 in its TLS handshake"));
+    }
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 impl Address {

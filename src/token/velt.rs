@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use self::claims::Claims;
 use self::wire::{body, classify};
 use crate::outgoing::{self, TlsError};
+use crate::tls::Roots;
 use crate::token::{MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, TokenValue};
 
 /// How long a Velt token lives ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
@@ -74,6 +75,8 @@ pub struct Settings {
     pub auth_token: SecretString,
     pub verify_user: VerifyUser,
     pub connect_timeout: Duration,
+    /// Who vouches for Velt's servers.
+    pub roots: Roots,
 }
 
 /// Calls Velt.
@@ -122,8 +125,8 @@ impl VeltClient {
     ///
     /// See [`BuildError`].
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let http = outgoing::client(&settings.endpoint, settings.connect_timeout)
-            .map_err(BuildError::Tls)?;
+        let Settings { endpoint, roots, connect_timeout, .. } = &settings;
+        let http = outgoing::client(endpoint, roots, *connect_timeout).map_err(BuildError::Tls)?;
         let headers = credential_headers(&settings)?;
         Ok(Self { http, settings, headers })
     }

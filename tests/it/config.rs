@@ -164,7 +164,8 @@ fn a_value_of_the_wrong_type_is_answered_with_one_of_the_right_type() {
 #[test]
 fn a_value_that_will_not_do_is_answered_with_what_will() {
     let address = "an IP address and port, such as \"0.0.0.0:8080\"";
-    let app = "the app's address, such as \"127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+    let app = "the app's address, such as \"127.0.0.1:3000\", \"https://127.0.0.1:3443\" or \
+         \"unix:/run/app.sock\"";
     let header = "the name of a header, such as \"X-Forwarded-User\"";
     let range = "an address range, such as \"10.0.0.0/8\" or \"10.0.0.7\"";
     let time = "a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"";
@@ -184,7 +185,7 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
         ),
         ("app", "address", &["", "localhost", "a:0", "a:65536", "http://a:1", "u@a:1"], app),
         ("app", "address", &["unix:app.sock", "unix:"], app),
-        ("app", "protocol", &["", "http2", "HTTP1", "h2"], "\"http1\" or \"h2c\""),
+        ("app", "protocol", &["", "http2", "HTTP1", "h3"], "\"http1\", \"h2c\" or \"h2\""),
         ("identity", "user_header", &["", "X User", "X:User", "Benutzer-ü"], header),
         ("identity", "on_ambiguous", &["", "Refuse", "allow"], "\"refuse\" or \"drop\""),
         ("identity", "forward_headers", &["", "remove"], "\"keep\" or \"strip\""),

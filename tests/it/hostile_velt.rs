@@ -8,9 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response};
 use http_body_util::Full;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -18,43 +16,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::app::FakeApp;
 use crate::support::binary::{PORTS, Running};
+use crate::support::certificates::{Authority, Leaf};
 use crate::support::client::Client;
 use crate::support::velt::{Call, answer, jwt, minted, refused};
 use crate::support::{Stage, TestSidecar};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Issuer {
-    let mut params = CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
-}
-
-/// A server's certificate, and who has signed it: the authority, or itself.
-fn server(names: &[&str], years: (i32, i32), issuer: Option<&Issuer>) -> ServerConfig {
-    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names).expect("names");
-    params.not_before = date_time_ymd(years.0, 1, 1);
-    params.not_after = date_time_ymd(years.1, 1, 1);
-    let key = KeyPair::generate().expect("a key");
-    let certificate = match issuer {
-        Some(issuer) => params.signed_by(&key, issuer),
-        None => params.self_signed(&key),
-    };
-    let chain = vec![certificate.expect("signed").der().clone()];
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_no_client_auth();
-    config.with_single_cert(chain, key).expect("a certificate and its key")
-}
-
 /// A Velt behind TLS that mints for anybody, whatever it reads.
-async fn serve(config: ServerConfig) -> SocketAddr {
+async fn serve(config: Arc<ServerConfig>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = TlsAcceptor::from(config);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("accept");
@@ -80,7 +51,7 @@ async fn serve(config: ServerConfig) -> SocketAddr {
 /// What becomes of a certificate: a token, or an outage of which the log says why.
 async fn assert_certificate(
     what: &'static str,
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
     roots: String,
     reason: Option<&'static str>,
 ) {
@@ -123,25 +94,29 @@ async fn assert_certificate(
 
 #[tokio::test]
 async fn t44_a_certificate_that_is_not_velts_is_an_outage() {
-    let (ours, theirs) = (authority(), authority());
+    let (ours, theirs) = (Authority::new(), Authority::new());
     let roots = ours.pem();
     let years = (2020, 4000);
     let localhost = &["localhost"][..];
     let rows = [
         // The proof that this Velt mints, and that these roots are the ones in force.
-        ("a good one", server(localhost, years, Some(&ours)), None),
+        ("a good one", ours.issue(localhost, years).server(&[]), None),
         (
             "another name",
-            server(&["velt.example"], years, Some(&ours)),
+            ours.issue(&["velt.example"], years).server(&[]),
             Some("certificate not valid for name"),
         ),
-        ("an address", server(&["127.0.0.1"], years, Some(&ours)), Some("not valid for name")),
-        ("expired", server(localhost, (2020, 2021), Some(&ours)), Some("certificate expired")),
-        ("not yet valid", server(localhost, (3000, 4000), Some(&ours)), Some("not valid yet")),
-        ("self-signed", server(localhost, years, None), Some("invalid peer certificate")),
+        ("an address", ours.issue(&["127.0.0.1"], years).server(&[]), Some("not valid for name")),
+        ("expired", ours.issue(localhost, (2020, 2021)).server(&[]), Some("certificate expired")),
+        ("not yet valid", ours.issue(localhost, (3000, 4000)).server(&[]), Some("not valid yet")),
+        (
+            "self-signed",
+            Leaf::self_signed(localhost, years).server(&[]),
+            Some("invalid peer certificate"),
+        ),
         (
             "of somebody else",
-            server(localhost, years, Some(&theirs)),
+            theirs.issue(localhost, years).server(&[]),
             Some("invalid peer certificate"),
         ),
     ];

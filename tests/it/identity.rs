@@ -147,7 +147,7 @@ fn identified(
     peer: &str,
     headers: &mut HeaderMap,
 ) -> Result<Identified, Refusal> {
-    let peer = Peer { address: peer.parse::<IpAddr>().expect("an address") };
+    let peer = Peer::at(peer.parse::<IpAddr>().expect("an address"));
     identity.identify(&peer, headers).now_or_never().expect("plain headers are read at once")
 }
 
@@ -159,7 +159,7 @@ fn caller(identity: &Identity, headers: &mut HeaderMap) -> Result<Caller, Refusa
 #[test]
 fn what_a_request_keeps_while_it_is_identified_is_small() {
     let identity = identity("");
-    let (peer, mut headers) = (Peer { address: IpAddr::from([127, 0, 0, 1]) }, HeaderMap::new());
+    let (peer, mut headers) = (Peer::at(IpAddr::from([127, 0, 0, 1])), HeaderMap::new());
     let future = identity.identify(&peer, &mut headers);
     let size = std::mem::size_of_val(&future);
     assert!(size <= 416, "{size} bytes, in every request");

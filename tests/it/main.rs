@@ -31,6 +31,7 @@ mod security;
 mod shipped_files;
 mod shutdown;
 mod storms;
+mod tls;
 mod token_cache;
 mod transparency;
 mod velt_api;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use velt_sidecar::app::{Addresses, App};
 use velt_sidecar::config::Config;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
-use velt_sidecar::listener::{self, Listener, Phase};
+use velt_sidecar::listener::{self, Listener, Phase, Remote};
 use velt_sidecar::metrics::ListenerMetrics;
 
 /// How long anything may take that happens by itself. Only a failing test ever waits so long.
@@ -229,7 +229,8 @@ where
     let address = listener.address().expect("it is bound");
     let (stop, stopping) = watch::channel(Phase::Serving);
     let task = Task::spawn(async move {
-        let handler = move |_, request: Request<Incoming>| std::future::ready(answer(&request));
+        let handler =
+            move |_: &Remote, request: Request<Incoming>| std::future::ready(answer(&request));
         listener.serve(handler, stopping).await;
         drop(stop);
     });

@@ -11,6 +11,7 @@ use super::check_plaintext;
 use super::preset::AssertionPreset;
 use crate::identity::assertion::{AssertionSource, ClaimNames, Policy};
 use crate::identity::keys::KeyLocation;
+use crate::tls::Roots;
 
 /// Clocks that are further apart are wrong, and a leeway keeps expired assertions alive.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
@@ -51,6 +52,7 @@ pub fn read(
     preset: Option<&AssertionPreset>,
     groups_separator: char,
     admin_groups: &[String],
+    roots: &Roots,
 ) -> Option<AssertionSource> {
     let of = |field: fn(&AssertionPreset) -> Option<&'static str>| preset.and_then(field);
     let header = match of(|preset| preset.header) {
@@ -105,7 +107,8 @@ pub fn read(
         admin_groups: admin_groups.to_vec(),
     };
     let policy = Policy { issuer: issuer?, audience, algorithms, leeway, signer, claims };
-    Some(AssertionSource { header: header?, keys: keys?, policy, on_invalid })
+    let roots = roots.clone();
+    Some(AssertionSource { header: header?, keys: keys?, roots, policy, on_invalid })
 }
 
 /// What a preset's templates are filled with.

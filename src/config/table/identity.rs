@@ -6,12 +6,13 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 
 use super::super::reader::{Inline, Section};
-use super::super::words::{Separator, SourceName};
+use super::super::words::{CertificateName, Separator, SourceName};
 use super::assertion;
 use super::preset::Preset;
 use crate::identity::{AppSource, HeaderSource, SecretSettings, Settings, Source};
 use crate::inject::{self, OnMintFailure};
 use crate::spelling::folded;
+use crate::tls::Roots;
 
 /// Headers that say something else than who is asking, and would break requests if they were
 /// guarded as identity. (An assertion may stand in the first, which is what it is for.)
@@ -53,6 +54,7 @@ pub fn read(
     section: &Section<'_, '_>,
     assertion: &Section<'_, '_>,
     delivery: &inject::Settings,
+    roots: &Roots,
 ) -> Option<Settings> {
     let preset: Option<&'static Preset> = section.optional("preset");
     let name = read_source_name(section, preset);
@@ -76,10 +78,13 @@ pub fn read(
     };
     let app_path = read_app_path(section, name, delivery);
     let mut guarded = read_guarded(section, preset, name);
+    let trusted_names = section.list::<CertificateName>("trusted_names", &[]);
+    let trusted_names: Vec<String> = trusted_names.into_iter().map(|name| name.0).collect();
     let secret = read_secret(section);
     let nearby = ["127.0.0.0/8", "::1/128"];
-    // A secret vouches for whoever shows it, from wherever.
-    let trusted: &[&str] = if secret.is_some() { &EVERYONE } else { &nearby };
+    let vouched = secret.is_some() || !trusted_names.is_empty();
+    // A secret vouches for whoever shows it, from wherever, and so does a certificate.
+    let trusted: &[&str] = if vouched { &EVERYONE } else { &nearby };
     let trusted_peers = section.list("trusted_peers", trusted);
     let ambiguous = section.value("on_ambiguous", "refuse");
     let forward = section.value("forward_headers", "keep");
@@ -96,7 +101,8 @@ pub fn read(
         }
         SourceName::Assertion => {
             let preset = preset.map(|preset| &preset.assertion);
-            let source = assertion::read(assertion, preset, groups_separator, &admin_groups)?;
+            let source =
+                assertion::read(assertion, preset, groups_separator, &admin_groups, roots)?;
             Source::Assertion(Box::new(source))
         }
     };
@@ -107,8 +113,16 @@ pub fn read(
     }
     let header = &delivery.header;
     let token_headers = vec![header.name.clone(), header.status_name.clone()];
-    let settings =
-        Settings { source, guarded, trusted_peers, secret, ambiguous, forward, token_headers };
+    let settings = Settings {
+        source,
+        guarded,
+        trusted_peers,
+        trusted_names,
+        secret,
+        ambiguous,
+        forward,
+        token_headers,
+    };
     check_names(section, &settings);
     check_trust(section, &settings, reckless);
     Some(settings)
@@ -336,8 +350,8 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
         IpNet::V6(range) => range.prefix_len() < 7,
     });
     // Given, if not good: then that is complained of already.
-    let secret = settings.secret.is_some();
-    if everyone && !reckless && !secret {
+    let vouched = settings.secret.is_some() || !settings.trusted_names.is_empty();
+    if everyone && !reckless && !vouched {
         let problem = if by_peer {
             "whoever reaches this port could name any user and get his token"
         } else {
@@ -350,9 +364,9 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
              really lets nobody else in, write dangerously_trust_every_peer = true",
         );
     }
-    if reckless && (!everyone || secret) {
-        let problem = if secret {
-            "it has no effect while a secret says whom to trust"
+    if reckless && (!everyone || vouched) {
+        let problem = if vouched {
+            "it has no effect while a secret or a certificate says whom to trust"
         } else {
             "it has no effect while trusted_peers names ranges"
         };

@@ -1,9 +1,12 @@
 //! The table `listen`: where clients come in, and how much of them.
 
+use std::path::PathBuf;
+
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{Count, HeaderBytes};
 use crate::listener::{Limits, Settings};
+use crate::tls::{ClientCertificate, ServerSettings};
 
 /// Reads the table `listen`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
@@ -20,5 +23,48 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         http2_max_streams: section.value::<Count>("http2_max_streams", "200").0,
         http2_max_pending_resets: section.value::<Count>("http2_max_pending_resets", "20").size(),
         http2_max_error_resets: section.value::<Count>("http2_max_error_resets", "1024").size(),
+    }
+}
+
+/// Reads the table `listen.tls`. `None` where nothing in it says where a certificate is.
+pub fn read_tls(section: &Section<'_, '_>) -> Option<ServerSettings> {
+    let certificate: Option<PathBuf> = section.optional("certificate_file");
+    let key: Option<PathBuf> = section.optional("key_file");
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        check_alone(section);
+        return None;
+    };
+    let client_ca: Option<PathBuf> = section.optional("client_ca_file");
+    let client_certificate = if client_ca.is_some() {
+        section.value("client_certificate", "required")
+    } else {
+        section.refuse(
+            "client_certificate",
+            "it has no effect without those who sign clients' certificates",
+            "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls], or remove it",
+        );
+        ClientCertificate::Required
+    };
+    Some(ServerSettings {
+        certificate,
+        key,
+        client_ca,
+        client_certificate,
+        handshake_timeout: section.value::<Span>("handshake_timeout", "10s").0,
+        max_handshakes: section.value("max_handshakes", "1000"),
+    })
+}
+
+/// Complains about one half of a pair, and about what has no effect without it.
+fn check_alone(section: &Section<'_, '_>) {
+    for (given, missing) in [("certificate_file", "key_file"), ("key_file", "certificate_file")] {
+        if section.has(given) && !section.has(missing) {
+            let remedy = format!("write {missing} = \"/path\" in [listen.tls] as well");
+            section.complain_about(given, "a certificate and its key go together", &remedy);
+        }
+    }
+    for key in ["client_ca_file", "client_certificate", "handshake_timeout", "max_handshakes"] {
+        let remedy = "write certificate_file and key_file in [listen.tls], or remove it";
+        section.refuse(key, "it has no effect without a certificate", remedy);
     }
 }

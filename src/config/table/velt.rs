@@ -8,6 +8,7 @@ use super::super::reader::{Inline, Section};
 use super::super::setting::Span;
 use super::check_plaintext;
 use crate::identity::Source;
+use crate::tls::Roots;
 use crate::token::velt::{self, Api};
 use crate::token::{Issuer, MintPlan, Resource, resilience};
 
@@ -22,6 +23,7 @@ pub fn read(
     identity: &Section<'_, '_>,
     suffix: &str,
     source: Option<&Source>,
+    roots: Roots,
 ) -> Option<Parts> {
     let api: Api = section.value("api", "legacy");
     let endpoint = read_endpoint(section, api);
@@ -59,7 +61,7 @@ pub fn read(
     };
     let (api_key, auth_token) = (api_key?, auth_token?);
     let settings =
-        velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout };
+        velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout, roots };
     Some((settings, plan, resilience))
 }
 

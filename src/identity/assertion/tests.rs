@@ -62,7 +62,13 @@ impl Stage {
         };
         let header = HeaderName::from_static("x-assertion");
         let on_invalid = OnInvalid::Refuse;
-        let source = AssertionSource { header, keys: location.clone(), policy, on_invalid };
+        let source = AssertionSource {
+            header,
+            keys: location.clone(),
+            roots: crate::tls::Roots::Bundled,
+            policy,
+            on_invalid,
+        };
         let metrics = Metrics::new().identity;
         let publisher = Publisher { jwk, taken_back: Arc::clone(&taken_back) };
         let keys = Keys::new(location, publisher, metrics.clone());

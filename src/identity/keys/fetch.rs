@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::metrics::KeyFetchResult;
 use crate::outgoing::{self, TlsError};
+use crate::tls::Roots;
 
 /// A document of keys has one to ten of them; anything larger is not one.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
@@ -65,13 +66,13 @@ pub struct HttpFetch {
 }
 
 impl HttpFetch {
-    /// For `url` and what is below it.
+    /// For `url` and what is below it, from whom `roots` vouch for.
     ///
     /// # Errors
     ///
     /// If TLS can't be set up.
-    pub fn new(url: &Url) -> Result<Self, TlsError> {
-        Ok(Self { http: outgoing::client(url, CONNECT_TIMEOUT)? })
+    pub fn new(url: &Url, roots: &Roots) -> Result<Self, TlsError> {
+        Ok(Self { http: outgoing::client(url, roots, CONNECT_TIMEOUT)? })
     }
 
     async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {

@@ -229,7 +229,7 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
     fine(&with_secret("trusted_peers = [\"0.0.0.0/0\"]"), &[SECRET]);
     says_of(
         parse(&with_secret("dangerously_trust_every_peer = true"), &[SECRET]),
-        "  sidecar.toml:3: identity.dangerously_trust_every_peer: it has no effect while a secret says whom to trust\n    \
+        "  sidecar.toml:3: identity.dangerously_trust_every_peer: it has no effect while a secret or a certificate says whom to trust\n    \
          -> remove it",
     );
     says(

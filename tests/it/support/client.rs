@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -111,11 +112,7 @@ impl Sending {
 
     /// Over HTTP/2 with prior knowledge, to the head of the response.
     pub async fn begin_http2(mut self) -> Response<Incoming> {
-        let host = self.request.headers_mut().remove("host").expect("a host");
-        let host = host.to_str().expect("a host");
-        let uri = format!("http://{host}{}", self.request.uri());
-        *self.request.uri_mut() = uri.parse().expect("a URI");
-        *self.request.version_mut() = Version::HTTP_2;
+        self.address_http2("http");
         let stream = TcpStream::connect(self.address).await.expect("it listens");
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.expect("HTTP/2");
@@ -128,6 +125,34 @@ impl Sending {
     pub async fn begin(self) -> Response<Incoming> {
         let response = timeout(PATIENCE, self.try_begin()).await.expect("an answer in time");
         response.expect("an answer")
+    }
+
+    /// Over a connection that is there already, to the end.
+    pub async fn send_over<S>(mut self, stream: S, version: Version) -> Answer
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let response = if version == Version::HTTP_2 {
+            self.address_http2("https");
+            let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+            let (mut sender, connection) = handshake.expect("HTTP/2");
+            tokio::spawn(connection);
+            timeout(PATIENCE, sender.send_request(self.request)).await
+        } else {
+            let handshake = http1::handshake(TokioIo::new(stream)).await;
+            let (mut sender, connection) = handshake.expect("HTTP/1.1");
+            tokio::spawn(connection.with_upgrades());
+            timeout(PATIENCE, sender.send_request(self.request)).await
+        };
+        Answer::read(response.expect("an answer in time").expect("an answer")).await
+    }
+
+    fn address_http2(&mut self, scheme: &str) {
+        let host = self.request.headers_mut().remove("host").expect("a host");
+        let host = host.to_str().expect("a host");
+        let uri = format!("{scheme}://{host}{}", self.request.uri());
+        *self.request.uri_mut() = uri.parse().expect("a URI");
+        *self.request.version_mut() = Version::HTTP_2;
     }
 
     pub async fn try_begin(self) -> hyper::Result<Response<Incoming>> {

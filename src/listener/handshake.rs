@@ -1,0 +1,100 @@
+//! TLS handshakes: not too many at once, none for ever, and each one counted.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use super::activity::{Activity, Watched};
+use crate::logging::Chain;
+use crate::metrics::{HandshakeResult, ListenerMetrics, Protocol};
+use crate::tls::{CertificateNames, ServerTls};
+
+/// The first byte of every TLS connection: a record with a handshake in it (RFC 8446 section 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// What a browser or a probe that speaks plain HTTP to this port is told.
+const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 40\r\nConnection: close\r\n\r\n\
+    This port speaks TLS: ask with https://\n";
+
+/// Best effort: what has been sent is read first, since bytes left unread would have the answer
+/// thrown away with the connection.
+async fn say_what_is_spoken(stream: &TcpStream) {
+    let _ = stream.try_read(&mut [0; 4096]);
+    if stream.writable().await.is_ok() {
+        let _ = stream.try_write(PLAIN_ANSWER);
+    }
+}
+
+/// A greeted client: its stream, what it will speak, and the names in its certificate.
+pub(super) type Greeted = (TlsStream<Watched<TcpStream>>, Protocol, Option<Arc<CertificateNames>>);
+
+/// A handshake that came to nothing, and has been counted.
+pub(super) struct Failed;
+
+/// Greets clients.
+#[derive(Clone)]
+pub(super) struct Handshakes {
+    tls: Arc<ServerTls>,
+    /// An RSA handshake costs as much as a hundred requests.
+    permits: Arc<Semaphore>,
+    metrics: ListenerMetrics,
+}
+
+impl Handshakes {
+    pub(super) fn new(tls: Arc<ServerTls>, metrics: ListenerMetrics) -> Self {
+        let permits = Arc::new(Semaphore::new(tls.settings().max_handshakes));
+        Self { tls, permits, metrics }
+    }
+
+    /// Carries out one handshake within its time, which begins now: a client that says nothing
+    /// holds no permit.
+    pub(super) async fn greet(
+        &self,
+        stream: TcpStream,
+        activity: &Arc<Activity>,
+    ) -> Result<Greeted, Failed> {
+        let greeting = timeout(self.tls.settings().handshake_timeout, self.shake(stream, activity));
+        let result = greeting.await.unwrap_or(Err(HandshakeResult::Timeout));
+        let counted = result.as_ref().map_or_else(|failed| *failed, |_| HandshakeResult::Completed);
+        self.metrics.handshakes.increment(counted);
+        result.map_err(|_| Failed)
+    }
+
+    async fn shake(
+        &self,
+        stream: TcpStream,
+        activity: &Arc<Activity>,
+    ) -> Result<Greeted, HandshakeResult> {
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(1) if first[0] == HANDSHAKE_RECORD => {}
+            Ok(1) => {
+                if first[0].is_ascii_uppercase() {
+                    say_what_is_spoken(&stream).await;
+                }
+                return Err(HandshakeResult::NotTls);
+            }
+            _ => return Err(HandshakeResult::ClientGone),
+        }
+        let _permit = self.permits.acquire().await.expect("never closed");
+        let acceptor = TlsAcceptor::from(self.tls.config());
+        let watched = Watched::new(stream, Arc::clone(activity));
+        let stream = acceptor.accept(watched).await.map_err(|error| {
+            debug!(error = %Chain(&error), "a TLS handshake failed");
+            HandshakeResult::Failed
+        })?;
+        let (_, session) = stream.get_ref();
+        // A client that does not say what it speaks speaks HTTP/1.1 (RFC 9110 section 4.2.2).
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let names = certificate.map(|shown| Arc::new(CertificateNames::of(shown)));
+        Ok((stream, protocol, names))
+    }
+}

@@ -1,0 +1,155 @@
+//! TLS towards others: to the app, and for the sidecar's own calls. Whom to trust.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::material::{Contents, FileError, Material};
+use super::provider;
+
+/// Who vouches for a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// The system's, or the ones compiled in where an image has none.
+    Auto,
+    /// The system's (or `SSL_CERT_FILE`) and no others.
+    System,
+    /// Mozilla's, compiled in.
+    Bundled,
+    /// Those in this file, and no others.
+    File(PathBuf),
+}
+
+/// How to speak TLS with one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    pub roots: Roots,
+    /// The name that its certificate must carry.
+    pub server_name: ServerName<'static>,
+}
+
+/// Whom to trust as it is now. It is replaced when its file is.
+pub struct ClientTls {
+    server_name: ServerName<'static>,
+    material: Material<Protocols>,
+}
+
+/// The same but for what is spoken within (RFC 7301).
+struct Protocols {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Reads the roots.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileError`].
+    pub fn load(settings: &ClientSettings) -> Result<Self, FileError> {
+        let roots = settings.roots.clone();
+        let build = move |contents: &Contents<'_>| {
+            let config = client_config(roots_of(&roots, contents)?);
+            let speaking = |protocol: &[u8]| {
+                let mut config = config.clone();
+                config.alpn_protocols = vec![protocol.to_vec()];
+                Arc::new(config)
+            };
+            Ok(Protocols { http1: speaking(b"http/1.1"), http2: speaking(b"h2") })
+        };
+        let material = Material::load(settings.roots.paths(), build)?;
+        Ok(Self { server_name: settings.server_name.clone(), material })
+    }
+
+    /// What to greet the server with, to speak HTTP/1.1.
+    pub fn http1(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.material.current().http1)
+    }
+
+    /// The same for HTTP/2, which the server may not offer.
+    pub fn http2(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.material.current().http2)
+    }
+
+    /// The name that the server's certificate must carry.
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+
+    /// As [`super::ServerTls::refresh`].
+    ///
+    /// # Errors
+    ///
+    /// See [`FileError`]; what was in force stays so.
+    pub fn refresh(&self, again: bool) -> Result<bool, FileError> {
+        self.material.refresh(again, |_| Ok(()))
+    }
+}
+
+impl Roots {
+    /// A client that trusts these. The protocols spoken within are the caller's to say.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileError`].
+    pub fn client_config(&self) -> Result<ClientConfig, FileError> {
+        let roots = self.clone();
+        let store = Material::load(self.paths(), move |contents| roots_of(&roots, contents))?;
+        Ok(client_config(Arc::unwrap_or_clone(store.current())))
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::File(path) => vec![path.clone()],
+            Self::Auto | Self::System | Self::Bundled => Vec::new(),
+        }
+    }
+}
+
+fn client_config(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has cipher suites for these")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+fn roots_of(roots: &Roots, contents: &Contents<'_>) -> Result<RootCertStore, FileError> {
+    let mut store = RootCertStore::empty();
+    let add_system = |store: &mut RootCertStore| {
+        let native = rustls_native_certs::load_native_certs();
+        store.add_parsable_certificates(native.certs);
+    };
+    match roots {
+        Roots::Auto => {
+            add_system(&mut store);
+            if store.is_empty() {
+                store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+        }
+        Roots::System => add_system(&mut store),
+        Roots::Bundled => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Roots::File(path) => add_file(&mut store, path, contents.certificates(0)?)?,
+    }
+    if store.is_empty() {
+        return Err(FileError::NoRoots);
+    }
+    Ok(store)
+}
+
+fn add_file(
+    store: &mut RootCertStore,
+    path: &std::path::Path,
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<(), FileError> {
+    for certificate in certificates {
+        let unusable = |source: rustls::Error| FileError::Unusable {
+            path: path.into(),
+            source: source.into(),
+        };
+        store.add(certificate).map_err(unusable)?;
+    }
+    Ok(())
+}

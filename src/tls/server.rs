@@ -1,0 +1,166 @@
+//! TLS on the listener: our certificate, and whose certificates we take.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tracing::warn;
+
+use super::certificate::validity;
+use super::material::{Contents, FileError, Material};
+use super::provider;
+
+/// What the listener offers, the better first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// TLS on the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The certificate and what links it to its root, in PEM form.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Who signs clients' certificates; without one, none is asked for.
+    pub client_ca: Option<PathBuf>,
+    pub client_certificate: ClientCertificate,
+    /// From the first byte of a handshake to its last.
+    pub handshake_timeout: Duration,
+    /// Handshakes under way at the same time; more wait, within their timeout.
+    pub max_handshakes: usize,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    Required,
+    /// Whoever has none is served as a peer without a name.
+    Optional,
+}
+
+/// Our certificate as it is now. It is replaced when its files are.
+pub struct ServerTls {
+    settings: ServerSettings,
+    material: Material<Server>,
+}
+
+struct Server {
+    config: Arc<ServerConfig>,
+    valid_from: SystemTime,
+    valid_to: SystemTime,
+    client_ca_valid_to: Option<SystemTime>,
+}
+
+impl ServerTls {
+    /// Reads the files. A certificate that has expired is taken all the same, with a warning: there
+    /// is no better one, and a front that does not check it would be locked out for nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileError`].
+    pub fn load(settings: ServerSettings) -> Result<Self, FileError> {
+        let mut paths = vec![settings.certificate.clone(), settings.key.clone()];
+        paths.extend(settings.client_ca.clone());
+        let required = settings.client_certificate;
+        let material = Material::load(paths, move |contents| Server::build(contents, required))?;
+        let server = Self { settings, material };
+        if let Err(error) = server.check_validity(&server.material.current()) {
+            warn!(%error, "listen.tls: starting with a certificate that is not valid now");
+        }
+        Ok(server)
+    }
+
+    /// What to greet the next client with. Connections that are open keep what they have.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.material.current().config)
+    }
+
+    /// Takes new files if there are any, they fit each other and are valid now; says whether it
+    /// did. The same bad content is complained of once, unless asked `again`.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileError`]; what was in force stays so.
+    pub fn refresh(&self, again: bool) -> Result<bool, FileError> {
+        self.material.refresh(again, |server| self.check_validity(server))
+    }
+
+    /// When the certificate, or what links it to its root, expires first.
+    pub fn valid_to(&self) -> SystemTime {
+        self.material.current().valid_to
+    }
+
+    /// When the first of those who sign clients' certificates expires.
+    pub fn client_ca_valid_to(&self) -> Option<SystemTime> {
+        self.material.current().client_ca_valid_to
+    }
+
+    /// As it was set up.
+    pub fn settings(&self) -> &ServerSettings {
+        &self.settings
+    }
+
+    fn check_validity(&self, server: &Server) -> Result<(), FileError> {
+        let &Server { valid_from, valid_to, .. } = server;
+        if (valid_from..valid_to).contains(&SystemTime::now()) {
+            return Ok(());
+        }
+        Err(FileError::NotValid { path: self.settings.certificate.clone(), valid_from, valid_to })
+    }
+}
+
+impl Server {
+    fn build(contents: &Contents<'_>, required: ClientCertificate) -> Result<Self, FileError> {
+        let (chain, key) = (contents.certificates(0)?, contents.key(1)?);
+        let unusable = |index: usize| {
+            let path = contents.path(index);
+            move |source: rustls::Error| FileError::Unusable { path, source: source.into() }
+        };
+        let no_dates = || FileError::Missing { path: contents.path(0), what: "certificate" };
+        let (valid_from, valid_to) = validity(&chain).ok_or_else(no_dates)?;
+        let (verifier, client_ca_valid_to) = match contents.len() {
+            3 => {
+                let authorities = contents.certificates(2)?;
+                let valid_to = validity(&authorities).map(|(_, to)| to);
+                (client_verifier(contents, authorities, required)?, valid_to)
+            }
+            _ => (Arc::new(NoClientAuth) as Arc<dyn ClientCertVerifier>, None),
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(unusable(0))?
+            .with_client_cert_verifier(verifier);
+        let built = builder.with_single_cert(chain, key);
+        let mut config = built.map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                FileError::Mismatch { certificate: contents.path(0), key: contents.path(1) }
+            }
+            other => unusable(1)(other),
+        })?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        Ok(Self { config: Arc::new(config), valid_from, valid_to, client_ca_valid_to })
+    }
+}
+
+/// Takes certificates that one of `authorities` has signed.
+fn client_verifier(
+    contents: &Contents<'_>,
+    authorities: Vec<CertificateDer<'static>>,
+    required: ClientCertificate,
+) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let path = || contents.path(2);
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        let unusable =
+            |source: rustls::Error| FileError::Unusable { path: path(), source: source.into() };
+        roots.add(authority).map_err(unusable)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let builder = match required {
+        ClientCertificate::Required => builder,
+        ClientCertificate::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| FileError::Unusable { path: path(), source: error.into() })
+}
