@@ -139,6 +139,8 @@ impl Server {
             }
             other => unusable(1)(other),
         })?;
+        // Each of them is sound; scanners want somebody to have an opinion.
+        config.ignore_client_order = true;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(Self { config: Arc::new(config), valid_from, valid_to, client_ca_valid_to })
     }

@@ -16,6 +16,9 @@ mod floods;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod frames;
 mod caches;
+#[path = "../it/support/certificates.rs"]
+#[allow(dead_code, reason = "the tests without real tools use the rest")]
+mod certificates;
 mod framing;
 mod grpc;
 mod login;
@@ -24,6 +27,7 @@ mod neighbour;
 mod nginx;
 mod program;
 mod promtool;
+mod scanner;
 mod sidecar_process;
 mod varnish;
 mod webdriver;
