@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
+use crate::access_log::AccessLog;
 use crate::admin::{Admin, Readiness};
 use crate::config::{Config, Shutdown};
 use crate::identity::{Identity, Peer};
@@ -27,6 +28,10 @@ use crate::tls::{ClientTls, FileError, ServerTls};
 use crate::token::cache::TokenCache;
 use crate::token::resilience::Resilient;
 use crate::token::velt::{BuildError, VeltClient};
+use crate::trace::{Exporter, Tracing};
+
+/// How long the end waits for who reads the access log, and as long for the collector of spans.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where a running sidecar can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,9 @@ pub enum StartError {
     Tls(FileError),
     Velt(BuildError),
     Identity(TlsError),
+    Tracing(TlsError),
+    /// The access log can't be opened. The machine's fault.
+    AccessLog(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -59,7 +67,11 @@ impl fmt::Display for StartError {
             ),
             Self::Tls(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
-            Self::Identity(error) => error.fmt(formatter),
+            Self::Identity(error) | Self::Tracing(error) => error.fmt(formatter),
+            Self::AccessLog(_) => formatter.write_str(
+                "the access log can't be written to standard output: the system has no thread or file \
+                 descriptor left",
+            ),
         }
     }
 }
@@ -67,10 +79,10 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Bind { source, .. } => Some(source),
+            Self::Bind { source, .. } | Self::AccessLog(source) => Some(source),
             Self::Tls(error) => error.source(),
             Self::Velt(error) => error.source(),
-            Self::Identity(error) => error.source(),
+            Self::Identity(error) | Self::Tracing(error) => error.source(),
         }
     }
 }
@@ -95,8 +107,9 @@ impl Certificates {
 ///
 /// See [`StartError`].
 pub fn check(config: &Config) -> Result<(), StartError> {
-    let certificates = Certificates::load(config).map_err(StartError::Tls)?;
-    sidecar(config, &certificates, &Metrics::new()).map(|_| ())
+    Certificates::load(config).map_err(StartError::Tls)?;
+    mint(config, &Metrics::new())?;
+    identity(config, &Metrics::new()).map(|_| ())
 }
 
 /// A sidecar with its sockets bound, serving nothing yet.
@@ -197,8 +210,20 @@ impl App {
         admin_phase.send_replace(Phase::Stopped);
         reaper.abort();
         admin.abort();
+        let Sidecar { access_log, tracing, .. } = &*self.sidecar;
+        tokio::join!(access_log.flush(FLUSH_PATIENCE), tracing.flush(FLUSH_PATIENCE));
         info!("ended");
     }
+}
+
+fn identity(config: &Config, metrics: &Metrics) -> Result<Identity, StartError> {
+    Identity::new(config.identity.clone(), metrics.identity.clone()).map_err(StartError::Identity)
+}
+
+/// What the cache asks for tokens.
+fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
+    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
+    Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
 }
 
 /// The request path and its parts.
@@ -208,10 +233,8 @@ fn sidecar(
     metrics: &Metrics,
 ) -> Result<Sidecar, StartError> {
     let requests = &metrics.requests;
-    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
-    let mint = Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone());
-    let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
-    let identity = Arc::new(identity.map_err(StartError::Identity)?);
+    let mint = mint(config, metrics)?;
+    let identity = Arc::new(identity(config, metrics)?);
     let injection = Arc::new(Injection::new(config.delivery.clone()));
     let (guard, stripper) = (Arc::clone(&identity), Arc::clone(&injection));
     let reader = Arc::clone(&identity);
@@ -226,6 +249,12 @@ fn sidecar(
         }),
         metrics.app.clone(),
     );
+    let dropped = metrics.access_log_dropped.clone();
+    let access_log =
+        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
+    let exporter = config.tracing.export.clone();
+    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
+    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
     Ok(Sidecar {
         identity,
         plan: config.plan.clone(),
@@ -233,6 +262,8 @@ fn sidecar(
         upstream,
         injection,
         metrics: Arc::new(requests.clone()),
+        access_log,
+        tracing: Tracing::new(&config.tracing, exporter),
     })
 }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
-use self::setting::Bytes;
+use self::setting::{Bytes, Share};
+use crate::access_log;
 use crate::identity;
 use crate::inject;
 use crate::listener;
@@ -24,6 +25,7 @@ use crate::proxy;
 use crate::tls;
 use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
+use crate::trace;
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     pub workers: Workers,
     pub log: logging::Settings,
+    pub access_log: access_log::Settings,
+    pub tracing: trace::Settings,
     /// The same as text with the source of each value, for `check`.
     pub effective: Vec<Effective>,
 }
@@ -135,7 +139,7 @@ impl Config {
                 Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
                 _ => (&section, "header"),
             };
-            table::velt::read(&top.section("velt"), section, suffix, source, roots)
+            table::velt::read(&top.section("velt"), section, suffix, source, roots.clone())
         };
         let cache = {
             let section = top.section("cache");
@@ -159,6 +163,15 @@ impl Config {
                 format: section.value("format", "text"),
             }
         };
+        let access_log = {
+            let section = top.section("access_log");
+            access_log::Settings {
+                format: section.value("format", "off"),
+                sample: section.value::<Share>("sample", "1.0").0,
+                user: section.value("user", "false"),
+            }
+        };
+        let tracing = table::tracing::read(&top.section("tracing"), &roots);
         let (velt, plan, resilience) = velt?;
         Some(Self {
             listen,
@@ -174,6 +187,8 @@ impl Config {
             shutdown,
             workers,
             log,
+            access_log,
+            tracing,
             effective: Vec::new(),
         })
     }

@@ -12,7 +12,8 @@
 //! 7. [`proxy::Upstream`] asks the app meanwhile; it streams both ways and knows no tokens.
 //! 8. [`inject::Injection`] puts the token into the response, which nobody may store then.
 //!
-//! [`metrics`] is every name that is exported; [`admin`] shows them on a port of their own.
+//! [`metrics`] is every name that is exported; [`admin`] shows them on a port of their own. At its end
+//! a request leaves a line in the [`access_log`] and spans in its [`trace`], where that is wanted.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,8 @@ pub mod inject;
 pub mod tls;
 pub mod outgoing;
 pub mod metrics;
+pub mod access_log;
+pub mod trace;
 pub mod admin;
 pub mod logging;
 mod spelling;

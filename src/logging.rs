@@ -107,17 +107,20 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// `line` with everything written as `\uXXXX` that ends a line, steers a terminal or turns the
-/// direction of text around. That is right in JSON too, where such a thing only stands in strings.
+/// Whether `char` ends a line, steers a terminal or turns the direction of text around. It is then
+/// written as `\uXXXX`, which is right in JSON too, where such a thing only stands in strings.
+pub fn must_be_escaped(char: char) -> bool {
+    char.is_control()
+        // Line and paragraph separators, marks, embeddings, overrides and isolates
+        // (Unicode Standard Annex 9, section 2).
+        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(char, '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 fn escaped(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len() + 1);
     for char in line.chars() {
-        let unsafe_to_show = char.is_control()
-            // Line and paragraph separators, marks, embeddings, overrides and isolates
-            // (Unicode Standard Annex 9, section 2).
-            || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(char, '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if unsafe_to_show {
+        if must_be_escaped(char) {
             // Writing to a string does not fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(char));
         } else {

@@ -258,9 +258,12 @@ async fn run_until(second: impl Future<Output = ()>, running: impl Future<Output
 fn not_started(error: &StartError) -> ExitCode {
     let code = report(error);
     match error {
-        StartError::Bind { .. } => code,
+        StartError::Bind { .. } | StartError::AccessLog(_) => code,
         // What the configuration names will not do.
-        StartError::Tls(_) | StartError::Velt(_) | StartError::Identity(_) => EX_CONFIG.into(),
+        StartError::Tls(_)
+        | StartError::Velt(_)
+        | StartError::Identity(_)
+        | StartError::Tracing(_) => EX_CONFIG.into(),
     }
 }
 

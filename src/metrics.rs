@@ -126,6 +126,22 @@ pub struct AppMetrics {
     pub tunnel_ends: Counters<TunnelEnd>,
 }
 
+impl AppMetrics {
+    fn on(page: &Page) -> Self {
+        Self {
+            connects: page.counters("app_connects_total", "Connections opened to the app."),
+            connections: page.gauge("app_connections", "Open connections to the app."),
+            retries: page.counter(
+                "app_retries_total",
+                "Requests sent again because a kept-alive connection had died.",
+            ),
+            tunnels: page.gauge("tunnels_open", "Open WebSocket tunnels."),
+            tunnel_ends: page
+                .counters("tunnels_closed_total", "WebSocket tunnels by how they ended."),
+        }
+    }
+}
+
 /// What the listener counts about clients.
 #[derive(Clone)]
 pub struct ListenerMetrics {
@@ -171,6 +187,26 @@ impl ListenerMetrics {
     }
 }
 
+/// What is counted about the spans that leave.
+#[derive(Clone)]
+pub struct TraceMetrics {
+    pub spans: Counters<SpanResult>,
+}
+
+impl TraceMetrics {
+    fn on(page: &Page) -> Self {
+        let help = "Spans to be exported, by what became of them.";
+        Self { spans: page.counters("trace_spans_total", help) }
+    }
+}
+
+fn access_log_dropped(page: &Page) -> IntCounter {
+    page.counter(
+        "access_log_dropped_total",
+        "Lines of the access log dropped because standard output did not take them in time.",
+    )
+}
+
 /// Everything, and the registry that a scrape reads.
 pub struct Metrics {
     registry: Registry,
@@ -179,6 +215,9 @@ pub struct Metrics {
     pub tokens: TokenMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
+    pub trace: TraceMetrics,
+    /// Lines of the access log that could not be written.
+    pub access_log_dropped: IntCounter,
     pub ready: IntGauge,
 }
 
@@ -266,23 +305,24 @@ impl Metrics {
             ),
         };
         tokens.headroom.set(f64::NAN);
-        let app = AppMetrics {
-            connects: page.counters("app_connects_total", "Connections opened to the app."),
-            connections: page.gauge("app_connections", "Open connections to the app."),
-            retries: page.counter(
-                "app_retries_total",
-                "Requests sent again because a kept-alive connection had died.",
-            ),
-            tunnels: page.gauge("tunnels_open", "Open WebSocket tunnels."),
-            tunnel_ends: page
-                .counters("tunnels_closed_total", "WebSocket tunnels by how they ended."),
-        };
+        let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
+        let (trace, access_log_dropped) = (TraceMetrics::on(&page), access_log_dropped(&page));
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         page.build_info();
         page.process();
-        Self { registry: page.registry, requests, identity, tokens, app, listener, ready }
+        Self {
+            registry: page.registry,
+            requests,
+            identity,
+            tokens,
+            app,
+            listener,
+            trace,
+            access_log_dropped,
+            ready,
+        }
     }
 
     /// The text exposition format, version 0.0.4.

@@ -31,7 +31,7 @@ use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
-pub use self::request_body::TrailerFilter;
+pub use self::request_body::{BodyMeter, TrailerFilter};
 use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
@@ -166,6 +166,11 @@ impl Upstream {
         }
     }
 
+    /// Where the app listens.
+    pub fn address(&self) -> &Address {
+        &self.settings.address
+    }
+
     /// Sends a validated request to the app and returns its response, body still streaming.
     ///
     /// # Errors
@@ -183,7 +188,9 @@ impl Upstream {
         let trailers = Arc::clone(&self.request_trailers);
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
         let clocked = clock.clone();
-        let mut request = request.map(|incoming| RequestBody::new(incoming, trailers, clocked));
+        let meter = request.extensions_mut().remove::<BodyMeter>();
+        let mut request =
+            request.map(|incoming| RequestBody::new(incoming, meter, trailers, clocked));
         if !over_http2 && has_body(&request) && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said again for this hop, or hyper would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");

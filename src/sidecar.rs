@@ -8,6 +8,7 @@
 mod error;
 mod guard;
 mod question;
+mod record;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -21,18 +22,21 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::error;
 
 use self::error::{NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
+use self::record::Record;
+use crate::access_log::AccessLog;
 use crate::identity::{Caller, Identified, Identity, Peer, User};
 use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
-use crate::proxy::{Body, Client, Scheme, Upstream};
+use crate::proxy::{Body, BodyMeter, Client, Scheme, Upstream};
 use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Freshness, MintPlan, Moment, Subject, Token};
+use crate::trace::Tracing;
 
 /// How long a token route waits for that body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +49,8 @@ pub struct Sidecar {
     pub upstream: Upstream,
     pub injection: Arc<Injection>,
     pub metrics: Arc<RequestMetrics>,
+    pub access_log: AccessLog,
+    pub tracing: Tracing,
 }
 
 /// What a request is for. Whose it is, ours or the app's, the request line alone decides.
@@ -81,12 +87,12 @@ impl Sidecar {
     pub async fn handle(
         self: Arc<Self>,
         peer: Peer,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        let mut guard = RequestGuard::begin(&self.metrics);
+        let mut guard = RequestGuard::begin(&self, peer.address, &mut request);
         let (version, handshake) = (request.version(), is_websocket(&request));
         let responded = {
-            let responding = pin!(self.respond(&peer, request, &mut guard.app_time));
+            let responding = pin!(self.respond(&peer, request, &mut guard.record));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
         };
         let (mut response, outcome) = match responded {
@@ -111,25 +117,28 @@ impl Sidecar {
         &self,
         peer: &Peer,
         mut request: Request<Incoming>,
-        app_time: &mut Duration,
+        record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
         let Identified { caller, trusted } =
             self.identity.identify(peer, request.headers_mut()).await?;
+        record.identified(&caller);
         validate(&request)?;
 
         let scheme = if peer.encrypted { Scheme::Https } else { Scheme::Http };
         let client = Client { address: peer.address, trusted, scheme };
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
+                record.routed(&route.path);
                 self.check_asking(&request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
                     Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
                     named => named,
                 };
-                let response = self.serve_token(route, &caller, request).await?;
+                record.identified(&caller);
+                let response = self.serve_token(route, &caller, request, record).await?;
                 return Ok((response.map(Body::own), Outcome::TokenServed));
             }
             Route::Forward { wants_token } => wants_token,
@@ -138,31 +147,34 @@ impl Sidecar {
         // From here on the app is asked, and the token is looked up beside it: a miss hides
         // behind the app's own time. Unless only the app knows who is asking.
         let is_named = caller != Caller::Unnamed;
-        let mut lookup = (wants_token && is_named).then(|| self.look_up(&caller));
+        let mut lookup = (wants_token && is_named).then(|| self.look_up(&caller, record));
         if self.injection.header().on_failure == OnMintFailure::Refuse {
             lookup = self.insist(lookup).await?;
         }
-        let asked = Instant::now();
+        record.app_asked();
         let forwarded = self.upstream.forward(request, &client).await;
-        *app_time = asked.elapsed();
+        record.app_answered(&forwarded);
         let mut response = forwarded?;
 
         // The client has seen nothing yet; only the token may still be missing, and for that the
         // response waits no longer than it must.
         self.injection.strip(response.headers_mut());
         let caller = match self.identity.word_of_app(response.headers_mut()) {
-            Some(said) => said.map_err(NoToken::AppWord),
+            Some(said) => {
+                said.inspect(|caller| record.identified(caller)).map_err(NoToken::AppWord)
+            }
             None => Ok(caller),
         };
         if wants_token {
-            self.deliver(&mut response, caller, lookup).await;
+            let delivered = self.deliver(&mut response, caller, lookup, record).await;
+            record.delivered(delivered);
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
     }
 
     /// The token of a known caller: at hand, in flight, or not to be had.
-    fn look_up(&self, caller: &Caller) -> Result<Lookup, NoToken> {
+    fn look_up(&self, caller: &Caller, record: &Record) -> Result<Lookup, NoToken> {
         let user = match caller {
             Caller::Known(user) => user,
             Caller::Anonymous => return Err(NoToken::Anonymous),
@@ -170,7 +182,7 @@ impl Sidecar {
             Caller::Unnamed => return Err(NoToken::Unnamed),
         };
         let request = self.plan.request(subject(user)).ok_or(NoToken::NoOrganization)?;
-        Ok(self.tokens.get(request))
+        Ok(self.tokens.get_for(request, record.recording()))
     }
 
     /// Waits for the token before the app is asked, since refusing after the app has acted would
@@ -197,12 +209,13 @@ impl Sidecar {
         response: &mut Response<Body>,
         caller: Result<Caller, NoToken>,
         lookup: Option<Result<Lookup, NoToken>>,
-    ) {
+        record: &Record,
+    ) -> HeaderDelivery {
         let (status, headers) = (response.status(), response.headers_mut());
         let delivered = match self.injection.eligibility(status, headers, SystemTime::now()) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
-            Eligibility::Eligible => match self.await_token(caller, lookup).await {
+            Eligibility::Eligible => match self.await_token(caller, lookup, record).await {
                 Ok(token) => {
                     self.injection.apply(headers, token.value());
                     HeaderDelivery::Injected
@@ -214,15 +227,17 @@ impl Sidecar {
             },
         };
         self.metrics.header_deliveries.increment(delivered);
+        delivered
     }
 
     async fn await_token(
         &self,
         caller: Result<Caller, NoToken>,
         lookup: Option<Result<Lookup, NoToken>>,
+        record: &Record,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
-        let lookup = lookup.unwrap_or_else(|| self.look_up(&caller));
+        let lookup = lookup.unwrap_or_else(|| self.look_up(&caller, record));
         let patience = self.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
@@ -230,7 +245,8 @@ impl Sidecar {
             return Ok(token);
         }
         // The app took longer than the token had left to live.
-        let result = self.look_up(&caller)?.within(patience).await.ok_or(NoToken::Pending)?;
+        let result =
+            self.look_up(&caller, record)?.within(patience).await.ok_or(NoToken::Pending)?;
         result.map_err(NoToken::Failed)
     }
 
@@ -251,13 +267,14 @@ impl Sidecar {
         route: &TokenRoute,
         caller: &Caller,
         request: Request<Incoming>,
+        record: &Record,
     ) -> Result<Response<Bytes>, RequestError> {
         // The mint begins before the body has arrived.
-        let lookup = self.look_up(caller)?;
+        let lookup = self.look_up(caller, record)?;
         let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
             let limit = self.injection.max_body();
-            check_named_user(request.into_body(), limit, user).await?;
+            check_named_user(request, limit, user).await?;
         }
         let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
@@ -267,8 +284,13 @@ impl Sidecar {
 
 /// Refuses a body that names another user: whoever wrote that page believes that the posted id
 /// decides, and would find out in production.
-async fn check_named_user(body: Incoming, limit: usize, user: &User) -> Result<(), RequestError> {
-    let reading = Limited::new(body, limit).collect();
+async fn check_named_user(
+    mut request: Request<Incoming>,
+    limit: usize,
+    user: &User,
+) -> Result<(), RequestError> {
+    let meter = request.extensions_mut().remove::<BodyMeter>();
+    let reading = Limited::new(request.into_body(), limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -277,8 +299,12 @@ async fn check_named_user(body: Incoming, limit: usize, user: &User) -> Result<(
             RequestError::BrokenBody
         }
     })?;
+    let body = body.to_bytes();
+    if let Some(meter) = meter {
+        meter.add(body.len());
+    }
     // Any body will do, and most of them say nothing about users.
-    let json: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&body).unwrap_or_default();
     let same = match json.get("userId") {
         None | Some(Value::Null) => true,
         Some(Value::String(id)) => **id == *user.id,

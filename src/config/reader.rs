@@ -452,6 +452,7 @@ fn scalar(value: &Spanned<DeValue<'_>>, bare: bool) -> Option<String> {
         DeValue::String(text) if !bare => Some(text.to_string()),
         // With its `0x`, where it has one, so that it is not read as another number.
         DeValue::Integer(number) if bare => Some(number.to_string().replace('_', "")),
+        DeValue::Float(number) if bare => Some(number.to_string().replace('_', "")),
         DeValue::Boolean(flag) if bare => Some(flag.to_string()),
         _ => None,
     }

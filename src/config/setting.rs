@@ -59,6 +59,20 @@ impl Setting for usize {
     }
 }
 
+/// A share of a whole, from none to all of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Share(pub f64);
+
+impl Setting for Share {
+    const EXPECTED: &'static str = "a number from 0.0 to 1.0, such as 0.05";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let share = text.parse().ok().filter(|share| plain && (0.0..=1.0).contains(share))?;
+        Some(Self(share))
+    }
+}
+
 impl Setting for SocketAddr {
     const EXPECTED: &'static str = "an IP address and port, such as \"0.0.0.0:8080\"";
     fn parse(text: &str) -> Option<Self> {

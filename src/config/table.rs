@@ -7,6 +7,7 @@ pub mod identity;
 pub mod listen;
 pub mod outgoing;
 mod preset;
+pub mod tracing;
 pub mod velt;
 
 use reqwest::Url;

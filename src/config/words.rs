@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::Workers;
 use super::setting::{Bytes, Setting};
+use crate::access_log;
 use crate::identity::assertion::{Algorithm, ClaimPath, OnInvalid};
 use crate::identity::{ForwardIdentity, OnAmbiguous};
 use crate::inject::{OnMintFailure, PathPattern};
@@ -245,6 +246,10 @@ words!(ResourceKind, "\"organization\", \"folder\" or \"document\"", {
 words!(AccessRole, "\"viewer\" or \"editor\"", { "viewer" => Self::Viewer, "editor" => Self::Editor });
 words!(logging::Format, "\"text\" or \"json\"", {
     "text" => Self::Text, "json" => Self::Json,
+});
+
+words!(access_log::Format, "\"json\", \"text\" or \"off\"", {
+    "json" => Self::Json, "text" => Self::Text, "off" => Self::Off,
 });
 
 impl Setting for logging::Level {

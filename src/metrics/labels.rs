@@ -291,3 +291,15 @@ label!(
     /// At the sidecar's end: still open at `shutdown.deadline`.
     Cut = "cut",
 });
+
+label!(
+    /// What became of a span that was to be exported.
+    SpanResult, "result", {
+    Exported = "exported",
+    /// The queue was full.
+    Dropped = "dropped",
+    /// The collector did not take it, by its status or by its answer.
+    Refused = "refused",
+    /// The collector gave no answer.
+    Unreachable = "unreachable",
+});

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,9 +19,27 @@ use super::stream_clock::StreamClock;
 /// Removes from trailers what must not pass in this direction.
 pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
 
+/// Counts the bytes of a request's body as they pass, for whoever has put one among the extensions
+/// of the request. Its clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct BodyMeter(Arc<AtomicU64>);
+
+impl BodyMeter {
+    /// So many have passed.
+    pub fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// All that have passed so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The client's request body on its way to the app.
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
+    meter: Option<BodyMeter>,
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
@@ -29,14 +48,19 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, trailers: TrailerFilter, clock: StreamClock) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        meter: Option<BodyMeter>,
+        trailers: TrailerFilter,
+        clock: StreamClock,
+    ) -> Self {
         let (incoming, trailers) = (Some(incoming), Some(trailers));
-        Self { incoming, trailers, clock, gate: None, sent: None }
+        Self { incoming, meter, trailers, clock, gate: None, sent: None }
     }
 
     pub(super) fn empty() -> Self {
         let clock = StreamClock::start(None);
-        Self { incoming: None, trailers: None, clock, gate: None, sent: None }
+        Self { incoming: None, meter: None, trailers: None, clock, gate: None, sent: None }
     }
 
     /// Resolves when the body has been sent to its end, or given up.
@@ -75,6 +99,9 @@ impl http_body::Body for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let mut frame = ready!(Pin::new(incoming).poll_frame(context));
         this.clock.moved();
+        if let (Some(meter), Some(Ok(frame))) = (&this.meter, &frame) {
+            meter.add(frame.data_ref().map_or(0, Bytes::len));
+        }
         match (&mut frame, &this.trailers) {
             (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),
             _ => this.sent = None,

@@ -1,32 +1,34 @@
-//! Counting a request: from its head to its response's, and to the last byte of its body.
+//! Counting and recording a request: from its head to its response's, and to the last byte of its
+//! body.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use tokio::time::Instant;
+use hyper::body::Incoming;
 
+use super::Sidecar;
+use super::record::{Notes, Record};
+use crate::access_log::End;
 use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
 use crate::proxy::{Body, BodyError};
 
 /// Counts a request from its head to its response's, or to the client's leaving.
 pub(super) struct RequestGuard {
     metrics: Arc<RequestMetrics>,
-    started: Instant,
-    /// Time spent waiting for the app.
-    pub(super) app_time: Duration,
+    pub(super) record: Record,
     in_flight: Option<GaugeGuard>,
 }
 
 impl RequestGuard {
-    pub(super) fn begin(metrics: &Arc<RequestMetrics>) -> Self {
+    pub(super) fn begin(sidecar: &Sidecar, peer: IpAddr, request: &mut Request<Incoming>) -> Self {
+        let metrics = Arc::clone(&sidecar.metrics);
         let in_flight = Some(GaugeGuard::raise(&metrics.in_flight));
-        let (metrics, started) = (Arc::clone(metrics), Instant::now());
-        Self { metrics, started, app_time: Duration::ZERO, in_flight }
+        Self { metrics, record: Record::begin(sidecar, peer, request), in_flight }
     }
 
     /// Counts a response's head; the request stays in flight until its body has ended.
@@ -35,13 +37,15 @@ impl RequestGuard {
         response: Response<Body>,
         outcome: Outcome,
     ) -> Response<ResponseBody> {
-        let total = self.started.elapsed();
+        let (total, added) = self.record.elapsed();
         self.metrics.requests.increment(outcome);
         observe(&self.metrics.duration, total);
-        observe(&self.metrics.added, total.saturating_sub(self.app_time));
+        observe(&self.metrics.added, added);
+        let notes = self.record.answer(response.status(), outcome, added);
         let in_flight = self.in_flight.take().expect("finished once");
         let metrics = Arc::clone(&self.metrics);
-        response.map(|body| ResponseBody { body, finished: false, metrics, _in_flight: in_flight })
+        let finished = false;
+        response.map(|body| ResponseBody { body, finished, metrics, notes, _in_flight: in_flight })
     }
 }
 
@@ -58,7 +62,16 @@ pub struct ResponseBody {
     body: Body,
     finished: bool,
     metrics: Arc<RequestMetrics>,
+    notes: Option<Box<Notes>>,
     _in_flight: GaugeGuard,
+}
+
+impl ResponseBody {
+    fn end(&mut self, end: End) {
+        if let Some(notes) = &mut self.notes {
+            notes.ended(end);
+        }
+    }
 }
 
 impl http_body::Body for ResponseBody {
@@ -71,14 +84,21 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
-            // Trailers are the end: nobody polls any further.
-            Some(Ok(frame)) => self.finished = frame.is_trailers(),
+            Some(Ok(frame)) => {
+                // Trailers are the end: nobody polls any further.
+                self.finished = frame.is_trailers();
+                if let (Some(notes), Some(data)) = (&mut self.notes, frame.data_ref()) {
+                    notes.sent(data.len());
+                }
+            }
             Some(Err(error)) => {
                 self.finished = true;
-                self.metrics.aborted.increment(match error {
-                    BodyError::App(_) => AbortedBy::App,
-                    BodyError::Idle => AbortedBy::Idle,
-                });
+                let (by, end) = match error {
+                    BodyError::App(_) => (AbortedBy::App, End::AppBrokeOff),
+                    BodyError::Idle => (AbortedBy::Idle, End::Idle),
+                };
+                self.metrics.aborted.increment(by);
+                self.end(end);
             }
             None => self.finished = true,
         }
@@ -98,6 +118,8 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         if !self.finished && self.body.is_cut_off() {
             self.metrics.aborted.increment(AbortedBy::Client);
+        } else {
+            self.end(End::Whole);
         }
     }
 }

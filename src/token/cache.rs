@@ -15,8 +15,9 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::logging::Chain;
-use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
+use crate::metrics::{GaugeGuard, Label as _, LookupResult, MintOutcome, TokenMetrics, observe};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
+use crate::trace::{OpenSpan, Recording};
 
 /// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
 /// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
@@ -149,6 +150,15 @@ impl TokenCache {
     ///
     /// Outside a tokio runtime, since a mint is a task.
     pub fn get(&self, request: MintRequest) -> Lookup {
+        self.get_for(request, None)
+    }
+
+    /// The same for a request that is recorded, in whose trace the mint then is.
+    ///
+    /// # Panics
+    ///
+    /// As above.
+    pub fn get_for(&self, request: MintRequest, cause: Option<&Recording>) -> Lookup {
         let now = Moment::now();
         let shared = &self.shared;
         let slot = shared.slots.get(&request);
@@ -160,16 +170,16 @@ impl TokenCache {
             } else {
                 shared.metrics.lookups.increment(LookupResult::Due);
                 if slot.remembered_failure(now).is_none() {
-                    shared.refresh(request, now);
+                    shared.refresh(request, now, cause);
                 }
             }
             return Lookup::Ready(Ok(token));
         }
-        self.absent(request, now)
+        self.absent(request, now, cause)
     }
 
     /// Nothing may be served: a remembered failure, the mint in flight, or a new one.
-    fn absent(&self, request: MintRequest, now: Moment) -> Lookup {
+    fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
         let mut flights = shared.flights();
         if let Some(landing) = flights.get(&request) {
@@ -189,7 +199,8 @@ impl TokenCache {
             }
         }
         shared.metrics.lookups.increment(LookupResult::Started);
-        let (landing, flight) = shared.take_off(&mut flights, request);
+        let span = cause.map(Recording::begin_call);
+        let (landing, flight) = shared.take_off(&mut flights, request, span);
         // A runtime that is shutting down drops a task where it is spawned, and a dropped flight
         // takes itself off the board.
         drop(flights);
@@ -230,7 +241,7 @@ impl Shared {
     }
 
     /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
-    fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment) {
+    fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment, cause: Option<&Recording>) {
         let mut flights = self.flights();
         let still_due = || {
             let slot = self.slots.get(&request)?;
@@ -238,7 +249,8 @@ impl Shared {
             Some(freshness == Freshness::Due && slot.remembered_failure(now).is_none())
         };
         if !flights.contains_key(&request) && still_due().unwrap_or(true) {
-            let (_, flight) = self.take_off(&mut flights, request);
+            let span = cause.map(Recording::begin_call);
+            let (_, flight) = self.take_off(&mut flights, request, span);
             drop(flights);
             tokio::spawn(flight);
         }
@@ -250,6 +262,7 @@ impl Shared {
         self: &Arc<Self>,
         flights: &mut HashMap<Arc<MintRequest>, Landing>,
         request: MintRequest,
+        span: Option<OpenSpan>,
     ) -> (Landing, impl Future<Output = ()> + Send + 'static) {
         let request = Arc::new(request);
         let (sender, landing) = watch::channel(None);
@@ -257,6 +270,9 @@ impl Shared {
         let entry = FlightEntry { shared: Arc::clone(self), request };
         let flight = async move {
             let result = entry.shared.fly(&entry.request).await;
+            if let Some(span) = span {
+                end_span(span, &entry.request, &result);
+            }
             // The slot is stored: only now may the next caller find no flight.
             drop(entry);
             sender.send_replace(Some(result));
@@ -271,7 +287,7 @@ impl Shared {
         let now = Moment::now();
         observe(&self.metrics.mint_duration, now.steady - started.steady);
         let result = minted.map(|minted| Token::new(minted, request, now));
-        self.metrics.mints.increment(result.as_ref().map_or_else(outcome, |_| MintOutcome::Minted));
+        self.metrics.mints.increment(outcome(&result));
         self.store(request, &result, now);
         result
     }
@@ -360,8 +376,24 @@ fn memory_of(error: &MintError, count: u32) -> Duration {
     }
 }
 
-/// The metric label of a failed mint.
-fn outcome(error: &MintError) -> MintOutcome {
+/// Tells how a mint went, all of its attempts together. Whose it was, a span does not say.
+fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
+    let outcome = outcome(result).as_str();
+    let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
+    if let Ok(endpoint) = request.issuer.endpoint.parse::<http::Uri>() {
+        let host = endpoint.host().unwrap_or_default().to_owned();
+        attributes.push(("server.address", host.into()));
+        attributes.extend(endpoint.port_u16().map(|port| ("server.port", port.into())));
+    }
+    if result.is_err() {
+        attributes.push(("error.type", outcome.into()));
+    }
+    span.end("mint", attributes, result.is_err());
+}
+
+/// The word for how a mint ended.
+fn outcome(result: &MintResult) -> MintOutcome {
+    let Err(error) = result else { return MintOutcome::Minted };
     match error {
         MintError::Refused { .. } => MintOutcome::Refused,
         MintError::RateLimited { .. } => MintOutcome::RateLimited,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
+use velt_sidecar::access_log::Format;
 use velt_sidecar::config::{Config, ConfigError, Workers};
 use velt_sidecar::inject::Shape;
 
@@ -106,7 +107,7 @@ fn a_value_of_the_wrong_type_is_answered_with_one_of_the_right_type() {
         ),
         (
             "[listen]\nmax_connections = 1.5",
-            "  sidecar.toml:2: listen.max_connections has the wrong type\n    \
+            "  sidecar.toml:2: listen.max_connections: \"1.5\" won't do\n    \
              -> write a whole number from 1 on",
         ),
         (
@@ -1040,6 +1041,79 @@ fn some_variables() -> impl Strategy<Value = BTreeMap<String, String>> {
         value,
         0..6,
     )
+}
+
+#[test]
+fn a_share_is_a_number_from_nothing_to_all() {
+    for (written, share) in [("0", 0.0), ("0.0", 0.0), ("0.05", 0.05), ("1", 1.0), ("1.00", 1.0)] {
+        assert_eq!(
+            fine(&format!("[access_log]\nsample = {written}"), &[]).access_log.sample,
+            share
+        );
+        let variable = ("VELT_SIDECAR_ACCESS_LOG__SAMPLE", written);
+        assert_eq!(fine("", &[variable]).access_log.sample, share);
+    }
+    for written in ["1.01", "-0.1", "5", "1e-1", "nan", "inf", "true"] {
+        says(
+            &format!("[access_log]\nsample = {written}"),
+            &format!(
+                "  sidecar.toml:2: access_log.sample: \"{}\" won't do\n    \
+                 -> write a number from 0.0 to 1.0, such as 0.05",
+                // As the parser hands it on.
+                if written == "nan" { "nan" } else { written }
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_access_log_has_a_format_and_is_off_by_default() {
+    let log = fine("", &[]).access_log;
+    assert_eq!((log.format, log.sample, log.user), (Format::Off, 1.0, false));
+    for (word, format) in [("json", Format::Json), ("text", Format::Text), ("off", Format::Off)] {
+        let toml = format!("[access_log]\nformat = \"{word}\"\nuser = true\nsample = 0.5");
+        let log = fine(&toml, &[]).access_log;
+        assert_eq!((log.format, log.sample, log.user), (format, 0.5, true));
+    }
+    says(
+        "[access_log]\nformat = \"combined\"",
+        "  sidecar.toml:2: access_log.format: \"combined\" won't do\n    \
+         -> write \"json\", \"text\" or \"off\"",
+    );
+}
+
+#[test]
+fn tracing_is_off_by_default_and_names_its_collector() {
+    let tracing = fine("", &[]).tracing;
+    assert!(!tracing.create && tracing.export.is_none());
+    let toml = "[tracing]\ncreate = true\nsample = 0.25\n\
+                otlp_endpoint = \"http://collector:4318/v1/traces\"\nservice_name = \"shop\"";
+    let tracing = fine(toml, &[]).tracing;
+    let export = tracing.export.expect("an endpoint");
+    assert_eq!((tracing.create, tracing.sample), (true, 0.25));
+    assert_eq!(export.endpoint.as_str(), "http://collector:4318/v1/traces");
+    assert_eq!(export.service_name, "shop");
+    let toml = toml.replace("service_name = \"shop\"", "");
+    assert_eq!(fine(&toml, &[]).tracing.export.expect("one").service_name, "velt-sidecar");
+}
+
+#[test]
+fn settings_of_tracing_without_effect_are_errors() {
+    says(
+        "[tracing]\nsample = 0.5",
+        "  sidecar.toml:2: tracing.sample: it has no effect on traces that others start\n    \
+         -> write create = true, or remove it: who starts a trace decides",
+    );
+    says(
+        "[tracing]\nservice_name = \"shop\"",
+        "  sidecar.toml:2: tracing.service_name: without otlp_endpoint it has no effect\n    \
+         -> write otlp_endpoint = \"http://collector:4318/v1/traces\", or remove it",
+    );
+    says(
+        "[tracing]\notlp_endpoint = \"collector:4318\"\nservice_name = \"shop\"",
+        "  sidecar.toml:2: tracing.otlp_endpoint: \"collector:4318\" won't do\n    \
+         -> write an https:// URL without user, query or fragment",
+    );
 }
 
 proptest! {

@@ -14,6 +14,7 @@ use velt_sidecar::metrics::Outcome;
 use crate::support::app::FakeApp;
 use crate::support::binary::{CREDENTIALS, Running, finished_in};
 use crate::support::client::Client;
+use crate::support::collector::FakeCollector;
 use crate::support::document;
 use crate::support::issuer::{Issuer, Pen, claims};
 use crate::support::outcomes::{Said, Surroundings};
@@ -108,6 +109,20 @@ async fn send_garbage(surroundings: &Surroundings, traffic: SocketAddr) {
     assert_velt_was_told(surroundings);
 }
 
+/// The path of a request may be told, and of nothing else a word.
+fn assert_spans_clean(collector: &FakeCollector, tokens: &[String]) {
+    let spans = collector.spans();
+    for name in ["GET", "POST /api/velt/token", "mint"] {
+        assert!(spans.iter().any(|span| span["name"] == name), "a span is called {name}");
+    }
+    for body in collector.bodies() {
+        assert_clean("the spans", &body.replace(PATH, ""), tokens);
+    }
+}
+
+/// What the target of the requests is that are told of.
+const PATH: &str = "/canary-path";
+
 /// Ends a sidecar in whose metrics and log nothing may be, and returns the log.
 async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> String {
     let scrape = Client::to(admin).get("/metrics").send().await.text();
@@ -115,7 +130,10 @@ async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> S
     running.signal("TERM");
     let (status, printed) = running.ended().await;
     assert_eq!(status.code(), Some(0), "{printed}");
-    assert_clean("the log", &printed, tokens);
+    // In the access log, and only in the field that is for it.
+    let told = ["\"path\":\"", " path=\""].map(|field| format!("{field}{PATH}\""));
+    let untold = told.iter().fold(printed.clone(), |text, told| text.replace(told, ""));
+    assert_clean("the log", &untold, tokens);
     printed
 }
 
@@ -123,13 +141,17 @@ async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> S
 async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
     for format in ["text", "json"] {
         let surroundings = Surroundings::start().await;
-        let (running, traffic, admin) = surroundings.binary(format).await;
+        let collector = FakeCollector::start().await;
+        let toml = format!("{}create = true\n", collector.toml());
+        let (running, traffic, admin) = surroundings.binary(format, &toml).await;
         let said = surroundings.provoke(traffic, admin).await;
         send_garbage(&surroundings, traffic).await;
         let tokens = tokens_in(&said);
         assert!(tokens.len() >= 5, "tokens were handed out");
         let printed = ends_clean(running, admin, &tokens).await;
-        for expected in ["a mint failed", "the app gave no answer", "PERMISSION_DENIED"] {
+        assert_spans_clean(&collector, &tokens);
+        let logged = ["a mint failed", "the app gave no answer", "PERMISSION_DENIED"];
+        for expected in logged.into_iter().chain(["token_served", "app_timeout"]) {
             assert!(printed.contains(expected), "{expected} is not logged: {printed}");
         }
         // Libraries log header values and bytes of messages at their lowest levels.
@@ -242,7 +264,7 @@ async fn t40_check_and_its_complaints_never_show_a_secret() {
 }
 
 /// What a line must not be able to do: end, forge another, steer a terminal, turn text around.
-const NASTY: [&str; 10] = [
+pub(crate) const NASTY: [&str; 10] = [
     "a\nINFO all is well",
     "a\r\n{\"level\":\"INFO\"}",
     "a\u{1b}[2J\u{1b}]0;title\u{7}",

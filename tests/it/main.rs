@@ -6,6 +6,7 @@
 
 mod support;
 
+mod access_log;
 mod admin;
 mod app_life;
 mod architecture;
@@ -33,6 +34,7 @@ mod shutdown;
 mod storms;
 mod tls;
 mod token_cache;
+mod tracing;
 mod transparency;
 mod velt_api;
 mod websocket;

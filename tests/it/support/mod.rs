@@ -4,6 +4,7 @@ pub mod app;
 pub mod binary;
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod issuer;
 pub mod double;
 pub mod outcomes;

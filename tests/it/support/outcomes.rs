@@ -36,7 +36,8 @@ const SETTINGS: &str = r#"
     max_wait = "20s"
 "#;
 
-const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
+/// The headers of a handshake that [`SWITCHED`] answers.
+pub const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What can't be provoked here: an app that is down takes another sidecar, assertions another
@@ -99,9 +100,12 @@ impl Surroundings {
         TestSidecar::start(&self.app.address.to_string(), self.velt.address, SETTINGS).await
     }
 
-    /// A sidecar in a process of its own, which logs all that it can.
-    pub async fn binary(&self, format: &str) -> (Running, SocketAddr, SocketAddr) {
-        let document = self.document(&format!("[log]\nlevel = \"debug\"\nformat = \"{format}\"\n"));
+    /// A sidecar in a process of its own, which logs all that it can. `toml` adds to that.
+    pub async fn binary(&self, format: &str, toml: &str) -> (Running, SocketAddr, SocketAddr) {
+        let document = self.document(&format!(
+            "[log]\nlevel = \"debug\"\nformat = \"{format}\"\n\
+             [access_log]\nformat = \"{format}\"\n{toml}"
+        ));
         // A variable that many programs heed.
         let environment = [("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")];
         Running::configured(&document, &environment).await

@@ -1,0 +1,149 @@
+//! The access log: one structured line per request, on standard output.
+//!
+//! Who serves a request never waits for who reads the log: a line is appended to a buffer of bounded
+//! size, which a thread of its own writes out in batches. While the reader stalls and the buffer is
+//! full, lines are dropped and counted.
+
+mod line;
+mod writer;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+pub use self::line::{End, Line};
+use self::writer::Queue;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One object per line.
+    Json,
+    /// `key=value`, as in logfmt.
+    Text,
+    /// No line at all.
+    Off,
+}
+
+/// What is written, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub format: Format,
+    /// Share of the requests that went well of which a line is written, from 0 to 1. Of all others,
+    /// one always is.
+    pub sample: f64,
+    /// Whether a line names the user.
+    pub user: bool,
+}
+
+/// Where lines go. Clones write to the same place; the last one to be dropped ends the thread, once
+/// everything is written.
+#[derive(Clone)]
+pub struct AccessLog {
+    /// `None` if it is off.
+    open: Option<Arc<Open>>,
+}
+
+struct Open {
+    format: Format,
+    names_users: bool,
+    sampler: Sampler,
+    queue: Arc<Queue>,
+}
+
+impl AccessLog {
+    /// Writes to standard output. `dropped` counts the lines that could not be written.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if it has no thread or no file descriptor left. Never if it is off.
+    pub fn start(settings: &Settings, dropped: IntCounter) -> io::Result<Self> {
+        if settings.format == Format::Off {
+            return Ok(Self::off());
+        }
+        // Not `Stdout` itself, which would look for line ends and write at each.
+        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+        Self::to(std::fs::File::from(stdout), settings, dropped)
+    }
+
+    /// Writes nothing.
+    pub fn off() -> Self {
+        Self { open: None }
+    }
+
+    /// Writes to `out`, in whatever format but `Off`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if it has no thread left.
+    pub fn to(
+        out: impl Write + Send + 'static,
+        settings: &Settings,
+        dropped: IntCounter,
+    ) -> io::Result<Self> {
+        let queue = Queue::start(out, dropped)?;
+        let sampler = Sampler::new(settings.sample);
+        let open = Open { format: settings.format, names_users: settings.user, sampler, queue };
+        Ok(Self { open: Some(Arc::new(open)) })
+    }
+
+    /// Whether there is anything to note of a request.
+    pub fn is_on(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether a line names the user.
+    pub fn names_users(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.names_users)
+    }
+
+    /// Queues a line, or drops and counts it. Never waits for the reader.
+    pub fn write(&self, line: &Line<'_>) {
+        if let Some(open) = &self.open
+            && (!line.went_well() || open.sampler.takes_next())
+        {
+            open.queue.append(|lines| line.format(open.format, lines));
+        }
+    }
+
+    /// Waits until what is queued has been written, at most `patience`; whether that was enough.
+    pub async fn flush(&self, patience: Duration) -> bool {
+        let Some(open) = &self.open else { return true };
+        let queue = Arc::clone(&open.queue);
+        let waiting = tokio::task::spawn_blocking(move || queue.flush(patience));
+        waiting.await.unwrap_or(false)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Takes a share of what comes, evenly spread whatever the rhythm: every step goes on by the golden
+/// ratio around a circle, of which the share is an arc.
+struct Sampler {
+    /// `None` takes all.
+    arc: Option<u64>,
+    position: AtomicU64,
+}
+
+impl Sampler {
+    fn new(share: f64) -> Self {
+        // Saturates, and 0 stays 0.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let arc = (share < 1.0).then_some((share * u64::MAX as f64) as u64);
+        Self { arc, position: AtomicU64::new(0) }
+    }
+
+    fn takes_next(&self) -> bool {
+        // 2^64 divided by the golden ratio.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.arc.is_none_or(|arc| self.position.fetch_add(STEP, Ordering::Relaxed) < arc)
+    }
+}

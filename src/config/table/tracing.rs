@@ -1,0 +1,32 @@
+//! The table `tracing`: which traces there are, and where their spans go.
+
+use reqwest::Url;
+
+use super::super::reader::Section;
+use super::super::setting::Share;
+use crate::tls::Roots;
+use crate::trace::{ExportSettings, Settings};
+
+/// Reads the table `tracing`; `roots` vouch for the collector.
+pub fn read(section: &Section<'_, '_>, roots: &Roots) -> Settings {
+    let create = section.value("create", "false");
+    let sample = if create {
+        section.value::<Share>("sample", "1.0").0
+    } else {
+        let remedy = "write create = true, or remove it: who starts a trace decides";
+        section.refuse("sample", "it has no effect on traces that others start", remedy);
+        1.0
+    };
+    let export = if section.has("otlp_endpoint") {
+        let endpoint = section.optional("otlp_endpoint");
+        let service_name = section.value("service_name", "velt-sidecar");
+        endpoint.map(|endpoint| ExportSettings { endpoint, service_name, roots: roots.clone() })
+    } else {
+        // Asked for all the same, so that it is known.
+        section.optional::<Url>("otlp_endpoint");
+        let remedy = "write otlp_endpoint = \"http://collector:4318/v1/traces\", or remove it";
+        section.refuse("service_name", "without otlp_endpoint it has no effect", remedy);
+        None
+    };
+    Settings { create, sample, export }
+}

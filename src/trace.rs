@@ -1,0 +1,100 @@
+//! Distributed tracing: whose trace a request is part of (W3C Trace Context, level 1), and the spans
+//! that the sidecar adds to it where they are exported (OTLP).
+//!
+//! A request without a sampled trace costs the reading of one header. The headers that came are
+//! changed in two cases only: the sidecar makes spans and so becomes the app's parent, or it starts a
+//! trace because `tracing.create` asks for it. The response is never changed.
+
+mod context;
+mod export;
+mod id;
+mod otlp;
+mod span;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+pub use self::context::{Context, Flags};
+pub use self::export::{ExportSettings, Exporter};
+pub use self::id::{Hex, SpanId, TraceId};
+use self::id::{random_spans, random_trace};
+pub use self::span::{OpenSpan, Recording, Value, Work};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Which traces there are, and where their spans go.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether a trace is started for a request that comes without one that can be read.
+    pub create: bool,
+    /// Share of the traces started here that are sampled, from 0 to 1.
+    pub sample: f64,
+    /// `None` exports nothing.
+    pub export: Option<ExportSettings>,
+}
+
+/// Says whose trace a request is part of.
+#[derive(Clone)]
+pub struct Tracing {
+    create: bool,
+    sample: f64,
+    exporter: Option<Exporter>,
+}
+
+/// A request's place in a trace.
+pub struct Trace {
+    pub id: TraceId,
+    /// The spans to come, if this trace is sampled and spans are exported.
+    pub recording: Option<Recording>,
+}
+
+impl Tracing {
+    /// Traces by `settings`; the spans of sampled ones go to `exporter`.
+    pub fn new(settings: &Settings, exporter: Option<Exporter>) -> Self {
+        Self { create: settings.create, sample: settings.sample, exporter }
+    }
+
+    /// Whether a request's headers may be changed, or spans exported.
+    pub fn is_on(&self) -> bool {
+        self.create || self.exporter.is_some()
+    }
+
+    /// Finds the trace that a request is part of, or starts one, and leaves the headers as the app is
+    /// to see them.
+    pub fn enter(&self, headers: &mut HeaderMap) -> Option<Trace> {
+        let came = Context::read(headers);
+        let (context, parent) = match came {
+            Some(context) => (context, Some(context.parent)),
+            None if self.create => (self.start(headers), None),
+            None => return None,
+        };
+        let exporter = self.exporter.as_ref().filter(|_| context.flags.is_sampled());
+        let recording = exporter.map(|exporter| {
+            let (request, app_call) = random_spans();
+            let ours = Context { parent: app_call, ..context };
+            headers.insert(TRACEPARENT, ours.header());
+            Recording::new(exporter.clone(), context, parent, request, app_call)
+        });
+        Some(Trace { id: context.trace, recording })
+    }
+
+    /// Starts a trace. What came in the place of one is removed, and what belonged to it.
+    fn start(&self, headers: &mut HeaderMap) -> Context {
+        let (trace, parent) = random_trace();
+        let flags = Flags::of_new(trace.fraction() < self.sample);
+        let context = Context { trace, parent, flags };
+        headers.insert(TRACEPARENT, context.header());
+        headers.remove(TRACESTATE);
+        context
+    }
+
+    /// Waits until the spans that have ended are exported, at most `patience`.
+    pub async fn flush(&self, patience: Duration) {
+        if let Some(exporter) = &self.exporter {
+            exporter.flush(patience).await;
+        }
+    }
+}
