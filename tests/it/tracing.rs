@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use velt_sidecar::metrics::Metrics;
+use velt_sidecar::tls::Roots;
 use velt_sidecar::token::cache::{self, TokenCache};
 use velt_sidecar::trace::{Context, ExportSettings, Exporter, Settings, Tracing, Work};
 
@@ -319,6 +320,7 @@ fn exporter(collector: SocketAddr) -> (Tracing, impl Fn() -> [u64; 4]) {
     let export = ExportSettings {
         endpoint: format!("http://{collector}/v1/traces").parse().expect("a URL"),
         service_name,
+        roots: Roots::Bundled,
     };
     let exporter = Exporter::start(export, metrics.clone()).expect("TLS");
     let settings = Settings { create: true, sample: 1.0, export: None };
