@@ -1,8 +1,13 @@
-//! The admin port: metrics and health, for Prometheus and the kubelet.
+//! The admin port: metrics and health, for Prometheus and the kubelet, and calls for people.
 //!
 //! Ready means listening and not draining. Velt's health is no part of it: an outage at Velt
 //! must not take the app's pods out of service.
 
+mod access;
+mod calls;
+pub mod client;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +19,8 @@ use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
 use tracing::error;
 
+pub use self::calls::Calls;
+use self::calls::Door;
 use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -40,6 +47,7 @@ pub struct Admin {
     readiness: Readiness,
     /// Brings gauges up to date that are only computed for a scrape.
     before_scrape: Box<dyn Fn() + Send + Sync>,
+    door: Door,
 }
 
 impl Admin {
@@ -48,17 +56,25 @@ impl Admin {
         metrics: Arc<Metrics>,
         readiness: Readiness,
         before_scrape: Box<dyn Fn() + Send + Sync>,
+        calls: Calls,
     ) -> Self {
-        Self { metrics, readiness, before_scrape }
+        Self { metrics, readiness, before_scrape, door: Door::new(calls) }
     }
 
     /// Answers one request.
-    pub fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn answer(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
         if is_from_a_page(request.headers()) {
             return text(
                 StatusCode::FORBIDDEN,
                 "not for web pages; open it in a tab, or use curl\n",
             );
+        }
+        if Door::is_call(request.uri().path()) {
+            return self.door.answer(peer, request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
@@ -72,7 +88,8 @@ impl Admin {
             "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "here are /metrics, /healthz/live, /healthz/ready, /healthz/startup\n",
+                "here are /metrics, /healthz/live, /healthz/ready, /healthz/startup, and the calls \
+                 /config, /explain, /cache/invalidate, /log/level, /refusals\n",
             ),
         }
     }

@@ -15,11 +15,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
-use crate::admin::{Admin, Readiness};
+use crate::admin::{Admin, Calls, Readiness};
 use crate::config::{Config, Shutdown};
+use crate::explain::InForce;
 use crate::identity::{Identity, Peer};
 use crate::inject::Injection;
 use crate::listener::{Listener, Phase, Remote};
+use crate::logging::LevelSwitch;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
 use crate::proxy::Upstream;
@@ -131,9 +133,26 @@ impl App {
     ///
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let level = LevelSwitch::fixed(config.log.level);
+        Self::bind_with(config, level).await
+    }
+
+    /// The same for a process whose log `level` switches.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn bind_with(config: Config, level: LevelSwitch) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
         let sidecar = Arc::new(sidecar(&config, &certificates, &metrics)?);
+        let calls = Calls {
+            sidecar: Arc::clone(&sidecar),
+            in_force: Arc::new(InForce::of(&config)),
+            level,
+            metrics: Arc::clone(&metrics),
+            token: config.admin_token.clone(),
+        };
         let (mut traffic_listener, traffic) =
             bind("listen.address", config.listen, metrics.listener.clone()).await?;
         if let Some(tls) = &certificates.listener {
@@ -149,8 +168,9 @@ impl App {
             tokens.observe();
             identity.observe();
         });
+        let admin = Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape, calls);
         Ok(Self {
-            admin: Arc::new(Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape)),
+            admin: Arc::new(admin),
             sidecar,
             traffic_listener,
             admin_listener,
@@ -181,7 +201,10 @@ impl App {
         };
         let traffic = tokio::spawn(self.traffic_listener.serve(handler, traffic_phase));
         let admin = self.admin;
-        let answer = move |_: &Remote, request| std::future::ready(admin.answer(&request));
+        let answer = move |remote: &Remote, request| {
+            let (admin, peer) = (Arc::clone(&admin), remote.address);
+            async move { admin.answer(peer, request).await }
+        };
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
@@ -258,6 +281,7 @@ fn sidecar(
     Ok(Sidecar {
         identity,
         plan: config.plan.clone(),
+        breaker: mint.breaker(),
         tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
         upstream,
         injection,

@@ -13,9 +13,12 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
 use self::setting::{Bytes, Share};
+pub use self::table::admin::TOKEN_VARIABLE as ADMIN_TOKEN_VARIABLE;
 use crate::access_log;
 use crate::identity;
 use crate::inject;
@@ -34,6 +37,8 @@ pub struct Config {
     /// TLS there, if at all.
     pub tls: Option<tls::ServerSettings>,
     pub admin: listener::Settings,
+    /// What admin calls have to show, if anything.
+    pub admin_token: Option<SecretString>,
     pub app: proxy::Settings,
     pub identity: identity::Settings,
     pub velt: velt::Settings,
@@ -122,10 +127,7 @@ impl Config {
             let section = top.section("listen");
             (table::listen::read(&section), table::listen::read_tls(&section.section("tls")))
         };
-        let admin = listener::Settings {
-            max_connections: 256,
-            ..listener::Settings::at(top.section("admin").value("address", "127.0.0.1:9901"))
-        };
+        let (admin, admin_token) = table::admin::read(&top.section("admin"));
         let app = table::app::read(&top.section("app"), listen.address);
         let roots = table::outgoing::read(&top.section("outgoing"));
         let delivery = table::delivery::read(&top.section("delivery"));
@@ -177,6 +179,7 @@ impl Config {
             listen,
             tls,
             admin,
+            admin_token,
             app,
             delivery,
             identity: identity?,
@@ -205,11 +208,6 @@ impl Config {
                 // Writing to a string does not fail.
                 let _ = writeln!(text, "{gap}{header}");
             }
-            let source = match source {
-                Source::Default => "default".to_owned(),
-                Source::Preset => "preset".to_owned(),
-                Source::Place(place) => place.to_string(),
-            };
             let line = format!("{mark}{key} = {value}");
             let _ = writeln!(text, "{line:<48} # {source}");
         }

@@ -12,6 +12,7 @@ mod alarm;
 mod algorithm;
 mod app;
 pub mod assertion;
+mod decision;
 mod guard;
 mod headers;
 pub mod keys;
@@ -22,17 +23,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
-use tracing::warn;
 
 use self::alarm::Alarms;
 pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Verdict};
+pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
+pub use self::guard::Removed;
 use self::guard::{Guard, Stripped};
 pub use self::headers::HeaderSource;
 use self::peer::Anchors;
-pub use self::peer::{Peer, SecretSettings};
-use crate::metrics::{AssertionResult, IdentityMetrics, Label as _, RefusalKind, SpoofKind};
+pub use self::peer::{Peer, SecretSettings, Shown, Trust};
+use crate::metrics::{AssertionResult, IdentityMetrics, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
 
 /// The longest user id, email, name or organization that is believed, in bytes.
@@ -215,56 +217,92 @@ impl Identity {
         peer: &Peer,
         headers: &mut HeaderMap,
     ) -> Result<Identified, Refusal> {
+        let decision = self.decide(Asking::ForReal, peer, headers).await;
+        self.tell(&decision, peer);
+        let trusted = decision.trust.is_trusted();
+        match decision.conclusion {
+            Conclusion::Caller(caller) => Ok(Identified { caller, trusted }),
+            Conclusion::Ignored(_) => Ok(Identified { caller: Caller::Anonymous, trusted }),
+            Conclusion::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// The same with all that led to it, uncounted and untold.
+    pub async fn decide(&self, asking: Asking, peer: &Peer, headers: &mut HeaderMap) -> Decision {
+        let mut spoofs = Spoofs::default();
         let aliases = self.guard.aliases(headers);
         let shown = self.anchors.take_secret(headers);
-        self.spoofed(SpoofKind::Secret, u64::from(shown.is_wrong()), Some(peer));
-        let own = self.guard.strip_own(headers, &aliases);
-        self.spoofed(SpoofKind::TokenHeader, own, Some(peer));
-        let trusted = self.anchors.trust(peer, shown);
-        let caller = match &self.reader {
+        if let Some(header) = self.anchors.secret_header().filter(|_| shown.is_wrong()) {
+            spoofs.add(SpoofKind::Secret, Removed::one(header));
+        }
+        spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &aliases));
+        let trust = self.anchors.trust(peer, shown);
+        let trusted = trust.is_trusted();
+        let conclusion = match &self.reader {
             Reader::Header(_) if !trusted => {
-                let stripped = self.guard.strip(headers, &aliases);
-                self.forged(&stripped, peer);
-                Ok(Caller::Anonymous)
+                spoofs.forged(self.guard.strip(headers, &aliases));
+                Ok(Conclusion::Caller(Caller::Anonymous))
             }
             Reader::Header(source) => {
-                self.guard.unambiguous(headers, &aliases).and_then(|()| source.read(headers))
+                let clear = self.guard.unambiguous(headers, &aliases);
+                clear.and_then(|()| source.read(headers)).map(Conclusion::Caller)
             }
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
-                let stripped = self.guard.strip(headers, &aliases);
-                self.forged(&stripped, peer);
-                Ok(Caller::Unnamed)
+                spoofs.forged(self.guard.strip(headers, &aliases));
+                Ok(Conclusion::Caller(Caller::Unnamed))
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
-                    self.strip_unsigned(assertions, headers, &aliases, peer);
+                    spoofs.forged(self.strip_unsigned(assertions, headers, &aliases));
                 }
                 let found = self.guard.unambiguous(headers, &aliases);
                 match found.and_then(|()| assertions.find(headers)) {
-                    Ok(assertion) => {
-                        self.by_assertion(assertions, assertion, trusted, headers, peer).await
+                    Ok(Some(assertion)) => {
+                        let verdict = self.judge(asking, assertions, &assertion).await;
+                        Ok(self.by_verdict(assertions, verdict, trusted, headers, &mut spoofs))
+                    }
+                    Ok(None) => {
+                        // The front signs whom it knows; what stands here unsigned is its
+                        // client's. It has no aliases: those were refused.
+                        spoofs.forged(self.strip_unsigned(assertions, headers, &[]));
+                        Ok(Conclusion::Caller(Caller::Anonymous))
                     }
                     Err(refusal) => Err(refusal),
                 }
             }
         };
-        let caller = caller.or_else(|refusal| self.refuse(refusal, headers, &aliases, peer))?;
-        if self.forward == ForwardIdentity::Strip {
+        let conclusion = conclusion.unwrap_or_else(|refusal| {
+            if self.ambiguous == OnAmbiguous::Refuse {
+                return Conclusion::Refused(refusal);
+            }
+            self.guard.strip(headers, &aliases);
+            Conclusion::Ignored(refusal)
+        });
+        let refused = matches!(conclusion, Conclusion::Refused(_));
+        if self.forward == ForwardIdentity::Strip && !refused {
             self.guard.strip(headers, &aliases);
         }
-        Ok(Identified { caller, trusted })
+        Decision { trust, spoofs, conclusion }
     }
 
     /// Takes out of the app's response, or of its trailers, what the app says of who is asking.
     /// `None` where that is not the app's to say.
     pub fn word_of_app(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
-        let Reader::App(source) = &self.reader else { return None };
-        let said = source.take(&self.guard, headers);
-        if let Err(Refusal::Ambiguous { kind, .. }) = &said {
+        let said = self.app_said(headers)?;
+        if let Err(Refusal::Ambiguous { kind, header }) = &said {
             self.metrics.refusals.increment(*kind);
+            self.metrics.recent.ambiguous(*kind, header, None);
         }
         Some(said)
+    }
+
+    /// The same, uncounted.
+    pub fn app_said(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
+        match &self.reader {
+            Reader::App(source) => Some(source.take(&self.guard, headers)),
+            Reader::Header(_) | Reader::Assertion(_) => None,
+        }
     }
 
     /// Where to ask the app who is asking, if it is the app's to say.
@@ -281,74 +319,55 @@ impl Identity {
         let aliases = self.guard.aliases(trailers);
         let identity = self.guard.strip(trailers, &aliases);
         let own = self.guard.strip_own(trailers, &aliases);
-        self.spoofed(SpoofKind::Trailer, identity.headers + identity.aliases + own, None);
+        let removed = identity.headers.and(identity.aliases).and(own);
+        self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None);
+    }
+
+    /// What is to be made of an assertion.
+    async fn judge(
+        &self,
+        asking: Asking,
+        assertions: &Assertions,
+        assertion: &http::HeaderValue,
+    ) -> Verdict {
+        let now = unix_now();
+        if asking == Asking::ToExplain {
+            return assertions.examine(assertion, now);
+        }
+        match assertions.recall(assertion, now) {
+            Some(verdict) => verdict,
+            // Boxed, since it is rare and would make every request's future larger.
+            None => Box::pin(assertions.verify(assertion, now)).await,
+        }
     }
 
     /// Who an assertion names, and what is left of it and of the plain headers beside it.
-    async fn by_assertion(
+    fn by_verdict(
         &self,
         assertions: &Assertions,
-        assertion: Option<http::HeaderValue>,
+        verdict: Verdict,
         trusted: bool,
         headers: &mut HeaderMap,
-        peer: &Peer,
-    ) -> Result<Caller, Refusal> {
-        let Some(assertion) = assertion else {
-            // The front signs whom it knows; what stands here unsigned is its client's. It has no
-            // aliases: those were refused.
-            self.strip_unsigned(assertions, headers, &[], peer);
-            return Ok(Caller::Anonymous);
-        };
-        let now = unix_now();
-        let verdict = match assertions.recall(&assertion, now) {
-            Some(verdict) => verdict,
-            // Boxed, since it is rare and would make every request's future larger.
-            None => Box::pin(assertions.verify(&assertion, now)).await,
-        };
+        spoofs: &mut Spoofs,
+    ) -> Conclusion {
         match verdict {
-            Verdict::User(user) => Ok(Caller::Known(user)),
-            Verdict::NoUser => Ok(Caller::Anonymous),
+            Verdict::User(user) => Conclusion::Caller(Caller::Known(user)),
+            Verdict::NoUser => Conclusion::Caller(Caller::Anonymous),
             Verdict::Unavailable => {
                 if !trusted {
                     assertions.strip(headers);
                 }
-                Ok(Caller::Unverified)
+                Conclusion::Caller(Caller::Unverified)
             }
-            Verdict::Invalid(fault) if assertions.refuses() => Err(Refusal::Invalid(fault)),
-            Verdict::Invalid(_) => {
-                self.strip_unsigned(assertions, headers, &[], peer);
+            Verdict::Invalid(fault) if assertions.refuses() => {
+                Conclusion::Refused(Refusal::Invalid(fault))
+            }
+            Verdict::Invalid(fault) => {
+                spoofs.forged(self.strip_unsigned(assertions, headers, &[]));
                 assertions.strip(headers);
-                Ok(Caller::Anonymous)
+                Conclusion::Ignored(Refusal::Invalid(fault))
             }
         }
-    }
-
-    fn refuse(
-        &self,
-        refusal: Refusal,
-        headers: &mut HeaderMap,
-        aliases: &[HeaderName],
-        peer: &Peer,
-    ) -> Result<Caller, Refusal> {
-        let peer = peer.address;
-        let (kind, header) = match &refusal {
-            Refusal::Ambiguous { kind, header } => (*kind, header),
-            Refusal::Invalid(fault) => {
-                if let Some(count) = self.faults.raise(fault.result(), 1) {
-                    warn!(reason = fault.reason(), count, %peer, "an assertion was refused");
-                }
-                return Err(refusal);
-            }
-        };
-        self.metrics.refusals.increment(kind);
-        if let Some(count) = self.refusals.raise(kind, 1) {
-            warn!(%header, reason = kind.reason(), count, %peer, "an ambiguous identity");
-        }
-        if self.ambiguous == OnAmbiguous::Refuse {
-            return Err(refusal);
-        }
-        self.guard.strip(headers, aliases);
-        Ok(Caller::Anonymous)
     }
 
     /// Removes every plain identity header, but not the assertion's.
@@ -357,30 +376,8 @@ impl Identity {
         assertions: &Assertions,
         headers: &mut HeaderMap,
         aliases: &[HeaderName],
-        peer: &Peer,
-    ) {
-        let stripped = self.guard.strip_all_but(assertions.header(), headers, aliases);
-        self.forged(&stripped, peer);
-    }
-
-    fn forged(&self, stripped: &Stripped, peer: &Peer) {
-        self.spoofed(SpoofKind::IdentityHeader, stripped.headers, Some(peer));
-        self.spoofed(SpoofKind::Alias, stripped.aliases, Some(peer));
-    }
-
-    /// Counts attempts to say what only the front proxy may say, and tells of them now and then.
-    fn spoofed(&self, kind: SpoofKind, attempts: u64, peer: Option<&Peer>) {
-        self.metrics.spoofs.add(kind, attempts);
-        if let Some(count) = self.spoofs.raise(kind, attempts) {
-            let peer = peer.map(|peer| tracing::field::display(peer.address));
-            warn!(
-                kind = kind.as_str(),
-                count,
-                peer,
-                "headers were removed that only the front proxy may set; \
-                 identity.trusted_peers says who that is"
-            );
-        }
+    ) -> Stripped {
+        self.guard.strip_all_but(assertions.header(), headers, aliases)
     }
 }
 

@@ -4,33 +4,25 @@
 //! attacker put under our names never survives, and a response that carries a token can't be
 //! stored by any cache.
 
+mod storing;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE,
-    EXPIRES, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+pub use self::storing::storable_by;
+use self::storing::unstorable;
 use crate::token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
-/// nginx's, which overrides `Cache-Control` there.
-const CDN_CACHE_HEADERS: [HeaderName; 7] = [
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-    HeaderName::from_static("cloudflare-cdn-cache-control"),
-    HeaderName::from_static("vercel-cdn-cache-control"),
-    HeaderName::from_static("netlify-cdn-cache-control"),
-    HeaderName::from_static("edge-control"),
-    HeaderName::from_static("x-accel-expires"),
-];
 
 /// Where tokens go.
 #[derive(Clone, Debug)]
@@ -117,7 +109,8 @@ pub enum TokenStatus {
 }
 
 impl TokenStatus {
-    fn as_str(self) -> &'static str {
+    /// The word in the header.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
             Self::Ambiguous => "ambiguous",
@@ -130,6 +123,28 @@ impl TokenStatus {
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
         }
+    }
+}
+
+/// Whether the response to a request could carry a token, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage<'a> {
+    /// By this pattern, the first that fits.
+    Covered(&'a PathPattern),
+    /// There is no delivery in headers.
+    Disabled,
+    /// No script reads the headers of a response to such a method.
+    Method,
+    /// The path is none of those that carry one.
+    Path,
+    /// The browser says that no script will read the response.
+    Destination,
+}
+
+impl Coverage<'_> {
+    /// Whether a token is wanted.
+    pub fn is_covered(self) -> bool {
+        matches!(self, Self::Covered(_))
     }
 }
 
@@ -183,14 +198,32 @@ impl Injection {
 
     /// Whether the response to such a request could carry a token: it is on a configured path
     /// and a script will be able to read it.
-    pub fn wants_header(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
         let settings = &self.settings.header;
-        settings.enabled
-            && method != Method::HEAD
-            && method != Method::OPTIONS
-            && settings.paths.iter().any(|pattern| pattern.matches(path))
-            // Absent in old browsers and in tools; `empty` is what fetch() and XHR send.
-            && headers.get(SEC_FETCH_DEST).is_none_or(|dest| dest == "empty")
+        if !settings.enabled {
+            return Coverage::Disabled;
+        }
+        if method == Method::HEAD || method == Method::OPTIONS {
+            return Coverage::Method;
+        }
+        let Some(pattern) = settings.paths.iter().find(|pattern| pattern.matches(path)) else {
+            return Coverage::Path;
+        };
+        // Absent in old browsers and in tools; `empty` is what fetch() and XHR send.
+        if headers.get(SEC_FETCH_DEST).is_some_and(|dest| dest != "empty") {
+            return Coverage::Destination;
+        }
+        Coverage::Covered(pattern)
+    }
+
+    /// The paths that are answered by us.
+    pub fn routes(&self) -> &[TokenRoute] {
+        &self.settings.routes
+    }
+
+    /// Whether [`Self::coverage`] says so.
+    pub fn wants_header(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+        self.coverage(method, path, headers).is_covered()
     }
 
     /// Removes from the app's response what only we may say.
@@ -208,7 +241,7 @@ impl Injection {
     ) -> Eligibility {
         if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
             Eligibility::NotEligible
-        } else if is_storable(headers, now) {
+        } else if storable_by(headers, now).is_some() {
             Eligibility::Storable
         } else {
             Eligibility::Eligible
@@ -273,62 +306,6 @@ fn expose(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Whether the app allows a cache, private or shared, to store this response (RFC 9111
-/// sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
-fn is_storable(headers: &HeaderMap, now: SystemTime) -> bool {
-    let mut storable = false;
-    for (name, value) in directives(headers, &CACHE_CONTROL) {
-        match &*name.to_ascii_lowercase() {
-            // Settles it, whatever else is said.
-            "no-store" => return is_storable_by_cdn(headers),
-            "public" | "s-maxage" | "immutable" => storable = true,
-            "max-age" => storable |= value.is_none_or(|age| age.trim_matches('"') != "0"),
-            _ => {}
-        }
-    }
-    let expires = headers
-        .get(EXPIRES)
-        .and_then(|expires| httpdate::parse_http_date(expires.to_str().ok()?).ok());
-    storable || expires.is_some_and(|expires| expires > now) || is_storable_by_cdn(headers)
-}
-
-/// Whether one of the lines for shared caches lets one store it. Each has to forbid it by itself:
-/// of two that contradict each other, caches believe different ones.
-fn is_storable_by_cdn(headers: &HeaderMap) -> bool {
-    let forbids = |line: &HeaderValue| {
-        let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
-        words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
-    };
-    CDN_CACHE_HEADERS.iter().any(|name| !headers.get_all(name).iter().all(forbids))
-}
-
-/// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
-/// compressing proxy depends on it.
-fn unstorable(headers: &HeaderMap) -> HeaderValue {
-    let mut words = directives(headers, &CACHE_CONTROL);
-    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case("no-transform")) {
-        "private, no-store, no-transform"
-    } else {
-        "private, no-store"
-    })
-}
-
-/// The directives of a cache header with their arguments. A line that is not text yields one
-/// unreadable directive, so that doubt stays visible.
-fn directives<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
-    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("public"));
-    lines.flat_map(|line| line.split(',')).map(|directive| {
-        let (word, argument) = match directive.split_once('=') {
-            Some((word, argument)) => (word, Some(argument.trim())),
-            None => (directive, None),
-        };
-        (word.trim(), argument)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,44 +335,6 @@ mod tests {
 
     fn token() -> TokenValue {
         TokenValue::parse("aaa.bbb.ccc").expect("a token")
-    }
-
-    #[test]
-    fn what_the_app_lets_a_cache_store_carries_no_token() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let table: &[(&[(&str, &str)], bool)] = &[
-            (&[], false),
-            (&[("cache-control", "no-cache")], false),
-            (&[("cache-control", "private")], false),
-            (&[("cache-control", "private, max-age=0")], false),
-            (&[("cache-control", "no-store, max-age=60")], false),
-            (&[("cache-control", "public")], true),
-            (&[("cache-control", "PUBLIC")], true),
-            (&[("cache-control", "private, max-age=60")], true),
-            (&[("cache-control", "max-age=\"60\"")], true),
-            (&[("cache-control", "max-age")], true),
-            (&[("cache-control", "no-cache"), ("cache-control", "s-maxage=0")], true),
-            (&[("cache-control", "immutable")], true),
-            (&[("cdn-cache-control", "max-age=60")], true),
-            (&[("cdn-cache-control", "no-store")], false),
-            (&[("cache-control", "no-store"), ("surrogate-control", "max-age=9")], true),
-            (&[("x-accel-expires", "60")], true),
-            (&[("x-accel-expires", "0")], false),
-            (&[("x-accel-expires", "0"), ("x-accel-expires", "60")], true),
-            (&[("cdn-cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], true),
-            (&[("expires", "Tue, 14 Nov 2023 22:13:21 GMT")], true),
-            (&[("expires", "Tue, 14 Nov 2023 22:13:20 GMT")], false),
-            (&[("expires", "0")], false),
-        ];
-        for (lines, storable) in table {
-            let headers: HeaderMap =
-                lines.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-                    let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-                    map.append(name, HeaderValue::from_str(value).expect("a value"));
-                    map
-                });
-            assert_eq!(is_storable(&headers, now), *storable, "{lines:?}");
-        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod proxy;
 pub mod inject;
 pub mod tls;
 pub mod outgoing;
+pub mod explain;
 pub mod metrics;
 pub mod access_log;
 pub mod trace;

@@ -8,13 +8,14 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Subscriber, error};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{registry, reload};
 
 /// How much is logged.
 pub type Level = tracing::Level;
@@ -48,16 +49,64 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Sends log lines to standard error, and panics with them. The first call in a process decides.
-pub fn init(settings: &Settings) {
-    // An error says that a subscriber is there already, as in a process with several sidecars.
-    if subscriber(settings, io::stderr).try_init().is_ok() {
-        std::panic::set_hook(Box::new(log_panic));
+/// How much is logged, for changing it while the sidecar runs. Clones are the same switch.
+#[derive(Clone)]
+pub struct LevelSwitch {
+    level: Arc<Mutex<Level>>,
+    /// `None` where the log is not ours to change.
+    change: Option<Arc<dyn Fn(Level) -> bool + Send + Sync>>,
+}
+
+impl LevelSwitch {
+    /// For a process whose log is somebody else's: shows `level`, and can't be changed.
+    pub fn fixed(level: Level) -> Self {
+        Self { level: Arc::new(Mutex::new(level)), change: None }
     }
+
+    /// The level in force.
+    pub fn level(&self) -> Level {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs by `level` from now on. `false` if the log is not ours to change.
+    pub fn set(&self, level: Level) -> bool {
+        // Held meanwhile, so that what is shown is what was set last.
+        let mut shown = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.change.as_ref().is_some_and(|change| change(level));
+        if changed {
+            *shown = level;
+        }
+        changed
+    }
+}
+
+/// The level that `text` names, as `log.level` has it.
+pub fn level(text: &str) -> Option<Level> {
+    matches!(text, "error" | "warn" | "info" | "debug").then(|| text.parse().ok()).flatten()
+}
+
+/// Sends log lines to standard error, and panics with them. The first call in a process decides,
+/// and only what it returns changes the level.
+pub fn init(settings: &Settings) -> LevelSwitch {
+    let (subscriber, switch) = switched(settings, io::stderr);
+    // An error says that a subscriber is there already, as in a process with several sidecars.
+    if subscriber.try_init().is_err() {
+        return LevelSwitch::fixed(settings.level);
+    }
+    std::panic::set_hook(Box::new(log_panic));
+    switch
 }
 
 /// What [`init`] installs, with the lines sent elsewhere.
 pub fn subscriber<W>(settings: &Settings, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    switched(settings, writer).0
+}
+
+/// The same, and what changes its level.
+pub fn switched<W>(settings: &Settings, writer: W) -> (impl Subscriber + Send + Sync, LevelSwitch)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -70,8 +119,11 @@ where
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     // The binary's crate has the library's name.
-    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), settings.level);
-    registry().with(lines).with(ours)
+    let ours = |level| Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
+    let (filter, handle) = reload::Layer::new(ours(settings.level));
+    let level = Arc::new(Mutex::new(settings.level));
+    let change = Arc::new(move |level| handle.reload(ours(level)).is_ok());
+    (registry().with(lines).with(filter), LevelSwitch { level, change: Some(change) })
 }
 
 /// Says where a panic was, in a line like any other. What it says may quote a request, unless it

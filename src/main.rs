@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
+use velt_sidecar::admin::client::{Client, ClientError};
 use velt_sidecar::app::{self, App, StartError};
-use velt_sidecar::config::{Config, Workers};
+use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
+use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
 use velt_sidecar::listener::{Phase, raise_descriptor_limit};
 use velt_sidecar::logging;
 
@@ -25,6 +27,8 @@ use velt_sidecar::logging;
 const EX_USAGE: u8 = 64;
 /// sysexits.h: something that is needed is not available.
 const EX_UNAVAILABLE: u8 = 69;
+/// sysexits.h: not allowed.
+const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
 
@@ -34,7 +38,8 @@ const EX_CONFIG: u8 = 78;
     name = "velt-sidecar",
     version,
     after_help = "Exit codes: 64 usage, 69 an address is in \
-    use, 78 configuration or a file it names. Documentation: README.md"
+    use or nobody answers there, 77 an admin call is denied, 78 configuration or a file it names. \
+    Documentation: README.md"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -58,8 +63,96 @@ enum Command {
     },
     /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
     Emulator(EmulatorArguments),
+    /// Say what would become of a request, and which settings decide it
+    Explain(ExplainArguments),
+    /// Have a running sidecar change or show something
+    Admin(AdminArguments),
     /// Print the version
     Version,
+}
+
+/// Where a running sidecar is, and what it wants to see.
+#[derive(clap::Args)]
+struct AdminPort {
+    /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
+    #[arg(long, global = true, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct ExplainArguments {
+    /// `[METHOD] PATH`, or a URL
+    #[arg(value_name = "REQUEST", num_args = 0..=2)]
+    line: Vec<String>,
+    /// A header of the request; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Who sends it to the sidecar: the login proxy, as a rule [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    peer: Option<IpAddr>,
+    /// A name in the certificate that it shows; may be repeated
+    #[arg(long = "peer-name", value_name = "NAME")]
+    peer_names: Vec<String>,
+    /// It comes over HTTP/2
+    #[arg(long)]
+    http2: bool,
+    /// Its body
+    #[arg(long, value_name = "BODY")]
+    data: Option<String>,
+    /// A header of the app's response; may be repeated
+    #[arg(long, value_name = "NAME: VALUE")]
+    response_header: Vec<String>,
+    /// The status of the app's response [default: 200]
+    #[arg(long, value_name = "STATUS")]
+    response_status: Option<u16>,
+    /// A curl command in one argument, as a browser copies it
+    #[arg(long, value_name = "COMMAND")]
+    curl: Option<String>,
+    /// A curl command, pasted as it is
+    #[arg(last = true, value_name = "curl ...")]
+    words: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Ask the sidecar that runs there, which knows its cache [default: by the configuration alone]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    #[command(flatten)]
+    port: AdminPort,
+}
+
+#[derive(clap::Args)]
+struct AdminArguments {
+    #[command(subcommand)]
+    call: AdminCall,
+    /// Where its admin port is
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9901")]
+    admin: String,
+    #[command(flatten)]
+    port: AdminPort,
+}
+
+#[derive(Subcommand)]
+enum AdminCall {
+    /// Forget cached tokens and remembered failures, so that the next request mints anew
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Invalidate {
+        /// Those of this user id
+        #[arg(long, group = "whose", value_name = "ID")]
+        user: Option<String>,
+        /// Those of everybody
+        #[arg(long, group = "whose")]
+        everything: bool,
+    },
+    /// Show the log's level, or set it until the next start
+    LogLevel {
+        /// error, warn, info or debug
+        level: Option<String>,
+    },
+    /// Show the configuration in force, secrets redacted
+    Config,
+    /// Show what was refused lately, and how often
+    Refusals,
 }
 
 #[derive(clap::Args)]
@@ -104,6 +197,8 @@ fn main() -> ExitCode {
         }),
         Command::Demo { listen } => demo(listen),
         Command::Emulator(arguments) => emulator(arguments),
+        Command::Explain(arguments) => explain(file, arguments),
+        Command::Admin(arguments) => admin(arguments),
         Command::Version => {
             println!("velt-sidecar {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -137,11 +232,11 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
 }
 
 fn run(mut config: Config) -> ExitCode {
-    logging::init(&config.log);
+    let level = logging::init(&config.log);
     config.listen = config.listen.within_descriptors(raise_descriptor_limit());
     runtime(config.workers).block_on(async {
         let (first, second) = signals();
-        let app = match App::bind(config).await {
+        let app = match App::bind_with(config, level).await {
             Ok(app) => app,
             Err(error) => return not_started(&error),
         };
@@ -149,6 +244,90 @@ fn run(mut config: Config) -> ExitCode {
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
         run_until(second, app.run(first)).await;
         ExitCode::SUCCESS
+    })
+}
+
+fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
+    let ExplainArguments { json, admin, port, .. } = arguments;
+    let asked = Asked::from_flags(Flags {
+        headers: arguments.header,
+        peer: arguments.peer,
+        peer_names: arguments.peer_names,
+        http2: arguments.http2,
+        data: arguments.data,
+        response_headers: arguments.response_header,
+        response_status: arguments.response_status,
+        line: arguments.line,
+        curl_words: arguments.words,
+        curl_line: arguments.curl,
+    });
+    let (asked, notes) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return unclear(&error),
+    };
+    let print = |mut report: Report| {
+        report.notes = notes;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&report).expect("string keys"));
+        } else {
+            print!("{report}");
+        }
+        ExitCode::SUCCESS
+    };
+    if let Some(url) = admin {
+        return calling(&url, &port, async |client| client.explain(&asked).await.map(print));
+    }
+    with_config(file, |config| {
+        let explained = runtime(Workers::Exactly(1)).block_on(explain::by_config(&config, asked));
+        match explained {
+            Ok(report) => print(report),
+            Err(Unexplained::Unclear(error)) => unclear(&error),
+            Err(Unexplained::Tls(error)) => report(&error),
+        }
+    })
+}
+
+fn unclear(error: &Unclear) -> ExitCode {
+    eprintln!("velt-sidecar: {error}");
+    EX_USAGE.into()
+}
+
+fn admin(arguments: AdminArguments) -> ExitCode {
+    let AdminArguments { call, admin, port } = arguments;
+    calling(&admin, &port, async |client| {
+        let answer = match &call {
+            AdminCall::Invalidate { user, .. } => client.invalidate(user.as_deref()).await,
+            AdminCall::LogLevel { level } => client.log_level(level.as_deref()).await,
+            AdminCall::Config => client.config().await,
+            AdminCall::Refusals => client.refusals().await,
+        };
+        print!("{}", answer?);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Makes a call to the admin port at `url`.
+fn calling(
+    url: &str,
+    port: &AdminPort,
+    call: impl AsyncFnOnce(&Client) -> Result<ExitCode, ClientError>,
+) -> ExitCode {
+    let variable = std::env::var(ADMIN_TOKEN_VARIABLE).ok();
+    let calling = async {
+        let client = Client::new(url, port.admin_token_file.as_deref(), variable)?;
+        call(&client).await
+    };
+    let code = runtime(Workers::Exactly(1)).block_on(calling);
+    code.unwrap_or_else(|error| {
+        eprintln!("velt-sidecar: {}", logging::Chain(&error));
+        match error {
+            ClientError::Denied(_) => EX_NOPERM,
+            ClientError::Unreachable { .. } | ClientError::Odd(_) | ClientError::Tls(_) => {
+                EX_UNAVAILABLE
+            }
+            _ => EX_USAGE,
+        }
+        .into()
     })
 }
 

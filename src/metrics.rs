@@ -7,6 +7,7 @@
 //! start: counting on the request path is an atomic add, never a look-up by string.
 
 mod labels;
+mod recent;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use prometheus::{
 };
 
 pub use self::labels::*;
+pub use self::recent::{REMEMBERED, Recent, Refused};
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -99,6 +101,8 @@ pub struct IdentityMetrics {
     pub key_fetches: Counters<KeyFetchResult>,
     pub keys: IntGauge,
     pub keys_age: prometheus::Gauge,
+    /// The last refusals one by one, for the admin port.
+    pub recent: Arc<Recent>,
 }
 
 /// What the token cache and the mints behind it count.
@@ -114,6 +118,8 @@ pub struct TokenMetrics {
     pub evictions: IntCounter,
     pub headroom: prometheus::Gauge,
     pub breaker_open: IntGauge,
+    /// Shared with [`IdentityMetrics`].
+    pub recent: Arc<Recent>,
 }
 
 /// What the proxy counts about the app.
@@ -219,6 +225,8 @@ pub struct Metrics {
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
     pub ready: IntGauge,
+    /// Calls to the admin port that change or reveal something.
+    pub admin_calls: Counters<AdminCall>,
 }
 
 impl Metrics {
@@ -255,7 +263,9 @@ impl Metrics {
                 "Responses on paths with header delivery, by what happened to the token.",
             ),
         };
+        let recent = Arc::<Recent>::default();
         let identity = IdentityMetrics {
+            recent: Arc::clone(&recent),
             refusals: page.counters(
                 "identity_refusals_total",
                 "Requests whose identity was ambiguous, by kind.",
@@ -278,6 +288,7 @@ impl Metrics {
         };
         identity.keys_age.set(f64::NAN);
         let tokens = TokenMetrics {
+            recent,
             lookups: page.counters("token_lookups_total", "Token look-ups by what was found."),
             mints: page.counters("mints_total", "Mints by how they ended, retries included."),
             mint_duration: page.histogram(
@@ -310,6 +321,7 @@ impl Metrics {
         let (trace, access_log_dropped) = (TraceMetrics::on(&page), access_log_dropped(&page));
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
+        let admin_calls = page.counters("admin_calls_total", "Admin calls by what came of them.");
         page.build_info();
         page.process();
         Self {
@@ -322,6 +334,7 @@ impl Metrics {
             trace,
             access_log_dropped,
             ready,
+            admin_calls,
         }
     }
 

@@ -6,6 +6,7 @@
 //! back no longer than `delivery.header.max_wait`, and says why it carries no token.
 
 mod error;
+pub mod explain;
 mod guard;
 mod question;
 mod record;
@@ -30,12 +31,13 @@ use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use crate::access_log::AccessLog;
 use crate::identity::{Caller, Identified, Identity, Peer, User};
-use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute};
+use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, BodyMeter, Client, Scheme, Upstream};
+use crate::token::breaker::Breaker;
 use crate::token::cache::{Lookup, TokenCache};
-use crate::token::{Freshness, MintPlan, Moment, Subject, Token};
+use crate::token::{Freshness, MintPlan, MintRequest, Moment, Subject, Token};
 use crate::trace::Tracing;
 
 /// How long a token route waits for that body.
@@ -46,6 +48,8 @@ pub struct Sidecar {
     pub identity: Arc<Identity>,
     pub plan: MintPlan,
     pub tokens: TokenCache,
+    /// Between the cache and Velt. Here only to be explained.
+    pub breaker: Arc<Breaker>,
     pub upstream: Upstream,
     pub injection: Arc<Injection>,
     pub metrics: Arc<RequestMetrics>,
@@ -60,12 +64,12 @@ enum Route<'a> {
     /// Everything else is the app's.
     Forward {
         /// Whether the response could carry a token.
-        wants_token: bool,
+        coverage: Coverage<'a>,
     },
 }
 
 impl<'a> Route<'a> {
-    fn of(request: &Request<Incoming>, injection: &'a Injection) -> Self {
+    fn of<B>(request: &Request<B>, injection: &'a Injection) -> Self {
         let uri = request.uri();
         // The one spelling that serves a token has no authority in it, save over HTTP/2, where
         // every target has one.
@@ -73,9 +77,8 @@ impl<'a> Route<'a> {
         match injection.route(uri.path()) {
             Some(route) if plain => Self::Token(route),
             _ => {
-                let wants_token =
-                    injection.wants_header(request.method(), uri.path(), request.headers());
-                Self::Forward { wants_token }
+                let (method, headers) = (request.method(), request.headers());
+                Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
             }
         }
     }
@@ -131,7 +134,7 @@ impl Sidecar {
         let wants_token = match Route::of(&request, &self.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);
-                self.check_asking(&request)?;
+                check_asking(&self.injection, &request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
                     Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
@@ -141,7 +144,7 @@ impl Sidecar {
                 let response = self.serve_token(route, &caller, request, record).await?;
                 return Ok((response.map(Body::own), Outcome::TokenServed));
             }
-            Route::Forward { wants_token } => wants_token,
+            Route::Forward { coverage } => coverage.is_covered(),
         };
 
         // From here on the app is asked, and the token is looked up beside it: a miss hides
@@ -175,14 +178,7 @@ impl Sidecar {
 
     /// The token of a known caller: at hand, in flight, or not to be had.
     fn look_up(&self, caller: &Caller, record: &Record) -> Result<Lookup, NoToken> {
-        let user = match caller {
-            Caller::Known(user) => user,
-            Caller::Anonymous => return Err(NoToken::Anonymous),
-            Caller::Unverified => return Err(NoToken::Unverified),
-            Caller::Unnamed => return Err(NoToken::Unnamed),
-        };
-        let request = self.plan.request(subject(user)).ok_or(NoToken::NoOrganization)?;
-        Ok(self.tokens.get_for(request, record.recording()))
+        Ok(self.tokens.get_for(mint_request(&self.plan, caller)?, record.recording()))
     }
 
     /// Waits for the token before the app is asked, since refusing after the app has acted would
@@ -250,17 +246,6 @@ impl Sidecar {
         result.map_err(NoToken::Failed)
     }
 
-    /// Whether a token route may be asked like this, before the app or Velt is.
-    fn check_asking(&self, request: &Request<Incoming>) -> Result<(), RequestError> {
-        if !self.injection.may_ask(request.headers()) {
-            return Err(RequestError::CrossOrigin);
-        }
-        match *request.method() {
-            Method::GET | Method::POST => Ok(()),
-            _ => Err(RequestError::MethodNotAllowed),
-        }
-    }
-
     /// Answers a token route.
     async fn serve_token(
         &self,
@@ -279,6 +264,17 @@ impl Sidecar {
         let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
         Ok(route.answer(token.value()))
+    }
+}
+
+/// Whether a token route may be asked like this, before the app or Velt is.
+fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), RequestError> {
+    if !injection.may_ask(request.headers()) {
+        return Err(RequestError::CrossOrigin);
+    }
+    match *request.method() {
+        Method::GET | Method::POST => Ok(()),
+        _ => Err(RequestError::MethodNotAllowed),
     }
 }
 
@@ -303,8 +299,12 @@ async fn check_named_user(
     if let Some(meter) = meter {
         meter.add(body.len());
     }
+    check_body(&body, user)
+}
+
+fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
     // Any body will do, and most of them say nothing about users.
-    let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let same = match json.get("userId") {
         None | Some(Value::Null) => true,
         Some(Value::String(id)) => **id == *user.id,
@@ -312,6 +312,17 @@ async fn check_named_user(
         Some(_) => false,
     };
     if same { Ok(()) } else { Err(RequestError::UserMismatch) }
+}
+
+/// What to ask Velt for.
+fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken> {
+    let user = match caller {
+        Caller::Known(user) => user,
+        Caller::Anonymous => return Err(NoToken::Anonymous),
+        Caller::Unverified => return Err(NoToken::Unverified),
+        Caller::Unnamed => return Err(NoToken::Unnamed),
+    };
+    plan.request(subject(user)).ok_or(NoToken::NoOrganization)
 }
 
 /// The caller as the token's subject. Which of the fields are known is the configuration's matter.

@@ -10,11 +10,12 @@ use velt_sidecar::config::{Complaint, Config, ConfigError, Place};
 const CANARY: &str = "canary-5f1d0c-5f1d0c-5f1d0c-5f1d0c";
 
 /// Each secret's variable, and its key.
-const SECRETS: [(&str, &str); 4] = [
+const SECRETS: [(&str, &str); 5] = [
     ("VELT_API_KEY", "api_key"),
     ("VELT_AUTH_TOKEN", "auth_token"),
     ("VELT_SIDECAR_IDENTITY__SECRET", "secret"),
     ("VELT_SIDECAR_IDENTITY__NEXT_SECRET", "next_secret"),
+    ("VELT_SIDECAR_ADMIN_TOKEN", "token"),
 ];
 
 /// # Panics

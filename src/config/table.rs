@@ -1,5 +1,6 @@
 //! The tables of `sidecar.toml` that need more than a few lines, one file each.
 
+pub mod admin;
 pub mod app;
 mod assertion;
 pub mod delivery;
@@ -11,8 +12,23 @@ pub mod tracing;
 pub mod velt;
 
 use reqwest::Url;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::reader::Section;
+
+/// The least length of a secret that opens something, in bytes: 16 random ones in hexadecimal.
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// Complains about a secret of `section` that is too short.
+fn check_length(section: &Section<'_, '_>, key: &str, secret: &SecretString) {
+    if secret.expose_secret().len() < MIN_SECRET_BYTES {
+        section.complain_about(
+            key,
+            &format!("it has fewer than {MIN_SECRET_BYTES} bytes, so it could be guessed"),
+            "make one with: openssl rand -hex 32",
+        );
+    }
+}
 
 /// Complains about a URL of `section` that would carry what it carries over the network in plain
 /// text, unless `allow_plaintext` says that this is meant.

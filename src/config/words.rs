@@ -255,6 +255,6 @@ words!(access_log::Format, "\"json\", \"text\" or \"off\"", {
 impl Setting for logging::Level {
     const EXPECTED: &'static str = "\"error\", \"warn\", \"info\" or \"debug\"";
     fn parse(text: &str) -> Option<Self> {
-        matches!(text, "error" | "warn" | "info" | "debug").then(|| text.parse().ok()).flatten()
+        logging::level(text)
     }
 }

@@ -190,6 +190,23 @@ impl Assertions {
         }
     }
 
+    /// What [`Self::verify`] would say with the keys at hand: fetches none, waits for none, and
+    /// counts and remembers nothing.
+    pub(super) fn examine(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
+        let token = self.token(assertion);
+        let checked =
+            jws::key_of(token, &self.policy).and_then(|key| match self.keys.peek(key.as_deref()) {
+                Found::Keys(keys) => verify(token, &self.policy, &keys, now).map(Some),
+                Found::Unknown => Err(Fault::UnknownKey),
+                Found::Unavailable => Ok(None),
+            });
+        match checked {
+            Ok(Some(Claims { user, .. })) => user.map_or(Verdict::NoUser, Verdict::User),
+            Ok(None) => Verdict::Unavailable,
+            Err(fault) => Verdict::Invalid(fault),
+        }
+    }
+
     fn token<'a>(&self, assertion: &'a HeaderValue) -> &'a [u8] {
         bearer(&self.header, assertion.as_bytes()).unwrap_or_default()
     }

@@ -17,11 +17,36 @@ pub(super) struct Guard {
     lengths: u64,
 }
 
-/// How many headers were removed.
+/// Which headers were removed.
 #[derive(Default)]
 pub(super) struct Stripped {
-    pub(super) headers: u64,
-    pub(super) aliases: u64,
+    pub(super) headers: Removed,
+    pub(super) aliases: Removed,
+}
+
+/// How many, and one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub count: u64,
+    pub header: Option<HeaderName>,
+}
+
+impl Removed {
+    /// One header.
+    pub(super) fn one(header: &HeaderName) -> Self {
+        Self { count: 1, header: Some(header.clone()) }
+    }
+
+    fn add(&mut self, header: &HeaderName) {
+        self.count += 1;
+        self.header.get_or_insert_with(|| header.clone());
+    }
+
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.header = self.header.or(other.header);
+        self
+    }
 }
 
 impl Guard {
@@ -73,10 +98,10 @@ impl Guard {
         headers.keys().filter(is_alias).cloned().collect()
     }
 
-    /// Removes our own headers and their aliases from a request; says how many there were.
-    pub(super) fn strip_own(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> u64 {
+    /// Removes our own headers and their aliases from a request.
+    pub(super) fn strip_own(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> Removed {
         let stripped = remove(&self.own, None, headers, aliases);
-        stripped.headers + stripped.aliases
+        stripped.headers.and(stripped.aliases)
     }
 
     /// Removes every identity header and its aliases.
@@ -101,14 +126,19 @@ fn remove(
     headers: &mut HeaderMap,
     aliases: &[HeaderName],
 ) -> Stripped {
-    let aliases = aliases.iter().filter(|name| {
-        alias_of(name, names).is_some_and(|own| Some(own) != kept)
-            && headers.remove(*name).is_some()
-    });
-    let aliases = aliases.count() as u64;
-    let names = names.iter().filter(|name| Some(*name) != kept);
-    let headers = names.filter(|name| headers.remove(*name).is_some()).count() as u64;
-    Stripped { headers, aliases }
+    let mut stripped = Stripped::default();
+    for alias in aliases {
+        let own = alias_of(alias, names).filter(|own| Some(*own) != kept);
+        if own.is_some() && headers.remove(alias).is_some() {
+            stripped.aliases.add(alias);
+        }
+    }
+    for name in names.iter().filter(|name| Some(*name) != kept) {
+        if headers.remove(name).is_some() {
+            stripped.headers.add(name);
+        }
+    }
+    stripped
 }
 
 /// The one of `names` that an app may take `name` for.

@@ -138,7 +138,20 @@ impl Keys {
         Some(keys)
     }
 
-    /// The same, and fetches them if they are not at hand and may be asked for now. Waits at most
+    /// What is at hand for this id, without fetching anything.
+    pub fn peek(&self, id: Option<&str>) -> Found {
+        let Some(name) = self.document_name(id) else { return Found::Unknown };
+        let Some(document) = self.lock().by_id.get(name).map(Arc::clone) else {
+            return Found::Unavailable;
+        };
+        match document.held(Instant::now()) {
+            Some((keys, _)) if keys.knows(id) => Found::Keys(keys),
+            Some(_) => Found::Unknown,
+            None => Found::Unavailable,
+        }
+    }
+
+    /// The keys as in [`Self::held`], fetched if they are not at hand and may be asked for now. Waits at most
     /// [`PATIENCE`].
     pub async fn wait_for(&self, id: Option<&str>) -> Found {
         let Some(name) = self.document_name(id) else { return Found::Unknown };

@@ -52,9 +52,29 @@ struct Secret {
     accepted: Vec<Digest>,
 }
 
+/// Whether a peer is the front proxy, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is in this range, the first that fits, and has shown what else is needed.
+    Trusted(IpNet),
+    /// It is in none of the ranges.
+    Stranger,
+    /// It has shown no certificate with one of the trusted names.
+    NoName,
+    /// It has not shown the secret, or not the right one.
+    NoSecret(Shown),
+}
+
+impl Trust {
+    /// Whether it is believed.
+    pub fn is_trusted(self) -> bool {
+        matches!(self, Self::Trusted(_))
+    }
+}
+
 /// What a request shows of the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub enum Shown {
     /// None is configured.
     Unneeded,
     Right,
@@ -82,17 +102,32 @@ impl Anchors {
         Self { ranges, names, secret }
     }
 
-    pub(super) fn trust(&self, peer: &Peer, shown: Shown) -> bool {
+    pub(super) fn trust(&self, peer: &Peer, shown: Shown) -> Trust {
         // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
         let address = peer.address.to_canonical();
-        matches!(shown, Shown::Unneeded | Shown::Right)
-            && self.ranges.iter().any(|range| range.contains(&address))
-            && (self.names.is_empty() || self.knows(peer))
+        match self.ranges.iter().find(|range| range.contains(&address)) {
+            None => Trust::Stranger,
+            Some(_) if !self.names.is_empty() && !self.knows(peer) => Trust::NoName,
+            Some(range) if matches!(shown, Shown::Unneeded | Shown::Right) => {
+                Trust::Trusted(*range)
+            }
+            Some(_) => Trust::NoSecret(shown),
+        }
     }
 
     fn knows(&self, peer: &Peer) -> bool {
         let shown = peer.names.as_deref();
         shown.is_some_and(|shown| self.names.iter().any(|name| shown.contain(name)))
+    }
+
+    /// Whether a peer has to show a name.
+    pub(super) fn needs_name(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// The header with the secret, if one is needed.
+    pub(super) fn secret_header(&self) -> Option<&HeaderName> {
+        self.secret.as_ref().map(|secret| &secret.header)
     }
 
     /// Removes the secret and says whether it was one. Shown twice it is none: one of the two

@@ -303,3 +303,13 @@ label!(
     /// The collector gave no answer.
     Unreachable = "unreachable",
 });
+
+label!(
+    /// What came of a call to the admin port that changes or reveals something.
+    AdminCall, "result", {
+    Answered = "answered",
+    /// The caller may not: see `docs/operations.md`.
+    Denied = "denied",
+    /// It could not be understood or carried out.
+    Failed = "failed",
+});

@@ -149,7 +149,7 @@ impl RequestError {
     }
 
     /// What goes out: a status, a code for programs and a text that a developer can act on.
-    fn public(&self) -> (StatusCode, &'static str, String) {
+    pub(super) fn public(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::BadRequest(error) => (error.status(), "bad_request", error.to_string()),
             Self::Identity(refusal) => {

@@ -112,6 +112,19 @@ impl Breaker {
         };
     }
 
+    /// How long calls are suspended for, `None` if they are not. Zero says that the next call
+    /// probes. Lets none through itself.
+    pub fn suspended_for(&self, now: Instant) -> Option<Duration> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            State::Closed { .. } => None,
+            State::Open { until, .. } => Some(until.saturating_duration_since(now)),
+            State::Probing { since, .. } => {
+                Some((since + PROBE_PATIENCE).saturating_duration_since(now).min(FIRST_PAUSE))
+            }
+        }
+    }
+
     /// Whether calls are suspended or being probed.
     pub fn is_open(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

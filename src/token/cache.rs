@@ -4,6 +4,8 @@
 //! can't be moved by a test and its single flight restarts a mint whose first caller leaves.
 //! A mint runs in a task of its own: whoever leaves costs nobody anything.
 
+mod inspect;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+pub use self::inspect::{Forgotten, Known, Whose};
 use crate::logging::Chain;
 use crate::metrics::{GaugeGuard, Label as _, LookupResult, MintOutcome, TokenMetrics, observe};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
@@ -56,7 +59,7 @@ pub struct TokenCache {
 
 struct Shared {
     slots: moka::sync::Cache<Arc<MintRequest>, Arc<Slot>>,
-    flights: Mutex<HashMap<Arc<MintRequest>, Landing>>,
+    flights: Mutex<Board>,
     mint: Arc<dyn Mint>,
     metrics: TokenMetrics,
     started: Instant,
@@ -83,6 +86,14 @@ type MintResult = Result<Token, MintError>;
 
 /// Where the result of a mint in flight will be.
 type Landing = watch::Receiver<Option<MintResult>>;
+
+/// The mints in flight, one per key, each with its number.
+#[derive(Default)]
+struct Board {
+    by_request: HashMap<Arc<MintRequest>, (u64, Landing)>,
+    /// Flights so far. A number tells a flight from the one that took its place on the board.
+    started: u64,
+}
 
 /// The answer to a look-up.
 pub enum Lookup {
@@ -182,7 +193,7 @@ impl TokenCache {
     fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
         let mut flights = shared.flights();
-        if let Some(landing) = flights.get(&request) {
+        if let Some((_, landing)) = flights.by_request.get(&request) {
             shared.metrics.lookups.increment(LookupResult::Joined);
             return Lookup::Pending(Flight { landing: landing.clone() });
         }
@@ -231,7 +242,7 @@ impl TokenCache {
 }
 
 impl Shared {
-    fn flights(&self) -> MutexGuard<'_, HashMap<Arc<MintRequest>, Landing>> {
+    fn flights(&self) -> MutexGuard<'_, Board> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -248,7 +259,7 @@ impl Shared {
             let (_, freshness) = slot.servable(now)?;
             Some(freshness == Freshness::Due && slot.remembered_failure(now).is_none())
         };
-        if !flights.contains_key(&request) && still_due().unwrap_or(true) {
+        if !flights.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
             let (_, flight) = self.take_off(&mut flights, request, span);
             drop(flights);
@@ -260,16 +271,18 @@ impl Shared {
     /// flight per key. The caller spawns it once the board is free.
     fn take_off(
         self: &Arc<Self>,
-        flights: &mut HashMap<Arc<MintRequest>, Landing>,
+        flights: &mut Board,
         request: MintRequest,
         span: Option<OpenSpan>,
     ) -> (Landing, impl Future<Output = ()> + Send + 'static) {
         let request = Arc::new(request);
         let (sender, landing) = watch::channel(None);
-        flights.insert(Arc::clone(&request), landing.clone());
-        let entry = FlightEntry { shared: Arc::clone(self), request };
+        flights.started += 1;
+        let number = flights.started;
+        flights.by_request.insert(Arc::clone(&request), (number, landing.clone()));
+        let entry = FlightEntry { shared: Arc::clone(self), request, number };
         let flight = async move {
-            let result = entry.shared.fly(&entry.request).await;
+            let result = entry.shared.fly(&entry.request, number).await;
             if let Some(span) = span {
                 end_span(span, &entry.request, &result);
             }
@@ -280,7 +293,7 @@ impl Shared {
         (landing, flight)
     }
 
-    async fn fly(&self, request: &Arc<MintRequest>) -> MintResult {
+    async fn fly(&self, request: &Arc<MintRequest>, number: u64) -> MintResult {
         let _in_flight = GaugeGuard::raise(&self.metrics.mints_in_flight);
         let started = Moment::now();
         let minted = self.mint.mint(request).await;
@@ -288,12 +301,25 @@ impl Shared {
         observe(&self.metrics.mint_duration, now.steady - started.steady);
         let result = minted.map(|minted| Token::new(minted, request, now));
         self.metrics.mints.increment(outcome(&result));
-        self.store(request, &result, now);
+        if let Err(error) = &result {
+            // Suspended, nobody was asked.
+            if !matches!(error, MintError::Suspended { .. }) {
+                self.metrics.recent.mint_failed(outcome(&result));
+                warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
+            }
+        }
+        self.store(request, number, &result, now);
         result
     }
 
-    /// Keeps the result of a mint. A failure never displaces a token that is still valid.
-    fn store(&self, request: &Arc<MintRequest>, result: &MintResult, now: Moment) {
+    /// Keeps the result of a mint, unless it was called off. A failure never displaces a token
+    /// that is still valid.
+    fn store(&self, request: &Arc<MintRequest>, number: u64, result: &MintResult, now: Moment) {
+        // Held to the end, so that nothing is called off between the question and the answer.
+        let flights = self.flights();
+        if !flights.has(request, number) {
+            return;
+        }
         let old = self.slots.get(request);
         let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
         let (token, failure) = match result {
@@ -301,9 +327,6 @@ impl Shared {
             Err(error) => {
                 let count = old.as_ref().and_then(|slot| slot.failure.as_ref());
                 let count = count.map_or(0, |failure| failure.count) + 1;
-                if !matches!(error, MintError::Suspended { .. }) {
-                    warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
-                }
                 let retry_at = now.steady + memory_of(error, count);
                 let valid = old.as_ref().and_then(|slot| slot.servable(now));
                 let token = valid.map(|(token, _)| token);
@@ -320,17 +343,30 @@ impl Shared {
     }
 }
 
+impl Board {
+    /// Whether this very flight is the one that counts for `request`.
+    fn has(&self, request: &MintRequest, number: u64) -> bool {
+        self.by_request.get(request).is_some_and(|(on_board, _)| *on_board == number)
+    }
+}
+
 /// Takes a flight off the board when its task ends, in whichever way.
 struct FlightEntry {
     shared: Arc<Shared>,
     request: Arc<MintRequest>,
+    number: u64,
 }
 
 impl Drop for FlightEntry {
     fn drop(&mut self) {
-        self.shared.flights().remove(&self.request);
+        let mut flights = self.shared.flights();
+        if flights.has(&self.request, self.number) {
+            flights.by_request.remove(&self.request);
+        }
+        drop(flights);
         if std::thread::panicking() {
             self.shared.metrics.mints.increment(MintOutcome::Panicked);
+            self.shared.metrics.recent.mint_failed(MintOutcome::Panicked);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Wraps any [`Mint`], so that all of it is tested in virtual time without a socket.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -39,7 +40,7 @@ pub struct Resilient<M> {
     inner: M,
     settings: Settings,
     permits: Semaphore,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     jitter: RandomState,
     metrics: TokenMetrics,
 }
@@ -52,10 +53,15 @@ impl<M: Mint> Resilient<M> {
             inner,
             settings,
             permits,
-            breaker: Breaker::default(),
+            breaker: Arc::default(),
             jitter: RandomState::new(),
             metrics,
         }
+    }
+
+    /// The breaker, for whoever wants to know its state.
+    pub fn breaker(&self) -> Arc<Breaker> {
+        Arc::clone(&self.breaker)
     }
 
     async fn attempts(

@@ -44,6 +44,15 @@ pub enum Api {
 }
 
 impl Api {
+    /// As `velt.api` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
     /// The documented URL.
     pub fn default_endpoint(self) -> &'static str {
         match self {

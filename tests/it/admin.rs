@@ -1,15 +1,18 @@
 //! The admin port: for the kubelet, Prometheus and a person, and not for pages in a browser.
 
+mod calls;
+mod config;
+
 use http::Method;
 
 use crate::support::client::Client;
-use crate::support::{Stage, config};
+use crate::support::{Stage, config as parsed};
 
 const PATHS: [&str; 4] = ["/metrics", "/healthz/live", "/healthz/ready", "/healthz/startup"];
 
 #[test]
 fn t51_by_default_nobody_reaches_it_from_elsewhere() {
-    let admin = config("").expect("the defaults are valid").admin.address;
+    let admin = parsed("").expect("the defaults are valid").admin.address;
     assert!(admin.ip().is_loopback(), "{admin}");
 }
 

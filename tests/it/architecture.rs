@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 /// Module and what it may import of ours, as in ARCHITECTURE.md.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
-    ("main", &["app", "config", "demo", "emulator", "listener", "logging"]),
+    ("main", &["admin", "app", "config", "demo", "emulator", "explain", "listener", "logging"]),
     (
         "app",
         &[
             "access_log",
             "admin",
             "config",
+            "explain",
             "identity",
             "inject",
             "listener",
+            "logging",
             "metrics",
             "outgoing",
             "proxy",
@@ -52,7 +54,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &["logging", "metrics", "tcp", "tls"]),
     ("access_log", &["logging", "metrics", "trace"]),
     ("trace", &["logging", "metrics", "outgoing", "tls"]),
-    ("admin", &["metrics"]),
+    ("admin", &["explain", "logging", "metrics", "outgoing", "sidecar", "tls", "token"]),
+    ("explain", &["config", "identity", "inject", "metrics", "outgoing", "sidecar", "tls"]),
     ("metrics", &[]),
     ("logging", &[]),
     ("spelling", &[]),

@@ -8,16 +8,18 @@ use std::path::Path;
 mod properties;
 
 use properties::{
-    assertion, cacheability, config, header_law, identity, route, velt_answer, websocket_frames,
+    assertion, cacheability, config, curl, header_law, identity, route, velt_answer,
+    websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Target and what must hold there.
-const TARGETS: [(&str, Check); 8] = [
+const TARGETS: [(&str, Check); 9] = [
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),
+    ("curl", curl::check),
     ("header_law", header_law::check),
     ("identity", identity::check),
     ("route", route::check),

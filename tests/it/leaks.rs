@@ -125,8 +125,21 @@ const PATH: &str = "/canary-path";
 
 /// Ends a sidecar in whose metrics and log nothing may be, and returns the log.
 async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> String {
-    let scrape = Client::to(admin).get("/metrics").send().await.text();
-    assert_clean("the metrics", &scrape, tokens);
+    let asking = Client::to(admin);
+    let host = admin.to_string();
+    for path in ["/metrics", "/config", "/refusals", "/log/level"] {
+        let answer = asking.get(path).without("host").header("host", &host).send().await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_clean(path, &answer.text(), tokens);
+    }
+    for (path, body) in
+        [("/explain", r#"{"target":"/api/velt/token"}"#), ("/explain", r#"{"target":"canary"}"#)]
+    {
+        let posted = asking.post(path, body).header("content-type", "application/json");
+        let answer = posted.without("host").header("host", &host).send().await;
+        // What was asked for may come back, and nothing else.
+        assert_clean(path, &answer.text().replace("\\\"canary\\\" is no path", ""), tokens);
+    }
     running.signal("TERM");
     let (status, printed) = running.ended().await;
     assert_eq!(status.code(), Some(0), "{printed}");

@@ -12,6 +12,7 @@ mod app_life;
 mod architecture;
 mod cli;
 mod config;
+mod explain;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]

@@ -52,3 +52,13 @@ impl fmt::Display for Place {
         }
     }
 }
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::Preset => formatter.write_str("preset"),
+            Self::Place(place) => place.fmt(formatter),
+        }
+    }
+}

@@ -3,12 +3,11 @@
 use http::HeaderName;
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
-use secrecy::ExposeSecret as _;
 
 use super::super::reader::{Inline, Section};
 use super::super::words::{CertificateName, Separator, SourceName};
-use super::assertion;
 use super::preset::Preset;
+use super::{assertion, check_length};
 use crate::identity::{AppSource, HeaderSource, SecretSettings, Settings, Source};
 use crate::inject::{self, OnMintFailure};
 use crate::spelling::folded;
@@ -38,9 +37,6 @@ const PLAIN_HEADERS: [&str; 4] = [
     "X-Forwarded-Preferred-Username",
     "X-Forwarded-Groups",
 ];
-
-/// The least length of a shared secret in bytes: 16 random ones in hexadecimal.
-const MIN_SECRET_BYTES: usize = 32;
 
 const SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__SECRET";
 
@@ -261,13 +257,7 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
     let header: Option<HeaderName> = section.optional("secret_header");
     let read = |key: &str, variable: &str| {
         let secret = section.optional_secret(key, variable, Inline::Refused)?;
-        if secret.expose_secret().len() < MIN_SECRET_BYTES {
-            section.complain_about(
-                key,
-                &format!("it has fewer than {MIN_SECRET_BYTES} bytes, so it could be guessed"),
-                "make one with: openssl rand -hex 32",
-            );
-        }
+        check_length(section, key, &secret);
         Some(secret)
     };
     let secret = read("secret", SECRET_VARIABLE);

@@ -95,6 +95,11 @@ impl Sending {
         self
     }
 
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        *self.request.body_mut() = Full::new(body.into());
+        self
+    }
+
     pub fn without(mut self, name: &str) -> Self {
         self.request.headers_mut().remove(name);
         self

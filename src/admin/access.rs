@@ -1,0 +1,242 @@
+//! Who may make admin calls.
+//!
+//! Without a token: whoever is on this machine, but no page in a browser there and nobody through
+//! a proxy there. With one: whoever shows it, and nobody else. In a pod every container shares
+//! loopback, the app's too, so a token is what keeps an app that was broken into away.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN, REFERER, VIA};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Decides who may call.
+pub(super) struct Access {
+    /// By its digest, so that neither its bytes nor its length can be told from the time that a
+    /// comparison takes.
+    token: Option<Digest>,
+}
+
+/// Why a caller may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// A token is needed, and none was shown.
+    NoToken,
+    /// Not that one.
+    WrongToken,
+    /// Without a token, only this machine may call.
+    Elsewhere,
+    /// A page in a browser on this machine (W3C Fetch Metadata; Fetch standard, section 3.2).
+    Page,
+    /// Somebody through a proxy on this machine.
+    Proxied,
+    /// Another name than this machine's own: a page whose name was pointed here (DNS rebinding).
+    Name,
+}
+
+impl Denied {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NoToken => {
+                "Admin calls need the token of admin.token_file here: send it as Authorization: \
+                 Bearer, or with --admin-token-file."
+            }
+            Self::WrongToken => {
+                "This is not the token of admin.token_file. It is read at the start, so compare it \
+                 with what the file held then."
+            }
+            Self::Elsewhere => {
+                "Without a token, admin calls are for this machine's loopback only: call from the \
+                 sidecar's own container, or set admin.token_file."
+            }
+            Self::Page => "Admin calls are not for web pages. Use velt-sidecar admin, or curl.",
+            Self::Proxied => {
+                "Without a token, admin calls are not for whoever comes through a proxy: call \
+                 directly, or set admin.token_file."
+            }
+            Self::Name => {
+                "Without a token, admin calls are made to an address or to localhost, not to \
+                 another name: write http://127.0.0.1:9901, or set admin.token_file."
+            }
+        })
+    }
+}
+
+impl Access {
+    pub(super) fn new(token: Option<&SecretString>) -> Self {
+        let digest_of = |token: &SecretString| digest(&SHA256, token.expose_secret().as_bytes());
+        Self { token: token.map(digest_of) }
+    }
+
+    /// Whether `request` from `peer` may call.
+    pub(super) fn check<B>(&self, peer: SocketAddr, request: &Request<B>) -> Result<(), Denied> {
+        let headers = request.headers();
+        match &self.token {
+            Some(token) => check_token(token, headers),
+            None if !peer.ip().to_canonical().is_loopback() => Err(Denied::Elsewhere),
+            None if headers.keys().any(is_of_a_browser) => Err(Denied::Page),
+            None if headers.keys().any(is_of_a_proxy) => Err(Denied::Proxied),
+            None if !names_this_machine(request) => Err(Denied::Name),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_token(token: &Digest, headers: &HeaderMap) -> Result<(), Denied> {
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let (Some(shown), None) = (shown.next(), shown.next()) else { return Err(Denied::NoToken) };
+    // RFC 9110 section 11.1: the scheme is in any case.
+    let (scheme, shown) = shown.as_bytes().split_at_checked(7).ok_or(Denied::NoToken)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+        return Err(Denied::NoToken);
+    }
+    let shown = digest(&SHA256, shown.trim_ascii());
+    let same = verify_slices_are_equal(token.as_ref(), shown.as_ref());
+    same.map_err(|_| Denied::WrongToken)
+}
+
+fn is_of_a_browser(name: &HeaderName) -> bool {
+    *name == ORIGIN || *name == REFERER || name.as_str().starts_with("sec-fetch-")
+}
+
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    *name == FORWARDED || *name == VIA || text.starts_with("x-forwarded-") || text == "x-real-ip"
+}
+
+fn names_this_machine<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, None) => Some(authority.clone()),
+        (None, Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
+        _ => None,
+    };
+    host.filter(|host| !host.as_str().contains('@')).is_some_and(|host| {
+        let host = host.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+
+    /// A request to the admin port, in the way that is let through.
+    fn request(more: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::new(());
+        let headers = request.headers_mut();
+        headers.insert(HOST, "127.0.0.1:9901".parse().expect("a value"));
+        for (name, value) in more {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            if name == HOST {
+                headers.remove(HOST);
+            }
+            if !value.is_empty() {
+                headers.append(name, value.parse().expect("a value"));
+            }
+        }
+        request
+    }
+
+    #[test]
+    fn t51_without_a_token_only_this_machine_may_call_and_no_page_or_proxy_on_it() {
+        let access = Access::new(None);
+        for (peer, more, expected) in [
+            ("127.0.0.1:5", &[][..], Ok(())),
+            ("127.9.9.9:5", &[], Ok(())),
+            ("[::1]:5", &[], Ok(())),
+            ("[::ffff:127.0.0.1]:5", &[], Ok(())),
+            ("10.0.0.7:5", &[], Err(Denied::Elsewhere)),
+            ("[fd00::7]:5", &[], Err(Denied::Elsewhere)),
+            ("[::ffff:10.0.0.7]:5", &[], Err(Denied::Elsewhere)),
+            ("10.0.0.7:5", &[("authorization", "Bearer x")], Err(Denied::Elsewhere)),
+            ("127.0.0.1:5", &[("origin", "null")], Err(Denied::Page)),
+            ("127.0.0.1:5", &[("referer", "http://127.0.0.1:9901/")], Err(Denied::Page)),
+            ("127.0.0.1:5", &[("sec-fetch-site", "none")], Err(Denied::Page)),
+            ("127.0.0.1:5", &[("sec-fetch-mode", "cors")], Err(Denied::Page)),
+            ("127.0.0.1:5", &[("x-forwarded-for", "127.0.0.1")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("x-forwarded-host", "a")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("x-real-ip", "127.0.0.1")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("forwarded", "for=127.0.0.1")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("via", "1.1 a")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("host", "localhost:9901")], Ok(())),
+            ("127.0.0.1:5", &[("host", "LOCALHOST")], Ok(())),
+            ("127.0.0.1:5", &[("host", "[::1]:9901")], Ok(())),
+            ("127.0.0.1:5", &[("host", "10.0.0.7")], Ok(())),
+            ("127.0.0.1:5", &[("host", "evil.example:9901")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "127.0.0.1.evil.example")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "localhost.evil.example")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "localhost.")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "evil@127.0.0.1")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "")], Err(Denied::Name)),
+        ] {
+            let peer = peer.parse().expect("an address");
+            assert_eq!(access.check(peer, &request(more)), expected, "{peer} {more:?}");
+        }
+        // Two of them are none.
+        let mut twice = request(&[]);
+        twice.headers_mut().append(HOST, "127.0.0.1".parse().expect("a value"));
+        let peer = "127.0.0.1:5".parse().expect("an address");
+        assert_eq!(access.check(peer, &twice), Err(Denied::Name));
+    }
+
+    #[test]
+    fn t51_over_http2_the_name_is_the_targets() {
+        let access = Access::new(None);
+        let peer = "127.0.0.1:5".parse().expect("an address");
+        for (target, expected) in [
+            ("http://127.0.0.1:9901/config", Ok(())),
+            ("http://[::1]:9901/config", Ok(())),
+            ("http://evil.example/config", Err(Denied::Name)),
+        ] {
+            let mut request = Request::new(());
+            *request.uri_mut() = target.parse().expect("a URI");
+            *request.version_mut() = Version::HTTP_2;
+            assert_eq!(access.check(peer, &request), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn t51_with_a_token_whoever_shows_it_may_call_and_nobody_else() {
+        let token = SecretString::from("0123456789abcdef0123456789abcdef");
+        let access = Access::new(Some(&token));
+        let right = "Bearer 0123456789abcdef0123456789abcdef";
+        for (more, expected) in [
+            (&[][..], Err(Denied::NoToken)),
+            (&[("authorization", right)], Ok(())),
+            (&[("authorization", "bearer 0123456789abcdef0123456789abcdef")], Ok(())),
+            (&[("authorization", right), ("x-forwarded-for", "10.0.0.9")], Ok(())),
+            (&[("authorization", right), ("host", "sidecar.example")], Ok(())),
+            (&[("authorization", right), ("authorization", right)], Err(Denied::NoToken)),
+            (
+                &[("authorization", "Bearer 0123456789abcdef0123456789abcde")],
+                Err(Denied::WrongToken),
+            ),
+            (&[("authorization", "Bearer x")], Err(Denied::WrongToken)),
+            (&[("authorization", "Bearer")], Err(Denied::NoToken)),
+            (&[("authorization", "Basic 0123456789abcdef0123456789abcdef")], Err(Denied::NoToken)),
+            (&[("x-admin-token", right)], Err(Denied::NoToken)),
+        ] {
+            for peer in ["127.0.0.1:5", "10.0.0.7:5"] {
+                let peer = peer.parse().expect("an address");
+                assert_eq!(access.check(peer, &request(more)), expected, "{peer} {more:?}");
+            }
+        }
+    }
+}

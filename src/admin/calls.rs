@@ -1,0 +1,318 @@
+//! Calls that change something or reveal something. Answers are JSON, but for the configuration,
+//! and no token or secret is in any of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::access::{Access, Denied};
+use super::text;
+use crate::explain::{Asked, InForce, report};
+use crate::logging::{self, LevelSwitch};
+use crate::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
+use crate::sidecar::Sidecar;
+use crate::sidecar::explain::{Live, Rules};
+use crate::token::cache::{Forgotten, Whose};
+
+/// What a call's body may have, in bytes, and how long it may take: a request's head, no more.
+const MAX_BODY: usize = 128 * 1024;
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the calls act on.
+pub struct Calls {
+    pub sidecar: Arc<Sidecar>,
+    pub in_force: Arc<InForce>,
+    pub level: LevelSwitch,
+    pub metrics: Arc<Metrics>,
+    /// What a caller has to show, if anything.
+    pub token: Option<SecretString>,
+}
+
+/// The calls, and who may make them.
+pub(super) struct Door {
+    calls: Calls,
+    access: Access,
+}
+
+/// One of the calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Config,
+    Explain,
+    Invalidate,
+    Level,
+    Refusals,
+}
+
+/// Each call's path and methods.
+const CALLS: [(&str, Call, &[Method]); 5] = [
+    ("/config", Call::Config, &[Method::GET]),
+    ("/explain", Call::Explain, &[Method::POST]),
+    ("/cache/invalidate", Call::Invalidate, &[Method::POST]),
+    ("/log/level", Call::Level, &[Method::GET, Method::PUT]),
+    ("/refusals", Call::Refusals, &[Method::GET]),
+];
+
+/// Why a call is not carried out.
+enum Failed {
+    Denied(Denied),
+    Method(&'static [Method]),
+    /// The caller's fault, in words.
+    Unclear(StatusCode, String),
+    /// The log of this process is not the sidecar's.
+    FixedLevel,
+}
+
+/// The body of `/cache/invalidate`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invalidation {
+    user: Option<String>,
+    #[serde(default)]
+    everything: bool,
+}
+
+/// The body of `/log/level`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Level {
+    level: String,
+}
+
+/// What `/refusals` shows of one.
+#[derive(Serialize)]
+struct Shown {
+    at: String,
+    what: &'static str,
+    kind: &'static str,
+    peer: Option<String>,
+    header: Option<String>,
+}
+
+impl Door {
+    pub(super) fn new(calls: Calls) -> Self {
+        Self { access: Access::new(calls.token.as_ref()), calls }
+    }
+
+    /// Whether `path` is one of the calls.
+    pub(super) fn is_call(path: &str) -> bool {
+        CALLS.iter().any(|(of_call, ..)| *of_call == path)
+    }
+
+    /// Carries a call out, if its caller may.
+    pub(super) async fn answer(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let (result, answer) = match self.carry_out(peer, request).await {
+            Ok(answer) => (AdminCall::Answered, answer),
+            Err(failed @ Failed::Denied(_)) => (AdminCall::Denied, failed.answer()),
+            Err(failed) => (AdminCall::Failed, failed.answer()),
+        };
+        self.calls.metrics.admin_calls.increment(result);
+        answer
+    }
+
+    async fn carry_out(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Failed> {
+        self.access.check(peer, &request).map_err(Failed::Denied)?;
+        let path = request.uri().path();
+        let call = CALLS.iter().find(|(of_call, ..)| *of_call == path);
+        let (_, call, methods) = call.expect("`is_call` was asked");
+        if !methods.contains(request.method()) {
+            return Err(Failed::Method(methods));
+        }
+        let calls = &self.calls;
+        match (*call, request.method() == Method::PUT) {
+            (Call::Config, _) => Ok(text(StatusCode::OK, calls.in_force.text().to_owned())),
+            (Call::Refusals, _) => Ok(json_of(StatusCode::OK, &calls.refusals())),
+            (Call::Level, false) => Ok(json_of(StatusCode::OK, &calls.level())),
+            (Call::Level, true) => {
+                let Level { level } = read(request).await?;
+                calls.set_level(&level, peer)
+            }
+            (Call::Invalidate, _) => {
+                let invalidation = read(request).await?;
+                calls.invalidate(&invalidation, peer)
+            }
+            (Call::Explain, _) => calls.explain(read(request).await?).await,
+        }
+    }
+}
+
+impl Calls {
+    fn invalidate(
+        &self,
+        invalidation: &Invalidation,
+        peer: SocketAddr,
+    ) -> Result<Response<Full<Bytes>>, Failed> {
+        let whose = match (&invalidation.user, invalidation.everything) {
+            (Some(user), false) => Whose::User(user),
+            (None, true) => Whose::Everybody,
+            _ => {
+                let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
+                return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
+            }
+        };
+        let Forgotten { entries, mints } = self.sidecar.tokens.invalidate(whose);
+        let everybody = invalidation.everything;
+        info!(entries, mints, everybody, %peer, "cached tokens were invalidated");
+        Ok(json_of(StatusCode::OK, &json!({ "entries": entries, "mints": mints })))
+    }
+
+    fn level(&self) -> serde_json::Value {
+        json!({ "level": self.level.level().as_str().to_lowercase() })
+    }
+
+    fn set_level(&self, level: &str, peer: SocketAddr) -> Result<Response<Full<Bytes>>, Failed> {
+        let Some(level) = logging::level(level) else {
+            let problem =
+                "Write {\"level\":\"debug\"}: \"error\", \"warn\", \"info\" or \"debug\".";
+            return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
+        };
+        if !self.level.set(level) {
+            return Err(Failed::FixedLevel);
+        }
+        info!(%level, %peer, "the log's level was changed");
+        Ok(json_of(StatusCode::OK, &self.level()))
+    }
+
+    fn refusals(&self) -> serde_json::Value {
+        let Metrics { identity, tokens, .. } = &*self.metrics;
+        let mut mints = totals(&tokens.mints);
+        mints.remove(MintOutcome::Minted.as_str());
+        json!({
+            "totals": {
+                "identity": totals(&identity.refusals),
+                "assertion": totals(&identity.assertions),
+                "spoof": totals(&identity.spoofs),
+                "token": mints,
+            },
+            "recent": identity.recent.all().into_iter().map(shown).collect::<Vec<_>>(),
+        })
+    }
+
+    async fn explain(&self, asked: Asked) -> Result<Response<Full<Bytes>>, Failed> {
+        let Sidecar { identity, plan, injection, tokens, breaker, .. } = &*self.sidecar;
+        let rules = Rules { identity, plan, injection };
+        let live = Live { tokens, breaker };
+        let explained = report(rules, Some(live), &self.in_force, asked).await;
+        let unclear = |error: crate::explain::Unclear| {
+            Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
+        };
+        Ok(json_of(StatusCode::OK, &explained.map_err(unclear)?))
+    }
+}
+
+/// What has been counted so far, by kind.
+fn totals<L: Label>(counters: &Counters<L>) -> BTreeMap<&'static str, u64> {
+    let counts = L::ALL.iter().map(|kind| (kind.as_str(), counters.get(*kind)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+fn shown(refused: Refused) -> Shown {
+    let Refused { at, what, kind, peer, header } = refused;
+    Shown {
+        at: httpdate::fmt_http_date(at),
+        what,
+        kind,
+        peer: peer.map(|peer| peer.to_string()),
+        header: header.map(|header| header.to_string()),
+    }
+}
+
+/// Reads a call's body. Its type has to be named: a page can't do that without asking first
+/// (Fetch standard, section 2.2.2).
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failed> {
+    let unclear = |status, problem: String| Failed::Unclear(status, problem);
+    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+        let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    });
+    if !is_json {
+        let problem = "Send JSON, with Content-Type: application/json.".into();
+        return Err(unclear(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+    }
+    let reading = Limited::new(request.into_body(), MAX_BODY).collect();
+    let Ok(body) = timeout(BODY_PATIENCE, reading).await else {
+        let problem = "The body did not arrive in time.".into();
+        return Err(unclear(StatusCode::REQUEST_TIMEOUT, problem));
+    };
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let problem = format!("The body is over {MAX_BODY} bytes.");
+            unclear(StatusCode::PAYLOAD_TOO_LARGE, problem)
+        } else {
+            unclear(StatusCode::BAD_REQUEST, "The body broke off.".into())
+        }
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let problem = format!(
+            "The body is not what this call takes (line {line}, column {column}): see \
+             docs/operations.md."
+        );
+        unclear(StatusCode::BAD_REQUEST, problem)
+    })
+}
+
+impl Failed {
+    fn answer(&self) -> Response<Full<Bytes>> {
+        let error = |status, code: &str, text: String| {
+            json_of(status, &json!({ "error": text, "code": code }))
+        };
+        match self {
+            Self::Denied(denied) => {
+                let mut response = error(denied.status(), "denied", denied.to_string());
+                if denied.status() == StatusCode::UNAUTHORIZED {
+                    let challenge = HeaderValue::from_static("Bearer");
+                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                }
+                response
+            }
+            Self::Method(methods) => {
+                let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+                let allow = methods.join(", ");
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let mut response = error(status, "method", format!("Use {allow} here."));
+                let allow = HeaderValue::from_str(&allow).expect("methods");
+                response.headers_mut().insert(ALLOW, allow);
+                response
+            }
+            Self::Unclear(status, problem) => error(*status, "unclear", problem.clone()),
+            Self::FixedLevel => error(
+                StatusCode::CONFLICT,
+                "fixed_level",
+                "The log of this process is not the sidecar's, as in the demo: start it with \
+                 another log.level."
+                    .into(),
+            ),
+        }
+    }
+}
+
+fn json_of(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let mut json = serde_json::to_string_pretty(value).expect("string keys");
+    json.push('\n');
+    let mut response = text(status, json);
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

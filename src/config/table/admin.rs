@@ -1,0 +1,24 @@
+//! The table `admin`: where metrics, health and admin calls are, and who may make the last.
+
+use secrecy::SecretString;
+
+use super::super::reader::{Inline, Section};
+use super::check_length;
+use crate::listener;
+
+/// The variable with the token; the commands that make admin calls read it too.
+pub const TOKEN_VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
+
+/// Reads the table `admin`: its address, and the token of its calls.
+pub fn read(section: &Section<'_, '_>) -> (listener::Settings, Option<SecretString>) {
+    let settings = listener::Settings {
+        max_connections: 256,
+        ..listener::Settings::at(section.value("address", "127.0.0.1:9901"))
+    };
+    let token = section.optional_secret("token", TOKEN_VARIABLE, Inline::Refused);
+    if let Some(token) = &token {
+        let key = if section.has("token_file") { "token_file" } else { "token" };
+        check_length(section, key, token);
+    }
+    (settings, token)
+}

@@ -1,0 +1,125 @@
+//! What an app says of storing its response, and what we say when a token is in it.
+
+use std::time::SystemTime;
+
+use http::header::{CACHE_CONTROL, EXPIRES};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
+/// nginx's, which overrides `Cache-Control` there.
+static CDN_CACHE_HEADERS: [HeaderName; 7] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+    HeaderName::from_static("vercel-cdn-cache-control"),
+    HeaderName::from_static("netlify-cdn-cache-control"),
+    HeaderName::from_static("edge-control"),
+    HeaderName::from_static("x-accel-expires"),
+];
+
+/// The header by which the app allows a cache, private or shared, to store this response
+/// (RFC 9111 sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
+pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static HeaderName> {
+    let mut storable = false;
+    for (name, value) in directives(headers, &CACHE_CONTROL) {
+        match &*name.to_ascii_lowercase() {
+            // Settles it, whatever else is said.
+            "no-store" => return storable_by_cdn(headers),
+            "public" | "s-maxage" | "immutable" => storable = true,
+            "max-age" => storable |= value.is_none_or(|age| age.trim_matches('"') != "0"),
+            _ => {}
+        }
+    }
+    if storable {
+        return Some(&CACHE_CONTROL);
+    }
+    let expires = headers
+        .get(EXPIRES)
+        .and_then(|expires| httpdate::parse_http_date(expires.to_str().ok()?).ok());
+    if expires.is_some_and(|expires| expires > now) {
+        return Some(&EXPIRES);
+    }
+    storable_by_cdn(headers)
+}
+
+/// The first of the lines for shared caches that lets one store it. Each has to forbid it by
+/// itself: of two that contradict each other, caches believe different ones.
+fn storable_by_cdn(headers: &HeaderMap) -> Option<&'static HeaderName> {
+    let forbids = |line: &HeaderValue| {
+        let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
+        words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
+    };
+    CDN_CACHE_HEADERS.iter().find(|name| !headers.get_all(*name).iter().all(forbids))
+}
+
+/// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
+/// compressing proxy depends on it.
+pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
+    let mut words = directives(headers, &CACHE_CONTROL);
+    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case("no-transform")) {
+        "private, no-store, no-transform"
+    } else {
+        "private, no-store"
+    })
+}
+
+/// The directives of a cache header with their arguments. A line that is not text yields one
+/// unreadable directive, so that doubt stays visible.
+fn directives<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("public"));
+    lines.flat_map(|line| line.split(',')).map(|directive| {
+        let (word, argument) = match directive.split_once('=') {
+            Some((word, argument)) => (word, Some(argument.trim())),
+            None => (directive, None),
+        };
+        (word.trim(), argument)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_the_app_lets_a_cache_store_carries_no_token() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&[], false),
+            (&[("cache-control", "no-cache")], false),
+            (&[("cache-control", "private")], false),
+            (&[("cache-control", "private, max-age=0")], false),
+            (&[("cache-control", "no-store, max-age=60")], false),
+            (&[("cache-control", "public")], true),
+            (&[("cache-control", "PUBLIC")], true),
+            (&[("cache-control", "private, max-age=60")], true),
+            (&[("cache-control", "max-age=\"60\"")], true),
+            (&[("cache-control", "max-age")], true),
+            (&[("cache-control", "no-cache"), ("cache-control", "s-maxage=0")], true),
+            (&[("cache-control", "immutable")], true),
+            (&[("cdn-cache-control", "max-age=60")], true),
+            (&[("cdn-cache-control", "no-store")], false),
+            (&[("cache-control", "no-store"), ("surrogate-control", "max-age=9")], true),
+            (&[("x-accel-expires", "60")], true),
+            (&[("x-accel-expires", "0")], false),
+            (&[("x-accel-expires", "0"), ("x-accel-expires", "60")], true),
+            (&[("cdn-cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], true),
+            (&[("expires", "Tue, 14 Nov 2023 22:13:21 GMT")], true),
+            (&[("expires", "Tue, 14 Nov 2023 22:13:20 GMT")], false),
+            (&[("expires", "0")], false),
+        ];
+        for (lines, storable) in table {
+            let headers: HeaderMap =
+                lines.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+                    let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                    map.append(name, HeaderValue::from_str(value).expect("a value"));
+                    map
+                });
+            assert_eq!(storable_by(&headers, now).is_some(), *storable, "{lines:?}");
+        }
+    }
+}

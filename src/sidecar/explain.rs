@@ -1,0 +1,306 @@
+//! The request path without a request: what would become of one, step by step, and what decided it.
+//!
+//! Each step asks the very functions that a request goes through, so that the two can't differ.
+//! What they only do for a request is left out: nothing is counted, minted, fetched or sent.
+
+mod advice;
+mod answer;
+mod words;
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use tokio::time::Instant;
+
+pub use self::answer::{Answer, AnsweredBy, TokenFate};
+use self::words::Cache;
+use super::error::{NoToken, RequestError};
+use super::{Route, check_asking, check_body, mint_request};
+use crate::identity::{Asking, Caller, Conclusion, Decision, Identity, Peer};
+use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute, storable_by};
+use crate::proxy::headers::validate;
+use crate::token::breaker::Breaker;
+use crate::token::cache::{Known, TokenCache};
+use crate::token::{MintError, MintPlan};
+
+/// What decides.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    pub identity: &'a Identity,
+    pub plan: &'a MintPlan,
+    pub injection: &'a Injection,
+}
+
+/// What only a running sidecar knows.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    pub tokens: &'a TokenCache,
+    pub breaker: &'a Breaker,
+}
+
+/// What to explain.
+pub struct Question {
+    pub peer: Peer,
+    pub request: Request<Bytes>,
+    /// What the app answers; 200 without headers if nobody has said.
+    pub response: Option<Response<()>>,
+}
+
+/// What would become of a request.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// In the order of the data path, up to the one that settles it.
+    pub steps: Vec<Step>,
+    pub answer: Answer,
+}
+
+/// One decision.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub name: &'static str,
+    pub verdict: String,
+    pub why: String,
+    pub settings: Vec<Key>,
+}
+
+/// A setting that had a say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// By its name, such as `identity.user_header`.
+    Named(&'static str),
+    /// The token route with this path.
+    Route(String),
+}
+
+/// What a look-up would come to.
+enum Found {
+    Token,
+    Minting,
+    Nothing(NoToken),
+}
+
+/// An explanation in the making.
+struct Walk<'a> {
+    rules: Rules<'a>,
+    live: Option<Live<'a>>,
+    steps: Vec<Step>,
+}
+
+/// Walks a request through `rules`, and through what a running sidecar knows, if one is asked.
+pub async fn explain(rules: Rules<'_>, live: Option<Live<'_>>, question: Question) -> Explanation {
+    let mut walk = Walk { rules, live, steps: Vec::new() };
+    let answer = match walk.walk(question).await {
+        Ok(answer) => answer,
+        Err((error, advice)) => answer::of_error(&error, advice),
+    };
+    Explanation { steps: walk.steps, answer }
+}
+
+/// An answer of ours, and what to change.
+type Stopped = (RequestError, Option<String>);
+
+fn stopped(absent: NoToken, advice: Option<String>) -> Stopped {
+    let advice = advice.or_else(|| advice::on_absence(&absent));
+    (absent.into(), advice)
+}
+
+impl Walk<'_> {
+    async fn walk(&mut self, question: Question) -> Result<Answer, Stopped> {
+        let Question { peer, mut request, response } = question;
+        let Rules { identity, injection, .. } = self.rules;
+        let before = request.headers().clone();
+        let decision = identity.decide(Asking::ToExplain, &peer, request.headers_mut()).await;
+        self.steps.push(words::of_trust(identity, &peer, &decision.trust));
+        self.steps.push(words::of_identity(identity, &before, &decision, self.live.is_some()));
+        let advice = advice::on_identity(identity, &before, &peer, &decision);
+        let caller = match decision {
+            Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
+            Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
+            Decision { conclusion: Conclusion::Refused(refusal), .. } => {
+                return Err((refusal.into(), advice));
+            }
+        };
+        if let Err(bad) = validate(&request) {
+            self.steps.push(words::of_bad_request(&bad));
+            return Err((bad.into(), None));
+        }
+        let route = Route::of(&request, injection);
+        self.steps.push(words::of_route(&route, &request, injection));
+        match route {
+            Route::Token(route) => self.token_route(route, caller, &request, response, advice),
+            Route::Forward { coverage } => {
+                let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
+                let unwanted = advice::on_route(coverage, &request, injection);
+                Ok(Answer { advice: unwanted.or(answer.advice), ..answer })
+            }
+        }
+    }
+
+    /// As `Sidecar::serve_token`.
+    fn token_route(
+        &mut self,
+        route: &TokenRoute,
+        caller: Caller,
+        request: &Request<Bytes>,
+        response: Option<Response<()>>,
+        advice: Option<String>,
+    ) -> Result<Answer, Stopped> {
+        let injection = self.rules.injection;
+        check_asking(injection, request).map_err(|error| (error, None))?;
+        let caller = match caller {
+            Caller::Unnamed => self.asked_app(response)?,
+            named => named,
+        };
+        let found = self.look_up(&caller);
+        if let Caller::Known(user) = &caller
+            && request.method() == Method::POST
+            && !matches!(found, Found::Nothing(NoToken::NoOrganization))
+        {
+            let limit = injection.max_body();
+            if request.body().len() > limit {
+                return Err((RequestError::BodyTooLarge(limit), None));
+            }
+            check_body(request.body(), user).map_err(|error| (error, None))?;
+        }
+        match found {
+            Found::Token => Ok(answer::of_route_answer(route, TokenFate::Delivered)),
+            Found::Minting => Ok(answer::of_route_answer(route, TokenFate::IfMinted)),
+            Found::Nothing(absent) => Err(stopped(absent, advice)),
+        }
+    }
+
+    /// As `Sidecar::ask_app`, with what the app is said to answer.
+    fn asked_app(&mut self, response: Option<Response<()>>) -> Result<Caller, Stopped> {
+        let said_so = response.is_some();
+        let mut response = response.unwrap_or_default();
+        let said = self.rules.identity.app_said(response.headers_mut());
+        self.steps.push(words::of_app_asked(self.rules.identity, said.as_ref(), said_so));
+        let status = response.status();
+        if status.is_server_error() {
+            return Err((RequestError::AppFailed(status), None));
+        }
+        match said {
+            Some(said) if status.is_success() => {
+                said.map_err(|refusal| (NoToken::AppWord(refusal).into(), None))
+            }
+            _ => Ok(Caller::Unnamed),
+        }
+    }
+
+    /// As the rest of `Sidecar::respond`.
+    fn forward(
+        &mut self,
+        wants_token: bool,
+        caller: &Caller,
+        response: Option<Response<()>>,
+        advice: Option<String>,
+    ) -> Result<Answer, Stopped> {
+        let Rules { identity, injection, .. } = self.rules;
+        let early = (wants_token && *caller != Caller::Unnamed).then(|| self.look_up(caller));
+        if injection.header().on_failure == OnMintFailure::Refuse
+            && let Some(Found::Nothing(absent)) = early
+        {
+            if !matches!(absent, NoToken::Anonymous) {
+                self.steps.push(words::of_insisting());
+                return Err(stopped(absent, advice));
+            }
+            return Ok(self.deliver(Found::Nothing(absent), response, advice));
+        }
+        let assumed = response.is_none();
+        let mut response = response.unwrap_or_default();
+        injection.strip(response.headers_mut());
+        let said = identity.app_said(response.headers_mut());
+        if let Some(said) = &said {
+            self.steps.push(words::of_app_said(identity, said, assumed));
+        }
+        if !wants_token {
+            return Ok(answer::of_app_answer(injection, response.status(), TokenFate::None, None));
+        }
+        let found = match (said, early) {
+            (Some(Err(refusal)), _) => Found::Nothing(NoToken::AppWord(refusal)),
+            (Some(Ok(named)), _) => self.look_up(&named),
+            (None, Some(found)) => found,
+            (None, None) => self.look_up(caller),
+        };
+        let response = (!assumed).then_some(response);
+        Ok(self.deliver(found, response, advice))
+    }
+
+    /// As `Sidecar::deliver`.
+    fn deliver(
+        &mut self,
+        found: Found,
+        response: Option<Response<()>>,
+        advice: Option<String>,
+    ) -> Answer {
+        let injection = self.rules.injection;
+        let assumed = response.is_none();
+        let response = response.unwrap_or_default();
+        let (status, headers, now) = (response.status(), response.headers(), SystemTime::now());
+        let eligibility = injection.eligibility(status, headers, now);
+        let storable_by = storable_by(headers, now);
+        self.steps.push(words::of_delivery(
+            injection,
+            eligibility,
+            &found,
+            status,
+            storable_by,
+            assumed,
+        ));
+        match (eligibility, found) {
+            (Eligibility::Eligible, Found::Token) => {
+                answer::of_app_answer(injection, status, TokenFate::Delivered, None)
+            }
+            (Eligibility::Eligible, Found::Minting) => {
+                answer::of_app_answer(injection, status, TokenFate::IfMinted, None)
+            }
+            (Eligibility::Eligible, Found::Nothing(absent)) => {
+                let advice = advice.or_else(|| advice::on_absence(&absent));
+                let answer = answer::of_app_answer(
+                    injection,
+                    status,
+                    TokenFate::None,
+                    Some(absent.status()),
+                );
+                Answer { advice, ..answer }
+            }
+            (not_eligible, _) => {
+                let advice = advice::on_response(not_eligible, storable_by);
+                let answer = answer::of_app_answer(injection, status, TokenFate::None, None);
+                Answer { advice, ..answer }
+            }
+        }
+    }
+
+    /// As `Sidecar::look_up`, in the cache as it is.
+    fn look_up(&mut self, caller: &Caller) -> Found {
+        let plan = self.rules.plan;
+        let request = match mint_request(plan, caller) {
+            Ok(request) => request,
+            Err(absent) => {
+                self.steps.push(words::of_no_request(plan, &absent));
+                return Found::Nothing(absent);
+            }
+        };
+        let Some(Live { tokens, breaker }) = self.live else {
+            self.steps.push(words::of_cache(plan, &request, Cache::Unasked));
+            return Found::Minting;
+        };
+        let known = tokens.peek(&request);
+        let suspended = breaker.suspended_for(Instant::now());
+        self.steps.push(words::of_cache(plan, &request, Cache::Known(&known, suspended)));
+        match known {
+            Known::Fresh { .. } | Known::Due { .. } => Found::Token,
+            Known::FailedRecently { error, .. } => Found::Nothing(NoToken::Failed(error)),
+            Known::InFlight => Found::Minting,
+            Known::Expired | Known::Absent => match suspended.filter(|pause| !pause.is_zero()) {
+                Some(retry_after) => {
+                    Found::Nothing(NoToken::Failed(MintError::Suspended { retry_after }))
+                }
+                // The next call goes through, if only to probe.
+                None => Found::Minting,
+            },
+        }
+    }
+}

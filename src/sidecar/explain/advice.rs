@@ -1,0 +1,140 @@
+//! What to change where an answer is not what was wanted.
+
+use http::{HeaderMap, HeaderName, Request};
+
+use super::super::error::NoToken;
+use crate::identity::{Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Trust};
+use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
+use crate::metrics::SpoofKind;
+use crate::token::MintError;
+
+pub(super) fn on_identity(
+    identity: &Identity,
+    before: &HeaderMap,
+    peer: &Peer,
+    decision: &Decision,
+) -> Option<String> {
+    let address = peer.address.to_canonical();
+    let secret = identity.secret_header();
+    let forged = decision.spoofs.iter().any(|spoof| spoof.kind == SpoofKind::IdentityHeader);
+    match (&decision.conclusion, identity.reads()) {
+        (
+            Conclusion::Refused(Refusal::Ambiguous { header, .. })
+            | Conclusion::Ignored(Refusal::Ambiguous { header, .. }),
+            _,
+        ) => Some(format!(
+            "have the login proxy remove every copy of {header} that comes from outside before it \
+             sets its own"
+        )),
+        (Conclusion::Caller(Caller::Anonymous), Reads::Header(_)) if forged => {
+            Some(match decision.trust {
+                Trust::NoSecret(_) => format!(
+                    "have the login proxy send its secret in {}",
+                    secret.map_or("", HeaderName::as_str)
+                ),
+                Trust::NoName => "have the login proxy show a certificate with one of \
+                     identity.trusted_names; --peer-name says which it shows"
+                    .to_owned(),
+                Trust::Trusted(_) | Trust::Stranger => format!(
+                    "if {address} is the login proxy, name it in identity.trusted_peers; if not, \
+                     this is what protects its users"
+                ),
+            })
+        }
+        (Conclusion::Caller(Caller::Anonymous), Reads::Header(header)) => Some(format!(
+            "have the login proxy send {header}, or name the header that it does send in \
+             identity.user_header{}",
+            similar(header, before)
+        )),
+        (Conclusion::Caller(Caller::Anonymous), Reads::Assertion(header)) => Some(format!(
+            "have the login proxy send a signed assertion in {header}, or name its header in \
+             identity.assertion.header"
+        )),
+        (Conclusion::Caller(Caller::Unverified), Reads::Assertion(_)) => Some(
+            "ask a running sidecar, which has keys: --admin http://127.0.0.1:9901; if it has none \
+             either, see identity.assertion.jwks_url and the log"
+                .into(),
+        ),
+        _ => None,
+    }
+}
+
+/// A header of the request that looks like another front's name for the user.
+fn similar(wanted: &HeaderName, before: &HeaderMap) -> String {
+    let mut names = before.keys().filter(|name| {
+        let name = name.as_str();
+        *name != *wanted.as_str()
+            && (name.contains("user") || name.contains("remote"))
+            && name != "user-agent"
+            && !name.starts_with("sec-")
+            && name != "upgrade-insecure-requests"
+    });
+    names.next().map_or_else(String::new, |name| format!(" (this request has {name})"))
+}
+
+pub(super) fn on_route<B>(
+    coverage: Coverage<'_>,
+    request: &Request<B>,
+    injection: &Injection,
+) -> Option<String> {
+    let path = request.uri().path();
+    if let Some(route) = nearly(path, injection) {
+        return Some(format!("for a token, ask {} in exactly this spelling", route.path));
+    }
+    match coverage {
+        Coverage::Path => {
+            Some(format!("add {path:?} to delivery.header.paths, or ask a token route"))
+        }
+        Coverage::Disabled => {
+            Some("ask a token route, or write delivery.header.enabled = true".into())
+        }
+        Coverage::Method | Coverage::Destination => {
+            Some("fetch it from a script with GET or POST, or ask a token route".into())
+        }
+        Coverage::Covered(_) => None,
+    }
+}
+
+pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
+    match absent {
+        NoToken::Failed(MintError::Refused { .. }) => Some(
+            "compare velt.api_key and velt.auth_token with Velt's console; then forget the \
+             failure: velt-sidecar admin invalidate --user ID"
+                .into(),
+        ),
+        NoToken::NoOrganization => Some(
+            "write velt.organization, or have the login proxy send identity.organization_header"
+                .into(),
+        ),
+        NoToken::Failed(_) => Some("nothing: it is tried again by itself".into()),
+        NoToken::AppWord(_) => {
+            Some("have the app send identity.user_header once, and plainly".into())
+        }
+        NoToken::Anonymous | NoToken::Unnamed | NoToken::Unverified | NoToken::Pending => None,
+    }
+}
+
+pub(super) fn on_response(
+    eligibility: Eligibility,
+    storable_by: Option<&'static HeaderName>,
+) -> Option<String> {
+    match (eligibility, storable_by) {
+        (Eligibility::Storable, Some(header)) => Some(format!(
+            "have the app leave out {header} here, or say Cache-Control: no-store in every line \
+             that speaks to caches; or ask a token route"
+        )),
+        (Eligibility::NotEligible, _) => Some("ask for what succeeds, or a token route".into()),
+        _ => None,
+    }
+}
+
+/// The token route that was probably meant.
+pub(super) fn nearly<'a>(path: &str, injection: &'a Injection) -> Option<&'a TokenRoute> {
+    let plain = |path: &str| {
+        let segments = path.split('/').filter(|segment| !segment.is_empty() && *segment != ".");
+        let segments: Vec<_> = segments.map(str::to_lowercase).collect();
+        segments.join("/").replace("%2f", "/").replace("%2d", "-")
+    };
+    let routes = injection.routes();
+    routes.iter().find(|route| route.path != path && plain(&route.path) == plain(path))
+}

@@ -1,0 +1,114 @@
+//! What a client would get.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::super::error::RequestError;
+use crate::inject::{Injection, Shape, TokenRoute, TokenStatus};
+use crate::metrics::{Label as _, Outcome};
+
+/// What the client would get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub by: AnsweredBy,
+    pub status: u16,
+    /// How the request would be counted: a value of the label `outcome`.
+    pub outcome: String,
+    /// The `code` of an error of ours.
+    pub code: Option<String>,
+    pub token: TokenFate,
+    /// The word of `X-Velt-Token-Status`.
+    pub token_status: Option<String>,
+    /// In words.
+    pub summary: String,
+    /// What to change if that is not what was wanted.
+    pub advice: Option<String>,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnsweredBy {
+    App,
+    Sidecar,
+}
+
+/// Whether a token comes with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenFate {
+    Delivered,
+    /// If Velt mints one in time, which nobody can tell before.
+    IfMinted,
+    None,
+}
+
+pub(super) fn of_route_answer(route: &TokenRoute, token: TokenFate) -> Answer {
+    let shape = match &route.shape {
+        Shape::String => "\"<token>\"".to_owned(),
+        Shape::Object { key } => format!("{{{key:?}:\"<token>\"}}"),
+    };
+    let summary = match token {
+        TokenFate::IfMinted => format!(
+            "{shape} if Velt mints it within {:?} (max_wait of the route), else an error",
+            route.max_wait
+        ),
+        _ => shape,
+    };
+    Answer {
+        by: AnsweredBy::Sidecar,
+        status: 200,
+        outcome: Outcome::TokenServed.as_str().into(),
+        code: None,
+        token,
+        token_status: None,
+        summary,
+        advice: None,
+    }
+}
+
+pub(super) fn of_app_answer(
+    injection: &Injection,
+    status: StatusCode,
+    token: TokenFate,
+    absent: Option<TokenStatus>,
+) -> Answer {
+    let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
+    let outcome = if upgraded { Outcome::Upgraded } else { Outcome::Forwarded };
+    let (name, status_name) = (&injection.header().name, &injection.header().status_name);
+    let summary = match (token, absent) {
+        (TokenFate::Delivered, _) => format!("the app's response with {name}: <token>"),
+        (TokenFate::IfMinted, _) => format!(
+            "the app's response with {name}: <token> if Velt mints it in time, else with \
+             {status_name}: pending, or what Velt's failure is called"
+        ),
+        (TokenFate::None, Some(status)) => {
+            format!("the app's response with {status_name}: {}", status.as_str())
+        }
+        (TokenFate::None, None) => "the app's response, without a token".into(),
+    };
+    Answer {
+        by: AnsweredBy::App,
+        status: status.as_u16(),
+        outcome: outcome.as_str().into(),
+        code: None,
+        token,
+        token_status: absent.map(|status| status.as_str().into()),
+        summary,
+        advice: None,
+    }
+}
+
+pub(super) fn of_error(error: &RequestError, advice: Option<String>) -> Answer {
+    let (status, code, text) = error.public();
+    Answer {
+        by: AnsweredBy::Sidecar,
+        status: status.as_u16(),
+        outcome: error.outcome().as_str().into(),
+        code: Some(code.into()),
+        token: TokenFate::None,
+        token_status: None,
+        summary: text,
+        advice,
+    }
+}

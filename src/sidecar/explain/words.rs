@@ -1,0 +1,398 @@
+//! What each decision is called, and which settings had a say in it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+
+use super::super::Route;
+use super::super::error::NoToken;
+use super::Key::Named;
+use super::{Found, Key, Step};
+use crate::identity::{
+    Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
+};
+use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
+use crate::metrics::Label as _;
+use crate::proxy::BadRequest;
+use crate::token::cache::Known;
+use crate::token::{MintPlan, MintRequest};
+
+/// What is known of the cache.
+#[derive(Clone, Copy)]
+pub(super) enum Cache<'a> {
+    /// No sidecar was asked.
+    Unasked,
+    /// And for how long calls to Velt are suspended.
+    Known(&'a Known, Option<Duration>),
+}
+
+fn step(
+    name: &'static str,
+    verdict: impl Into<String>,
+    why: impl Into<String>,
+    settings: &[&'static str],
+) -> Step {
+    let settings = settings.iter().copied().map(Named).collect();
+    Step { name, verdict: verdict.into(), why: why.into(), settings }
+}
+
+pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step {
+    let address = peer.address.to_canonical();
+    let secret = identity.secret_header();
+    let (verdict, why) = match (trust, secret) {
+        (Trust::Trusted(range), None) => ("trusted", format!("{address} is in {range}")),
+        (Trust::Trusted(range), Some(secret)) => {
+            ("trusted", format!("{address} is in {range}, and {secret} holds the secret"))
+        }
+        (Trust::Stranger, _) => {
+            ("not trusted", format!("{address} is in none of the trusted ranges"))
+        }
+        (Trust::NoName, _) => {
+            let why = if peer.names.is_some() {
+                "its certificate carries none of the trusted names"
+            } else {
+                "it has shown no certificate, and needs one with a trusted name"
+            };
+            ("not trusted", why.to_owned())
+        }
+        (Trust::NoSecret(shown), secret) => {
+            let header = secret.map_or("", HeaderName::as_str);
+            let why = if *shown == Shown::Wrong {
+                format!("{header} does not hold the secret, or is there more than once")
+            } else {
+                format!("{header}, which should hold the secret, is not there")
+            };
+            ("not trusted", why)
+        }
+    };
+    let mut settings = vec!["identity.trusted_peers"];
+    if identity.needs_name() {
+        settings.push("identity.trusted_names");
+    }
+    if secret.is_some() {
+        settings.push("identity.secret_header");
+    }
+    step("peer", verdict, why, &settings)
+}
+
+pub(super) fn of_identity(
+    identity: &Identity,
+    before: &HeaderMap,
+    decision: &Decision,
+    live: bool,
+) -> Step {
+    let reads = identity.reads();
+    let mut settings = settings_of(reads).to_vec();
+    let (verdict, mut why) = match &decision.conclusion {
+        Conclusion::Caller(caller) => {
+            (words_of(caller), why_caller(reads, before, decision.trust.is_trusted(), caller, live))
+        }
+        Conclusion::Ignored(refusal) => {
+            settings.push(setting_on(refusal));
+            (words_of(&Caller::Anonymous), format!("{refusal} By the settings it is dropped."))
+        }
+        Conclusion::Refused(refusal) => {
+            settings.push(setting_on(refusal));
+            ("refused".into(), refusal.to_string())
+        }
+    };
+    for spoof in decision.spoofs.iter() {
+        let header = spoof.removed.header.as_ref().map_or("", HeaderName::as_str);
+        why = format!("{why}; {header} was removed ({})", spoof.kind.as_str());
+    }
+    step("identity", verdict, why, &settings)
+}
+
+fn words_of(caller: &Caller) -> Cow<'static, str> {
+    match caller {
+        Caller::Known(user) => format!("user {}", known(user)).into(),
+        Caller::Anonymous => "nobody (anonymous)".into(),
+        Caller::Unverified => "nobody (not verified)".into(),
+        Caller::Unnamed => "not known yet".into(),
+    }
+}
+
+/// Quoted, so that no byte of it can pass for anything else.
+fn known(user: &User) -> String {
+    let mut text = format!("{:?}", user.id);
+    for (name, value) in
+        [("organization", &user.organization), ("email", &user.email), ("name", &user.name)]
+    {
+        if let Some(value) = value {
+            text = format!("{text}, {name} {value:?}");
+        }
+    }
+    match user.is_admin {
+        Some(true) => text + ", admin",
+        _ => text,
+    }
+}
+
+fn why_caller(
+    reads: Reads<'_>,
+    before: &HeaderMap,
+    trusted: bool,
+    caller: &Caller,
+    live: bool,
+) -> String {
+    match (reads, caller) {
+        (Reads::Header(header), Caller::Known(_)) => format!("{header} names one user"),
+        (Reads::Header(header), _) if !trusted && before.contains_key(header) => {
+            format!("{header} counts only from a trusted peer")
+        }
+        (Reads::Assertion(header), Caller::Known(_)) => {
+            format!("the assertion in {header} is signed by its issuer and valid")
+        }
+        (Reads::Assertion(header), Caller::Unverified) if live => {
+            format!("there are no keys to check {header} with; the log says why")
+        }
+        (Reads::Assertion(header), Caller::Unverified) => {
+            format!("the configuration alone has no keys to check {header} with")
+        }
+        (Reads::Assertion(header), _) if before.contains_key(header) => {
+            format!("the assertion in {header} is of another scheme, or names no user")
+        }
+        (Reads::Header(header) | Reads::Assertion(header), _) => {
+            format!("{header} is not there")
+        }
+        (Reads::App(header), _) => format!("the app says it, in {header} of its response"),
+    }
+}
+
+fn settings_of(reads: Reads<'_>) -> &'static [&'static str] {
+    match reads {
+        Reads::Header(_) | Reads::App(_) => &["identity.source", "identity.user_header"],
+        Reads::Assertion(_) => {
+            &["identity.source", "identity.assertion.header", "identity.assertion.issuer"]
+        }
+    }
+}
+
+fn setting_on(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Ambiguous { .. } => "identity.on_ambiguous",
+        Refusal::Invalid(_) => "identity.assertion.on_invalid",
+    }
+}
+
+pub(super) fn of_bad_request(bad: &BadRequest) -> Step {
+    step("message", "refused", bad.to_string(), &[])
+}
+
+pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &Injection) -> Step {
+    let path = request.uri().path();
+    let (verdict, why, key) = match route {
+        Route::Token(route) => {
+            return Step {
+                name: "route",
+                verdict: "a token route".into(),
+                why: format!("{path} is one of the paths that the sidecar answers itself"),
+                settings: vec![Key::Route(route.path.clone())],
+            };
+        }
+        Route::Forward { coverage } => match coverage {
+            Coverage::Covered(pattern) => (
+                "to the app, with a token",
+                format!("{path} is covered by {:?}", written(pattern)),
+                "delivery.header.paths",
+            ),
+            Coverage::Disabled => (
+                "to the app, without a token",
+                "there is no delivery in headers".into(),
+                "delivery.header.enabled",
+            ),
+            Coverage::Method => (
+                "to the app, without a token",
+                format!("no script reads the headers of an answer to {}", request.method()),
+                "delivery.header.paths",
+            ),
+            Coverage::Path => (
+                "to the app, without a token",
+                format!("{path} is covered by none of the patterns"),
+                "delivery.header.paths",
+            ),
+            Coverage::Destination => (
+                "to the app, without a token",
+                "Sec-Fetch-Dest says that no script will read the answer".into(),
+                "delivery.header.paths",
+            ),
+        },
+    };
+    let mut step = step("route", verdict, why, &[key]);
+    if let Some(route) = super::advice::nearly(path, injection) {
+        step.why = format!("{}; it is not the token route {}", step.why, route.path);
+        step.settings.push(Key::Route(route.path.clone()));
+    }
+    step
+}
+
+fn written(pattern: &PathPattern) -> String {
+    match pattern {
+        PathPattern::Exact(path) => path.clone(),
+        PathPattern::Prefix(path) => format!("{path}*"),
+    }
+}
+
+pub(super) fn of_app_asked(
+    identity: &Identity,
+    said: Option<&Result<Caller, Refusal>>,
+    said_so: bool,
+) -> Step {
+    let path = identity.app_path().map_or("", http::uri::PathAndQuery::as_str);
+    let verdict = match said {
+        Some(Ok(caller)) => words_of(caller),
+        Some(Err(_)) => "refused".into(),
+        None => "nobody".into(),
+    };
+    let why = if said_so {
+        format!("asked at {path} with the browser's cookies, the app answers as given")
+    } else {
+        format!(
+            "the app would be asked at {path} with the browser's cookies; nobody is asked to \
+             explain, so give what it answers as --response-status and --response-header"
+        )
+    };
+    step("app's word", verdict, why, &["identity.app_path", "identity.user_header"])
+}
+
+pub(super) fn of_app_said(
+    identity: &Identity,
+    said: &Result<Caller, Refusal>,
+    assumed: bool,
+) -> Step {
+    let (Reads::Header(header) | Reads::Assertion(header) | Reads::App(header)) = identity.reads();
+    let (verdict, why) = match said {
+        Ok(caller @ Caller::Known(_)) => {
+            (words_of(caller), format!("{header} of the app's response names one user"))
+        }
+        Ok(_) if assumed => (
+            "nobody (anonymous)".into(),
+            format!("without --response-header the app is taken to send no {header}"),
+        ),
+        Ok(_) => ("nobody (anonymous)".into(), format!("the app's response has no {header}")),
+        Err(refusal) => ("refused".into(), refusal.to_string()),
+    };
+    step("app's word", verdict, why, &["identity.user_header"])
+}
+
+pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {
+    match absent {
+        NoToken::NoOrganization => step(
+            "token",
+            "none",
+            format!("the {} API needs an organization, and there is none", plan.issuer.api.name()),
+            &["velt.api"],
+        ),
+        NoToken::Unverified => step("token", "none", "the identity could not be checked", &[]),
+        _ => step("token", "none", "nobody is signed in", &[]),
+    }
+}
+
+pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>) -> Step {
+    let api = plan.issuer.api.name();
+    let organization = match &request.subject.organization {
+        Some(organization) => format!(" in {organization:?}"),
+        None => String::new(),
+    };
+    let asked = format!("{:?}{organization}", request.subject.user);
+    let mint = format!("the {api} API at {}", plan.issuer.endpoint);
+    let (verdict, why) = match cache {
+        Cache::Unasked => (
+            "looked up, else minted".into(),
+            format!(
+                "for {asked}, by {mint}; what is cached only a running sidecar knows: --admin \
+                 http://127.0.0.1:9901"
+            ),
+        ),
+        Cache::Known(Known::Fresh { remaining }, _) => {
+            ("cached, fresh".into(), format!("for {asked}, for {} more", span(*remaining)))
+        }
+        Cache::Known(Known::Due { remaining, refreshing }, _) => {
+            let refresh = if *refreshing { "being refreshed" } else { "due for a refresh" };
+            let why = format!("for {asked}, for {} more, and {refresh}", span(*remaining));
+            ("cached, due".into(), why)
+        }
+        Cache::Known(Known::InFlight, _) => {
+            ("being minted".into(), format!("for {asked}, by {mint}; a request joins it"))
+        }
+        Cache::Known(Known::FailedRecently { error, retry_in }, _) => (
+            format!("none: {error}"),
+            format!("for {asked}; that is remembered, and tried again in {}", span(*retry_in)),
+        ),
+        Cache::Known(known, Some(pause)) if !pause.is_zero() => {
+            let state = absent(known);
+            let why = format!("for {asked}; after repeated failures calls to Velt are suspended");
+            (format!("{state}, and calls suspended for {}", span(pause)), why)
+        }
+        Cache::Known(known, _) => (
+            format!("{}, so minted", absent(known)),
+            format!("for {asked}, by {mint}; a request starts it"),
+        ),
+    };
+    step("token", verdict, why, &["velt.api", "velt.endpoint"])
+}
+
+fn absent(known: &Known) -> &'static str {
+    if matches!(known, Known::Expired) { "expired" } else { "not cached" }
+}
+
+/// Rounded up to what a person wants to know.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    match seconds {
+        0..=120 => format!("{seconds} s"),
+        121..=7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+pub(super) fn of_insisting() -> Step {
+    step(
+        "delivery",
+        "refused before the app is asked",
+        "there is no token to be had",
+        &["delivery.header.on_failure"],
+    )
+}
+
+pub(super) fn of_delivery(
+    injection: &Injection,
+    eligibility: Eligibility,
+    found: &Found,
+    status: StatusCode,
+    storable_by: Option<&'static HeaderName>,
+    assumed: bool,
+) -> Step {
+    let header = injection.header();
+    let whose = if assumed { "taken to be 200 without caching headers" } else { "as it was given" };
+    let response = format!("the app's response, {whose},");
+    let wait = header.max_wait;
+    let (verdict, why, settings): (_, _, &[_]) = match (eligibility, found) {
+        (Eligibility::NotEligible, _) => (
+            "no token".into(),
+            format!("only whole successes carry one, and the app answers {}", status.as_u16()),
+            &[],
+        ),
+        (Eligibility::Storable, _) => {
+            let by = storable_by.map_or("", HeaderName::as_str);
+            ("no token".into(), format!("by {by} the app lets caches store its response"), &[])
+        }
+        (Eligibility::Eligible, Found::Token) => (
+            format!("{} is set", header.name),
+            format!("{response} may carry it; Cache-Control becomes private, no-store"),
+            &["delivery.header.name"],
+        ),
+        (Eligibility::Eligible, Found::Minting) => (
+            format!("{} is set, if Velt answers in time", header.name),
+            format!("{response} may carry it, and waits up to {wait:?}"),
+            &["delivery.header.name", "delivery.header.max_wait"],
+        ),
+        (Eligibility::Eligible, Found::Nothing(absent)) => (
+            format!("{}: {}", header.status_name, absent.status().as_str()),
+            format!("{response} could carry a token, and says why there is none"),
+            &["delivery.header.status_name", "delivery.header.on_failure"],
+        ),
+    };
+    step("delivery", verdict, why, settings)
+}

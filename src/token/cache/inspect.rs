@@ -1,0 +1,108 @@
+//! What a person may ask of the cache from outside: what is known for a request, and to forget it.
+
+use std::time::Duration;
+
+use super::TokenCache;
+use crate::token::{Freshness, MintError, MintRequest, Moment};
+
+/// What the cache knows for a request. The token itself is not in here.
+#[derive(Clone, Debug)]
+pub enum Known {
+    Fresh {
+        remaining: Duration,
+    },
+    /// Served, and refreshed with the next request unless a refresh is under way.
+    Due {
+        remaining: Duration,
+        refreshing: bool,
+    },
+    /// Nothing valid is held, and a mint is under way.
+    InFlight,
+    /// The last mint failed; `error` is answered from memory for `retry_in` more.
+    FailedRecently {
+        error: MintError,
+        retry_in: Duration,
+    },
+    /// There was a token, which may not be served any more.
+    Expired,
+    Absent,
+}
+
+/// Whose tokens to forget.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose<'a> {
+    /// Those of this user id, whatever the organization.
+    User(&'a str),
+    Everybody,
+}
+
+/// How much was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Users and organizations with a token or a remembered failure.
+    pub entries: usize,
+    /// Mints under way. They go on for whoever waits for them, and are not kept.
+    pub mints: usize,
+}
+
+impl TokenCache {
+    /// What is known for `request`. Starts no mint, counts nothing, and keeps no entry alive.
+    /// Takes a time that grows with the cache: some 10 ms at 100,000 entries.
+    pub fn peek(&self, request: &MintRequest) -> Known {
+        let (now, shared) = (Moment::now(), &self.shared);
+        let in_flight = shared.flights().by_request.contains_key(request);
+        // A look-up by key would count as a use of it; an iteration does not.
+        let is_held = shared.slots.contains_key(request);
+        let slot = is_held.then(|| shared.slots.iter().find(|(key, _)| ***key == *request));
+        let Some((_, slot)) = slot.flatten() else {
+            return if in_flight { Known::InFlight } else { Known::Absent };
+        };
+        if let Some((token, freshness)) = slot.servable(now) {
+            let remaining = token.remaining(now);
+            return if freshness == Freshness::Fresh {
+                Known::Fresh { remaining }
+            } else {
+                Known::Due { remaining, refreshing: in_flight }
+            };
+        }
+        let failure = slot.failure.as_ref().filter(|failure| now.steady < failure.retry_at);
+        match failure {
+            _ if in_flight => Known::InFlight,
+            Some(failure) => Known::FailedRecently {
+                error: failure.error.clone(),
+                retry_in: failure.retry_at - now.steady,
+            },
+            None if slot.token.is_some() => Known::Expired,
+            None => Known::Absent,
+        }
+    }
+
+    /// Forgets tokens and remembered failures, so that the next request mints anew. What a mint
+    /// under way brings is not kept either: it may have been asked before whatever is the reason
+    /// to forget. Only who waited for it already is given it.
+    ///
+    /// Holds up misses, but no hits, for a time that grows with the cache: some 10 ms at 100,000
+    /// entries.
+    pub fn invalidate(&self, whose: Whose<'_>) -> Forgotten {
+        let shared = &self.shared;
+        let is_theirs = |request: &MintRequest| match whose {
+            Whose::User(user) => *request.subject.user == *user,
+            Whose::Everybody => true,
+        };
+        // Nothing lands or takes off meanwhile, so that no old token is put back.
+        let mut flights = shared.flights();
+        let before = flights.by_request.len();
+        flights.by_request.retain(|request, _| !is_theirs(request));
+        let mints = before - flights.by_request.len();
+        let theirs: Vec<_> = shared
+            .slots
+            .iter()
+            .filter(|(request, _)| is_theirs(request))
+            .map(|(request, _)| request)
+            .collect();
+        for request in &theirs {
+            shared.slots.invalidate(&**request);
+        }
+        Forgotten { entries: theirs.len(), mints }
+    }
+}

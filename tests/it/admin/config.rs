@@ -1,0 +1,58 @@
+//! The token of admin calls in the configuration.
+
+use secrecy::ExposeSecret;
+
+use crate::config::{fine, parse, says, says_of};
+
+const VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn token_of(config: &velt_sidecar::config::Config) -> Option<&str> {
+    config.admin_token.as_ref().map(ExposeSecret::expose_secret)
+}
+
+#[test]
+fn the_token_is_a_variable_or_a_file_and_none_by_default() {
+    assert_eq!(token_of(&fine("", &[])), None);
+    let config = fine("", &[(VARIABLE, &format!("{TOKEN}\r\n"))]);
+    assert_eq!(token_of(&config), Some(TOKEN));
+    let described = config.describe();
+    let line = "token = \"<redacted>\"                             # environment variable \
+                VELT_SIDECAR_ADMIN_TOKEN\n";
+    assert!(described.contains(line) && !described.contains(TOKEN), "{described}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("written");
+    let toml = format!("[admin]\ntoken_file = {file:?}");
+    assert_eq!(token_of(&fine(&toml, &[])), Some(TOKEN));
+    let both = parse(&toml, &[(VARIABLE, TOKEN)]);
+    says_of(
+        both,
+        "  sidecar.toml:2: admin.token is given in more than one place\n    \
+         -> keep one of them, such as the variable VELT_SIDECAR_ADMIN_TOKEN or token_file",
+    );
+}
+
+#[test]
+fn a_token_that_would_not_protect_is_refused() {
+    says_of(
+        parse("", &[(VARIABLE, "short")]),
+        "  admin.token: it has fewer than 32 bytes, so it could be guessed\n    \
+         -> make one with: openssl rand -hex 32",
+    );
+    let remove = "remove it; set the variable VELT_SIDECAR_ADMIN_TOKEN, or token_file = \"/path\"";
+    says(
+        &format!("[admin]\ntoken = \"{TOKEN}\""),
+        &format!(
+            "  sidecar.toml:2: admin.token is a secret and must not stand here\n    -> {remove}"
+        ),
+    );
+    // Two underscores, as other settings have them: not a token that is silently none.
+    says_of(
+        parse("", &[("VELT_SIDECAR_ADMIN__TOKEN", TOKEN)]),
+        &format!(
+            "  VELT_SIDECAR_ADMIN__TOKEN: admin.token is a secret and must not stand here\n    \
+             -> {remove}"
+        ),
+    );
+}
