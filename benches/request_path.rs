@@ -5,15 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use velt_sidecar::access_log::{self, AccessLog, End, Format, Line};
 use velt_sidecar::config::Config;
 use velt_sidecar::identity::{Caller, Identity, Peer};
 use velt_sidecar::inject::{Eligibility, Injection};
-use velt_sidecar::metrics::Metrics;
+use velt_sidecar::metrics::{HeaderDelivery, Metrics, Outcome};
 use velt_sidecar::proxy::headers::{
     self, Client, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
 };
 use velt_sidecar::token::TokenValue;
+use velt_sidecar::trace::{Settings, TraceId, Tracing};
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -197,6 +199,83 @@ mod inject {
         let (injection, token) = (injection(), token());
         let route = injection.route("/api/velt/token").expect("a default route");
         bencher.bench(|| route.answer(black_box(&token)));
+    }
+}
+
+mod record {
+    use std::io::sink;
+
+    use super::{
+        AccessLog, Bencher, Duration, End, Format, HeaderDelivery, HeaderValue, Line, Metrics,
+        Outcome, PROXY, Settings, StatusCode, SystemTime, TraceId, Tracing, Version, access_log,
+        request_head,
+    };
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-";
+
+    fn line() -> Line<'static> {
+        Line {
+            time: SystemTime::now(),
+            peer: PROXY,
+            method: "GET",
+            path: "/api/documents",
+            version: Version::HTTP_11,
+            status: Some(StatusCode::OK),
+            outcome: Outcome::Forwarded,
+            token: Some(HeaderDelivery::Injected),
+            request_bytes: 0,
+            response_bytes: 1024,
+            total: Duration::from_micros(12_345),
+            added: Duration::from_micros(45),
+            app: Some(Duration::from_micros(12_300)),
+            end: End::Whole,
+            trace: TraceId::parse(&[b'a'; 32]),
+            user: None,
+        }
+    }
+
+    #[divan::bench(args = [Format::Json, Format::Text])]
+    fn access_log_format(bencher: Bencher<'_, '_>, format: Format) {
+        let (line, mut out) = (line(), Vec::with_capacity(1024));
+        bencher.bench_local(|| {
+            out.clear();
+            line.format(format, &mut out);
+        });
+    }
+
+    /// With the hand-over to the thread, which writes to nowhere. `t=2`: two workers at once.
+    #[divan::bench(threads = [1, 2])]
+    fn access_log_write(bencher: Bencher<'_, '_>) {
+        let settings = access_log::Settings { format: Format::Json, sample: 1.0, user: false };
+        let dropped = Metrics::new().access_log_dropped;
+        let log = AccessLog::to(sink(), &settings, dropped).expect("a thread");
+        let line = line();
+        bencher.bench(|| log.write(&line));
+    }
+
+    /// Of a line that is left out.
+    #[divan::bench]
+    fn access_log_sampled_out(bencher: Bencher<'_, '_>) {
+        let settings = access_log::Settings { format: Format::Json, sample: 0.0, user: false };
+        let dropped = Metrics::new().access_log_dropped;
+        let log = AccessLog::to(sink(), &settings, dropped).expect("a thread");
+        let line = line();
+        bencher.bench(|| log.write(&line));
+    }
+
+    /// A request without a trace, with an unsampled one, and one whose trace starts here.
+    #[divan::bench(args = ["none", "unsampled", "created"])]
+    fn trace(bencher: Bencher<'_, '_>, case: &str) {
+        let settings = Settings { create: case == "created", sample: 0.0, export: None };
+        let tracing = Tracing::new(&settings, None);
+        let mut head = request_head();
+        if case == "unsampled" {
+            let parent = HeaderValue::try_from(format!("{PARENT}00")).expect("a value");
+            head.insert("traceparent", parent);
+        }
+        bencher
+            .with_inputs(|| head.clone())
+            .bench_refs(|head| tracing.enter(head).map(|trace| trace.id));
     }
 }
 

@@ -109,8 +109,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The fields of a line, written one after the other. By hand, since this is done for every
-/// request: serde and `format!` take twice as long.
+/// The fields of a line, written one after the other: in one order for both formats.
 struct Fields<'a> {
     out: &'a mut Vec<u8>,
     is_json: bool,

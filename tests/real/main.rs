@@ -25,6 +25,7 @@ mod login;
 mod messages;
 mod neighbour;
 mod nginx;
+mod otel;
 mod program;
 mod promtool;
 mod scanner;
