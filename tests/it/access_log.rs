@@ -474,17 +474,19 @@ async fn a_path_of_any_length_and_content_is_one_bounded_line() {
 }
 
 #[tokio::test]
-async fn the_end_writes_what_is_queued() {
-    let app = FakeApp::start().await;
-    let (running, traffic, _) = logging(app.address, "").await;
-    for _ in 0..20 {
-        Client::to(traffic).get("/").send().await;
-    }
+async fn a_line_of_the_last_moment_is_written() {
+    let (gate, app) = FakeApp::gated().await;
+    let (mut running, traffic, _) = logging(app.address, "").await;
+    let request = tokio::spawn(Client::to(traffic).get("/").send());
+    app.requests_reach(1).await;
     running.signal("TERM");
+    running.line_with("ending").await;
+    gate.send_replace(true);
+    assert_eq!(request.await.expect("no panic").status(), 200);
     let (status, printed) = running.ended().await;
     assert_eq!(status.code(), Some(0), "{printed}");
     let lines = printed.lines().filter(|line| line.starts_with("{\"time\":")).count();
-    assert_eq!(lines, 20, "{printed}");
+    assert_eq!(lines, 1, "{printed}");
 }
 
 #[tokio::test]
