@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -150,7 +151,7 @@ impl Door {
             }
             (Call::Invalidate, _) => {
                 let invalidation = read(request).await?;
-                calls.invalidate(&invalidation, peer)
+                calls.invalidate(invalidation, peer).await
             }
             (Call::Explain, _) => calls.explain(read(request).await?).await,
         }
@@ -158,21 +159,22 @@ impl Door {
 }
 
 impl Calls {
-    fn invalidate(
+    async fn invalidate(
         &self,
-        invalidation: &Invalidation,
+        invalidation: Invalidation,
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, Failed> {
-        let whose = match (&invalidation.user, invalidation.everything) {
-            (Some(user), false) => Whose::User(user),
-            (None, true) => Whose::Everybody,
-            _ => {
-                let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
-                return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
-            }
-        };
-        let Forgotten { entries, mints } = self.sidecar.tokens.invalidate(whose);
-        let everybody = invalidation.everything;
+        let Invalidation { user, everything: everybody } = invalidation;
+        if user.is_some() == everybody {
+            let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
+            return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
+        }
+        let tokens = self.sidecar.tokens.clone();
+        // It looks at every entry, for which no worker has time.
+        let forgetting = spawn_blocking(move || {
+            tokens.invalidate(user.as_deref().map_or(Whose::Everybody, Whose::User))
+        });
+        let Forgotten { entries, mints } = forgetting.await.expect("it does not panic");
         info!(entries, mints, everybody, %peer, "cached tokens were invalidated");
         Ok(json_of(StatusCode::OK, &json!({ "entries": entries, "mints": mints })))
     }

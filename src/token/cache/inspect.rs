@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::TokenCache;
+use super::{Board, TokenCache};
 use crate::token::{Freshness, MintError, MintRequest, Moment};
 
 /// What the cache knows for a request. The token itself is not in here.
@@ -81,28 +81,39 @@ impl TokenCache {
     /// under way brings is not kept either: it may have been asked before whatever is the reason
     /// to forget. Only who waited for it already is given it.
     ///
-    /// Holds up misses, but no hits, for a time that grows with the cache: some 10 ms at 100,000
-    /// entries.
+    /// Takes a time that grows with the cache, as [`Self::peek`] does, but holds nobody up.
     pub fn invalidate(&self, whose: Whose<'_>) -> Forgotten {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
             Whose::User(user) => *request.subject.user == *user,
             Whose::Everybody => true,
         };
-        // Nothing lands or takes off meanwhile, so that no old token is put back.
-        let mut flights = shared.flights();
-        let before = flights.by_request.len();
-        flights.by_request.retain(|request, _| !is_theirs(request));
-        let mints = before - flights.by_request.len();
-        let theirs: Vec<_> = shared
-            .slots
-            .iter()
-            .filter(|(request, _)| is_theirs(request))
-            .map(|(request, _)| request)
-            .collect();
-        for request in &theirs {
+        let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));
+        if let Whose::Everybody = whose {
+            let entries = theirs().count();
+            let mut flights = shared.flights();
+            let mints = flights.call_off(is_theirs);
+            shared.slots.invalidate_all();
+            return Forgotten { entries, mints };
+        }
+        // From here on only mints land that have begun after the call.
+        let mints = shared.flights().call_off(is_theirs);
+        let keys: Vec<_> = theirs().map(|(request, _)| request).collect();
+        // One that failed meanwhile may have kept the old token beside its failure. So no mint
+        // may land between the first and the last of these.
+        let _landing_waits = shared.flights();
+        for request in &keys {
             shared.slots.invalidate(&**request);
         }
-        Forgotten { entries: theirs.len(), mints }
+        Forgotten { entries: keys.len(), mints }
+    }
+}
+
+impl Board {
+    /// Takes mints off, so that what they bring is not kept. Returns how many.
+    fn call_off(&mut self, is_theirs: impl Fn(&MintRequest) -> bool) -> usize {
+        let before = self.by_request.len();
+        self.by_request.retain(|request, _| !is_theirs(request));
+        before - self.by_request.len()
     }
 }

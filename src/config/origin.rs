@@ -1,0 +1,115 @@
+//! Where a configuration comes from, so that it can be read again.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Config, ConfigError};
+
+/// How often a file is read until two readings agree, and the pause between them: an editor empties
+/// a file and writes it a moment later.
+const READINGS: u32 = 5;
+const SETTLING: Duration = Duration::from_millis(20);
+
+/// A file, which may be absent if nobody has named it, and the environment over it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    file: PathBuf,
+    is_named: bool,
+    /// As it was when the process began; nothing changes it from outside.
+    environment: BTreeMap<String, String>,
+}
+
+/// Why a configuration could not be read. The operator's fault.
+#[derive(Debug)]
+pub enum LoadError {
+    Unreadable {
+        file: PathBuf,
+        source: io::Error,
+    },
+    /// It has nothing in it, not even a comment: somebody is about to write it.
+    Empty {
+        file: PathBuf,
+    },
+    Wrong(ConfigError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, source } => {
+                write!(formatter, "{} can't be read: {source}", file.display())
+            }
+            Self::Empty { file } => {
+                write!(formatter, "{} is empty: write what is in force into it", file.display())
+            }
+            Self::Wrong(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl Error for LoadError {}
+
+impl Origin {
+    /// `file` if somebody has named one, else `sidecar.toml` if it is there: everything can be set
+    /// by environment.
+    pub fn new(file: Option<&Path>, environment: BTreeMap<String, String>) -> Self {
+        let is_named = file.is_some();
+        let file = file.unwrap_or(Path::new("sidecar.toml")).to_owned();
+        Self { file, is_named, environment }
+    }
+
+    /// Reads it, and every file that it names for a secret.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoadError`].
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let text = self.read()?;
+        self.parse(text)
+    }
+
+    /// The same for a file that somebody may be writing at this moment. Blocks for some 20 ms.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoadError`].
+    pub fn load_settled(&self) -> Result<Config, LoadError> {
+        let mut text = self.read()?;
+        for _ in 0..READINGS {
+            std::thread::sleep(SETTLING);
+            let again = self.read()?;
+            let is_settled = again == text;
+            text = again;
+            if is_settled {
+                break;
+            }
+        }
+        match text {
+            Some(text) if text.is_empty() && self.is_named => {
+                Err(LoadError::Empty { file: self.file.clone() })
+            }
+            text => self.parse(text),
+        }
+    }
+
+    fn read(&self) -> Result<Option<String>, LoadError> {
+        match std::fs::read_to_string(&self.file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if !self.is_named && error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LoadError::Unreadable { file: self.file.clone(), source }),
+        }
+    }
+
+    fn parse(&self, text: Option<String>) -> Result<Config, LoadError> {
+        // One that was there may not go away.
+        let is_named = self.is_named || text.is_some();
+        let origin = Self { is_named, ..self.clone() };
+        let name = self.file.display().to_string();
+        let config = Config::parse(&name, &text.unwrap_or_default(), &self.environment);
+        Ok(Config { origin: Some(origin), ..config.map_err(LoadError::Wrong)? })
+    }
+}

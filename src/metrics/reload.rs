@@ -1,0 +1,81 @@
+//! What is counted about reading things again while the sidecar runs.
+
+use std::time::Duration;
+
+use prometheus::{IntCounter, IntGauge};
+
+use super::{Certificate, Counters, Gauges, Label as _, Page, ReloadPart};
+
+/// What is counted about reading things again.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    reloads: Counters<ReloadPart>,
+    rejections: Counters<ReloadPart>,
+    failing: Gauges<ReloadPart>,
+    last_success: Gauges<ReloadPart>,
+    pub restart_needed: IntGauge,
+    pub certificate_expiry: Gauges<Certificate>,
+    pub looks: IntCounter,
+}
+
+impl ReloadMetrics {
+    pub(super) fn on(page: &Page) -> Self {
+        let metrics = Self {
+            reloads: page.counters("reloads_total", "New content put into force, by what it is."),
+            rejections: page.counters(
+                "reload_rejections_total",
+                "New content rejected, so that the last good one stays in force.",
+            ),
+            failing: page.gauges(
+                "reload_failing",
+                "1 while what lies there was rejected and is not what is in force.",
+            ),
+            last_success: page.gauges(
+                "reload_last_success_timestamp_seconds",
+                "When what is in force was put into force. NaN where there is no such thing.",
+            ),
+            restart_needed: page.gauge(
+                "config_restart_needed",
+                "Settings that were changed and take effect at the next start only.",
+            ),
+            certificate_expiry: page.gauges(
+                "certificate_expiry_timestamp_seconds",
+                "When a certificate in force expires. NaN where there is none.",
+            ),
+            looks: page.counter(
+                "reload_looks_total",
+                "Looks at what is read again, whether there was anything new or not.",
+            ),
+        };
+        for part in ReloadPart::ALL {
+            metrics.last_success.set(*part, f64::NAN);
+        }
+        for certificate in Certificate::ALL {
+            metrics.certificate_expiry.set(*certificate, f64::NAN);
+        }
+        metrics
+    }
+
+    /// Something was put into force at the start; `now` is the time since 1970.
+    pub fn succeeded(&self, part: ReloadPart, now: Duration) {
+        self.last_success.set(part, now.as_secs_f64());
+        self.good(part);
+    }
+
+    /// Something new was put into force.
+    pub fn applied(&self, part: ReloadPart, now: Duration) {
+        self.reloads.increment(part);
+        self.succeeded(part, now);
+    }
+
+    /// What lies there is what is in force.
+    pub fn good(&self, part: ReloadPart) {
+        self.failing.set(part, 0.0);
+    }
+
+    /// What lies there can't be put into force.
+    pub fn rejected(&self, part: ReloadPart) {
+        self.rejections.increment(part);
+        self.failing.set(part, 1.0);
+    }
+}

@@ -1,0 +1,114 @@
+//! What differs between two configurations, and what of it waits for a restart.
+
+use std::fmt;
+
+use crate::config::Effective;
+
+/// A setting that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Such as `delivery.header.max_wait`.
+    pub path: String,
+    /// As TOML, a secret as its fingerprint. `None` where it did not exist.
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
+/// As part of one line.
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &'_ Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
+        write!(formatter, "{}: {} -> {}", self.path, shown(&self.old), shown(&self.new))
+    }
+}
+
+/// What differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What takes effect at once.
+    pub live: Vec<Change>,
+    /// What takes effect at the next start.
+    pub at_restart: Vec<Change>,
+}
+
+impl Changes {
+    /// From `old` to `new`.
+    pub fn between(old: &[Effective], new: &[Effective]) -> Self {
+        let (old, new) = (named(old), named(new));
+        let value_of = |side: &[(String, String)], path: &str| {
+            side.iter().find(|(name, _)| name == path).map(|(_, value)| value.clone())
+        };
+        let mut changes = Self::default();
+        let mut note = |path: &str, old: Option<String>, new: Option<String>| {
+            let change = Change { path: path.to_owned(), old, new };
+            let needs_restart = needs_restart(path);
+            let list = if needs_restart { &mut changes.at_restart } else { &mut changes.live };
+            list.push(change);
+        };
+        for (path, value) in &old {
+            let now = value_of(&new, path);
+            if now.as_ref() != Some(value) {
+                note(path, Some(value.clone()), now);
+            }
+        }
+        for (path, value) in &new {
+            if value_of(&old, path).is_none() {
+                note(path, None, Some(value.clone()));
+            }
+        }
+        changes
+    }
+
+    /// Whether anything live of one of `tables` differs.
+    pub fn concern(&self, tables: &[&str]) -> bool {
+        self.live.iter().any(|change| {
+            tables.iter().any(|table| {
+                let rest = change.path.strip_prefix(table);
+                rest.is_some_and(|rest| rest.starts_with(['.', '[']))
+            })
+        })
+    }
+}
+
+/// Sockets, what is bound to them, and what holds what users have already: none of it can be
+/// changed under a running process without dropping something.
+pub(super) fn needs_restart(path: &str) -> bool {
+    const TABLES: [&str; 9] = [
+        "listen.",
+        "admin.address",
+        "app.",
+        "cache.",
+        "runtime.",
+        "reload.",
+        "log.format",
+        "access_log.",
+        "tracing.",
+    ];
+    TABLES.iter().any(|table| path.starts_with(table))
+}
+
+/// Each setting by its path; of an array's tables, with the number of the table in it.
+fn named(effective: &[Effective]) -> Vec<(String, String)> {
+    let mut numbers: Vec<(&str, usize, usize)> = Vec::new();
+    let mut named = Vec::with_capacity(effective.len());
+    for setting in effective {
+        let table = setting.header.trim_matches(['[', ']']);
+        let path = if setting.header.starts_with("[[") {
+            let of_table =
+                |(name, id, _): &&(&str, usize, usize)| *name == table && *id == setting.table;
+            let number = match numbers.iter().find(of_table) {
+                Some((_, _, number)) => *number,
+                None => {
+                    let number = numbers.iter().filter(|(name, ..)| *name == table).count();
+                    numbers.push((table, setting.table, number));
+                    number
+                }
+            };
+            format!("{table}[{number}].{}", setting.key)
+        } else {
+            format!("{table}.{}", setting.key)
+        };
+        named.push((path, setting.shown()));
+    }
+    named
+}

@@ -1,0 +1,451 @@
+//! What is read again while the sidecar runs: configuration, secrets, certificates.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::Version;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use velt_sidecar::app::{Addresses, App};
+use velt_sidecar::config::Origin;
+use velt_sidecar::reload::Trigger;
+
+use crate::support::app::FakeApp;
+use crate::support::certificates::{Authority, EXPIRED, Folder, Leaf, VALID, connect, terminate};
+use crate::support::client::{Answer, Client};
+use crate::support::issuer::Issuer;
+use crate::support::velt::{FakeVelt, minted, token};
+use crate::support::{API_KEY, PATIENCE, TestSidecar, document};
+
+/// A sidecar that was started from files, as in a pod.
+struct Pod {
+    app: FakeApp,
+    velt: FakeVelt,
+    folder: Folder,
+    sidecar: TestSidecar,
+    trigger: Trigger,
+    toml: String,
+}
+
+impl Pod {
+    /// With credentials in files; FOLDER in `toml` stands for where they are.
+    async fn start(toml: &str) -> Self {
+        Self::with(Folder::new(), toml).await
+    }
+
+    async fn with(folder: Folder, toml: &str) -> Self {
+        let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
+        folder.write("key", API_KEY);
+        folder.write("token", "first-token");
+        let files = format!(
+            "[velt]\napi_key_file = \"{}\"\nauth_token_file = \"{}\"\n",
+            folder.path("key"),
+            folder.path("token")
+        );
+        let toml = toml.replace("FOLDER", &folder.path(""));
+        let whole = document(&app.address.to_string(), velt.address, &format!("{toml}\n{files}"));
+        let file = folder.write("sidecar.toml", &whole);
+        let origin = Origin::new(Some(Path::new(&file)), BTreeMap::new());
+        let config = origin.load().unwrap_or_else(|error| panic!("{error}"));
+        let (sidecar, trigger) = TestSidecar::run_reloading(config).await;
+        Self { app, velt, folder, sidecar, trigger, toml: whole }
+    }
+
+    /// Replaces a part of the configuration, and has it looked at.
+    async fn change(&mut self, from: &str, to: &str) {
+        assert!(self.toml.contains(from), "{from} in {}", self.toml);
+        self.toml = self.toml.replacen(from, to, 1);
+        self.folder.write("sidecar.toml", &self.toml);
+        self.trigger.look().await;
+    }
+
+    async fn get_as(&self, user: &str, path: &str) -> Answer {
+        let client = Client::to(self.sidecar.addresses.traffic);
+        client.get(path).header("x-forwarded-user", user).send().await
+    }
+
+    async fn reloads(&self, part: &str) -> [f64; 3] {
+        let mut counts = [0.0; 3];
+        for (count, name) in
+            counts.iter_mut().zip(["reloads_total", "reload_rejections_total", "reload_failing"])
+        {
+            *count = self.sidecar.metric(&format!("{name}{{part=\"{part}\"}}")).await;
+        }
+        counts
+    }
+}
+
+#[tokio::test]
+async fn a_setting_takes_effect_without_a_restart() {
+    let mut pod = Pod::start("[delivery.header]\npaths = [\"/a\"]\n").await;
+    assert!(pod.get_as("ada", "/b").await.token().is_none());
+    pod.change("paths = [\"/a\"]", "paths = [\"/b\"]").await;
+    assert!(pod.get_as("ada", "/b").await.token().is_some());
+    assert!(pod.get_as("ada", "/a").await.token().is_none());
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "nothing new is no reload");
+
+    // Whom to believe.
+    pod.change("[delivery.header]", "[identity]\ntrusted_peers = [\"192.0.2.1\"]\n[delivery.header]")
+        .await;
+    assert!(pod.get_as("ada", "/b").await.token().is_none());
+    // Where to ask for a token.
+    let route = "[[delivery.route]]\npath = \"/token\"\n[identity]\n";
+    pod.change("[identity]\ntrusted_peers = [\"192.0.2.1\"]\n", route).await;
+    assert_eq!(pod.get_as("ada", "/token").await.status(), 200);
+    assert_eq!(pod.app.journal().iter().filter(|arrived| arrived.path() == "/token").count(), 0);
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_says_so_and_changes_nothing_while_the_rest_takes_effect() {
+    let mut pod =
+        Pod::start("[listen]\nmax_headers = 50\n[delivery.header]\npaths = [\"/a\"]\n").await;
+    pod.change("max_headers = 50", "max_headers = 5").await;
+    let waiting = "config_restart_needed";
+    assert_eq!(pod.sidecar.metric(waiting).await, 1.0);
+    assert_eq!(pod.reloads("config").await, [0.0, 0.0, 0.0]);
+    pod.change("paths = [\"/a\"]", "paths = [\"/b\"]").await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
+    let many = (0..10).fold(Client::to(pod.sidecar.addresses.traffic).get("/b"), |sending, n| {
+        sending.header(&format!("x-app-{n}"), "1")
+    });
+    let answer = many.header("x-forwarded-user", "ada").send().await;
+    assert!(answer.token().is_some(), "more headers than the new limit: {answer:?}");
+    assert_eq!(pod.sidecar.metric(waiting).await, 1.0, "it is told for as long as it waits");
+    pod.change("max_headers = 5", "max_headers = 50").await;
+    assert_eq!(pod.sidecar.metric(waiting).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_bad_configuration_leaves_the_last_good_one_and_is_complained_of_once() {
+    let mut pod = Pod::start("[delivery.header]\npaths = [\"/a\"]\n").await;
+    let good = pod.toml.clone();
+    for (number, bad) in [
+        good.replace("[\"/a\"]", "[\"a\"]"),
+        good.replace("paths", "path"),
+        "[delivery.header".to_owned(),
+        String::new(),
+    ]
+    .iter()
+    .enumerate()
+    {
+        pod.folder.write("sidecar.toml", bad);
+        pod.trigger.look().await;
+        assert_eq!(pod.reloads("config").await, [0.0, number as f64 + 1.0, 1.0], "{bad}");
+        assert!(pod.get_as("ada", "/a").await.token().is_some());
+    }
+    fs::remove_file(pod.folder.path("sidecar.toml")).expect("removed");
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [0.0, 5.0, 1.0]);
+    pod.folder.write("sidecar.toml", &good);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [0.0, 5.0, 0.0], "what is in force lies there again");
+    pod.change("[\"/a\"]", "[\"/b\"]").await;
+    assert_eq!(pod.reloads("config").await, [1.0, 5.0, 0.0]);
+}
+
+#[tokio::test]
+async fn files_are_looked_at_without_being_told() {
+    let mut pod = Pod::start("[reload]\ninterval = \"50ms\"\n[delivery.header]\npaths = [\"/a\"]\n").await;
+    pod.toml = pod.toml.replace("[\"/a\"]", "[\"/b\"]");
+    pod.folder.write("sidecar.toml", &pod.toml);
+    pod.sidecar.metric_reaches("reloads_total{part=\"config\"}", 1.0).await;
+    assert!(pod.get_as("ada", "/b").await.token().is_some());
+    // Bad content is counted once, however often it is looked at.
+    pod.folder.write("sidecar.toml", "[nonsense");
+    pod.sidecar.metric_reaches("reload_failing{part=\"config\"}", 1.0).await;
+    let looks = pod.sidecar.metric("reload_looks_total").await;
+    pod.sidecar.metric_exceeds("reload_looks_total", looks + 2.0).await;
+    assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
+}
+
+/// A mounted Secret as the kubelet lays it out: files are links into `..data`, which is one itself
+/// and is replaced as a whole.
+struct Mounted {
+    root: PathBuf,
+    versions: usize,
+}
+
+impl Mounted {
+    fn new(root: PathBuf, content: &[(&str, &str)]) -> Self {
+        fs::create_dir(&root).expect("a folder");
+        let mut mounted = Self { root, versions: 0 };
+        mounted.replace(content);
+        for (name, _) in content {
+            symlink(format!("..data/{name}"), mounted.root.join(name)).expect("a link");
+        }
+        mounted
+    }
+
+    fn replace(&mut self, content: &[(&str, &str)]) {
+        self.versions += 1;
+        let version = format!("..2026_11_22_{}", self.versions);
+        fs::create_dir(self.root.join(&version)).expect("a folder");
+        for (name, text) in content {
+            fs::write(self.root.join(&version).join(name), text).expect("written");
+        }
+        let next = self.root.join("..data_tmp");
+        symlink(&version, &next).expect("a link");
+        fs::rename(&next, self.root.join("..data")).expect("replaced");
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_replaced_and_tokens_of_the_old_ones_live_on() {
+    let folder = Folder::new();
+    let mut secret = Mounted::new(folder.path("secret").into(), &[("t", "old-token")]);
+    let mut pod =
+        Pod::with(folder, "[velt]\nauth_token_file = \"FOLDERsecret/t\"\n").await;
+    let old = pod.get_as("ada", "/").await.token().expect("a token").to_owned();
+    assert_eq!(pod.velt.calls()[0].body["data"]["authToken"], "old-token");
+
+    secret.replace(&[("t", "new-token")]);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
+    assert_eq!(pod.sidecar.metric("tokens_of_old_credentials").await, 1.0);
+    // Served from the cache, though Velt is not asked any more in the old name.
+    assert_eq!(pod.get_as("ada", "/").await.token(), Some(&*old));
+    pod.get_as("grace", "/").await.token().expect("a token");
+    let calls = pod.velt.calls();
+    assert_eq!(calls.last().expect("a call").body["data"]["authToken"], "new-token");
+
+    // Another API key is another workspace: its tokens are of no use to this one.
+    pod.folder.write("key", "other-key");
+    pod.trigger.look().await;
+    let other = pod.get_as("ada", "/").await.token().expect("a token").to_owned();
+    assert_ne!(other, old);
+    assert_eq!(pod.velt.calls().last().expect("a call").body["data"]["apiKey"], "other-key");
+    pod.toml.clear();
+}
+
+#[tokio::test]
+async fn new_credentials_end_what_the_old_ones_brought_about() {
+    let pod = Pod::start("").await;
+    pod.velt.script(|call, n| {
+        if call.body["data"]["authToken"] == "second-token" {
+            minted(&token(call.user(), n))
+        } else {
+            crate::support::velt::refused("UNAUTHENTICATED")
+        }
+    });
+    // Enough of them that nobody is called any more.
+    for user in ["ada", "grace", "linus", "edsger", "barbara", "ken"] {
+        assert_eq!(pod.get_as(user, "/api/velt/token").await.code(), "token_refused");
+    }
+    assert_eq!(pod.sidecar.metric("breaker_open").await, 1.0);
+    pod.folder.write("token", "second-token");
+    pod.trigger.look().await;
+    assert_eq!(pod.sidecar.metric("breaker_open").await, 0.0);
+    for user in ["ada", "alan"] {
+        assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn the_shared_secret_is_replaced() {
+    let folder = Folder::new();
+    let (old, new) = ("o".repeat(40), "n".repeat(40));
+    folder.write("shared", &old);
+    let toml = "[identity]\nsecret_header = \"X-Sidecar-Secret\"\nsecret_file = \"FOLDERshared\"\n";
+    let pod = Pod::with(folder, toml).await;
+    let shown = async |secret: &str| {
+        let client = Client::to(pod.sidecar.addresses.traffic);
+        let sending = client.get("/").header("x-forwarded-user", "ada");
+        sending.header("x-sidecar-secret", secret).send().await.token().is_some()
+    };
+    assert!(shown(&old).await && !shown(&new).await);
+    pod.folder.write("shared", &new);
+    pod.trigger.look().await;
+    assert!(!shown(&old).await && shown(&new).await);
+    pod.folder.write("shared", "short");
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
+    assert!(shown(&new).await, "the last good one stays");
+}
+
+#[tokio::test]
+async fn keys_of_assertions_outlive_a_reload_that_is_not_about_them() {
+    let issuer = Issuer::start().await;
+    let toml = issuer.toml("");
+    let mut pod = Pod::start(&format!("{toml}leeway = \"30s\"\n")).await;
+    let ask = async |pod: &Pod| {
+        let client = Client::to(pod.sidecar.addresses.traffic);
+        let sending = client.get("/").header(issuer.header(), issuer.assertion("ada"));
+        sending.send().await.token().is_some()
+    };
+    assert!(ask(&pod).await);
+    let fetches = issuer.fetches();
+    pod.change("leeway = \"30s\"", "leeway = \"20s\"").await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
+    assert!(ask(&pod).await);
+    assert_eq!(issuer.fetches(), fetches);
+}
+
+/// The serial number of the certificate that the listener shows now.
+async fn shown(pod: &Pod, authority: &Authority) -> Vec<u8> {
+    let stream = connect(pod.sidecar.addresses.traffic, &authority.client(None, &["http/1.1"])).await;
+    let stream = stream.expect("a handshake");
+    stream.get_ref().1.peer_certificates().expect("one")[0].to_vec()
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_and_open_connections_keep_theirs() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let first = authority.issue(&["localhost"], VALID);
+    folder.write_pair(&first);
+    let toml = folder.toml();
+    let pod = Pod::with(folder, &toml).await;
+    let client = authority.client(None, &["h2"]);
+    let stream = connect(pod.sidecar.addresses.traffic, &client).await.expect("a handshake");
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut still_open = async || {
+        let request = http::Request::get("https://localhost/").body(http_body_util::Full::<bytes::Bytes>::default());
+        let answer = sender.send_request(request.expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+    };
+    still_open().await;
+    let before = shown(&pod, &authority).await;
+    let expiry = "certificate_expiry_timestamp_seconds{certificate=\"listen\"}";
+    assert_eq!(pod.sidecar.metric(expiry).await, 4_102_444_800.0);
+
+    let second = authority.issue(&["localhost"], (2020, 2090));
+    pod.folder.write("tls.key", &second.key);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("listen_tls").await, [0.0, 1.0, 1.0], "half of a pair");
+    assert_eq!(shown(&pod, &authority).await, before);
+    pod.folder.write("tls.crt", &second.certificate);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("listen_tls").await, [1.0, 1.0, 0.0]);
+    let now = shown(&pod, &authority).await;
+    assert_ne!(now, before);
+    assert_eq!(pod.sidecar.metric(expiry).await, 3_786_912_000.0);
+    still_open().await;
+
+    for (rejected, bad) in [
+        (2.0, authority.issue(&["localhost"], EXPIRED)),
+        (3.0, authority.issue(&["localhost"], (2090, 2100))),
+    ] {
+        pod.folder.write_pair(&bad);
+        pod.trigger.look().await;
+        assert_eq!(pod.reloads("listen_tls").await, [1.0, rejected, 1.0], "not valid now");
+        assert_eq!(shown(&pod, &authority).await, now);
+    }
+    pod.folder.write("tls.crt", &second.certificate[..300]);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("listen_tls").await, [1.0, 4.0, 1.0], "half of a file");
+    fs::remove_file(pod.folder.path("tls.crt")).expect("removed");
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("listen_tls").await, [1.0, 5.0, 1.0], "no file");
+    assert_eq!(shown(&pod, &authority).await, now);
+    pod.folder.write_pair(&second);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("listen_tls").await[2], 0.0, "the one in force lies there again");
+    still_open().await;
+}
+
+#[tokio::test]
+async fn who_signs_clients_certificates_is_replaced() {
+    let (ours, theirs, folder) = (Authority::new(), Authority::new(), Folder::new());
+    folder.write_pair(&ours.issue(&["localhost"], VALID));
+    folder.write("ca.crt", ours.pem());
+    let toml = format!("{}client_ca_file = \"FOLDERca.crt\"\n", folder.toml());
+    let pod = Pod::with(folder, &toml).await;
+    let greeted = async |leaf: &Leaf| {
+        let client = ours.client(Some(leaf), &["http/1.1"]);
+        let Ok(stream) = connect(pod.sidecar.addresses.traffic, &client).await else { return false };
+        let sending = Client::to(pod.sidecar.addresses.traffic).get("/");
+        sending.try_send_over(stream, Version::HTTP_11).await.is_ok()
+    };
+    let (mine, other) = (ours.issue(&["front"], VALID), theirs.issue(&["front"], VALID));
+    assert!(greeted(&mine).await && !greeted(&other).await);
+    pod.folder.write("ca.crt", theirs.pem());
+    pod.trigger.look().await;
+    assert!(!greeted(&mine).await && greeted(&other).await);
+}
+
+#[tokio::test]
+async fn who_vouches_for_the_app_is_replaced() {
+    let (ours, theirs, folder) = (Authority::new(), Authority::new(), Folder::new());
+    let app = FakeApp::start().await;
+    let address = terminate(app.address, theirs.issue(&["localhost"], VALID).server(&[])).await;
+    folder.write("app.crt", ours.pem());
+    let toml = format!(
+        "[app]\naddress = \"https://localhost:{}\"\nca_file = \"FOLDERapp.crt\"\n",
+        address.port()
+    );
+    let pod = Pod::with(folder, &toml).await;
+    assert_eq!(pod.get_as("ada", "/").await.status(), 502);
+    pod.folder.write("app.crt", theirs.pem());
+    pod.trigger.look().await;
+    assert_eq!(pod.get_as("ada", "/").await.status(), 200);
+    assert_eq!(pod.reloads("app_tls").await, [1.0, 0.0, 0.0]);
+}
+
+/// Asks without a pause over one connection, and says how many answers were whole and right.
+async fn load(addresses: Addresses, user: String, mut stop: oneshot::Receiver<()>) -> usize {
+    let stream = tokio::net::TcpStream::connect(addresses.traffic).await.expect("it listens");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let mut answered = 0;
+    let mut first = None;
+    while stop.try_recv().is_err() {
+        let request = http::Request::get("/")
+            .header("host", "app.example")
+            .header("x-forwarded-user", &user)
+            .body(http_body_util::Full::<bytes::Bytes>::default());
+        let answer = sender.send_request(request.expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let token = answer.headers().get("x-velt-token").expect("a token").clone();
+        assert_eq!(*first.get_or_insert(token.clone()), token, "no cached token is lost");
+        http_body_util::BodyExt::collect(answer.into_body()).await.expect("a whole body");
+        answered += 1;
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reloads_under_load_fail_no_request_and_lose_no_token() {
+    let toml = "[outgoing]\nroots = \"bundled\"\n[delivery.header]\nmax_wait = \"5s\"\n\
+         [identity]\nforward_headers = \"keep\"\n";
+    let mut pod = Pod::start(toml).await;
+    let users = 8;
+    let mut loads = JoinSet::new();
+    let mut stops = Vec::new();
+    for user in 0..users {
+        let (stop, stopped) = oneshot::channel();
+        stops.push(stop);
+        loads.spawn(load(pod.sidecar.addresses, format!("user-{user}"), stopped));
+    }
+    pod.velt.calls_reach(users).await;
+    let reloads = 1000;
+    for number in 0..reloads {
+        // Two in three are about rules, one about credentials.
+        match number % 3 {
+            0 => pod.change("\"5s\"", "\"6s\"").await,
+            1 => pod.change("\"6s\"", "\"5s\"").await,
+            _ => {
+                pod.folder.write("token", format!("token-{number}"));
+                pod.trigger.look().await;
+            }
+        }
+    }
+    assert_eq!(pod.reloads("config").await, [f64::from(reloads), 0.0, 0.0]);
+    drop(stops);
+    let answered: usize = loads.join_all().await.into_iter().sum();
+    assert!(answered > 1000, "{answered} requests in all that time");
+    // The new credentials refresh a token in the background some minutes later, and not now.
+    assert_eq!(pod.velt.call_count(), users);
+    let _ = (PATIENCE, Arc::new(()), None::<JoinHandle<App>>);
+}
