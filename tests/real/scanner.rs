@@ -32,9 +32,9 @@ async fn a_scanner_has_nothing_to_complain_of_in_the_defaults() {
     let target = format!("localhost:{}", sidecar.traffic.port());
     let scan = |guidelines: &str| {
         let mut scanner = Command::new(tool("sslyze"));
-        let scanned = scanner.args(["--mozilla_config", guidelines, &target]).output();
-        let scanned = scanned.expect("sslyze runs");
-        let report = String::from_utf8_lossy(&scanned.stdout).into_owned();
+        let finished = scanner.args(["--mozilla_config", guidelines, &target]).output();
+        let finished = finished.expect("sslyze runs");
+        let report = String::from_utf8_lossy(&finished.stdout).into_owned();
         let (_, verdict) = report.split_once("COMPLIANCE AGAINST").expect("a verdict");
         let complaints = verdict.lines().filter_map(|line| line.trim().strip_prefix("* "));
         let complaints = complaints.filter_map(|line| line.split(':').next().map(str::to_owned));
