@@ -19,8 +19,8 @@ use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
 use tracing::error;
 
-pub use self::calls::Calls;
 use self::calls::Door;
+pub use self::calls::{Calls, Standing};
 use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

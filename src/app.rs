@@ -2,35 +2,34 @@
 //!
 //! The one door to a running sidecar, for `main`, the demo and the tests alike.
 
+mod parts;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderMap;
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::access_log::AccessLog;
-use crate::admin::{Admin, Calls, Readiness};
+pub use self::parts::check;
+use self::parts::{Certificates, Replaceable, sidecar};
+use crate::admin::{Admin, Calls, Readiness, Standing};
 use crate::config::{Config, Shutdown};
 use crate::explain::InForce;
-use crate::identity::{Identity, Peer};
-use crate::inject::Injection;
+use crate::identity::Peer;
 use crate::listener::{Listener, Phase, Remote};
 use crate::logging::LevelSwitch;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
-use crate::proxy::Upstream;
+use crate::reload::{Reload, Trigger};
 use crate::sidecar::Sidecar;
-use crate::tls::{ClientTls, FileError, ServerTls};
-use crate::token::cache::TokenCache;
-use crate::token::resilience::Resilient;
-use crate::token::velt::{BuildError, VeltClient};
-use crate::trace::{Exporter, Tracing};
+use crate::tls::FileError;
+use crate::token::velt::BuildError;
 
 /// How long the end waits for who reads the access log, and as long for the collector of spans.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -89,31 +88,6 @@ impl Error for StartError {
     }
 }
 
-/// What is read from files of certificates and keys.
-struct Certificates {
-    listener: Option<Arc<ServerTls>>,
-    app: Option<Arc<ClientTls>>,
-}
-
-impl Certificates {
-    fn load(config: &Config) -> Result<Self, FileError> {
-        let listener = config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
-        let app = config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new);
-        Ok(Self { listener, app })
-    }
-}
-
-/// Whether what `config` names can be used: what [`App::bind`] would find wrong before it binds.
-///
-/// # Errors
-///
-/// See [`StartError`].
-pub fn check(config: &Config) -> Result<(), StartError> {
-    Certificates::load(config).map_err(StartError::Tls)?;
-    mint(config, &Metrics::new())?;
-    identity(config, &Metrics::new()).map(|_| ())
-}
-
 /// A sidecar with its sockets bound, serving nothing yet.
 pub struct App {
     sidecar: Arc<Sidecar>,
@@ -121,7 +95,10 @@ pub struct App {
     traffic_listener: Listener,
     admin_listener: Listener,
     addresses: Addresses,
-    shutdown: Shutdown,
+    /// How to end, which a reload may change.
+    shutdown: Arc<Mutex<Shutdown>>,
+    reload: Reload,
+    trigger: Trigger,
     readiness: Readiness,
     metrics: Arc<Metrics>,
 }
@@ -146,13 +123,22 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
         let sidecar = Arc::new(sidecar(&config, &certificates, &metrics)?);
-        let calls = Calls {
+        let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
+        let standing = Arc::new(ArcSwap::from_pointee(Standing { in_force, token }));
+        let shutdown = Arc::new(Mutex::new(config.shutdown.clone()));
+        let replaceable = Replaceable {
             sidecar: Arc::clone(&sidecar),
-            in_force: Arc::new(InForce::of(&config)),
-            level,
+            standing: Arc::clone(&standing),
+            level: level.clone(),
+            shutdown: Arc::clone(&shutdown),
             metrics: Arc::clone(&metrics),
-            token: config.admin_token.clone(),
         };
+        let (reload, trigger) = Reload::new(
+            &config,
+            Arc::new(move |config, changes, in_force| replaceable.apply(config, changes, in_force)),
+            certificates.refreshes(),
+            metrics.reload.clone(),
+        );
         let (mut traffic_listener, traffic) =
             bind("listen.address", config.listen, metrics.listener.clone()).await?;
         if let Some(tls) = &certificates.listener {
@@ -161,13 +147,16 @@ impl App {
         let (admin_listener, admin_address) =
             bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
         let readiness = Readiness::default();
-        let (tokens, identity) = (sidecar.tokens.clone(), Arc::clone(&sidecar.identity));
         // Nobody waits for its keys: until they are there, its callers are unverified.
-        identity.start();
+        sidecar.rules.load().identity.start();
+        let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let before_scrape = Box::new(move || {
-            tokens.observe();
-            identity.observe();
+            observed.tokens.observe();
+            observed.rules.load().identity.observe();
+            certificates.observe(&counted);
         });
+        let calls =
+            Calls { sidecar: Arc::clone(&sidecar), standing, level, metrics: Arc::clone(&metrics) };
         let admin = Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape, calls);
         Ok(Self {
             admin: Arc::new(admin),
@@ -175,10 +164,17 @@ impl App {
             traffic_listener,
             admin_listener,
             addresses: Addresses { traffic, admin: admin_address },
-            shutdown: config.shutdown,
+            shutdown,
+            reload,
+            trigger,
             readiness,
             metrics,
         })
+    }
+
+    /// What has everything read again, as far as it has changed.
+    pub fn reload_trigger(&self) -> Trigger {
+        self.trigger.clone()
     }
 
     /// Where it listens.
@@ -208,14 +204,18 @@ impl App {
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = Arc::clone(&self.sidecar);
         let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
+        let reloading = tokio::spawn(self.reload.run());
 
         shutdown.await;
+        reloading.abort();
+        let Shutdown { grace, deadline } =
+            self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.readiness.set(false, &self.metrics);
         phase.send_replace(Phase::Leaving);
-        info!(grace = ?self.shutdown.grace, "ending: not ready, still accepting");
-        sleep(self.shutdown.grace).await;
+        info!(?grace, "ending: not ready, still accepting");
+        sleep(grace).await;
 
-        let deadline = Instant::now() + self.shutdown.deadline;
+        let deadline = Instant::now() + deadline;
         phase.send_replace(Phase::Stopped);
         let upstream = &self.sidecar.upstream;
         upstream.close_tunnels();
@@ -237,58 +237,6 @@ impl App {
         tokio::join!(access_log.flush(FLUSH_PATIENCE), tracing.flush(FLUSH_PATIENCE));
         info!("ended");
     }
-}
-
-fn identity(config: &Config, metrics: &Metrics) -> Result<Identity, StartError> {
-    Identity::new(config.identity.clone(), metrics.identity.clone()).map_err(StartError::Identity)
-}
-
-/// What the cache asks for tokens.
-fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
-    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
-    Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
-}
-
-/// The request path and its parts.
-fn sidecar(
-    config: &Config,
-    certificates: &Certificates,
-    metrics: &Metrics,
-) -> Result<Sidecar, StartError> {
-    let requests = &metrics.requests;
-    let mint = mint(config, metrics)?;
-    let identity = Arc::new(identity(config, metrics)?);
-    let injection = Arc::new(Injection::new(config.delivery.clone()));
-    let (guard, stripper) = (Arc::clone(&identity), Arc::clone(&injection));
-    let reader = Arc::clone(&identity);
-    let upstream = Upstream::new(
-        config.app.clone(),
-        certificates.app.clone(),
-        Arc::new(move |trailers: &mut HeaderMap| guard.sanitize_trailers(trailers)),
-        Arc::new(move |trailers: &mut HeaderMap| {
-            stripper.strip(trailers);
-            // A trailer is nobody's word.
-            let _ = reader.word_of_app(trailers);
-        }),
-        metrics.app.clone(),
-    );
-    let dropped = metrics.access_log_dropped.clone();
-    let access_log =
-        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
-    let exporter = config.tracing.export.clone();
-    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
-    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
-    Ok(Sidecar {
-        identity,
-        plan: config.plan.clone(),
-        breaker: mint.breaker(),
-        tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
-        upstream,
-        injection,
-        metrics: Arc::new(requests.clone()),
-        access_log,
-        tracing: Tracing::new(&config.tracing, exporter),
-    })
 }
 
 async fn bind(

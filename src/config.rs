@@ -3,6 +3,7 @@
 //! Each part of the sidecar declares its own settings; this module only reads them. Nothing but
 //! `main`, the demo and the composition root see a whole [`Config`].
 
+mod origin;
 mod reader;
 mod setting;
 mod table;
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::origin::{LoadError, Origin};
 pub use self::reader::{Complaint, Effective, Place};
 use self::reader::{Reader, Section, Source};
-use self::setting::{Bytes, Share};
+use self::setting::{Bytes, Limit, Share};
 pub use self::table::admin::TOKEN_VARIABLE as ADMIN_TOKEN_VARIABLE;
 use crate::access_log;
 use crate::identity;
@@ -25,6 +27,7 @@ use crate::inject;
 use crate::listener;
 use crate::logging;
 use crate::proxy;
+use crate::reload;
 use crate::tls;
 use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
@@ -51,8 +54,11 @@ pub struct Config {
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
+    pub reload: reload::Settings,
     /// The same as text with the source of each value, for `check`.
     pub effective: Vec<Effective>,
+    /// Where to read it again; `None` if it was not read from anywhere.
+    pub origin: Option<Origin>,
 }
 
 /// Threads that serve.
@@ -192,27 +198,37 @@ impl Config {
             log,
             access_log,
             tracing,
+            reload: reload::Settings {
+                interval: top.section("reload").value::<Limit>("interval", "10s").0,
+            },
             effective: Vec::new(),
+            origin: None,
         })
     }
 
-    /// The values in force as TOML, each with where it came from. Secrets are not in there.
+    /// As [`describe`] has it.
     pub fn describe(&self) -> String {
-        let mut text = String::new();
-        let mut described = None;
-        for Effective { header, table, key, value, source } in &self.effective {
-            // What a preset brings is shown as a comment: written out, it would be an order.
-            let mark = if *source == Source::Preset { "# " } else { "" };
-            if described.replace(table) != Some(table) {
-                let gap = if text.is_empty() { "" } else { "\n" };
-                // Writing to a string does not fail.
-                let _ = writeln!(text, "{gap}{header}");
-            }
-            let line = format!("{mark}{key} = {value}");
-            let _ = writeln!(text, "{line:<48} # {source}");
-        }
-        text
+        describe(&self.effective)
     }
+}
+
+/// Values in force as TOML, each with where it came from. Secrets are not in there.
+pub fn describe(effective: &[Effective]) -> String {
+    let mut text = String::new();
+    let mut described = None;
+    for Effective { header, table, key, value, fingerprint, source } in effective {
+        // What a preset brings is shown as a comment: written out, it would be an order.
+        let mark = if *source == Source::Preset { "# " } else { "" };
+        if described.replace(table) != Some(table) {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{gap}{header}");
+        }
+        let line = format!("{mark}{key} = {value}");
+        let content = fingerprint.map_or_else(String::new, |print| format!(", {print}"));
+        let _ = writeln!(text, "{line:<48} # {source}{content}");
+    }
+    text
 }
 
 /// Names in certificates say nothing unless somebody signs the certificates.

@@ -10,6 +10,7 @@ mod request;
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 pub use self::report::{InForce, Report, ReportedStep, Setting};
 pub use self::request::{AppResponse, Asked, Flags};
@@ -18,7 +19,8 @@ use crate::identity::Identity;
 use crate::inject::Injection;
 use crate::metrics::Metrics;
 use crate::outgoing::TlsError;
-use crate::sidecar::explain::{Live, Rules, explain};
+use crate::sidecar::Rules;
+use crate::sidecar::explain::{Live, explain};
 
 /// What can't be explained. The asker's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Unclear {
 ///
 /// If no client could have sent it like this.
 pub async fn report(
-    rules: Rules<'_>,
+    rules: &Rules,
     live: Option<Live<'_>>,
     in_force: &InForce,
     asked: Asked,
@@ -74,8 +76,11 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
     let metrics = Metrics::new();
     let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
     let identity = identity.map_err(Unexplained::Tls)?;
-    let injection = Injection::new(config.delivery.clone());
-    let rules = Rules { identity: &identity, plan: &config.plan, injection: &injection };
-    let report = report(rules, None, &InForce::of(config), asked).await;
+    let rules = Rules {
+        identity: Arc::new(identity),
+        plan: config.plan.clone(),
+        injection: Arc::new(Injection::new(config.delivery.clone())),
+    };
+    let report = report(&rules, None, &InForce::of(config), asked).await;
     report.map_err(Unexplained::Unclear)
 }

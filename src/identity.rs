@@ -169,6 +169,23 @@ impl Identity {
     ///
     /// If TLS for fetching keys can't be set up.
     pub fn new(settings: Settings, metrics: IdentityMetrics) -> Result<Self, TlsError> {
+        Self::succeeding(None, settings, metrics)
+    }
+
+    /// From other settings, with the keys that `old` holds, if they are published in the same place.
+    ///
+    /// # Errors
+    ///
+    /// If TLS for fetching keys can't be set up.
+    pub fn succeeding(
+        old: Option<&Self>,
+        settings: Settings,
+        metrics: IdentityMetrics,
+    ) -> Result<Self, TlsError> {
+        let old = old.and_then(|old| match &old.reader {
+            Reader::Assertion(assertions) => Some(&**assertions),
+            Reader::Header(_) | Reader::App(_) => None,
+        });
         let mut own = settings.token_headers;
         own.extend(settings.secret.as_ref().map(|secret| secret.header.clone()));
         let mut names: Vec<HeaderName> = settings.source.names().cloned().collect();
@@ -176,7 +193,7 @@ impl Identity {
         let reader = match settings.source {
             Source::Header(source) => Reader::Header(source),
             Source::Assertion(source) => {
-                Reader::Assertion(Box::new(Assertions::new(*source, metrics.clone())?))
+                Reader::Assertion(Box::new(Assertions::new(*source, old, metrics.clone())?))
             }
             Source::App(source) => Reader::App(source),
         };

@@ -20,6 +20,7 @@
 // In the order in which to read them.
 pub mod config;
 pub mod app;
+pub mod reload;
 pub mod listener;
 pub mod sidecar;
 pub mod identity;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::info;
 use velt_sidecar::admin::client::{Client, ClientError};
 use velt_sidecar::app::{self, App, StartError};
-use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Workers};
+use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
 use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
@@ -207,22 +207,10 @@ fn main() -> ExitCode {
 }
 
 fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    let name = file.unwrap_or(Path::new("sidecar.toml"));
-    let text = match std::fs::read_to_string(name) {
-        Ok(text) => text,
-        // Everything can be set by environment, so without being asked for the file may be absent.
-        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            String::new()
-        }
-        Err(error) => {
-            eprintln!("velt-sidecar: {} can't be read: {error}", name.display());
-            return EX_CONFIG.into();
-        }
-    };
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    match Config::parse(&name.display().to_string(), &text, &environment) {
+    match Origin::new(file, environment).load() {
         Ok(config) => go_on(config),
         Err(error) => {
             eprintln!("velt-sidecar: {error}");
@@ -236,10 +224,18 @@ fn run(mut config: Config) -> ExitCode {
     config.listen = config.listen.within_descriptors(raise_descriptor_limit());
     runtime(config.workers).block_on(async {
         let (first, second) = signals();
+        // Listened for from here on: nothing else keeps it from ending the process.
+        let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
         let app = match App::bind_with(config, level).await {
             Ok(app) => app,
             Err(error) => return not_started(&error),
         };
+        let trigger = app.reload_trigger();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                trigger.look().await;
+            }
+        });
         let addresses = app.addresses();
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
         run_until(second, app.run(first)).await;

@@ -8,6 +8,7 @@
 
 mod labels;
 mod recent;
+mod reload;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use prometheus::{
 
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
+pub use self::reload::ReloadMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -61,6 +63,20 @@ impl<L: Label> Counters<L> {
         if amount > 0 {
             self.counters[value.index()].inc_by(amount);
         }
+    }
+}
+
+/// One gauge per value of a label.
+#[derive(Clone)]
+pub struct Gauges<L> {
+    gauges: Arc<[prometheus::Gauge]>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> Gauges<L> {
+    /// Sets one.
+    pub fn set(&self, value: L, to: f64) {
+        self.gauges[value.index()].set(to);
     }
 }
 
@@ -114,12 +130,52 @@ pub struct TokenMetrics {
     pub mint_attempts: IntCounter,
     pub mints_in_flight: IntGauge,
     pub cached: IntGauge,
+    pub superseded: IntGauge,
     pub cached_bytes: IntGauge,
     pub evictions: IntCounter,
     pub headroom: prometheus::Gauge,
     pub breaker_open: IntGauge,
     /// Shared with [`IdentityMetrics`].
     pub recent: Arc<Recent>,
+}
+
+impl TokenMetrics {
+    fn on(page: &Page, recent: Arc<Recent>) -> Self {
+        let metrics = Self {
+            recent,
+            lookups: page.counters("token_lookups_total", "Token look-ups by what was found."),
+            mints: page.counters("mints_total", "Mints by how they ended, retries included."),
+            mint_duration: page.histogram(
+                "mint_duration_seconds",
+                "Time of a mint from its start to its end, retries included.",
+                MINT_SECONDS,
+            ),
+            mint_attempts: page.counter("mint_attempts_total", "Calls made to Velt."),
+            mints_in_flight: page.gauge("mints_in_flight", "Mints under way."),
+            cached: page.gauge("tokens_cached", "Users with a valid token in the cache."),
+            superseded: page.gauge(
+                "tokens_of_old_credentials",
+                "Of these, those whose token was minted before the credentials were changed.",
+            ),
+            cached_bytes: page
+                .gauge("token_cache_bytes", "Estimated size of the token cache in bytes."),
+            evictions: page.counter(
+                "token_evictions_total",
+                "Entries that left the token cache to keep it within its bounds.",
+            ),
+            headroom: page.float_gauge(
+                "outage_headroom_seconds",
+                "Least remaining life among the tokens served in the last hour: \
+                 how long until the first active user feels it if Velt stops now. NaN without any.",
+            ),
+            breaker_open: page.gauge(
+                "breaker_open",
+                "1 while calls to Velt are suspended after repeated failures, else 0.",
+            ),
+        };
+        metrics.headroom.set(f64::NAN);
+        metrics
+    }
 }
 
 /// What the proxy counts about the app.
@@ -221,6 +277,7 @@ pub struct Metrics {
     pub tokens: TokenMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
+    pub reload: ReloadMetrics,
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
@@ -287,38 +344,11 @@ impl Metrics {
             ),
         };
         identity.keys_age.set(f64::NAN);
-        let tokens = TokenMetrics {
-            recent,
-            lookups: page.counters("token_lookups_total", "Token look-ups by what was found."),
-            mints: page.counters("mints_total", "Mints by how they ended, retries included."),
-            mint_duration: page.histogram(
-                "mint_duration_seconds",
-                "Time of a mint from its start to its end, retries included.",
-                MINT_SECONDS,
-            ),
-            mint_attempts: page.counter("mint_attempts_total", "Calls made to Velt."),
-            mints_in_flight: page.gauge("mints_in_flight", "Mints under way."),
-            cached: page.gauge("tokens_cached", "Users with a valid token in the cache."),
-            cached_bytes: page
-                .gauge("token_cache_bytes", "Estimated size of the token cache in bytes."),
-            evictions: page.counter(
-                "token_evictions_total",
-                "Entries that left the token cache to keep it within its bounds.",
-            ),
-            headroom: page.float_gauge(
-                "outage_headroom_seconds",
-                "Least remaining life among the tokens served in the last hour: \
-                 how long until the first active user feels it if Velt stops now. NaN without any.",
-            ),
-            breaker_open: page.gauge(
-                "breaker_open",
-                "1 while calls to Velt are suspended after repeated failures, else 0.",
-            ),
-        };
-        tokens.headroom.set(f64::NAN);
+        let tokens = TokenMetrics::on(&page, recent);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
         let (trace, access_log_dropped) = (TraceMetrics::on(&page), access_log_dropped(&page));
+        let reload = ReloadMetrics::on(&page);
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by what came of them.");
@@ -331,6 +361,7 @@ impl Metrics {
             tokens,
             app,
             listener,
+            reload,
             trace,
             access_log_dropped,
             ready,
@@ -392,6 +423,14 @@ impl Page {
         let gauge = GenericGauge::with_opts(options(name, help)).expect("valid metric");
         self.register(&gauge);
         gauge
+    }
+
+    fn gauges<L: Label>(&self, name: &str, help: &str) -> Gauges<L> {
+        let family = prometheus::GaugeVec::new(options(name, help), &[L::NAME]);
+        let family = family.expect("valid metric");
+        self.register(&family);
+        let gauges = L::ALL.iter().map(|value| family.with_label_values(&[value.as_str()]));
+        Gauges { gauges: gauges.collect(), label: PhantomData }
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -30,8 +30,8 @@ pub struct Settings {
 /// Why something could not be put into force.
 pub type Refusal = Box<dyn Error + Send + Sync>;
 
-/// Puts a configuration into force, as far as it has changed.
-pub type Apply = Arc<dyn Fn(&Config, &Changes) -> Result<(), Refusal> + Send + Sync>;
+/// Puts a configuration into force, as far as it has changed; what is in force then comes last.
+pub type Apply = Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), Refusal> + Send + Sync>;
 
 /// Looks at some files again; says whether it has put something new into force. The same bad content
 /// is complained of once, unless it is asked `again`.
@@ -149,10 +149,11 @@ impl Configuration {
         let looked = off_the_runtime(move || {
             let config = origin.load_settled()?;
             let changes = Changes::between(&effective, &config.effective);
+            let effective = changes::in_force(&effective, &config.effective);
             if !changes.live.is_empty() {
-                apply(&config, &changes)?;
+                apply(&config, &changes, &effective)?;
             }
-            Ok::<_, Refusal>((config.effective, changes))
+            Ok::<_, Refusal>((effective, changes))
         });
         let (effective, changes) = match looked.await {
             Ok(looked) => looked,
@@ -177,21 +178,15 @@ impl Configuration {
         }
         if changes.live.is_empty() {
             metrics.good(part);
+            if again {
+                info!("the configuration was read again; nothing new takes effect");
+            }
             return;
         }
         info!(changes = listed(&changes.live), "a new configuration is in force");
         metrics.applied(part, unix_now());
-        // What waits for a restart stays as it was, so that it is told for as long as it differs.
-        self.effective = in_force(&self.effective, effective);
+        self.effective = effective;
     }
-}
-
-/// What is in force after `new` was applied to what `old` said.
-fn in_force(old: &[Effective], new: Vec<Effective>) -> Vec<Effective> {
-    let waits = |setting: &&Effective| changes::needs_restart(&setting.path());
-    let kept = old.iter().filter(waits).cloned();
-    let live = new.into_iter().filter(|setting| !waits(&setting));
-    kept.chain(live).collect()
 }
 
 fn listed(changes: &[Change]) -> String {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -43,15 +44,23 @@ use crate::trace::Tracing;
 /// How long a token route waits for that body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything a request passes through.
-pub struct Sidecar {
+/// What decides about a request. A request is decided by one of these from its head to its end,
+/// whatever is reloaded meanwhile.
+#[derive(Clone)]
+pub struct Rules {
     pub identity: Arc<Identity>,
     pub plan: MintPlan,
+    pub injection: Arc<Injection>,
+}
+
+/// Everything a request passes through.
+pub struct Sidecar {
+    /// Those in force. Whoever replaces them leaves the rest alone: tokens, connections, counts.
+    pub rules: Arc<ArcSwap<Rules>>,
     pub tokens: TokenCache,
     /// Between the cache and Velt. Here only to be explained.
-    pub breaker: Arc<Breaker>,
+    pub breaker: ArcSwap<Breaker>,
     pub upstream: Upstream,
-    pub injection: Arc<Injection>,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
     pub tracing: Tracing,
@@ -122,26 +131,27 @@ impl Sidecar {
         mut request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
+        let rules = &*self.rules.load_full();
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
         let Identified { caller, trusted } =
-            self.identity.identify(peer, request.headers_mut()).await?;
+            rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(&request)?;
 
         let scheme = if peer.encrypted { Scheme::Https } else { Scheme::Http };
         let client = Client { address: peer.address, trusted, scheme };
-        let wants_token = match Route::of(&request, &self.injection) {
+        let wants_token = match Route::of(&request, &rules.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);
-                check_asking(&self.injection, &request)?;
+                check_asking(&rules.injection, &request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
-                    Caller::Unnamed => Box::pin(self.ask_app(&request, &client)).await?,
+                    Caller::Unnamed => Box::pin(self.ask_app(rules, &request, &client)).await?,
                     named => named,
                 };
                 record.identified(&caller);
-                let response = self.serve_token(route, &caller, request, record).await?;
+                let response = self.serve_token(rules, route, &caller, request, record).await?;
                 return Ok((response.map(Body::own), Outcome::TokenServed));
             }
             Route::Forward { coverage } => coverage.is_covered(),
@@ -150,9 +160,9 @@ impl Sidecar {
         // From here on the app is asked, and the token is looked up beside it: a miss hides
         // behind the app's own time. Unless only the app knows who is asking.
         let is_named = caller != Caller::Unnamed;
-        let mut lookup = (wants_token && is_named).then(|| self.look_up(&caller, record));
-        if self.injection.header().on_failure == OnMintFailure::Refuse {
-            lookup = self.insist(lookup).await?;
+        let mut lookup = (wants_token && is_named).then(|| self.look_up(rules, &caller, record));
+        if rules.injection.header().on_failure == OnMintFailure::Refuse {
+            lookup = insist(lookup, rules.injection.header().max_wait).await?;
         }
         record.app_asked();
         let forwarded = self.upstream.forward(request, &client).await;
@@ -161,15 +171,15 @@ impl Sidecar {
 
         // The client has seen nothing yet; only the token may still be missing, and for that the
         // response waits no longer than it must.
-        self.injection.strip(response.headers_mut());
-        let caller = match self.identity.word_of_app(response.headers_mut()) {
+        rules.injection.strip(response.headers_mut());
+        let caller = match rules.identity.word_of_app(response.headers_mut()) {
             Some(said) => {
                 said.inspect(|caller| record.identified(caller)).map_err(NoToken::AppWord)
             }
             None => Ok(caller),
         };
         if wants_token {
-            let delivered = self.deliver(&mut response, caller, lookup, record).await;
+            let delivered = self.deliver(rules, &mut response, caller, lookup, record).await;
             record.delivered(delivered);
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -177,47 +187,30 @@ impl Sidecar {
     }
 
     /// The token of a known caller: at hand, in flight, or not to be had.
-    fn look_up(&self, caller: &Caller, record: &Record) -> Result<Lookup, NoToken> {
-        Ok(self.tokens.get_for(mint_request(&self.plan, caller)?, record.recording()))
-    }
-
-    /// Waits for the token before the app is asked, since refusing after the app has acted would
-    /// be a lie. Anonymous callers pass.
-    async fn insist(
-        &self,
-        lookup: Option<Result<Lookup, NoToken>>,
-    ) -> Result<Option<Result<Lookup, NoToken>>, RequestError> {
-        match lookup {
-            None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
-            Some(Err(absent)) => Err(absent.into()),
-            Some(Ok(lookup)) => {
-                let patience = self.injection.header().max_wait;
-                let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
-                let token = result.map_err(NoToken::Failed)?;
-                Ok(Some(Ok(Lookup::Ready(Ok(token)))))
-            }
-        }
+    fn look_up(&self, rules: &Rules, caller: &Caller, record: &Record) -> Result<Lookup, NoToken> {
+        Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording()))
     }
 
     /// Puts the token into the app's response, or the reason why it is not there.
     async fn deliver(
         &self,
+        rules: &Rules,
         response: &mut Response<Body>,
         caller: Result<Caller, NoToken>,
         lookup: Option<Result<Lookup, NoToken>>,
         record: &Record,
     ) -> HeaderDelivery {
         let (status, headers) = (response.status(), response.headers_mut());
-        let delivered = match self.injection.eligibility(status, headers, SystemTime::now()) {
+        let delivered = match rules.injection.eligibility(status, headers, SystemTime::now()) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
-            Eligibility::Eligible => match self.await_token(caller, lookup, record).await {
+            Eligibility::Eligible => match self.await_token(rules, caller, lookup, record).await {
                 Ok(token) => {
-                    self.injection.apply(headers, token.value());
+                    rules.injection.apply(headers, token.value());
                     HeaderDelivery::Injected
                 }
                 Err(absent) => {
-                    self.injection.explain(headers, absent.status());
+                    rules.injection.explain(headers, absent.status());
                     absent.delivery()
                 }
             },
@@ -228,13 +221,14 @@ impl Sidecar {
 
     async fn await_token(
         &self,
+        rules: &Rules,
         caller: Result<Caller, NoToken>,
         lookup: Option<Result<Lookup, NoToken>>,
         record: &Record,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
-        let lookup = lookup.unwrap_or_else(|| self.look_up(&caller, record));
-        let patience = self.injection.header().max_wait;
+        let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record));
+        let patience = rules.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
         if token.freshness(Moment::now()) != Freshness::Expired {
@@ -242,28 +236,46 @@ impl Sidecar {
         }
         // The app took longer than the token had left to live.
         let result =
-            self.look_up(&caller, record)?.within(patience).await.ok_or(NoToken::Pending)?;
+            self.look_up(rules, &caller, record)?.within(patience).await.ok_or(NoToken::Pending)?;
         result.map_err(NoToken::Failed)
     }
 
     /// Answers a token route.
     async fn serve_token(
         &self,
+        rules: &Rules,
         route: &TokenRoute,
         caller: &Caller,
         request: Request<Incoming>,
         record: &Record,
     ) -> Result<Response<Bytes>, RequestError> {
         // The mint begins before the body has arrived.
-        let lookup = self.look_up(caller, record)?;
+        let lookup = self.look_up(rules, caller, record)?;
         let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
-            let limit = self.injection.max_body();
+            let limit = rules.injection.max_body();
             check_named_user(request, limit, user).await?;
         }
         let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
         Ok(route.answer(token.value()))
+    }
+}
+
+/// Waits for the token before the app is asked, since refusing after the app has acted would be a
+/// lie. Anonymous callers pass.
+async fn insist(
+    lookup: Option<Result<Lookup, NoToken>>,
+    patience: Duration,
+) -> Result<Option<Result<Lookup, NoToken>>, RequestError> {
+    match lookup {
+        None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
+        Some(Err(absent)) => Err(absent.into()),
+        Some(Ok(lookup)) => {
+            let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
+            let token = result.map_err(NoToken::Failed)?;
+            Ok(Some(Ok(Lookup::Ready(Ok(token)))))
+        }
     }
 }
 

@@ -55,8 +55,8 @@ impl fmt::Display for Denied {
                  Bearer, or with --admin-token-file."
             }
             Self::WrongToken => {
-                "This is not the token of admin.token_file. It is read at the start, so compare it \
-                 with what the file held then."
+                "This is not the token of admin.token_file. If the file was replaced, the sidecar \
+                 reads it again within reload.interval."
             }
             Self::Elsewhere => {
                 "Without a token, admin calls are for this machine's loopback only: call from the \

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -25,7 +26,7 @@ use crate::explain::{Asked, InForce, report};
 use crate::logging::{self, LevelSwitch};
 use crate::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
 use crate::sidecar::Sidecar;
-use crate::sidecar::explain::{Live, Rules};
+use crate::sidecar::explain::Live;
 use crate::token::cache::{Forgotten, Whose};
 
 /// What a call's body may have, in bytes, and how long it may take: a request's head, no more.
@@ -35,9 +36,14 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// What the calls act on.
 pub struct Calls {
     pub sidecar: Arc<Sidecar>,
-    pub in_force: Arc<InForce>,
+    pub standing: Arc<ArcSwap<Standing>>,
     pub level: LevelSwitch,
     pub metrics: Arc<Metrics>,
+}
+
+/// What a reload replaces.
+pub struct Standing {
+    pub in_force: InForce,
     /// What a caller has to show, if anything.
     pub token: Option<SecretString>,
 }
@@ -45,7 +51,6 @@ pub struct Calls {
 /// The calls, and who may make them.
 pub(super) struct Door {
     calls: Calls,
-    access: Access,
 }
 
 /// One of the calls.
@@ -105,7 +110,7 @@ struct Shown {
 
 impl Door {
     pub(super) fn new(calls: Calls) -> Self {
-        Self { access: Access::new(calls.token.as_ref()), calls }
+        Self { calls }
     }
 
     /// Whether `path` is one of the calls.
@@ -133,7 +138,9 @@ impl Door {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Failed> {
-        self.access.check(peer, &request).map_err(Failed::Denied)?;
+        let standing = self.calls.standing.load_full();
+        let access = Access::new(standing.token.as_ref());
+        access.check(peer, &request).map_err(Failed::Denied)?;
         let path = request.uri().path();
         let call = CALLS.iter().find(|(of_call, ..)| *of_call == path);
         let (_, call, methods) = call.expect("`is_call` was asked");
@@ -142,7 +149,7 @@ impl Door {
         }
         let calls = &self.calls;
         match (*call, request.method() == Method::PUT) {
-            (Call::Config, _) => Ok(text(StatusCode::OK, calls.in_force.text().to_owned())),
+            (Call::Config, _) => Ok(text(StatusCode::OK, standing.in_force.text().to_owned())),
             (Call::Refusals, _) => Ok(json_of(StatusCode::OK, &calls.refusals())),
             (Call::Level, false) => Ok(json_of(StatusCode::OK, &calls.level())),
             (Call::Level, true) => {
@@ -153,7 +160,7 @@ impl Door {
                 let invalidation = read(request).await?;
                 calls.invalidate(invalidation, peer).await
             }
-            (Call::Explain, _) => calls.explain(read(request).await?).await,
+            (Call::Explain, _) => calls.explain(&standing, read(request).await?).await,
         }
     }
 }
@@ -211,11 +218,15 @@ impl Calls {
         })
     }
 
-    async fn explain(&self, asked: Asked) -> Result<Response<Full<Bytes>>, Failed> {
-        let Sidecar { identity, plan, injection, tokens, breaker, .. } = &*self.sidecar;
-        let rules = Rules { identity, plan, injection };
-        let live = Live { tokens, breaker };
-        let explained = report(rules, Some(live), &self.in_force, asked).await;
+    async fn explain(
+        &self,
+        standing: &Standing,
+        asked: Asked,
+    ) -> Result<Response<Full<Bytes>>, Failed> {
+        let Sidecar { rules, tokens, breaker, .. } = &*self.sidecar;
+        let (rules, breaker) = (rules.load_full(), breaker.load_full());
+        let live = Live { tokens, breaker: &breaker };
+        let explained = report(&rules, Some(live), &standing.in_force, asked).await;
         let unclear = |error: crate::explain::Unclear| {
             Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
         };

@@ -77,6 +77,7 @@ impl Origin {
     /// # Errors
     ///
     /// See [`LoadError`].
+    #[allow(clippy::disallowed_methods, reason = "says that it blocks")]
     pub fn load_settled(&self) -> Result<Config, LoadError> {
         let mut text = self.read()?;
         for _ in 0..READINGS {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::report::{Complaint, Effective, Place, Source};
+pub use self::report::{Complaint, Effective, Fingerprint, Place, Source};
 pub use self::secret::Inline;
 use super::setting::Setting;
 
@@ -401,6 +401,16 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn record(&self, key: &str, value: &str, source: Source) {
+        self.record_with(key, value, source, None);
+    }
+
+    fn record_with(
+        &self,
+        key: &str,
+        value: &str,
+        source: Source,
+        fingerprint: Option<Fingerprint>,
+    ) {
         self.reader.effective.borrow_mut().push(Effective {
             header: match self.overlay {
                 Overlay::Keys => format!("[{}]", self.path),
@@ -409,6 +419,7 @@ impl<'r, 'a> Section<'r, 'a> {
             table: self.number,
             key: key.to_owned(),
             value: value.to_owned(),
+            fingerprint,
             source,
         });
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Effective};
+use crate::config::{Config, Effective, describe};
 use crate::sidecar::explain::{Answer, AnsweredBy, Explanation, Key};
 
 /// An explanation with the settings that decided it.
@@ -47,7 +47,12 @@ pub struct InForce {
 impl InForce {
     /// Those of `config`.
     pub fn of(config: &Config) -> Self {
-        Self { settings: config.effective.clone(), text: config.describe() }
+        Self::new(config.effective.clone())
+    }
+
+    /// These.
+    pub fn new(settings: Vec<Effective>) -> Self {
+        Self { text: describe(&settings), settings }
     }
 
     /// All of them, as `check` prints them.

@@ -8,6 +8,7 @@ mod claims;
 mod json;
 mod jws;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -91,7 +92,7 @@ pub(super) struct Assertions {
     header: HeaderName,
     policy: Policy,
     on_invalid: OnInvalid,
-    keys: Keys,
+    keys: Arc<Keys>,
     remembered: Cache<[u8; 32], Remembered>,
     metrics: IdentityMetrics,
 }
@@ -105,12 +106,21 @@ struct Remembered {
 }
 
 impl Assertions {
-    pub(super) fn new(source: AssertionSource, metrics: IdentityMetrics) -> Result<Self, TlsError> {
-        let keys = Keys::over_http(source.keys.clone(), &source.roots, metrics.clone())?;
+    /// With the keys that `old` holds, if they are published where these are.
+    pub(super) fn new(
+        source: AssertionSource,
+        old: Option<&Self>,
+        metrics: IdentityMetrics,
+    ) -> Result<Self, TlsError> {
+        let old = old.filter(|old| *old.keys.location() == source.keys);
+        let keys = match old {
+            Some(old) => Arc::clone(&old.keys),
+            None => Arc::new(Keys::over_http(source.keys.clone(), &source.roots, metrics.clone())?),
+        };
         Ok(Self::with_keys(source, keys, metrics))
     }
 
-    fn with_keys(source: AssertionSource, keys: Keys, metrics: IdentityMetrics) -> Self {
+    fn with_keys(source: AssertionSource, keys: Arc<Keys>, metrics: IdentityMetrics) -> Self {
         let remembered = Cache::builder()
             .max_capacity(MAX_REMEMBERED)
             .eviction_policy(EvictionPolicy::lru())

@@ -96,20 +96,26 @@ impl Keys {
         }
     }
 
-    /// Begins to fetch, and goes on until this is dropped. Where each key has a document of its
+    /// Where they are published.
+    pub fn location(&self) -> &KeyLocation {
+        &self.location
+    }
+
+    /// Begins to fetch, if it has not begun, and goes on until this is dropped. Where each key has a document of its
     /// own there is nothing to fetch before an assertion names one.
     pub fn start(&self) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let KeyLocation::Set(_) = self.location
+            && keeper.is_none()
             && let Some(document) = self.document("")
         {
-            let keeper = tokio::spawn(async move {
+            *keeper = Some(tokio::spawn(async move {
                 loop {
                     sleep_until(document.due()).await;
                     document.refresh_if_due(Instant::now());
                     document.settled().await;
                 }
-            });
-            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+            }));
         }
     }
 

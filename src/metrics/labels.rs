@@ -100,6 +100,26 @@ label!(
 });
 
 label!(
+    /// What is read again while the sidecar runs.
+    ReloadPart, "part", {
+    /// `sidecar.toml` and the files of secrets that it names.
+    Config = "config",
+    /// The listener's certificate, its key, and who signs clients' certificates.
+    ListenTls = "listen_tls",
+    /// Who vouches for the app's certificate.
+    AppTls = "app_tls",
+});
+
+label!(
+    /// A certificate that expires.
+    Certificate, "certificate", {
+    /// The listener's, or what links it to its root: whichever is first.
+    Listen = "listen",
+    /// Of those who sign clients' certificates, the first to expire.
+    ClientCa = "client_ca",
+});
+
+label!(
     /// What a token look-up found.
     LookupResult, "result", {
     Fresh = "fresh",

@@ -59,6 +59,11 @@ impl Changes {
         changes
     }
 
+    /// Whether the live setting `path` differs.
+    pub fn names(&self, path: &str) -> bool {
+        self.live.iter().any(|change| change.path == path)
+    }
+
     /// Whether anything live of one of `tables` differs.
     pub fn concern(&self, tables: &[&str]) -> bool {
         self.live.iter().any(|change| {
@@ -70,9 +75,29 @@ impl Changes {
     }
 }
 
+/// What is in force once `new` is put into force where `old` was: what waits for a restart stays as
+/// it was, so that it is told for as long as it differs.
+pub(super) fn in_force(old: &[Effective], new: &[Effective]) -> Vec<Effective> {
+    let mut old: Vec<Effective> =
+        old.iter().filter(|setting| needs_restart(&setting.path())).cloned().collect();
+    let mut in_force = Vec::with_capacity(new.len());
+    for setting in new {
+        let path = setting.path();
+        if needs_restart(&path) {
+            let was = old.iter().position(|old| old.path() == path);
+            let was = was.map(|position| old.remove(position));
+            in_force.extend(was.map(|was| Effective { table: setting.table, ..was }));
+        } else {
+            in_force.push(setting.clone());
+        }
+    }
+    in_force.extend(old);
+    in_force
+}
+
 /// Sockets, what is bound to them, and what holds what users have already: none of it can be
 /// changed under a running process without dropping something.
-pub(super) fn needs_restart(path: &str) -> bool {
+fn needs_restart(path: &str) -> bool {
     const TABLES: [&str; 9] = [
         "listen.",
         "admin.address",
@@ -96,13 +121,12 @@ fn named(effective: &[Effective]) -> Vec<(String, String)> {
         let path = if setting.header.starts_with("[[") {
             let of_table =
                 |(name, id, _): &&(&str, usize, usize)| *name == table && *id == setting.table;
-            let number = match numbers.iter().find(of_table) {
-                Some((_, _, number)) => *number,
-                None => {
-                    let number = numbers.iter().filter(|(name, ..)| *name == table).count();
-                    numbers.push((table, setting.table, number));
-                    number
-                }
+            let number = if let Some((_, _, number)) = numbers.iter().find(of_table) {
+                *number
+            } else {
+                let number = numbers.iter().filter(|(name, ..)| *name == table).count();
+                numbers.push((table, setting.table, number));
+                number
             };
             format!("{table}[{number}].{}", setting.key)
         } else {

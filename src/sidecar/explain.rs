@@ -15,22 +15,15 @@ use tokio::time::Instant;
 
 pub use self::answer::{Answer, AnsweredBy, TokenFate};
 use self::words::Cache;
+use super::Rules;
 use super::error::{NoToken, RequestError};
 use super::{Route, check_asking, check_body, mint_request};
-use crate::identity::{Asking, Caller, Conclusion, Decision, Identity, Peer};
-use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute, storable_by};
+use crate::identity::{Asking, Caller, Conclusion, Decision, Peer};
+use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use crate::proxy::headers::validate;
+use crate::token::MintError;
 use crate::token::breaker::Breaker;
 use crate::token::cache::{Known, TokenCache};
-use crate::token::{MintError, MintPlan};
-
-/// What decides.
-#[derive(Clone, Copy)]
-pub struct Rules<'a> {
-    pub identity: &'a Identity,
-    pub plan: &'a MintPlan,
-    pub injection: &'a Injection,
-}
 
 /// What only a running sidecar knows.
 #[derive(Clone, Copy)]
@@ -82,13 +75,13 @@ enum Found {
 
 /// An explanation in the making.
 struct Walk<'a> {
-    rules: Rules<'a>,
+    rules: &'a Rules,
     live: Option<Live<'a>>,
     steps: Vec<Step>,
 }
 
 /// Walks a request through `rules`, and through what a running sidecar knows, if one is asked.
-pub async fn explain(rules: Rules<'_>, live: Option<Live<'_>>, question: Question) -> Explanation {
+pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) -> Explanation {
     let mut walk = Walk { rules, live, steps: Vec::new() };
     let answer = match walk.walk(question).await {
         Ok(answer) => answer,
@@ -146,7 +139,7 @@ impl Walk<'_> {
         response: Option<Response<()>>,
         advice: Option<String>,
     ) -> Result<Answer, Stopped> {
-        let injection = self.rules.injection;
+        let injection = &*self.rules.injection;
         check_asking(injection, request).map_err(|error| (error, None))?;
         let caller = match caller {
             Caller::Unnamed => self.asked_app(response)?,
@@ -175,7 +168,7 @@ impl Walk<'_> {
         let said_so = response.is_some();
         let mut response = response.unwrap_or_default();
         let said = self.rules.identity.app_said(response.headers_mut());
-        self.steps.push(words::of_app_asked(self.rules.identity, said.as_ref(), said_so));
+        self.steps.push(words::of_app_asked(&self.rules.identity, said.as_ref(), said_so));
         let status = response.status();
         if status.is_server_error() {
             return Err((RequestError::AppFailed(status), None));
@@ -234,7 +227,7 @@ impl Walk<'_> {
         response: Option<Response<()>>,
         advice: Option<String>,
     ) -> Answer {
-        let injection = self.rules.injection;
+        let injection = &*self.rules.injection;
         let assumed = response.is_none();
         let response = response.unwrap_or_default();
         let (status, headers, now) = (response.status(), response.headers(), SystemTime::now());
@@ -275,7 +268,7 @@ impl Walk<'_> {
 
     /// As `Sidecar::look_up`, in the cache as it is.
     fn look_up(&mut self, caller: &Caller) -> Found {
-        let plan = self.rules.plan;
+        let plan = &self.rules.plan;
         let request = match mint_request(plan, caller) {
             Ok(request) => request,
             Err(absent) => {

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::Sidecar;
 use super::error::{NoToken, RequestError};
+use super::{Rules, Sidecar};
 use crate::identity::Caller;
 use crate::proxy::Client;
 
@@ -23,10 +23,11 @@ impl Sidecar {
     /// Nothing else of the client's request goes along, so that nothing else can have a say.
     pub(super) async fn ask_app(
         &self,
+        rules: &Rules,
         request: &Request<Incoming>,
         client: &Client,
     ) -> Result<Caller, RequestError> {
-        let Some(path) = self.identity.app_path() else { return Ok(Caller::Unnamed) };
+        let Some(path) = rules.identity.app_path() else { return Ok(Caller::Unnamed) };
         let mut question = Request::new(());
         *question.uri_mut() = Uri::from(path.clone());
         let headers = question.headers_mut();
@@ -40,7 +41,7 @@ impl Sidecar {
             headers.append(COOKIE, cookie.clone());
         }
         let mut response = self.upstream.ask(question, client).await?;
-        let said = self.identity.word_of_app(response.headers_mut());
+        let said = rules.identity.word_of_app(response.headers_mut());
         let status = response.status();
         let reading = Limited::new(response.into_body(), MAX_ANSWER).collect();
         // However it ends, all that matters has been said.

@@ -5,6 +5,7 @@
 //! A mint runs in a task of its own: whoever leaves costs nobody anything.
 
 mod inspect;
+mod minters;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use self::inspect::{Forgotten, Known, Whose};
+use self::minters::Minters;
 use crate::logging::Chain;
 use crate::metrics::{GaugeGuard, Label as _, LookupResult, MintOutcome, TokenMetrics, observe};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
@@ -60,7 +62,7 @@ pub struct TokenCache {
 struct Shared {
     slots: moka::sync::Cache<Arc<MintRequest>, Arc<Slot>>,
     flights: Mutex<Board>,
-    mint: Arc<dyn Mint>,
+    minters: Minters,
     metrics: TokenMetrics,
     started: Instant,
 }
@@ -68,6 +70,8 @@ struct Shared {
 /// What is known for one key. Immutable but for the time of last use; each mint replaces it.
 struct Slot {
     token: Option<Token>,
+    /// Of whoever minted the token.
+    epoch: u64,
     failure: Option<Failure>,
     /// Milliseconds since the cache was made, for the outage headroom only.
     last_served: AtomicU64,
@@ -77,6 +81,8 @@ struct Slot {
 #[derive(Clone)]
 struct Failure {
     error: MintError,
+    /// Of whoever failed.
+    epoch: u64,
     /// In a row, this one included.
     count: u32,
     retry_at: Instant,
@@ -151,7 +157,8 @@ impl TokenCache {
             })
             .build();
         let flights = Mutex::default();
-        let shared = Shared { slots, flights, mint, metrics, started: Instant::now() };
+        let (minters, started) = (Minters::new(mint), Instant::now());
+        let shared = Shared { slots, flights, minters, metrics, started };
         Self { shared: Arc::new(shared) }
     }
 
@@ -173,14 +180,14 @@ impl TokenCache {
         let now = Moment::now();
         let shared = &self.shared;
         let slot = shared.slots.get(&request);
-        if let Some((token, freshness)) = slot.as_deref().and_then(|slot| slot.servable(now)) {
+        if let Some((token, freshness)) = shared.servable(&request, slot.as_deref(), now) {
             let slot = slot.as_deref().expect("it held the token");
             slot.served(shared.millis(now));
             if freshness == Freshness::Fresh {
                 shared.metrics.lookups.increment(LookupResult::Fresh);
             } else {
                 shared.metrics.lookups.increment(LookupResult::Due);
-                if slot.remembered_failure(now).is_none() {
+                if shared.remembered_failure(slot, now).is_none() {
                     shared.refresh(request, now, cause);
                 }
             }
@@ -204,7 +211,7 @@ impl TokenCache {
                 shared.metrics.lookups.increment(LookupResult::Fresh);
                 return Lookup::Ready(Ok(token));
             }
-            if let Some(error) = slot.remembered_failure(now) {
+            if let Some(error) = shared.remembered_failure(&slot, now) {
                 shared.metrics.lookups.increment(LookupResult::FailedRecently);
                 return Lookup::Ready(Err(error));
             }
@@ -219,23 +226,34 @@ impl TokenCache {
         Lookup::Pending(Flight { landing })
     }
 
+    /// Has `mint` mint from now on; mints under way go on with the one before. With
+    /// `new_credentials`, every token is refreshed at its next use, within ten minutes from now, and
+    /// no failure of the old ones is answered from memory any more.
+    pub fn replace_mint(&self, mint: Arc<dyn Mint>, new_credentials: bool) {
+        self.shared.minters.replace(mint, new_credentials);
+    }
+
     /// Brings the gauges that describe the whole cache up to date; called before a scrape.
     pub fn observe(&self) {
         let shared = &self.shared;
         shared.slots.run_pending_tasks();
         let now = Moment::now();
         let active_since = shared.millis(now).saturating_sub(millis(ACTIVE_WITHIN));
-        let (mut bytes, mut tokens) = (0, 0);
+        let (mut bytes, mut tokens, mut superseded) = (0, 0, 0);
+        let epoch = shared.minters.epoch();
         let mut headroom = f64::NAN;
         for (request, slot) in &shared.slots {
             bytes += slot.bytes(&request);
-            tokens += i64::from(slot.servable(now).is_some());
+            let is_servable = slot.servable(now).is_some();
+            tokens += i64::from(is_servable);
+            superseded += i64::from(is_servable && slot.epoch != epoch);
             if slot.last_served.load(Ordering::Relaxed) > active_since {
                 let left = slot.token.as_ref().map_or(Duration::ZERO, |token| token.remaining(now));
                 headroom = headroom.min(left.as_secs_f64());
             }
         }
         shared.metrics.cached.set(tokens);
+        shared.metrics.superseded.set(superseded);
         shared.metrics.cached_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         shared.metrics.headroom.set(headroom);
     }
@@ -251,13 +269,30 @@ impl Shared {
         1 + millis(now.steady.saturating_duration_since(self.started))
     }
 
+    /// The token and what may be done with it, unless there is none or it has expired.
+    fn servable(
+        &self,
+        request: &MintRequest,
+        slot: Option<&Slot>,
+        now: Moment,
+    ) -> Option<(Token, Freshness)> {
+        let slot = slot?;
+        let (token, freshness) = slot.servable(now)?;
+        let superseded = self.minters.is_turn(slot.epoch, request, now);
+        Some((token, if superseded { Freshness::Due } else { freshness }))
+    }
+
+    fn remembered_failure(&self, slot: &Slot, now: Moment) -> Option<MintError> {
+        slot.failure_of(self.minters.epoch(), now).map(|failure| failure.error.clone())
+    }
+
     /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
     fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment, cause: Option<&Recording>) {
         let mut flights = self.flights();
         let still_due = || {
             let slot = self.slots.get(&request)?;
-            let (_, freshness) = slot.servable(now)?;
-            Some(freshness == Freshness::Due && slot.remembered_failure(now).is_none())
+            let (_, freshness) = self.servable(&request, Some(&slot), now)?;
+            Some(freshness == Freshness::Due && self.remembered_failure(&slot, now).is_none())
         };
         if !flights.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
@@ -296,7 +331,8 @@ impl Shared {
     async fn fly(&self, request: &Arc<MintRequest>, number: u64) -> MintResult {
         let _in_flight = GaugeGuard::raise(&self.metrics.mints_in_flight);
         let started = Moment::now();
-        let minted = self.mint.mint(request).await;
+        let asked = self.minters.current();
+        let minted = asked.mint.mint(request).await;
         let now = Moment::now();
         observe(&self.metrics.mint_duration, now.steady - started.steady);
         let result = minted.map(|minted| Token::new(minted, request, now));
@@ -308,13 +344,19 @@ impl Shared {
                 warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
             }
         }
-        self.store(request, number, &result, now);
+        self.store(request, (number, asked.epoch), &result, now);
         result
     }
 
     /// Keeps the result of a mint, unless it was called off. A failure never displaces a token
     /// that is still valid.
-    fn store(&self, request: &Arc<MintRequest>, number: u64, result: &MintResult, now: Moment) {
+    fn store(
+        &self,
+        request: &Arc<MintRequest>,
+        (number, epoch): (u64, u64),
+        result: &MintResult,
+        now: Moment,
+    ) {
         // Held to the end, so that nothing is called off between the question and the answer.
         let flights = self.flights();
         if !flights.has(request, number) {
@@ -322,15 +364,17 @@ impl Shared {
         }
         let old = self.slots.get(request);
         let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
-        let (token, failure) = match result {
-            Ok(token) => (Some(token.clone()), None),
+        let (token, epoch, failure) = match result {
+            Ok(token) => (Some(token.clone()), epoch, None),
             Err(error) => {
-                let count = old.as_ref().and_then(|slot| slot.failure.as_ref());
-                let count = count.map_or(0, |failure| failure.count) + 1;
+                let last = old.as_ref().and_then(|slot| slot.failure.as_ref());
+                let last = last.filter(|failure| failure.epoch == epoch);
+                let count = last.map_or(0, |failure| failure.count) + 1;
                 let retry_at = now.steady + memory_of(error, count);
-                let valid = old.as_ref().and_then(|slot| slot.servable(now));
-                let token = valid.map(|(token, _)| token);
-                (token, Some(Failure { error: error.clone(), count, retry_at }))
+                let failure = Failure { error: error.clone(), epoch, count, retry_at };
+                let old = old.as_ref().filter(|slot| slot.servable(now).is_some());
+                let token = old.and_then(|slot| slot.token.clone());
+                (token, old.map_or(epoch, |slot| slot.epoch), Some(failure))
             }
         };
         let last_served = match token {
@@ -338,7 +382,7 @@ impl Shared {
             Some(_) if last_served == 0 => self.millis(now),
             _ => last_served,
         };
-        let slot = Slot { token, failure, last_served: AtomicU64::new(last_served) };
+        let slot = Slot { token, epoch, failure, last_served: AtomicU64::new(last_served) };
         self.slots.insert(Arc::clone(request), Arc::new(slot));
     }
 }
@@ -381,9 +425,11 @@ impl Slot {
         }
     }
 
-    fn remembered_failure(&self, now: Moment) -> Option<MintError> {
-        let failure = self.failure.as_ref().filter(|failure| now.steady < failure.retry_at)?;
-        Some(failure.error.clone())
+    /// The failure that may still be answered from memory while `epoch` mints.
+    fn failure_of(&self, epoch: u64, now: Moment) -> Option<&Failure> {
+        let is_remembered =
+            |failure: &&Failure| now.steady < failure.retry_at && failure.epoch == epoch;
+        self.failure.as_ref().filter(is_remembered)
     }
 
     fn served(&self, millis: u64) {

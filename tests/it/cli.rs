@@ -85,8 +85,8 @@ async fn check_prints_what_is_in_force_and_no_secret() {
     for (value, source) in [
         ("address = \"127.0.0.1:5000\"", "# line 2"),
         ("level = \"debug\"", "# environment variable VELT_SIDECAR_LOG__LEVEL"),
-        ("api_key = \"<redacted>\"", "# environment variable VELT_API_KEY"),
-        ("auth_token = \"<redacted>\"", "# environment variable VELT_AUTH_TOKEN"),
+        ("api_key = \"<redacted>\"", "# environment variable VELT_API_KEY, sha256:e3214c48"),
+        ("auth_token = \"<redacted>\"", "# environment variable VELT_AUTH_TOKEN, sha256:2e76ef18"),
         ("user_header = \"X-Forwarded-User\"", "# default"),
     ] {
         let mut lines = finished.stdout.lines();

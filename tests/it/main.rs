@@ -27,6 +27,7 @@ mod metrics;
 mod outage;
 mod pages;
 mod proxying;
+mod reload;
 mod request_path;
 mod routes;
 mod security;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 /// Something wrong with the configuration, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
@@ -31,7 +33,47 @@ pub struct Effective {
     pub key: String,
     /// As TOML; secrets are not in here.
     pub value: String,
+    /// What tells one content from another, of a secret or of a file.
+    pub fingerprint: Option<Fingerprint>,
     pub source: Source,
+}
+
+impl Effective {
+    /// Such as `delivery.header.max_wait`; of an array's tables, without which of them.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.header.trim_matches(['[', ']']), self.key)
+    }
+
+    /// The value as it may be shown and compared: secrets by their fingerprint, and of files the
+    /// content too.
+    pub fn shown(&self) -> String {
+        match &self.fingerprint {
+            None => self.value.clone(),
+            Some(fingerprint) if self.value == REDACTED => fingerprint.to_string(),
+            Some(fingerprint) => format!("{} ({fingerprint})", self.value),
+        }
+    }
+}
+
+/// What stands in a secret's place, as TOML.
+pub const REDACTED: &str = "\"<redacted>\"";
+
+/// The first 32 bits of a SHA-256: enough to see that a secret has changed, and not what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint([u8; 4]);
+
+impl Fingerprint {
+    /// Of `content`.
+    pub fn of(content: &[u8]) -> Self {
+        let digest = digest(&SHA256, content);
+        Self(digest.as_ref()[..4].try_into().expect("it is longer"))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "sha256:{:08x}", u32::from_be_bytes(self.0))
+    }
 }
 
 /// Where a value in force came from.

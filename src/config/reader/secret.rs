@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use http::HeaderValue;
 use secrecy::SecretString;
 
-use super::{Found, Place, Section, Source};
+use super::report::REDACTED;
+use super::{Fingerprint, Found, Place, Section, Source};
 
 /// Whether a secret may stand in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,10 @@ impl Section<'_, '_> {
             None => in_variable.or(in_file),
         };
         let Found { place, text } = found?;
-        self.record(key, "\"<redacted>\"", Source::Place(place.clone()));
         let text = text.trim_end_matches(['\r', '\n']);
+        let fingerprint = Fingerprint::of(text.as_bytes());
+        let source = Source::Place(place.clone());
+        self.record_with(key, REDACTED, source, Some(fingerprint));
         if text.trim().is_empty() {
             let remedy = self.secret_remedy(&file_key, variable);
             self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
@@ -80,6 +83,19 @@ impl Section<'_, '_> {
             return None;
         }
         Some(SecretString::from(text))
+    }
+
+    /// The path of a file whose content counts as part of the configuration: if it changes, so has
+    /// the setting.
+    pub fn content_file(&self, key: &str) -> Option<PathBuf> {
+        let path: PathBuf = self.optional(key)?;
+        // Unreadable, it is complained of where it is used.
+        let content = std::fs::read(&path).unwrap_or_default();
+        let mut effective = self.reader.effective.borrow_mut();
+        if let Some(noted) = effective.last_mut() {
+            noted.fingerprint = Some(Fingerprint::of(&content));
+        }
+        Some(path)
     }
 
     fn secret_remedy(&self, file_key: &str, variable: &str) -> String {

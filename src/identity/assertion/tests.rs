@@ -72,7 +72,11 @@ impl Stage {
         let metrics = Metrics::new().identity;
         let publisher = Publisher { jwk, taken_back: Arc::clone(&taken_back) };
         let keys = Keys::new(location, publisher, metrics.clone());
-        Self { pair, assertions: Assertions::with_keys(source, keys, metrics), taken_back }
+        Self {
+            pair,
+            assertions: Assertions::with_keys(source, Arc::new(keys), metrics),
+            taken_back,
+        }
     }
 
     fn sign(&self, expires: Duration) -> HeaderValue {

@@ -57,7 +57,7 @@ impl TokenCache {
         let Some((_, slot)) = slot.flatten() else {
             return if in_flight { Known::InFlight } else { Known::Absent };
         };
-        if let Some((token, freshness)) = slot.servable(now) {
+        if let Some((token, freshness)) = shared.servable(request, Some(&slot), now) {
             let remaining = token.remaining(now);
             return if freshness == Freshness::Fresh {
                 Known::Fresh { remaining }
@@ -65,8 +65,7 @@ impl TokenCache {
                 Known::Due { remaining, refreshing: in_flight }
             };
         }
-        let failure = slot.failure.as_ref().filter(|failure| now.steady < failure.retry_at);
-        match failure {
+        match slot.failure_of(shared.minters.epoch(), now) {
             _ if in_flight => Known::InFlight,
             Some(failure) => Known::FailedRecently {
                 error: failure.error.clone(),

@@ -71,6 +71,8 @@ pub struct Running {
     lines: mpsc::UnboundedReceiver<String>,
     /// Everything that was printed so far, on both streams.
     printed: String,
+    /// Read again while it runs.
+    configuration: Option<tempfile::NamedTempFile>,
     _folder: tempfile::TempDir,
 }
 
@@ -83,7 +85,7 @@ impl Running {
         let (sender, lines) = mpsc::unbounded_channel();
         read_lines(child.stdout.take().expect("piped"), sender.clone());
         read_lines(child.stderr.take().expect("piped"), sender);
-        Self { child, lines, printed: String::new(), _folder: folder }
+        Self { child, lines, printed: String::new(), configuration: None, _folder: folder }
     }
 
     /// A sidecar with this configuration file, and where it listens.
@@ -95,7 +97,9 @@ impl Running {
         file.write_all(document.as_bytes()).expect("a disk");
         let path = file.path().to_str().expect("a plain path").to_owned();
         let environment = [&CREDENTIALS[..], environment].concat();
-        Self::start(&["run", "--config", &path], &environment).listening().await
+        let mut running = Self::start(&["run", "--config", &path], &environment);
+        running.configuration = Some(file);
+        running.listening().await
     }
 
     /// A sidecar on free ports, and where it listens for traffic and for the kubelet.
@@ -104,7 +108,8 @@ impl Running {
         Self::start(&["run"], &environment).listening().await
     }
 
-    async fn listening(mut self) -> (Self, SocketAddr, SocketAddr) {
+    /// Waits until it listens, and says where for traffic and for the kubelet.
+    pub async fn listening(mut self) -> (Self, SocketAddr, SocketAddr) {
         let line = self.line_with("velt-sidecar is listening").await;
         let address = |name: &str| {
             // `name=address` or `"name":"address"`.

@@ -152,6 +152,16 @@ impl Sending {
         Answer::read(response.expect("an answer in time").expect("an answer")).await
     }
 
+    /// The same over HTTP/1.1, if the connection carries it.
+    pub async fn try_send_over<S>(self, stream: S) -> hyper::Result<Response<Incoming>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        timeout(PATIENCE, sender.send_request(self.request)).await.expect("an answer in time")
+    }
+
     fn address_http2(&mut self, scheme: &str) {
         let host = self.request.headers_mut().remove("host").expect("a host");
         let host = host.to_str().expect("a host");

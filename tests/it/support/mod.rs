@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use velt_sidecar::app::{Addresses, App};
 use velt_sidecar::config::{Config, ConfigError};
+use velt_sidecar::reload::Trigger;
 
 use self::app::FakeApp;
 use self::client::{Answer, Client};
@@ -82,7 +83,10 @@ impl TestSidecar {
 
     /// With whatever `config` says.
     pub async fn run(config: Config) -> Self {
-        let sidecar = App::bind(config).await.expect("free ports are free");
+        Self::serve(App::bind(config).await.expect("free ports are free"))
+    }
+
+    fn serve(sidecar: App) -> Self {
         let addresses = sidecar.addresses();
         let (shutdown, ended) = oneshot::channel();
         let running = tokio::spawn(sidecar.run(async {
@@ -90,6 +94,13 @@ impl TestSidecar {
             let _ = ended.await;
         }));
         Self { addresses, shutdown: Some(shutdown), running }
+    }
+
+    /// The same, and what has its files read again.
+    pub async fn run_reloading(config: Config) -> (Self, Trigger) {
+        let sidecar = App::bind(config).await.expect("free ports are free");
+        let trigger = sidecar.reload_trigger();
+        (Self::serve(sidecar), trigger)
     }
 
     /// In front of an app that is not a `FakeApp`, with the defaults.
@@ -124,6 +135,17 @@ impl TestSidecar {
         let line = scrape.lines().find_map(|line| line.strip_prefix(&name));
         let value = line.unwrap_or_else(|| panic!("no series {series} in\n{scrape}"));
         value.parse().expect("a number")
+    }
+
+    /// Waits until a series is more than it was.
+    pub async fn metric_exceeds(&self, series: &str, bound: f64) {
+        let exceeded = async {
+            while self.metric(series).await <= bound {
+                tokio::task::yield_now().await;
+            }
+        };
+        let exceeded = tokio::time::timeout(PATIENCE, exceeded).await.is_ok();
+        assert!(exceeded, "{series} is not over {bound}");
     }
 
     /// Waits until a series has a value: for what is counted just after a client has its answer.

@@ -1,0 +1,194 @@
+//! How each part is made from its settings, at the start and when these change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+
+use super::StartError;
+use crate::access_log::AccessLog;
+use crate::admin::Standing;
+use crate::config::{Config, Effective, Shutdown};
+use crate::explain::InForce;
+use crate::identity::Identity;
+use crate::inject::Injection;
+use crate::logging::LevelSwitch;
+use crate::metrics::{Certificate, Metrics, ReloadPart};
+use crate::proxy::Upstream;
+use crate::reload::{Changes, Refresh, Refusal};
+use crate::sidecar::{Rules, Sidecar};
+use crate::tls::{ClientTls, FileError, ServerTls};
+use crate::token::cache::TokenCache;
+use crate::token::resilience::Resilient;
+use crate::token::velt::VeltClient;
+use crate::trace::{Exporter, Tracing};
+
+/// Whether what `config` names can be used: what [`super::App::bind`] would find wrong before it
+/// binds.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let metrics = Metrics::new();
+    Certificates::load(config).map_err(StartError::Tls)?;
+    mint(config, &metrics)?;
+    identity(config, None, &metrics).map(|_| ())
+}
+
+/// What is read from files of certificates and keys.
+pub(super) struct Certificates {
+    pub(super) listener: Option<Arc<ServerTls>>,
+    pub(super) app: Option<Arc<ClientTls>>,
+}
+
+impl Certificates {
+    pub(super) fn load(config: &Config) -> Result<Self, FileError> {
+        let listener = config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
+        let app = config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new);
+        Ok(Self { listener, app })
+    }
+
+    /// What looks at their files again.
+    pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
+        let refused = |error: FileError| -> Refusal { error.into() };
+        let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
+            (ReloadPart::ListenTls, Arc::new(move |again| tls.refresh(again).map_err(refused)))
+        });
+        let app = self.app.clone().map(|tls| -> (_, Refresh) {
+            (ReloadPart::AppTls, Arc::new(move |again| tls.refresh(again).map_err(refused)))
+        });
+        listener.into_iter().chain(app).collect()
+    }
+
+    /// Sets the gauges of what expires, before a scrape.
+    pub(super) fn observe(&self, metrics: &Metrics) {
+        let Some(listener) = &self.listener else { return };
+        let expiry = &metrics.reload.certificate_expiry;
+        expiry.set(Certificate::Listen, unix_seconds(listener.valid_to()));
+        let client_ca = listener.client_ca_valid_to();
+        expiry.set(Certificate::ClientCa, client_ca.map_or(f64::NAN, unix_seconds));
+    }
+}
+
+fn unix_seconds(time: std::time::SystemTime) -> f64 {
+    time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn identity(
+    config: &Config,
+    old: Option<&Identity>,
+    metrics: &Metrics,
+) -> Result<Identity, StartError> {
+    let settings = config.identity.clone();
+    Identity::succeeding(old, settings, metrics.identity.clone()).map_err(StartError::Identity)
+}
+
+/// What the cache asks for tokens.
+fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
+    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
+    Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
+}
+
+/// The request path and its parts.
+pub(super) fn sidecar(
+    config: &Config,
+    certificates: &Certificates,
+    metrics: &Metrics,
+) -> Result<Sidecar, StartError> {
+    let mint = mint(config, metrics)?;
+    let rules = Arc::new(ArcSwap::from_pointee(Rules {
+        identity: Arc::new(identity(config, None, metrics)?),
+        plan: config.plan.clone(),
+        injection: Arc::new(Injection::new(config.delivery.clone())),
+    }));
+    let (of_requests, of_responses) = (Arc::clone(&rules), Arc::clone(&rules));
+    let upstream = Upstream::new(
+        config.app.clone(),
+        certificates.app.clone(),
+        Arc::new(move |trailers: &mut HeaderMap| {
+            of_requests.load().identity.sanitize_trailers(trailers);
+        }),
+        Arc::new(move |trailers: &mut HeaderMap| {
+            let rules = of_responses.load();
+            rules.injection.strip(trailers);
+            // A trailer is nobody's word.
+            let _ = rules.identity.word_of_app(trailers);
+        }),
+        metrics.app.clone(),
+    );
+    let dropped = metrics.access_log_dropped.clone();
+    let access_log =
+        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
+    let exporter = config.tracing.export.clone();
+    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
+    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
+    Ok(Sidecar {
+        rules,
+        breaker: ArcSwap::from(mint.breaker()),
+        tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
+        upstream,
+        metrics: Arc::new(metrics.requests.clone()),
+        access_log,
+        tracing: Tracing::new(&config.tracing, exporter),
+    })
+}
+
+/// What a reload replaces.
+pub(super) struct Replaceable {
+    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) standing: Arc<ArcSwap<Standing>>,
+    pub(super) level: LevelSwitch,
+    pub(super) shutdown: Arc<Mutex<Shutdown>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Replaceable {
+    /// Puts what has changed into force. Everything that can fail comes first, so that either all
+    /// of it is in force or nothing.
+    pub(super) fn apply(
+        &self,
+        config: &Config,
+        changes: &Changes,
+        in_force: &[Effective],
+    ) -> Result<(), Refusal> {
+        let old = self.sidecar.rules.load_full();
+        let mint = changes
+            .concern(&["velt", "outgoing"])
+            .then(|| mint(config, &self.metrics))
+            .transpose()?;
+        let identity = if changes.concern(&["identity", "outgoing", "delivery"]) {
+            // Keys come from elsewhere if whom to trust has changed.
+            let keeps_keys = !changes.concern(&["outgoing"]);
+            let kept = keeps_keys.then_some(&*old.identity);
+            Arc::new(identity(config, kept, &self.metrics)?)
+        } else {
+            Arc::clone(&old.identity)
+        };
+
+        let mut plan = config.plan.clone();
+        // Another key is another workspace, whose tokens are no use to this one.
+        let generation = old.plan.issuer.credentials_generation;
+        let moved = changes.names("velt.api_key");
+        plan.issuer.credentials_generation = generation + u64::from(moved);
+        if let Some(mint) = mint {
+            // Before the plan: nobody may have a token minted with the old key for the new one.
+            self.sidecar.breaker.store(mint.breaker());
+            self.metrics.tokens.breaker_open.set(0);
+            let new_credentials = moved || changes.names("velt.auth_token");
+            self.sidecar.tokens.replace_mint(Arc::new(mint), new_credentials);
+        }
+        identity.start();
+        let injection = Arc::new(Injection::new(config.delivery.clone()));
+        self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
+        if changes.concern(&["log"]) {
+            // The log of a process with several sidecars is none of ours.
+            let _ = self.level.set(config.log.level);
+        }
+        *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = config.shutdown.clone();
+        let in_force = InForce::new(in_force.to_vec());
+        let token = config.admin_token.clone();
+        self.standing.store(Arc::new(Standing { in_force, token }));
+        Ok(())
+    }
+}
