@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
+use tokio::task::spawn_blocking;
 use tracing::error;
 
 use self::calls::Door;
@@ -46,7 +47,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     /// Brings gauges up to date that are only computed for a scrape.
-    before_scrape: Box<dyn Fn() + Send + Sync>,
+    before_scrape: Arc<dyn Fn() + Send + Sync>,
     door: Door,
 }
 
@@ -55,7 +56,7 @@ impl Admin {
     pub fn new(
         metrics: Arc<Metrics>,
         readiness: Readiness,
-        before_scrape: Box<dyn Fn() + Send + Sync>,
+        before_scrape: Arc<dyn Fn() + Send + Sync>,
         calls: Calls,
     ) -> Self {
         Self { metrics, readiness, before_scrape, door: Door::new(calls) }
@@ -82,7 +83,7 @@ impl Admin {
             return response;
         }
         match request.uri().path() {
-            "/metrics" => self.scrape(),
+            "/metrics" => self.scrape().await,
             "/healthz/live" | "/healthz/startup" => text(StatusCode::OK, "ok\n"),
             "/healthz/ready" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
             "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -94,8 +95,10 @@ impl Admin {
         }
     }
 
-    fn scrape(&self) -> Response<Full<Bytes>> {
-        (self.before_scrape)();
+    async fn scrape(&self) -> Response<Full<Bytes>> {
+        // It looks at every token in the cache, for which no worker has time.
+        let bring_up_to_date = Arc::clone(&self.before_scrape);
+        spawn_blocking(move || bring_up_to_date()).await.expect("it does not panic");
         match self.metrics.encode() {
             Ok(scrape) => {
                 let mut response = text(StatusCode::OK, scrape);

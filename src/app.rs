@@ -150,7 +150,7 @@ impl App {
         // Nobody waits for its keys: until they are there, its callers are unverified.
         sidecar.rules.load().identity.start();
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
-        let before_scrape = Box::new(move || {
+        let before_scrape = Arc::new(move || {
             observed.tokens.observe();
             observed.rules.load().identity.observe();
             certificates.observe(&counted);

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
@@ -160,7 +161,7 @@ impl Door {
                 let invalidation = read(request).await?;
                 calls.invalidate(invalidation, peer).await
             }
-            (Call::Explain, _) => calls.explain(&standing, read(request).await?).await,
+            (Call::Explain, _) => calls.explain(standing, read(request).await?).await,
         }
     }
 }
@@ -220,13 +221,17 @@ impl Calls {
 
     async fn explain(
         &self,
-        standing: &Standing,
+        standing: Arc<Standing>,
         asked: Asked,
     ) -> Result<Response<Full<Bytes>>, Failed> {
-        let Sidecar { rules, tokens, breaker, .. } = &*self.sidecar;
-        let (rules, breaker) = (rules.load_full(), breaker.load_full());
-        let live = Live { tokens, breaker: &breaker };
-        let explained = report(&rules, Some(live), &standing.in_force, asked).await;
+        let sidecar = Arc::clone(&self.sidecar);
+        // It may look at every entry of the cache, for which no worker has time.
+        let explaining = spawn_blocking(move || {
+            let (rules, breaker) = (sidecar.rules.load_full(), sidecar.breaker.load_full());
+            let live = Live { tokens: &sidecar.tokens, breaker: &breaker };
+            Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
+        });
+        let explained = explaining.await.expect("it does not panic");
         let unclear = |error: crate::explain::Unclear| {
             Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
         };
