@@ -169,7 +169,8 @@ pub fn must_be_escaped(char: char) -> bool {
         || matches!(char, '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-fn escaped(line: &str) -> String {
+/// `line` with every such character escaped.
+pub fn escaped(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len() + 1);
     for char in line.chars() {
         if must_be_escaped(char) {

@@ -8,6 +8,7 @@
 mod body;
 pub mod headers;
 mod pool;
+mod probe;
 mod request_body;
 mod stream_clock;
 mod tunnel;
@@ -31,6 +32,7 @@ use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
+pub use self::probe::{Idle, Probe, probe};
 pub use self::request_body::{BodyMeter, TrailerFilter};
 use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
 use self::stream_clock::StreamClock;

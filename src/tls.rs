@@ -6,6 +6,7 @@
 //! them worse.
 
 mod certificate;
+mod chain;
 mod client;
 mod material;
 mod server;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use self::certificate::{CertificateNames, name_kind};
+pub use self::chain::{Anchor, CertificateFacts, ChainFacts, Order};
 pub use self::client::{ClientSettings, ClientTls, Roots};
 pub use self::material::FileError;
 pub use self::server::{ClientCertificate, ServerSettings, ServerTls};

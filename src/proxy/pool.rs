@@ -187,13 +187,7 @@ impl Pool {
     }
 
     async fn dial(&self, http2: bool) -> Result<Stream, UpstreamError> {
-        let dialling = async {
-            let stream = self.address.dial().await?;
-            match &self.tls {
-                Some(tls) => encrypt(stream, tls, http2).await,
-                None => Ok(stream),
-            }
-        };
+        let dialling = dial(&self.address, self.tls.as_deref(), http2);
         let dialled = timeout(self.connect_timeout, dialling).await;
         let (result, counted) = match dialled {
             Ok(Ok(stream)) => (Ok(stream), ConnectResult::Connected),
@@ -246,11 +240,25 @@ impl Pool {
     }
 }
 
-enum Stream {
+/// A connection before anything is spoken on it.
+pub(super) enum Stream {
     Tcp(TcpStream),
     /// Large, and rare enough.
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+/// Opens a connection to `address`, for HTTP/1.1 or for HTTP/2. In its own time.
+pub(super) async fn dial(
+    address: &Address,
+    tls: Option<&ClientTls>,
+    http2: bool,
+) -> io::Result<Stream> {
+    let stream = address.dial().await?;
+    match tls {
+        Some(tls) => encrypt(stream, tls, http2).await,
+        None => Ok(stream),
+    }
 }
 
 /// Speaks TLS over a connection, for HTTP/1.1 or for HTTP/2.

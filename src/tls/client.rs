@@ -95,9 +95,14 @@ impl Roots {
     ///
     /// See [`FileError`].
     pub fn client_config(&self) -> Result<ClientConfig, FileError> {
+        Ok(client_config(self.store()?))
+    }
+
+    /// The certificates themselves.
+    pub(super) fn store(&self) -> Result<RootCertStore, FileError> {
         let roots = self.clone();
         let store = Material::load(self.paths(), move |contents| roots_of(&roots, contents))?;
-        Ok(client_config(Arc::unwrap_or_clone(store.current())))
+        Ok(Arc::unwrap_or_clone(store.current()))
     }
 
     fn paths(&self) -> Vec<PathBuf> {

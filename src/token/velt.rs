@@ -5,6 +5,7 @@
 //! (live status codes, claims, `exp`) is accepted where it is likely and never asserted.
 
 mod claims;
+mod inspection;
 mod wire;
 
 use std::error::Error;
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use self::claims::Claims;
+pub use self::claims::TokenFacts;
+pub use self::inspection::Inspection;
 use self::wire::{body, classify};
 use crate::outgoing::{self, TlsError};
 use crate::tls::Roots;
@@ -96,6 +99,20 @@ pub struct VeltClient {
     headers: HeaderMap,
 }
 
+/// An answer of Velt's, read to its end.
+struct Answered {
+    status: StatusCode,
+    velt_now: Duration,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+impl Answered {
+    fn classify(&self) -> Result<TokenValue, MintError> {
+        classify(self.status, self.retry_after, &self.body)
+    }
+}
+
 /// Why no client could be built.
 #[derive(Debug)]
 pub enum BuildError {
@@ -142,6 +159,13 @@ impl VeltClient {
 
     async fn call(&self, request: &MintRequest) -> Result<Minted, MintError> {
         let started = Instant::now();
+        let answered = self.send(request).await?;
+        let value = answered.classify()?;
+        self.judge(value, request, answered.velt_now, started.elapsed())
+    }
+
+    /// Asks for a token and reads what comes, whatever it means.
+    async fn send(&self, request: &MintRequest) -> Result<Answered, MintError> {
         let body = body(&self.settings, request, unix_now());
         let mut call = self.http.post(self.settings.endpoint.clone()).body(body);
         call = call.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -160,8 +184,7 @@ impl VeltClient {
             Err(MintError::Malformed { .. }) if !status.is_success() => Vec::new(),
             body => body?,
         };
-        let value = classify(status, retry_after, &body)?;
-        self.judge(value, request, velt_now, started.elapsed())
+        Ok(Answered { status, velt_now, retry_after, body })
     }
 
     /// Checks whose token this is and how long it lives.

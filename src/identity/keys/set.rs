@@ -113,6 +113,24 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// How many can check a signature made with one of `algorithms`.
+    pub fn count_fitting(&self, algorithms: &[Algorithm]) -> usize {
+        let fits = |key: &&Key| algorithms.iter().any(|algorithm| key.fits(*algorithm));
+        self.keys.iter().filter(fits).count()
+    }
+
+    /// What they are: the algorithm that each is for, by its name in RFC 7518, or its kind where
+    /// it does not say.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| match (&key.algorithm, key.kind) {
+            (Some(algorithm), _) => algorithm,
+            (None, Kind::Rsa) => "RSA",
+            (None, Kind::P256) => "P-256",
+            (None, Kind::P384) => "P-384",
+            (None, Kind::Ed25519) => "Ed25519",
+        })
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -10,6 +10,51 @@ use serde_json::{Map, Value};
 use super::DOCUMENTED_LIFE;
 use crate::token::Subject;
 
+/// What a minted token shows of itself, without the token: for `doctor`, since Velt documents none
+/// of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenFacts {
+    /// Its length.
+    pub bytes: usize,
+    /// `alg` in its header. Nothing here or below if it is no JWT.
+    pub algorithm: Option<String>,
+    /// The names of its claims, sorted.
+    pub claims: Vec<String>,
+    /// `iat`, `nbf` and `exp` in Unix seconds.
+    pub issued_at: Option<f64>,
+    pub not_before: Option<f64>,
+    pub expires_at: Option<f64>,
+    /// Whether it names the user it was asked for; `None` if it names nobody.
+    pub names_user: Option<bool>,
+}
+
+impl TokenFacts {
+    pub(super) fn of(token: &str, subject: &Subject) -> Self {
+        let bytes = token.len();
+        let (Some(header), Some(claims)) = (part(token, 0), part(token, 1)) else {
+            return Self { bytes, ..Self::default() };
+        };
+        let time = |name: &str| claims.get(name).and_then(Value::as_f64);
+        Self {
+            bytes,
+            algorithm: header.get("alg").and_then(Value::as_str).map(str::to_owned),
+            issued_at: time("iat"),
+            not_before: time("nbf"),
+            expires_at: time("exp"),
+            names_user: Claims::peek(token).and_then(|claims| claims.names(subject)),
+            claims: claims.keys().cloned().collect(),
+        }
+    }
+}
+
+/// A part of `token`, if it is a JWT (RFC 7519 section 3) and the part a JSON object.
+fn part(token: &str, index: usize) -> Option<Map<String, Value>> {
+    let parts: Vec<&str> = token.split('.').collect();
+    let part = parts.get(index).filter(|_| parts.len() >= 3)?;
+    let part = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&part).ok()
+}
+
 /// The claims that matter here. Each is read for itself: an odd `exp` must not hide the user.
 #[derive(Default)]
 pub(super) struct Claims {
@@ -18,12 +63,9 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// The claims of `token`, if it is a JWT (RFC 7519 section 3) with a JSON object within.
+    /// The claims of `token`, if it is a JWT.
     pub(super) fn peek(token: &str) -> Option<Self> {
-        let mut parts = token.split('.');
-        let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
-        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let mut claims: Map<String, Value> = serde_json::from_slice(&payload).ok()?;
+        let mut claims = part(token, 1)?;
         let exp = claims.get("exp").and_then(Value::as_f64);
         Some(Self { user_id: claims.remove("userId"), exp })
     }

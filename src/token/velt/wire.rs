@@ -178,6 +178,15 @@ pub(super) fn classify(
     TokenValue::parse(&token).ok_or(malformed(MalformedReason::UnusableToken))
 }
 
+/// Velt's own word for a failure, if it has the form of one: whatever else stands there is not
+/// repeated.
+pub(super) fn error_word(body: &[u8]) -> Option<String> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let word = answer.error?.status?;
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+    (word.len() <= 40 && word.bytes().all(plain)).then_some(word)
+}
+
 /// The canonical Google codes that Velt's envelope carries; `None` for a word that is none.
 fn error_named(
     status: &str,

@@ -1,0 +1,164 @@
+//! One connection to the app, watched while nothing is asked on it: for `doctor`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::pool::{Stream, dial};
+use super::{Address, AppProtocol, Settings, UpstreamError};
+use crate::tls::ClientTls;
+
+/// How long the body of the one response is read. A page that never ends tells nothing of how long
+/// an idle connection is kept.
+const BODY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What one connection to the app has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// To open it, TLS included.
+    pub connect_time: Duration,
+    /// From then to the head of the response to `GET /`.
+    pub response_time: Duration,
+    pub status: StatusCode,
+    /// What the app says of it: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
+    pub announced: Option<Duration>,
+    pub idle: Idle,
+}
+
+/// What became of the connection once nothing more was asked on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The app closed it after this time.
+    Closed(Duration),
+    /// It was still open after this time, the whole of the wait.
+    Open(Duration),
+    /// The response did not end, so it never was idle.
+    Busy,
+}
+
+type Connection = JoinHandle<()>;
+
+/// Opens a connection as `settings` say, asks for `GET /`, and waits at most `hold` for the app to
+/// close it.
+///
+/// # Errors
+///
+/// As a request would be answered. Within the connect and the response timeout, each.
+pub async fn probe(
+    settings: &Settings,
+    tls: Option<&ClientTls>,
+    hold: Duration,
+) -> Result<Probe, UpstreamError> {
+    let over_http2 = settings.protocol != AppProtocol::Http1;
+    let began = Instant::now();
+    let dialling = dial(&settings.address, tls, over_http2);
+    let stream = match timeout(settings.connect_timeout, dialling).await {
+        Ok(dialled) => dialled.map_err(UpstreamError::Unreachable)?,
+        Err(_) => return Err(UpstreamError::Unreachable(std::io::ErrorKind::TimedOut.into())),
+    };
+    let connect_time = began.elapsed();
+    let request = request(settings, tls.is_some(), over_http2);
+    let began = Instant::now();
+    let asking = async {
+        match stream {
+            Stream::Tcp(stream) => ask(stream, request, over_http2).await,
+            Stream::Tls(stream) => ask(stream, request, over_http2).await,
+            Stream::Unix(stream) => ask(stream, request, over_http2).await,
+        }
+    };
+    let asked = timeout(settings.response_timeout, asking).await;
+    let (response, sender, connection) = asked.map_err(|_| UpstreamError::Timeout)??;
+    let (response_time, status) = (began.elapsed(), response.status());
+    let announced = announced(response.headers());
+    let idle = watch(response, connection, hold).await;
+    // Held until here: without it the connection would end by itself.
+    drop(sender);
+    Ok(Probe { connect_time, response_time, status, announced, idle })
+}
+
+fn request(settings: &Settings, encrypted: bool, over_http2: bool) -> Request<Empty<Bytes>> {
+    let host = match &settings.address {
+        Address::Tcp(authority) => authority,
+        Address::Unix(_) => "localhost",
+    };
+    let scheme = if encrypted { "https" } else { "http" };
+    let request =
+        Request::get(if over_http2 { format!("{scheme}://{host}/") } else { "/".to_owned() });
+    let request = if over_http2 { request } else { request.header(HOST, host) };
+    let request = request.header(USER_AGENT, "velt-sidecar-doctor").body(Empty::new());
+    request.expect("the configuration has checked the address")
+}
+
+/// What keeps a connection open.
+enum Sender {
+    Http1(#[expect(dead_code, reason = "held")] http1::SendRequest<Empty<Bytes>>),
+    Http2(#[expect(dead_code, reason = "held")] http2::SendRequest<Empty<Bytes>>),
+}
+
+async fn ask<T>(
+    stream: T,
+    request: Request<Empty<Bytes>>,
+    over_http2: bool,
+) -> Result<(Response<Incoming>, Sender, Connection), UpstreamError>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(stream);
+    if over_http2 {
+        let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+        let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
+        let connection = drive(connection);
+        let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
+        return Ok((response, Sender::Http2(sender), connection));
+    }
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(UpstreamError::Broken)?;
+    let connection = drive(connection);
+    let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
+    Ok((response, Sender::Http1(sender), connection))
+}
+
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Connection {
+    tokio::spawn(async move {
+        // However it ends: that it does is what is asked for.
+        let _ = connection.await;
+    })
+}
+
+/// Reads the response to its end and waits for the end of its connection.
+async fn watch(response: Response<Incoming>, mut connection: Connection, hold: Duration) -> Idle {
+    let closes = response
+        .headers()
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case("close")));
+    let mut body = response.into_body();
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    let idle = if timeout(BODY_PATIENCE, reading).await.is_err() {
+        Idle::Busy
+    } else if closes {
+        Idle::Closed(Duration::ZERO)
+    } else {
+        let since = Instant::now();
+        match timeout(hold, &mut connection).await {
+            Ok(_) => Idle::Closed(since.elapsed()),
+            Err(_) => Idle::Open(hold),
+        }
+    };
+    connection.abort();
+    idle
+}
+
+fn announced(headers: &HeaderMap) -> Option<Duration> {
+    let said = headers.get("keep-alive")?.to_str().ok()?;
+    let timeout = said.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
+    timeout.trim().parse().ok().map(Duration::from_secs)
+}
