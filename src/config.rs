@@ -17,9 +17,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use self::origin::{LoadError, Origin};
-pub use self::reader::{Complaint, Effective, Place};
-use self::reader::{Reader, Section, Source};
-use self::setting::{Bytes, Limit, Share};
+pub use self::reader::{Complaint, Effective, Place, Source};
+use self::reader::{Reader, Section};
+use self::setting::{Bytes, Limit, Setting, Share};
 pub use self::table::admin::TOKEN_VARIABLE as ADMIN_TOKEN_VARIABLE;
 use crate::access_log;
 use crate::identity;
@@ -105,6 +105,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// A time as it is written in the file, such as `250ms`, `5s` or `2m`; of at most a day.
+pub fn time(text: &str) -> Option<Duration> {
+    <Duration as Setting>::parse(text)
+}
 
 impl Config {
     /// Reads `text`, which messages call `file`, with `environment` laid over it.

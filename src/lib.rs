@@ -39,3 +39,4 @@ mod spelling;
 mod tcp;
 pub mod emulator;
 pub mod demo;
+pub mod doctor;

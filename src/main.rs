@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tracing::info;
 use velt_sidecar::admin::client::{Client, ClientError};
 use velt_sidecar::app::{self, App, StartError};
-use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
+use velt_sidecar::config::{self, ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
 use velt_sidecar::demo::Demo;
+use velt_sidecar::doctor::{Canary, Examination, Tolerated};
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
 use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
 use velt_sidecar::listener::{Phase, raise_descriptor_limit};
@@ -38,8 +39,8 @@ const EX_CONFIG: u8 = 78;
     name = "velt-sidecar",
     version,
     after_help = "Exit codes: 64 usage, 69 an address is in \
-    use or nobody answers there, 77 an admin call is denied, 78 configuration or a file it names. \
-    Documentation: README.md"
+    use, nobody answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
+    configuration or a file it names. Documentation: README.md"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -55,6 +56,8 @@ enum Command {
     Run,
     /// Check the configuration and print what is in force, secrets redacted
     Check,
+    /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
+    Doctor(DoctorArguments),
     /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
     Demo {
         /// Where the page is
@@ -156,6 +159,36 @@ enum AdminCall {
 }
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+struct DoctorArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// For whom to mint one token, which is dropped
+    #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
+    user: String,
+    /// The canary's organization, where the configuration has none for everybody
+    #[arg(long, value_name = "ID")]
+    organization: Option<String>,
+    /// Mint nothing, and let Velt's absence be a warning
+    #[arg(long)]
+    no_mint: bool,
+    /// For an init container: as --no-mint, and only what prevents the sidecar's start is a problem
+    #[arg(long)]
+    init: bool,
+    /// For each check
+    #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
+    timeout: Duration,
+    /// Let warnings count as problems
+    #[arg(long)]
+    strict: bool,
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    config::time(text).ok_or("write a time such as \"500ms\", \"20s\" or \"2m\"")
+}
+
+#[derive(clap::Args)]
 struct EmulatorArguments {
     #[arg(long, default_value = "127.0.0.1:4190")]
     listen: SocketAddr,
@@ -195,6 +228,7 @@ fn main() -> ExitCode {
             print!("{}", config.describe());
             ExitCode::SUCCESS
         }),
+        Command::Doctor(arguments) => doctor(arguments, file),
         Command::Demo { listen } => demo(listen),
         Command::Emulator(arguments) => emulator(arguments),
         Command::Explain(arguments) => explain(file, arguments),
@@ -207,16 +241,44 @@ fn main() -> ExitCode {
 }
 
 fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    match Origin::new(file, environment).load() {
+    match Origin::new(file, environment()).load() {
         Ok(config) => go_on(config),
         Err(error) => {
             eprintln!("velt-sidecar: {error}");
             EX_CONFIG.into()
         }
     }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    let variables = std::env::vars_os();
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
+    let DoctorArguments { json, user, organization, no_mint, init, timeout, strict } = arguments;
+    let (file, text) = Origin::new(file, environment()).text();
+    let examination = Examination {
+        file,
+        text,
+        environment: environment(),
+        canary: (!no_mint && !init).then_some(Canary { user, organization }),
+        tolerated: match (init, no_mint) {
+            (true, _) => Tolerated::Everything,
+            (false, true) => Tolerated::Velt,
+            (false, false) => Tolerated::Nothing,
+        },
+        patience: timeout,
+        root: "/".into(),
+    };
+    let runtime = runtime(Workers::Auto);
+    let report = runtime.block_on(examination.run());
+    // A look-up or a file that hangs has a thread, and is not waited for.
+    runtime.shutdown_background();
+    print!("{}", if json { report.json(strict) } else { report.text() });
+    report.exit_code(strict).into()
 }
 
 fn run(mut config: Config) -> ExitCode {

@@ -97,11 +97,23 @@ impl Origin {
         }
     }
 
+    /// How to name the file in messages, and its text, which is empty if it may be absent and is.
+    pub fn text(&self) -> (String, io::Result<String>) {
+        let text = self.try_read().map(Option::unwrap_or_default);
+        (self.file.display().to_string(), text)
+    }
+
     fn read(&self) -> Result<Option<String>, LoadError> {
+        let unreadable = |source| LoadError::Unreadable { file: self.file.clone(), source };
+        self.try_read().map_err(unreadable)
+    }
+
+    /// `None` if it is absent, and may be.
+    fn try_read(&self) -> io::Result<Option<String>> {
         match std::fs::read_to_string(&self.file) {
             Ok(text) => Ok(Some(text)),
             Err(error) if !self.is_named && error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(LoadError::Unreadable { file: self.file.clone(), source }),
+            Err(error) => Err(error),
         }
     }
 

@@ -66,7 +66,7 @@ async fn help_lists_every_command_and_the_exit_codes() {
         .filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
         .map(|(command, _)| command)
         .collect();
-    for command in ["run", "check", "demo", "emulator", "version"] {
+    for command in ["run", "check", "doctor", "demo", "emulator", "version"] {
         assert!(commands.contains(&command), "{command} is not in\n{}", finished.stdout);
     }
     for code in ["64 usage", "69 an address", "78 configuration"] {

@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod config;
 mod explain;
+mod doctor;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]

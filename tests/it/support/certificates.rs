@@ -1,9 +1,11 @@
 //! Certificates of the tests' own, in memory and in files.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -30,10 +32,19 @@ pub struct Leaf {
 
 impl Authority {
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
+        Self::valid_to(VALID.1)
+    }
+
+    /// One whose own certificate is valid up to this year.
+    pub fn valid_to(year: i32) -> Self {
+        let (params, key) = authority("root", year);
         Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
+    }
+
+    /// One whose certificate this one has signed.
+    pub fn intermediate(&self) -> Self {
+        let (params, key) = authority("intermediate", VALID.1);
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).expect("signed"))
     }
 
     pub fn pem(&self) -> String {
@@ -43,6 +54,13 @@ impl Authority {
     /// For names of which those with a scheme are URIs.
     pub fn issue(&self, names: &[&str], years: (i32, i32)) -> Leaf {
         issue(names, years, Some(self))
+    }
+
+    /// One that is valid for so long from now on.
+    pub fn issue_for(&self, names: &[&str], left: Duration) -> Leaf {
+        let mut params = params(names);
+        params.not_after = (SystemTime::now() + left).into();
+        sign(&params, Some(self))
     }
 
     /// What a client trusts that trusts this authority only.
@@ -87,15 +105,34 @@ impl Leaf {
     }
 }
 
+fn authority(name: &str, year: i32) -> (CertificateParams, KeyPair) {
+    let mut params = params(&[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_after = date_time_ymd(year, 1, 1);
+    (params, KeyPair::generate().expect("a key"))
+}
+
 fn issue(names: &[&str], years: (i32, i32), issuer: Option<&Authority>) -> Leaf {
+    let mut params = params(names);
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    sign(&params, issuer)
+}
+
+fn params(names: &[&str]) -> CertificateParams {
     let (uris, hosts): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
     let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
     let mut params = CertificateParams::new(hosts).expect("names");
     for uri in uris {
         params.subject_alt_names.push(SanType::URI(uri.try_into().expect("ASCII")));
     }
-    params.not_before = date_time_ymd(years.0, 1, 1);
-    params.not_after = date_time_ymd(years.1, 1, 1);
+    params.not_before = date_time_ymd(VALID.0, 1, 1);
+    params.not_after = date_time_ymd(VALID.1, 1, 1);
+    params
+}
+
+fn sign(params: &CertificateParams, issuer: Option<&Authority>) -> Leaf {
     let key = KeyPair::generate().expect("a key");
     let certificate = match issuer {
         Some(issuer) => params.signed_by(&key, &issuer.0),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -132,6 +132,9 @@ impl Shared {
     ) -> hyper::Result<Response<Full<Bytes>>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
+        if parts.method != Method::POST {
+            return Ok(answer(404, ""));
+        }
         let call = Call {
             path: parts.uri.path().to_owned(),
             headers: parts.headers,

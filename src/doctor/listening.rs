@@ -1,0 +1,161 @@
+//! Where the sidecar listens, who can get there, and whom of those it believes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use reqwest::Url;
+use socket2::{Domain, Socket, Type};
+
+use super::{Check, Finding, Findings, Surroundings};
+use crate::identity::Source;
+use crate::outgoing;
+use crate::tls::Roots;
+
+/// For an answer of a sidecar's admin port, which is on this machine.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ranges as wide as these are whole private networks, and not where a login proxy is.
+const WIDE_V4: u8 = 12;
+const WIDE_V6: u8 = 32;
+
+pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
+    let config = &around.config;
+    let mut findings = Findings::of(Check::Ports);
+    let ports =
+        [("listen.address", config.listen.address), ("admin.address", config.admin.address)];
+    for (setting, address) in ports {
+        let place = format!("{setting} {address}");
+        match claim(address) {
+            Ok(()) => findings.ok(place, "free"),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if is_sidecar(config.admin.address).await {
+                    let remedy = "nothing, if doctor was meant to look at a running sidecar";
+                    findings.note(
+                        place,
+                        "in use, by a velt-sidecar that answers at admin.address",
+                        remedy,
+                    );
+                } else {
+                    let remedy = "end what listens there, or choose another port";
+                    findings.fatal(place, "in use, and not by a velt-sidecar", remedy);
+                }
+            }
+            Err(error) => findings.fatal(
+                place,
+                format!("it can't be listened on: {error}"),
+                "choose an address of this machine, and a port from 1024 on",
+            ),
+        }
+    }
+    let admin = config.admin.address;
+    let place = format!("admin.address {admin}");
+    if !admin.ip().is_loopback() {
+        findings.note(
+            place,
+            "metrics and health, but no secrets, for everybody who reaches this port",
+            "let only Prometheus and the kubelet reach it, by a NetworkPolicy",
+        );
+    } else if around.in_kubernetes() {
+        findings.note(
+            place,
+            "the kubelet's probes and Prometheus come from outside the pod and can't reach it",
+            "write address = \"0.0.0.0:9901\" in [admin], unless nothing probes or scrapes",
+        );
+    }
+    findings.all()
+}
+
+/// Takes the address and gives it back. Without listening, so that a sidecar that starts at the same
+/// moment is not in its way.
+fn claim(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+async fn is_sidecar(admin: SocketAddr) -> bool {
+    let mut address = admin;
+    if admin.ip().is_unspecified() {
+        address.set_ip(match admin {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let asking = async {
+        let url: Url = format!("http://{address}/healthz/live").parse().ok()?;
+        let client = outgoing::client(&url, &Roots::Bundled, ADMIN_PATIENCE).ok()?;
+        let answer = client.get(url).timeout(ADMIN_PATIENCE).send().await.ok()?;
+        let found = answer.status() == 200;
+        let body = outgoing::read_capped(answer, 64).await.ok()??;
+        Some(found && body == b"ok\n")
+    };
+    asking.await.unwrap_or(false)
+}
+
+pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
+    let mut findings = Findings::of(Check::Trust);
+    let identity = &around.config.identity;
+    let place = "identity.trusted_peers";
+    let anchored = identity.secret.is_some() || !identity.trusted_names.is_empty();
+    let by_peer = matches!(identity.source, Source::Header(_));
+    let stake = if by_peer {
+        "whoever is in there can name any user and get his token"
+    } else {
+        "whoever is in there is believed in X-Forwarded-*"
+    };
+    let wide: Vec<String> = identity
+        .trusted_peers
+        .iter()
+        .filter(|range| is_wide(range))
+        .map(IpNet::to_string)
+        .collect();
+    let only_loopback = identity.trusted_peers.iter().all(|range| is_loopback(range.addr()));
+    if anchored {
+        let what = "a secret or a certificate's name vouches for the login proxy";
+        findings.ok(place, what);
+    } else if !wide.is_empty() {
+        findings.warning(
+            place,
+            format!("{} is a whole private network: {stake}", wide.join(", ")),
+            "name the login proxy's own range, or have it show a secret (secret_header) or a \
+             certificate (trusted_names)",
+        );
+    } else if only_loopback && by_peer && around.in_kubernetes() {
+        findings.note(
+            place,
+            "only this pod is believed: with the login proxy in another pod, everybody is anonymous",
+            "name the range of the login proxy's pods, unless it is a container of this pod",
+        );
+    } else {
+        let ranges: Vec<String> = identity.trusted_peers.iter().map(IpNet::to_string).collect();
+        findings.ok(place, format!("{} believed", ranges.join(", ")));
+    }
+    let listen = around.config.listen.address;
+    if only_loopback && by_peer && !anchored && !listen.ip().is_loopback() {
+        findings.note(
+            format!("listen.address {listen}"),
+            "open to every address, while only loopback is believed",
+            format!(
+                "write address = \"127.0.0.1:{}\" in [listen] if the login proxy is in this pod, \
+                 so that nobody else can connect",
+                listen.port()
+            ),
+        );
+    }
+    findings.all()
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+fn is_wide(range: &IpNet) -> bool {
+    let length = match range {
+        IpNet::V4(_) => WIDE_V4,
+        IpNet::V6(_) => WIDE_V6,
+    };
+    range.prefix_len() <= length && !is_loopback(range.addr())
+}
