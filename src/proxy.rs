@@ -168,6 +168,11 @@ impl Upstream {
         }
     }
 
+    /// How it is spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// Where the app listens.
     pub fn address(&self) -> &Address {
         &self.settings.address

@@ -101,7 +101,7 @@ impl Sidecar {
         peer: Peer,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        let mut guard = RequestGuard::begin(&self, peer.address, &mut request);
+        let mut guard = RequestGuard::begin(&self, &peer, &mut request);
         let (version, handshake) = (request.version(), is_websocket(&request));
         let responded = {
             let responding = pin!(self.respond(&peer, request, &mut guard.record));
@@ -139,8 +139,7 @@ impl Sidecar {
         record.identified(&caller);
         validate(&request)?;
 
-        let scheme = if peer.encrypted { Scheme::Https } else { Scheme::Http };
-        let client = Client { address: peer.address, trusted, scheme };
+        let client = Client { address: peer.address, trusted, scheme: scheme_of(peer) };
         let wants_token = match Route::of(&request, &rules.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);
@@ -335,6 +334,11 @@ fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken
         Caller::Unnamed => return Err(NoToken::Unnamed),
     };
     plan.request(subject(user)).ok_or(NoToken::NoOrganization)
+}
+
+/// How a peer speaks to us.
+fn scheme_of(peer: &Peer) -> Scheme {
+    if peer.encrypted { Scheme::Https } else { Scheme::Http }
 }
 
 /// The caller as the token's subject. Which of the fields are known is the configuration's matter.

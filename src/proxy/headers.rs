@@ -63,6 +63,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// As it stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// A request that means different things to different readers. The client's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadRequest {
@@ -255,11 +265,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     }
     headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.address));
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        let scheme = match client.scheme {
-            Scheme::Http => HeaderValue::from_static("http"),
-            Scheme::Https => HeaderValue::from_static("https"),
-        };
-        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     }
     if !headers.contains_key(X_FORWARDED_HOST)
         && let Some(host) = headers.get(HOST)

@@ -1,7 +1,6 @@
 //! Counting and recording a request: from its head to its response's, and to the last byte of its
 //! body.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +13,7 @@ use hyper::body::Incoming;
 use super::Sidecar;
 use super::record::{Notes, Record};
 use crate::access_log::End;
+use crate::identity::Peer;
 use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
 use crate::proxy::{Body, BodyError};
 
@@ -25,7 +25,7 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    pub(super) fn begin(sidecar: &Sidecar, peer: IpAddr, request: &mut Request<Incoming>) -> Self {
+    pub(super) fn begin(sidecar: &Sidecar, peer: &Peer, request: &mut Request<Incoming>) -> Self {
         let metrics = Arc::clone(&sidecar.metrics);
         let in_flight = Some(GaugeGuard::raise(&metrics.in_flight));
         Self { metrics, record: Record::begin(sidecar, peer, request), in_flight }

@@ -10,11 +10,11 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
-use super::Sidecar;
+use super::{Sidecar, scheme_of};
 use crate::access_log::{AccessLog, End, Line};
-use crate::identity::Caller;
+use crate::identity::{Caller, Peer};
 use crate::metrics::{HeaderDelivery, Outcome};
-use crate::proxy::{Address, BodyMeter};
+use crate::proxy::{Address, BodyMeter, Scheme};
 use crate::trace::{Recording, Trace};
 
 /// A longer path is cut off: who reads lines has bounds of his own.
@@ -48,7 +48,7 @@ impl AppCall {
 
 impl Record {
     /// Starts the clock, and enters the request's trace: its headers are as the app is to see them.
-    pub(super) fn begin(sidecar: &Sidecar, peer: IpAddr, request: &mut Request<Incoming>) -> Self {
+    pub(super) fn begin(sidecar: &Sidecar, peer: &Peer, request: &mut Request<Incoming>) -> Self {
         let started = Instant::now();
         let Sidecar { access_log, tracing, upstream, .. } = sidecar;
         let mut record = Self { started, app_call: AppCall::default(), notes: None };
@@ -56,7 +56,7 @@ impl Record {
             let trace = tracing.enter(request.headers_mut());
             let is_recorded = trace.as_ref().is_some_and(|trace| trace.recording.is_some());
             if access_log.is_on() || is_recorded {
-                let app = is_recorded.then(|| upstream.address().clone());
+                let app = is_recorded.then(|| (upstream.scheme(), upstream.address().clone()));
                 let notes = Notes::begin(access_log.clone(), trace, app, started, peer, request);
                 record.notes = Some(Box::new(notes));
             }
@@ -139,10 +139,11 @@ pub(super) struct Notes {
     access_log: AccessLog,
     trace: Option<Trace>,
     /// Whom the span of the call to the app names, if there is to be one.
-    app: Option<Address>,
+    app: Option<(Scheme, Address)>,
     started: Instant,
     time: SystemTime,
     peer: IpAddr,
+    scheme: Scheme,
     method: Method,
     path: Box<str>,
     version: Version,
@@ -164,9 +165,9 @@ impl Notes {
     fn begin(
         access_log: AccessLog,
         trace: Option<Trace>,
-        app: Option<Address>,
+        app: Option<(Scheme, Address)>,
         started: Instant,
-        peer: IpAddr,
+        peer: &Peer,
         request: &mut Request<Incoming>,
     ) -> Self {
         let request_bytes = (!request.body().is_end_stream()).then(BodyMeter::default);
@@ -179,7 +180,8 @@ impl Notes {
             app,
             started,
             time: SystemTime::now(),
-            peer,
+            peer: peer.address,
+            scheme: scheme_of(peer),
             method: request.method().clone(),
             path: shortened(request.uri().path(), MAX_PATH_BYTES).into(),
             version: request.version(),

@@ -14,6 +14,7 @@ use velt_sidecar::token::cache::{self, TokenCache};
 use velt_sidecar::trace::{Context, ExportSettings, Exporter, Settings, Tracing, Work};
 
 use crate::support::app::{FakeApp, plain};
+use crate::support::certificates::{Authority, Folder, VALID, connect, terminate};
 use crate::support::client::Sending;
 use crate::support::collector::{ACCEPTED, FakeCollector, Reply};
 use crate::support::double::{Double, HOUR, LIFE, request};
@@ -255,6 +256,32 @@ async fn a_sampled_request_its_call_of_the_app_and_its_mint_are_told_to_the_coll
     let ([from, to], [asked, answered]) = (times(request), times(call));
     assert!(from <= asked && asked < answered && answered <= to, "the call is within the request");
     assert!(spans.iter().all(|span| span.get("status").is_none()), "all went well");
+}
+
+#[tokio::test]
+async fn spans_say_what_goes_over_tls() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    folder.write_pair(&authority.issue(&["localhost"], VALID));
+    let ca = folder.write("ca.crt", authority.pem());
+    let (collector, app) = (FakeCollector::start().await, FakeApp::start().await);
+    let server = authority.issue(&["127.0.0.1"], VALID).server(&[]);
+    let address = terminate(app.address, server).await;
+    let toml = format!(
+        "[app]\naddress = \"https://{address}\"\nca_file = \"{ca}\"\n{}{}",
+        folder.toml(),
+        collector.toml()
+    );
+    let mut stage = Stage::with(app, &toml).await;
+    let traffic = stage.sidecar.addresses.traffic;
+    let stream = connect(traffic, &authority.client(None, &[])).await.expect("a handshake");
+    let sending = stage.client().get("/").header("traceparent", SAMPLED);
+    assert_eq!(sending.send_over(stream, http::Version::HTTP_11).await.status(), 200);
+    stage.sidecar.terminate();
+    stage.sidecar.ended().await;
+    let spans = collector.spans();
+    let told = |key: &str| spans.iter().find_map(|span| attribute(span, key)).cloned();
+    assert_eq!(told("url.scheme"), Some(json!("https")));
+    assert_eq!(told("url.full"), Some(json!(format!("https://{address}/"))));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ impl Notes {
     pub(super) fn request_span(&self, duration: Duration) -> Work {
         let mut attributes = vec![
             ("http.request.method", method(&self.method).into()),
-            ("url.scheme", "http".into()),
+            ("url.scheme", self.scheme.as_str().into()),
             ("url.path", self.path.to_string().into()),
             ("network.protocol.version", version(self.version).into()),
             ("network.peer.address", self.peer.to_string().into()),
@@ -61,22 +61,23 @@ impl Notes {
     }
 
     fn name_app(&self, attributes: &mut Attributes) {
-        let authority = match &self.app {
-            Some(Address::Tcp(authority)) => {
+        let Some((scheme, address)) = &self.app else { return };
+        let authority = match address {
+            Address::Tcp(authority) => {
                 let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
                 attributes
                     .push(("server.address", host.trim_matches(['[', ']']).to_owned().into()));
                 attributes.extend(port.parse().ok().map(|port: u16| ("server.port", port.into())));
                 authority
             }
-            Some(Address::Unix(path)) => {
+            Address::Unix(path) => {
                 attributes.push(("server.address", path.display().to_string().into()));
                 attributes.push(("network.transport", "unix".into()));
                 "localhost"
             }
-            None => return,
         };
-        attributes.push(("url.full", format!("http://{authority}{}", self.path).into()));
+        attributes
+            .push(("url.full", format!("{}://{authority}{}", scheme.as_str(), self.path).into()));
     }
 
     /// What went wrong, if it was not the client's doing.
