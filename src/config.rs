@@ -27,7 +27,6 @@ use crate::inject;
 use crate::listener;
 use crate::logging;
 use crate::proxy;
-use crate::reload;
 use crate::tls;
 use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
@@ -54,7 +53,8 @@ pub struct Config {
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
-    pub reload: reload::Settings,
+    /// How often to look whether any of this has changed; `None` leaves it to SIGHUP.
+    pub reload_interval: Option<Duration>,
     /// The same as text with the source of each value, for `check`.
     pub effective: Vec<Effective>,
     /// Where to read it again; `None` if it was not read from anywhere.
@@ -203,9 +203,7 @@ impl Config {
             log,
             access_log,
             tracing,
-            reload: reload::Settings {
-                interval: top.section("reload").value::<Limit>("interval", "10s").0,
-            },
+            reload_interval: top.section("reload").value::<Limit>("interval", "10s").0,
             effective: Vec::new(),
             origin: None,
         })

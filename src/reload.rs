@@ -20,13 +20,6 @@ pub use self::changes::{Change, Changes};
 use crate::config::{Config, Effective, Origin};
 use crate::metrics::{Label as _, ReloadMetrics, ReloadPart};
 
-/// How often to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Between two looks; `None` leaves it to SIGHUP.
-    pub interval: Option<Duration>,
-}
-
 /// Why something could not be put into force.
 pub type Refusal = Box<dyn Error + Send + Sync>;
 
@@ -55,7 +48,8 @@ impl Trigger {
 
 /// Everything that is read again.
 pub struct Reload {
-    settings: Settings,
+    /// Between two looks; `None` leaves it to SIGHUP.
+    interval: Option<Duration>,
     configuration: Option<Configuration>,
     files: Vec<(ReloadPart, Refresh)>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
@@ -96,18 +90,21 @@ impl Reload {
             metrics.succeeded(*part, unix_now());
         }
         let (sender, asked) = mpsc::channel(1);
-        (Self { settings: config.reload, configuration, files, asked, metrics }, Trigger(sender))
+        (
+            Self { interval: config.reload_interval, configuration, files, asked, metrics },
+            Trigger(sender),
+        )
     }
 
     /// Looks for as long as the sidecar runs.
     pub async fn run(mut self) {
-        let mut ticks = interval(self.settings.interval.unwrap_or(Duration::from_secs(3600)));
+        let mut ticks = interval(self.interval.unwrap_or(Duration::from_secs(3600)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is now, and everything has just been read.
         ticks.tick().await;
         loop {
             tokio::select! {
-                _ = ticks.tick(), if self.settings.interval.is_some() => self.look(false).await,
+                _ = ticks.tick(), if self.interval.is_some() => self.look(false).await,
                 Some(done) = self.asked.recv() => {
                     self.look(true).await;
                     // An error only says that whoever has asked does not wait.

@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 pub use self::shell::words;
-use super::request::split_header;
 use super::{Asked, Unclear};
 
 /// What a flag of curl's means for a request.
@@ -269,4 +268,13 @@ impl Command {
         }
         Ok((self.asked, self.notes))
     }
+}
+
+/// The two sides of `Name: value`.
+pub(super) fn split_header(line: &str) -> Result<(String, String), Unclear> {
+    let (name, value) = line.split_once(':').ok_or_else(|| {
+        let name = line.split(' ').next().unwrap_or_default();
+        Unclear::new(format!("the header {name:?} has no colon"), "write it as 'Name: value'")
+    })?;
+    Ok((name.to_owned(), value.trim_start().to_owned()))
 }

@@ -11,7 +11,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 
 use super::Unclear;
-use super::curl;
+use super::curl::{self, split_header};
 use crate::identity::Peer;
 use crate::sidecar::explain::Question;
 use crate::tls::CertificateNames;
@@ -209,15 +209,6 @@ impl AppResponse {
         *response.headers_mut() = header_map(&self.headers, false)?;
         Ok(response)
     }
-}
-
-/// The two sides of `Name: value`.
-pub(super) fn split_header(line: &str) -> Result<(String, String), Unclear> {
-    let (name, value) = line.split_once(':').ok_or_else(|| {
-        let name = line.split(' ').next().unwrap_or_default();
-        Unclear::new(format!("the header {name:?} has no colon"), "write it as 'Name: value'")
-    })?;
-    Ok((name.to_owned(), value.trim_start().to_owned()))
 }
 
 fn header_map(lines: &[(String, String)], http2: bool) -> Result<HeaderMap, Unclear> {

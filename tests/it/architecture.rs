@@ -45,7 +45,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "listener",
             "logging",
             "proxy",
-            "reload",
             "tls",
             "token",
             "trace",

@@ -5,10 +5,16 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use crate::neighbour::{PATIENCE, Process, eventually, http_client, lines_of};
+use crate::neighbour::{PATIENCE, Process, eventually, lines_of};
 
 /// A running sidecar. Dropping it kills it.
 pub struct SidecarProcess {
@@ -20,7 +26,9 @@ pub struct SidecarProcess {
     passed: Vec<String>,
     /// How many lines were waited for.
     awaited: usize,
-    http: reqwest::Client,
+    /// The one connection that all its metrics are asked over: when descriptors have run out, there
+    /// is no other to be had.
+    scraping: Mutex<Option<SendRequest<Empty<Bytes>>>>,
 }
 
 impl SidecarProcess {
@@ -69,9 +77,9 @@ impl SidecarProcess {
         let mut process = Process::start(&mut command);
         let lines = lines_of(process.child().stderr.take().expect("piped"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (traffic, admin, http) = (nowhere, nowhere, http_client());
+        let (traffic, admin, scraping) = (nowhere, nowhere, Mutex::default());
         let passed = Vec::new();
-        let mut sidecar = Self { process, traffic, admin, lines, passed, awaited: 0, http };
+        let mut sidecar = Self { process, traffic, admin, lines, passed, awaited: 0, scraping };
         let line = sidecar.line_with("velt-sidecar is listening").await;
         let address = |name: &str| {
             let (_, rest) = line.split_once(name).expect("an address");
@@ -126,11 +134,31 @@ impl SidecarProcess {
         .await;
     }
 
+    async fn scrape(&self) -> Result<String, String> {
+        let mut scraping = self.scraping.lock().await;
+        let broken = |error: hyper::Error| error.to_string();
+        let mut sender = if let Some(sender) = scraping.take() {
+            sender
+        } else {
+            let stream = TcpStream::connect(self.admin).await.map_err(|error| error.to_string())?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            tokio::spawn(connection);
+            sender
+        };
+        let scraped = async {
+            sender.ready().await?;
+            let request = Request::get("/metrics").header("host", "sidecar");
+            let request = request.body(Empty::new()).expect("a request");
+            sender.send_request(request).await?.into_body().collect().await
+        };
+        let body = timeout(PATIENCE, scraped).await.map_err(|_| "no answer")?.map_err(broken)?;
+        *scraping = Some(sender);
+        String::from_utf8(body.to_bytes().to_vec()).map_err(|error| error.to_string())
+    }
+
     /// The value of one series, without the prefix.
     pub async fn metric(&self, series: &str) -> Result<f64, String> {
-        let url = format!("http://{}/metrics", self.admin);
-        let answer = self.http.get(url).send().await.map_err(|error| error.to_string())?;
-        let text = answer.text().await.map_err(|error| error.to_string())?;
+        let text = self.scrape().await?;
         let name = format!("velt_sidecar_{series} ");
         let value = text.lines().find_map(|line| line.strip_prefix(&name));
         value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {series} in {text}"))
@@ -138,9 +166,7 @@ impl SidecarProcess {
 
     /// Every series that is not zero, for a failure's message.
     pub async fn metrics(&self) -> String {
-        let url = format!("http://{}/metrics", self.admin);
-        let Ok(answer) = self.http.get(url).send().await else { return String::new() };
-        let text = answer.text().await.unwrap_or_default();
+        let Ok(text) = self.scrape().await else { return String::new() };
         let told = |line: &&str| line.starts_with("velt_sidecar_") && !line.ends_with(" 0");
         let plain = |line: &&str| !line.contains("_bucket");
         text.lines().filter(told).filter(plain).collect::<Vec<_>>().join("\n")
