@@ -6,6 +6,7 @@
 mod access;
 mod calls;
 pub mod client;
+pub mod probe;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Admin {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "here are /metrics, /healthz/live, /healthz/ready, /healthz/startup, and the calls \
-                 /config, /explain, /cache/invalidate, /log/level, /refusals\n",
+                 /config, /drain, /explain, /cache/invalidate, /log/level, /refusals\n",
             ),
         }
     }

@@ -8,12 +8,12 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 pub use self::parts::check;
@@ -99,8 +99,31 @@ pub struct App {
     shutdown: Arc<Mutex<Shutdown>>,
     reload: Reload,
     trigger: Trigger,
+    departure: Arc<Departure>,
+}
+
+/// The first phase of the end, which SIGTERM begins, or an admin call before it.
+struct Departure {
+    phase: watch::Sender<Phase>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    begun: OnceLock<Instant>,
+}
+
+impl Departure {
+    fn new(readiness: Readiness, metrics: Arc<Metrics>) -> Self {
+        let phase = watch::Sender::new(Phase::Serving);
+        Self { phase, readiness, metrics, begun: OnceLock::new() }
+    }
+
+    /// Not ready from now on, and no connection is kept alive; when that began.
+    fn begin(&self) -> Instant {
+        *self.begun.get_or_init(|| {
+            self.readiness.set(false, &self.metrics);
+            self.phase.send_replace(Phase::Leaving);
+            Instant::now()
+        })
+    }
 }
 
 impl App {
@@ -147,6 +170,8 @@ impl App {
         let (admin_listener, admin_address) =
             bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
         let readiness = Readiness::default();
+        let departure = Arc::new(Departure::new(readiness.clone(), Arc::clone(&metrics)));
+        let leaving = Arc::clone(&departure);
         // Nobody waits for its keys: until they are there, its callers are unverified.
         sidecar.rules.load().identity.start();
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
@@ -155,9 +180,16 @@ impl App {
             observed.rules.load().identity.observe();
             certificates.observe(&counted);
         });
-        let calls =
-            Calls { sidecar: Arc::clone(&sidecar), standing, level, metrics: Arc::clone(&metrics) };
-        let admin = Admin::new(Arc::clone(&metrics), readiness.clone(), before_scrape, calls);
+        let calls = Calls {
+            sidecar: Arc::clone(&sidecar),
+            standing,
+            level,
+            metrics: Arc::clone(&metrics),
+            leave: Box::new(move || {
+                leaving.begin();
+            }),
+        };
+        let admin = Admin::new(metrics, readiness, before_scrape, calls);
         Ok(Self {
             admin: Arc::new(admin),
             sidecar,
@@ -167,8 +199,7 @@ impl App {
             shutdown,
             reload,
             trigger,
-            readiness,
-            metrics,
+            departure,
         })
     }
 
@@ -183,19 +214,20 @@ impl App {
     }
 
     /// Serves until `shutdown` resolves, then drains: not ready at once, accepting for the grace
-    /// time but keeping no connection alive, then the requests in flight, tunnels last.
+    /// time but keeping no connection alive, then the requests in flight, tunnels last. Told to
+    /// drain before, it has begun with that already, and what has passed since counts.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let (phase, traffic_phase) = watch::channel(Phase::Serving);
+        let Departure { phase, readiness, metrics, .. } = &*self.departure;
         let (admin_phase, admin_watched) = watch::channel(Phase::Serving);
         // The sockets are bound: whoever connects from now on is served.
-        self.readiness.set(true, &self.metrics);
+        readiness.set(true, metrics);
         let sidecar = Arc::clone(&self.sidecar);
         let handler = move |remote: &Remote, request| {
             let Remote { address, encrypted, names } = remote;
             let peer = Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
             Arc::clone(&sidecar).handle(peer, request)
         };
-        let traffic = tokio::spawn(self.traffic_listener.serve(handler, traffic_phase));
+        let traffic = tokio::spawn(self.traffic_listener.serve(handler, phase.subscribe()));
         let admin = self.admin;
         let answer = move |remote: &Remote, request| {
             let (admin, peer) = (Arc::clone(&admin), remote.address);
@@ -210,10 +242,9 @@ impl App {
         reloading.abort();
         let Shutdown { grace, deadline } =
             self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.readiness.set(false, &self.metrics);
-        phase.send_replace(Phase::Leaving);
+        let begun = self.departure.begin();
         info!(?grace, "ending: not ready, still accepting");
-        sleep(grace).await;
+        sleep_until(begun + grace).await;
 
         let deadline = Instant::now() + deadline;
         phase.send_replace(Phase::Stopped);

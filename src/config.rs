@@ -12,6 +12,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -232,6 +233,14 @@ pub fn describe(effective: &[Effective]) -> String {
         let _ = writeln!(text, "{line:<48} # {source}{content}");
     }
     text
+}
+
+/// Where the admin port is, by the same rules as [`Config::parse`] and whatever else is wrong in
+/// there: a probe must not fail for what a running sidecar has long read.
+pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> SocketAddr {
+    let reader = Reader::new(text, environment);
+    let document = reader.document();
+    table::admin::read_address(&Section::top(&reader, &document).section("admin"))
 }
 
 /// Names in certificates say nothing unless somebody signs the certificates.

@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "main/kubelet.rs"]
+mod kubelet;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -38,8 +41,8 @@ const EX_CONFIG: u8 = 78;
 #[command(
     name = "velt-sidecar",
     version,
-    after_help = "Exit codes: 64 usage, 69 an address is in \
-    use, nobody answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
+    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, nobody \
+    answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
     configuration or a file it names. Documentation: README.md"
 )]
 struct Arguments {
@@ -70,6 +73,10 @@ enum Command {
     Explain(ExplainArguments),
     /// Have a running sidecar change or show something
     Admin(AdminArguments),
+    /// Ask a running sidecar how it is; exits with 0 or 1
+    Health(kubelet::HealthArguments),
+    /// Have a running sidecar begin to leave: not ready, still accepting. For a preStop hook
+    Drain(kubelet::DrainArguments),
     /// Print the version
     Version,
 }
@@ -233,6 +240,8 @@ fn main() -> ExitCode {
         Command::Emulator(arguments) => emulator(arguments),
         Command::Explain(arguments) => explain(file, arguments),
         Command::Admin(arguments) => admin(arguments),
+        Command::Health(arguments) => kubelet::health(file, arguments),
+        Command::Drain(arguments) => kubelet::drain(file, arguments),
         Command::Version => {
             println!("velt-sidecar {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -40,6 +40,8 @@ pub struct Calls {
     pub standing: Arc<ArcSwap<Standing>>,
     pub level: LevelSwitch,
     pub metrics: Arc<Metrics>,
+    /// Begins what SIGTERM begins with: not ready, still accepting, no connection kept alive.
+    pub leave: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What a reload replaces.
@@ -58,6 +60,7 @@ pub(super) struct Door {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Config,
+    Drain,
     Explain,
     Invalidate,
     Level,
@@ -65,8 +68,9 @@ enum Call {
 }
 
 /// Each call's path and methods.
-const CALLS: [(&str, Call, &[Method]); 5] = [
+const CALLS: [(&str, Call, &[Method]); 6] = [
     ("/config", Call::Config, &[Method::GET]),
+    ("/drain", Call::Drain, &[Method::POST]),
     ("/explain", Call::Explain, &[Method::POST]),
     ("/cache/invalidate", Call::Invalidate, &[Method::POST]),
     ("/log/level", Call::Level, &[Method::GET, Method::PUT]),
@@ -91,6 +95,11 @@ struct Invalidation {
     #[serde(default)]
     everything: bool,
 }
+
+/// The body of `/drain`: empty, but a body, since a page can't send one of this type.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {}
 
 /// The body of `/log/level`.
 #[derive(Deserialize)]
@@ -152,6 +161,12 @@ impl Door {
         match (*call, request.method() == Method::PUT) {
             (Call::Config, _) => Ok(text(StatusCode::OK, standing.in_force.text().to_owned())),
             (Call::Refusals, _) => Ok(json_of(StatusCode::OK, &calls.refusals())),
+            (Call::Drain, _) => {
+                let Drain {} = read(request).await?;
+                info!(%peer, "told to drain: not ready, still accepting");
+                (calls.leave)();
+                Ok(json_of(StatusCode::OK, &json!({ "draining": true })))
+            }
             (Call::Level, false) => Ok(json_of(StatusCode::OK, &calls.level())),
             (Call::Level, true) => {
                 let Level { level } = read(request).await?;

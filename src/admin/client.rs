@@ -163,6 +163,15 @@ impl Client {
         self.call(Method::GET, "/config", None).await
     }
 
+    /// Has it begun to leave: see `POST /drain`. There is no way back but a restart.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn drain(&self) -> Result<(), ClientError> {
+        self.call(Method::POST, "/drain", Some(&json!({}))).await.map(|_| ())
+    }
+
     /// Recent refusals.
     ///
     /// # Errors

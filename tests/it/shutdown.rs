@@ -171,7 +171,7 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// Sends one request after the other until told to stop. Retries nothing but refused connections,
 /// and keeps no connection for longer than the grace time, as a front proxy's pool is set to.
-async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Result<u32, String> {
+pub async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Result<u32, String> {
     let mut answered = 0;
     while !*stop.borrow_and_update() {
         let stream = match TcpStream::connect(address).await {

@@ -1,5 +1,7 @@
 //! The table `admin`: where metrics, health and admin calls are, and who may make the last.
 
+use std::net::SocketAddr;
+
 use secrecy::SecretString;
 
 use super::super::reader::{Inline, Section};
@@ -13,7 +15,7 @@ pub const TOKEN_VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
 pub fn read(section: &Section<'_, '_>) -> (listener::Settings, Option<SecretString>) {
     let settings = listener::Settings {
         max_connections: 256,
-        ..listener::Settings::at(section.value("address", "127.0.0.1:9901"))
+        ..listener::Settings::at(read_address(section))
     };
     let token = section.optional_secret("token", TOKEN_VARIABLE, Inline::Refused);
     if let Some(token) = &token {
@@ -21,4 +23,9 @@ pub fn read(section: &Section<'_, '_>) -> (listener::Settings, Option<SecretStri
         check_length(section, key, token);
     }
     (settings, token)
+}
+
+/// Reads where it is, and nothing else.
+pub fn read_address(section: &Section<'_, '_>) -> SocketAddr {
+    section.value("address", "127.0.0.1:9901")
 }

@@ -1,0 +1,93 @@
+//! What a kubelet runs in the sidecar's own container, where there is no shell and no curl: probes,
+//! and the preStop hook.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use velt_sidecar::admin::probe::{self, Probe, Unhealthy};
+use velt_sidecar::config::{Origin, admin_address};
+use velt_sidecar::logging;
+
+use super::{AdminPort, EX_CONFIG, EX_USAGE, calling, environment, time};
+
+#[derive(clap::Args)]
+pub struct HealthArguments {
+    /// Whether it runs (the default)
+    #[arg(long, group = "probe")]
+    live: bool,
+    /// Whether traffic should come to it
+    #[arg(long, group = "probe")]
+    ready: bool,
+    /// Whether it has started
+    #[arg(long, group = "probe")]
+    startup: bool,
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct DrainArguments {
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    #[command(flatten)]
+    port: AdminPort,
+    /// End only after this time, such as 10s: the kubelet sends SIGTERM when the hook has ended
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s")]
+    wait: Duration,
+}
+
+/// Asks the sidecar how it is.
+pub fn health(file: Option<&Path>, arguments: HealthArguments) -> ExitCode {
+    let probe = match arguments {
+        HealthArguments { ready: true, .. } => Probe::Ready,
+        HealthArguments { startup: true, .. } => Probe::Startup,
+        _ => Probe::Live,
+    };
+    let url = match url(file, arguments.admin) {
+        Ok(url) => url,
+        Err(code) => return code,
+    };
+    match probe::ask(&url, probe) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Unhealthy::Url(_)) => {
+            eprintln!("velt-sidecar: {error}");
+            EX_USAGE.into()
+        }
+        Err(error) => {
+            eprintln!("velt-sidecar: not healthy: {}", logging::Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Has the sidecar begin to leave.
+pub fn drain(file: Option<&Path>, arguments: DrainArguments) -> ExitCode {
+    let DrainArguments { admin, port, wait } = arguments;
+    let url = match url(file, admin) {
+        Ok(url) => url,
+        Err(code) => return code,
+    };
+    calling(&url, &port, async |client| {
+        client.drain().await?;
+        tokio::time::sleep(wait).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The admin port that was named, else where the sidecar with this configuration has it.
+fn url(file: Option<&Path>, named: Option<String>) -> Result<String, ExitCode> {
+    if let Some(url) = named {
+        return Ok(url);
+    }
+    let (name, text) = Origin::new(file, environment()).text();
+    match text {
+        Ok(text) => Ok(probe::url_of(admin_address(&text, &environment()))),
+        Err(error) => {
+            eprintln!("velt-sidecar: {name} can't be read: {error}");
+            Err(EX_CONFIG.into())
+        }
+    }
+}
