@@ -1,11 +1,13 @@
 //! What is shipped beside the code says what the code does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use velt_sidecar::admin::probe::Probe;
 use velt_sidecar::config::Config;
+use velt_sidecar::metrics::Metrics;
 
-use crate::support::{config, environment};
+use crate::support::{self, config};
 
 /// Header, key and value of every setting in force.
 fn in_force(config: &Config) -> BTreeMap<(String, String), String> {
@@ -53,21 +55,66 @@ fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
 }
 
 #[test]
-fn the_manifests_environment_is_a_valid_configuration() {
-    let text = fs::read_to_string("deploy/k8s/sidecar.yaml").expect("the manifest");
-    let mut environment = environment();
-    let mut lines = text.lines().map(str::trim);
-    while let Some(line) = lines.next() {
-        let Some(name) = line.strip_prefix("- name: VELT_SIDECAR_") else { continue };
-        let value = lines.next().and_then(|line| line.strip_prefix("value: "));
-        let value = value.unwrap_or_else(|| panic!("{name} has no value"));
-        let value = value.split(" #").next().unwrap_or_default().trim();
-        environment.insert(format!("VELT_SIDECAR_{name}"), value.trim_matches(['"', '\'']).into());
-    }
-    assert!(environment.len() > 4, "the manifest sets something");
-    let config = Config::parse("sidecar.toml", "", &environment);
+fn what_kustomize_sets_is_valid_and_fits_the_ports_it_declares() {
+    let text = fs::read_to_string("deploy/kustomize/common/settings.env").expect("settings.env");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.map(|line| line.split_once('=').expect("NAME=value"));
+    let mut environment: BTreeMap<String, String> =
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    // These are not mounted here.
+    environment.retain(|name, _| !name.ends_with("_FILE"));
+    environment.extend(support::environment());
+    let config = Config::parse("settings.env", "", &environment);
     let config = config.unwrap_or_else(|error| panic!("{error}"));
-    for port in [config.listen.address.port(), config.admin.address.port()] {
-        assert!(text.contains(&format!("containerPort: {port}")), "port {port} is declared");
+    for variant in ["component", "component-before-1.29"] {
+        let file = format!("deploy/kustomize/{variant}/container.yaml");
+        let container = fs::read_to_string(file).expect("the container");
+        for port in [config.listen.address.port(), config.admin.address.port()] {
+            assert!(container.contains(&format!("containerPort: {port}")), "{variant} {port}");
+        }
+        for probe in [Probe::Startup, Probe::Ready, Probe::Live] {
+            let path = format!("path: {}\n", probe.path());
+            assert!(container.contains(&path), "{variant} {path}");
+        }
+    }
+}
+
+/// Every name of a metric of ours that is in `text`, as scraped.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let names = text.match_indices("velt_sidecar_").map(|(at, _)| {
+        let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+        let rest = &text[at..];
+        rest[..rest.find(|it| !is_name(it)).unwrap_or(rest.len())].to_owned()
+    });
+    names.collect()
+}
+
+#[test]
+fn alerts_dashboard_and_runbooks_name_metrics_that_there_are() {
+    let scrape = Metrics::new().encode().expect("metrics");
+    let there = metrics_in(&String::from_utf8_lossy(&scrape));
+    for file in [
+        "deploy/monitoring/prometheus-rule.yaml",
+        "deploy/monitoring/dashboard.json",
+        "docs/runbooks.md",
+    ] {
+        let named = metrics_in(&fs::read_to_string(file).expect(file));
+        assert!(named.len() > 5, "{file} names metrics");
+        let unknown: Vec<_> = named.difference(&there).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
+#[test]
+fn each_alert_has_its_page_in_the_runbooks_and_each_page_its_alert() {
+    let rules = fs::read_to_string("deploy/monitoring/prometheus-rule.yaml").expect("the rules");
+    let alerts: Vec<_> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let runbooks = fs::read_to_string("docs/runbooks.md").expect("the runbooks");
+    let pages: Vec<_> = runbooks.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(alerts, pages, "in this order");
+    for alert in alerts {
+        let link = format!("runbook: docs/runbooks.md#{}\n", alert.to_lowercase());
+        assert_eq!(rules.matches(&link).count(), 1, "{link}");
     }
 }

@@ -11,6 +11,7 @@ mod aliases;
 mod autobahn;
 mod browser;
 mod bulk;
+mod deploy;
 mod events;
 mod floods;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]

@@ -237,13 +237,37 @@ where
     (task, address)
 }
 
+/// The API key and the auth token that emulators accept.
+pub const CREDENTIALS: (&str, &str) = ("key-of-the-test", "token-of-the-test");
+
+/// An emulator in Velt's place, which ends with this.
+pub struct RunningEmulator {
+    pub address: SocketAddr,
+    _serving: Task,
+    _stop: watch::Sender<Phase>,
+}
+
+/// Starts one on a free port.
+pub async fn start_emulator() -> RunningEmulator {
+    let (api_key, auth_token) = CREDENTIALS;
+    let emulator = Emulator::bind(emulator::Settings {
+        address: LOOPBACK,
+        credentials: Some(Credentials { api_key: api_key.into(), auth_token: auth_token.into() }),
+        token_life: Duration::from_secs(48 * 3600),
+        behaviour: Behaviour::default(),
+    });
+    let emulator = emulator.await.expect("a free port");
+    let (stop, stopping) = watch::channel(Phase::Serving);
+    let address = emulator.address();
+    RunningEmulator { address, _serving: Task::spawn(emulator.run(stopping)), _stop: stop }
+}
+
 /// A sidecar in front of an app, with an emulator in Velt's place.
 pub struct Sidecar {
     pub addresses: Addresses,
     /// Ends it when dropped.
     _stop: oneshot::Sender<()>,
-    _emulator: Task,
-    _emulator_stop: watch::Sender<Phase>,
+    _emulator: RunningEmulator,
 }
 
 impl Sidecar {
@@ -254,17 +278,8 @@ impl Sidecar {
 
     /// The same, with more settings in its environment.
     pub async fn start_with(app: impl Display, settings: &[(&str, &str)]) -> Self {
-        let (api_key, auth_token) = ("key-of-the-test", "token-of-the-test");
-        let emulator = Emulator::bind(emulator::Settings {
-            address: LOOPBACK,
-            credentials: Some(Credentials {
-                api_key: api_key.into(),
-                auth_token: auth_token.into(),
-            }),
-            token_life: Duration::from_secs(48 * 3600),
-            behaviour: Behaviour::default(),
-        });
-        let emulator = emulator.await.expect("a free port");
+        let (api_key, auth_token) = CREDENTIALS;
+        let emulator = start_emulator().await;
         // It tells Velt's APIs apart by their paths.
         let is_v2 = settings.contains(&("VELT_SIDECAR_VELT__API", "v2"));
         let path = if is_v2 { "v2/auth/generate_token" } else { "" };
@@ -285,7 +300,7 @@ impl Sidecar {
             grace = "0s"
             deadline = "1s"
             "#,
-            emulator.address()
+            emulator.address
         );
         let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)];
         let environment = environment.iter().chain(settings);
@@ -295,17 +310,11 @@ impl Sidecar {
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         let app = App::bind(config).await.unwrap_or_else(|error| panic!("{error}"));
         let addresses = app.addresses();
-        let (emulator_stop, emulator_stopping) = watch::channel(Phase::Serving);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {
             // Dropped is as good as sent.
             let _ = stopped.await;
         }));
-        Self {
-            addresses,
-            _stop: stop,
-            _emulator: Task::spawn(emulator.run(emulator_stopping)),
-            _emulator_stop: emulator_stop,
-        }
+        Self { addresses, _stop: stop, _emulator: emulator }
     }
 }

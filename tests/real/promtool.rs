@@ -12,7 +12,7 @@ use crate::neighbour::{Process, Sidecar, eventually, http_client, serve_app, too
 
 /// Sends a sidecar something of everything, so that there are figures to look at: served,
 /// refused, anonymous, forged, and answered by the app with an error.
-async fn make_traffic(sidecar: SocketAddr, users: &[&str]) {
+pub async fn make_traffic(sidecar: SocketAddr, users: &[&str]) {
     let http = http_client();
     let expect = async |request: reqwest::RequestBuilder, expected: StatusCode| {
         let answer = request.send().await.expect("an answer");
@@ -33,7 +33,7 @@ async fn make_traffic(sidecar: SocketAddr, users: &[&str]) {
 }
 
 /// A sidecar that has had traffic of `users`, and what keeps its app alive.
-async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
+pub async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
     let (serving, app) = serve_app(|request| {
         let mut response = Response::default();
         if request.uri().path() == "/missing" {
@@ -45,6 +45,39 @@ async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
     let sidecar = Sidecar::start(app).await;
     make_traffic(sidecar.addresses.traffic, users).await;
     (sidecar, serving)
+}
+
+/// A Prometheus that scrapes `admin` every second and adds `labels` to what it finds, and the folder of
+/// its data.
+pub async fn start_prometheus(admin: SocketAddr, labels: &str) -> (TempDir, Process, SocketAddr) {
+    let folder = TempDir::new().expect("a folder for Prometheus");
+    let config = folder.path().join("prometheus.yml");
+    let text = format!(
+        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+         scrape_configs:\n  - job_name: velt-sidecar\n    static_configs: [{{ targets: ['{admin}'], labels: {labels} }}]\n"
+    );
+    std::fs::write(&config, text).expect("a file for the configuration");
+    let http = http_client();
+    let start = |port: u16| {
+        let mut prometheus = Command::new(tool("prometheus"));
+        prometheus
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(["--log.level=warn"])
+            .stdin(Stdio::null());
+        prometheus
+    };
+    let ready = async |address: SocketAddr| {
+        let answer = http.get(format!("http://{address}/-/ready")).send().await;
+        match answer {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let (prometheus, address) = Process::start_on_free_port(start, ready).await;
+    (folder, prometheus, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,35 +104,8 @@ async fn promtool_has_nothing_to_complain_of() {
 async fn prometheus_scrapes_a_sidecar_and_counts_its_mints() {
     let users = ["ada", "grace", "linus"];
     let (sidecar, _app) = busy_sidecar(&users).await;
-    let folder = TempDir::new().expect("a folder for Prometheus");
-    let config = folder.path().join("prometheus.yml");
-    let admin = sidecar.addresses.admin;
-    let text = format!(
-        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
-         scrape_configs:\n  - job_name: velt-sidecar\n    static_configs: [{{ targets: ['{admin}'] }}]\n"
-    );
-    std::fs::write(&config, text).expect("a file for the configuration");
+    let (_folder, _prometheus, address) = start_prometheus(sidecar.addresses.admin, "{}").await;
     let http = http_client();
-    let start = |port: u16| {
-        let mut prometheus = Command::new(tool("prometheus"));
-        prometheus
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .args(["--log.level=warn"])
-            .stdin(Stdio::null());
-        prometheus
-    };
-    let ready = async |address: SocketAddr| {
-        let answer = http.get(format!("http://{address}/-/ready")).send().await;
-        match answer {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(answer.status().to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    let (_prometheus, address) = Process::start_on_free_port(start, ready).await;
-
     let value = async |query: &str| {
         let url = format!("http://{address}/api/v1/query");
         let answer = http.post(url).header("content-type", "application/x-www-form-urlencoded");

@@ -1,0 +1,126 @@
+{{/*
+The sidecar as an entry of your pod's initContainers, where restartPolicy: Always makes it a native sidecar:
+
+    initContainers:
+      {{- include "velt-sidecar.container" . | nindent 6 }}
+
+Point your Service at the port velt-http, and have the app listen on loopback.
+*/}}
+{{- define "velt-sidecar.container" -}}
+{{- $values := index .Values "velt-sidecar" -}}
+- name: velt-sidecar
+  image: {{ include "velt-sidecar.image" . | quote }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  restartPolicy: Always
+  env:
+    {{- include "velt-sidecar.environment" $values | nindent 4 }}
+  ports:
+    - name: velt-http
+      containerPort: {{ $values.ports.http }}
+    - name: velt-admin
+      containerPort: {{ $values.ports.admin }}
+  # The app starts after this one has succeeded.
+  startupProbe:
+    httpGet:
+      path: /healthz/startup
+      port: velt-admin
+    periodSeconds: 1
+    failureThreshold: 30
+  # Never depends on Velt.
+  readinessProbe:
+    httpGet:
+      path: /healthz/ready
+      port: velt-admin
+    periodSeconds: 5
+  livenessProbe:
+    httpGet:
+      path: /healthz/live
+      port: velt-admin
+    periodSeconds: 10
+  # Runs beside the app's preStop hook: clients are asked to leave before the app ends.
+  lifecycle:
+    preStop:
+      exec:
+        command: ["/usr/local/bin/velt-sidecar", "drain"]
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+    seccompProfile:
+      type: RuntimeDefault
+  {{- if or $values.secret.mounted $values.extraVolumeMounts }}
+  volumeMounts:
+    {{- if $values.secret.mounted }}
+    - name: velt-sidecar-secret
+      mountPath: /run/secrets/velt
+      readOnly: true
+    {{- end }}
+    {{- with $values.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/*
+With secret.mounted, an entry of your pod's volumes. Without it, nothing.
+*/}}
+{{- define "velt-sidecar.volumes" -}}
+{{- $secret := (index .Values "velt-sidecar").secret -}}
+{{- if $secret.mounted -}}
+- name: velt-sidecar-secret
+  secret:
+    secretName: {{ $secret.name | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "velt-sidecar.image" -}}
+{{- $image := (index .Values "velt-sidecar").image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index .Subcharts "velt-sidecar").Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "velt-sidecar.environment" -}}
+{{- $config := dict "listen.address" (printf "0.0.0.0:%v" .ports.http) "admin.address" (printf "0.0.0.0:%v" .ports.admin) -}}
+{{- range $key, $address := pick .config "listen.address" "admin.address" -}}
+{{- $port := hasPrefix "listen" $key | ternary $.ports.http $.ports.admin -}}
+{{- if not (hasSuffix (printf ":%v" $port) (toString $address)) -}}
+{{- fail (printf "velt-sidecar: config %s is %q, but the container's port is %v: change velt-sidecar.ports" $key $address $port) -}}
+{{- end -}}
+{{- end -}}
+{{- if .secret.mounted -}}
+- name: VELT_SIDECAR_VELT__API_KEY_FILE
+  value: {{ printf "/run/secrets/velt/%s" .secret.apiKey | quote }}
+- name: VELT_SIDECAR_VELT__AUTH_TOKEN_FILE
+  value: {{ printf "/run/secrets/velt/%s" .secret.authToken | quote }}
+{{- else -}}
+- name: VELT_API_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret.name | quote }}
+      key: {{ .secret.apiKey | quote }}
+- name: VELT_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret.name | quote }}
+      key: {{ .secret.authToken | quote }}
+{{- end }}
+{{- range $key, $value := merge (dict) .config $config }}
+{{- if not (kindIs "invalid" $value) }}
+- name: VELT_SIDECAR_{{ $key | upper | replace "." "__" }}
+  {{- /* Numbers of a values file are floats: 1000000 would be written as 1e+06. */}}
+  value: {{ (kindIs "slice" $value) | ternary (toJson $value) (kindIs "float64" $value | ternary (toJson $value) (toString $value)) | quote }}
+{{- end }}
+{{- end }}
+{{- with .extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

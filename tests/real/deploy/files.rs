@@ -1,0 +1,80 @@
+//! What deploy/ and the workflows look like to the linters of their kinds.
+
+use std::fs;
+use std::process::Command;
+
+use super::{documents, file, run, run_well};
+use crate::neighbour::tool;
+
+const RELEASE: &str = ".github/workflows/release.yaml";
+
+#[test]
+fn yamllint_finds_nothing() {
+    let mut yamllint = Command::new(tool("yamllint"));
+    yamllint.args(["--strict", "--config-data"]);
+    // Lines may be as long as prose; GitHub's `on` is no truth value.
+    yamllint.arg(
+        "{extends: default, rules: {line-length: {max: 160}, document-start: disable, \
+        comments: {min-spaces-from-content: 1}, truthy: {check-keys: false}, \
+        indentation: {spaces: 2, indent-sequences: consistent}}}",
+    );
+    for path in ["deploy/kustomize", "deploy/examples", "deploy/monitoring", RELEASE] {
+        yamllint.arg(file(path));
+    }
+    run_well(&mut yamllint, "");
+}
+
+#[test]
+fn hadolint_finds_nothing_in_the_dockerfile_and_something_in_a_bad_one() {
+    let mut hadolint = Command::new(tool("hadolint"));
+    run_well(hadolint.arg(file("deploy/Dockerfile")), "");
+    let bad = run(Command::new(tool("hadolint")).arg("-"), "FROM debian\nRUN cd /tmp\n");
+    assert!(bad.is_err_and(|said| said.contains("DL3006")), "it looks at all");
+}
+
+#[test]
+fn zizmor_finds_nothing_in_the_workflow_and_something_in_a_bad_one() {
+    let zizmor = |path: &std::path::Path| {
+        let mut zizmor = Command::new(tool("zizmor"));
+        zizmor.args(["--offline", "--no-config", "--no-progress", "--persona=pedantic"]).arg(path);
+        run(&mut zizmor, "")
+    };
+    zizmor(&file(RELEASE)).unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let bad = folder.path().join("bad.yaml");
+    let text = fs::read_to_string(file(RELEASE)).expect("the workflow");
+    fs::write(&bad, text.replace("permissions: {}", "permissions: write-all")).expect("a disk");
+    let found = zizmor(&bad).expect_err("it looks at all");
+    assert!(found.contains("excessive-permissions"), "{found}");
+}
+
+#[test]
+fn the_workflow_runs_the_tests_before_it_publishes_anything() {
+    let text = fs::read_to_string(file(RELEASE)).expect("the workflow");
+    let workflow = &documents(&text)[0];
+    let jobs = workflow["jobs"].as_object().expect("jobs");
+    assert!(jobs["test"]["steps"].to_string().contains("tests/run"), "{text}");
+    // Everything that may write waits for them, by itself or by what it waits for.
+    let waits_for = |job: &str| -> Vec<String> {
+        let needs = &jobs[job]["needs"];
+        let one = needs.as_str().into_iter();
+        let many = needs.as_array().into_iter().flatten().filter_map(|need| need.as_str());
+        one.chain(many).map(str::to_owned).collect()
+    };
+    for (name, job) in jobs {
+        if job["permissions"].to_string().contains("write") {
+            let mut open = waits_for(name);
+            while let Some(next) = open.pop() {
+                if next == "test" {
+                    open = vec!["test".into()];
+                    break;
+                }
+                open.extend(waits_for(&next));
+            }
+            assert_eq!(open, ["test"], "{name} waits for the tests");
+        }
+    }
+    for architecture in ["amd64", "arm64"] {
+        assert!(text.contains(&format!("linux/{architecture}")), "{architecture}");
+    }
+}

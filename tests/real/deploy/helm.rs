@@ -1,0 +1,113 @@
+//! The library chart, in the example chart that uses it, with Helm 4 and Helm 3.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::kustomize::copy;
+use super::pod::Pod;
+use super::{NATIVE, complaints, documents, file, of_kind, run, run_well};
+use crate::neighbour::tool;
+
+const HELMS: [&str; 2] = ["helm", "helm-old"];
+
+/// A copy of both charts, the library vendored into the example by `helm`.
+struct Charts {
+    folder: TempDir,
+    helm: PathBuf,
+}
+
+impl Charts {
+    fn with(helm: &str) -> Self {
+        let charts = Self { folder: tempfile::tempdir().expect("a folder"), helm: tool(helm) };
+        copy(&file("deploy/helm"), &charts.folder.path().join("helm"));
+        run_well(charts.helm(&["dependency", "build"]).arg("."), "");
+        charts
+    }
+
+    /// Helm in the example's folder, with nothing of this machine's settings.
+    fn helm(&self, arguments: &[&str]) -> Command {
+        let mut helm = Command::new(&self.helm);
+        helm.args(arguments).current_dir(self.folder.path().join("helm/example"));
+        helm.env_clear().env("HOME", self.folder.path());
+        helm
+    }
+
+    fn template(&self, more: &[&str]) -> Result<Vec<Value>, String> {
+        let arguments = [&["template", "demo", ".", "--kube-version", "1.30.0"], more].concat();
+        run(&mut self.helm(&arguments), "").map(|rendered| documents(&rendered))
+    }
+}
+
+/// Values that change what is rendered.
+const VALUES: &[&[&str]] = &[
+    &[],
+    &["--set", "velt-sidecar.secret.mounted=true"],
+    &["--set", "velt-sidecar.ports.http=9090,velt-sidecar.ports.admin=9191"],
+    &["--set", "velt-sidecar.config.cache\\.max_entries=1000000"],
+    &["--set", "velt-sidecar.config.log\\.format=null"],
+    &["--set", "velt-sidecar.config.identity\\.on_ambiguous=drop"],
+];
+
+#[test]
+fn the_charts_lint_package_and_render_a_pod_that_fits_the_code() {
+    let [new, old] = HELMS.map(|helm| {
+        let charts = Charts::with(helm);
+        run_well(&mut charts.helm(&["lint", "--strict", ".", "../velt-sidecar"]), "");
+        run_well(&mut charts.helm(&["package", ".", "../velt-sidecar", "--destination", ".."]), "");
+        assert!(charts.folder.path().join("helm/velt-sidecar-0.1.0.tgz").is_file());
+        let rendered = VALUES.iter().map(|more| charts.template(more));
+        rendered.collect::<Result<Vec<_>, _>>().unwrap_or_else(|error| panic!("{helm}: {error}"))
+    });
+    for (more, (objects, by_old)) in VALUES.iter().zip(new.iter().zip(&old)) {
+        for kind in ["Deployment", "Service", "NetworkPolicy"] {
+            assert_eq!(of_kind(objects, kind), of_kind(by_old, kind), "{more:?}");
+        }
+        let [workload] = of_kind(objects, "Deployment")[..] else { panic!("one Deployment") };
+        let pod = Pod::of(workload, objects);
+        pod.assert_fits();
+        pod.assert_restricted(true);
+        pod.assert_restricted(false);
+        let image = concat!("registry.example/velt-sidecar:", env!("CARGO_PKG_VERSION"));
+        assert_eq!(pod.sidecar()["image"], image, "the chart's appVersion is the crate's");
+        assert_eq!(pod.sidecar()["restartPolicy"], "Always");
+    }
+    assert_eq!(complaints(&new.concat(), &NATIVE[1..]), "");
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for helm in HELMS {
+        let charts = Charts::with(helm);
+        for (value, said) in [
+            ("imagee.tag=1", "imagee"),
+            ("image.pullPolicy=Sometimes", "pullPolicy"),
+            ("image.digest=sha256:abc", "digest"),
+            ("ports.http=80000", "http"),
+            ("secret.mounted=perhaps", "mounted"),
+            ("config.listen_address=x", "listen_address"),
+            ("config.velt\\.auth_token=secret", "velt.auth_token"),
+            ("config.listen\\.address=0.0.0.0:1", "change velt-sidecar.ports"),
+        ] {
+            let refused = charts.template(&["--set", &format!("velt-sidecar.{value}")]);
+            let error = refused.expect_err(value);
+            assert!(error.contains(said), "{value}: {error}");
+        }
+        let old = ["template", "demo", ".", "--kube-version", "1.28.0"];
+        let error = run(&mut charts.helm(&old), "").expect_err("no native sidecars there");
+        assert!(error.contains("1.30"), "{error}");
+    }
+}
+
+#[test]
+fn a_digest_wins_over_the_tag() {
+    let charts = Charts::with(HELMS[0]);
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let value = format!("velt-sidecar.image.digest={digest},velt-sidecar.image.tag=latest");
+    let objects = charts.template(&["--set", &value]).unwrap_or_else(|error| panic!("{error}"));
+    let [workload] = of_kind(&objects, "Deployment")[..] else { panic!("one Deployment") };
+    let image = &Pod::of(workload, &objects).sidecar()["image"];
+    assert_eq!(*image, format!("registry.example/velt-sidecar@{digest}"));
+}

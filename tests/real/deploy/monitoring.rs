@@ -1,0 +1,155 @@
+//! Alerts and the dashboard, by Prometheus itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{NATIVE, complaints, documents, file, run, run_well};
+use crate::neighbour::{eventually, http_client, tool};
+use crate::promtool::{busy_sidecar, make_traffic, start_prometheus};
+
+const RULES: &str = "deploy/monitoring/prometheus-rule.yaml";
+const DASHBOARD: &str = "deploy/monitoring/dashboard.json";
+
+/// What is scraped has these labels from a `PodMonitor`.
+const LABELS: &str = "{ namespace: shop, pod: app-0, container: velt-sidecar }";
+
+fn read(path: &str) -> String {
+    fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rule file within the object of the Prometheus Operator.
+fn rules() -> Value {
+    let objects = documents(&read(RULES));
+    assert_eq!(complaints(&objects, &NATIVE[..1]), "");
+    objects[0]["spec"].clone()
+}
+
+/// Writes `rules` beside their tests, and runs those.
+fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
+    // JSON is YAML.
+    fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
+    let tests = folder.join("rules_test.yaml");
+    fs::copy(file("tests/real/deploy/rules_test.yaml"), &tests).expect("a disk");
+    run(Command::new(tool("promtool")).args(["test", "rules"]).arg(tests), "")
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_says_so() {
+    let (rules, folder) = (rules(), tempfile::tempdir().expect("a folder"));
+    test_rules(folder.path(), &rules).unwrap_or_else(|error| panic!("{error}"));
+    let file = folder.path().join("rules.yaml");
+    run_well(Command::new(tool("promtool")).args(["check", "rules"]).arg(file), "");
+
+    // The proof that each one is tested: never or always on, it fails a test.
+    for expression in ["vector(1) < 0", "vector(1)"] {
+        let mut changed = rules.clone();
+        let alerts = changed["groups"][0]["rules"].as_array_mut().expect("rules");
+        for alert in alerts {
+            alert["expr"] = expression.into();
+        }
+        let failed = test_rules(folder.path(), &changed).expect_err(expression);
+        for alert in rules["groups"][0]["rules"].as_array().expect("rules") {
+            let name = alert["alert"].as_str().expect("a name");
+            assert!(failed.contains(&format!("alertname: {name},")), "{name}: {failed}");
+        }
+    }
+}
+
+/// Title and query of everything that the dashboard shows, for a Prometheus that scrapes each second.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let panels = panels.filter(|panel| panel["type"] != "row");
+    let queries = panels.flat_map(|panel| {
+        let targets = panel["targets"].as_array().expect("targets");
+        assert!(!targets.is_empty() && panel["description"].is_string(), "{}", panel["title"]);
+        targets.iter().map(|target| {
+            let query = target["expr"].as_str().expect("a query");
+            let query = query.replace("$__rate_interval", "10s");
+            let query = query.replace("$namespace", ".*").replace("$pod", ".*");
+            assert!(!query.contains('$'), "{query}");
+            (panel["title"].to_string(), query)
+        })
+    });
+    queries.collect()
+}
+
+/// The values of an instant query, those that are numbers.
+async fn numbers(prometheus: &str, query: &str) -> Result<usize, String> {
+    let url = format!("http://{prometheus}/api/v1/query");
+    let mut url = reqwest::Url::parse(&url).expect("a URL");
+    url.query_pairs_mut().append_pair("query", query);
+    let answer = http_client().get(url).send().await.map_err(|error| error.to_string())?;
+    let answer: Value =
+        serde_json::from_slice(&answer.bytes().await.expect("to its end")).expect("JSON");
+    assert_eq!(answer["status"], "success", "{query}: {answer}");
+    let found = answer["data"]["result"].as_array().expect("a list").iter();
+    Ok(found.filter(|one| one["value"][1] != "NaN").count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_panel_of_the_dashboard_is_empty_and_no_alert_fires_for_nothing() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("JSON");
+    let queries = queries(&dashboard);
+    assert!(queries.len() > 30, "{} queries", queries.len());
+    let (sidecar, _app) = busy_sidecar(&["ada"]).await;
+    let admin = sidecar.addresses.admin;
+    let (_folder, _prometheus, address) = start_prometheus(admin, LABELS).await;
+    let prometheus = address.to_string();
+    // Traffic goes on, so that rates have something to show, and of users who are new.
+    let traffic = sidecar.addresses.traffic;
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let busy = tokio::spawn(async move {
+        let mut number = 0_u64;
+        while !*stopped.borrow_and_update() {
+            make_traffic(traffic, &[&format!("user-{number}")]).await;
+            number += 1;
+        }
+    });
+    for (title, query) in &queries {
+        // A certificate is in force only where there is TLS.
+        if query.contains("certificate_expiry") {
+            continue;
+        }
+        eventually(&format!("{title}: {query}"), async || {
+            match numbers(&prometheus, query).await? {
+                0 => Err("nothing, or NaN".to_owned()),
+                found => Ok(found),
+            }
+        })
+        .await;
+    }
+    let mut asked = BTreeSet::new();
+    for rule in rules()["groups"][0]["rules"].as_array().expect("rules") {
+        let (alert, query) = (rule["alert"].to_string(), rule["expr"].as_str().expect("a query"));
+        asked.insert(alert.clone());
+        // This traffic has forged headers in it.
+        let expected = usize::from(alert.contains("SpoofAttempts"));
+        assert_eq!(numbers(&prometheus, query).await, Ok(expected), "{alert}");
+    }
+    assert!(asked.len() > 10, "{asked:?}");
+    stop.send_replace(true);
+    busy.await.expect("no panic");
+    drop(sidecar);
+}
+
+#[test]
+fn grafana_finds_what_it_needs_in_the_dashboard() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let place = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
+        assert!(place("x") + place("w") <= 24, "{}", panel["title"]);
+        for cell in (place("x")..place("x") + place("w"))
+            .flat_map(|x| (place("y")..place("y") + place("h")).map(move |y| (x, y)))
+        {
+            assert!(taken.insert(cell), "{} lies over another one", panel["title"]);
+        }
+    }
+}
