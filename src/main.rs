@@ -2,30 +2,37 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "main/arguments.rs"]
+mod arguments;
 #[path = "main/kubelet.rs"]
 mod kubelet;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 use velt_sidecar::admin::client::{Client, ClientError};
 use velt_sidecar::app::{self, App, StartError};
-use velt_sidecar::config::{self, ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
+use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::doctor::{Canary, Examination, Tolerated};
-use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator, Failure};
+use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
 use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
 use velt_sidecar::listener::{Phase, raise_descriptor_limit};
 use velt_sidecar::logging;
+
+use self::arguments::{
+    AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
+    ExplainArguments,
+};
 
 /// sysexits.h: the command line was wrong.
 const EX_USAGE: u8 = 64;
@@ -35,186 +42,6 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
-
-/// A reverse-proxy auth sidecar that mints, caches and delivers Velt JWTs.
-#[derive(Parser)]
-#[command(
-    name = "velt-sidecar",
-    version,
-    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, nobody \
-    answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
-    configuration or a file it names. Documentation: README.md"
-)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// The configuration file [default: sidecar.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the sidecar (the default)
-    Run,
-    /// Check the configuration and print what is in force, secrets redacted
-    Check,
-    /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
-    Doctor(DoctorArguments),
-    /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
-    Demo {
-        /// Where the page is
-        #[arg(long, default_value = "127.0.0.1:4180")]
-        listen: SocketAddr,
-    },
-    /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
-    Emulator(EmulatorArguments),
-    /// Say what would become of a request, and which settings decide it
-    Explain(ExplainArguments),
-    /// Have a running sidecar change or show something
-    Admin(AdminArguments),
-    /// Ask a running sidecar how it is; exits with 0 or 1
-    Health(kubelet::HealthArguments),
-    /// Have a running sidecar begin to leave: not ready, still accepting. For a preStop hook
-    Drain(kubelet::DrainArguments),
-    /// Print the version
-    Version,
-}
-
-/// Where a running sidecar is, and what it wants to see.
-#[derive(clap::Args)]
-struct AdminPort {
-    /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
-    #[arg(long, global = true, value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-struct ExplainArguments {
-    /// `[METHOD] PATH`, or a URL
-    #[arg(value_name = "REQUEST", num_args = 0..=2)]
-    line: Vec<String>,
-    /// A header of the request; may be repeated
-    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
-    header: Vec<String>,
-    /// Who sends it to the sidecar: the login proxy, as a rule [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS")]
-    peer: Option<IpAddr>,
-    /// A name in the certificate that it shows; may be repeated
-    #[arg(long = "peer-name", value_name = "NAME")]
-    peer_names: Vec<String>,
-    /// It comes over HTTP/2
-    #[arg(long)]
-    http2: bool,
-    /// Its body
-    #[arg(long, value_name = "BODY")]
-    data: Option<String>,
-    /// A header of the app's response; may be repeated
-    #[arg(long, value_name = "NAME: VALUE")]
-    response_header: Vec<String>,
-    /// The status of the app's response [default: 200]
-    #[arg(long, value_name = "STATUS")]
-    response_status: Option<u16>,
-    /// A curl command in one argument, as a browser copies it
-    #[arg(long, value_name = "COMMAND")]
-    curl: Option<String>,
-    /// A curl command, pasted as it is
-    #[arg(last = true, value_name = "curl ...")]
-    words: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Ask the sidecar that runs there, which knows its cache [default: by the configuration alone]
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-    #[command(flatten)]
-    port: AdminPort,
-}
-
-#[derive(clap::Args)]
-struct AdminArguments {
-    #[command(subcommand)]
-    call: AdminCall,
-    /// Where its admin port is
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9901")]
-    admin: String,
-    #[command(flatten)]
-    port: AdminPort,
-}
-
-#[derive(Subcommand)]
-enum AdminCall {
-    /// Forget cached tokens and remembered failures, so that the next request mints anew
-    #[command(group = clap::ArgGroup::new("whose").required(true))]
-    Invalidate {
-        /// Those of this user id
-        #[arg(long, group = "whose", value_name = "ID")]
-        user: Option<String>,
-        /// Those of everybody
-        #[arg(long, group = "whose")]
-        everything: bool,
-    },
-    /// Show the log's level, or set it until the next start
-    LogLevel {
-        /// error, warn, info or debug
-        level: Option<String>,
-    },
-    /// Show the configuration in force, secrets redacted
-    Config,
-    /// Show what was refused lately, and how often
-    Refusals,
-}
-
-#[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-struct DoctorArguments {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// For whom to mint one token, which is dropped
-    #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
-    user: String,
-    /// The canary's organization, where the configuration has none for everybody
-    #[arg(long, value_name = "ID")]
-    organization: Option<String>,
-    /// Mint nothing, and let Velt's absence be a warning
-    #[arg(long)]
-    no_mint: bool,
-    /// For an init container: as --no-mint, and only what prevents the sidecar's start is a problem
-    #[arg(long)]
-    init: bool,
-    /// For each check
-    #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
-    timeout: Duration,
-    /// Let warnings count as problems
-    #[arg(long)]
-    strict: bool,
-}
-
-fn time(text: &str) -> Result<Duration, &'static str> {
-    config::time(text).ok_or("write a time such as \"500ms\", \"20s\" or \"2m\"")
-}
-
-#[derive(clap::Args)]
-struct EmulatorArguments {
-    #[arg(long, default_value = "127.0.0.1:4190")]
-    listen: SocketAddr,
-    /// Accept only this API key [default: any]
-    #[arg(long, requires = "auth_token")]
-    api_key: Option<String>,
-    /// Accept only this auth token [default: any]
-    #[arg(long, requires = "api_key")]
-    auth_token: Option<String>,
-    /// Seconds from a token's iat to its exp
-    #[arg(long, default_value_t = 172_800, value_name = "SECONDS")]
-    token_life: u64,
-    /// Milliseconds that every mint takes
-    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
-    latency: u64,
-    /// Let every mint fail like this
-    #[arg(long)]
-    failure: Option<Failure>,
-}
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {

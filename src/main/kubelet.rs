@@ -3,41 +3,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use velt_sidecar::admin::probe::{self, Probe, Unhealthy};
 use velt_sidecar::config::{Origin, admin_address};
 use velt_sidecar::logging;
 
-use super::{AdminPort, EX_CONFIG, EX_USAGE, calling, environment, time};
-
-#[derive(clap::Args)]
-pub struct HealthArguments {
-    /// Whether it runs (the default)
-    #[arg(long, group = "probe")]
-    live: bool,
-    /// Whether traffic should come to it
-    #[arg(long, group = "probe")]
-    ready: bool,
-    /// Whether it has started
-    #[arg(long, group = "probe")]
-    startup: bool,
-    /// Where its admin port is [default: admin.address of the configuration, on this machine]
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-}
-
-#[derive(clap::Args)]
-pub struct DrainArguments {
-    /// Where its admin port is [default: admin.address of the configuration, on this machine]
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-    #[command(flatten)]
-    port: AdminPort,
-    /// End only after this time, such as 10s: the kubelet sends SIGTERM when the hook has ended
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s")]
-    wait: Duration,
-}
+use super::arguments::{DrainArguments, HealthArguments};
+use super::{EX_CONFIG, EX_USAGE, calling, environment};
 
 /// Asks the sidecar how it is.
 pub fn health(file: Option<&Path>, arguments: HealthArguments) -> ExitCode {

@@ -1,0 +1,217 @@
+//! What may be written on the command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use velt_sidecar::config;
+use velt_sidecar::emulator::Failure;
+
+/// A reverse-proxy auth sidecar that mints, caches and delivers Velt JWTs.
+#[derive(Parser)]
+#[command(
+    name = "velt-sidecar",
+    version,
+    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, nobody \
+    answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
+    configuration or a file it names. Documentation: README.md"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The configuration file [default: sidecar.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the sidecar (the default)
+    Run,
+    /// Check the configuration and print what is in force, secrets redacted
+    Check,
+    /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
+    Doctor(DoctorArguments),
+    /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
+    Demo {
+        /// Where the page is
+        #[arg(long, default_value = "127.0.0.1:4180")]
+        listen: SocketAddr,
+    },
+    /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
+    Emulator(EmulatorArguments),
+    /// Say what would become of a request, and which settings decide it
+    Explain(ExplainArguments),
+    /// Have a running sidecar change or show something
+    Admin(AdminArguments),
+    /// Ask a running sidecar how it is; exits with 0 or 1
+    Health(HealthArguments),
+    /// Have a running sidecar begin to leave: not ready, still accepting. For a preStop hook
+    Drain(DrainArguments),
+    /// Print the version
+    Version,
+}
+
+/// Where a running sidecar is, and what it wants to see.
+#[derive(clap::Args)]
+pub struct AdminPort {
+    /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ExplainArguments {
+    /// `[METHOD] PATH`, or a URL
+    #[arg(value_name = "REQUEST", num_args = 0..=2)]
+    pub line: Vec<String>,
+    /// A header of the request; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Who sends it to the sidecar: the login proxy, as a rule [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub peer: Option<IpAddr>,
+    /// A name in the certificate that it shows; may be repeated
+    #[arg(long = "peer-name", value_name = "NAME")]
+    pub peer_names: Vec<String>,
+    /// It comes over HTTP/2
+    #[arg(long)]
+    pub http2: bool,
+    /// Its body
+    #[arg(long, value_name = "BODY")]
+    pub data: Option<String>,
+    /// A header of the app's response; may be repeated
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub response_header: Vec<String>,
+    /// The status of the app's response [default: 200]
+    #[arg(long, value_name = "STATUS")]
+    pub response_status: Option<u16>,
+    /// A curl command in one argument, as a browser copies it
+    #[arg(long, value_name = "COMMAND")]
+    pub curl: Option<String>,
+    /// A curl command, pasted as it is
+    #[arg(last = true, value_name = "curl ...")]
+    pub words: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Ask the sidecar that runs there, which knows its cache [default: by the configuration alone]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+#[derive(clap::Args)]
+pub struct AdminArguments {
+    #[command(subcommand)]
+    pub call: AdminCall,
+    /// Where its admin port is
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9901")]
+    pub admin: String,
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+#[derive(Subcommand)]
+pub enum AdminCall {
+    /// Forget cached tokens and remembered failures, so that the next request mints anew
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Invalidate {
+        /// Those of this user id
+        #[arg(long, group = "whose", value_name = "ID")]
+        user: Option<String>,
+        /// Those of everybody
+        #[arg(long, group = "whose")]
+        everything: bool,
+    },
+    /// Show the log's level, or set it until the next start
+    LogLevel {
+        /// error, warn, info or debug
+        level: Option<String>,
+    },
+    /// Show the configuration in force, secrets redacted
+    Config,
+    /// Show what was refused lately, and how often
+    Refusals,
+}
+
+#[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct DoctorArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// For whom to mint one token, which is dropped
+    #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
+    pub user: String,
+    /// The canary's organization, where the configuration has none for everybody
+    #[arg(long, value_name = "ID")]
+    pub organization: Option<String>,
+    /// Mint nothing, and let Velt's absence be a warning
+    #[arg(long)]
+    pub no_mint: bool,
+    /// For an init container: as --no-mint, and only what prevents the sidecar's start is a problem
+    #[arg(long)]
+    pub init: bool,
+    /// For each check
+    #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Let warnings count as problems
+    #[arg(long)]
+    pub strict: bool,
+}
+
+pub fn time(text: &str) -> Result<Duration, &'static str> {
+    config::time(text).ok_or("write a time such as \"500ms\", \"20s\" or \"2m\"")
+}
+
+#[derive(clap::Args)]
+pub struct EmulatorArguments {
+    #[arg(long, default_value = "127.0.0.1:4190")]
+    pub listen: SocketAddr,
+    /// Accept only this API key [default: any]
+    #[arg(long, requires = "auth_token")]
+    pub api_key: Option<String>,
+    /// Accept only this auth token [default: any]
+    #[arg(long, requires = "api_key")]
+    pub auth_token: Option<String>,
+    /// Seconds from a token's iat to its exp
+    #[arg(long, default_value_t = 172_800, value_name = "SECONDS")]
+    pub token_life: u64,
+    /// Milliseconds that every mint takes
+    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+    pub latency: u64,
+    /// Let every mint fail like this
+    #[arg(long)]
+    pub failure: Option<Failure>,
+}
+
+#[derive(clap::Args)]
+pub struct HealthArguments {
+    /// Whether it runs (the default)
+    #[arg(long, group = "probe")]
+    pub live: bool,
+    /// Whether traffic should come to it
+    #[arg(long, group = "probe")]
+    pub ready: bool,
+    /// Whether it has started
+    #[arg(long, group = "probe")]
+    pub startup: bool,
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct DrainArguments {
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    #[command(flatten)]
+    pub port: AdminPort,
+    /// End only after this time, such as 10s: the kubelet sends SIGTERM when the hook has ended
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s")]
+    pub wait: Duration,
+}
