@@ -47,14 +47,19 @@ pub async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
     (sidecar, serving)
 }
 
-/// A Prometheus that scrapes `admin` every second and adds `labels` to what it finds, and the folder of
-/// its data.
-pub async fn start_prometheus(admin: SocketAddr, labels: &str) -> (TempDir, Process, SocketAddr) {
+/// A Prometheus that scrapes these admin ports every second and adds `labels` to what it finds, and the
+/// folder of its data.
+pub async fn start_prometheus(
+    admin_ports: &[SocketAddr],
+    labels: &str,
+) -> (TempDir, Process, SocketAddr) {
     let folder = TempDir::new().expect("a folder for Prometheus");
     let config = folder.path().join("prometheus.yml");
+    let targets: Vec<_> = admin_ports.iter().map(|admin| format!("'{admin}'")).collect();
+    let targets = targets.join(", ");
     let text = format!(
         "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
-         scrape_configs:\n  - job_name: velt-sidecar\n    static_configs: [{{ targets: ['{admin}'], labels: {labels} }}]\n"
+         scrape_configs:\n  - job_name: velt-sidecar\n    static_configs: [{{ targets: [{targets}], labels: {labels} }}]\n"
     );
     std::fs::write(&config, text).expect("a file for the configuration");
     let http = http_client();
@@ -104,7 +109,7 @@ async fn promtool_has_nothing_to_complain_of() {
 async fn prometheus_scrapes_a_sidecar_and_counts_its_mints() {
     let users = ["ada", "grace", "linus"];
     let (sidecar, _app) = busy_sidecar(&users).await;
-    let (_folder, _prometheus, address) = start_prometheus(sidecar.addresses.admin, "{}").await;
+    let (_folder, _prometheus, address) = start_prometheus(&[sidecar.addresses.admin], "{}").await;
     let http = http_client();
     let value = async |query: &str| {
         let url = format!("http://{address}/api/v1/query");
