@@ -1,0 +1,229 @@
+//! The tables.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use crate::peer::Peer;
+
+/// What was measured, by row, peer and round.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<String>,
+    values: HashMap<(String, Peer), Vec<(usize, f64)>>,
+    /// Windows that are in the tables.
+    pub windows: usize,
+    /// Windows that were thrown away because others disturbed them.
+    pub repeated: usize,
+    /// Of those in the tables, the ones that were disturbed to the end.
+    pub disturbed: usize,
+}
+
+/// A ratio that the run is held against: the first must hold, at the second we aim.
+struct Target {
+    what: &'static str,
+    row: &'static str,
+    /// `None` for a figure of ours alone.
+    peer: Option<Peer>,
+    must: f64,
+    aim: f64,
+    more_is_better: bool,
+}
+
+const fn ratio(what: &'static str, row: &'static str, peer: Peer, must: f64, aim: f64) -> Target {
+    Target { what, row, peer: Some(peer), must, aim, more_is_better: false }
+}
+
+const fn ours(what: &'static str, row: &'static str, must: f64, aim: f64) -> Target {
+    Target { what, row, peer: None, must, aim, more_is_better: false }
+}
+
+const LUA: Peer = Peer::NginxLua;
+
+const TARGETS: [Target; 15] = [
+    ratio("header job, CPU", "header job: CPU us/request", LUA, 1.0, 0.85),
+    ratio("route job, CPU", "route job: CPU us/request", LUA, 1.0, 0.85),
+    ratio("HTTP/2 cleartext, CPU", "header job, h2c: CPU us/request", LUA, 1.0, 1.0),
+    ratio(
+        "HTTP/2 cleartext, CPU",
+        "header job, h2c: CPU us/request",
+        Peer::HaproxyMap,
+        f64::INFINITY,
+        1.0,
+    ),
+    ratio("100 KiB bodies, CPU", "100 KiB bodies: CPU s/GiB", LUA, 1.0, 0.9),
+    ratio("WebSocket, CPU", "WebSocket echo: CPU us/request", LUA, 1.05, 0.9),
+    ratio("added p50", "2,000 requests/s: added p50, us", LUA, 1.0, 1.0),
+    ratio("added p90", "2,000 requests/s: added p90, us", LUA, 1.0, 1.0),
+    Target {
+        what: "header job, requests/s",
+        row: "header job: requests/s",
+        peer: Some(Peer::Express),
+        must: 4.0,
+        aim: 4.0,
+        more_is_better: true,
+    },
+    ours("start-up, ms", "start to first answer, ms", 10.0, 10.0),
+    ours("idle, MiB", "idle: resident, MiB", 8.0, 8.0),
+    ours("bytes per cached user", "bytes per cached user", 1_400.0, 1_100.0),
+    ours("mints, 1 user", "mints for 1000 requests at once, 1 cold users", 1.0, 1.0),
+    ours("mints, 100 users", "mints for 1000 requests at once, 100 cold users", 100.0, 100.0),
+    ratio("2 workers, CPU", "2 workers: CPU us/request", LUA, 1.0, 0.85),
+];
+
+impl Report {
+    pub fn put(&mut self, row: &str, peer: Peer, round: usize, value: f64) {
+        if !self.rows.iter().any(|known| known == row) {
+            self.rows.push(row.to_owned());
+        }
+        self.values.entry((row.to_owned(), peer)).or_default().push((round, value));
+    }
+
+    /// Turns whole latencies into added ones: less what the same load took without a proxy, in the
+    /// same round.
+    pub fn subtract_direct(&mut self) {
+        for row in self.rows.iter().filter(|row| row.contains("added")) {
+            let direct = self.values.get(&(row.clone(), Peer::Direct)).cloned().unwrap_or_default();
+            for peer in Peer::PROXIES {
+                for (round, value) in self.values.entry((row.clone(), peer)).or_default() {
+                    let base = direct.iter().find(|(other, _)| other == round);
+                    *value -= base.map_or(0.0, |(_, base)| *base);
+                }
+            }
+        }
+    }
+
+    fn of(&self, row: &str, peer: Peer) -> &[(usize, f64)] {
+        self.values.get(&(row.to_owned(), peer)).map_or(&[], Vec::as_slice)
+    }
+
+    fn ratios(&self, row: &str, peer: Peer) -> Vec<f64> {
+        let theirs = self.of(row, peer);
+        self.of(row, Peer::Sidecar)
+            .iter()
+            .filter_map(|(round, ours)| {
+                let (_, theirs) = theirs.iter().find(|(other, _)| other == round)?;
+                // An added latency below nothing is noise, and no measure.
+                (*theirs > 0.0).then(|| ours / theirs)
+            })
+            .collect()
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = self.ratio_table();
+        text += &self.figure_table();
+        text += &self.target_table();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "\n{} windows of measurement; {} more were thrown away because something else ran on the \
+             proxy's core, and of those in the tables {} were disturbed to the last.\n",
+            self.windows, self.repeated, self.disturbed,
+        );
+        text
+    }
+
+    fn ratio_table(&self) -> String {
+        let peers = &Peer::PROXIES[1..];
+        let mut text = String::from("\n| velt-sidecar / peer |");
+        peers.iter().for_each(|peer| text += &format!(" {} |", peer.name()));
+        text += &format!("\n|---|{}\n", "---|".repeat(peers.len()));
+        for row in &self.rows {
+            let cells: Vec<String> =
+                peers.iter().map(|peer| spread(self.ratios(row, *peer), 2)).collect();
+            if cells.iter().any(|cell| !cell.is_empty()) {
+                let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
+            }
+        }
+        text
+    }
+
+    fn figure_table(&self) -> String {
+        let peers = Peer::PROXIES.into_iter().chain([Peer::Direct]);
+        let mut text = String::from("\n| figures |");
+        peers.clone().for_each(|peer| text += &format!(" {} |", peer.name()));
+        text += &format!("\n|---|{}\n", "---|".repeat(peers.clone().count()));
+        for row in &self.rows {
+            let cells: Vec<String> = peers
+                .clone()
+                .map(|peer| {
+                    let values: Vec<f64> =
+                        self.of(row, peer).iter().map(|(_, value)| *value).collect();
+                    let digits = digits_of(&values);
+                    spread(values, digits)
+                })
+                .collect();
+            let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
+        }
+        text
+    }
+
+    fn target_table(&self) -> String {
+        let mut text = String::from(
+            "\n| target | against | must | aim | measured | |\n|---|---|---|---|---|---|\n",
+        );
+        for target in &TARGETS {
+            let values = match target.peer {
+                Some(peer) => self.ratios(target.row, peer),
+                None => {
+                    self.of(target.row, Peer::Sidecar).iter().map(|(_, value)| *value).collect()
+                }
+            };
+            if values.is_empty() {
+                continue;
+            }
+            let (measured, _, _) = median(values.clone());
+            let meets = |bound: f64| {
+                if target.more_is_better { measured >= bound } else { measured <= bound }
+            };
+            let verdict = match (meets(target.must), meets(target.aim)) {
+                (true, true) => "met",
+                (true, false) => "met, aim missed",
+                (false, _) => "**missed**",
+            };
+            let against = target.peer.map_or("itself", Peer::name);
+            let must =
+                if target.must.is_finite() { target.must.to_string() } else { String::new() };
+            let digits = if target.peer.is_some() { 2 } else { digits_of(&values) };
+            let _ = writeln!(
+                text,
+                "| {} | {against} | {must} | {} | {} | {verdict} |",
+                target.what,
+                target.aim,
+                spread(values, digits),
+            );
+        }
+        text
+    }
+}
+
+/// As many digits as a figure of its size can mean.
+fn digits_of(values: &[f64]) -> usize {
+    let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    match largest {
+        0.0..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    }
+}
+
+/// The median, the least and the most. Of none, not a number.
+fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let [first, .., last] = values[..] else {
+        let only = values.first().copied().unwrap_or(f64::NAN);
+        return (only, only, only);
+    };
+    (values[values.len() / 2], first, last)
+}
+
+/// `median (least–most)`, or nothing.
+fn spread(values: Vec<f64>, digits: usize) -> String {
+    match values.len() {
+        0 => String::new(),
+        1 => format!("{:.digits$}", values[0]),
+        _ => {
+            let (median, least, most) = median(values);
+            format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
+        }
+    }
+}
