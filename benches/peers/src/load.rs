@@ -206,16 +206,13 @@ impl Load {
 
     /// A request up to the name of its user: what a browser sends.
     pub fn request_start(&self) -> String {
-        let mut start = format!("GET {} HTTP/1.1\r\n", self.job.path());
-        start.push_str("Host: app.example.com\r\n");
-        for (name, value) in BROWSER {
-            start.push_str(&format!("{name}: {value}\r\n"));
-        }
-        for number in 0..self.padding / 1024 {
-            start.push_str(&format!("X-Padding-{number}: {}\r\n", "p".repeat(1024 - 15)));
-        }
-        start.push_str("X-Forwarded-User: ");
-        start
+        let mut lines = vec![format!("GET {} HTTP/1.1", self.job.path())];
+        lines.push("Host: app.example.com".to_owned());
+        lines.extend(BROWSER.iter().map(|(name, value)| format!("{name}: {value}")));
+        let padding = "p".repeat(1024 - "X-Padding-0: \r\n".len());
+        lines.extend((0..self.padding / 1024).map(|at| format!("X-Padding-{at}: {padding}")));
+        lines.push("X-Forwarded-User: ".to_owned());
+        lines.join("\r\n")
     }
 }
 

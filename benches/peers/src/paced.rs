@@ -17,8 +17,8 @@ pub const RATE: usize = 2_000;
 /// Asks at [`RATE`] for `window`, over as many connections as [`AT_A_TIME`], each with a thread: only
 /// the kernel's own timers are exact enough.
 pub fn run(load: &Load, users: usize, window: Duration) -> Result<Seen> {
-    let per_connection = window.as_secs_f64() * RATE as f64 / AT_A_TIME as f64;
     let step = Duration::from_secs_f64(AT_A_TIME as f64 / RATE as f64);
+    let per_connection = usize::try_from(window.as_micros() / step.as_micros())?;
     let start = Instant::now() + Duration::from_millis(50);
     let request_start = load.request_start();
     let latencies: std::result::Result<Vec<Vec<f64>>, String> = std::thread::scope(|scope| {
@@ -27,7 +27,7 @@ pub fn run(load: &Load, users: usize, window: Duration) -> Result<Seen> {
                 let asker = Asker {
                     first_due: start + step.mul_f64(number as f64 / AT_A_TIME as f64),
                     step,
-                    count: per_connection as usize,
+                    count: per_connection,
                     first_user: number,
                     users,
                     request_start: &request_start,

@@ -16,7 +16,9 @@ const TICK_MICROS: f64 = 10_000.0;
 /// Has the calling thread, and all that it starts, run on these cores alone.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
+    for core in cores {
+        set.set(*core);
+    }
     Ok(sched_setaffinity(None, &set)?)
 }
 

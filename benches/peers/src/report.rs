@@ -109,8 +109,13 @@ impl Report {
     }
 
     pub fn text(&self) -> String {
-        let mut text = self.ratio_table();
-        text += &self.figure_table();
+        // What is measured of two proxies only, in tables of its own.
+        let (few, many): (Vec<&str>, Vec<&str>) =
+            self.rows.iter().map(String::as_str).partition(|row| self.columns(&[row]).len() < 3);
+        let mut text = self.ratio_table(&many);
+        text += &self.figure_table(&many);
+        text += &self.ratio_table(&few);
+        text += &self.figure_table(&few);
         text += &self.target_table();
         // Writing to a string does not fail.
         let _ = write!(
@@ -122,39 +127,24 @@ impl Report {
         text
     }
 
-    fn ratio_table(&self) -> String {
-        let peers = &Peer::PROXIES[1..];
-        let mut text = String::from("\n| velt-sidecar / peer |");
-        peers.iter().for_each(|peer| text += &format!(" {} |", peer.name()));
-        text += &format!("\n|---|{}\n", "---|".repeat(peers.len()));
-        for row in &self.rows {
-            let cells: Vec<String> =
-                peers.iter().map(|peer| spread(self.ratios(row, *peer), 2)).collect();
-            if cells.iter().any(|cell| !cell.is_empty()) {
-                let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
-            }
-        }
-        text
+    /// Of whom any of these rows has a figure.
+    fn columns(&self, rows: &[&str]) -> Vec<Peer> {
+        let peers = Peer::PROXIES.into_iter().chain([Peer::Direct]);
+        peers.filter(|peer| rows.iter().any(|row| !self.of(row, *peer).is_empty())).collect()
     }
 
-    fn figure_table(&self) -> String {
-        let peers = Peer::PROXIES.into_iter().chain([Peer::Direct]);
-        let mut text = String::from("\n| figures |");
-        peers.clone().for_each(|peer| text += &format!(" {} |", peer.name()));
-        text += &format!("\n|---|{}\n", "---|".repeat(peers.clone().count()));
-        for row in &self.rows {
-            let cells: Vec<String> = peers
-                .clone()
-                .map(|peer| {
-                    let values: Vec<f64> =
-                        self.of(row, peer).iter().map(|(_, value)| *value).collect();
-                    let digits = digits_of(&values);
-                    spread(values, digits)
-                })
-                .collect();
-            let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
-        }
-        text
+    fn ratio_table(&self, rows: &[&str]) -> String {
+        let mut peers = self.columns(rows);
+        peers.retain(|peer| !matches!(peer, Peer::Sidecar | Peer::Direct));
+        table("velt-sidecar / peer", &peers, rows, |row, peer| spread(self.ratios(row, peer), 2))
+    }
+
+    fn figure_table(&self, rows: &[&str]) -> String {
+        table("figures", &self.columns(rows), rows, |row, peer| {
+            let values: Vec<f64> = self.of(row, peer).iter().map(|(_, value)| *value).collect();
+            let digits = digits_of(&values);
+            spread(values, digits)
+        })
     }
 
     fn target_table(&self) -> String {
@@ -194,6 +184,28 @@ impl Report {
         }
         text
     }
+}
+
+/// In Markdown; nothing without rows or columns.
+fn table(
+    title: &str,
+    peers: &[Peer],
+    rows: &[&str],
+    cell: impl Fn(&str, Peer) -> String,
+) -> String {
+    if rows.is_empty() || peers.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
+    let mut text = format!("\n| {title} | {} |\n|---|", names.join(" | "));
+    text += &"---|".repeat(peers.len());
+    text.push('\n');
+    for row in rows {
+        let cells: Vec<String> = peers.iter().map(|peer| cell(row, *peer)).collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
+    }
+    text
 }
 
 /// As many digits as a figure of its size can mean.

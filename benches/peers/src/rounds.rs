@@ -1,6 +1,7 @@
 //! What is measured in interleaved rounds: every job at every peer, in another order each time.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::load::{Job, Load, Seen};
@@ -14,6 +15,9 @@ const FOREIGN_SHARE: f64 = 0.05;
 
 /// By how much the pace of the core may differ before and after.
 const PACE_SHARE: f64 = 0.10;
+
+/// Requests until node runs compiled code.
+const COMPILING: usize = 10_000;
 
 /// How often a disturbed window is measured again.
 const REPEATS: usize = 2;
@@ -95,13 +99,6 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             cases.push((*kind, None));
         }
     }
-    // Not counted: node is slow until it has compiled what it runs most.
-    for (kind, one) in
-        cases.iter().filter(|(_, one)| one.is_some_and(|one| one.peer == Peer::Express))
-    {
-        look(bench, *kind, *one)?;
-        look(bench, *kind, *one)?;
-    }
     let random = RandomState::new();
     for round in 0..bench.plan.rounds {
         eprintln!("round {} of {}", round + 1, bench.plan.rounds);
@@ -129,6 +126,11 @@ fn start_all(bench: &Bench) -> Result<Vec<Running>> {
         if peer.has_tokens() {
             warm(bench, &one, 0, USERS)?;
         }
+        // node is slow until it has compiled what it runs most.
+        if peer == Peer::Express {
+            load(bench, Job::Header, one.http1, true).run_through(COMPILING)?;
+            load(bench, Job::Route, one.http1, true).run_through(COMPILING)?;
+        }
         running.push(one);
     }
     Ok(running)
@@ -136,17 +138,21 @@ fn start_all(bench: &Bench) -> Result<Vec<Running>> {
 
 /// Has every one of some users asked for, and his token looked at.
 pub fn warm(bench: &Bench, one: &Running, first: usize, count: usize) -> Result<()> {
-    let job = Job::Route;
-    let load = Load {
-        address: one.http1,
+    let load = Load { users: Users::new(first, count), ..load(bench, Job::Route, one.http1, true) };
+    load.run_through(count)
+}
+
+/// As everything but `scale` asks: 64 connections, and all users in turn.
+pub fn load(bench: &Bench, job: Job, address: SocketAddr, with_token: bool) -> Load {
+    Load {
+        address,
         job,
         connections: 64,
-        users: Users::new(first, count),
-        with_token: true,
+        users: Users::new(0, USERS),
+        with_token,
         padding: 0,
         epoch: bench.epoch,
-    };
-    load.run_through(count)
+    }
 }
 
 /// Measures again what was disturbed, as long as there is time, and says so in the report. Of windows
@@ -182,15 +188,8 @@ fn look(bench: &Bench, kind: Kind, one: Option<&Running>) -> Result<Window> {
         Job::H2c => one.h2c,
         _ => one.http1,
     });
-    let load = Load {
-        address,
-        job,
-        connections: 64,
-        users: Users::new(0, USERS),
-        with_token: one.is_some_and(|one| one.peer.has_tokens()),
-        padding: 0,
-        epoch: bench.epoch,
-    };
+    let with_token = one.is_some_and(|one| one.peer.has_tokens());
+    let load = load(bench, job, address, with_token);
     match kind {
         Kind::Saturated(_) => {
             window(one, &[PROXY_CORE], |at_edge| load.run(plan.warm_up, plan.window, at_edge))

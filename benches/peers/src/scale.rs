@@ -18,24 +18,29 @@ const PEERS: [Peer; 2] = [Peer::Sidecar, Peer::NginxLua];
 struct Step {
     name: String,
     connections: usize,
+    users: usize,
     padding: usize,
+    /// Of the proxy.
+    cores: Vec<usize>,
+}
+
+impl Step {
+    fn new(name: String) -> Self {
+        Self { name, connections: 64, users: USERS, padding: 0, cores: vec![PROXY_CORE] }
+    }
 }
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut steps: Vec<Step> = [1, 64, 1_000, process::most_connections()]
         .into_iter()
-        .map(|connections| Step {
-            name: format!("{connections} connections"),
-            connections,
-            padding: 0,
-        })
+        .map(|count| Step { connections: count, ..Step::new(format!("{count} connections")) })
         .collect();
-    steps.push(Step { name: "8 KiB of headers".to_owned(), connections: 64, padding: 8 * 1024 });
+    steps.push(Step { padding: 8 * 1024, ..Step::new("8 KiB of headers".to_owned()) });
     let running: HashMap<Peer, Running> = start(bench, &bench.setting)?;
     for round in 0..bench.plan.rounds.min(3) {
         for step in &steps {
             for peer in PEERS {
-                look(bench, report, &running[&peer], step, USERS, round, &[PROXY_CORE])?;
+                look(bench, report, &running[&peer], step, round)?;
             }
         }
     }
@@ -70,10 +75,10 @@ fn with_many_users(bench: &Bench, report: &mut Report) -> Result<()> {
         report.put(&row, peer, 0, grown / (users - USERS) as f64);
         running.insert(peer, one);
     }
-    let step = Step { name, connections: 64, padding: 0 };
+    let step = Step { users, ..Step::new(name) };
     for round in 0..bench.plan.rounds.min(3) {
         for peer in PEERS {
-            look(bench, report, &running[&peer], &step, users, round, &[PROXY_CORE])?;
+            look(bench, report, &running[&peer], &step, round)?;
         }
     }
     Ok(())
@@ -85,10 +90,10 @@ fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
     let setting = Setting { cores: cores.to_vec(), workers: 2, ..bench.setting.clone() };
     let running = start(bench, &setting)?;
     process::pin(&cores)?;
-    let step = Step { name: "2 workers".to_owned(), connections: 64, padding: 0 };
+    let step = Step { cores: cores.to_vec(), ..Step::new("2 workers".to_owned()) };
     for round in 0..bench.plan.rounds {
         for peer in PEERS {
-            look(bench, report, &running[&peer], &step, USERS, round, &cores)?;
+            look(bench, report, &running[&peer], &step, round)?;
         }
     }
     process::pin(&[OTHER_CORE])?;
@@ -100,23 +105,20 @@ fn look(
     report: &mut Report,
     one: &Running,
     step: &Step,
-    users: usize,
     round: usize,
-    cores: &[usize],
 ) -> Result<()> {
     let plan = &bench.plan;
     let load = Load {
-        address: one.http1,
-        job: Job::Header,
         connections: step.connections,
-        users: Users::new(0, users),
-        with_token: true,
+        users: Users::new(0, step.users),
         padding: step.padding,
-        epoch: bench.epoch,
+        ..rounds::load(bench, Job::Header, one.http1, true)
     };
     let window = rounds::undisturbed(bench, report, || {
         let load = load.clone();
-        rounds::window(Some(one), cores, |at_edge| load.run(plan.warm_up, plan.window, at_edge))
+        rounds::window(Some(one), &step.cores, |at_edge| {
+            load.run(plan.warm_up, plan.window, at_edge)
+        })
     })
     .map_err(|problem| format!("{}, {}: {problem}", one.peer.name(), step.name))?;
     let mut put = |what: &str, value| {
