@@ -29,18 +29,18 @@ core.register_action("mint", { "http-req" }, function(txn)
     while minting[user] and core.now().sec < deadline do
         core.msleep(5)
     end
-    -- Of those who waited, only the first finds neither a token nor a mint.
+    -- HAProxy may put a script aside between any two calls: the lock first, then the look.
+    minting[user] = true
     local token = tokens:lookup(user)
     if not token then
-        minting[user] = true
         local fetched, result = pcall(fetch, user)
         token = fetched and result or nil
         if token then
             core.set_map(file, user, token)
             minted_at[user] = core.now().sec
         end
-        minting[user] = nil
     end
+    minting[user] = nil
     if token then txn:set_var("txn.token", token) end
 end)
 

@@ -43,7 +43,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         report.put("bytes per cached user", peer, 0, bytes_per_user(bench, &one, fill)?);
         for (round, users) in [1, 100].into_iter().enumerate() {
             let mints = mints_of_a_burst(bench, &one, COLD + 1_000 * round, users)?;
-            let row = format!("mints for {BURST} requests at once, {users} cold users");
+            let row = format!("mints for {BURST} requests at once, cold users: {users}");
             report.put(&row, peer, 0, mints);
         }
     }
