@@ -122,9 +122,9 @@ impl Plan {
                 "--short" => {
                     plan.short = true;
                     plan.rounds = 3;
-                    plan.warm_up = Duration::from_millis(150);
-                    plan.window = Duration::from_millis(800);
-                    plan.repeat_until = Duration::from_secs(150);
+                    plan.warm_up = Duration::from_millis(100);
+                    plan.window = Duration::from_millis(600);
+                    plan.repeat_until = Duration::from_secs(100);
                 }
                 "--only" => plan.only.push(value()?),
                 "--rounds" => plan.rounds = value()?.parse::<usize>()?.max(1),
