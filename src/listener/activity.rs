@@ -65,7 +65,8 @@ impl Activity {
         })
     }
 
-    /// What has arrived so far was no request's, but TLS's.
+    /// From here on requests are waited for: what has passed so far, time and bytes, was what finds
+    /// out how to speak.
     pub fn rest(&self) {
         self.head_since.store(0, Ordering::Relaxed);
         self.quiet_since.store(self.now(), Ordering::Relaxed);

@@ -89,6 +89,7 @@ impl Connection {
         };
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
+            activity.rest();
             let remote = Remote { address: peer, encrypted, names };
             let (activity, metrics) = (Arc::clone(&activity), metrics.clone());
             Established { remote, protocol, activity, settings, metrics }
@@ -121,7 +122,6 @@ impl Connection {
                 };
                 // If not, it has been counted.
                 let Ok((stream, protocol, names)) = greeted else { return };
-                activity.rest();
                 Box::pin(established(protocol, names, true).serve(stream, handler, phase)).await;
             }
         }
