@@ -21,13 +21,20 @@ pub enum NameKind {
     Uri,
 }
 
+/// What tells a URI from a host name.
+const AFTER_SCHEME: &str = "://";
+
+fn is_uri(name: &str) -> bool {
+    name.contains(AFTER_SCHEME)
+}
+
 /// Which kind of name `text` is; `None` if a certificate can't carry it so that it could be told
 /// from others.
 pub fn name_kind(text: &str) -> Option<NameKind> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.len() > 2048 {
         return None;
     }
-    if let Some((scheme, rest)) = text.split_once("://") {
+    if let Some((scheme, rest)) = text.split_once(AFTER_SCHEME) {
         let alphabetic = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
         return (alphabetic && !rest.is_empty()).then_some(NameKind::Uri);
     }
@@ -57,7 +64,7 @@ impl CertificateNames {
     /// Whether the certificate carries `name`. Host names in any case (RFC 5280 section 7.2), URIs
     /// byte for byte. A wildcard in a certificate stands for itself only.
     pub fn contain(&self, name: &str) -> bool {
-        if name.contains("://") {
+        if is_uri(name) {
             self.uris.iter().any(|uri| **uri == *name)
         } else {
             self.dns.iter().any(|dns| dns.eq_ignore_ascii_case(name))
@@ -66,7 +73,7 @@ impl CertificateNames {
 
     /// Made up, for a test or an explanation.
     pub fn from_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
-        let (uris, dns) = names.into_iter().partition::<Vec<_>, _>(|name| name.contains("://"));
+        let (uris, dns) = names.into_iter().partition::<Vec<_>, _>(|name| is_uri(name));
         let owned = |names: Vec<&str>| names.into_iter().map(Box::from).collect();
         Self { dns: owned(dns), uris: owned(uris) }
     }
@@ -85,7 +92,8 @@ pub(super) fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, Syst
     valid
 }
 
-fn one_validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+/// The same of one.
+pub(super) fn one_validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let time = |timestamp: i64| {
         UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or_default())
     };

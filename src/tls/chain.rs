@@ -4,7 +4,7 @@
 //! root is the client's to find out, too late.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -12,9 +12,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{GeneralName, X509Certificate, parse_x509_certificate};
 
-use super::certificate::validity;
+use super::certificate::{one_validity, validity};
 use super::client::Roots;
-use super::material::{FileError, Material};
+use super::material::{FileError, read};
 use super::{ServerSettings, provider};
 
 /// What one certificate says.
@@ -71,12 +71,8 @@ impl CertificateFacts {
     /// `None` if it can't be read.
     pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
-        let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
-        Some(Self {
-            names: names(&parsed),
-            issuer: parsed.issuer().to_string(),
-            valid_to: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-        })
+        let (_, valid_to) = one_validity(&parsed);
+        Some(Self { names: names(&parsed), issuer: parsed.issuer().to_string(), valid_to })
     }
 }
 
@@ -87,12 +83,11 @@ impl ChainFacts {
     ///
     /// See [`FileError`].
     pub fn read(settings: &ServerSettings) -> Result<Self, FileError> {
-        let path = settings.certificate.clone();
-        let facts = Material::load(vec![path.clone()], move |contents| {
+        let path = &settings.certificate;
+        read(std::slice::from_ref(path), |contents| {
             let missing = || FileError::Missing { path: path.clone(), what: "certificate" };
             Self::of(&contents.certificates(0)?).ok_or_else(missing)
-        })?;
-        Ok(Arc::unwrap_or_clone(facts.current()))
+        })
     }
 
     fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {

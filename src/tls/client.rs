@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::material::{Contents, FileError, Material};
+use super::material::{Contents, FileError, Material, read};
 use super::provider;
 
 /// Who vouches for a server.
@@ -100,9 +100,7 @@ impl Roots {
 
     /// The certificates themselves.
     pub(super) fn store(&self) -> Result<RootCertStore, FileError> {
-        let roots = self.clone();
-        let store = Material::load(self.paths(), move |contents| roots_of(&roots, contents))?;
-        Ok(Arc::unwrap_or_clone(store.current()))
+        read(&self.paths(), |contents| roots_of(self, contents))
     }
 
     fn paths(&self) -> Vec<PathBuf> {

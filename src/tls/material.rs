@@ -156,6 +156,14 @@ impl<'p> Contents<'p> {
     }
 }
 
+/// What `build` makes of `paths` now, for what is not replaced when they are.
+pub(super) fn read<T>(
+    paths: &[PathBuf],
+    build: impl FnOnce(&Contents<'_>) -> Result<T, FileError>,
+) -> Result<T, FileError> {
+    build(&Contents::read(paths)?.0)
+}
+
 type Build<T> = Box<dyn Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync>;
 
 /// What was made of the last good content of some files.
