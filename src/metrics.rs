@@ -12,7 +12,7 @@ mod reload;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Atomic, GenericGauge};
 use prometheus::{
@@ -77,6 +77,11 @@ impl<L: Label> Gauges<L> {
     /// Sets one.
     pub fn set(&self, value: L, to: f64) {
         self.gauges[value.index()].set(to);
+    }
+
+    /// Sets one to a time, as seconds since 1970.
+    pub fn set_time(&self, value: L, to: SystemTime) {
+        self.set(value, to.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 }
 

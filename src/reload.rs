@@ -10,7 +10,7 @@ mod changes;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 pub use self::changes::{Change, Changes};
 use crate::config::{Config, Effective, Origin};
+use crate::logging::Chain;
 use crate::metrics::{Label as _, ReloadMetrics, ReloadPart};
 
 /// Why something could not be put into force.
@@ -84,10 +85,10 @@ impl Reload {
             apply,
         });
         if configuration.is_some() {
-            metrics.succeeded(ReloadPart::Config, unix_now());
+            metrics.succeeded(ReloadPart::Config, SystemTime::now());
         }
         for (part, _) in &files {
-            metrics.succeeded(*part, unix_now());
+            metrics.succeeded(*part, SystemTime::now());
         }
         let (sender, asked) = mpsc::channel(1);
         (
@@ -116,7 +117,6 @@ impl Reload {
 
     async fn look(&mut self, again: bool) {
         self.metrics.looks.inc();
-        // Secrets first: a certificate may be about them, but not the other way round.
         if let Some(configuration) = &mut self.configuration {
             configuration.look(again, &self.metrics).await;
         }
@@ -127,7 +127,7 @@ impl Reload {
                 Ok(false) => {}
                 Ok(true) => {
                     info!(part = part.as_str(), "new certificates are in force");
-                    self.metrics.applied(*part, unix_now());
+                    self.metrics.applied(*part, SystemTime::now());
                 }
                 Err(error) => {
                     error!(%error, part = part.as_str(), "rejected; the last good ones stay in force");
@@ -155,7 +155,7 @@ impl Configuration {
         let (effective, changes) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
-                let complaint = crate::logging::Chain(error.as_ref()).to_string();
+                let complaint = Chain(error.as_ref()).to_string();
                 if again || self.complaint.as_ref() != Some(&complaint) {
                     error!(%complaint, "the configuration was rejected; the last good one stays in force");
                     metrics.rejected(part);
@@ -181,7 +181,7 @@ impl Configuration {
             return;
         }
         info!(changes = listed(&changes.live), "a new configuration is in force");
-        metrics.applied(part, unix_now());
+        metrics.applied(part, SystemTime::now());
         self.effective = effective;
     }
 }
@@ -197,8 +197,4 @@ async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -65,14 +65,11 @@ impl Certificates {
     pub(super) fn observe(&self, metrics: &Metrics) {
         let Some(listener) = &self.listener else { return };
         let expiry = &metrics.reload.certificate_expiry;
-        expiry.set(Certificate::Listen, unix_seconds(listener.valid_to()));
-        let client_ca = listener.client_ca_valid_to();
-        expiry.set(Certificate::ClientCa, client_ca.map_or(f64::NAN, unix_seconds));
+        expiry.set_time(Certificate::Listen, listener.valid_to());
+        if let Some(valid_to) = listener.client_ca_valid_to() {
+            expiry.set_time(Certificate::ClientCa, valid_to);
+        }
     }
-}
-
-fn unix_seconds(time: std::time::SystemTime) -> f64 {
-    time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn identity(

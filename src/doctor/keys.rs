@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::{Check, Finding, Findings, Surroundings};
 use crate::identity::keys::{Fetch as _, FetchError, HttpFetch, KeyLocation, KeySet, KeySetError};
 use crate::identity::{AssertionSource, Source};
-use crate::logging::Chain;
 
 pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Keys);
@@ -17,8 +16,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     let fetch = match HttpFetch::new(url, &source.roots) {
         Ok(fetch) => fetch,
         Err(error) => {
-            let remedy = "install ca-certificates, or choose another outgoing.roots or ca_file";
-            findings.fatal("[outgoing]", Chain(&error).to_string(), remedy);
+            findings.no_roots(&error);
             return findings.all();
         }
     };

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::logging::escaped;
+use crate::logging::{Chain, escaped};
+use crate::outgoing::TlsError;
 
 /// sysexits.h: something that is needed is not available.
 const EX_UNAVAILABLE: u8 = 69;
@@ -241,6 +242,12 @@ impl Findings {
         if let Some(finding) = self.findings.last_mut() {
             finding.prevents_start = true;
         }
+    }
+
+    /// Calls of our own can't be made: whoever should vouch for servers can't be read.
+    pub(super) fn no_roots(&mut self, error: &TlsError) {
+        let remedy = "install ca-certificates, or choose another outgoing.roots or ca_file";
+        self.fatal("[outgoing]", Chain(error).to_string(), remedy);
     }
 
     fn add(&mut self, severity: Severity, place: String, what: String, remedy: Option<String>) {

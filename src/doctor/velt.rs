@@ -33,8 +33,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     let client = match client {
         Ok(client) => client,
         Err(error) => {
-            let remedy = "install ca-certificates, or choose another outgoing.roots or ca_file";
-            findings.fatal("[outgoing]", Chain(&error).to_string(), remedy);
+            findings.no_roots(&error);
             return findings.all();
         }
     };

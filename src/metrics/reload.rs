@@ -1,6 +1,6 @@
 //! What is counted about reading things again while the sidecar runs.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use prometheus::{IntCounter, IntGauge};
 
@@ -56,14 +56,14 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Something was put into force at the start; `now` is the time since 1970.
-    pub fn succeeded(&self, part: ReloadPart, now: Duration) {
-        self.last_success.set(part, now.as_secs_f64());
+    /// Something was put into force at the start.
+    pub fn succeeded(&self, part: ReloadPart, now: SystemTime) {
+        self.last_success.set_time(part, now);
         self.good(part);
     }
 
     /// Something new was put into force.
-    pub fn applied(&self, part: ReloadPart, now: Duration) {
+    pub fn applied(&self, part: ReloadPart, now: SystemTime) {
         self.reloads.increment(part);
         self.succeeded(part, now);
     }
