@@ -221,11 +221,6 @@ impl Injection {
         &self.settings.routes
     }
 
-    /// Whether [`Self::coverage`] says so.
-    pub fn wants_header(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
-        self.coverage(method, path, headers).is_covered()
-    }
-
     /// Removes from the app's response what only we may say.
     pub fn strip(&self, headers: &mut HeaderMap) {
         headers.remove(&self.settings.header.name);
@@ -351,7 +346,7 @@ mod tests {
     #[test]
     fn only_what_a_script_can_read_wants_the_header() {
         let wants = |method: Method, path, lines: &[_]| {
-            injection().wants_header(&method, path, &headers(lines))
+            injection().coverage(&method, path, &headers(lines)).is_covered()
         };
         assert!(wants(Method::GET, "/me", &[]));
         assert!(wants(Method::POST, "/api/", &[("sec-fetch-dest", "empty")]));

@@ -25,7 +25,7 @@ pub fn check(input: &[u8]) {
     let Ok(status) = StatusCode::from_bytes(status.trim_ascii()) else { return };
     let said = lines::headers(rest);
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let _ = INJECTION.wants_header(&Method::GET, "/", &said);
+    let _ = INJECTION.coverage(&Method::GET, "/", &said);
 
     let mut stripped = said.clone();
     INJECTION.strip(&mut stripped);
