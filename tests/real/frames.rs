@@ -17,6 +17,9 @@ pub const END_HEADERS: u8 = 4;
 /// `:status: 200` (RFC 7541 appendix A), which comes first in an answer's HEADERS.
 pub const STATUS_200: u8 = 0x88;
 
+/// What a connection begins with (RFC 9113 section 3.4).
+pub const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// Length, kind, flags and stream.
 const HEAD: usize = 9;
 
@@ -62,7 +65,7 @@ pub fn opening() -> Vec<u8> {
 pub fn opening_with(settings: &[(u16, u32)]) -> Vec<u8> {
     let setting = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
     let payload: Vec<u8> = settings.iter().flat_map(setting).collect();
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &payload)].concat()
+    [PREFACE.as_bytes(), &frame(SETTINGS, 0, 0, &payload)].concat()
 }
 
 /// The client's nth request, from 0, has this stream.
