@@ -1,0 +1,399 @@
+//! How many instructions of its own a request costs the sidecar: a figure that a busy machine does
+//! not change, and so one that a review can be held to.
+//!
+//! The real binary runs under `valgrind --tool=callgrind`, one worker, in front of an app in this
+//! process and of the sidecar's own emulator in the place of Velt. Each job is asked for in rounds of
+//! eight requests, one on each connection, and a round begins when the one before has been answered.
+//! What the same run without the job's requests counts is subtracted, so that neither the start nor
+//! the mints are in the figure. The kernel's half of a request is not in it either.
+//!
+//! `benches/README.md` says how to run this and what the numbers mean.
+
+#![expect(clippy::disallowed_types, reason = "real time is waited for")]
+#![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Connections of the load, or streams of its one HTTP/2 connection.
+const CONNECTIONS: usize = 8;
+
+/// Users who ask in turn.
+const USERS: usize = 100;
+
+/// Rounds of a job, each a request on every connection.
+const ROUNDS: usize = 250;
+
+/// Bytes of the app's answer.
+const BODY: usize = 1024;
+
+/// How far a count may lie above its baseline, as a share of it: rounds of requests fall a little
+/// differently into the sidecar's reads from run to run.
+const TOLERANCE: f64 = 0.02;
+
+/// valgrind makes everything some fifty times slower.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    // `cargo test --all-targets` runs benches too, as a check that they build.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("instructions counts only when it is run by `cargo bench`");
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
+    found.map_err(|error| format!("valgrind can't be run ({error}): apt-get install valgrind"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let without = runtime.block_on(count(&arguments, None))?;
+    let mut counts = BTreeMap::new();
+    for job in Job::ALL {
+        let with = runtime.block_on(count(&arguments, Some(job)))?;
+        let each = with.saturating_sub(without) / (ROUNDS * CONNECTIONS) as u64;
+        println!("{:10} {each:8}", job.name());
+        counts.insert(job.name().to_owned(), each);
+    }
+    let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    match arguments.then {
+        Then::Nothing => Ok(ExitCode::SUCCESS),
+        Then::Record => {
+            fs::write(&baseline, format!("{:#}\n", serde_json::to_value(&counts)?))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Then::Check => check(&counts, &fs::read_to_string(&baseline)?),
+    }
+}
+
+/// Whether no job costs more than it did when the baseline was recorded.
+fn check(counts: &BTreeMap<String, u64>, baseline: &str) -> Result<ExitCode> {
+    let baseline: BTreeMap<String, u64> = serde_json::from_str(baseline)?;
+    let mut code = ExitCode::SUCCESS;
+    for (job, count) in counts {
+        let expected = baseline.get(job).ok_or(format!("the baseline has no {job}"))?;
+        let change = *count as f64 / *expected as f64 - 1.0;
+        println!("{job:10} {:+.1} % against the baseline", 100.0 * change);
+        if change > TOLERANCE {
+            println!(
+                "{job} costs more than it did. Take it away, or, if it is worth it, say so in the \
+                 commit and record the new count: cargo bench --bench instructions -- --record"
+            );
+            code = ExitCode::FAILURE;
+        }
+        if change < -TOLERANCE {
+            println!("{job} costs less than it did: record the new count, so that it stays so");
+        }
+    }
+    Ok(code)
+}
+
+struct Arguments {
+    sidecar: PathBuf,
+    /// Where callgrind's own files are kept, for `callgrind_annotate`.
+    keep: Option<PathBuf>,
+    then: Then,
+}
+
+/// What to do with the counts.
+enum Then {
+    Nothing,
+    /// Make them the baseline.
+    Record,
+    /// Hold them against the baseline.
+    Check,
+}
+
+impl Arguments {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let sidecar = PathBuf::from(env!("CARGO_BIN_EXE_velt-sidecar"));
+        let mut parsed = Self { sidecar, keep: None, then: Then::Nothing };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--bench" => {}
+                "--sidecar" => parsed.sidecar = value()?.into(),
+                "--keep" => parsed.keep = Some(value()?.into()),
+                "--record" => parsed.then = Then::Record,
+                "--check" => parsed.then = Then::Check,
+                _ => {
+                    let usage = "--record, --check, --keep DIRECTORY, --sidecar FILE";
+                    return Err(format!("{argument} is none of {usage}").into());
+                }
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Job {
+    /// The app's answer, nobody signed in.
+    Anonymous,
+    /// The app's answer with a token from the cache.
+    Hit,
+    /// The same over HTTP/2.
+    HitHttp2,
+    /// A token from the cache by the sidecar's own route.
+    Route,
+}
+
+impl Job {
+    const ALL: [Self; 4] = [Self::Anonymous, Self::Hit, Self::HitHttp2, Self::Route];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Hit => "hit",
+            Self::HitHttp2 => "hit-http2",
+            Self::Route => "route",
+        }
+    }
+
+    fn version(self) -> Version {
+        if self == Self::HitHttp2 { Version::HTTP_2 } else { Version::HTTP_11 }
+    }
+
+    /// What a browser behind a login proxy sends.
+    fn request(self, user: usize) -> Request<Empty<Bytes>> {
+        let path = if self == Self::Route { "/api/velt/token" } else { "/api/small" };
+        let request = if self.version() == Version::HTTP_2 {
+            Request::get(format!("http://app.example.com{path}")).version(Version::HTTP_2)
+        } else {
+            Request::get(path).header("host", "app.example.com")
+        };
+        let mut request = request
+            .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101")
+            .header("accept", "application/json")
+            .header("accept-language", "en-GB,en;q=0.8,de;q=0.5")
+            .header("accept-encoding", "gzip, deflate, br, zstd")
+            .header("referer", "https://app.example.com/documents/4711")
+            .header("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark")
+            .header("sec-fetch-dest", "empty")
+            .header("sec-fetch-mode", "cors")
+            .header("sec-fetch-site", "same-origin")
+            .header("x-forwarded-for", "203.0.113.7")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "app.example.com");
+        if self != Self::Anonymous {
+            request = request.header("x-forwarded-user", format!("user-{user}@example.com"));
+        }
+        request.body(Empty::new()).expect("a request")
+    }
+
+    /// Whether this is the answer, so that nothing else is counted for it.
+    fn is_answered_by(self, answer: &Response<Bytes>) -> bool {
+        let has_token = answer.headers().contains_key("x-velt-token");
+        answer.status() == StatusCode::OK
+            && match self {
+                Self::Anonymous => !has_token && answer.body().len() == BODY,
+                Self::Hit | Self::HitHttp2 => has_token && answer.body().len() == BODY,
+                Self::Route => answer.body().starts_with(b"{\"token\":\""),
+            }
+    }
+}
+
+/// The instructions of one life of the sidecar: from its start over a mint for every user and one
+/// round of each job to its end, and with all the rounds of `job`.
+async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
+    let directory = TempDir::with_prefix("velt-sidecar-instructions-")?;
+    let app = TcpListener::bind("127.0.0.1:0").await?;
+    let app_address = app.local_addr()?;
+    let serving = tokio::spawn(serve_app(app));
+    let (emulator_address, sidecar_address) = (free_address().await?, free_address().await?);
+    let emulator = Command::new(&arguments.sidecar)
+        .args(["emulator", "--listen", &emulator_address.to_string()])
+        .stdout(Stdio::null())
+        .spawn()?;
+    let _emulator = Running(emulator);
+    let config = directory.path().join("sidecar.toml");
+    fs::write(
+        &config,
+        format!(
+            "listen.address = \"{sidecar_address}\"\n\
+             admin.address = \"127.0.0.1:0\"\n\
+             app.address = \"{app_address}\"\n\
+             log.level = \"warn\"\n\
+             velt.endpoint = \"http://{emulator_address}/\"\n\
+             velt.api_key = \"bench\"\n"
+        ),
+    )?;
+    let file = match &arguments.keep {
+        Some(keep) => {
+            fs::create_dir_all(keep)?;
+            keep.join(format!("{}.callgrind", job.map_or("none", Job::name)))
+        }
+        None => directory.path().join("callgrind"),
+    };
+    let sidecar = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .arg(&arguments.sidecar)
+        .arg("--config")
+        .arg(&config)
+        .env("VELT_AUTH_TOKEN", "bench")
+        .env("VELT_SIDECAR_RUNTIME__WORKERS", "1")
+        .spawn()?;
+    let mut sidecar = Running(sidecar);
+    sidecar.wait_for(emulator_address)?;
+    sidecar.wait_for(sidecar_address)?;
+
+    for kind in Job::ALL {
+        let mut load = Load::open(sidecar_address, kind).await?;
+        let rounds = if Some(kind) == job { ROUNDS } else { 0 };
+        // As many as there are users, so that all their tokens are there.
+        for round in 0..USERS.div_ceil(CONNECTIONS) + rounds {
+            load.round(round).await?;
+        }
+    }
+    sidecar.terminate()?;
+    serving.abort();
+    let dump = fs::read_to_string(&file)?;
+    let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
+    Ok(total.ok_or("callgrind wrote no totals")?.trim().parse()?)
+}
+
+/// The connections of a job.
+struct Load {
+    job: Job,
+    senders: Vec<Sender>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+impl Load {
+    async fn open(address: SocketAddr, job: Job) -> Result<Self> {
+        let mut senders = Vec::new();
+        if job.version() == Version::HTTP_2 {
+            let io = TokioIo::new(TcpStream::connect(address).await?);
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(connection);
+            senders.extend((0..CONNECTIONS).map(|_| Sender::Http2(sender.clone())));
+        } else {
+            for _ in 0..CONNECTIONS {
+                let io = TokioIo::new(TcpStream::connect(address).await?);
+                let (sender, connection) = http1::handshake(io).await?;
+                tokio::spawn(connection);
+                senders.push(Sender::Http1(sender));
+            }
+        }
+        Ok(Self { job, senders })
+    }
+
+    async fn round(&mut self, round: usize) -> Result<()> {
+        let job = self.job;
+        let asking = self.senders.iter_mut().enumerate().map(|(index, sender)| async move {
+            let user = (round * CONNECTIONS + index) % USERS;
+            let answer = sender.send(job.request(user)).await?;
+            let (head, body) = answer.into_parts();
+            let answer = Response::from_parts(head, body.collect().await?.to_bytes());
+            if job.is_answered_by(&answer) {
+                Ok(())
+            } else {
+                Err(format!("{}: a wrong answer: {}", job.name(), answer.status()).into())
+            }
+        });
+        let answered: Result<Vec<()>> =
+            tokio::time::timeout(PATIENCE, try_join_all(asking)).await?;
+        answered.map(drop)
+    }
+}
+
+async fn serve_app(listener: TcpListener) {
+    let body = Bytes::from(vec![b'x'; BODY]);
+    while let Ok((stream, _)) = listener.accept().await {
+        let body = body.clone();
+        let service = service_fn(move |_| {
+            let answer = Response::builder()
+                .header("content-type", "application/json")
+                .header("server", "app")
+                .header("vary", "Accept-Encoding")
+                .header("x-request-id", "4f1c2d7ab9e04c55")
+                .header("cache-control", "no-cache")
+                .body(Full::new(body.clone()));
+            std::future::ready(answer)
+        });
+        let serving = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+/// One that nobody listened on a moment ago.
+async fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+}
+
+/// A child that ends with its owner.
+struct Running(Child);
+
+impl Running {
+    fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(address).is_err() {
+            if let Some(status) = self.0.try_wait()? {
+                return Err(format!("the sidecar ended at once: {status}").into());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("nobody listens on {address}").into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Has it end by itself, so that callgrind writes what it has counted.
+    fn terminate(mut self) -> Result<()> {
+        Command::new("kill").arg(self.0.id().to_string()).status()?;
+        let status = self.0.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing left to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
