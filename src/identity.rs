@@ -427,7 +427,11 @@ impl Refusal {
 
 /// Why a value is not one that a user id, email, name or organization may be.
 fn flaw(text: &str) -> Option<RefusalKind> {
-    if text.trim().is_empty() {
+    // Nearly all are of this kind, in which there is nothing to trim.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && matches!(text.len(), 1..=MAX_VALUE_BYTES) {
+        None
+    } else if text.trim().is_empty() {
         Some(RefusalKind::Empty)
     } else if text.len() > MAX_VALUE_BYTES {
         Some(RefusalKind::TooLong)

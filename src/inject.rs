@@ -6,6 +6,7 @@
 
 mod storing;
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 pub use self::storing::storable_by;
 use self::storing::unstorable;
+use crate::names::NameSet;
 use crate::token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
@@ -84,13 +86,29 @@ pub struct TokenRoute {
     pub max_wait: Duration,
 }
 
-/// What a token route answers with.
+/// What a token route answers with: what stands before the token, and what after.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub struct Shape {
+    before: String,
+    after: &'static str,
+}
+
+impl Shape {
     /// `"<jwt>"`, as the older pages of Velt's docs have it.
-    String,
+    pub fn string() -> Self {
+        Self { before: "\"".to_owned(), after: "\"" }
+    }
+
     /// `{"<key>":"<jwt>"}`.
-    Object { key: String },
+    pub fn object(key: &str) -> Self {
+        let key = serde_json::Value::from(key);
+        Self { before: format!("{{{key}:\""), after: "\"}" }
+    }
+
+    /// Puts a token into it, which needs no escaping in JSON (see [`TokenValue::parse`]).
+    pub fn around(&self, token: &str) -> String {
+        [&self.before, token, self.after].concat()
+    }
 }
 
 /// Why there is no token in the header, as the page sees it.
@@ -161,12 +179,16 @@ pub enum Eligibility {
 /// Applies [`Settings`].
 pub struct Injection {
     settings: Settings,
+    /// What only we may say in a response.
+    own: NameSet,
 }
 
 impl Injection {
     /// From settings that the configuration has checked.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        let HeaderSettings { name, status_name, .. } = &settings.header;
+        let own = NameSet::new([name.clone(), status_name.clone()]);
+        Self { settings, own }
     }
 
     /// The settings of header delivery.
@@ -223,8 +245,7 @@ impl Injection {
 
     /// Removes from the app's response what only we may say.
     pub fn strip(&self, headers: &mut HeaderMap) {
-        headers.remove(&self.settings.header.name);
-        headers.remove(&self.settings.header.status_name);
+        self.own.remove_from(headers);
     }
 
     /// Whether this response may carry a token.
@@ -266,30 +287,29 @@ impl Injection {
 impl TokenRoute {
     /// The answer with the token in it.
     pub fn answer(&self, token: &TokenValue) -> Response<Bytes> {
-        // A token needs no escaping in JSON (see `TokenValue::parse`); a key may.
-        let body = match &self.shape {
-            Shape::String => format!("\"{}\"", token.expose()),
-            Shape::Object { key } => {
-                let key = serde_json::Value::from(key.as_str());
-                format!("{{{key}:\"{}\"}}", token.expose())
-            }
-        };
-        own_answer(StatusCode::OK, body)
+        own_answer(StatusCode::OK, self.shape.around(token.expose()))
     }
 }
+
+/// The headers of every answer of ours. To copy them costs less than to insert them.
+static OWN_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let headers = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+        // No request is like another (RFC 9110 section 12.5.5): for caches that were told to ignore
+        // the line above.
+        (VARY, "*"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
+    ];
+    headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
+});
 
 /// An answer of ours in JSON that nobody stores, sniffs or embeds.
 pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(json));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // No request is like another (RFC 9110 section 12.5.5): for caches that were told to ignore
-    // the line above.
-    headers.insert(VARY, HeaderValue::from_static("*"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    response.headers_mut().clone_from(&OWN_HEADERS);
     response
 }
 
@@ -386,9 +406,9 @@ mod tests {
     #[test]
     fn a_route_answers_in_its_shape() {
         let route = |shape| TokenRoute { path: "/t".into(), shape, max_wait: Duration::ZERO };
-        let string = route(Shape::String).answer(&token());
+        let string = route(Shape::string()).answer(&token());
         assert_eq!(string.body(), "\"aaa.bbb.ccc\"");
-        let object = route(Shape::Object { key: "a\"b".into() }).answer(&token());
+        let object = route(Shape::object("a\"b")).answer(&token());
         assert_eq!(object.body(), r#"{"a\"b":"aaa.bbb.ccc"}"#);
         assert_eq!(object.headers()["cache-control"], "no-store");
         assert_eq!(object.headers()["vary"], "*");

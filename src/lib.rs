@@ -35,6 +35,8 @@ pub mod access_log;
 pub mod trace;
 pub mod admin;
 pub mod logging;
+mod dozing;
+mod names;
 mod spelling;
 mod tcp;
 pub mod emulator;

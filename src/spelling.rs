@@ -3,13 +3,14 @@
 
 /// `name`, in lower case as header names are here, with a dash for everything that an app may take
 /// for one.
-pub fn folded(name: &str) -> impl Iterator<Item = u8> + Clone {
+pub fn folded(name: &str) -> impl DoubleEndedIterator<Item = u8> + Clone {
     name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
 }
 
 /// Whether an app may take `name` for `own`.
 pub fn is_read_as(name: &str, own: &str) -> bool {
-    name.len() == own.len() && folded(name).eq(folded(own))
+    // From the end, where names differ: they begin with `x-` or `sec-`.
+    name.len() == own.len() && folded(name).rev().eq(folded(own).rev())
 }
 
 /// Whether an app may take `name` for one that begins with `prefix`.

@@ -5,16 +5,16 @@ use http::{HeaderMap, HeaderName};
 
 use super::Refusal;
 use crate::metrics::RefusalKind;
+use crate::names::NameSet;
 use crate::spelling::is_read_as;
 
 /// The names that mean identity, those that are ours alone, and their aliases.
 pub(super) struct Guard {
-    identity: Vec<HeaderName>,
+    identity: NameSet,
     /// Never anybody else's on a request: the token's headers and the secret's.
-    own: Vec<HeaderName>,
-    /// A bit for each length that one of the names has, so that nearly every other header is
-    /// known to be no alias by its length alone.
-    lengths: u64,
+    own: NameSet,
+    /// Both.
+    guarded: NameSet,
 }
 
 /// Which headers were removed.
@@ -51,9 +51,8 @@ impl Removed {
 
 impl Guard {
     pub(super) fn new(identity: Vec<HeaderName>, own: Vec<HeaderName>) -> Self {
-        let names = identity.iter().chain(&own);
-        let lengths = names.fold(0, |lengths, name| lengths | length_bit(name));
-        Self { identity, own, lengths }
+        let guarded = NameSet::new(identity.iter().chain(&own).cloned());
+        Self { identity: NameSet::new(identity), own: NameSet::new(own), guarded }
     }
 
     /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would
@@ -83,17 +82,16 @@ impl Guard {
         let values = headers.get_all(list).into_iter();
         let items = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         items.map(<[u8]>::trim_ascii).find_map(|item| {
-            let mut guarded = self.identity.iter().chain(&self.own);
-            guarded.find(|name| name.as_str().as_bytes().eq_ignore_ascii_case(item))
+            self.guarded.iter().find(|name| name.as_str().as_bytes().eq_ignore_ascii_case(item))
         })
     }
 
     /// The headers that are none of ours and could be taken for one. Looked for once: on nearly
     /// every request there are none.
     pub(super) fn aliases(&self, headers: &HeaderMap) -> Vec<HeaderName> {
+        // The length first, here: nearly every header ends with that.
         let is_alias = |name: &&HeaderName| {
-            self.lengths & length_bit(name) != 0
-                && (alias_of(name, &self.identity).is_some() || alias_of(name, &self.own).is_some())
+            self.guarded.has_length_of(name) && alias_of(name, &self.guarded).is_some()
         };
         headers.keys().filter(is_alias).cloned().collect()
     }
@@ -121,7 +119,7 @@ impl Guard {
 }
 
 fn remove(
-    names: &[HeaderName],
+    names: &NameSet,
     kept: Option<&HeaderName>,
     headers: &mut HeaderMap,
     aliases: &[HeaderName],
@@ -133,19 +131,17 @@ fn remove(
             stripped.aliases.add(alias);
         }
     }
-    for name in names.iter().filter(|name| Some(*name) != kept) {
-        if headers.remove(name).is_some() {
-            stripped.headers.add(name);
+    if names.is_in(headers) {
+        for name in names.iter().filter(|name| Some(*name) != kept) {
+            if headers.remove(name).is_some() {
+                stripped.headers.add(name);
+            }
         }
     }
     stripped
 }
 
 /// The one of `names` that an app may take `name` for.
-fn alias_of<'a>(name: &HeaderName, names: &'a [HeaderName]) -> Option<&'a HeaderName> {
-    names.iter().find(|own| *own != name && is_read_as(name.as_str(), own.as_str()))
-}
-
-fn length_bit(name: &HeaderName) -> u64 {
-    1 << (name.as_str().len() % 64)
+fn alias_of<'a>(name: &HeaderName, names: &'a NameSet) -> Option<&'a HeaderName> {
+    names.iter().find(|own| is_read_as(name.as_str(), own.as_str()) && *own != name)
 }

@@ -1,33 +1,41 @@
 //! What an app says of storing its response, and what we say when a token is in it.
 
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use http::header::{CACHE_CONTROL, EXPIRES};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::names::NameSet;
+
 /// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
 /// nginx's, which overrides `Cache-Control` there.
-static CDN_CACHE_HEADERS: [HeaderName; 7] = [
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-    HeaderName::from_static("cloudflare-cdn-cache-control"),
-    HeaderName::from_static("vercel-cdn-cache-control"),
-    HeaderName::from_static("netlify-cdn-cache-control"),
-    HeaderName::from_static("edge-control"),
-    HeaderName::from_static("x-accel-expires"),
-];
+static CDN_CACHE_HEADERS: LazyLock<NameSet> = LazyLock::new(|| {
+    NameSet::new([
+        HeaderName::from_static("cdn-cache-control"),
+        HeaderName::from_static("surrogate-control"),
+        HeaderName::from_static("cloudflare-cdn-cache-control"),
+        HeaderName::from_static("vercel-cdn-cache-control"),
+        HeaderName::from_static("netlify-cdn-cache-control"),
+        HeaderName::from_static("edge-control"),
+        HeaderName::from_static("x-accel-expires"),
+    ])
+});
 
 /// The header by which the app allows a cache, private or shared, to store this response
 /// (RFC 9111 sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
 pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static HeaderName> {
     let mut storable = false;
-    for (name, value) in directives(headers, &CACHE_CONTROL) {
-        match &*name.to_ascii_lowercase() {
+    for (word, argument) in directives(headers, &CACHE_CONTROL) {
+        let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
+        if is(b"no-store") {
             // Settles it, whatever else is said.
-            "no-store" => return storable_by_cdn(headers),
-            "public" | "s-maxage" | "immutable" => storable = true,
-            "max-age" => storable |= value.is_none_or(|age| age.trim_matches('"') != "0"),
-            _ => {}
+            return storable_by_cdn(headers);
+        }
+        if is(b"public") || is(b"s-maxage") || is(b"immutable") {
+            storable = true;
+        } else if is(b"max-age") {
+            storable |= !matches!(argument, Some(b"0" | b"\"0\""));
         }
     }
     if storable {
@@ -49,6 +57,9 @@ fn storable_by_cdn(headers: &HeaderMap) -> Option<&'static HeaderName> {
         let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
         words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
     };
+    if !CDN_CACHE_HEADERS.is_in(headers) {
+        return None;
+    }
     CDN_CACHE_HEADERS.iter().find(|name| !headers.get_all(*name).iter().all(forbids))
 }
 
@@ -56,7 +67,7 @@ fn storable_by_cdn(headers: &HeaderMap) -> Option<&'static HeaderName> {
 /// compressing proxy depends on it.
 pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
     let mut words = directives(headers, &CACHE_CONTROL);
-    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case("no-transform")) {
+    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case(b"no-transform")) {
         "private, no-store, no-transform"
     } else {
         "private, no-store"
@@ -68,14 +79,16 @@ pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
 fn directives<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("public"));
-    lines.flat_map(|line| line.split(',')).map(|directive| {
-        let (word, argument) = match directive.split_once('=') {
-            Some((word, argument)) => (word, Some(argument.trim())),
-            None => (directive, None),
-        };
-        (word.trim(), argument)
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(|directive| {
+        match directive.iter().position(|byte| *byte == b'=') {
+            Some(equals) => {
+                let (word, argument) = directive.split_at(equals);
+                (word.trim_ascii(), Some(argument[1..].trim_ascii()))
+            }
+            None => (directive.trim_ascii(), None),
+        }
     })
 }
 

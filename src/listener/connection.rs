@@ -27,6 +27,7 @@ use tracing::debug;
 use super::activity::{Activity, Attended, Watched};
 use super::handshake::Handshakes;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
+use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
 use crate::tcp;
 
@@ -246,6 +247,13 @@ impl Ended<hyper::Result<()>> {
     }
 }
 
+/// What happens to a connection from without.
+enum Event {
+    Overdue(CloseReason),
+    Leaving,
+    Stopped,
+}
+
 /// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
 /// the requests it has. `leaving` says when to tell the client to go elsewhere.
 async fn drive<C: Future>(
@@ -259,21 +267,29 @@ async fn drive<C: Future>(
     let (mut connection, mut leaving) = (pin!(connection), pin!(leaving.fuse()));
     let mut idle = false;
     loop {
-        tokio::select! {
+        let event = pin!(async {
+            tokio::select! {
+                reason = activity.overdue(limits) => Event::Overdue(reason),
+                () = &mut leaving => Event::Leaving,
+                () = stopped_in(&mut phase) => Event::Stopped,
+            }
+        });
+        let event = tokio::select! {
             served = &mut connection => {
                 return if idle { Ended::Overdue(CloseReason::Idle) } else { Ended::ByItself(served) };
             }
-            reason = activity.overdue(limits) => {
-                if idle || reason != CloseReason::Idle {
-                    return Ended::Overdue(reason);
-                }
-                // It is between requests: HTTP/1.1 just closes, HTTP/2 is told. Whoever does not
-                // take the hint is overdue again at the next look.
+            event = Dozing::new(event) => event,
+        };
+        match event {
+            // It is between requests: HTTP/1.1 just closes, HTTP/2 is told. Whoever does not take
+            // the hint is overdue again at the next look.
+            Event::Overdue(CloseReason::Idle) if !idle => {
                 idle = true;
                 graceful_shutdown(connection.as_mut());
             }
-            () = &mut leaving => graceful_shutdown(connection.as_mut()),
-            () = stopped_in(&mut phase) => break,
+            Event::Overdue(reason) => return Ended::Overdue(reason),
+            Event::Leaving => graceful_shutdown(connection.as_mut()),
+            Event::Stopped => break,
         }
     }
     // A request may be on its way, and hyper would not look for it.

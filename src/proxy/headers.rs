@@ -6,14 +6,17 @@
 use std::fmt;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
+use crate::names::NameSet;
 use crate::spelling::{begins_with, is_read_as};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -25,15 +28,17 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Fields about one connection and not about the message (RFC 9110 section 7.6.1, and the two
 /// `Proxy-*` fields that RFC 2616 section 13.5.1 had in that list).
-const HOP_BY_HOP: [HeaderName; 7] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+static HOP_BY_HOP: LazyLock<NameSet> = LazyLock::new(|| {
+    NameSet::new([
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ])
+});
 
 /// Fields that a trailer must not carry (RFC 9110 section 6.5.1): framing, routing and
 /// credentials are never taken from there.
@@ -149,6 +154,10 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
     if hosts.next().is_some() {
         return Err(BadRequest::RepeatedHost);
     }
+    let target = request.uri().authority();
+    if target.is_none() && host.is_some_and(|host| is_plain_host(host.as_bytes())) {
+        return Ok(());
+    }
     // Empty is legal where the target has no authority.
     let parsed = match host.filter(|host| !host.is_empty()) {
         None => None,
@@ -161,7 +170,6 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
             Some(authority)
         }
     };
-    let target = request.uri().authority();
     if target.is_some_and(|target| target.as_str().contains('@')) {
         return Err(BadRequest::WrongHost);
     }
@@ -172,6 +180,17 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
         (None, None) if request.version() == Version::HTTP_2 => Err(BadRequest::NoHost),
         _ => Ok(()),
     }
+}
+
+/// Whether a host is written as nearly all are, in letters, digits, dots and dashes, with a port or
+/// without: then there is nothing in it to parse.
+fn is_plain_host(host: &[u8]) -> bool {
+    let colon = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(colon);
+    let port = port.strip_prefix(b":").unwrap_or(b"0");
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let has_name = !name.is_empty() && name.iter().all(is_plain);
+    has_name && matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
 }
 
 /// Whether `Connection` has no business naming this field: framing, routing and forwarding.
@@ -205,9 +224,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    HOP_BY_HOP.remove_from(headers);
 }
 
 /// Keeps one `Content-Length` of several. hyper and h2 have made sure that they say the same, but
@@ -263,7 +280,15 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
             headers.remove(name);
         }
     }
-    headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.address));
+    match headers.entry(X_FORWARDED_FOR) {
+        Entry::Occupied(mut entry) => {
+            let list = forwarded_for(entry.iter(), client.address);
+            entry.insert(list);
+        }
+        Entry::Vacant(entry) => {
+            entry.insert(forwarded_for(std::iter::empty(), client.address));
+        }
+    }
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     }
@@ -275,15 +300,34 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
 }
 
 /// The addresses so far and this hop's client at their end.
-fn forwarded_for(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
-    let mut list = Vec::with_capacity(40);
-    for value in headers.get_all(X_FORWARDED_FOR) {
+fn forwarded_for<'a>(
+    so_far: impl Iterator<Item = &'a HeaderValue>,
+    address: IpAddr,
+) -> HeaderValue {
+    let mut list = Vec::with_capacity(64);
+    for value in so_far {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
-    // Writing to a vector does not fail.
-    let _ = write!(list, "{}", address.to_canonical());
-    HeaderValue::from_bytes(&list).expect("header values and an address")
+    match address.to_canonical() {
+        // As `Display` has it, for a tenth of its cost.
+        IpAddr::V4(address) => push_dotted(&mut list, address.octets()),
+        // Writing to a vector does not fail.
+        IpAddr::V6(address) => drop(write!(list, "{address}")),
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(list)).expect("header values and an address")
+}
+
+/// An IPv4 address as it is written.
+fn push_dotted(list: &mut Vec<u8>, octets: [u8; 4]) {
+    for (index, octet) in octets.into_iter().enumerate() {
+        if index > 0 {
+            list.push(b'.');
+        }
+        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
+        list.extend_from_slice(&digits[leading_zeros..]);
+    }
 }
 
 /// Turns whatever the client spoke into HTTP/1.1 for the app: one `Cookie` (RFC 9113

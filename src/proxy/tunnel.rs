@@ -19,6 +19,7 @@ use tracing::debug;
 
 pub use self::frames::Frames;
 use super::stream_clock::StreamClock;
+use crate::dozing::Dozing;
 use crate::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 
 /// Read at a time, in each direction.
@@ -78,10 +79,15 @@ impl Handshake {
         let ends = metrics.tunnel_ends.clone();
         tokio::spawn(async move {
             let mut cut = closing.clone();
+            let event = pin!(async {
+                tokio::select! {
+                    () = reached(&mut cut, Closing::Cut) => TunnelEnd::Cut,
+                    () = clock.ran_out() => TunnelEnd::Idle,
+                }
+            });
             let end = tokio::select! {
                 end = self.tunnel(app, closing, &clock) => end,
-                () = reached(&mut cut, Closing::Cut) => TunnelEnd::Cut,
-                () = clock.ran_out() => TunnelEnd::Idle,
+                end = Dozing::new(event) => end,
             };
             ends.increment(end);
             drop(open);
@@ -157,10 +163,12 @@ async fn carry_frames(
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut frames = Frames::default();
     let (mut leaving, mut farewell) = (false, Farewell::Unsaid);
+    let told = pin!(reached(&mut closing, Closing::Told));
+    let mut told = Dozing::new(told);
     loop {
         let read = tokio::select! {
             read = app.read(&mut buffer) => Some(read?),
-            () = reached(&mut closing, Closing::Told), if !leaving => None,
+            () = &mut told, if !leaving => None,
         };
         leaving |= read.is_none();
         clock.moved();

@@ -814,8 +814,8 @@ fn routes_come_from_a_variable_as_toml_and_replace_those_of_the_file() {
     );
     let routes = &config.delivery.routes;
     assert_eq!(routes.len(), 2);
-    assert_eq!((&*routes[0].path, &routes[0].shape), ("/a", &Shape::String));
-    let object = Shape::Object { key: "jwt".into() };
+    assert_eq!((&*routes[0].path, &routes[0].shape), ("/a", &Shape::string()));
+    let object = Shape::object("jwt");
     assert_eq!((&*routes[1].path, &routes[1].shape), ("/b", &object));
     assert_eq!(routes[1].max_wait, Duration::from_secs(1));
 }

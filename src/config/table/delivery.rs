@@ -67,8 +67,8 @@ fn default_routes() -> Vec<TokenRoute> {
         max_wait: Duration::from_secs(5),
     };
     vec![
-        route("/generate-velt-jwt-token", Shape::String),
-        route("/api/velt/token", Shape::Object { key: "token".into() }),
+        route("/generate-velt-jwt-token", Shape::string()),
+        route("/api/velt/token", Shape::object("token")),
     ]
 }
 
@@ -84,10 +84,10 @@ fn read_route(table: &Section<'_, '_>) -> Option<TokenRoute> {
                 "it has no effect on a route that answers a bare string",
                 "remove it, or write shape = \"object\"",
             );
-            Shape::String
+            Shape::string()
         }
-        (ShapeName::String, None) => Shape::String,
-        (ShapeName::Object, key) => Shape::Object { key: key.unwrap_or_else(|| "token".into()) },
+        (ShapeName::String, None) => Shape::string(),
+        (ShapeName::Object, key) => Shape::object(key.as_deref().unwrap_or("token")),
     };
     Some(TokenRoute { path: path?.0, shape, max_wait })
 }

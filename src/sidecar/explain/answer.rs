@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::RequestError;
-use crate::inject::{Injection, Shape, TokenRoute, TokenStatus};
+use crate::inject::{Injection, TokenRoute, TokenStatus};
 use crate::metrics::{Label as _, Outcome};
 
 /// What the client would get.
@@ -44,10 +44,7 @@ pub enum TokenFate {
 }
 
 pub(super) fn of_route_answer(route: &TokenRoute, token: TokenFate) -> Answer {
-    let shape = match &route.shape {
-        Shape::String => "\"<token>\"".to_owned(),
-        Shape::Object { key } => format!("{{{key:?}:\"<token>\"}}"),
-    };
+    let shape = route.shape.around("<token>");
     let summary = match token {
         TokenFate::IfMinted => format!(
             "{shape} if Velt mints it within {:?} (max_wait of the route), else an error",

@@ -1,0 +1,89 @@
+//! A future that is polled when it has been woken itself, and not whenever its task has been.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+
+/// What seldom happens, beside what happens all the time: a connection's task is woken several times
+/// for each request, and to ask its timers and signals each time whether it was for them cost more
+/// than to take a request up.
+pub struct Dozing<F> {
+    future: F,
+    bell: Arc<Bell>,
+    /// Rings the bell.
+    waker: Waker,
+}
+
+struct Bell {
+    rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+impl<F: Future + Unpin> Dozing<F> {
+    /// Its first poll reaches `future`.
+    pub fn new(future: F) -> Self {
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { future, waker: Waker::from(Arc::clone(&bell)), bell }
+    }
+}
+
+impl<F: Future + Unpin> Future for Dozing<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { future, bell, waker } = &mut *self;
+        // Before the question: whoever rings after it wakes this task.
+        bell.task.register(context.waker());
+        if !bell.rung.swap(false, Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        Pin::new(future).poll(&mut Context::from_waker(waker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_polled_once_and_then_when_it_is_woken() {
+        let (sender, mut receiver) = oneshot::channel();
+        let mut polls = 0;
+        let mut counted = pin!(poll_fn(|context| {
+            polls += 1;
+            Pin::new(&mut receiver).poll(context)
+        }));
+        let mut dozing = Dozing::new(&mut counted);
+        for _ in 0..10 {
+            let pending = poll_fn(|context| Poll::Ready(Pin::new(&mut dozing).poll(context)));
+            assert!(pending.await.is_pending());
+            yield_now().await;
+        }
+        tokio::spawn(async move {
+            yield_now().await;
+            sender.send(7).expect("somebody waits");
+        });
+        assert_eq!(dozing.await, Ok(7));
+        assert_eq!(polls, 2);
+    }
+}
