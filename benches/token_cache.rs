@@ -3,8 +3,8 @@
 //! `Mint` is an in-memory double that answers at once, so that what is measured is the cache.
 
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use divan::counter::ItemsCount;
@@ -166,14 +166,16 @@ async fn token(lookup: Lookup) -> Token {
 
 fn request(user: u64) -> MintRequest {
     // Shared by all requests, as it is in the sidecar.
-    static ISSUER: std::sync::LazyLock<Issuer> = std::sync::LazyLock::new(|| Issuer {
-        api: Api::V2,
-        endpoint: Arc::from("https://api.velt.dev/v2/auth/generate_token"),
-        credentials_generation: 0,
-        resources: Arc::from([]),
+    static ISSUER: LazyLock<Arc<Issuer>> = LazyLock::new(|| {
+        Arc::new(Issuer {
+            api: Api::V2,
+            endpoint: Arc::from("https://api.velt.dev/v2/auth/generate_token"),
+            credentials_generation: 0,
+            resources: Arc::from([]),
+        })
     });
     MintRequest {
-        issuer: ISSUER.clone(),
+        issuer: Arc::clone(&ISSUER),
         subject: Subject {
             user: format!("user-{user:08}@example.com").into(),
             organization: None,

@@ -10,7 +10,7 @@ pub mod velt;
 
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -34,14 +34,22 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 ///
 /// Equality is structural over typed fields: equal requests share a token, unequal ones never do,
 /// and no separator can be forged because nothing is glued together.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct MintRequest {
-    pub issuer: Issuer,
+    /// Nearly always the same for all, and then the same in memory.
+    pub issuer: Arc<Issuer>,
     pub subject: Subject,
 }
 
+/// By whom it is for alone: the issuer is hardly ever another one.
+impl Hash for MintRequest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.subject.hash(state);
+    }
+}
+
 /// Who mints, and with which rights: the part of a request that the configuration fixes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// Two APIs may be called at the same URL, and mint tokens of different rights.
     pub api: velt::Api,
@@ -54,7 +62,7 @@ pub struct Issuer {
 
 /// A grant that a v2 token carries
 /// (docs.velt.dev, REST API v2, "Generate Token", `permissions.resources`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     pub kind: ResourceKind,
     pub id: String,
@@ -66,7 +74,7 @@ pub struct Resource {
 }
 
 /// What a [`Resource`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceKind {
     Organization,
     Folder,
@@ -74,7 +82,7 @@ pub enum ResourceKind {
 }
 
 /// What a [`Resource`] may be used for. Velt's default is editor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessRole {
     Viewer,
     Editor,
@@ -93,7 +101,7 @@ pub struct Subject {
 /// Turns a subject into a mint request: the part that the configuration fixes.
 #[derive(Clone, Debug)]
 pub struct MintPlan {
-    pub issuer: Issuer,
+    pub issuer: Arc<Issuer>,
     /// For subjects that come without one.
     pub organization: Option<Box<str>>,
     /// Whether Velt's API can do without one.
@@ -109,7 +117,7 @@ impl MintPlan {
         if self.needs_organization && subject.organization.is_none() {
             return None;
         }
-        Some(MintRequest { issuer: self.issuer.clone(), subject })
+        Some(MintRequest { issuer: Arc::clone(&self.issuer), subject })
     }
 }
 

@@ -192,12 +192,12 @@ impl FakeVelt {
             name: None,
             is_admin: None,
         };
-        let issuer = Issuer {
+        let issuer = Arc::new(Issuer {
             api: Api::Legacy,
             endpoint,
             credentials_generation: 0,
             resources: Arc::from([]),
-        };
+        });
         Self { runtime, tasks, answer, clients, request: MintRequest { issuer, subject } }
     }
 

@@ -49,12 +49,12 @@ impl Plain {
                 expires_in: hours.map(|hours| Duration::from_secs(hours * 3600)),
             });
         MintRequest {
-            issuer: Issuer {
+            issuer: Arc::new(Issuer {
                 api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
                 endpoint: self.endpoint.as_str().into(),
                 credentials_generation: self.generation,
                 resources: resources.collect(),
-            },
+            }),
             subject: Subject {
                 user: self.user.as_str().into(),
                 organization: boxed(&self.organization),
@@ -246,7 +246,7 @@ fn t34_what_the_configuration_fixes_is_in_the_key() {
         }
     }
     let mut rotated = requests[0].clone();
-    rotated.issuer.credentials_generation += 1;
+    Arc::make_mut(&mut rotated.issuer).credentials_generation += 1;
     assert!(rotated != requests[0], "a token does not outlive its credentials");
 }
 

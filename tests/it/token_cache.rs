@@ -228,8 +228,8 @@ async fn every_field_of_a_request_tells_tokens_apart() {
         change(&mut other);
         others.push(other);
     };
-    change(&|other| other.issuer.endpoint = "https://other".into());
-    change(&|other| other.issuer.credentials_generation = 1);
+    change(&|other| Arc::make_mut(&mut other.issuer).endpoint = "https://other".into());
+    change(&|other| Arc::make_mut(&mut other.issuer).credentials_generation = 1);
     change(&|other| other.subject.organization = Some("a".into()));
     change(&|other| other.subject.email = Some("a".into()));
     change(&|other| other.subject.name = Some("a".into()));

@@ -50,12 +50,12 @@ pub fn read(
     // The last of the table's keys, as TOML has it.
     let resources = read_resources(section, api);
     let plan = MintPlan {
-        issuer: Issuer {
+        issuer: Arc::new(Issuer {
             api,
             endpoint: Arc::from(endpoint.as_str()),
             credentials_generation: 0,
             resources: resources.into(),
-        },
+        }),
         organization: organization.map(String::into_boxed_str),
         needs_organization: api != Api::Legacy,
     };

@@ -85,12 +85,12 @@ impl Mint for Double {
 
 /// For `user` and nothing else.
 pub fn request(user: &str) -> MintRequest {
-    let issuer = Issuer {
+    let issuer = Arc::new(Issuer {
         api: Api::V2,
         endpoint: "https://velt".into(),
         credentials_generation: 0,
         resources: [].into(),
-    };
+    });
     let subject =
         Subject { user: user.into(), organization: None, email: None, name: None, is_admin: None };
     MintRequest { issuer, subject }
