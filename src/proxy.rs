@@ -1,15 +1,17 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, bodies in `request_body` and `body`, WebSockets in `tunnel`, their standing still in
-//! `stream_clock`. hyper 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding`
-//! (hyper #4124), 1.12 honours every `Connection` line.
+//! `pool`, bodies in `request_body` and `body`, what may be sent again in `spare`, WebSockets in
+//! `tunnel`, their standing still in `stream_clock`. hyper 1.12 is a floor and not just the current
+//! version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12
+//! honours every `Connection` line.
 
 mod body;
 pub mod headers;
 mod pool;
 mod probe;
 mod request_body;
+mod spare;
 mod stream_clock;
 mod tunnel;
 
@@ -22,19 +24,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
 pub use self::probe::{Idle, Probe, probe};
-pub use self::request_body::{BodyMeter, TrailerFilter};
-use self::request_body::{GateKeeper, RequestBody, RequestBodyError};
+use self::request_body::GateKeeper;
+pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFilter};
+use self::spare::Spare;
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
@@ -178,35 +181,38 @@ impl Upstream {
         &self.settings.address
     }
 
-    /// Sends a validated request to the app and returns its response, body still streaming.
+    /// Sends a validated request, taken up `now`, to the app and returns its response, body still
+    /// streaming. What is left of the request is empty.
+    ///
+    /// By reference, as all the way down to the connection: each function that took it by value would
+    /// have room for it twice in its future, and a future's size is paid for by every request.
     ///
     /// # Errors
     ///
     /// See [`UpstreamError`]. A dropped future cancels the request at the app.
     pub async fn forward(
         &self,
-        mut request: Request<Incoming>,
+        request: &mut Request<RequestBody>,
         client: &Client,
+        now: Instant,
     ) -> Result<Response<Body>, UpstreamError> {
-        let handshake = headers::is_websocket(&request).then(|| Handshake::begin(&mut request));
+        let handshake = headers::is_websocket(request).then(|| Handshake::begin(request));
         let over_http2 = self.http2 && handshake.is_none();
-        self.rewrite(&mut request, client, handshake.is_some(), over_http2);
+        self.rewrite(request, client, handshake.is_some(), over_http2);
 
         let trailers = Arc::clone(&self.request_trailers);
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
-        let clocked = clock.clone();
-        let meter = request.extensions_mut().remove::<BodyMeter>();
-        let mut request =
-            request.map(|incoming| RequestBody::new(incoming, meter, trailers, clocked));
-        if !over_http2 && has_body(&request) && !request.headers().contains_key(CONTENT_LENGTH) {
+        request.body_mut().set_out(trailers, clock.clone());
+        let has_body = has_body(request);
+        if !over_http2 && has_body && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said again for this hop, or hyper would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
         // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
-        let gate = if over_http2 { None } else { Gate::before(&mut request) };
-        let sent = has_body(&request).then(|| request.body_mut().sent());
-        let progress = Progress { gate, sent, clock };
+        let gate = if has_body && !over_http2 { Gate::before(request) } else { None };
+        let sent = has_body.then(|| request.body_mut().sent());
+        let progress = Progress { begun: now, gate, sent, clock };
         self.exchange(request, over_http2, handshake, progress).await
     }
 
@@ -217,19 +223,20 @@ impl Upstream {
     /// See [`UpstreamError`].
     pub async fn ask(
         &self,
-        mut request: Request<()>,
+        request: Request<()>,
         client: &Client,
     ) -> Result<Response<Body>, UpstreamError> {
         let over_http2 = self.http2;
+        let mut request = request.map(|()| RequestBody::default());
         self.rewrite(&mut request, client, false, over_http2);
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
-        let progress = Progress { gate: None, sent: None, clock };
-        self.exchange(request.map(|()| RequestBody::empty()), over_http2, None, progress).await
+        let progress = Progress { begun: Instant::now(), gate: None, sent: None, clock };
+        self.exchange(&mut request, over_http2, None, progress).await
     }
 
     async fn exchange(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         over_http2: bool,
         handshake: Option<Handshake>,
         mut progress: Progress,
@@ -239,7 +246,7 @@ impl Upstream {
             let sending = Box::pin(self.send_http2(request));
             (self.in_time(pin!(sending), &mut progress).await?, None)
         } else {
-            let sending = pin!(self.send_http1(request));
+            let sending = pin!(self.send_http1(request, progress.begun));
             let (response, lease) = self.in_time(sending, &mut progress).await?;
             (response, Some(lease))
         };
@@ -324,8 +331,9 @@ impl Upstream {
                     _ = sent => {}
                     () = progress.clock.ran_out() => return UpstreamError::Idle,
                 }
+                progress.begun = Instant::now();
             }
-            sleep(self.settings.response_timeout).await;
+            sleep_until(progress.begun + self.settings.response_timeout).await;
             UpstreamError::Timeout
         };
         tokio::select! {
@@ -340,15 +348,16 @@ impl Upstream {
     /// idempotent (RFC 9110 section 9.2.2) and has no body.
     async fn send_http1(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
+        now: Instant,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut lease = match self.pool.reuse() {
+        let mut lease = match self.pool.reuse(now) {
             Some(lease) => lease,
             // The rare way, kept out of the future's size.
             None => Box::pin(self.pool.connect()).await?,
         };
-        let spare = lease.is_reused().then(|| copy_if_repeatable(&request)).flatten();
-        let error = match lease.sender().try_send_request(request).await {
+        let spare = lease.is_reused().then(|| Spare::of(request)).flatten();
+        let error = match lease.sender().try_send_request(taken(request)).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -362,11 +371,11 @@ impl Upstream {
     /// reset is answered by that, unless it says that it never looked at it (RFC 9113 section 8.7).
     async fn send_http2(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut shared = self.pool.http2(None).await?;
-        let spare = shared.is_reused().then(|| copy_if_repeatable(&request)).flatten();
-        let error = match shared.sender.try_send_request(request).await {
+        let spare = shared.is_reused().then(|| Spare::of(request)).flatten();
+        let error = match shared.sender.try_send_request(taken(request)).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -379,12 +388,15 @@ impl Upstream {
     fn again(
         &self,
         mut error: TrySendError<Request<RequestBody>>,
-        spare: Option<Request<RequestBody>>,
+        spare: Option<Spare>,
         reused: bool,
     ) -> Result<Request<RequestBody>, UpstreamError> {
         let unsent = error.take_message();
         let error = classify(error);
-        let again = unsent.or(spare).filter(|_| reused && has_died(&error)).ok_or(error)?;
+        if !reused || !has_died(&error) {
+            return Err(error);
+        }
+        let again = unsent.or_else(|| spare.map(Spare::into_request)).ok_or(error)?;
         self.metrics.retries.inc();
         Ok(again)
     }
@@ -418,6 +430,8 @@ impl Upstream {
 
 /// How far a request has come on its way to the app.
 struct Progress {
+    /// When the app's own time has begun to count.
+    begun: Instant,
     gate: Option<Gate>,
     /// Resolves when the body, if there is one, has been sent to its end.
     sent: Option<oneshot::Receiver<()>>,
@@ -431,10 +445,10 @@ struct Gate {
 }
 
 impl Gate {
-    /// A gate, if the client waits for `100 Continue` before it sends its body.
+    /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
     fn before(request: &mut Request<RequestBody>) -> Option<Self> {
         let expect = request.headers().get(EXPECT)?;
-        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") || !has_body(request) {
+        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return None;
         }
         let keeper = request.body_mut().hold_back();
@@ -449,26 +463,14 @@ impl Gate {
     }
 }
 
+/// The request, for hyper, which wants it whole.
+fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
+    std::mem::replace(request, Request::new(RequestBody::default()))
+}
+
 fn has_body(request: &Request<RequestBody>) -> bool {
     use http_body::Body as _;
     !request.body().is_end_stream()
-}
-
-/// A copy of a request that may be sent twice.
-fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    );
-    if !idempotent || has_body(request) {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
 }
 
 /// Whether there is no response because the connection died, and not because of what the app said.

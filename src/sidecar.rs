@@ -15,7 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use crate::identity::{Caller, Identified, Identity, Peer, User};
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
-use crate::proxy::{Body, BodyMeter, Client, Scheme, Upstream};
+use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use crate::token::breaker::Breaker;
 use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Freshness, MintPlan, MintRequest, Moment, Subject, Token};
@@ -93,18 +93,31 @@ impl<'a> Route<'a> {
     }
 }
 
+/// Who asked, and what was found of the token meanwhile, unless only the app could say who.
+type Asked = (Result<Caller, NoToken>, Option<Result<Lookup, NoToken>>);
+
 impl Sidecar {
     /// Answers a request, whatever happens: an error becomes its answer, a panic a 500, and a
     /// client that leaves is counted.
-    pub async fn handle(
+    pub fn handle(
         self: Arc<Self>,
         peer: Peer,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+        let mut request = request.map(RequestBody::from);
+        // Not an async function, which would have room for its arguments twice.
+        async move { self.answer(&peer, &mut request).await }
+    }
+
+    async fn answer(
+        &self,
+        peer: &Peer,
+        request: &mut Request<RequestBody>,
     ) -> Response<ResponseBody> {
-        let mut guard = RequestGuard::begin(&self, &peer, &mut request);
-        let (version, handshake) = (request.version(), is_websocket(&request));
+        let mut guard = RequestGuard::begin(self, peer, request);
+        let (version, handshake) = (request.version(), is_websocket(request));
         let responded = {
-            let responding = pin!(self.respond(&peer, request, &mut guard.record));
+            let responding = pin!(self.respond(peer, request, &mut guard.record));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
         };
         let (mut response, outcome) = match responded {
@@ -128,7 +141,7 @@ impl Sidecar {
     async fn respond(
         &self,
         peer: &Peer,
-        mut request: Request<Incoming>,
+        request: &mut Request<RequestBody>,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         let rules = &*self.rules.load_full();
@@ -137,16 +150,16 @@ impl Sidecar {
         let Identified { caller, trusted } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
-        validate(&request)?;
+        validate(request)?;
 
         let client = Client { address: peer.address, trusted, scheme: scheme_of(peer) };
-        let wants_token = match Route::of(&request, &rules.injection) {
+        let wants_token = match Route::of(request, &rules.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);
-                check_asking(&rules.injection, &request)?;
+                check_asking(&rules.injection, request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
-                    Caller::Unnamed => Box::pin(self.ask_app(rules, &request, &client)).await?,
+                    Caller::Unnamed => Box::pin(self.ask_app(rules, request, &client)).await?,
                     named => named,
                 };
                 record.identified(&caller);
@@ -159,13 +172,14 @@ impl Sidecar {
         // From here on the app is asked, and the token is looked up beside it: a miss hides
         // behind the app's own time. Unless only the app knows who is asking.
         let is_named = caller != Caller::Unnamed;
-        let mut lookup = (wants_token && is_named).then(|| self.look_up(rules, &caller, record));
+        let mut lookup =
+            (wants_token && is_named).then(|| self.look_up(rules, &caller, record, Moment::now()));
         if rules.injection.header().on_failure == OnMintFailure::Refuse {
             lookup = insist(lookup, rules.injection.header().max_wait).await?;
         }
-        record.app_asked();
-        let forwarded = self.upstream.forward(request, &client).await;
-        record.app_answered(&forwarded);
+        let forwarded = self.upstream.forward(request, &client, record.app_asked()).await;
+        let answered = Moment::now();
+        record.app_answered(&forwarded, answered.steady);
         let mut response = forwarded?;
 
         // The client has seen nothing yet; only the token may still be missing, and for that the
@@ -178,7 +192,8 @@ impl Sidecar {
             None => Ok(caller),
         };
         if wants_token {
-            let delivered = self.deliver(rules, &mut response, caller, lookup, record).await;
+            let asked = (caller, lookup);
+            let delivered = self.deliver(rules, &mut response, asked, record, answered).await;
             record.delivered(delivered);
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -186,8 +201,14 @@ impl Sidecar {
     }
 
     /// The token of a known caller: at hand, in flight, or not to be had.
-    fn look_up(&self, rules: &Rules, caller: &Caller, record: &Record) -> Result<Lookup, NoToken> {
-        Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording()))
+    fn look_up(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Lookup, NoToken> {
+        Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording(), now))
     }
 
     /// Puts the token into the app's response, or the reason why it is not there.
@@ -195,15 +216,15 @@ impl Sidecar {
         &self,
         rules: &Rules,
         response: &mut Response<Body>,
-        caller: Result<Caller, NoToken>,
-        lookup: Option<Result<Lookup, NoToken>>,
+        asked: Asked,
         record: &Record,
+        now: Moment,
     ) -> HeaderDelivery {
         let (status, headers) = (response.status(), response.headers_mut());
-        let delivered = match rules.injection.eligibility(status, headers, SystemTime::now()) {
+        let delivered = match rules.injection.eligibility(status, headers, now.wall) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
-            Eligibility::Eligible => match self.await_token(rules, caller, lookup, record).await {
+            Eligibility::Eligible => match self.await_token(rules, asked, record, now).await {
                 Ok(token) => {
                     rules.injection.apply(headers, token.value());
                     HeaderDelivery::Injected
@@ -221,21 +242,22 @@ impl Sidecar {
     async fn await_token(
         &self,
         rules: &Rules,
-        caller: Result<Caller, NoToken>,
-        lookup: Option<Result<Lookup, NoToken>>,
+        (caller, lookup): Asked,
         record: &Record,
+        now: Moment,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
-        let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record));
+        let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record, now));
         let patience = rules.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
-        if token.freshness(Moment::now()) != Freshness::Expired {
+        // One that has been waited for is younger than `now`.
+        if token.freshness(now) != Freshness::Expired {
             return Ok(token);
         }
         // The app took longer than the token had left to live.
-        let result =
-            self.look_up(rules, &caller, record)?.within(patience).await.ok_or(NoToken::Pending)?;
+        let lookup = self.look_up(rules, &caller, record, now)?;
+        let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
         result.map_err(NoToken::Failed)
     }
 
@@ -245,15 +267,16 @@ impl Sidecar {
         rules: &Rules,
         route: &TokenRoute,
         caller: &Caller,
-        request: Request<Incoming>,
+        request: &mut Request<RequestBody>,
         record: &Record,
     ) -> Result<Response<Bytes>, RequestError> {
         // The mint begins before the body has arrived.
-        let lookup = self.look_up(rules, caller, record)?;
+        let lookup = self.look_up(rules, caller, record, Moment::now())?;
         let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
             let limit = rules.injection.max_body();
-            check_named_user(request, limit, user).await?;
+            // A page that fetches a token by POST is rare.
+            Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
         }
         let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
@@ -292,12 +315,11 @@ fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), Re
 /// Refuses a body that names another user: whoever wrote that page believes that the posted id
 /// decides, and would find out in production.
 async fn check_named_user(
-    mut request: Request<Incoming>,
+    body: &mut RequestBody,
     limit: usize,
     user: &User,
 ) -> Result<(), RequestError> {
-    let meter = request.extensions_mut().remove::<BodyMeter>();
-    let reading = Limited::new(request.into_body(), limit).collect();
+    let reading = Limited::new(body, limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -306,11 +328,7 @@ async fn check_named_user(
             RequestError::BrokenBody
         }
     })?;
-    let body = body.to_bytes();
-    if let Some(meter) = meter {
-        meter.add(body.len());
-    }
-    check_body(&body, user)
+    check_body(&body.to_bytes(), user)
 }
 
 fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {

@@ -1,8 +1,12 @@
-//! How every TCP connection is set up, the clients' and the app's.
+//! How every TCP connection is set up and written to, the clients' and the app's.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A quiet peer is asked whether it is still there after this time, and again after each pause:
@@ -17,6 +21,72 @@ pub fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(PAUSE).with_retries(ASKED);
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// The most bytes that are put together for one plain write: a response's head and a small body. To copy
+/// them costs less than what the kernel does for a vectored write.
+const GATHERED_BYTES: usize = 4096;
+
+/// Writes `slices` as one, if they are few enough bytes. To be used where a vectored write is asked for.
+pub fn poll_write_gathered<T: AsyncWrite>(
+    stream: Pin<&mut T>,
+    context: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+    match slices {
+        [slice] => stream.poll_write(context, slice),
+        _ if bytes <= GATHERED_BYTES => {
+            // On the stack it would have to be filled with zeros first, which costs more.
+            let mut gathered = Vec::with_capacity(bytes);
+            slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
+            stream.poll_write(context, &gathered)
+        }
+        _ => stream.poll_write_vectored(context, slices),
+    }
+}
+
+/// A stream that writes what it can in plain writes, by [`poll_write_gathered`].
+pub struct Gathering<T>(pub T);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_write_gathered(Pin::new(&mut self.0), context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 #[cfg(test)]

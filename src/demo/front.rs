@@ -13,9 +13,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::User;
-use crate::proxy::{Body, Client, Scheme, Upstream};
+use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use crate::spelling::begins_with;
 
 const COOKIE_NAME: &str = "demo_user";
@@ -34,8 +35,9 @@ impl Front {
     pub async fn answer(
         self: Arc<Self>,
         client: IpAddr,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> Response<Body> {
+        let mut request = request.map(RequestBody::from);
         // Trusted: what is left of the forwarding headers is this proxy's own word.
         let client = Client { address: client, trusted: true, scheme: Scheme::Http };
         set_identity(request.headers_mut());
@@ -47,9 +49,9 @@ impl Front {
                 *request.uri_mut() = Uri::from(PathAndQuery::from_static("/metrics"));
                 // The admin port refuses pages; this one is shown its figures by us.
                 request.headers_mut().remove("sec-fetch-site");
-                self.admin.forward(request, &client).await
+                self.admin.forward(&mut request, &client, Instant::now()).await
             }
-            _ => self.sidecar.forward(request, &client).await,
+            _ => self.sidecar.forward(&mut request, &client, Instant::now()).await,
         };
         forwarded.unwrap_or_else(|error| {
             json_answer(StatusCode::BAD_GATEWAY, &json!({ "error": error.to_string() }))
@@ -77,7 +79,7 @@ fn signed_in(headers: &HeaderMap) -> Option<User> {
     User::with_id(id)
 }
 
-async fn log_in(request: Request<Incoming>) -> Response<Body> {
+async fn log_in(request: Request<RequestBody>) -> Response<Body> {
     let body = Limited::new(request.into_body(), 1024).collect().await.ok();
     let named = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
     match named.and_then(|named| User::with_id(named["user"].as_str()?)) {

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::request_body::RequestBody;
 use super::{Address, Settings, UpstreamError};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
-use crate::tcp;
+use crate::tcp::{self, Gathering};
 use crate::tls::ClientTls;
 
 type Http1 = http1::SendRequest<RequestBody>;
@@ -117,8 +117,7 @@ impl Pool {
     }
 
     /// The idle connection used last, if one is still good.
-    pub(super) fn reuse(self: &Arc<Self>) -> Option<Lease> {
-        let now = Instant::now();
+    pub(super) fn reuse(self: &Arc<Self>, now: Instant) -> Option<Lease> {
         let mut idle = self.idle();
         loop {
             // Not ready means that its task has not yet noticed the end of the last response.
@@ -205,7 +204,8 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let io = TokioIo::new(Gathering(stream));
+        let handshake = http1::Builder::new().handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         self.drive(connection.with_upgrades());
         Ok(sender)

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
@@ -19,8 +19,7 @@ use super::stream_clock::StreamClock;
 /// Removes from trailers what must not pass in this direction.
 pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
 
-/// Counts the bytes of a request's body as they pass, for whoever has put one among the extensions
-/// of the request. Its clones count together.
+/// Counts the bytes of a request's body as they pass. Its clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct BodyMeter(Arc<AtomicU64>);
 
@@ -36,8 +35,9 @@ impl BodyMeter {
     }
 }
 
-/// The client's request body on its way to the app.
-pub(super) struct RequestBody {
+/// The client's request body: none, or one that is read here, or on its way to the app.
+#[derive(Default)]
+pub struct RequestBody {
     incoming: Option<Incoming>,
     meter: Option<BodyMeter>,
     trailers: Option<TrailerFilter>,
@@ -47,20 +47,25 @@ pub(super) struct RequestBody {
     sent: Option<oneshot::Sender<()>>,
 }
 
+impl From<Incoming> for RequestBody {
+    fn from(incoming: Incoming) -> Self {
+        Self { incoming: Some(incoming), ..Self::default() }
+    }
+}
+
 impl RequestBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        meter: Option<BodyMeter>,
-        trailers: TrailerFilter,
-        clock: StreamClock,
-    ) -> Self {
-        let (incoming, trailers) = (Some(incoming), Some(trailers));
-        Self { incoming, meter, trailers, clock, gate: None, sent: None }
+    /// Counts what passes from now on, if there is a body.
+    pub fn measured(&mut self) -> Option<BodyMeter> {
+        if self.is_end_stream() {
+            return None;
+        }
+        Some(self.meter.insert(BodyMeter::default()).clone())
     }
 
-    pub(super) fn empty() -> Self {
-        let clock = StreamClock::start(None);
-        Self { incoming: None, meter: None, trailers: None, clock, gate: None, sent: None }
+    /// Begins its way to the app.
+    pub(super) fn set_out(&mut self, trailers: TrailerFilter, clock: StreamClock) {
+        self.trailers = Some(trailers);
+        self.clock = clock;
     }
 
     /// Resolves when the body has been sent to its end, or given up.
@@ -133,7 +138,7 @@ impl GateKeeper {
 
 /// Why a request body ended before its end.
 #[derive(Debug)]
-pub(super) enum RequestBodyError {
+pub enum RequestBodyError {
     /// The client broke off.
     Client(hyper::Error),
     /// The app answered without asking for it.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// Tells when nothing has moved for too long. Its clones are the same clock: the two bodies of a
-/// request have it, or the two directions of a tunnel. Without a limit it never runs out.
-#[derive(Clone, Debug)]
+/// request have it, or the two directions of a tunnel. Without a limit, as by default, it never runs
+/// out.
+#[derive(Clone, Debug, Default)]
 pub(super) struct StreamClock(Option<Arc<Ticking>>);
 
 #[derive(Debug)]

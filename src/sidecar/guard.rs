@@ -8,14 +8,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Sidecar;
 use super::record::{Notes, Record};
 use crate::access_log::End;
 use crate::identity::Peer;
 use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
-use crate::proxy::{Body, BodyError};
+use crate::proxy::{Body, BodyError, RequestBody};
 
 /// Counts a request from its head to its response's, or to the client's leaving.
 pub(super) struct RequestGuard {
@@ -25,7 +24,11 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    pub(super) fn begin(sidecar: &Sidecar, peer: &Peer, request: &mut Request<Incoming>) -> Self {
+    pub(super) fn begin(
+        sidecar: &Sidecar,
+        peer: &Peer,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
         let metrics = Arc::clone(&sidecar.metrics);
         let in_flight = Some(GaugeGuard::raise(&metrics.in_flight));
         Self { metrics, record: Record::begin(sidecar, peer, request), in_flight }

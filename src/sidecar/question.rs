@@ -5,13 +5,12 @@ use std::time::Duration;
 use http::header::{COOKIE, HOST};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::error::{NoToken, RequestError};
 use super::{Rules, Sidecar};
 use crate::identity::Caller;
-use crate::proxy::Client;
+use crate::proxy::{Client, RequestBody};
 
 /// An answer is read up to here, in bytes, and for so long, so that its connection can be used
 /// again. What it says does not matter.
@@ -24,7 +23,7 @@ impl Sidecar {
     pub(super) async fn ask_app(
         &self,
         rules: &Rules,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         client: &Client,
     ) -> Result<Caller, RequestError> {
         let Some(path) = rules.identity.app_path() else { return Ok(Caller::Unnamed) };

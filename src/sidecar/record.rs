@@ -7,14 +7,13 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::{Sidecar, scheme_of};
 use crate::access_log::{AccessLog, End, Line};
 use crate::identity::{Caller, Peer};
 use crate::metrics::{HeaderDelivery, Outcome};
-use crate::proxy::{Address, BodyMeter, Scheme};
+use crate::proxy::{Address, BodyMeter, RequestBody, Scheme};
 use crate::trace::{Recording, Trace};
 
 /// A longer path is cut off: who reads lines has bounds of his own.
@@ -48,7 +47,11 @@ impl AppCall {
 
 impl Record {
     /// Starts the clock, and enters the request's trace: its headers are as the app is to see them.
-    pub(super) fn begin(sidecar: &Sidecar, peer: &Peer, request: &mut Request<Incoming>) -> Self {
+    pub(super) fn begin(
+        sidecar: &Sidecar,
+        peer: &Peer,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
         let started = Instant::now();
         let Sidecar { access_log, tracing, upstream, .. } = sidecar;
         let mut record = Self { started, app_call: AppCall::default(), notes: None };
@@ -86,14 +89,14 @@ impl Record {
         }
     }
 
-    /// The app is about to be asked.
-    pub(super) fn app_asked(&mut self) {
-        self.app_call.asked = Some(Instant::now());
+    /// The app is about to be asked: now.
+    pub(super) fn app_asked(&mut self) -> Instant {
+        *self.app_call.asked.insert(Instant::now())
     }
 
     /// The app has answered, or will not.
-    pub(super) fn app_answered<B, E>(&mut self, answer: &Result<Response<B>, E>) {
-        self.app_call.took = self.app_call.wait();
+    pub(super) fn app_answered<B, E>(&mut self, answer: &Result<Response<B>, E>, now: Instant) {
+        self.app_call.took = self.app_call.asked.map(|asked| now.saturating_duration_since(asked));
         self.app_call.status = answer.as_ref().ok().map(Response::status);
     }
 
@@ -127,9 +130,8 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         // The client has left before there was a response.
-        let (_, added) = self.elapsed();
-        if let Some(notes) = &mut self.notes {
-            (notes.app_call, notes.added) = (self.app_call, added);
+        if let Some(mut notes) = self.notes.take() {
+            (notes.app_call, notes.added) = (self.app_call, self.elapsed().1);
         }
     }
 }
@@ -168,12 +170,9 @@ impl Notes {
         app: Option<(Scheme, Address)>,
         started: Instant,
         peer: &Peer,
-        request: &mut Request<Incoming>,
+        request: &mut Request<RequestBody>,
     ) -> Self {
-        let request_bytes = (!request.body().is_end_stream()).then(BodyMeter::default);
-        if let Some(meter) = &request_bytes {
-            request.extensions_mut().insert(meter.clone());
-        }
+        let request_bytes = request.body_mut().measured();
         Self {
             access_log,
             trace,

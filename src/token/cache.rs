@@ -119,7 +119,8 @@ impl Lookup {
     pub async fn within(self, patience: Duration) -> Option<MintResult> {
         match self {
             Self::Ready(result) => Some(result),
-            Self::Pending(flight) => timeout(patience, flight.landed()).await.ok(),
+            // On the heap, since it is rare and would make every request's future larger.
+            Self::Pending(flight) => Box::pin(timeout(patience, flight.landed())).await.ok(),
         }
     }
 }
@@ -168,7 +169,7 @@ impl TokenCache {
     ///
     /// Outside a tokio runtime, since a mint is a task.
     pub fn get(&self, request: MintRequest) -> Lookup {
-        self.get_for(request, None)
+        self.get_for(request, None, Moment::now())
     }
 
     /// The same for a request that is recorded, in whose trace the mint then is.
@@ -176,8 +177,7 @@ impl TokenCache {
     /// # Panics
     ///
     /// As above.
-    pub fn get_for(&self, request: MintRequest, cause: Option<&Recording>) -> Lookup {
-        let now = Moment::now();
+    pub fn get_for(&self, request: MintRequest, cause: Option<&Recording>, now: Moment) -> Lookup {
         let shared = &self.shared;
         let slot = shared.slots.get(&request);
         if let Some((token, freshness)) = shared.servable(&request, slot.as_deref(), now) {

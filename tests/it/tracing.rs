@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use velt_sidecar::metrics::Metrics;
 use velt_sidecar::tls::Roots;
+use velt_sidecar::token::Moment;
 use velt_sidecar::token::cache::{self, TokenCache};
 use velt_sidecar::trace::{Context, ExportSettings, Exporter, Settings, Tracing, Work};
 
@@ -474,12 +475,12 @@ async fn a_refresh_in_the_background_is_part_of_the_request_that_found_it_due() 
     let double = Double::default();
     let bounds = cache::Settings { max_entries: 10, max_bytes: 1 << 20 };
     let tokens = TokenCache::new(Arc::new(double.clone()), &bounds, Metrics::new().tokens);
-    let first = tokens.get_for(request("ada"), None).within(HOUR).await.expect("in time");
+    let first = tokens.get(request("ada")).within(HOUR).await.expect("in time");
     assert!(first.is_ok());
     tokio::time::advance(LIFE.mul_f64(0.9)).await;
     let trace = tracing.enter(&mut HeaderMap::new()).expect("a trace");
     let recording = trace.recording.expect("it is sampled");
-    let due = tokens.get_for(request("ada"), Some(&recording)).within(HOUR).await;
+    let due = tokens.get_for(request("ada"), Some(&recording), Moment::now()).within(HOUR).await;
     assert!(due.expect("at hand").is_ok());
     while double.calls() < 2 {
         tokio::task::yield_now().await;
