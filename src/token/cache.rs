@@ -29,7 +29,8 @@ use crate::trace::{OpenSpan, Recording};
 const ENTRY_OVERHEAD: usize = 800;
 
 /// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
-/// the token. Just over the longest life a token can have.
+/// the token. Just over the longest life a token can have. Counted from the last use, since for
+/// counting from a mint moka has a list with a node for each entry.
 const SWEEP_AFTER: Duration = Duration::from_secs(49 * 3600);
 
 /// A user counts as active for the outage headroom if his token was served this recently.
@@ -60,7 +61,7 @@ pub struct TokenCache {
 }
 
 struct Shared {
-    slots: moka::sync::Cache<Arc<MintRequest>, Arc<Slot>>,
+    slots: moka::sync::Cache<MintRequest, Arc<Slot>>,
     flights: Mutex<Board>,
     minters: Minters,
     metrics: TokenMetrics,
@@ -72,7 +73,8 @@ struct Slot {
     token: Option<Token>,
     /// Of whoever minted the token.
     epoch: u64,
-    failure: Option<Failure>,
+    /// On the heap: hardly any slot has one.
+    failure: Option<Box<Failure>>,
     /// Milliseconds since the cache was made, for the outage headroom only.
     last_served: AtomicU64,
 }
@@ -145,12 +147,12 @@ impl TokenCache {
         let evictions = metrics.evictions.clone();
         let slots = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .weigher(move |key: &Arc<MintRequest>, slot: &Arc<Slot>| {
+            .weigher(move |key: &MintRequest, slot: &Arc<Slot>| {
                 u32::try_from(slot.bytes(key).max(least_weight)).unwrap_or(u32::MAX)
             })
             // TinyLFU could refuse a new user for ever while the cache is full of busy ones.
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(SWEEP_AFTER)
+            .time_to_idle(SWEEP_AFTER)
             .eviction_listener(move |_, _, cause| {
                 if cause == moka::notification::RemovalCause::Size {
                     evictions.inc();
@@ -362,19 +364,19 @@ impl Shared {
         if !flights.has(request, number) {
             return;
         }
-        let old = self.slots.get(request);
+        let old = self.slots.get(&**request);
         let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
         let (token, epoch, failure) = match result {
             Ok(token) => (Some(token.clone()), epoch, None),
             Err(error) => {
-                let last = old.as_ref().and_then(|slot| slot.failure.as_ref());
+                let last = old.as_ref().and_then(|slot| slot.failure.as_deref());
                 let last = last.filter(|failure| failure.epoch == epoch);
                 let count = last.map_or(0, |failure| failure.count) + 1;
                 let retry_at = now.steady + memory_of(error, count);
                 let failure = Failure { error: error.clone(), epoch, count, retry_at };
                 let old = old.as_ref().filter(|slot| slot.servable(now).is_some());
                 let token = old.and_then(|slot| slot.token.clone());
-                (token, old.map_or(epoch, |slot| slot.epoch), Some(failure))
+                (token, old.map_or(epoch, |slot| slot.epoch), Some(Box::new(failure)))
             }
         };
         let last_served = match token {
@@ -383,7 +385,7 @@ impl Shared {
             _ => last_served,
         };
         let slot = Slot { token, epoch, failure, last_served: AtomicU64::new(last_served) };
-        self.slots.insert(Arc::clone(request), Arc::new(slot));
+        self.slots.insert(MintRequest::clone(request), Arc::new(slot));
     }
 }
 
@@ -429,7 +431,7 @@ impl Slot {
     fn failure_of(&self, epoch: u64, now: Moment) -> Option<&Failure> {
         let is_remembered =
             |failure: &&Failure| now.steady < failure.retry_at && failure.epoch == epoch;
-        self.failure.as_ref().filter(is_remembered)
+        self.failure.as_deref().filter(is_remembered)
     }
 
     fn served(&self, millis: u64) {

@@ -53,7 +53,7 @@ impl TokenCache {
         let in_flight = shared.flights().by_request.contains_key(request);
         // A look-up by key would count as a use of it; an iteration does not.
         let is_held = shared.slots.contains_key(request);
-        let slot = is_held.then(|| shared.slots.iter().find(|(key, _)| ***key == *request));
+        let slot = is_held.then(|| shared.slots.iter().find(|(key, _)| **key == *request));
         let Some((_, slot)) = slot.flatten() else {
             return if in_flight { Known::InFlight } else { Known::Absent };
         };
