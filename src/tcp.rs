@@ -37,10 +37,14 @@ pub fn poll_write_gathered<T: AsyncWrite>(
     match slices {
         [slice] => stream.poll_write(context, slice),
         _ if bytes <= GATHERED_BYTES => {
-            // On the stack it would have to be filled with zeros first, which costs more.
-            let mut gathered = Vec::with_capacity(bytes);
-            slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
-            stream.poll_write(context, &gathered)
+            // A new allocation would be colder memory, which costs more than these zeros.
+            let mut gathered = [0; GATHERED_BYTES];
+            let mut end = 0;
+            for slice in slices {
+                gathered[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            stream.poll_write(context, &gathered[..end])
         }
         _ => stream.poll_write_vectored(context, slices),
     }

@@ -143,5 +143,5 @@ fn remove(
 
 /// The one of `names` that an app may take `name` for.
 fn alias_of<'a>(name: &HeaderName, names: &'a NameSet) -> Option<&'a HeaderName> {
-    names.iter().find(|own| is_read_as(name.as_str(), own.as_str()) && *own != name)
+    names.iter().find(|own| *own != name && is_read_as(name.as_str(), own.as_str()))
 }
