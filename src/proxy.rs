@@ -200,10 +200,9 @@ impl Upstream {
         let over_http2 = self.http2 && handshake.is_none();
         self.rewrite(request, client, handshake.is_some(), over_http2);
 
-        let trailers = Arc::clone(&self.request_trailers);
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
-        request.body_mut().set_out(trailers, clock.clone());
-        let has_body = has_body(request);
+        let sent = request.body_mut().set_out(&self.request_trailers, &clock);
+        let has_body = sent.is_some();
         if !over_http2 && has_body && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said again for this hop, or hyper would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
@@ -211,7 +210,6 @@ impl Upstream {
         }
         // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
         let gate = if has_body && !over_http2 { Gate::before(request) } else { None };
-        let sent = has_body.then(|| request.body_mut().sent());
         let progress = Progress { begun: now, gate, sent, clock };
         self.exchange(request, over_http2, handshake, progress).await
     }
@@ -451,7 +449,7 @@ impl Gate {
         if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return None;
         }
-        let keeper = request.body_mut().hold_back();
+        let keeper = request.body_mut().hold_back()?;
         let asked = Arc::new(Notify::new());
         let asking = Arc::clone(&asked);
         hyper::ext::on_informational(request, move |informational| {
@@ -466,11 +464,6 @@ impl Gate {
 /// The request, for hyper, which wants it whole.
 fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
     std::mem::replace(request, Request::new(RequestBody::default()))
-}
-
-fn has_body(request: &Request<RequestBody>) -> bool {
-    use http_body::Body as _;
-    !request.body().is_end_stream()
 }
 
 /// Whether there is no response because the connection died, and not because of what the app said.

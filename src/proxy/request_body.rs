@@ -36,9 +36,14 @@ impl BodyMeter {
 }
 
 /// The client's request body: none, or one that is read here, or on its way to the app.
+///
+/// Most requests have none, and pass through several hands: so it is a pointer, and no more than
+/// nothing where there is no body.
 #[derive(Default)]
-pub struct RequestBody {
-    incoming: Option<Incoming>,
+pub struct RequestBody(Option<Box<Stream>>);
+
+struct Stream {
+    incoming: Incoming,
     meter: Option<BodyMeter>,
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
@@ -49,38 +54,42 @@ pub struct RequestBody {
 
 impl From<Incoming> for RequestBody {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), ..Self::default() }
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        let clock = StreamClock::default();
+        let (meter, trailers, gate, sent) = (None, None, None, None);
+        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, sent })))
     }
 }
 
 impl RequestBody {
     /// Counts what passes from now on, if there is a body.
     pub fn measured(&mut self) -> Option<BodyMeter> {
-        if self.is_end_stream() {
-            return None;
-        }
-        Some(self.meter.insert(BodyMeter::default()).clone())
+        Some(self.0.as_mut()?.meter.insert(BodyMeter::default()).clone())
     }
 
-    /// Begins its way to the app.
-    pub(super) fn set_out(&mut self, trailers: TrailerFilter, clock: StreamClock) {
-        self.trailers = Some(trailers);
-        self.clock = clock;
-    }
-
-    /// Resolves when the body has been sent to its end, or given up.
-    pub(super) fn sent(&mut self) -> oneshot::Receiver<()> {
+    /// Begins its way to the app. What is returned, if there is a body, resolves when it has been
+    /// sent to its end, or given up.
+    pub(super) fn set_out(
+        &mut self,
+        trailers: &TrailerFilter,
+        clock: &StreamClock,
+    ) -> Option<oneshot::Receiver<()>> {
+        let stream = self.0.as_mut()?;
+        stream.trailers = Some(Arc::clone(trailers));
+        stream.clock = clock.clone();
         let (sender, receiver) = oneshot::channel();
-        self.sent = Some(sender);
-        receiver
+        stream.sent = Some(sender);
+        Some(receiver)
     }
 
-    /// Holds the body back until the keeper opens the gate. Not polling it is what keeps hyper
-    /// from telling the client to continue (RFC 9110 section 10.1.1).
-    pub(super) fn hold_back(&mut self) -> GateKeeper {
+    /// Holds the body back, if there is one, until the keeper opens the gate. Not polling it is what
+    /// keeps hyper from telling the client to continue (RFC 9110 section 10.1.1).
+    pub(super) fn hold_back(&mut self) -> Option<GateKeeper> {
         let (sender, receiver) = oneshot::channel();
-        self.gate = Some(receiver);
-        GateKeeper(Some(sender))
+        self.0.as_mut()?.gate = Some(receiver);
+        Some(GateKeeper(Some(sender)))
     }
 }
 
@@ -92,34 +101,46 @@ impl http_body::Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        let this = self.get_mut();
-        if let Some(gate) = &mut this.gate {
-            let opened = ready!(Pin::new(gate).poll(context));
-            this.gate = None;
-            if opened.is_err() {
-                this.sent = None;
-                return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
-            }
+        match &mut self.get_mut().0 {
+            Some(stream) => stream.poll_frame(context),
+            None => Poll::Ready(None),
         }
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let mut frame = ready!(Pin::new(incoming).poll_frame(context));
-        this.clock.moved();
-        if let (Some(meter), Some(Ok(frame))) = (&this.meter, &frame) {
-            meter.add(frame.data_ref().map_or(0, Bytes::len));
-        }
-        match (&mut frame, &this.trailers) {
-            (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),
-            _ => this.sent = None,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.0.as_ref().is_none_or(|stream| stream.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        let stream = self.0.as_ref();
+        stream.map_or_else(|| SizeHint::with_exact(0), |stream| stream.incoming.size_hint())
+    }
+}
+
+impl Stream {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            let opened = ready!(Pin::new(gate).poll(context));
+            self.gate = None;
+            if opened.is_err() {
+                self.sent = None;
+                return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
+            }
+        }
+        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        self.clock.moved();
+        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame) {
+            meter.add(frame.data_ref().map_or(0, Bytes::len));
+        }
+        match (&mut frame, &self.trailers) {
+            (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),
+            (Some(Ok(_)), None) => {}
+            _ => self.sent = None,
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Client)))
     }
 }
 
