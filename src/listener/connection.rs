@@ -145,7 +145,7 @@ impl Established {
         let requests = Arc::clone(&activity);
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
+        let respond = move |request: Request<Incoming>| {
             let in_progress = requests.begin();
             // Over HTTP/1.1 hyper has counted them.
             if http2 && too_many(request.headers(), max_headers) {
@@ -165,17 +165,20 @@ impl Established {
                 }
                 Ok(response.map(|body| Attended::new(body, in_progress)))
             }))
-        });
+        };
         let io = TokioIo::new(stream);
         let served = if http2 {
             // Frames between requests are not the beginning of one.
             limits.head = Duration::MAX;
+            // Each request becomes a task, and on its way there is moved from hand to hand.
+            let service = service_fn(move |request| Box::pin(respond(request)));
             let connection = http2_builder(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
             // HTTP/1.1 is told in its answers.
             let leaving = leaving(phase.clone(), &activity);
             drive(connection, end, &activity, limits, leaving, phase).await
         } else {
+            let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;
             let leaving = std::future::pending();
