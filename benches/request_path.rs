@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use mimalloc::MiMalloc;
 use velt_sidecar::access_log::{self, AccessLog, End, Format, Line};
 use velt_sidecar::config::Config;
 use velt_sidecar::identity::{Caller, Identity, Peer};
@@ -49,6 +50,10 @@ const RESPONSE: [(&str, &str); 8] = [
     ("x-frame-options", "SAMEORIGIN"),
     ("strict-transport-security", "max-age=31536000"),
 ];
+
+/// As in the sidecar.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() {
     // divan's own end, 100 samples, comes too soon on a machine that does other things.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
@@ -30,6 +31,10 @@ const TOKEN_BYTES: usize = 900;
 const MIN_TIME: Duration = Duration::from_millis(500);
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As in the sidecar.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() {
     // First, since the allocator would fill the memory of the cache from what the others leave.
