@@ -95,9 +95,67 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// Notes how it is written to.
+    #[derive(Default)]
+    struct Noted(Vec<(&'static str, Vec<u8>)>);
+
+    impl AsyncWrite for Noted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(("plain", bytes.to_vec()));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
+            let length = bytes.len();
+            self.0.push(("vectored", bytes));
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vectored_write_is_made_only_where_there_is_much_to_write() {
+        let (head, body) = (vec![b'h'; 1000], vec![b'b'; GATHERED_BYTES - 1000]);
+        let too_much = vec![b'b'; GATHERED_BYTES - 999];
+        let alone = vec![b'a'; 10 * GATHERED_BYTES];
+        let cases: [(&[&[u8]], _); 4] = [
+            (&[&head, &body], "plain"),
+            (&[&head, &too_much], "vectored"),
+            (&[&alone], "plain"),
+            (&[&head, &[], &head], "plain"),
+        ];
+        for (parts, how) in cases {
+            let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            let mut stream = Gathering(Noted::default());
+            let written =
+                poll_fn(|context| Pin::new(&mut stream).poll_write_vectored(context, &slices));
+            let expected = parts.concat();
+            assert_eq!(written.await.expect("written"), expected.len());
+            assert!(stream.0.0 == [(how, expected)], "{how}");
+        }
+    }
 
     #[tokio::test]
     async fn a_tuned_connection_asks_after_its_peer() {

@@ -3,27 +3,24 @@
 //! hyper already refuses what can't be parsed one way only (`Transfer-Encoding` on HTTP/1.0, two
 //! unlike `Content-Length`s, obs-fold, ...). What it leaves to us is here.
 
+mod forwarded;
+
 use std::fmt;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
+pub use self::forwarded::set_forwarded;
 use crate::names::NameSet;
-use crate::spelling::{begins_with, is_read_as};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Fields about one connection and not about the message (RFC 9110 section 7.6.1, and the two
@@ -265,71 +262,6 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
         && headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
-/// Says who the client is. A trusted peer's own words are kept and added to; anybody else's are
-/// replaced, since an app may take them for the front proxy's.
-pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
-    if !client.trusted {
-        let claimed = |name: &&HeaderName| {
-            let name = name.as_str();
-            begins_with(name, "x-forwarded-")
-                || is_read_as(name, "forwarded")
-                || is_read_as(name, "x-real-ip")
-        };
-        let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
-        for name in claimed {
-            headers.remove(name);
-        }
-    }
-    match headers.entry(X_FORWARDED_FOR) {
-        Entry::Occupied(mut entry) => {
-            let list = forwarded_for(entry.iter(), client.address);
-            entry.insert(list);
-        }
-        Entry::Vacant(entry) => {
-            entry.insert(forwarded_for(std::iter::empty(), client.address));
-        }
-    }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST)
-    {
-        headers.insert(X_FORWARDED_HOST, host.clone());
-    }
-}
-
-/// The addresses so far and this hop's client at their end.
-fn forwarded_for<'a>(
-    so_far: impl Iterator<Item = &'a HeaderValue>,
-    address: IpAddr,
-) -> HeaderValue {
-    let mut list = Vec::with_capacity(64);
-    for value in so_far {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    match address.to_canonical() {
-        // As `Display` has it, for a tenth of its cost.
-        IpAddr::V4(address) => push_dotted(&mut list, address.octets()),
-        // Writing to a vector does not fail.
-        IpAddr::V6(address) => drop(write!(list, "{address}")),
-    }
-    HeaderValue::from_maybe_shared(Bytes::from(list)).expect("header values and an address")
-}
-
-/// An IPv4 address as it is written.
-fn push_dotted(list: &mut Vec<u8>, octets: [u8; 4]) {
-    for (index, octet) in octets.into_iter().enumerate() {
-        if index > 0 {
-            list.push(b'.');
-        }
-        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
-        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
-        list.extend_from_slice(&digits[leading_zeros..]);
-    }
-}
-
 /// Turns whatever the client spoke into HTTP/1.1 for the app: one `Cookie` (RFC 9113
 /// section 8.2.3), a target in origin form (RFC 9112 section 3.2.1).
 pub fn to_http1<B>(request: &mut Request<B>) {
@@ -390,6 +322,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn request(target: &str, lines: &[(&str, &str)]) -> Request<()> {
@@ -456,6 +390,20 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_a_host_at_a_glance_is_one_to_a_parser(
+            host in "[a-zA-Z0-9.:@_%\\[\\] -]{0,12}|[a-z0-9.-]{0,9}:?[0-9]{0,6}",
+        ) {
+            let parsed = Authority::try_from(host.as_bytes());
+            if is_plain_host(host.as_bytes()) {
+                let parsed = parsed.map_err(|error| TestCaseError::fail(error.to_string()))?;
+                prop_assert_eq!(parsed.as_str(), host.as_str());
+                prop_assert!(!parsed.host().is_empty());
+            }
+        }
+    }
+
     #[test]
     fn chunked_alone_is_understood() {
         for (coding, expected) in [
@@ -467,37 +415,6 @@ mod tests {
             let request = request("/", &[("host", "a"), ("transfer-encoding", coding)]);
             assert_eq!(validate(&request), expected, "{coding}");
         }
-    }
-
-    #[test]
-    fn a_trusted_peers_words_are_kept_and_anybody_elses_replaced() {
-        let said = [
-            ("host", "app.example"),
-            ("x-forwarded-for", "192.0.2.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-prefix", "/base"),
-            ("x-real-ip", "192.0.2.1"),
-            ("x_forwarded_for", "192.0.2.9"),
-        ];
-        let client = |trusted| Client {
-            address: "::ffff:198.51.100.7".parse().expect("an address"),
-            trusted,
-            scheme: Scheme::Http,
-        };
-        let mut kept = request("/", &said);
-        set_forwarded(kept.headers_mut(), &client(true));
-        assert_eq!(kept.headers()["x-forwarded-for"], "192.0.2.1, 198.51.100.7");
-        assert_eq!(kept.headers()["x-forwarded-proto"], "https");
-        assert_eq!(kept.headers()["x-forwarded-host"], "app.example");
-        assert_eq!(kept.headers()["x-forwarded-prefix"], "/base");
-
-        let mut replaced = request("/", &said);
-        set_forwarded(replaced.headers_mut(), &client(false));
-        assert_eq!(replaced.headers()["x-forwarded-for"], "198.51.100.7");
-        assert_eq!(replaced.headers()["x-forwarded-proto"], "http");
-        assert!(!replaced.headers().contains_key("x-forwarded-prefix"));
-        assert!(!replaced.headers().contains_key("x-real-ip"));
-        assert!(!replaced.headers().contains_key("x_forwarded_for"));
     }
 
     #[test]
