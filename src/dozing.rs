@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_util::task::AtomicWaker;
 
 /// What seldom happens, beside what happens all the time: a connection's task is woken several times
-/// for each request, and to ask its timers and signals each time whether it was for them cost more
-/// than to take a request up.
+/// for each request, and to ask its timers and signals each time whether it was for them cost a
+/// thousand instructions.
 pub struct Dozing<F> {
     future: F,
     bell: Arc<Bell>,

@@ -251,7 +251,7 @@ impl Sidecar {
         let patience = rules.injection.header().max_wait;
         let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
         let token = result.map_err(NoToken::Failed)?;
-        // One that has been waited for is younger than `now`.
+        // One that has landed since is younger than `now`.
         if token.freshness(now) != Freshness::Expired {
             return Ok(token);
         }
