@@ -27,30 +27,7 @@ pub fn tune(stream: &TcpStream) {
 /// them costs less than what the kernel does for a vectored write.
 const GATHERED_BYTES: usize = 4096;
 
-/// Writes `slices` as one, if they are few enough bytes. To be used where a vectored write is asked for.
-pub fn poll_write_gathered<T: AsyncWrite>(
-    stream: Pin<&mut T>,
-    context: &mut Context<'_>,
-    slices: &[IoSlice<'_>],
-) -> Poll<io::Result<usize>> {
-    let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-    match slices {
-        [slice] => stream.poll_write(context, slice),
-        _ if bytes <= GATHERED_BYTES => {
-            // A new allocation would be colder memory, which costs more than these zeros.
-            let mut gathered = [0; GATHERED_BYTES];
-            let mut end = 0;
-            for slice in slices {
-                gathered[end..end + slice.len()].copy_from_slice(slice);
-                end += slice.len();
-            }
-            stream.poll_write(context, &gathered[..end])
-        }
-        _ => stream.poll_write_vectored(context, slices),
-    }
-}
-
-/// A stream that writes what it can in plain writes, by [`poll_write_gathered`].
+/// A stream that writes what it can in plain writes, where vectored ones are asked for.
 pub struct Gathering<T>(pub T);
 
 impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
@@ -77,7 +54,22 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_write_gathered(Pin::new(&mut self.0), context, slices)
+        let stream = Pin::new(&mut self.0);
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        match slices {
+            [slice] => stream.poll_write(context, slice),
+            _ if bytes <= GATHERED_BYTES => {
+                // A new allocation would be colder memory, which costs more than these zeros.
+                let mut gathered = [0; GATHERED_BYTES];
+                let mut end = 0;
+                for slice in slices {
+                    gathered[end..end + slice.len()].copy_from_slice(slice);
+                    end += slice.len();
+                }
+                stream.poll_write(context, &gathered[..end])
+            }
+            _ => stream.poll_write_vectored(context, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

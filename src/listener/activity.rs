@@ -19,7 +19,6 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use crate::metrics::CloseReason;
-use crate::tcp::poll_write_gathered;
 
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
 /// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
@@ -244,7 +243,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = poll_write_gathered(Pin::new(&mut self.inner), context, slices);
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
         self.activity.wrote(&written);
         written
     }

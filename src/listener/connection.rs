@@ -29,7 +29,7 @@ use super::handshake::Handshakes;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
-use crate::tcp;
+use crate::tcp::{self, Gathering};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
 /// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
@@ -104,7 +104,7 @@ impl Connection {
                 };
                 match protocol {
                     Ok(protocol) => {
-                        let stream = Watched::new(stream, Arc::clone(&activity));
+                        let stream = Watched::new(Gathering(stream), Arc::clone(&activity));
                         established(protocol, None, false).serve(stream, handler, phase).await;
                     }
                     Err(reason) => {

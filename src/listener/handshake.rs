@@ -12,6 +12,7 @@ use tracing::debug;
 use super::activity::{Activity, Watched};
 use crate::logging::Chain;
 use crate::metrics::{HandshakeResult, ListenerMetrics, Protocol};
+use crate::tcp::Gathering;
 use crate::tls::{CertificateNames, ServerTls};
 
 /// The first byte of every TLS connection: a record with a handshake in it (RFC 8446 section 5.1).
@@ -32,7 +33,8 @@ async fn say_what_is_spoken(stream: &TcpStream) {
 }
 
 /// A greeted client: its stream, what it will speak, and the names in its certificate.
-pub(super) type Greeted = (TlsStream<Watched<TcpStream>>, Protocol, Option<Arc<CertificateNames>>);
+pub(super) type Greeted =
+    (TlsStream<Watched<Gathering<TcpStream>>>, Protocol, Option<Arc<CertificateNames>>);
 
 /// A handshake that came to nothing, and has been counted.
 pub(super) struct Failed;
@@ -84,7 +86,7 @@ impl Handshakes {
         }
         let _permit = self.permits.acquire().await.expect("never closed");
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let watched = Watched::new(stream, Arc::clone(activity));
+        let watched = Watched::new(Gathering(stream), Arc::clone(activity));
         let stream = acceptor.accept(watched).await.map_err(|error| {
             debug!(error = %Chain(&error), "a TLS handshake failed");
             HandshakeResult::Failed

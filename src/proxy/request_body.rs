@@ -25,7 +25,7 @@ pub struct BodyMeter(Arc<AtomicU64>);
 
 impl BodyMeter {
     /// So many have passed.
-    pub fn add(&self, bytes: usize) {
+    fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
