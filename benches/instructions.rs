@@ -9,16 +9,14 @@
 //!
 //! `benches/README.md` says how to run this and what the numbers mean.
 
-#![expect(clippy::disallowed_types, reason = "real time is waited for")]
-#![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
+mod support;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -31,7 +29,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use self::support::{Result, Running, free_addresses};
 
 /// Connections of the load, or streams of its one HTTP/2 connection.
 const CONNECTIONS: usize = 8;
@@ -226,12 +224,10 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     let app = TcpListener::bind("127.0.0.1:0").await?;
     let app_address = app.local_addr()?;
     let serving = tokio::spawn(serve_app(app));
-    let (emulator_address, sidecar_address) = (free_address().await?, free_address().await?);
-    let emulator = Command::new(&arguments.sidecar)
-        .args(["emulator", "--listen", &emulator_address.to_string()])
-        .stdout(Stdio::null())
-        .spawn()?;
-    let _emulator = Running(emulator);
+    let [emulator_address, sidecar_address] = free_addresses()?;
+    let mut emulator = Command::new(&arguments.sidecar);
+    emulator.args(["emulator", "--listen", &emulator_address.to_string()]);
+    let mut emulator = Running::spawn("the emulator", emulator.stdout(Stdio::null()))?;
     let config = directory.path().join("sidecar.toml");
     fs::write(
         &config,
@@ -251,18 +247,18 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
         }
         None => directory.path().join("callgrind"),
     };
-    let sidecar = Command::new("valgrind")
+    let mut sidecar = Command::new("valgrind");
+    sidecar
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(&arguments.sidecar)
         .arg("--config")
         .arg(&config)
         .env("VELT_AUTH_TOKEN", "bench")
-        .env("VELT_SIDECAR_RUNTIME__WORKERS", "1")
-        .spawn()?;
-    let mut sidecar = Running(sidecar);
-    sidecar.wait_for(emulator_address)?;
-    sidecar.wait_for(sidecar_address)?;
+        .env("VELT_SIDECAR_RUNTIME__WORKERS", "1");
+    let mut sidecar = Running::spawn("the sidecar", &mut sidecar)?;
+    emulator.wait_for(emulator_address, PATIENCE)?;
+    sidecar.wait_for(sidecar_address, PATIENCE)?;
 
     for kind in Job::ALL {
         let mut load = Load::open(sidecar_address, kind).await?;
@@ -272,7 +268,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
             load.round(round).await?;
         }
     }
-    sidecar.terminate()?;
+    terminate(sidecar)?;
     serving.abort();
     let dump = fs::read_to_string(&file)?;
     let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
@@ -359,41 +355,9 @@ async fn serve_app(listener: TcpListener) {
     }
 }
 
-/// One that nobody listened on a moment ago.
-async fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
-}
-
-/// A child that ends with its owner.
-struct Running(Child);
-
-impl Running {
-    fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(address).is_err() {
-            if let Some(status) = self.0.try_wait()? {
-                return Err(format!("the sidecar ended at once: {status}").into());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("nobody listens on {address}").into());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
-    /// Has it end by itself, so that callgrind writes what it has counted.
-    fn terminate(mut self) -> Result<()> {
-        Command::new("kill").arg(self.0.id().to_string()).status()?;
-        let status = self.0.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Has it end by itself, so that callgrind writes what it has counted.
+fn terminate(mut sidecar: Running) -> Result<()> {
+    Command::new("kill").arg(sidecar.child.id().to_string()).status()?;
+    let status = sidecar.child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
 }

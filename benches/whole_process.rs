@@ -7,25 +7,23 @@
 //!
 //! `benches/README.md` says how to run this and what the numbers mean.
 
-#![expect(clippy::disallowed_types, reason = "real time is what is measured")]
-#![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
+mod support;
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tempfile::TempDir;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use self::support::{Result, Running, free_addresses};
 
 /// Users that the header job asks for in turn.
 const USERS: usize = 1_000;
@@ -265,10 +263,10 @@ impl Bench {
             .env("VELT_SIDECAR_RUNTIME__WORKERS", "1");
         let mut sidecar = Running::spawn("the sidecar", &mut sidecar)?;
 
-        app.wait_for(app_address)?;
-        emulator.wait_for(emulator_address)?;
-        nginx.wait_for(nginx_address)?;
-        sidecar.wait_for(sidecar_address)?;
+        app.wait_for(app_address, START_PATIENCE)?;
+        emulator.wait_for(emulator_address, START_PATIENCE)?;
+        nginx.wait_for(nginx_address, START_PATIENCE)?;
+        sidecar.wait_for(sidecar_address, START_PATIENCE)?;
         Ok(Self {
             nginx,
             sidecar,
@@ -326,9 +324,9 @@ impl Bench {
             .arg(format!("http://{}{}", self.address(case), case.path()));
 
         let counted_before = self.counted(case)?;
-        let cpu_before = process.cpu_seconds()?;
+        let cpu_before = cpu_seconds(process)?;
         let output = wrk.output()?;
-        let cpu = process.cpu_seconds()? - cpu_before;
+        let cpu = cpu_seconds(process)? - cpu_before;
         let counted = self.counted(case)? - counted_before;
 
         let load = Load::parse(&String::from_utf8(output.stdout)?)
@@ -505,63 +503,15 @@ fn pinned(core: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// A child that ends with its owner.
-struct Running {
-    name: &'static str,
-    child: Child,
-}
-
-impl Running {
-    fn spawn(name: &'static str, command: &mut Command) -> Result<Self> {
-        let child = command.spawn().map_err(|error| format!("{name} can't be run: {error}"))?;
-        Ok(Self { name, child })
-    }
-
-    fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                return Err(format!("{} ended at once: {status}", self.name).into());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("{} does not listen on {address}", self.name).into());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
-    /// User and system time of all its threads so far.
-    fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the name in parentheses, with whatever the name has in it;
-        // utime and stime are the 14th and 15th.
-        let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable /proc/PID/stat")?;
-        let times = fields.split_whitespace().skip(11).take(2);
-        let ticks = times.map(str::parse::<f64>).sum::<std::result::Result<f64, _>>()?;
-        Ok(ticks / TICKS_PER_SECOND)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Addresses that nobody listened on a moment ago, each of another port.
-fn free_addresses<const COUNT: usize>() -> io::Result<[SocketAddr; COUNT]> {
-    // All are held until all are known.
-    let mut sockets = Vec::new();
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); COUNT];
-    for address in &mut addresses {
-        let socket = TcpListener::bind(*address)?;
-        *address = socket.local_addr()?;
-        sockets.push(socket);
-    }
-    Ok(addresses)
+/// User and system time of all its threads so far.
+fn cpu_seconds(process: &Running) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id()))?;
+    // The second field is the name in parentheses, with whatever the name has in it;
+    // utime and stime are the 14th and 15th.
+    let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable /proc/PID/stat")?;
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks = times.map(str::parse::<f64>).sum::<std::result::Result<f64, _>>()?;
+    Ok(ticks / TICKS_PER_SECOND)
 }
 
 /// One kept-alive connection. Knows as much HTTP as nginx and the sidecar answer with here.
