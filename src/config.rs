@@ -186,6 +186,8 @@ impl Config {
             }
         };
         let tracing = table::tracing::read(&top.section("tracing"), &roots);
+        let reload_interval = top.section("reload").value::<Limit>("interval", "10s").0;
+        // Last, since a table that has not been read is taken for one that there is not.
         let (velt, plan, resilience) = velt?;
         Some(Self {
             listen,
@@ -204,7 +206,7 @@ impl Config {
             log,
             access_log,
             tracing,
-            reload_interval: top.section("reload").value::<Limit>("interval", "10s").0,
+            reload_interval,
             effective: Vec::new(),
             origin: None,
         })

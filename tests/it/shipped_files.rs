@@ -30,6 +30,16 @@ fn sidecar_toml_is_valid_and_writes_out_the_defaults() {
 }
 
 #[test]
+fn without_credentials_sidecar_toml_is_complained_of_for_nothing_else() {
+    let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
+    let error = Config::parse("sidecar.toml", &text, &BTreeMap::new()).err().expect("refused");
+    let complaint = error.to_string();
+    assert!(complaint.starts_with("the configuration has 2 problems:"), "{complaint}");
+    assert!(complaint.contains("velt.api_key is missing"), "{complaint}");
+    assert!(complaint.contains("velt.auth_token is missing"), "{complaint}");
+}
+
+#[test]
 fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
     let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
     let mut source = fs::read_to_string("src/config.rs").expect("src/config.rs");
