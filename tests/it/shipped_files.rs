@@ -32,7 +32,7 @@ fn sidecar_toml_is_valid_and_writes_out_the_defaults() {
 #[test]
 fn without_credentials_sidecar_toml_is_complained_of_for_nothing_else() {
     let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
-    let error = Config::parse("sidecar.toml", &text, &BTreeMap::new()).err().expect("refused");
+    let error = Config::parse("sidecar.toml", &text, &BTreeMap::new()).expect_err("refused");
     let complaint = error.to_string();
     assert!(complaint.starts_with("the configuration has 2 problems:"), "{complaint}");
     assert!(complaint.contains("velt.api_key is missing"), "{complaint}");
