@@ -3,6 +3,7 @@
 //! The one door to a running sidecar, for `main`, the demo and the tests alike.
 
 mod parts;
+mod threads;
 
 use std::error::Error;
 use std::fmt;
@@ -12,20 +13,23 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 pub use self::parts::check;
-use self::parts::{Certificates, Replaceable, sidecar};
+use self::parts::{Certificates, Replaceable, sidecars};
+use self::threads::Threads;
 use crate::admin::{Admin, Calls, Readiness, Standing};
 use crate::config::{Config, Shutdown};
 use crate::explain::InForce;
 use crate::identity::Peer;
-use crate::listener::{Listener, Phase, Remote};
+use crate::listener::{Listener, Phase, Remote, Worker};
 use crate::logging::LevelSwitch;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
+use crate::proxy::Upstream;
 use crate::reload::{Reload, Trigger};
 use crate::sidecar::Sidecar;
 use crate::tls::FileError;
@@ -55,6 +59,8 @@ pub enum StartError {
     Velt(BuildError),
     Identity(TlsError),
     Tracing(TlsError),
+    /// No thread to serve on. The machine's fault.
+    Threads(io::Error),
     /// The access log can't be opened. The machine's fault.
     AccessLog(io::Error),
 }
@@ -69,6 +75,10 @@ impl fmt::Display for StartError {
             Self::Tls(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
             Self::Identity(error) | Self::Tracing(error) => error.fmt(formatter),
+            Self::Threads(_) => formatter.write_str(
+                "the system has no thread or file descriptor left for runtime.workers: lower it, or \
+                 raise the limits on processes (pids) and open files",
+            ),
             Self::AccessLog(_) => formatter.write_str(
                 "the access log can't be written to standard output: the system has no thread or file \
                  descriptor left",
@@ -80,7 +90,9 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Bind { source, .. } | Self::AccessLog(source) => Some(source),
+            Self::Bind { source, .. } | Self::Threads(source) | Self::AccessLog(source) => {
+                Some(source)
+            }
             Self::Tls(error) => error.source(),
             Self::Velt(error) => error.source(),
             Self::Identity(error) | Self::Tracing(error) => error.source(),
@@ -90,7 +102,9 @@ impl Error for StartError {
 
 /// A sidecar with its sockets bound, serving nothing yet.
 pub struct App {
-    sidecar: Arc<Sidecar>,
+    /// One for each thread that serves; the first is that of whoever runs this.
+    sidecars: Vec<Arc<Sidecar>>,
+    threads: Threads,
     admin: Arc<Admin>,
     traffic_listener: Listener,
     admin_listener: Listener,
@@ -145,7 +159,11 @@ impl App {
     pub async fn bind_with(config: Config, level: LevelSwitch) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
-        let sidecar = Arc::new(sidecar(&config, &certificates, &metrics)?);
+        let threads = Threads::start(config.workers.count()).map_err(StartError::Threads)?;
+        let count = threads.runtimes().len();
+        let sidecars = sidecars(&config, &certificates, &metrics, count)?;
+        // What all share can be reached by any.
+        let sidecar = Arc::clone(&sidecars[0]);
         let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
         let standing = Arc::new(ArcSwap::from_pointee(Standing { in_force, token }));
         let shutdown = Arc::new(Mutex::new(config.shutdown.clone()));
@@ -192,7 +210,8 @@ impl App {
         let admin = Admin::new(metrics, readiness, before_scrape, calls);
         Ok(Self {
             admin: Arc::new(admin),
-            sidecar,
+            sidecars,
+            threads,
             traffic_listener,
             admin_listener,
             addresses: Addresses { traffic, admin: admin_address },
@@ -221,21 +240,27 @@ impl App {
         let (admin_phase, admin_watched) = watch::channel(Phase::Serving);
         // The sockets are bound: whoever connects from now on is served.
         readiness.set(true, metrics);
-        let sidecar = Arc::clone(&self.sidecar);
-        let handler = move |remote: &Remote, request| {
-            let Remote { address, encrypted, names } = remote;
-            let peer = Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
-            Arc::clone(&sidecar).handle(peer, request)
-        };
-        let traffic = tokio::spawn(self.traffic_listener.serve(handler, phase.subscribe()));
+        let workers = self.threads.runtimes().iter().zip(&self.sidecars);
+        let workers = workers.map(|(runtime, sidecar)| {
+            let sidecar = Arc::clone(sidecar);
+            Worker::new(runtime.clone(), move |remote: &Remote, request| {
+                let Remote { address, encrypted, names } = remote;
+                let peer =
+                    Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
+                Arc::clone(&sidecar).handle(peer, request)
+            })
+        });
+        let serving = self.traffic_listener.serve_by(workers.collect(), phase.subscribe());
+        let traffic = tokio::spawn(serving);
         let admin = self.admin;
         let answer = move |remote: &Remote, request| {
             let (admin, peer) = (Arc::clone(&admin), remote.address);
             async move { admin.answer(peer, request).await }
         };
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
-        let reaping = Arc::clone(&self.sidecar);
-        let reaper = tokio::spawn(async move { reaping.upstream.reap_idle().await });
+        let reaping = self.sidecars.iter().map(Arc::clone);
+        let reaping = reaping.map(|sidecar| async move { sidecar.upstream.reap_idle().await });
+        let reaper = tokio::spawn(join_all(reaping.collect::<Vec<_>>()));
         let reloading = tokio::spawn(self.reload.run());
 
         shutdown.await;
@@ -248,23 +273,24 @@ impl App {
 
         let deadline = Instant::now() + deadline;
         phase.send_replace(Phase::Stopped);
-        let upstream = &self.sidecar.upstream;
-        upstream.close_tunnels();
+        let upstreams = || self.sidecars.iter().map(|sidecar| &sidecar.upstream);
+        let tunnels_ended = || join_all(upstreams().map(Upstream::tunnels_ended));
+        upstreams().for_each(Upstream::close_tunnels);
         let drained = timeout_at(deadline, async {
             // A panic in the accept loop would have been printed; there is nothing left to drain.
             let _ = traffic.await;
-            upstream.tunnels_ended().await;
+            tunnels_ended().await;
         });
         if drained.await.is_err() {
             warn!("shutdown.deadline reached; what is still in flight is cut off");
-            upstream.cut_tunnels();
+            upstreams().for_each(Upstream::cut_tunnels);
             // They end at once; the bound is for a bug.
-            let _ = timeout(Duration::from_secs(1), upstream.tunnels_ended()).await;
+            let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
         }
         admin_phase.send_replace(Phase::Stopped);
         reaper.abort();
         admin.abort();
-        let Sidecar { access_log, tracing, .. } = &*self.sidecar;
+        let Sidecar { access_log, tracing, .. } = &*self.sidecars[0];
         tokio::join!(access_log.flush(FLUSH_PATIENCE), tracing.flush(FLUSH_PATIENCE));
         info!("ended");
     }

@@ -70,6 +70,16 @@ pub enum Workers {
     Exactly(usize),
 }
 
+impl Workers {
+    /// How many these are, on this machine.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Exactly(count) => count,
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from).min(2),
+        }
+    }
+}
+
 /// How to end.
 #[derive(Clone, Debug)]
 pub struct Shutdown {

@@ -164,7 +164,8 @@ impl Demo {
             )),
             tokio::spawn(self.emulator.run(watched)),
         ];
-        self.sidecar.run(shutdown).await;
+        // Once, and large.
+        Box::pin(self.sidecar.run(shutdown)).await;
         phase.send_replace(Phase::Stopped);
         // Event streams never end by themselves.
         for task in tasks {

@@ -7,6 +7,7 @@ mod connection;
 mod descriptors;
 mod handshake;
 mod preface;
+mod worker;
 
 use std::error::Error;
 use std::io;
@@ -27,6 +28,8 @@ pub use self::activity::Limits;
 use self::connection::Connection;
 pub use self::descriptors::raise_descriptor_limit;
 use self::handshake::Handshakes;
+pub use self::worker::Worker;
+use self::worker::least_busy;
 use crate::metrics::ListenerMetrics;
 use crate::tls::{CertificateNames, ServerTls};
 
@@ -155,8 +158,21 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves until the phase is [`Phase::Stopped`], then lets every connection finish its requests.
+    /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
+    /// finish its requests.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
+    where
+        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.serve_by(vec![Worker::here(handler)], phase).await;
+    }
+
+    /// The same by `workers`, of which each connection has one to its end.
+    pub async fn serve_by<H, F, B>(self, workers: Vec<Worker<H>>, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -172,15 +188,18 @@ impl Listener {
                 self.metrics.refused.inc();
                 return;
             };
-            let settings = self.settings.clone();
+            let (settings, phase) = (self.settings.clone(), phase.clone());
             let (handshakes, metrics) = (self.handshakes.clone(), self.metrics.clone());
-            let connection = Connection { stream, peer, settings, handshakes, metrics };
-            let serving = connection.serve(handler.clone(), phase.clone());
             let held = (slot, open.subscribe());
-            tokio::spawn(async move {
-                serving.await;
+            let taken = least_busy(&workers).take(stream, move |stream, handler| async move {
+                let connection = Connection { stream, peer, settings, handshakes, metrics };
+                connection.serve(handler, phase).await;
                 drop(held);
             });
+            if let Err(error) = taken {
+                self.metrics.accept_errors.inc();
+                warn!(%error, "a connection can't be handed to the thread that would serve it");
+            }
         };
         let mut stopped = phase.clone();
         loop {

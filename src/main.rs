@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::info;
 use velt_sidecar::admin::client::{Client, ClientError};
 use velt_sidecar::app::{self, App, StartError};
-use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Workers};
+use velt_sidecar::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
 use velt_sidecar::demo::Demo;
 use velt_sidecar::doctor::{Canary, Examination, Tolerated};
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
@@ -115,7 +115,7 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
         patience: timeout,
         root: "/".into(),
     };
-    let runtime = runtime(Workers::Auto);
+    let runtime = runtime();
     let report = runtime.block_on(examination.run());
     // A look-up or a file that hangs has a thread, and is not waited for.
     runtime.shutdown_background();
@@ -126,7 +126,7 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
 fn run(mut config: Config) -> ExitCode {
     let level = logging::init(&config.log);
     config.listen = config.listen.within_descriptors(raise_descriptor_limit());
-    runtime(config.workers).block_on(async {
+    runtime().block_on(async {
         let (first, second) = signals();
         // Listened for from here on: nothing else keeps it from ending the process.
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
@@ -178,7 +178,7 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         return calling(&url, &port, async |client| client.explain(&asked).await.map(print));
     }
     with_config(file, |config| {
-        let explained = runtime(Workers::Exactly(1)).block_on(explain::by_config(&config, asked));
+        let explained = runtime().block_on(explain::by_config(&config, asked));
         match explained {
             Ok(report) => print(report),
             Err(Unexplained::Unclear(error)) => unclear(&error),
@@ -217,7 +217,7 @@ fn calling(
         let client = Client::new(url, port.admin_token_file.as_deref(), variable)?;
         call(&client).await
     };
-    let code = runtime(Workers::Exactly(1)).block_on(calling);
+    let code = runtime().block_on(calling);
     code.unwrap_or_else(|error| {
         eprintln!("velt-sidecar: {}", logging::Chain(&error));
         match error {
@@ -232,7 +232,7 @@ fn calling(
 }
 
 fn demo(listen: SocketAddr) -> ExitCode {
-    runtime(Workers::Auto).block_on(async {
+    runtime().block_on(async {
         let (first, second) = signals();
         let demo = match Demo::bind(listen).await {
             Ok(demo) => demo,
@@ -265,7 +265,7 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
         token_life: Duration::from_secs(token_life),
         behaviour: Behaviour { failure, latency_ms: latency },
     };
-    runtime(Workers::Auto).block_on(async {
+    runtime().block_on(async {
         let (first, _) = signals();
         let emulator = match Emulator::bind(settings).await {
             Ok(emulator) => emulator,
@@ -288,16 +288,9 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
     })
 }
 
-/// One worker needs no work stealing; more share their tasks.
-fn runtime(workers: Workers) -> Runtime {
-    let count = match workers {
-        Workers::Exactly(count) => count,
-        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from).min(2),
-    };
-    let runtime = match count {
-        1 => Builder::new_current_thread().enable_all().build(),
-        _ => Builder::new_multi_thread().worker_threads(count).enable_all().build(),
-    };
+/// Of one thread. Serving takes more of them, each of its own: see `app`.
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread().enable_all().build();
     runtime.expect("the system has threads and descriptors left at start")
 }
 
@@ -337,7 +330,7 @@ async fn run_until(second: impl Future<Output = ()>, running: impl Future<Output
 fn not_started(error: &StartError) -> ExitCode {
     let code = report(error);
     match error {
-        StartError::Bind { .. } | StartError::AccessLog(_) => code,
+        StartError::Bind { .. } | StartError::Threads(_) | StartError::AccessLog(_) => code,
         // What the configuration names will not do.
         StartError::Tls(_)
         | StartError::Velt(_)

@@ -53,13 +53,14 @@ pub struct Rules {
     pub injection: Arc<Injection>,
 }
 
-/// Everything a request passes through.
+/// Everything a request passes through. Each thread that serves has one: its connections to the app
+/// are its own, the rest is shared by all.
 pub struct Sidecar {
     /// Those in force. Whoever replaces them leaves the rest alone: tokens, connections, counts.
     pub rules: Arc<ArcSwap<Rules>>,
     pub tokens: TokenCache,
     /// Between the cache and Velt. Here only to be explained.
-    pub breaker: ArcSwap<Breaker>,
+    pub breaker: Arc<ArcSwap<Breaker>>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,

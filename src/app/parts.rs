@@ -87,21 +87,54 @@ fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, Sta
     Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
 }
 
-/// The request path and its parts.
-pub(super) fn sidecar(
+/// The request path and its parts, once for each of `workers`. They share everything but their
+/// connections to the app.
+pub(super) fn sidecars(
     config: &Config,
     certificates: &Certificates,
     metrics: &Metrics,
-) -> Result<Sidecar, StartError> {
+    workers: usize,
+) -> Result<Vec<Arc<Sidecar>>, StartError> {
     let mint = mint(config, metrics)?;
     let rules = Arc::new(ArcSwap::from_pointee(Rules {
         identity: Arc::new(identity(config, None, metrics)?),
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),
     }));
-    let (of_requests, of_responses) = (Arc::clone(&rules), Arc::clone(&rules));
-    let upstream = Upstream::new(
-        config.app.clone(),
+    let dropped = metrics.access_log_dropped.clone();
+    let access_log =
+        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
+    let exporter = config.tracing.export.clone();
+    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
+    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
+    let breaker = Arc::new(ArcSwap::from(mint.breaker()));
+    let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
+    let tracing = Tracing::new(&config.tracing, exporter);
+    let one = || Sidecar {
+        rules: Arc::clone(&rules),
+        tokens: tokens.clone(),
+        breaker: Arc::clone(&breaker),
+        upstream: upstream(config, certificates, &rules, metrics, workers),
+        metrics: Arc::new(metrics.requests.clone()),
+        access_log: access_log.clone(),
+        tracing: tracing.clone(),
+    };
+    Ok(std::iter::repeat_with(|| Arc::new(one())).take(workers).collect())
+}
+
+/// The way to the app for one of `workers`.
+fn upstream(
+    config: &Config,
+    certificates: &Certificates,
+    rules: &Arc<ArcSwap<Rules>>,
+    metrics: &Metrics,
+    workers: usize,
+) -> Upstream {
+    let mut settings = config.app.clone();
+    settings.max_idle = settings.max_idle.div_ceil(workers);
+    let (of_requests, of_responses) = (Arc::clone(rules), Arc::clone(rules));
+    Upstream::new(
+        settings,
         certificates.app.clone(),
         Arc::new(move |trailers: &mut HeaderMap| {
             of_requests.load().identity.sanitize_trailers(trailers);
@@ -113,22 +146,7 @@ pub(super) fn sidecar(
             let _ = rules.identity.word_of_app(trailers);
         }),
         metrics.app.clone(),
-    );
-    let dropped = metrics.access_log_dropped.clone();
-    let access_log =
-        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
-    let exporter = config.tracing.export.clone();
-    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
-    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
-    Ok(Sidecar {
-        rules,
-        breaker: ArcSwap::from(mint.breaker()),
-        tokens: TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone()),
-        upstream,
-        metrics: Arc::new(metrics.requests.clone()),
-        access_log,
-        tracing: Tracing::new(&config.tracing, exporter),
-    })
+    )
 }
 
 /// What a reload replaces.

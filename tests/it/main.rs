@@ -43,3 +43,4 @@ mod tracing;
 mod transparency;
 mod velt_api;
 mod websocket;
+mod workers;

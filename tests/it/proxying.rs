@@ -16,7 +16,7 @@ use crate::support::app::{AppBody, FakeApp, full, plain};
 use crate::support::client::Client;
 use crate::support::raw::{RawApp, Wire, nobody};
 use crate::support::velt::FakeVelt;
-use crate::support::{PATIENCE, Stage, TestSidecar};
+use crate::support::{ONE_WORKER, PATIENCE, Stage, TestSidecar};
 
 /// A body whose frames a test sends one by one.
 fn by_hand() -> (mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>, AppBody) {
@@ -187,7 +187,7 @@ async fn trailers_pass_in_both_directions_but_not_those_that_mean_identity() {
 
 #[tokio::test]
 async fn a_response_that_ends_in_trailers_is_whole_and_its_connection_used_again() {
-    let stage = Stage::with(FakeApp::serving(with_trailers).await, "").await;
+    let stage = Stage::with(FakeApp::serving(with_trailers).await, ONE_WORKER).await;
     for n in 0..5 {
         let sending = stage.client().get("/").header("te", "trailers");
         let answer = if n % 2 == 0 { sending.send().await } else { sending.send_http2().await };
@@ -238,7 +238,8 @@ async fn heads_up_to_64_kib_pass_and_longer_ones_are_431() {
 #[tokio::test]
 async fn an_h2c_app_gets_http2_with_trailers_and_its_authority() {
     let app = FakeApp::serving_h2c(with_trailers).await;
-    let stage = Stage::with(app, "[app]\nprotocol = \"h2c\"").await;
+    let toml = format!("{ONE_WORKER}[app]\nprotocol = \"h2c\"");
+    let stage = Stage::with(app, &toml).await;
     for over_http2 in [true, false] {
         let sending = stage.client().post("/svc/Method", "x").header("te", "trailers");
         let sending = sending.header("x-forwarded-user", "ada");
@@ -417,7 +418,7 @@ async fn a_client_that_leaves_cancels_its_request_at_the_app() {
 
 #[tokio::test]
 async fn connections_to_the_app_are_used_again() {
-    let stage = Stage::set("").await;
+    let stage = Stage::set(ONE_WORKER).await;
     for n in 0..20 {
         assert_eq!(stage.client().get("/").send().await.status(), 200, "{n}");
     }
@@ -437,8 +438,8 @@ async fn dying_app() -> RawApp {
 
 #[tokio::test]
 async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
-    let app = dying_app().await;
-    let sidecar = TestSidecar::before(app.address).await;
+    let (app, velt) = (dying_app().await, FakeVelt::start().await);
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER).await;
     let client = Client::to(sidecar.addresses.traffic);
     for _ in 0..4 {
         assert_eq!(client.get("/").send().await.text(), "ok");
@@ -449,8 +450,8 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 
 #[tokio::test]
 async fn a_post_that_was_written_is_never_sent_twice() {
-    let app = dying_app().await;
-    let sidecar = TestSidecar::before(app.address).await;
+    let (app, velt) = (dying_app().await, FakeVelt::start().await);
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER).await;
     let client = Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "ok");
     let answer = client.post("/", "x").send().await;

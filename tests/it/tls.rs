@@ -15,7 +15,7 @@ use crate::support::app::FakeApp;
 use crate::support::certificates::{Authority, EXPIRED, Folder, Leaf, VALID, connect, terminate};
 use crate::support::client::Client;
 use crate::support::velt::FakeVelt;
-use crate::support::{PATIENCE, Stage, TestSidecar, config, document};
+use crate::support::{ONE_WORKER, PATIENCE, Stage, TestSidecar, config, document};
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
@@ -217,7 +217,8 @@ async fn an_app_that_speaks_tls_is_asked_over_tls() {
         let server = authority.issue(&["app.internal"], VALID).server(offered);
         let address = terminate(app.address, server).await;
         let toml = format!(
-            "[app]\nprotocol = \"{protocol}\"\nca_file = {ca:?}\nserver_name = \"app.internal\"\n"
+            "{ONE_WORKER}[app]\nprotocol = \"{protocol}\"\nca_file = {ca:?}\n\
+             server_name = \"app.internal\"\n"
         );
         let velt = FakeVelt::start().await;
         let sidecar = TestSidecar::start(&format!("https://{address}"), velt.address, &toml).await;

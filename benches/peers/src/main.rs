@@ -32,8 +32,8 @@ const OTHER_CORE: usize = 1;
 /// Users who are asked for in turn.
 const USERS: usize = 1_000;
 
-const USAGE: &str = "--short, --only header|route|h2c|large|websocket|paced|events|alone|scale (more \
-                     than once), --rounds N, --sidecar FILE, --files DIRECTORY, --work DIRECTORY, \
+const USAGE: &str = "--short, --only header|route|h2c|large|websocket|paced|events|alone|scale|workers \
+                     (more than once), --rounds N, --sidecar FILE, --files DIRECTORY, --work DIRECTORY, \
                      --modules DIRECTORY";
 
 fn main() -> ExitCode {
@@ -73,6 +73,9 @@ fn run() -> Result<()> {
     rounds::measure(&bench, &mut report)?;
     if bench.plan.wants("scale") {
         scale::measure(&bench, &mut report)?;
+    }
+    if bench.plan.wants("workers") {
+        scale::with_two_cores(&bench, &mut report)?;
     }
     print!("{}", report.text());
     eprintln!("done in {} s", epoch.elapsed().as_secs());

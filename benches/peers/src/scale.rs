@@ -45,8 +45,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         }
     }
     drop(running);
-    with_many_users(bench, report)?;
-    with_two_cores(bench, report)
+    with_many_users(bench, report)
 }
 
 fn start(bench: &Bench, setting: &Setting) -> Result<HashMap<Peer, Running>> {
@@ -85,7 +84,7 @@ fn with_many_users(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 /// Both engines with two workers on both cores, which they share with the load.
-fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
+pub fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
     let cores = [PROXY_CORE, OTHER_CORE];
     let setting = Setting { cores: cores.to_vec(), workers: 2, ..bench.setting.clone() };
     let running = start(bench, &setting)?;

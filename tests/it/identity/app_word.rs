@@ -8,9 +8,9 @@ use hyper::body::Incoming;
 use super::{refusal_count, spoof_count};
 use velt_sidecar::metrics::RefusalKind;
 
-use crate::support::Stage;
 use crate::support::app::{AppBody, Arrived, FakeApp, plain};
 use crate::support::velt::user_of;
+use crate::support::{ONE_WORKER, Stage};
 
 const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/session?of=me\"\n\
     [delivery.header]\nmax_wait = \"10s\"\n";
@@ -74,7 +74,8 @@ async fn its_word_is_removed_whatever_the_response_is() {
 
 #[tokio::test]
 async fn a_route_asks_the_app_with_the_cookies_and_nothing_else() {
-    let stage = stage().await;
+    let app = FakeApp::answering(with_a_login).await;
+    let stage = Stage::with(app, &format!("{APP}{ONE_WORKER}")).await;
     let ask = || {
         let sending = stage.client().post("/api/velt/token", "{\"userId\":\"ada\"}");
         let sending = sending.header("cookie", "session=of-ada").header("cookie", "x=y");

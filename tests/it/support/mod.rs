@@ -32,6 +32,9 @@ pub const AUTH_TOKEN: &str = "canary-auth-token";
 /// Long enough for a loaded machine; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// For a test that counts connections to the app: each thread that serves has its own.
+pub const ONE_WORKER: &str = "[runtime]\nworkers = \"1\"\n";
+
 /// A sidecar with an app behind it and Velt beside it.
 pub struct Stage {
     pub app: FakeApp,
