@@ -229,6 +229,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     emulator.args(["emulator", "--listen", &emulator_address.to_string()]);
     let mut emulator = Running::spawn("the emulator", emulator.stdout(Stdio::null()))?;
     let config = directory.path().join("sidecar.toml");
+    // A user's first request waits for a mint, which under valgrind on a busy machine takes its time.
     fs::write(
         &config,
         format!(
@@ -237,7 +238,8 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
              app.address = \"{app_address}\"\n\
              log.level = \"warn\"\n\
              velt.endpoint = \"http://{emulator_address}/\"\n\
-             velt.api_key = \"bench\"\n"
+             velt.api_key = \"bench\"\n\
+             delivery.header.max_wait = \"20s\"\n"
         ),
     )?;
     let file = match &arguments.keep {
