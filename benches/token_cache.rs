@@ -15,7 +15,7 @@ use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
 use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
-    Issuer, Mint, MintFuture, MintRequest, Minted, Subject, Token, TokenValue,
+    Details, Issuer, Mint, MintFuture, MintRequest, Minted, Subject, Token, TokenValue,
 };
 
 /// Users of a large installation: more than fit a processor's caches.
@@ -109,7 +109,7 @@ fn burst_on_a_cold_user(bencher: Bencher<'_, '_>) {
 }
 
 /// Prints resident bytes per cached user. What is left of them after the token and the key's own
-/// strings is `ENTRY_OVERHEAD` of `token::cache`.
+/// strings is `ENTRY_OVERHEAD` of `token::cache::slot`.
 fn report_memory() {
     let runtime = runtime();
     let (cache, _) = cache(&unbounded());
@@ -176,18 +176,13 @@ fn request(user: u64) -> MintRequest {
             api: Api::V2,
             endpoint: Arc::from("https://api.velt.dev/v2/auth/generate_token"),
             credentials_generation: 0,
+            organization: None,
             resources: Arc::from([]),
         })
     });
     MintRequest {
         issuer: Arc::clone(&ISSUER),
-        subject: Subject {
-            user: format!("user-{user:08}@example.com").into(),
-            organization: None,
-            email: None,
-            name: None,
-            is_admin: None,
-        },
+        subject: Subject::new(format!("user-{user:08}@example.com"), Details::default()),
     }
 }
 

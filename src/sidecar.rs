@@ -38,7 +38,7 @@ use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use crate::token::breaker::Breaker;
 use crate::token::cache::{Lookup, TokenCache};
-use crate::token::{Freshness, MintPlan, MintRequest, Moment, Subject, Token};
+use crate::token::{Details, Freshness, MintPlan, MintRequest, Moment, Token};
 use crate::trace::Tracing;
 
 /// How long a token route waits for that body.
@@ -352,7 +352,7 @@ fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken
         Caller::Unverified => return Err(NoToken::Unverified),
         Caller::Unnamed => return Err(NoToken::Unnamed),
     };
-    plan.request(subject(user)).ok_or(NoToken::NoOrganization)
+    plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
 }
 
 /// How a peer speaks to us.
@@ -360,10 +360,9 @@ fn scheme_of(peer: &Peer) -> Scheme {
     if peer.encrypted { Scheme::Https } else { Scheme::Http }
 }
 
-/// The caller as the token's subject. Which of the fields are known is the configuration's matter.
-fn subject(user: &User) -> Subject {
-    Subject {
-        user: user.id.clone(),
+/// What the token may say of the caller. Which of the fields are known is the configuration's matter.
+fn details(user: &User) -> Details {
+    Details {
         organization: user.organization.clone(),
         email: user.email.clone(),
         name: user.name.clone(),

@@ -185,17 +185,12 @@ impl FakeVelt {
         let clients = [VerifyUser::Auto, VerifyUser::Require, VerifyUser::Off]
             .map(|verify_user| (verify_user, client(address, verify_user)));
         let endpoint = Arc::from(format!("http://{address}/"));
-        let subject = Subject {
-            user: USER.into(),
-            organization: None,
-            email: None,
-            name: None,
-            is_admin: None,
-        };
+        let subject = Subject::from(USER);
         let issuer = Arc::new(Issuer {
             api: Api::Legacy,
             endpoint,
             credentials_generation: 0,
+            organization: None,
             resources: Arc::from([]),
         });
         Self { runtime, tasks, answer, clients, request: MintRequest { issuer, subject } }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Check, Finding, Findings, Surroundings};
 use crate::logging::Chain;
 use crate::token::velt::{Inspection, TokenFacts, VeltClient, VerifyUser};
-use crate::token::{MalformedReason, MintError, RefusedStatus, Subject};
+use crate::token::{Details, MalformedReason, MintError, RefusedStatus};
 
 /// Names of claims that are shown at most, and how long one may be: they are whatever Velt, or
 /// somebody in its place, says.
@@ -27,14 +27,9 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
             return findings.all();
         }
     };
-    let subject = Subject {
-        user: canary.user.into(),
-        organization: canary.organization.map(Into::into),
-        email: None,
-        name: None,
-        is_admin: None,
-    };
-    let Some(request) = around.config.plan.request(subject) else {
+    let organization = canary.organization.map(Into::into);
+    let details = Details { organization, ..Details::default() };
+    let Some(request) = around.config.plan.request(canary.user.into(), details) else {
         findings.note(
             "velt.organization",
             "not minted: this API needs an organization, and here each user brings his own",

@@ -6,9 +6,9 @@
 
 mod inspect;
 mod minters;
+mod slot;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,14 +19,11 @@ use tracing::warn;
 
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;
+use self::slot::{Failure, Slot};
 use crate::logging::Chain;
 use crate::metrics::{GaugeGuard, Label as _, LookupResult, MintOutcome, TokenMetrics, observe};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
 use crate::trace::{OpenSpan, Recording};
-
-/// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
-/// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
-const ENTRY_OVERHEAD: usize = 800;
 
 /// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
 /// the token. Just over the longest life a token can have. Counted from the last use, since for
@@ -66,28 +63,6 @@ struct Shared {
     minters: Minters,
     metrics: TokenMetrics,
     started: Instant,
-}
-
-/// What is known for one key. Immutable but for the time of last use; each mint replaces it.
-struct Slot {
-    token: Option<Token>,
-    /// Of whoever minted the token.
-    epoch: u64,
-    /// On the heap: hardly any slot has one.
-    failure: Option<Box<Failure>>,
-    /// Milliseconds since the cache was made, for the outage headroom only.
-    last_served: AtomicU64,
-}
-
-/// The memory of a failed mint.
-#[derive(Clone)]
-struct Failure {
-    error: MintError,
-    /// Of whoever failed.
-    epoch: u64,
-    /// In a row, this one included.
-    count: u32,
-    retry_at: Instant,
 }
 
 type MintResult = Result<Token, MintError>;
@@ -184,7 +159,7 @@ impl TokenCache {
         let slot = shared.slots.get(&request);
         if let Some((token, freshness)) = shared.servable(&request, slot.as_deref(), now) {
             let slot = slot.as_deref().expect("it held the token");
-            slot.served(shared.millis(now));
+            slot.served(shared.seconds(now));
             if freshness == Freshness::Fresh {
                 shared.metrics.lookups.increment(LookupResult::Fresh);
             } else {
@@ -209,7 +184,7 @@ impl TokenCache {
         // Again, now that no flight can land unseen: one may have done so since the first look.
         if let Some(slot) = shared.slots.get(&request) {
             if let Some((token, _)) = slot.servable(now) {
-                slot.served(shared.millis(now));
+                slot.served(shared.seconds(now));
                 shared.metrics.lookups.increment(LookupResult::Fresh);
                 return Lookup::Ready(Ok(token));
             }
@@ -240,7 +215,7 @@ impl TokenCache {
         let shared = &self.shared;
         shared.slots.run_pending_tasks();
         let now = Moment::now();
-        let active_since = shared.millis(now).saturating_sub(millis(ACTIVE_WITHIN));
+        let active_since = shared.seconds(now).saturating_sub(seconds(ACTIVE_WITHIN));
         let (mut bytes, mut tokens, mut superseded) = (0, 0, 0);
         let epoch = shared.minters.epoch();
         let mut headroom = f64::NAN;
@@ -249,7 +224,7 @@ impl TokenCache {
             let is_servable = slot.servable(now).is_some();
             tokens += i64::from(is_servable);
             superseded += i64::from(is_servable && slot.epoch != epoch);
-            if slot.last_served.load(Ordering::Relaxed) > active_since {
+            if slot.last_served() > active_since {
                 let left = slot.token.as_ref().map_or(Duration::ZERO, |token| token.remaining(now));
                 headroom = headroom.min(left.as_secs_f64());
             }
@@ -266,9 +241,9 @@ impl Shared {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn millis(&self, now: Moment) -> u64 {
+    fn seconds(&self, now: Moment) -> u32 {
         // From 1, so that 0 can mean never.
-        1 + millis(now.steady.saturating_duration_since(self.started))
+        seconds(now.steady.saturating_duration_since(self.started)).saturating_add(1)
     }
 
     /// The token and what may be done with it, unless there is none or it has expired.
@@ -355,7 +330,7 @@ impl Shared {
     fn store(
         &self,
         request: &Arc<MintRequest>,
-        (number, epoch): (u64, u64),
+        (number, epoch): (u64, u32),
         result: &MintResult,
         now: Moment,
     ) {
@@ -365,7 +340,7 @@ impl Shared {
             return;
         }
         let old = self.slots.get(&**request);
-        let last_served = old.as_ref().map_or(0, |slot| slot.last_served.load(Ordering::Relaxed));
+        let last_served = old.as_ref().map_or(0, |slot| slot.last_served());
         let (token, epoch, failure) = match result {
             Ok(token) => (Some(token.clone()), epoch, None),
             Err(error) => {
@@ -381,10 +356,10 @@ impl Shared {
         };
         let last_served = match token {
             // Whoever waits for this mint is about to be served.
-            Some(_) if last_served == 0 => self.millis(now),
+            Some(_) if last_served == 0 => self.seconds(now),
             _ => last_served,
         };
-        let slot = Slot { token, epoch, failure, last_served: AtomicU64::new(last_served) };
+        let slot = Slot::new(token, epoch, failure, last_served);
         self.slots.insert(MintRequest::clone(request), Arc::new(slot));
     }
 }
@@ -414,33 +389,6 @@ impl Drop for FlightEntry {
             self.shared.metrics.mints.increment(MintOutcome::Panicked);
             self.shared.metrics.recent.mint_failed(MintOutcome::Panicked);
         }
-    }
-}
-
-impl Slot {
-    /// The token and its freshness, unless it has expired.
-    fn servable(&self, now: Moment) -> Option<(Token, Freshness)> {
-        let token = self.token.as_ref()?;
-        match token.freshness(now) {
-            Freshness::Expired => None,
-            freshness => Some((token.clone(), freshness)),
-        }
-    }
-
-    /// The failure that may still be answered from memory while `epoch` mints.
-    fn failure_of(&self, epoch: u64, now: Moment) -> Option<&Failure> {
-        let is_remembered =
-            |failure: &&Failure| now.steady < failure.retry_at && failure.epoch == epoch;
-        self.failure.as_deref().filter(is_remembered)
-    }
-
-    fn served(&self, millis: u64) {
-        self.last_served.store(millis, Ordering::Relaxed);
-    }
-
-    fn bytes(&self, request: &MintRequest) -> u64 {
-        let token = self.token.as_ref().map_or(0, |token| token.value().expose().len());
-        (request.owned_bytes() + token + ENTRY_OVERHEAD) as u64
     }
 }
 
@@ -490,6 +438,6 @@ fn outcome(result: &MintResult) -> MintOutcome {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

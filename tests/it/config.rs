@@ -918,7 +918,10 @@ fn whatever_is_in_a_string_its_description_is_toml() {
     let config = fine(text, &[]);
     let described = config.describe();
     let toml: Vec<_> = described.lines().filter(|line| !line.contains("<redacted>")).collect();
-    assert_eq!(fine(&toml.join("\n"), &[]).plan.organization, config.plan.organization);
+    assert_eq!(
+        fine(&toml.join("\n"), &[]).plan.issuer.organization,
+        config.plan.issuer.organization
+    );
 }
 
 #[test]

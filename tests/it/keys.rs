@@ -10,9 +10,11 @@ use tokio::runtime::Builder;
 use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Settings, TokenCache};
 use velt_sidecar::token::velt::Api;
-use velt_sidecar::token::{AccessRole, Issuer, MintRequest, Resource, ResourceKind, Subject};
+use velt_sidecar::token::{
+    AccessRole, Details, Issuer, MintRequest, Resource, ResourceKind, Subject,
+};
 
-use crate::support::double::{Double, HOUR, request, text};
+use crate::support::double::{Double, HOUR, text};
 use crate::support::velt::user_of;
 use crate::support::{Stage, config, document};
 
@@ -53,15 +55,18 @@ impl Plain {
                 api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
                 endpoint: self.endpoint.as_str().into(),
                 credentials_generation: self.generation,
+                organization: None,
                 resources: resources.collect(),
             }),
-            subject: Subject {
-                user: self.user.as_str().into(),
-                organization: boxed(&self.organization),
-                email: boxed(&self.email),
-                name: boxed(&self.name),
-                is_admin: self.admin,
-            },
+            subject: Subject::new(
+                self.user.as_str(),
+                Details {
+                    organization: boxed(&self.organization),
+                    email: boxed(&self.email),
+                    name: boxed(&self.name),
+                    is_admin: self.admin,
+                },
+            ),
         }
     }
 }
@@ -238,7 +243,7 @@ fn t34_what_the_configuration_fixes_is_in_the_key() {
     let requests = configurations.map(|toml| {
         let config = config(&document("127.0.0.1:2", velt, toml));
         let plan = config.unwrap_or_else(|error| panic!("{error}")).plan;
-        plan.request(request("ada").subject).expect("an organization")
+        plan.request("ada".into(), Details::default()).expect("an organization")
     });
     for (n, one) in requests.iter().enumerate() {
         for (m, other) in requests.iter().enumerate() {

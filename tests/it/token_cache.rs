@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, advance, sleep};
 use velt_sidecar::metrics::{Metrics, TokenMetrics};
 use velt_sidecar::token::cache::{self, Lookup, TokenCache};
-use velt_sidecar::token::{Mint, MintError, MintFuture, MintRequest, RefusedStatus};
+use velt_sidecar::token::{
+    Details, Mint, MintError, MintFuture, MintRequest, RefusedStatus, Subject,
+};
 
 use crate::support::double::{Double, HOUR, LIFE, request, resilient, text};
 
@@ -230,11 +232,17 @@ async fn every_field_of_a_request_tells_tokens_apart() {
     };
     change(&|other| Arc::make_mut(&mut other.issuer).endpoint = "https://other".into());
     change(&|other| Arc::make_mut(&mut other.issuer).credentials_generation = 1);
-    change(&|other| other.subject.organization = Some("a".into()));
-    change(&|other| other.subject.email = Some("a".into()));
-    change(&|other| other.subject.name = Some("a".into()));
-    change(&|other| other.subject.is_admin = Some(false));
-    change(&|other| other.subject.is_admin = Some(true));
+    change(&|other| Arc::make_mut(&mut other.issuer).organization = Some("a".into()));
+    let mut detail = |change_detail: &dyn Fn(&mut Details)| {
+        let mut details = Details::default();
+        change_detail(&mut details);
+        change(&|other| other.subject = Subject::new("ada", details.clone()));
+    };
+    detail(&|details| details.organization = Some("a".into()));
+    detail(&|details| details.email = Some("a".into()));
+    detail(&|details| details.name = Some("a".into()));
+    detail(&|details| details.is_admin = Some(false));
+    detail(&|details| details.is_admin = Some(true));
     let count = others.len() + 1;
     for request in others.into_iter().chain([base]) {
         let token = bench.cache.get(request).within(HOUR).await.expect("it landed");

@@ -54,9 +54,9 @@ pub fn read(
             api,
             endpoint: Arc::from(endpoint.as_str()),
             credentials_generation: 0,
+            organization: organization.map(String::into_boxed_str),
             resources: resources.into(),
         }),
-        organization: organization.map(String::into_boxed_str),
         needs_organization: api != Api::Legacy,
     };
     let (api_key, auth_token) = (api_key?, auth_token?);

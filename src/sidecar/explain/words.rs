@@ -291,7 +291,7 @@ pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {
 
 pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>) -> Step {
     let api = plan.issuer.api.name();
-    let organization = match &request.subject.organization {
+    let organization = match request.organization() {
         Some(organization) => format!(" in {organization:?}"),
         None => String::new(),
     };

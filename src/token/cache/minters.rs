@@ -5,7 +5,7 @@
 //! the same moment. A failure of an earlier one says nothing any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,13 +19,13 @@ const SPREAD: Duration = Duration::from_secs(600);
 pub(super) struct Minters {
     current: ArcSwap<Minter>,
     /// The current one's, to be read without the pointer.
-    epoch: AtomicU64,
+    epoch: AtomicU32,
 }
 
 /// One [`Mint`], and whose credentials it has.
 pub(super) struct Minter {
     pub(super) mint: Arc<dyn Mint>,
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
     /// When the epoch began.
     since: Moment,
 }
@@ -33,7 +33,7 @@ pub(super) struct Minter {
 impl Minters {
     pub(super) fn new(mint: Arc<dyn Mint>) -> Self {
         let minter = Minter { mint, epoch: 0, since: Moment::now() };
-        Self { current: ArcSwap::from_pointee(minter), epoch: AtomicU64::new(0) }
+        Self { current: ArcSwap::from_pointee(minter), epoch: AtomicU32::new(0) }
     }
 
     /// Who mints now.
@@ -42,7 +42,7 @@ impl Minters {
     }
 
     /// The epoch of whoever mints now.
-    pub(super) fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
     }
 
@@ -59,7 +59,7 @@ impl Minters {
     }
 
     /// Whether it is time to refresh a token of `epoch` only because it is of that epoch.
-    pub(super) fn is_turn(&self, epoch: u64, request: &MintRequest, now: Moment) -> bool {
+    pub(super) fn is_turn(&self, epoch: u32, request: &MintRequest, now: Moment) -> bool {
         epoch != self.epoch()
             && now.since(self.current().since) >= SPREAD.mul_f64(request.fraction())
     }

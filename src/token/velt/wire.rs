@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{Api, Settings};
 use crate::token::{
-    AccessRole, Issuer, MalformedReason, MintError, MintRequest, RefusedStatus, Resource,
-    ResourceKind, Subject, TokenValue,
+    AccessRole, Details, MalformedReason, MintError, MintRequest, RefusedStatus, Resource,
+    ResourceKind, TokenValue,
 };
 
 /// The request's body. `unix_now` dates the grants that expire.
 pub(super) fn body(settings: &Settings, request: &MintRequest, unix_now: Duration) -> Vec<u8> {
-    let MintRequest { issuer, subject } = request;
+    let subject = &request.subject;
     let in_body = |secret: &SecretString| Some(secret.expose_secret().to_owned());
     let mut data = Data { user_id: Some(&subject.user), ..Data::default() };
     match settings.api {
         Api::Legacy => {}
         Api::V1 => {
             data.user_properties = Some(UserProperties {
-                organization_id: subject.organization.as_deref(),
-                ..UserProperties::of(subject)
+                organization_id: request.organization(),
+                ..UserProperties::of(subject.details())
             });
         }
         Api::V2 => {
             // The organization goes into the resources only: in `userProperties` it is a
             // documented cause of INVALID_ARGUMENT.
-            data.user_properties = Some(UserProperties::of(subject));
-            data.permissions = Some(Permissions { resources: grants(issuer, subject, unix_now) });
+            data.user_properties = Some(UserProperties::of(subject.details()));
+            data.permissions = Some(Permissions { resources: grants(request, unix_now) });
         }
     }
     if settings.api != Api::V2 {
@@ -73,12 +73,12 @@ struct UserProperties<'a> {
 }
 
 impl<'a> UserProperties<'a> {
-    fn of(subject: &'a Subject) -> Self {
+    fn of(details: &'a Details) -> Self {
         Self {
             organization_id: None,
-            name: subject.name.as_deref(),
-            email: subject.email.as_deref(),
-            is_admin: subject.is_admin,
+            name: details.name.as_deref(),
+            email: details.email.as_deref(),
+            is_admin: details.is_admin,
         }
     }
 }
@@ -103,21 +103,21 @@ struct Grant<'a> {
 }
 
 /// The organization itself, then what the configuration adds.
-fn grants<'a>(issuer: &'a Issuer, subject: &'a Subject, unix_now: Duration) -> Vec<Grant<'a>> {
-    let own = subject.organization.as_deref().map(|id| Grant {
+fn grants(request: &MintRequest, unix_now: Duration) -> Vec<Grant<'_>> {
+    let own = request.organization().map(|id| Grant {
         r#type: "organization",
         id,
         organization_id: None,
         access_role: None,
         expires_at: None,
     });
-    let configured = issuer.resources.iter().map(|resource: &Resource| {
+    let configured = request.issuer.resources.iter().map(|resource: &Resource| {
         let (r#type, needs_organization) = match resource.kind {
             ResourceKind::Organization => ("organization", false),
             ResourceKind::Folder => ("folder", true),
             ResourceKind::Document => ("document", true),
         };
-        let organization = resource.organization.as_deref().or(subject.organization.as_deref());
+        let organization = resource.organization.as_deref().or(request.organization());
         Grant {
             r#type,
             id: &resource.id,

@@ -89,11 +89,10 @@ pub fn request(user: &str) -> MintRequest {
         api: Api::V2,
         endpoint: "https://velt".into(),
         credentials_generation: 0,
+        organization: None,
         resources: [].into(),
     });
-    let subject =
-        Subject { user: user.into(), organization: None, email: None, name: None, is_admin: None };
-    MintRequest { issuer, subject }
+    MintRequest { issuer, subject: Subject::from(user) }
 }
 
 /// A token as text.

@@ -1,0 +1,251 @@
+//! A token with its place in time.
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::{MintRequest, Minted, TokenValue};
+
+/// Share of a token's life after which it is refreshed, before jitter.
+///
+/// Three quarters of the documented 48 h leave half a day for Velt to come back.
+const REFRESH_AFTER: f64 = 0.75;
+
+/// Width of the jitter around [`REFRESH_AFTER`], as a share of life, so that users who signed in
+/// together do not refresh together.
+const REFRESH_JITTER: f64 = 0.10;
+
+/// A token is given up this long before its end, since it must still work when the page uses it.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
+
+/// A moment by two clocks. The steady one never steps, but stands still while the machine is
+/// suspended; the wall clock knows of that, but is set back and forth.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub steady: Instant,
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// What both clocks say.
+    pub fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The time since `earlier` by the clock that counts more of it, so that neither a suspended
+    /// machine nor a clock that is set back makes anything younger.
+    pub fn since(self, earlier: Self) -> Duration {
+        Stamp::of(self).since(Stamp::of(earlier))
+    }
+}
+
+/// A [`Moment`] as it is kept, in half the space: signed nanoseconds since two origins that the
+/// whole process has in common. Exact for 292 years to either side, and saturating beyond.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    steady: i64,
+    wall: i64,
+}
+
+impl Stamp {
+    fn of(moment: Moment) -> Self {
+        // Any instant will do, one that is later than some of the moments as well.
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let (steady, origin) = (moment.steady, *ORIGIN);
+        let steady = match steady.checked_duration_since(origin) {
+            Some(after) => nanos(after),
+            None => -nanos(origin - steady),
+        };
+        let wall = match moment.wall.duration_since(UNIX_EPOCH) {
+            Ok(after) => nanos(after),
+            Err(before) => -nanos(before.duration()),
+        };
+        Self { steady, wall }
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        let steady = self.steady.saturating_sub(earlier.steady);
+        let wall = self.wall.saturating_sub(earlier.wall);
+        // Below zero is a clock that was set back.
+        Duration::from_nanos(u64::try_from(steady.max(wall)).unwrap_or(0))
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whole milliseconds, rounded down: what is kept of a life is never longer than the life. So a
+/// life above 49 days becomes one of 49 days.
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// A token with its place in time. Small, since there is one for each user, and each answer that
+/// carries it is given a clone.
+#[derive(Clone, Debug)]
+pub struct Token {
+    value: TokenValue,
+    minted_at: Stamp,
+    refresh_after_millis: u32,
+    life_millis: u32,
+}
+
+/// What may be done with a token now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Serve it.
+    Fresh,
+    /// Serve it, and refresh it once in the background.
+    Due,
+    /// Never serve it again.
+    Expired,
+}
+
+impl Token {
+    /// Dates a minted token. `request` spreads the refreshes of different users.
+    pub fn new(minted: Minted, request: &MintRequest, now: Moment) -> Self {
+        // A tenth for tokens so short that the margin would eat them.
+        let life = minted.life.saturating_sub(EXPIRY_MARGIN.min(minted.life / 10));
+        let life_millis = millis(life);
+        let life = Duration::from_millis(life_millis.into());
+        let share = REFRESH_AFTER + REFRESH_JITTER * (request.fraction() - 0.5);
+        Self {
+            value: minted.value,
+            minted_at: Stamp::of(now),
+            refresh_after_millis: millis(life.mul_f64(share)),
+            life_millis,
+        }
+    }
+
+    /// What may be done with this token at `now`.
+    pub fn freshness(&self, now: Moment) -> Freshness {
+        let age = self.age(now);
+        if age >= self.life() {
+            Freshness::Expired
+        } else if age >= Duration::from_millis(self.refresh_after_millis.into()) {
+            Freshness::Due
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// How much longer it may be served.
+    pub fn remaining(&self, now: Moment) -> Duration {
+        self.life().saturating_sub(self.age(now))
+    }
+
+    /// The token itself.
+    pub fn value(&self) -> &TokenValue {
+        &self.value
+    }
+
+    fn age(&self, now: Moment) -> Duration {
+        Stamp::of(now).since(self.minted_at)
+    }
+
+    fn life(&self) -> Duration {
+        Duration::from_millis(self.life_millis.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::token::velt::Api;
+    use crate::token::{Issuer, Subject};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const NANO: Duration = Duration::from_nanos(1);
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn token(life: Duration, now: Moment) -> Token {
+        let issuer = Arc::new(Issuer {
+            api: Api::V2,
+            endpoint: "https://velt".into(),
+            credentials_generation: 0,
+            organization: None,
+            resources: [].into(),
+        });
+        let request = MintRequest { issuer, subject: Subject::from("ada") };
+        let value = TokenValue::parse("a.b.c").expect("a token");
+        Token::new(Minted { value, life }, &request, now)
+    }
+
+    fn later(moment: Moment, by: Duration) -> Moment {
+        Moment { steady: moment.steady + by, wall: moment.wall + by }
+    }
+
+    #[test]
+    fn what_each_user_costs_has_not_grown() {
+        // With the rest of a slot and the counts of an `Arc`, 96 bytes: a size of the allocator's.
+        assert_eq!(size_of::<Token>(), 64);
+    }
+
+    #[test]
+    fn no_token_lives_longer_than_it_was_told() {
+        let now = Moment::now();
+        let half = Duration::from_micros(500);
+        for life in [
+            half,
+            MILLI,
+            MILLI + half,
+            Duration::from_nanos(59_999_999_999),
+            DAY * 2,
+            DAY * 2 + half,
+            DAY * 2 + NANO * 999_999,
+            DAY * 49,
+            DAY * 50,
+            DAY * 36_500,
+            Duration::MAX,
+        ] {
+            let token = token(life, now);
+            let exact = life.saturating_sub(EXPIRY_MARGIN.min(life / 10));
+            let left = token.remaining(now);
+            assert!(left <= exact, "{life:?} became {left:?}");
+            assert!(exact > DAY * 49 || exact < left + MILLI, "{life:?} became {left:?}");
+            assert_eq!(token.freshness(later(now, left)), Freshness::Expired, "{life:?}");
+            if let Some(before) = left.checked_sub(NANO) {
+                assert_ne!(token.freshness(later(now, before)), Freshness::Expired, "{life:?}");
+                assert_eq!(token.remaining(later(now, before)), NANO, "{life:?}");
+            }
+            let refresh_after = Duration::from_millis(token.refresh_after_millis.into());
+            assert!(refresh_after <= exact.mul_f64(0.8), "{life:?}: {refresh_after:?}");
+        }
+    }
+
+    #[test]
+    fn a_life_beyond_what_is_kept_is_shortened() {
+        let now = Moment::now();
+        let longest = Duration::from_millis(u32::MAX.into());
+        for life in [longest + EXPIRY_MARGIN, longest + EXPIRY_MARGIN + MILLI, DAY * 365] {
+            assert_eq!(token(life, now).remaining(now), longest, "{life:?}");
+        }
+        assert_eq!(token(longest, now).remaining(now) + EXPIRY_MARGIN, longest);
+    }
+
+    #[test]
+    fn a_moment_before_the_origin_counts_as_exactly_as_one_after_it() {
+        let now = Moment::now();
+        // The first of a process to be kept is the origin.
+        Stamp::of(now);
+        for wall in [UNIX_EPOCH, UNIX_EPOCH - DAY, UNIX_EPOCH + DAY, now.wall] {
+            for by in [Duration::ZERO, NANO, MILLI, DAY, DAY * 1000] {
+                let early = Moment { steady: now.steady, wall };
+                let Some(steady) = now.steady.checked_sub(MILLI) else { continue };
+                let early = [early, Moment { steady, wall: wall - MILLI }];
+                for early in early {
+                    assert_eq!(later(early, by).since(early), by, "from {wall:?}");
+                    assert_eq!(early.since(later(early, by)), Duration::ZERO, "from {wall:?}");
+                    let stopped = Moment { steady: early.steady, wall: early.wall + by };
+                    assert_eq!(stopped.since(early), by, "suspended");
+                    let set_back = Moment { steady: early.steady + by, wall: early.wall - by };
+                    assert_eq!(set_back.since(early), by, "set back");
+                }
+            }
+        }
+    }
+}
