@@ -12,12 +12,15 @@ mod worker;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -111,6 +114,10 @@ pub struct Remote {
     pub names: Option<Arc<CertificateNames>>,
 }
 
+type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Handler = dyn Fn(&Remote, Request<Incoming>) -> Answering + Send + Sync;
+
 /// Where a listener is in its life. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -160,18 +167,32 @@ impl Listener {
 
     /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
     /// finish its requests.
+    ///
+    /// For everything but the product's traffic, and so compiled once for all handlers: for each kind
+    /// there would be all of HTTP once more in the binary, over TLS once more again, between what a
+    /// sidecar calls, and an idle one would have it in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
-        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Remote, Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let boxed = move |remote: &Remote, request| -> Answering {
+            let answer = handler(remote, request);
+            Box::pin(
+                async move { answer.await.map(|body| body.map_err(Into::into).boxed_unsync()) },
+            )
+        };
+        self.serve_boxed(Arc::new(boxed), phase).await;
+    }
+
+    async fn serve_boxed(self, handler: Arc<Handler>, phase: watch::Receiver<Phase>) {
+        let handler = move |remote: &Remote, request| handler(remote, request);
         self.serve_by(vec![Worker::here(handler)], phase).await;
     }
 
-    /// The same by `workers`, of which each connection has one to its end.
+    /// The same by `workers`, of which each connection has one to its end, and for one kind of handler.
     pub async fn serve_by<H, F, B>(self, workers: Vec<Worker<H>>, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
