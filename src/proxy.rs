@@ -1,15 +1,16 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, bodies in `request_body` and `body`, what may be sent again in `spare`, WebSockets in
-//! `tunnel`, their standing still in `stream_clock`. hyper 1.12 is a floor and not just the current
-//! version: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12
-//! honours every `Connection` line.
+//! `pool`, bodies in `request_body` and `body`, how long an answer is waited for in `progress`, what
+//! may be sent again in `spare`, WebSockets in `tunnel`, their standing still in `stream_clock`. hyper
+//! 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a
+//! `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
 
 mod body;
 pub mod headers;
 mod pool;
 mod probe;
+mod progress;
 mod request_body;
 mod spare;
 mod stream_clock;
@@ -19,23 +20,23 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, sleep};
 
 use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
 use self::pool::{Lease, Pool};
 pub use self::probe::{Idle, Probe, probe};
-use self::request_body::GateKeeper;
+use self::progress::{Gate, Progress};
 pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFilter};
 use self::spare::Spare;
 use self::stream_clock::StreamClock;
@@ -43,10 +44,6 @@ pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
 use crate::tls::{ClientSettings, ClientTls};
-
-/// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
-/// (RFC 9110 section 10.1.1 forbids waiting for ever).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the app listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,13 +236,14 @@ impl Upstream {
         handshake: Option<Handshake>,
         mut progress: Progress,
     ) -> Result<Response<Body>, UpstreamError> {
+        let patience = self.settings.response_timeout;
         let (response, lease) = if over_http2 {
             // On the heap, so that the other way does not pay for it.
             let sending = Box::pin(self.send_http2(request));
-            (self.in_time(pin!(sending), &mut progress).await?, None)
+            let mut timer = Box::pin(sleep(Duration::ZERO));
+            (progress.bound(pin!(sending), timer.as_mut(), patience).await??, None)
         } else {
-            let sending = pin!(self.send_http1(request, progress.begun));
-            let (response, lease) = self.in_time(sending, &mut progress).await?;
+            let (response, lease) = self.send_http1(request, &mut progress).await?;
             (response, Some(lease))
         };
         self.receive(response, lease, handshake, progress)
@@ -305,63 +303,43 @@ impl Upstream {
         }
     }
 
-    /// Bounds the wait for a response's head by the app's own time: the clock starts when the
-    /// request has been sent to its end. Meanwhile, serves the gate before the request's body.
-    async fn in_time<T>(
-        &self,
-        mut sending: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
-        progress: &mut Progress,
-    ) -> Result<T, UpstreamError> {
-        if let Some(Gate { asked, keeper }) = &mut progress.gate {
-            tokio::select! {
-                biased;
-                // Answered without asking for the body: the gate stays closed.
-                response = &mut sending => return response,
-                () = asked.notified() => {}
-                () = sleep(CONTINUE_PATIENCE) => {}
-            }
-            keeper.open();
-        }
-        let patience = async {
-            if let Some(sent) = &mut progress.sent {
-                tokio::select! {
-                    // An error only says that the sender is gone, which is how the end is told.
-                    _ = sent => {}
-                    () = progress.clock.ran_out() => return UpstreamError::Idle,
-                }
-                progress.begun = Instant::now();
-            }
-            sleep_until(progress.begun + self.settings.response_timeout).await;
-            UpstreamError::Timeout
-        };
-        tokio::select! {
-            biased;
-            response = &mut sending => response,
-            error = patience => Err(error),
-        }
-    }
-
     /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new
     /// connection, if the kept-alive one had died and either the request never reached it or is
     /// idempotent (RFC 9110 section 9.2.2) and has no body.
     async fn send_http1(
         &self,
         request: &mut Request<RequestBody>,
-        now: Instant,
+        progress: &mut Progress,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut lease = match self.pool.reuse(now) {
+        let mut lease = match self.pool.reuse(progress.begun) {
             Some(lease) => lease,
             // The rare way, kept out of the future's size.
             None => Box::pin(self.pool.connect()).await?,
         };
         let spare = lease.is_reused().then(|| Spare::of(request)).flatten();
-        let error = match lease.sender().try_send_request(taken(request)).await {
+        let (sender, timer) = lease.sender_and_timer();
+        let sending = pin!(sender.try_send_request(taken(request)));
+        let error = match progress.bound(sending, timer, self.settings.response_timeout).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
-        let again = self.again(error, spare, lease.is_reused())?;
-        let mut lease = Box::pin(self.pool.connect()).await?;
-        let response = lease.sender().try_send_request(again).await.map_err(classify)?;
+        *request = self.again(error, spare, lease.is_reused())?;
+        Box::pin(self.send_http1_anew(request, progress)).await
+    }
+
+    /// Sends on a new connection.
+    async fn send_http1_anew(
+        &self,
+        request: &mut Request<RequestBody>,
+        progress: &mut Progress,
+    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        let mut lease = self.pool.connect().await?;
+        let (sender, timer) = lease.sender_and_timer();
+        let sending = pin!(sender.try_send_request(taken(request)));
+        let response = progress
+            .bound(sending, timer, self.settings.response_timeout)
+            .await?
+            .map_err(classify)?;
         Ok((response, lease))
     }
 
@@ -423,41 +401,6 @@ impl Upstream {
         let keeper = gate.map(|gate| gate.keeper);
         Ok(response
             .map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, keeper, clock))))
-    }
-}
-
-/// How far a request has come on its way to the app.
-struct Progress {
-    /// When the app's own time has begun to count.
-    begun: Instant,
-    gate: Option<Gate>,
-    /// Resolves when the body, if there is one, has been sent to its end.
-    sent: Option<oneshot::Receiver<()>>,
-    clock: StreamClock,
-}
-
-/// Holds a request's body back until the app has asked for it.
-struct Gate {
-    asked: Arc<Notify>,
-    keeper: GateKeeper,
-}
-
-impl Gate {
-    /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
-    fn before(request: &mut Request<RequestBody>) -> Option<Self> {
-        let expect = request.headers().get(EXPECT)?;
-        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-            return None;
-        }
-        let keeper = request.body_mut().hold_back()?;
-        let asked = Arc::new(Notify::new());
-        let asking = Arc::clone(&asked);
-        hyper::ext::on_informational(request, move |informational| {
-            if informational.status() == StatusCode::CONTINUE {
-                asking.notify_one();
-            }
-        });
-        Some(Self { asked, keeper })
     }
 }
 

@@ -4,6 +4,7 @@
 //! connection was reused and whether a request ever reached it.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -64,20 +65,23 @@ impl Shared {
 
 struct Idle {
     sender: Http1,
+    timer: Pin<Box<Sleep>>,
     since: Instant,
 }
 
 /// The exclusive use of one HTTP/1.1 connection.
 pub(super) struct Lease {
     sender: Http1,
+    /// Stays with its connection: to set a timer anew costs less than to make one for each request.
+    timer: Pin<Box<Sleep>>,
     pool: Arc<Pool>,
     reused: bool,
 }
 
 impl Lease {
-    /// The connection to send on.
-    pub(super) fn sender(&mut self) -> &mut Http1 {
-        &mut self.sender
+    /// The connection to send on, and a timer, set to anything, for what is sent.
+    pub(super) fn sender_and_timer(&mut self) -> (&mut Http1, Pin<&mut Sleep>) {
+        (&mut self.sender, self.timer.as_mut())
     }
 
     /// Whether the app may have closed it while it lay idle.
@@ -90,10 +94,10 @@ impl Lease {
         if self.sender.is_closed() {
             return;
         }
-        let Self { sender, pool, .. } = self;
+        let Self { sender, timer, pool, .. } = self;
         let mut idle = pool.idle();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, timer, since: Instant::now() });
         }
     }
 }
@@ -128,8 +132,8 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, .. } = entry;
-            return Some(Lease { sender, pool: Arc::clone(self), reused: true });
+            let Idle { sender, timer, .. } = entry;
+            return Some(Lease { sender, timer, pool: Arc::clone(self), reused: true });
         }
     }
 
@@ -140,7 +144,8 @@ impl Pool {
             Stream::Tls(stream) => self.handshake_http1(stream).await?,
             Stream::Unix(stream) => self.handshake_http1(stream).await?,
         };
-        Ok(Lease { sender, pool: Arc::clone(self), reused: false })
+        let timer = Box::pin(sleep(Duration::ZERO));
+        Ok(Lease { sender, timer, pool: Arc::clone(self), reused: false })
     }
 
     /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it

@@ -1,0 +1,95 @@
+//! How far a request has come on its way to the app, and how long its answer is waited for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http::header::EXPECT;
+use hyper::StatusCode;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::UpstreamError;
+use super::request_body::{GateKeeper, RequestBody};
+use super::stream_clock::StreamClock;
+
+/// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
+/// (RFC 9110 section 10.1.1 forbids waiting for ever).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far a request has come on its way to the app.
+pub(super) struct Progress {
+    /// When the app's own time has begun to count.
+    pub(super) begun: Instant,
+    pub(super) gate: Option<Gate>,
+    /// Resolves when the body, if there is one, has been sent to its end.
+    pub(super) sent: Option<oneshot::Receiver<()>>,
+    pub(super) clock: StreamClock,
+}
+
+impl Progress {
+    /// Waits for a response's head, and no longer than `patience` of the app's own time: that starts
+    /// when the request has been sent to its end. `timer` is set anew for it. Meanwhile, serves the
+    /// gate before the request's body.
+    pub(super) async fn bound<T>(
+        &mut self,
+        mut sending: Pin<&mut impl Future<Output = T>>,
+        mut timer: Pin<&mut Sleep>,
+        patience: Duration,
+    ) -> Result<T, UpstreamError> {
+        if let Some(Gate { asked, keeper }) = &mut self.gate {
+            tokio::select! {
+                biased;
+                // Answered without asking for the body: the gate stays closed.
+                response = &mut sending => return Ok(response),
+                () = asked.notified() => {}
+                () = sleep(CONTINUE_PATIENCE) => {}
+            }
+            keeper.open();
+        }
+        let running_out = async {
+            if let Some(sent) = &mut self.sent {
+                tokio::select! {
+                    // An error only says that the sender is gone, which is how the end is told.
+                    _ = sent => {}
+                    () = self.clock.ran_out() => return UpstreamError::Idle,
+                }
+                self.begun = Instant::now();
+            }
+            timer.as_mut().reset(self.begun + patience);
+            timer.await;
+            UpstreamError::Timeout
+        };
+        tokio::select! {
+            biased;
+            response = &mut sending => Ok(response),
+            error = running_out => Err(error),
+        }
+    }
+}
+
+/// Holds a request's body back until the app has asked for it.
+pub(super) struct Gate {
+    asked: Arc<Notify>,
+    pub(super) keeper: GateKeeper,
+}
+
+impl Gate {
+    /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
+    pub(super) fn before(request: &mut Request<RequestBody>) -> Option<Self> {
+        let expect = request.headers().get(EXPECT)?;
+        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return None;
+        }
+        let keeper = request.body_mut().hold_back()?;
+        let asked = Arc::new(Notify::new());
+        let asking = Arc::clone(&asked);
+        hyper::ext::on_informational(request, move |informational| {
+            if informational.status() == StatusCode::CONTINUE {
+                asking.notify_one();
+            }
+        });
+        Some(Self { asked, keeper })
+    }
+}
