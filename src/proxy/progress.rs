@@ -93,3 +93,52 @@ impl Gate {
         Some(Self { asked, keeper })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    fn progress(sent: Option<oneshot::Receiver<()>>) -> Progress {
+        let clock = StreamClock::start(None);
+        Progress { begun: Instant::now(), gate: None, sent, clock }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_used_before_gives_each_request_its_whole_time() {
+        let mut timer = pin!(sleep(Duration::ZERO));
+        // While it still runs, just after it has run out, and long after.
+        for idle in [Duration::ZERO, PATIENCE / 2, PATIENCE, PATIENCE * 100] {
+            let answer = pin!(sleep(PATIENCE / 10 * 9));
+            let answered = progress(None).bound(answer, timer.as_mut(), PATIENCE).await;
+            assert!(answered.is_ok(), "after {idle:?}");
+            sleep(idle).await;
+
+            let begun = Instant::now();
+            let never = pin!(pending::<()>());
+            let bound = progress(None).bound(never, timer.as_mut(), PATIENCE).await;
+            assert!(matches!(bound, Err(UpstreamError::Timeout)), "after {idle:?}");
+            assert_eq!(begun.elapsed(), PATIENCE, "after {idle:?}");
+            sleep(idle).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_apps_time_counts_from_the_end_of_the_request() {
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let (done, sent) = oneshot::channel();
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            sleep(PATIENCE * 10).await;
+            done.send(()).expect("somebody waits");
+        });
+        let never = pin!(pending::<()>());
+        let bound = progress(Some(sent)).bound(never, timer.as_mut(), PATIENCE).await;
+        assert!(matches!(bound, Err(UpstreamError::Timeout)));
+        assert_eq!(begun.elapsed(), PATIENCE * 11);
+    }
+}

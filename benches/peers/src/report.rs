@@ -63,7 +63,7 @@ const TARGETS: [Target; 15] = [
         more_is_better: true,
     },
     ours("start-up, ms", "start to first answer, ms", 10.0, 10.0),
-    ours("idle, MiB", "idle: resident, MiB", 8.0, 8.0),
+    ours("idle, MiB (PSS)", "idle: proportional, MiB", 8.0, 8.0),
     ours("bytes per cached user", "bytes per cached user", 1_400.0, 1_100.0),
     ours("mints, 1 user", "mints for 1000 requests at once, cold users: 1", 1.0, 1.0),
     ours("mints, 100 users", "mints for 1000 requests at once, cold users: 100", 100.0, 100.0),
