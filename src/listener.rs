@@ -32,7 +32,7 @@ use self::connection::Connection;
 pub use self::descriptors::raise_descriptor_limit;
 use self::handshake::Handshakes;
 pub use self::worker::Worker;
-use self::worker::least_busy;
+use self::worker::{Seat, least_busy};
 use crate::metrics::ListenerMetrics;
 use crate::tls::{CertificateNames, ServerTls};
 
@@ -212,11 +212,13 @@ impl Listener {
             let (settings, phase) = (self.settings.clone(), phase.clone());
             let (handshakes, metrics) = (self.handshakes.clone(), self.metrics.clone());
             let held = (slot, open.subscribe());
-            let taken = least_busy(&workers).take(stream, move |stream, handler| async move {
-                let connection = Connection { stream, peer, settings, handshakes, metrics };
-                connection.serve(handler, phase).await;
-                drop(held);
-            });
+            let taken =
+                least_busy(&workers).take(stream, move |stream, handler, seat| async move {
+                    let connection =
+                        Connection { stream, peer, seat, settings, handshakes, metrics };
+                    connection.serve(handler, phase).await;
+                    drop(held);
+                });
             if let Err(error) = taken {
                 self.metrics.accept_errors.inc();
                 warn!(%error, "a connection can't be handed to the thread that would serve it");

@@ -18,6 +18,7 @@ use tokio::sync::SetOnce;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
+use super::Seat;
 use crate::metrics::CloseReason;
 
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
@@ -49,10 +50,12 @@ pub struct Activity {
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     stalled_since: AtomicU64,
+    /// Here, since the socket has this for as long as it is open.
+    _seat: Seat,
 }
 
 impl Activity {
-    pub fn new() -> Arc<Self> {
+    pub fn new(seat: Seat) -> Arc<Self> {
         Arc::new(Self {
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
@@ -62,6 +65,7 @@ impl Activity {
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
+            _seat: seat,
         })
     }
 
@@ -277,7 +281,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_judged_by_what_it_does() {
-        let activity = Activity::new();
+        let activity = Activity::new(Seat::default());
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
 
@@ -302,7 +306,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_speaks_up_within_one_look() {
-        let activity = Activity::new();
+        let activity = Activity::new(Seat::default());
         let start = Instant::now();
         activity.received();
         assert_eq!(activity.overdue(LIMITS).await, CloseReason::SlowHead);

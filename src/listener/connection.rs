@@ -26,7 +26,7 @@ use tracing::debug;
 
 use super::activity::{Activity, Attended, Watched};
 use super::handshake::Handshakes;
-use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
+use super::{Limits, Phase, Remote, Seat, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
 use crate::tcp::{self, Gathering};
@@ -53,6 +53,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
+    pub seat: Seat,
     pub settings: Settings,
     /// With TLS only.
     pub handshakes: Option<Handshakes>,
@@ -78,10 +79,10 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, settings, handshakes, metrics } = self;
+        let Self { stream, peer, seat, settings, handshakes, metrics } = self;
         let _open = GaugeGuard::raise(&metrics.connections);
         tcp::tune(&stream);
-        let (limits, activity) = (settings.limits, Activity::new());
+        let (limits, activity) = (settings.limits, Activity::new(seat));
         // Its first request may be on its way.
         let mut ending = phase.clone();
         let too_late = async {

@@ -5,19 +5,27 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tracing::warn;
 
 /// A thread that serves: its runtime, and what answers the requests there.
 pub struct Worker<H> {
     runtime: Handle,
     handler: H,
     /// Each of its connections has a copy.
-    open: Arc<()>,
+    seat: Seat,
+}
+
+/// A connection's place with its worker: taken for as long as its socket is open, which as a
+/// WebSocket's outlives all of HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    taken: Arc<()>,
 }
 
 impl<H: Clone> Worker<H> {
     /// Serves connections on `runtime`, which has one thread, by `handler`.
     pub fn new(runtime: Handle, handler: H) -> Self {
-        Self { runtime, handler, open: Arc::default() }
+        Self { runtime, handler, seat: Seat::default() }
     }
 
     /// The caller's own runtime.
@@ -26,7 +34,7 @@ impl<H: Clone> Worker<H> {
     }
 
     fn connections(&self) -> usize {
-        Arc::strong_count(&self.open)
+        Arc::strong_count(&self.seat.taken)
     }
 
     /// Has `serve` serve a connection that was accepted here.
@@ -37,29 +45,24 @@ impl<H: Clone> Worker<H> {
     pub(super) fn take<F>(
         &self,
         stream: TcpStream,
-        serve: impl FnOnce(TcpStream, H) -> F + Send + 'static,
+        serve: impl FnOnce(TcpStream, H, Seat) -> F + Send + 'static,
     ) -> io::Result<()>
     where
         H: Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let (handler, open) = (self.handler.clone(), Arc::clone(&self.open));
+        let (handler, seat) = (self.handler.clone(), self.seat.clone());
         if self.runtime.id() == Handle::current().id() {
-            let serving = serve(stream, handler);
-            tokio::spawn(async move {
-                serving.await;
-                drop(open);
-            });
+            tokio::spawn(serve(stream, handler, seat));
             return Ok(());
         }
         // A socket is watched by the runtime that it was registered with.
         let stream = stream.into_std()?;
         self.runtime.spawn(async move {
-            // An error leaves nothing to serve: the system has no room to watch one more.
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                serve(stream, handler).await;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream, handler, seat).await,
+                Err(error) => warn!(%error, "a connection is closed: the system can't watch it"),
             }
-            drop(open);
         });
         Ok(())
     }
@@ -69,4 +72,37 @@ impl<H: Clone> Worker<H> {
 /// that a single connection is not handed over.
 pub(super) fn least_busy<H: Clone>(workers: &[Worker<H>]) -> &Worker<H> {
     workers.iter().min_by_key(|worker| worker.connections()).expect("there is one")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_the_socket_is_closed_and_not_only_while_it_is_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let workers = [Worker::here(0), Worker::here(1)];
+        let (seats, mut taken) = mpsc::unbounded_channel();
+        let mut served = async || {
+            let stream = TcpStream::connect(address).await.expect("it listens");
+            let seats = seats.clone();
+            // As a request that becomes a tunnel does it: served at once, and the rest goes on elsewhere.
+            let serve = |_, number: usize, seat| async move {
+                seats.send((number, seat)).expect("somebody waits");
+            };
+            least_busy(&workers).take(stream, serve).expect("the same runtime");
+            taken.recv().await.expect("it is served")
+        };
+        let tunnels = [served().await, served().await, served().await];
+        assert_eq!(tunnels.each_ref().map(|(number, _)| *number), [0, 1, 0]);
+        let [(_, first), (_, second), _third] = tunnels;
+        drop(second);
+        assert_eq!(served().await.0, 1);
+        drop(first);
+        assert_eq!(served().await.0, 1, "one to none");
+    }
 }
