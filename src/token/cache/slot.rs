@@ -9,7 +9,7 @@ use crate::token::{Freshness, MintError, MintRequest, Moment, Token};
 
 /// What an entry costs beside the strings it owns: moka's nodes, the slot, the map entries.
 /// Measured as resident memory over 100,000 entries (`benches/token_cache.rs` prints it).
-const ENTRY_OVERHEAD: usize = 700;
+const ENTRY_OVERHEAD: usize = 650;
 
 /// What is known for one key. Immutable but for the time of last use; each mint replaces it.
 pub(super) struct Slot {
@@ -60,7 +60,10 @@ impl Slot {
     }
 
     pub(super) fn served(&self, seconds: u32) {
-        self.last_served.store(seconds, Ordering::Relaxed);
+        // As a rule it is the same second, and a write would take the memory from another thread.
+        if self.last_served() != seconds {
+            self.last_served.store(seconds, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn last_served(&self) -> u32 {
