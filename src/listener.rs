@@ -46,6 +46,16 @@ const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 /// connections to Velt and to the admin port.
 const SPARE_DESCRIPTORS: u64 = 32;
 
+/// What each thread that serves has beside the first: its runtime's own (tokio: two for epoll, one to
+/// be woken by, one for signals).
+const DESCRIPTORS_OF_A_THREAD: u64 = 4;
+
+/// Descriptors that `threads` which serve leave to nobody's connection.
+pub fn spare_descriptors(threads: usize) -> u64 {
+    let more = u64::try_from(threads.saturating_sub(1)).unwrap_or(u64::MAX);
+    SPARE_DESCRIPTORS.saturating_add(more.saturating_mul(DESCRIPTORS_OF_A_THREAD))
+}
+
 /// Where to listen, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -84,17 +94,17 @@ impl Settings {
         }
     }
 
-    /// Lowers `max_connections` to what `limit` file descriptors serve: without one for the app, a
-    /// request would be accepted only to be answered 502.
+    /// Lowers `max_connections` to what `limit` file descriptors serve, of which `spare` are others':
+    /// without one for the app, a request would be accepted only to be answered 502.
     #[must_use]
-    pub fn within_descriptors(mut self, limit: u64) -> Self {
-        let fitting = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2);
+    pub fn within_descriptors(mut self, limit: u64, spare: u64) -> Self {
+        let fitting = usize::try_from(limit.saturating_sub(spare) / 2);
         let fitting = fitting.unwrap_or(usize::MAX).max(1);
         if fitting < self.max_connections {
             warn!(
                 limit,
                 "the system allows too few open files for listen.max_connections = {}: taking \
-                 {fitting}; raise the limit (ulimit -n) to two for each and {SPARE_DESCRIPTORS}, \
+                 {fitting}; raise the limit (ulimit -n) to two for each and {spare}, \
                  or lower the setting",
                 self.max_connections
             );
@@ -310,4 +320,22 @@ fn shut_the_door(_: &TcpListener) {}
 /// Resolves when the phase is [`Phase::Stopped`]; its sender being gone counts as that.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_leave_fewer_descriptors_to_connections() {
+        let fitting = |limit, threads| {
+            let settings = Settings::at(([127, 0, 0, 1], 0).into());
+            settings.within_descriptors(limit, spare_descriptors(threads)).max_connections
+        };
+        assert_eq!(fitting(100, 1), 34);
+        assert_eq!(fitting(100, 2), 32);
+        assert_eq!(fitting(100, 17), 2);
+        assert_eq!(fitting(100, 64), 1, "one at least");
+        assert_eq!(fitting(1_000_000, 64), 10_000, "as set");
+    }
 }

@@ -27,7 +27,7 @@ use velt_sidecar::demo::Demo;
 use velt_sidecar::doctor::{Canary, Examination, Tolerated};
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
 use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
-use velt_sidecar::listener::{Phase, raise_descriptor_limit};
+use velt_sidecar::listener::{Phase, raise_descriptor_limit, spare_descriptors};
 use velt_sidecar::logging;
 
 use self::arguments::{
@@ -125,7 +125,8 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
 
 fn run(mut config: Config) -> ExitCode {
     let level = logging::init(&config.log);
-    config.listen = config.listen.within_descriptors(raise_descriptor_limit());
+    let spare = spare_descriptors(config.workers.count());
+    config.listen = config.listen.within_descriptors(raise_descriptor_limit(), spare);
     runtime().block_on(async {
         let (first, second) = signals();
         // Listened for from here on: nothing else keeps it from ending the process.

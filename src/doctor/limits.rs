@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Check, Finding, Findings, Surroundings};
 use crate::config::Workers;
-use crate::listener::raise_descriptor_limit;
+use crate::listener::{raise_descriptor_limit, spare_descriptors};
 
 /// What Kubernetes waits after SIGTERM unless told otherwise (`terminationGracePeriodSeconds`).
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
@@ -24,14 +24,17 @@ pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
 fn look_at_descriptors(around: &Surroundings, findings: &mut Findings) {
     let listen = &around.config.listen;
     let (limit, wanted) = (raise_descriptor_limit(), listen.max_connections);
-    let fitting = listen.clone().within_descriptors(limit).max_connections;
+    let spare = spare_descriptors(around.config.workers.count());
+    let fitting = listen.clone().within_descriptors(limit, spare).max_connections;
     let place = format!("listen.max_connections {wanted}");
     if fitting < wanted {
         findings.warning(
             place,
             format!("the system allows {limit} open files, which serve {fitting} connections"),
-            "raise the hard limit (ulimit -n) to two for each connection and 32, or lower the \
-             setting",
+            format!(
+                "raise the hard limit (ulimit -n) to two for each connection and {spare}, or lower \
+                 the setting"
+            ),
         );
     } else {
         findings.ok(place, format!("the system allows {limit} open files, which is enough"));

@@ -11,11 +11,11 @@ use crate::frames::{END_STREAM, opening, request, stream};
 use crate::neighbour::PATIENCE;
 use crate::sidecar_process::SidecarProcess;
 
-/// For the whole process, some 10 of which it needs for itself.
+/// For the whole process, some 20 of which it needs for itself.
 const FILES: u32 = 64;
 
-/// What is left for clients: two each, and 32 to spare.
-const CONNECTIONS: usize = 16;
+/// What is left for clients: two each, 32 to spare, and 4 that the second thread has.
+const CONNECTIONS: usize = 14;
 
 async fn connect(sidecar: &SidecarProcess) -> TcpStream {
     TcpStream::connect(sidecar.traffic).await.expect("the kernel takes it")
