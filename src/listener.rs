@@ -7,6 +7,7 @@ mod connection;
 mod descriptors;
 mod handshake;
 mod preface;
+mod turn;
 mod worker;
 
 use std::error::Error;

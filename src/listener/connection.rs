@@ -26,6 +26,7 @@ use tracing::debug;
 
 use super::activity::{Activity, Attended, Watched};
 use super::handshake::Handshakes;
+use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Seat, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
@@ -167,8 +168,8 @@ impl Established {
                 Ok(response.map(|body| Attended::new(body, in_progress)))
             }))
         };
-        let io = TokioIo::new(stream);
         let served = if http2 {
+            let io = TokioIo::new(InTurns(stream));
             // Frames between requests are not the beginning of one.
             limits.head = Duration::MAX;
             // Each request becomes a task, and on its way there is moved from hand to hand.
@@ -179,6 +180,7 @@ impl Established {
             let leaving = leaving(phase.clone(), &activity);
             drive(connection, end, &activity, limits, leaving, phase).await
         } else {
+            let io = TokioIo::new(stream);
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;

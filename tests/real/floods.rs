@@ -87,12 +87,6 @@ impl Flood {
         self.reads || self.step.is_some()
     }
 
-    /// May take up to `factor` times the memory that others may.
-    fn heavier(mut self, factor: f64) -> Self {
-        self.growth *= factor;
-        self
-    }
-
     /// Runs it and checks everything; prints a line of the table.
     async fn play(mut self) {
         let long = env::var_os("VELT_SIDECAR_LONG").is_some();
