@@ -47,6 +47,19 @@ async fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[tokio::test]
+async fn the_systems_roots_are_read_for_whoever_is_called_over_tls_and_for_nobody_else() {
+    for (endpoint, code) in [("http://127.0.0.1:1/", 0), ("https://127.0.0.1:1/", CONFIG)] {
+        let settings = [
+            ("VELT_SIDECAR_VELT__ENDPOINT", endpoint),
+            ("VELT_SIDECAR_OUTGOING__ROOTS", "system"),
+            ("SSL_CERT_FILE", "/nowhere"),
+        ];
+        let finished = finished(&["check"], &[&CREDENTIALS[..], &settings].concat()).await;
+        assert_eq!(finished.code, Some(code), "{endpoint}: {}", finished.stderr);
+    }
+}
+
+#[tokio::test]
 async fn version_is_printed_in_both_ways() {
     let expected = concat!("velt-sidecar ", env!("CARGO_PKG_VERSION"), "\n");
     for arguments in [["version"], ["--version"]] {

@@ -203,8 +203,10 @@ async fn in_a_container_without_rights_it_serves_resolves_names_and_is_probed() 
         format!("VELT_SIDECAR_APP__ADDRESS=app.hosts.test:{}", app.port()),
         format!("VELT_SIDECAR_VELT__ENDPOINT=http://velt.dns.test:{}/", emulator.address.port()),
         "VELT_SIDECAR_VELT__ALLOW_PLAINTEXT=true".to_owned(),
-        // Only the image's own certificate authorities: without them it would not start.
+        // Only the image's own certificate authorities, for somebody who is called over TLS: without
+        // them it would not start.
         "VELT_SIDECAR_OUTGOING__ROOTS=system".to_owned(),
+        "VELT_SIDECAR_TRACING__OTLP_ENDPOINT=https://127.0.0.1:1/v1/traces".to_owned(),
         "VELT_SIDECAR_SHUTDOWN__GRACE=0s".to_owned(),
     ]);
     let mut process = container.start();
