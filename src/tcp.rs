@@ -1,5 +1,6 @@
 //! How every TCP connection is set up and written to, the clients' and the app's.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -26,6 +27,11 @@ pub fn tune(stream: &TcpStream) {
 /// The most bytes that are put together for one plain write: a response's head and a small body. To copy
 /// them costs less than what the kernel does for a vectored write.
 const GATHERED_BYTES: usize = 4096;
+
+thread_local! {
+    /// The same for all of a thread's writes, so that it is warm.
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES));
+}
 
 /// A stream that writes what it can in plain writes, where vectored ones are asked for.
 pub struct Gathering<T>(pub T);
@@ -58,16 +64,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         match slices {
             [slice] => stream.poll_write(context, slice),
-            _ if bytes <= GATHERED_BYTES => {
-                // A new allocation would be colder memory, which costs more than these zeros.
-                let mut gathered = [0; GATHERED_BYTES];
-                let mut end = 0;
+            _ if bytes <= GATHERED_BYTES => GATHERED.with_borrow_mut(|gathered| {
+                gathered.clear();
                 for slice in slices {
-                    gathered[end..end + slice.len()].copy_from_slice(slice);
-                    end += slice.len();
+                    gathered.extend_from_slice(slice);
                 }
-                stream.poll_write(context, &gathered[..end])
-            }
+                stream.poll_write(context, gathered)
+            }),
             _ => stream.poll_write_vectored(context, slices),
         }
     }
