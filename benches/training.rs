@@ -1,0 +1,317 @@
+//! What a released binary is compiled for: a day of an app's life in half a minute.
+//!
+//! The sidecar runs as two processes, one in plain text before an app that speaks HTTP/1.1, and one
+//! with TLS before an app that speaks HTTP/2. Each is asked, over both versions, for what a browser asks
+//! for: small answers and large ones, streams, uploads, tokens by the route, a WebSocket; by users whose
+//! tokens have to be minted first, and by nobody. Every answer is checked.
+//!
+//! It measures nothing. `deploy/optimized` has it run a binary that counts what it does.
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use futures_util::stream;
+use http::header::{CONNECTION, UPGRADE};
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use reqwest::{Certificate, Client};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use self::support::{Result, Running, free_addresses};
+
+/// Requests under way at a time.
+const CONCURRENCY: usize = 16;
+
+/// Rounds of a job, each of so many requests, unless `--rounds` says otherwise.
+const ROUNDS: usize = 60;
+
+/// More than there are requests in a round, so that some are minted for and most are not.
+const USERS: usize = 200;
+
+/// The request that is most frequent in an app's life is asked for so many times as often.
+const USUAL: usize = 5;
+
+const SMALL: usize = 1024;
+const LARGE: usize = 100 * 1024;
+
+/// Frames that a WebSocket is sent, each of which the app answers.
+const FRAMES: usize = 500;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type AppBody = BoxBody<Bytes, std::convert::Infallible>;
+
+fn main() -> ExitCode {
+    // `cargo test --all-targets` runs benches too, as a check that they build.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("training runs only by `cargo bench`");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let trained = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(train()));
+    match trained {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("training: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What follows `name` among the arguments.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+async fn train() -> Result<()> {
+    let rounds = argument("--rounds").map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
+    // Others may have chosen one already, to the same effect.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let stage = Stage::set().await?;
+    let (plain, encrypted) =
+        (format!("http://{}", stage.plain), format!("https://{}", stage.encrypted));
+    let trusting = || Client::builder().tls_certs_only([stage.root.clone()]);
+    for (client, base) in [
+        (Client::builder().http1_only(), &plain),
+        (Client::builder().http2_prior_knowledge(), &plain),
+        (trusting().http1_only(), &encrypted),
+        (trusting(), &encrypted),
+    ] {
+        ask_all(&client.no_proxy().timeout(PATIENCE).build()?, base, rounds).await?;
+    }
+    try_join_all((0..CONCURRENCY).map(|_| live(stage.plain))).await?;
+    // Beside this thread, where their clients have to notice that they go.
+    tokio::task::spawn_blocking(|| stage.sidecars.into_iter().try_for_each(end)).await?
+}
+
+/// Two sidecars, their apps, and an emulator in the place of Velt.
+struct Stage {
+    plain: SocketAddr,
+    encrypted: SocketAddr,
+    /// Vouches for the second.
+    root: Certificate,
+    sidecars: [Running; 2],
+    _emulator: Running,
+    _directory: TempDir,
+}
+
+impl Stage {
+    async fn set() -> Result<Self> {
+        let binary = argument("--sidecar");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_velt-sidecar").into());
+        let directory = TempDir::with_prefix("velt-sidecar-training-")?;
+        let [velt, plain, encrypted] = free_addresses()?;
+        let mut emulator = Command::new(&binary);
+        emulator.args(["emulator", "--listen", &velt.to_string()]).stdout(Stdio::null());
+        let mut emulator = Running::spawn("the emulator", &mut emulator)?;
+        emulator.wait_for(velt, PATIENCE)?;
+
+        let start = |name, address: SocketAddr, rest: &str| -> Result<Running> {
+            let config = directory.path().join(format!("{name}.toml"));
+            let text = format!(
+                "listen.address = \"{address}\"\nadmin.address = \"127.0.0.1:0\"\n\
+                 log.level = \"error\"\nshutdown.grace = \"0s\"\nvelt.api_key = \"training\"\n\
+                 velt.endpoint = \"http://{velt}/\"\n{rest}"
+            );
+            fs::write(&config, text)?;
+            let mut command = Command::new(&binary);
+            command.arg("--config").arg(&config).env("VELT_AUTH_TOKEN", "training");
+            let mut sidecar = Running::spawn(name, &mut command)?;
+            sidecar.wait_for(address, PATIENCE)?;
+            Ok(sidecar)
+        };
+        let over_http1 = format!("app.address = \"{}\"\n", serve_app(false).await?);
+        let (tls, root) = certify(directory.path())?;
+        let app = serve_app(true).await?;
+        let over_http2 = format!("app.address = \"{app}\"\napp.protocol = \"h2c\"\n{tls}");
+        let sidecars =
+            [start("plain", plain, &over_http1)?, start("encrypted", encrypted, &over_http2)?];
+        Ok(Self { plain, encrypted, root, sidecars, _emulator: emulator, _directory: directory })
+    }
+}
+
+/// A certificate for the loopback address, which vouches for itself: how to listen with it, and whom
+/// to trust.
+fn certify(directory: &Path) -> Result<(String, Certificate)> {
+    let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    fs::write(&certificate, issued.cert.pem())?;
+    fs::write(&key, issued.signing_key.serialize_pem())?;
+    let (certificate, key) = (certificate.display(), key.display());
+    let tls = format!(
+        "listen.tls.certificate_file = \"{certificate}\"\nlisten.tls.key_file = \"{key}\"\n"
+    );
+    Ok((tls, Certificate::from_pem(issued.cert.pem().as_bytes())?))
+}
+
+/// What is asked of the sidecar at `base`.
+async fn ask_all(client: &Client, base: &str, rounds: usize) -> Result<()> {
+    for path in ["/api/small", "/api/stream", "/api/large", "/api/upload", "/api/velt/token"] {
+        let often = if path == "/api/small" { USUAL } else { 1 };
+        for round in 0..rounds * often {
+            let asking = (0..CONCURRENCY).map(|index| {
+                let nth = round * CONCURRENCY + index;
+                // One of five is not signed in, except where only users get an answer.
+                let user =
+                    (!nth.is_multiple_of(5) || path == "/api/velt/token").then_some(nth % USERS);
+                ask(client, base, path, user)
+            });
+            try_join_all(asking).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks as a browser behind a login proxy does.
+async fn ask(client: &Client, base: &str, path: &str, user: Option<usize>) -> Result<()> {
+    let url = format!("{base}{path}");
+    let mut request = if path == "/api/upload" {
+        client.post(&url).body(vec![b'x'; LARGE])
+    } else {
+        client.get(&url)
+    };
+    for (name, value) in [
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101"),
+        ("accept", "application/json"),
+        ("accept-language", "en-GB,en;q=0.8,de;q=0.5"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("referer", "https://app.example.com/documents/4711"),
+        ("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark"),
+        ("sec-fetch-dest", "empty"),
+        ("sec-fetch-mode", "cors"),
+        ("sec-fetch-site", "same-origin"),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+    ] {
+        request = request.header(name, value);
+    }
+    if let Some(user) = user {
+        request = request.header("x-forwarded-user", format!("user-{user:07}@example.com"));
+    }
+    let answer = request.send().await?;
+    let (status, token) = (answer.status(), answer.headers().contains_key("x-velt-token"));
+    let body = answer.bytes().await?;
+    let whole = match path {
+        "/api/velt/token" => body.starts_with(b"{\"token\":\""),
+        "/api/large" => body.len() == LARGE,
+        "/api/stream" => body.len() == 8 * SMALL,
+        _ => body.len() == SMALL,
+    };
+    let is_injected = user.is_some() && path != "/api/velt/token";
+    if status == StatusCode::OK && whole && token == is_injected {
+        return Ok(());
+    }
+    Err(format!("{url}: a wrong answer: {status}, {} bytes", body.len()).into())
+}
+
+/// A WebSocket through the sidecar at `address`: the app answers each frame.
+async fn live(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let handshake = "GET /live HTTP/1.1\r\nHost: app.example.com\r\nConnection: Upgrade\r\n\
+                     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                     X-Forwarded-User: user-0000001@example.com\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        return Err(format!("a wrong answer: {}", String::from_utf8_lossy(&head)).into());
+    }
+    for _ in 0..FRAMES {
+        stream.write_all(&ASKING).await?;
+        let mut answer = [0; ANSWER.len()];
+        stream.read_exact(&mut answer).await?;
+    }
+    Ok(())
+}
+
+/// A text frame of five bytes, masked with zeros, as from a client (RFC 6455 section 5.2).
+const ASKING: [u8; 11] = *b"\x81\x85\0\0\0\0hello";
+
+/// The same from a server.
+const ANSWER: [u8; 7] = *b"\x81\x05hello";
+
+/// Serves an app until the end, over HTTP/1.1 or over HTTP/2.
+async fn serve_app(http2: bool) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (io, service) = (TokioIo::new(stream), service_fn(answer));
+            if http2 {
+                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(serving.serve_connection(io, service));
+            } else {
+                let serving = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(serving.serve_connection(io, service).with_upgrades());
+            }
+        }
+    });
+    Ok(address)
+}
+
+async fn answer(mut request: Request<Incoming>) -> hyper::Result<Response<AppBody>> {
+    let full = |bytes: usize| Full::new(Bytes::from(vec![b'x'; bytes])).boxed();
+    let body = match request.uri().path() {
+        "/live" => return Ok(switch(&mut request)),
+        "/api/large" => full(LARGE),
+        "/api/stream" => {
+            let frame = |_| Ok(Frame::data(Bytes::from_static(&[b'x'; SMALL])));
+            StreamBody::new(stream::iter((0..8).map(frame))).boxed()
+        }
+        _ => {
+            request.body_mut().collect().await?;
+            full(SMALL)
+        }
+    };
+    let answer = Response::builder()
+        .header("content-type", "application/json")
+        .header("server", "app")
+        .header("vary", "Accept-Encoding")
+        .header("x-request-id", "4f1c2d7ab9e04c55")
+        .header("cache-control", "no-cache")
+        .body(body);
+    Ok(answer.expect("headers of constants"))
+}
+
+/// Becomes a WebSocket, which answers whatever arrives as one frame.
+fn switch(request: &mut Request<Incoming>) -> Response<AppBody> {
+    let upgrading = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrading.await else { return };
+        let (mut io, mut frame) = (TokioIo::new(upgraded), [0; ASKING.len()]);
+        // Its end is the client's.
+        while io.read_exact(&mut frame).await.is_ok() && io.write_all(&ANSWER).await.is_ok() {}
+    });
+    let answer = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        // RFC 6455 section 1.3 has this for its key.
+        .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        .body(Full::default().boxed());
+    answer.expect("headers of constants")
+}
+
+/// Has it end by itself, so that it writes what it has counted.
+fn end(mut process: Running) -> Result<()> {
+    Command::new("kill").arg(process.child.id().to_string()).status()?;
+    let status = process.child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
+}
