@@ -8,6 +8,7 @@ pub mod cache;
 mod dated;
 mod request;
 pub mod resilience;
+mod value;
 pub mod velt;
 
 use std::error::Error;
@@ -16,51 +17,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 pub use self::dated::{Freshness, Moment, Token};
 pub use self::request::{
     AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind, Subject,
 };
-
-/// A JWT as it travels: visible ASCII that is a valid header value. It cannot print itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TokenValue(HeaderValue);
-
-impl TokenValue {
-    /// The longest token accepted, in bytes: what fits a response head that common proxies pass
-    /// on (ALB takes 32 KiB of response headers, HTTP/2 peers announce 16 KiB by default).
-    pub const MAX_BYTES: usize = 12 * 1024;
-
-    /// `None` unless `text` is 1 to [`Self::MAX_BYTES`] bytes of visible ASCII that need no
-    /// escaping in a JSON string, which every JWT is (RFC 7515 section 7.1).
-    pub fn parse(text: &str) -> Option<Self> {
-        let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(legal) {
-            return None;
-        }
-        let mut value = HeaderValue::from_str(text).ok()?;
-        // Keeps it out of `Debug` and out of HPACK's dynamic table.
-        value.set_sensitive(true);
-        Some(Self(value))
-    }
-
-    /// As a header value, marked sensitive. Cloning shares the bytes.
-    pub fn header(&self) -> HeaderValue {
-        self.0.clone()
-    }
-
-    /// As text, for the body of a token route.
-    pub fn expose(&self) -> &str {
-        self.0.to_str().expect("visible ASCII by construction")
-    }
-}
-
-impl fmt::Debug for TokenValue {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("TokenValue(..)")
-    }
-}
+pub use self::value::TokenValue;
 
 /// What a mint yields: a token and how long it lives from now on.
 #[derive(Clone, Debug)]
