@@ -21,6 +21,7 @@ mod peer;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use compact_str::CompactString;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
 
@@ -102,7 +103,7 @@ pub enum Caller {
 /// What a trusted source said about a user, byte for byte. It cannot print itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
-    pub id: Box<str>,
+    pub id: CompactString,
     pub email: Option<Box<str>>,
     pub name: Option<Box<str>>,
     pub organization: Option<Box<str>>,

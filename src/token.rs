@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use self::dated::{Freshness, Moment, Token};
 pub use self::request::{
-    AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind, Subject,
+    AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
 };
 pub use self::value::TokenValue;
 

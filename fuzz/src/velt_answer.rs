@@ -30,7 +30,8 @@ use tokio::task::LocalSet;
 use velt_sidecar::tls::Roots;
 use velt_sidecar::token::velt::{Api, DOCUMENTED_LIFE, Settings, VeltClient, VerifyUser};
 use velt_sidecar::token::{
-    Issuer, MalformedReason, Mint as _, MintError, MintRequest, Minted, Subject, TokenValue,
+    Details, Issuer, MalformedReason, Mint as _, MintError, MintPlan, MintRequest, Minted,
+    TokenValue,
 };
 
 use super::lines;
@@ -185,15 +186,16 @@ impl FakeVelt {
         let clients = [VerifyUser::Auto, VerifyUser::Require, VerifyUser::Off]
             .map(|verify_user| (verify_user, client(address, verify_user)));
         let endpoint = Arc::from(format!("http://{address}/"));
-        let subject = Subject::from(USER);
-        let issuer = Arc::new(Issuer {
+        let issuer = Issuer {
             api: Api::Legacy,
             endpoint,
             credentials_generation: 0,
             organization: None,
             resources: Arc::from([]),
-        });
-        Self { runtime, tasks, answer, clients, request: MintRequest { issuer, subject } }
+        };
+        let request = MintPlan::new(issuer, false).request(USER.into(), Details::default());
+        let request = request.expect("no organization is needed");
+        Self { runtime, tasks, answer, clients, request }
     }
 
     fn mint(&self, verify: VerifyUser, answer: Response<Full<Bytes>>) -> Result<Minted, MintError> {

@@ -181,11 +181,10 @@ impl Replaceable {
             Arc::clone(&old.identity)
         };
 
-        let mut plan = config.plan.clone();
         // Another key is another workspace, whose tokens are no use to this one.
-        let generation = old.plan.issuer.credentials_generation;
+        let generation = old.plan.issuer().credentials_generation;
         let moved = changes.names("velt.api_key");
-        Arc::make_mut(&mut plan.issuer).credentials_generation = generation + u64::from(moved);
+        let plan = config.plan.of_generation(generation + u64::from(moved));
         if let Some(mint) = mint {
             // Before the plan: nobody may have a token minted with the old key for the new one.
             self.sidecar.breaker.store(mint.breaker());

@@ -30,11 +30,11 @@ impl HeaderSource {
             return Ok(Caller::Anonymous);
         };
         let optional = |name: &Option<HeaderName>, commas| match name {
-            Some(name) => single(headers, name, commas),
+            Some(name) => Ok(single(headers, name, commas)?.map(Box::from)),
             None => Ok(None),
         };
         Ok(Caller::Known(User {
-            id,
+            id: id.into(),
             email: optional(&self.email, Commas::Refused)?,
             // "Lovelace, Ada" is one name.
             name: optional(&self.name, Commas::Allowed)?,
@@ -71,11 +71,11 @@ enum Commas {
 }
 
 /// The one value of `name`, `None` if the header is not there.
-fn single(
-    headers: &HeaderMap,
+fn single<'a>(
+    headers: &'a HeaderMap,
     name: &HeaderName,
     commas: Commas,
-) -> Result<Option<Box<str>>, Refusal> {
+) -> Result<Option<&'a str>, Refusal> {
     let Some(value) = only(headers, name)? else { return Ok(None) };
     let refuse = |kind| Err(Refusal::ambiguous(kind, name));
     let Some(text) = text(value) else {
@@ -89,7 +89,7 @@ fn single(
     if commas == Commas::Refused && text.contains(',') {
         return refuse(RefusalKind::List);
     }
-    Ok(Some(text.into()))
+    Ok(Some(text))
 }
 
 /// The one line of `name`, `None` if the header is not there.

@@ -6,6 +6,7 @@ mod spans;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use compact_str::CompactString;
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
@@ -152,7 +153,7 @@ pub(super) struct Notes {
     /// The token route that was asked.
     route: Option<Box<str>>,
     request_bytes: Option<BodyMeter>,
-    user: Option<Box<str>>,
+    user: Option<CompactString>,
     app_call: AppCall,
     added: Duration,
     token: Option<HeaderDelivery>,

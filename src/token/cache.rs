@@ -412,7 +412,7 @@ fn memory_of(error: &MintError, count: u32) -> Duration {
 fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
     let outcome = outcome(result).as_str();
     let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
-    if let Ok(endpoint) = request.issuer.endpoint.parse::<http::Uri>() {
+    if let Ok(endpoint) = request.issuer().endpoint.parse::<http::Uri>() {
         let host = endpoint.host().unwrap_or_default().to_owned();
         attributes.push(("server.address", host.into()));
         attributes.extend(endpoint.port_u16().map(|port| ("server.port", port.into())));

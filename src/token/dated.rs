@@ -152,25 +152,24 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::token::velt::Api;
-    use crate::token::{Issuer, Subject};
+    use crate::token::{Details, Issuer, MintPlan};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const NANO: Duration = Duration::from_nanos(1);
     const MILLI: Duration = Duration::from_millis(1);
 
     fn token(life: Duration, now: Moment) -> Token {
-        let issuer = Arc::new(Issuer {
+        let issuer = Issuer {
             api: Api::V2,
             endpoint: "https://velt".into(),
             credentials_generation: 0,
             organization: None,
             resources: [].into(),
-        });
-        let request = MintRequest { issuer, subject: Subject::from("ada") };
+        };
+        let request = MintPlan::new(issuer, false).request("ada".into(), Details::default());
+        let request = request.expect("no organization is needed");
         let value = TokenValue::parse("a.b.c").expect("a token");
         Token::new(Minted { value, life }, &request, now)
     }

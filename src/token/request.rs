@@ -5,23 +5,44 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hashe
 use std::sync::Arc;
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use super::velt;
 
 /// Everything that is sent to Velt for one token, and therefore the cache's key.
 ///
 /// Equality is structural over typed fields: equal requests share a token, unequal ones never do,
 /// and no separator can be forged because nothing is glued together.
+///
+/// There is one for each cached user, so it is small.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MintRequest {
+    /// An id of up to 24 bytes is right here.
+    pub user: CompactString,
     /// Nearly always the same for all, and then the same in memory.
-    pub issuer: Arc<Issuer>,
-    pub subject: Subject,
+    terms: Arc<Terms>,
+}
+
+/// What is asked for, beside for whom.
+#[derive(Clone, PartialEq, Eq)]
+struct Terms {
+    issuer: Arc<Issuer>,
+    /// Never empty ones, or equal requests could differ.
+    details: Option<Details>,
+}
+
+/// The issuer alone: what is known of a user is not printed.
+impl fmt::Debug for Terms {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.issuer.fmt(formatter)
+    }
 }
 
 /// By whom it is for alone: the issuer is hardly ever another one.
 impl Hash for MintRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.subject.hash(state);
+        self.user.hash(state);
+        self.terms.details.hash(state);
     }
 }
 
@@ -31,7 +52,7 @@ pub struct Issuer {
     /// Two APIs may be called at the same URL, and mint tokens of different rights.
     pub api: velt::Api,
     pub endpoint: Arc<str>,
-    /// For subjects that come without one. Here and not with each of them, since as a rule it is
+    /// For users who come without one. Here and not with each of them, since as a rule it is
     /// the same for all.
     pub organization: Option<Box<str>>,
     /// Counts up whenever the credentials change, so that no token outlives its credentials.
@@ -68,17 +89,8 @@ pub enum AccessRole {
     Editor,
 }
 
-/// For whom a token is minted. There is one for each cached user, so what most users come without
-/// takes no space in those who do.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Subject {
-    pub user: Box<str>,
-    /// Never empty ones, or equal subjects could differ: hence not public.
-    details: Option<Box<Details>>,
-}
-
-/// What may be known of a [`Subject`] beside the id. Absent fields are not sent: Velt refuses
-/// empty strings.
+/// What may be known of a user beside the id. Absent fields are not sent: Velt refuses empty
+/// strings.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Details {
     pub organization: Option<Box<str>>,
@@ -87,52 +99,44 @@ pub struct Details {
     pub is_admin: Option<bool>,
 }
 
-impl Subject {
-    /// A user of whom that much is known.
-    pub fn new(user: impl Into<Box<str>>, details: Details) -> Self {
-        let details = (details != Details::default()).then(|| Box::new(details));
-        Self { user: user.into(), details }
-    }
-
-    /// What is known beside the id.
-    pub fn details(&self) -> &Details {
-        static NONE: Details =
-            Details { organization: None, email: None, name: None, is_admin: None };
-        self.details.as_deref().unwrap_or(&NONE)
-    }
-
-    /// Bytes on the heap, for the cache's accounting.
-    fn owned_bytes(&self) -> usize {
-        let Details { organization, email, name, is_admin: _ } = self.details();
-        let texts = [organization, email, name].into_iter().flatten();
-        let boxed = self.details.as_deref().map_or(0, size_of_val);
-        self.user.len() + boxed + texts.map(|text| text.len()).sum::<usize>()
-    }
-}
-
-/// A user of whom nothing else is known.
-impl From<&str> for Subject {
-    fn from(user: &str) -> Self {
-        Self::new(user, Details::default())
-    }
-}
-
-/// Turns a subject into a mint request: the part that the configuration fixes.
+/// Turns a user into a mint request: the part that the configuration fixes.
 #[derive(Clone, Debug)]
 pub struct MintPlan {
-    pub issuer: Arc<Issuer>,
-    /// Whether Velt's API can do without an organization.
-    pub needs_organization: bool,
+    /// For all who come without details.
+    terms: Arc<Terms>,
+    needs_organization: bool,
 }
 
 impl MintPlan {
+    /// By `issuer`. `needs_organization` says whether Velt's API can't do without one.
+    pub fn new(issuer: Issuer, needs_organization: bool) -> Self {
+        let terms = Terms { issuer: Arc::new(issuer), details: None };
+        Self { terms: Arc::new(terms), needs_organization }
+    }
+
+    /// The same with other credentials.
+    pub fn of_generation(&self, credentials_generation: u64) -> Self {
+        let issuer = Issuer { credentials_generation, ..self.issuer().clone() };
+        Self::new(issuer, self.needs_organization)
+    }
+
+    /// Who mints.
+    pub fn issuer(&self) -> &Issuer {
+        &self.terms.issuer
+    }
+
     /// For `user`, of whom `details` are known. `None` if an organization is needed and there is
     /// none.
-    pub fn request(&self, user: Box<str>, mut details: Details) -> Option<MintRequest> {
+    pub fn request(&self, user: CompactString, mut details: Details) -> Option<MintRequest> {
         // Who names the configured one asks for the same as who names none, and shares his token.
-        details.organization.take_if(|named| Some(&*named) == self.issuer.organization.as_ref());
-        let subject = Subject::new(user, details);
-        let request = MintRequest { issuer: Arc::clone(&self.issuer), subject };
+        details.organization.take_if(|named| Some(&*named) == self.issuer().organization.as_ref());
+        let terms = if details == Details::default() {
+            Arc::clone(&self.terms)
+        } else {
+            let issuer = Arc::clone(&self.terms.issuer);
+            Arc::new(Terms { issuer, details: Some(details) })
+        };
+        let request = MintRequest { user, terms };
         (!self.needs_organization || request.organization().is_some()).then_some(request)
     }
 }
@@ -145,15 +149,31 @@ impl MintRequest {
         (hash >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// Who mints.
+    pub fn issuer(&self) -> &Issuer {
+        &self.terms.issuer
+    }
+
+    /// What is known of the user beside the id.
+    pub fn details(&self) -> &Details {
+        static NONE: Details =
+            Details { organization: None, email: None, name: None, is_admin: None };
+        self.terms.details.as_ref().unwrap_or(&NONE)
+    }
+
     /// Where the user is: the one he comes with, or else the configured one.
     pub fn organization(&self) -> Option<&str> {
-        let own = self.subject.details().organization.as_deref();
-        own.or(self.issuer.organization.as_deref())
+        let own = self.details().organization.as_deref();
+        own.or(self.issuer().organization.as_deref())
     }
 
     /// Bytes on the heap that are this request's alone, for the cache's accounting.
     pub(super) fn owned_bytes(&self) -> usize {
-        self.subject.owned_bytes()
+        let user = if self.user.is_heap_allocated() { self.user.len() } else { 0 };
+        let Details { organization, email, name, is_admin: _ } = self.details();
+        let texts = [organization, email, name].into_iter().flatten();
+        let terms = if self.terms.details.is_some() { size_of::<Terms>() } else { 0 };
+        user + terms + texts.map(|text| text.len()).sum::<usize>()
     }
 }
 
@@ -169,15 +189,18 @@ mod tests {
 
     const CONFIGURED: &str = "acme";
 
-    fn plan(organization: Option<&str>) -> MintPlan {
-        let issuer = Issuer {
+    fn issuer(organization: Option<&str>) -> Issuer {
+        Issuer {
             api: velt::Api::V2,
             endpoint: "https://velt".into(),
             credentials_generation: 0,
             organization: organization.map(Box::from),
             resources: [].into(),
-        };
-        MintPlan { issuer: Arc::new(issuer), needs_organization: true }
+        }
+    }
+
+    fn plan(organization: Option<&str>) -> MintPlan {
+        MintPlan::new(issuer(organization), true)
     }
 
     fn of(organization: Option<&str>) -> Details {
@@ -190,18 +213,33 @@ mod tests {
 
     #[test]
     fn what_each_user_costs_has_not_grown() {
-        // With the counts of an `Arc`, 48 bytes: a size of the allocator's.
+        // With the counts of an `Arc`, 48 bytes and 80: sizes of the allocator's.
         assert_eq!(size_of::<MintRequest>(), 32);
+        assert_eq!(size_of::<Terms>(), 64);
+        let plan = plan(Some(CONFIGURED));
+        // What is not inside is allocated to the byte; its least is the allocator's anyway.
+        for (length, owned, room) in [(24, 0, 24), (25, 25, 32), (36, 36, 36), (256, 256, 256)] {
+            let user = "a".repeat(length);
+            let request = plan.request(user.as_str().into(), of(None)).expect("one");
+            assert_eq!(request.owned_bytes(), owned);
+            assert_eq!((request.user.capacity(), request.clone().user.capacity()), (room, room));
+        }
     }
 
     #[test]
-    fn a_subject_without_details_is_always_the_same() {
-        let (plain, built) = (Subject::from("ada"), Subject::new("ada", Details::default()));
-        assert!(plain == built && built.details.is_none());
-        assert_eq!(hash_of(&plain), hash_of(&built));
-        assert_eq!(built.owned_bytes(), 3);
+    fn without_details_all_share_what_is_not_the_user() {
+        let of_plan = |plan: &MintPlan, user: &str, details| {
+            plan.request(user.into(), details).expect("an organization")
+        };
+        let (now, reloaded) = (plan(Some(CONFIGURED)), plan(Some(CONFIGURED)));
+        let (ada, eve) = (of_plan(&now, "ada", of(None)), of_plan(&now, "eve", of(None)));
+        assert!(Arc::ptr_eq(&ada.terms, &eve.terms) && ada != eve);
+        // A cache outlives the plan that filled it.
+        let later = of_plan(&reloaded, "ada", of(None));
+        assert!(!Arc::ptr_eq(&ada.terms, &later.terms) && ada == later);
+        assert_eq!(hash_of(&ada), hash_of(&later));
         let not_an_admin = Details { is_admin: Some(false), ..Details::default() };
-        assert!(Subject::new("ada", not_an_admin) != plain);
+        assert!(of_plan(&now, "ada", not_an_admin) != ada);
     }
 
     #[test]
@@ -210,7 +248,7 @@ mod tests {
         let request = |organization| plan.request("ada".into(), of(organization)).expect("one");
         let (named, unnamed, other) =
             (request(Some(CONFIGURED)), request(None), request(Some("b")));
-        assert!(named == unnamed && named.subject.details.is_none());
+        assert!(named == unnamed && named.terms.details.is_none());
         assert_eq!(hash_of(&named), hash_of(&unnamed));
         assert_eq!(named.organization(), Some(CONFIGURED));
         assert!(other != unnamed);
@@ -219,10 +257,10 @@ mod tests {
 
     #[test]
     fn where_an_organization_is_needed_there_is_no_request_without() {
-        let mut plan = plan(None);
-        assert!(plan.request("ada".into(), of(None)).is_none());
-        assert!(plan.request("ada".into(), of(Some("b"))).is_some());
-        plan.needs_organization = false;
-        assert!(plan.request("ada".into(), of(None)).is_some());
+        let needed = plan(None);
+        assert!(needed.request("ada".into(), of(None)).is_none());
+        assert!(needed.request("ada".into(), of(Some("b"))).is_some());
+        let not_needed = MintPlan::new(issuer(None), false);
+        assert!(not_needed.request("ada".into(), of(None)).is_some());
     }
 }

@@ -196,14 +196,14 @@ impl VeltClient {
         spent: Duration,
     ) -> Result<Minted, MintError> {
         let claims = Claims::peek(value.expose()).unwrap_or_default();
-        match (self.settings.verify_user, claims.names(&request.subject)) {
+        match (self.settings.verify_user, claims.names(&request.user)) {
             (VerifyUser::Off, _) | (_, Some(true)) | (VerifyUser::Auto, None) => {}
             (_, Some(false)) => return Err(MintError::Mismatch),
             (VerifyUser::Require, None) => {
                 return Err(MintError::Malformed { reason: MalformedReason::NoUserClaim });
             }
         }
-        let grants = request.issuer.resources.iter().filter_map(|resource| resource.expires_in);
+        let grants = request.issuer().resources.iter().filter_map(|resource| resource.expires_in);
         let life = [Some(DOCUMENTED_LIFE), claims.life(velt_now), grants.min()];
         let life = life.into_iter().flatten().min().expect("one is there").saturating_sub(spent);
         if life.is_zero() {

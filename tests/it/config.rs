@@ -909,7 +909,7 @@ fn the_description_is_toml_and_means_the_same() {
             .collect::<Vec<_>>()
     };
     assert_eq!(values(&again), values(&config));
-    assert_eq!(again.plan.issuer.resources.len(), 2);
+    assert_eq!(again.plan.issuer().resources.len(), 2);
 }
 
 #[test]
@@ -919,8 +919,8 @@ fn whatever_is_in_a_string_its_description_is_toml() {
     let described = config.describe();
     let toml: Vec<_> = described.lines().filter(|line| !line.contains("<redacted>")).collect();
     assert_eq!(
-        fine(&toml.join("\n"), &[]).plan.issuer.organization,
-        config.plan.issuer.organization
+        fine(&toml.join("\n"), &[]).plan.issuer().organization,
+        config.plan.issuer().organization
     );
 }
 

@@ -11,7 +11,7 @@ use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Settings, TokenCache};
 use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
-    AccessRole, Details, Issuer, MintRequest, Resource, ResourceKind, Subject,
+    AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
 };
 
 use crate::support::double::{Double, HOUR, text};
@@ -50,24 +50,21 @@ impl Plain {
                 role: editor.map(|is| if is { AccessRole::Editor } else { AccessRole::Viewer }),
                 expires_in: hours.map(|hours| Duration::from_secs(hours * 3600)),
             });
-        MintRequest {
-            issuer: Arc::new(Issuer {
-                api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
-                endpoint: self.endpoint.as_str().into(),
-                credentials_generation: self.generation,
-                organization: None,
-                resources: resources.collect(),
-            }),
-            subject: Subject::new(
-                self.user.as_str(),
-                Details {
-                    organization: boxed(&self.organization),
-                    email: boxed(&self.email),
-                    name: boxed(&self.name),
-                    is_admin: self.admin,
-                },
-            ),
-        }
+        let issuer = Issuer {
+            api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
+            endpoint: self.endpoint.as_str().into(),
+            credentials_generation: self.generation,
+            organization: None,
+            resources: resources.collect(),
+        };
+        let details = Details {
+            organization: boxed(&self.organization),
+            email: boxed(&self.email),
+            name: boxed(&self.name),
+            is_admin: self.admin,
+        };
+        let request = MintPlan::new(issuer, false).request(self.user.as_str().into(), details);
+        request.expect("no organization is needed")
     }
 }
 
@@ -240,18 +237,20 @@ fn t34_what_the_configuration_fixes_is_in_the_key() {
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nrole = \"viewer\"",
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nexpires_in = \"1h\"",
     ];
-    let requests = configurations.map(|toml| {
+    let plans = configurations.map(|toml| {
         let config = config(&document("127.0.0.1:2", velt, toml));
-        let plan = config.unwrap_or_else(|error| panic!("{error}")).plan;
-        plan.request("ada".into(), Details::default()).expect("an organization")
+        config.unwrap_or_else(|error| panic!("{error}")).plan
     });
+    let request =
+        |plan: &MintPlan| plan.request("ada".into(), Details::default()).expect("an organization");
+    let requests = plans.each_ref().map(request);
     for (n, one) in requests.iter().enumerate() {
         for (m, other) in requests.iter().enumerate() {
             assert_eq!(one == other, n == m, "{} and {}", configurations[n], configurations[m]);
         }
     }
-    let mut rotated = requests[0].clone();
-    Arc::make_mut(&mut rotated.issuer).credentials_generation += 1;
+    assert!(request(&plans[0].of_generation(0)) == requests[0]);
+    let rotated = request(&plans[0].of_generation(1));
     assert!(rotated != requests[0], "a token does not outlive its credentials");
 }
 

@@ -10,10 +10,10 @@ use tokio::time::{Instant, advance, sleep};
 use velt_sidecar::metrics::{Metrics, TokenMetrics};
 use velt_sidecar::token::cache::{self, Lookup, TokenCache};
 use velt_sidecar::token::{
-    Details, Mint, MintError, MintFuture, MintRequest, RefusedStatus, Subject,
+    Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, RefusedStatus,
 };
 
-use crate::support::double::{Double, HOUR, LIFE, request, resilient, text};
+use crate::support::double::{Double, HOUR, LIFE, plan, request, resilient, text};
 
 struct Bench {
     double: Double,
@@ -223,32 +223,32 @@ async fn refreshes_of_users_who_came_together_are_spread() {
 #[tokio::test(start_paused = true)]
 async fn every_field_of_a_request_tells_tokens_apart() {
     let bench = Bench::new();
-    let base = request("ada");
-    let mut others = vec![request("Ada"), request("ada ")];
-    let mut change = |change: &dyn Fn(&mut MintRequest)| {
-        let mut other = base.clone();
-        change(&mut other);
-        others.push(other);
+    let mut all = vec![request("ada"), request("Ada"), request("ada ")];
+    let mut issuer = |change: &dyn Fn(&mut Issuer)| {
+        let mut issuer = plan().issuer().clone();
+        change(&mut issuer);
+        let plan = MintPlan::new(issuer, false);
+        all.extend(plan.request("ada".into(), Details::default()));
     };
-    change(&|other| Arc::make_mut(&mut other.issuer).endpoint = "https://other".into());
-    change(&|other| Arc::make_mut(&mut other.issuer).credentials_generation = 1);
-    change(&|other| Arc::make_mut(&mut other.issuer).organization = Some("a".into()));
-    let mut detail = |change_detail: &dyn Fn(&mut Details)| {
+    issuer(&|issuer| issuer.endpoint = "https://other".into());
+    issuer(&|issuer| issuer.credentials_generation = 1);
+    issuer(&|issuer| issuer.organization = Some("a".into()));
+    let mut detail = |change: &dyn Fn(&mut Details)| {
         let mut details = Details::default();
-        change_detail(&mut details);
-        change(&|other| other.subject = Subject::new("ada", details.clone()));
+        change(&mut details);
+        all.extend(plan().request("ada".into(), details));
     };
     detail(&|details| details.organization = Some("a".into()));
     detail(&|details| details.email = Some("a".into()));
     detail(&|details| details.name = Some("a".into()));
     detail(&|details| details.is_admin = Some(false));
     detail(&|details| details.is_admin = Some(true));
-    let count = others.len() + 1;
-    for request in others.into_iter().chain([base]) {
+    assert_eq!(all.len(), 11);
+    for request in all {
         let token = bench.cache.get(request).within(HOUR).await.expect("it landed");
         token.expect("a token");
     }
-    assert_eq!(bench.double.calls(), count);
+    assert_eq!(bench.double.calls(), 11);
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,16 +49,14 @@ pub fn read(
     }
     // The last of the table's keys, as TOML has it.
     let resources = read_resources(section, api);
-    let plan = MintPlan {
-        issuer: Arc::new(Issuer {
-            api,
-            endpoint: Arc::from(endpoint.as_str()),
-            credentials_generation: 0,
-            organization: organization.map(String::into_boxed_str),
-            resources: resources.into(),
-        }),
-        needs_organization: api != Api::Legacy,
+    let issuer = Issuer {
+        api,
+        endpoint: Arc::from(endpoint.as_str()),
+        credentials_generation: 0,
+        organization: organization.map(String::into_boxed_str),
+        resources: resources.into(),
     };
+    let plan = MintPlan::new(issuer, api != Api::Legacy);
     let (api_key, auth_token) = (api_key?, auth_token?);
     let settings =
         velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout, roots };

@@ -1,5 +1,6 @@
 //! What an assertion whose signature is right has to say before it is believed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -142,7 +143,7 @@ impl Policy {
     fn user(&self, claims: &Map<String, Value>) -> Result<Option<User>, Fault> {
         let ClaimNames { user, email, name, organization, .. } = &self.claims;
         let optional = |path: &Option<ClaimPath>| match path {
-            Some(path) => text(path.find(claims)),
+            Some(path) => Ok(text(path.find(claims))?.map(Box::from)),
             None => Ok(None),
         };
         let Some(id) = text(user.find(claims))? else { return Ok(None) };
@@ -152,7 +153,7 @@ impl Policy {
             return Err(Fault::Claims);
         }
         Ok(Some(User {
-            id,
+            id: id.into(),
             email: optional(email)?,
             name: optional(name)?,
             organization: optional(organization)?,
@@ -182,15 +183,15 @@ impl Policy {
 
 /// A claim as text, byte for byte. An empty one is none: so Cloudflare writes the `sub` of a
 /// machine. A whole number is the text of its digits.
-fn text(claim: Option<&Value>) -> Result<Option<Box<str>>, Fault> {
+fn text(claim: Option<&Value>) -> Result<Option<Cow<'_, str>>, Fault> {
     let text = match claim {
         None => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+        Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
+        Some(Value::Number(number)) if !number.is_f64() => Cow::Owned(number.to_string()),
         Some(_) => return Err(Fault::Claims),
     };
-    if flaw(&text).is_some() { Err(Fault::Claims) } else { Ok(Some(text.into())) }
+    if flaw(&text).is_some() { Err(Fault::Claims) } else { Ok(Some(text)) }
 }
 
 /// A `NumericDate` (RFC 7519 section 2) as time since 1970.

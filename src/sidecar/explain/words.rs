@@ -281,7 +281,10 @@ pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {
         NoToken::NoOrganization => step(
             "token",
             "none",
-            format!("the {} API needs an organization, and there is none", plan.issuer.api.name()),
+            format!(
+                "the {} API needs an organization, and there is none",
+                plan.issuer().api.name()
+            ),
             &["velt.api"],
         ),
         NoToken::Unverified => step("token", "none", "the identity could not be checked", &[]),
@@ -290,13 +293,13 @@ pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {
 }
 
 pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>) -> Step {
-    let api = plan.issuer.api.name();
+    let api = plan.issuer().api.name();
     let organization = match request.organization() {
         Some(organization) => format!(" in {organization:?}"),
         None => String::new(),
     };
-    let asked = format!("{:?}{organization}", request.subject.user);
-    let mint = format!("the {api} API at {}", plan.issuer.endpoint);
+    let asked = format!("{:?}{organization}", request.user);
+    let mint = format!("the {api} API at {}", plan.issuer().endpoint);
     let (verdict, why) = match cache {
         Cache::Unasked => (
             "looked up, else minted".into(),

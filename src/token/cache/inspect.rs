@@ -84,7 +84,7 @@ impl TokenCache {
     pub fn invalidate(&self, whose: Whose<'_>) -> Forgotten {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
-            Whose::User(user) => *request.subject.user == *user,
+            Whose::User(user) => request.user == user,
             Whose::Everybody => true,
         };
         let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));

@@ -8,7 +8,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::DOCUMENTED_LIFE;
-use crate::token::Subject;
 
 /// What a minted token shows of itself, without the token: for `doctor`, since Velt documents none
 /// of it.
@@ -29,7 +28,7 @@ pub struct TokenFacts {
 }
 
 impl TokenFacts {
-    pub(super) fn of(token: &str, subject: &Subject) -> Self {
+    pub(super) fn of(token: &str, user: &str) -> Self {
         let bytes = token.len();
         let (Some(header), Some(claims)) = (part(token, 0), part(token, 1)) else {
             return Self { bytes, ..Self::default() };
@@ -41,7 +40,7 @@ impl TokenFacts {
             issued_at: time("iat"),
             not_before: time("nbf"),
             expires_at: time("exp"),
-            names_user: Claims::peek(token).and_then(|claims| claims.names(subject)),
+            names_user: Claims::peek(token).and_then(|claims| claims.names(user)),
             claims: claims.keys().cloned().collect(),
         }
     }
@@ -71,10 +70,10 @@ impl Claims {
     }
 
     /// Whether the token names this user; `None` if it names nobody.
-    pub(super) fn names(&self, subject: &Subject) -> Option<bool> {
+    pub(super) fn names(&self, user: &str) -> Option<bool> {
         match self.user_id.as_ref()? {
-            Value::String(user) => Some(**user == *subject.user),
-            Value::Number(user) => Some(user.to_string() == *subject.user),
+            Value::String(named) => Some(named == user),
+            Value::Number(named) => Some(named.to_string() == user),
             Value::Null => None,
             _ => Some(false),
         }

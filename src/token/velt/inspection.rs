@@ -44,7 +44,7 @@ impl VeltClient {
         };
         let (value, spent) = (answered.classify(), started.elapsed());
         let facts =
-            |value: &crate::token::TokenValue| TokenFacts::of(value.expose(), &request.subject);
+            |value: &crate::token::TokenValue| TokenFacts::of(value.expose(), &request.user);
         let token = value.as_ref().ok().map(facts);
         let judged = value.and_then(|value| self.judge(value, request, answered.velt_now, spent));
         Inspection {

@@ -14,21 +14,20 @@ use crate::token::{
 
 /// The request's body. `unix_now` dates the grants that expire.
 pub(super) fn body(settings: &Settings, request: &MintRequest, unix_now: Duration) -> Vec<u8> {
-    let subject = &request.subject;
     let in_body = |secret: &SecretString| Some(secret.expose_secret().to_owned());
-    let mut data = Data { user_id: Some(&subject.user), ..Data::default() };
+    let mut data = Data { user_id: Some(&request.user), ..Data::default() };
     match settings.api {
         Api::Legacy => {}
         Api::V1 => {
             data.user_properties = Some(UserProperties {
                 organization_id: request.organization(),
-                ..UserProperties::of(subject.details())
+                ..UserProperties::of(request.details())
             });
         }
         Api::V2 => {
             // The organization goes into the resources only: in `userProperties` it is a
             // documented cause of INVALID_ARGUMENT.
-            data.user_properties = Some(UserProperties::of(subject.details()));
+            data.user_properties = Some(UserProperties::of(request.details()));
             data.permissions = Some(Permissions { resources: grants(request, unix_now) });
         }
     }
@@ -111,7 +110,7 @@ fn grants(request: &MintRequest, unix_now: Duration) -> Vec<Grant<'_>> {
         access_role: None,
         expires_at: None,
     });
-    let configured = request.issuer.resources.iter().map(|resource: &Resource| {
+    let configured = request.issuer().resources.iter().map(|resource: &Resource| {
         let (r#type, needs_organization) = match resource.kind {
             ResourceKind::Organization => ("organization", false),
             ResourceKind::Folder => ("folder", true),

@@ -9,7 +9,7 @@ use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::resilience::{self, Resilient};
 use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
-    Issuer, Mint, MintError, MintFuture, MintRequest, Minted, Subject, Token, TokenValue,
+    Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -75,7 +75,7 @@ impl Mint for Double {
             sleep(latency).await;
             self.shared.active.lock().expect("no panic").0 -= 1;
             // A token is visible ASCII, whatever the user's id holds.
-            let user = request.subject.user.chars().filter(char::is_ascii_alphanumeric);
+            let user = request.user.chars().filter(char::is_ascii_alphanumeric);
             let text = format!("{}.{n}.x", user.collect::<String>());
             let value = TokenValue::parse(&text).expect("a token");
             answer.map(|life| Minted { value, life })
@@ -83,16 +83,21 @@ impl Mint for Double {
     }
 }
 
-/// For `user` and nothing else.
-pub fn request(user: &str) -> MintRequest {
-    let issuer = Arc::new(Issuer {
+/// Needs no organization.
+pub fn plan() -> MintPlan {
+    let issuer = Issuer {
         api: Api::V2,
         endpoint: "https://velt".into(),
         credentials_generation: 0,
         organization: None,
         resources: [].into(),
-    });
-    MintRequest { issuer, subject: Subject::from(user) }
+    };
+    MintPlan::new(issuer, false)
+}
+
+/// For `user` and nothing else.
+pub fn request(user: &str) -> MintRequest {
+    plan().request(user.into(), Details::default()).expect("no organization is needed")
 }
 
 /// A token as text.
