@@ -29,7 +29,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-use self::support::{Result, Running, free_addresses};
+use self::support::{BROWSER, Result, Running, free_addresses};
 
 /// Connections of the load, or streams of its one HTTP/2 connection.
 const CONNECTIONS: usize = 8;
@@ -181,24 +181,14 @@ impl Job {
     /// What a browser behind a login proxy sends.
     fn request(self, user: usize) -> Request<Empty<Bytes>> {
         let path = if self == Self::Route { "/api/velt/token" } else { "/api/small" };
-        let request = if self.version() == Version::HTTP_2 {
+        let mut request = if self.version() == Version::HTTP_2 {
             Request::get(format!("http://app.example.com{path}")).version(Version::HTTP_2)
         } else {
             Request::get(path).header("host", "app.example.com")
         };
-        let mut request = request
-            .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101")
-            .header("accept", "application/json")
-            .header("accept-language", "en-GB,en;q=0.8,de;q=0.5")
-            .header("accept-encoding", "gzip, deflate, br, zstd")
-            .header("referer", "https://app.example.com/documents/4711")
-            .header("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark")
-            .header("sec-fetch-dest", "empty")
-            .header("sec-fetch-mode", "cors")
-            .header("sec-fetch-site", "same-origin")
-            .header("x-forwarded-for", "203.0.113.7")
-            .header("x-forwarded-proto", "https")
-            .header("x-forwarded-host", "app.example.com");
+        for (name, value) in BROWSER {
+            request = request.header(name, value);
+        }
         if self != Self::Anonymous {
             request = request.header("x-forwarded-user", format!("user-{user}@example.com"));
         }
@@ -225,9 +215,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     let app_address = app.local_addr()?;
     let serving = tokio::spawn(serve_app(app));
     let [emulator_address, sidecar_address] = free_addresses()?;
-    let mut emulator = Command::new(&arguments.sidecar);
-    emulator.args(["emulator", "--listen", &emulator_address.to_string()]);
-    let mut emulator = Running::spawn("the emulator", emulator.stdout(Stdio::null()))?;
+    let mut emulator = Running::emulator(Command::new(&arguments.sidecar), emulator_address)?;
     let config = directory.path().join("sidecar.toml");
     // A user's first request waits for a mint, which under valgrind on a busy machine takes its time.
     fs::write(
@@ -270,7 +258,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
             load.round(round).await?;
         }
     }
-    terminate(sidecar)?;
+    sidecar.end()?;
     serving.abort();
     let dump = fs::read_to_string(&file)?;
     let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
@@ -355,11 +343,4 @@ async fn serve_app(listener: TcpListener) {
         let serving = hyper::server::conn::http1::Builder::new();
         tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
     }
-}
-
-/// Has it end by itself, so that callgrind writes what it has counted.
-fn terminate(mut sidecar: Running) -> Result<()> {
-    Command::new("kill").arg(sidecar.child.id().to_string()).status()?;
-    let status = sidecar.child.wait()?;
-    if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
 }

@@ -11,8 +11,8 @@ mod support;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use self::support::{Result, Running, free_addresses};
+use self::support::{BROWSER, Result, Running, free_addresses};
 
 /// Requests under way at a time.
 const CONCURRENCY: usize = 16;
@@ -72,16 +72,36 @@ fn main() -> ExitCode {
     }
 }
 
-/// What follows `name` among the arguments.
-fn argument(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
+struct Arguments {
+    sidecar: PathBuf,
+    rounds: usize,
+}
+
+impl Arguments {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let sidecar = PathBuf::from(env!("CARGO_BIN_EXE_velt-sidecar"));
+        let mut parsed = Self { sidecar, rounds: ROUNDS };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--bench" => {}
+                "--sidecar" => parsed.sidecar = value()?.into(),
+                "--rounds" => parsed.rounds = value()?.parse()?,
+                _ => {
+                    let usage = "--sidecar FILE, --rounds N";
+                    return Err(format!("{argument} is none of {usage}").into());
+                }
+            }
+        }
+        Ok(parsed)
+    }
 }
 
 async fn train() -> Result<()> {
-    let rounds = argument("--rounds").map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
+    let Arguments { sidecar, rounds } = Arguments::parse(std::env::args().skip(1))?;
     // Others may have chosen one already, to the same effect.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let stage = Stage::set().await?;
+    let stage = Stage::set(&sidecar).await?;
     let (plain, encrypted) =
         (format!("http://{}", stage.plain), format!("https://{}", stage.encrypted));
     let trusting = || Client::builder().tls_certs_only([stage.root.clone()]);
@@ -95,7 +115,7 @@ async fn train() -> Result<()> {
     }
     try_join_all((0..CONCURRENCY).map(|_| live(stage.plain))).await?;
     // Beside this thread, where their clients have to notice that they go.
-    tokio::task::spawn_blocking(|| stage.sidecars.into_iter().try_for_each(end)).await?
+    tokio::task::spawn_blocking(|| stage.sidecars.into_iter().try_for_each(Running::end)).await?
 }
 
 /// Two sidecars, their apps, and an emulator in the place of Velt.
@@ -110,14 +130,10 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set() -> Result<Self> {
-        let binary = argument("--sidecar");
-        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_velt-sidecar").into());
+    async fn set(binary: &Path) -> Result<Self> {
         let directory = TempDir::with_prefix("velt-sidecar-training-")?;
         let [velt, plain, encrypted] = free_addresses()?;
-        let mut emulator = Command::new(&binary);
-        emulator.args(["emulator", "--listen", &velt.to_string()]).stdout(Stdio::null());
-        let mut emulator = Running::spawn("the emulator", &mut emulator)?;
+        let mut emulator = Running::emulator(Command::new(binary), velt)?;
         emulator.wait_for(velt, PATIENCE)?;
 
         let start = |name, address: SocketAddr, rest: &str| -> Result<Running> {
@@ -128,7 +144,7 @@ impl Stage {
                  velt.endpoint = \"http://{velt}/\"\n{rest}"
             );
             fs::write(&config, text)?;
-            let mut command = Command::new(&binary);
+            let mut command = Command::new(binary);
             command.arg("--config").arg(&config).env("VELT_AUTH_TOKEN", "training");
             let mut sidecar = Running::spawn(name, &mut command)?;
             sidecar.wait_for(address, PATIENCE)?;
@@ -184,19 +200,7 @@ async fn ask(client: &Client, base: &str, path: &str, user: Option<usize>) -> Re
     } else {
         client.get(&url)
     };
-    for (name, value) in [
-        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101"),
-        ("accept", "application/json"),
-        ("accept-language", "en-GB,en;q=0.8,de;q=0.5"),
-        ("accept-encoding", "gzip, deflate, br, zstd"),
-        ("referer", "https://app.example.com/documents/4711"),
-        ("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark"),
-        ("sec-fetch-dest", "empty"),
-        ("sec-fetch-mode", "cors"),
-        ("sec-fetch-site", "same-origin"),
-        ("x-forwarded-for", "203.0.113.7"),
-        ("x-forwarded-proto", "https"),
-    ] {
+    for (name, value) in BROWSER {
         request = request.header(name, value);
     }
     if let Some(user) = user {
@@ -307,11 +311,4 @@ fn switch(request: &mut Request<Incoming>) -> Response<AppBody> {
         .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         .body(Full::default().boxed());
     answer.expect("headers of constants")
-}
-
-/// Has it end by itself, so that it writes what it has counted.
-fn end(mut process: Running) -> Result<()> {
-    Command::new("kill").arg(process.child.id().to_string()).status()?;
-    let status = process.child.wait()?;
-    if status.success() { Ok(()) } else { Err(format!("the sidecar ended: {status}").into()) }
 }

@@ -7,6 +7,7 @@
 //!
 //! `benches/README.md` says how to run this and what the numbers mean.
 
+#[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
 use std::fmt::Write as _;
@@ -23,7 +24,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::support::{Result, Running, free_addresses};
+use self::support::{BROWSER, Result, Running, free_addresses};
 
 /// Users that the header job asks for in turn.
 const USERS: usize = 1_000;
@@ -238,9 +239,8 @@ impl Bench {
         let proxy = nginx_proxy_server(nginx_address, app_address);
         let mut nginx = nginx(directory.path(), "proxy", PROXY_CORE, &proxy)?;
 
-        let mut emulator = pinned(OTHER_CORE, &arguments.sidecar);
-        emulator.args(["emulator", "--listen", &emulator_address.to_string()]);
-        let mut emulator = Running::spawn("the emulator", emulator.stdout(Stdio::null()))?;
+        let mut emulator =
+            Running::emulator(pinned(OTHER_CORE, &arguments.sidecar), emulator_address)?;
 
         let config = directory.path().join("sidecar.toml");
         fs::write(
@@ -377,20 +377,11 @@ fn load_script(case: Case) -> String {
     } else {
         ""
     };
+    let browser = BROWSER.map(|(name, value)| format!("wrk.headers['{name}'] = '{value}'"));
+    let browser = browser.join("\n");
     format!(
         r"
-        wrk.headers['User-Agent'] = 'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101'
-        wrk.headers['Accept'] = 'application/json'
-        wrk.headers['Accept-Language'] = 'en-GB,en;q=0.8,de;q=0.5'
-        wrk.headers['Accept-Encoding'] = 'gzip, deflate, br, zstd'
-        wrk.headers['Referer'] = 'https://app.example.com/documents/4711'
-        wrk.headers['Cookie'] = '_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark'
-        wrk.headers['Sec-Fetch-Dest'] = 'empty'
-        wrk.headers['Sec-Fetch-Mode'] = 'cors'
-        wrk.headers['Sec-Fetch-Site'] = 'same-origin'
-        wrk.headers['X-Forwarded-For'] = '203.0.113.7'
-        wrk.headers['X-Forwarded-Proto'] = 'https'
-        wrk.headers['X-Forwarded-Host'] = 'app.example.com'
+        {browser}
 
         local requests, last = {{}}, 0
         function init(arguments)

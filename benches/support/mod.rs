@@ -1,15 +1,31 @@
-//! The processes that benches start, and where they listen.
+//! The processes that benches start, where they listen, and what they are asked with.
 
 #![expect(clippy::disallowed_types, reason = "real time is what is waited for")]
 #![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What the benches fail with.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What a browser behind a login proxy sends, beside the host and who is signed in.
+pub const BROWSER: [(&str, &str); 12] = [
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101"),
+    ("accept", "application/json"),
+    ("accept-language", "en-GB,en;q=0.8,de;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("referer", "https://app.example.com/documents/4711"),
+    ("cookie", "_session=4f1c2d7ab9e04c55a3a1d2f0b6c8e9d1; theme=dark"),
+    ("sec-fetch-dest", "empty"),
+    ("sec-fetch-mode", "cors"),
+    ("sec-fetch-site", "same-origin"),
+    ("x-forwarded-for", "203.0.113.7"),
+    ("x-forwarded-proto", "https"),
+    ("x-forwarded-host", "app.example.com"),
+];
 
 /// A child that ends with its owner.
 pub struct Running {
@@ -21,6 +37,19 @@ impl Running {
     pub fn spawn(name: &'static str, command: &mut Command) -> Result<Self> {
         let child = command.spawn().map_err(|error| format!("{name} can't be run: {error}"))?;
         Ok(Self { name, child })
+    }
+
+    /// The sidecar's own emulator, in the place of Velt. `sidecar` runs the sidecar.
+    pub fn emulator(mut sidecar: Command, address: SocketAddr) -> Result<Self> {
+        sidecar.args(["emulator", "--listen", &address.to_string()]).stdout(Stdio::null());
+        Self::spawn("the emulator", &mut sidecar)
+    }
+
+    /// Has it end by itself, so that it writes what it has counted.
+    pub fn end(mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("{} ended: {status}", self.name).into()) }
     }
 
     /// Waits until it accepts connections.
