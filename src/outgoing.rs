@@ -33,6 +33,7 @@ impl Error for TlsError {
 /// See [`TlsError`].
 pub fn client(url: &Url, roots: &Roots, connect_timeout: Duration) -> Result<Client, TlsError> {
     let trusted = match (url.scheme(), roots) {
+        // Whoever has named a file is told if it can't be read, needed or not.
         ("https", _) | (_, Roots::File(_)) => roots,
         // In plain text nobody has to vouch for anybody, and to read the system's takes 2 ms
         // and leaves 400 KiB.

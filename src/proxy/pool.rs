@@ -22,9 +22,9 @@ use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp::{self, Gathering};
 use crate::tls::ClientTls;
 
-/// Read buffer of one HTTP/1.1 connection, and the longest head of a response. It grows only as far as
-/// the app makes it, and where the client does not read, two of them wait: hyper's own 400 KiB would be
-/// a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
+/// Read buffer of one HTTP/1.1 connection, and so long a head of a response is sure to pass. It grows
+/// only as far as the app makes it, and where the client does not read, two of them wait: hyper's own
+/// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
 
 type Http1 = http1::SendRequest<RequestBody>;

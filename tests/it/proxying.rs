@@ -460,6 +460,26 @@ async fn a_post_that_was_written_is_never_sent_twice() {
 }
 
 #[tokio::test]
+async fn an_apps_head_of_up_to_192_kib_passes_and_one_of_twice_that_is_a_502() {
+    let app = FakeApp::answering(|arrived| {
+        let kib: usize = arrived.target[1..].parse().expect("a number");
+        Response::builder()
+            .header("x-app-header", "x".repeat(kib * 1024))
+            .body(full("ok"))
+            .expect("a head")
+    })
+    .await;
+    let stage = Stage::with(app, "").await;
+    let passed = stage.get_as("ada", "/191").await;
+    assert_eq!(
+        (passed.status(), passed.header("x-app-header").map(str::len)),
+        (200, Some(191 * 1024))
+    );
+    let refused = stage.get_as("ada", "/385").await;
+    assert_eq!((refused.status(), &*refused.code()), (502, "app_broken"));
+}
+
+#[tokio::test]
 async fn a_client_is_told_to_continue_when_the_app_asks_and_not_before() {
     let (ask, asked) = oneshot::channel::<()>();
     let asked = Arc::new(std::sync::Mutex::new(Some(asked)));
