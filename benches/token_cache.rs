@@ -197,8 +197,8 @@ fn request(user: u64) -> MintRequest {
         };
         MintPlan::new(issuer, false)
     });
-    let user = format!("user-{user:07}@example.com").into();
-    PLAN.request(user, Details::default()).expect("no organization is needed")
+    let user = format!("user-{user:07}@example.com");
+    PLAN.request(user.as_str().into(), Details::default()).expect("no organization is needed")
 }
 
 /// Mints at once, and counts.

@@ -21,7 +21,6 @@ mod peer;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use compact_str::CompactString;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
 
@@ -37,6 +36,7 @@ use self::peer::Anchors;
 pub use self::peer::{Peer, SecretSettings, Shown, Trust};
 use crate::metrics::{AssertionResult, IdentityMetrics, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
+use crate::user_id::UserId;
 
 /// The longest user id, email, name or organization that is believed, in bytes.
 pub const MAX_VALUE_BYTES: usize = 256;
@@ -103,7 +103,7 @@ pub enum Caller {
 /// What a trusted source said about a user, byte for byte. It cannot print itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
-    pub id: CompactString,
+    pub id: UserId,
     pub email: Option<Box<str>>,
     pub name: Option<Box<str>>,
     pub organization: Option<Box<str>>,

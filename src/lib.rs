@@ -24,6 +24,7 @@ pub mod reload;
 pub mod listener;
 pub mod sidecar;
 pub mod identity;
+pub mod user_id;
 pub mod token;
 pub mod proxy;
 pub mod inject;

@@ -29,7 +29,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     };
     let organization = canary.organization.map(Into::into);
     let details = Details { organization, ..Details::default() };
-    let Some(request) = around.config.plan.request(canary.user.into(), details) else {
+    let Some(request) = around.config.plan.request(canary.user.as_str().into(), details) else {
         findings.note(
             "velt.organization",
             "not minted: this API needs an organization, and here each user brings his own",

@@ -6,7 +6,6 @@ mod spans;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use compact_str::CompactString;
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::identity::{Caller, Peer};
 use crate::metrics::{HeaderDelivery, Outcome};
 use crate::proxy::{Address, BodyMeter, RequestBody, Scheme};
 use crate::trace::{Recording, Trace};
+use crate::user_id::UserId;
 
 /// A longer path is cut off: who reads lines has bounds of his own.
 const MAX_PATH_BYTES: usize = 1024;
@@ -153,7 +153,7 @@ pub(super) struct Notes {
     /// The token route that was asked.
     route: Option<Box<str>>,
     request_bytes: Option<BodyMeter>,
-    user: Option<CompactString>,
+    user: Option<UserId>,
     app_call: AppCall,
     added: Duration,
     token: Option<HeaderDelivery>,

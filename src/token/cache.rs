@@ -33,6 +33,10 @@ const SWEEP_AFTER: Duration = Duration::from_secs(49 * 3600);
 /// A user counts as active for the outage headroom if his token was served this recently.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(3600);
 
+/// That it was is noted when the last note is older than this, since a note costs more than a
+/// look-up.
+const NOTED_EVERY: Duration = Duration::from_secs(300);
+
 /// How long a permanent refusal is answered from memory.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
@@ -58,7 +62,7 @@ pub struct TokenCache {
 }
 
 struct Shared {
-    slots: moka::sync::Cache<MintRequest, Arc<Slot>>,
+    slots: moka::sync::Cache<MintRequest, Slot>,
     flights: Mutex<Board>,
     minters: Minters,
     metrics: TokenMetrics,
@@ -122,7 +126,7 @@ impl TokenCache {
         let evictions = metrics.evictions.clone();
         let slots = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .weigher(move |key: &MintRequest, slot: &Arc<Slot>| {
+            .weigher(move |key: &MintRequest, slot: &Slot| {
                 u32::try_from(slot.bytes(key).max(least_weight)).unwrap_or(u32::MAX)
             })
             // TinyLFU could refuse a new user for ever while the cache is full of busy ones.
@@ -156,19 +160,19 @@ impl TokenCache {
     /// As above.
     pub fn get_for(&self, request: MintRequest, cause: Option<&Recording>, now: Moment) -> Lookup {
         let shared = &self.shared;
-        let slot = shared.slots.get(&request);
-        if let Some((token, freshness)) = shared.servable(&request, slot.as_deref(), now) {
-            let slot = slot.as_deref().expect("it held the token");
-            slot.served(shared.seconds(now));
+        if let Some(slot) = shared.slots.get(&request)
+            && let Some((token, freshness)) = shared.servable(&request, &slot, now)
+        {
+            shared.note_served(&request, &slot, now);
             if freshness == Freshness::Fresh {
                 shared.metrics.lookups.increment(LookupResult::Fresh);
             } else {
                 shared.metrics.lookups.increment(LookupResult::Due);
-                if shared.remembered_failure(slot, now).is_none() {
+                if shared.remembered_failure(&slot, now).is_none() {
                     shared.refresh(request, now, cause);
                 }
             }
-            return Lookup::Ready(Ok(token));
+            return Lookup::Ready(Ok(token.clone()));
         }
         self.absent(request, now, cause)
     }
@@ -184,9 +188,8 @@ impl TokenCache {
         // Again, now that no flight can land unseen: one may have done so since the first look.
         if let Some(slot) = shared.slots.get(&request) {
             if let Some((token, _)) = slot.servable(now) {
-                slot.served(shared.seconds(now));
                 shared.metrics.lookups.increment(LookupResult::Fresh);
-                return Lookup::Ready(Ok(token));
+                return Lookup::Ready(Ok(token.clone()));
             }
             if let Some(error) = shared.remembered_failure(&slot, now) {
                 shared.metrics.lookups.increment(LookupResult::FailedRecently);
@@ -224,8 +227,8 @@ impl TokenCache {
             let is_servable = slot.servable(now).is_some();
             tokens += i64::from(is_servable);
             superseded += i64::from(is_servable && slot.epoch != epoch);
-            if slot.last_served() > active_since {
-                let left = slot.token.as_ref().map_or(Duration::ZERO, |token| token.remaining(now));
+            if slot.last_served > active_since {
+                let left = slot.token().map_or(Duration::ZERO, |token| token.remaining(now));
                 headroom = headroom.min(left.as_secs_f64());
             }
         }
@@ -247,16 +250,28 @@ impl Shared {
     }
 
     /// The token and what may be done with it, unless there is none or it has expired.
-    fn servable(
+    fn servable<'a>(
         &self,
         request: &MintRequest,
-        slot: Option<&Slot>,
+        slot: &'a Slot,
         now: Moment,
-    ) -> Option<(Token, Freshness)> {
-        let slot = slot?;
+    ) -> Option<(&'a Token, Freshness)> {
         let (token, freshness) = slot.servable(now)?;
         let superseded = self.minters.is_turn(slot.epoch, request, now);
         Some((token, if superseded { Freshness::Due } else { freshness }))
+    }
+
+    /// Notes for the outage headroom that the token of `slot` is served.
+    fn note_served(&self, request: &MintRequest, slot: &Slot, now: Moment) {
+        let at = self.seconds(now);
+        if at < slot.last_served.saturating_add(seconds(NOTED_EVERY)) {
+            return;
+        }
+        // No mint may land, nor anything be forgotten, between the look and the note.
+        let _landing_waits = self.flights();
+        if let Some(slot) = self.slots.get(request) {
+            self.slots.insert(request.clone(), slot.served(at));
+        }
     }
 
     fn remembered_failure(&self, slot: &Slot, now: Moment) -> Option<MintError> {
@@ -268,7 +283,7 @@ impl Shared {
         let mut flights = self.flights();
         let still_due = || {
             let slot = self.slots.get(&request)?;
-            let (_, freshness) = self.servable(&request, Some(&slot), now)?;
+            let (_, freshness) = self.servable(&request, &slot, now)?;
             Some(freshness == Freshness::Due && self.remembered_failure(&slot, now).is_none())
         };
         if !flights.by_request.contains_key(&request) && still_due().unwrap_or(true) {
@@ -340,27 +355,19 @@ impl Shared {
             return;
         }
         let old = self.slots.get(&**request);
-        let last_served = old.as_ref().map_or(0, |slot| slot.last_served());
-        let (token, epoch, failure) = match result {
-            Ok(token) => (Some(token.clone()), epoch, None),
+        let slot = match result {
+            // Whoever it was minted for is about to be served, or has just been with the one before.
+            Ok(token) => Slot::minted(token.clone(), epoch, self.seconds(now)),
             Err(error) => {
-                let last = old.as_ref().and_then(|slot| slot.failure.as_deref());
+                let last = old.as_ref().and_then(Slot::failure);
                 let last = last.filter(|failure| failure.epoch == epoch);
                 let count = last.map_or(0, |failure| failure.count) + 1;
                 let retry_at = now.steady + memory_of(error, count);
                 let failure = Failure { error: error.clone(), epoch, count, retry_at };
-                let old = old.as_ref().filter(|slot| slot.servable(now).is_some());
-                let token = old.and_then(|slot| slot.token.clone());
-                (token, old.map_or(epoch, |slot| slot.epoch), Some(Box::new(failure)))
+                Slot::failed(failure, old.as_ref(), now)
             }
         };
-        let last_served = match token {
-            // Whoever waits for this mint is about to be served.
-            Some(_) if last_served == 0 => self.seconds(now),
-            _ => last_served,
-        };
-        let slot = Slot::new(token, epoch, failure, last_served);
-        self.slots.insert(MintRequest::clone(request), Arc::new(slot));
+        self.slots.insert(MintRequest::clone(request), slot);
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_each_user_costs_has_not_grown() {
-        // With the rest of a slot and the counts of an `Arc`, 96 bytes: a size of the allocator's.
+        // It is most of a slot of the cache, which has its size for a reason.
         assert_eq!(size_of::<Token>(), 64);
     }
 

@@ -295,6 +295,42 @@ async fn the_headroom_is_the_least_remaining_life_of_active_users() {
     assert!((active_only - 46.0 * 3600.0).abs() < 100.0, "ada has left: {active_only}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_user_counts_for_the_headroom_for_as_long_as_he_comes_and_an_hour_more() {
+    let bench = Bench::new();
+    let headroom = || {
+        bench.cache.observe();
+        bench.metrics.headroom.get()
+    };
+    bench.get("ada").await.expect("a token");
+    for _ in 0..40 {
+        advance(Duration::from_secs(240)).await;
+        bench.get("ada").await.expect("a token");
+        assert!(headroom() > 0.0);
+    }
+    advance(Duration::from_secs(54 * 60)).await;
+    assert!(headroom() > 0.0, "his last visit is noted to within five minutes");
+    advance(Duration::from_secs(7 * 60)).await;
+    assert!(headroom().is_nan(), "he has left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_user_without_a_token_leaves_no_headroom() {
+    let bench = Bench::new();
+    bench.get("ada").await.expect("a token");
+    bench.double.otherwise(Some(unavailable()));
+    advance(Duration::from_secs(60 * 30) + 47 * HOUR).await;
+    bench.get("ada").await.expect("the token is still good");
+    settle().await;
+    bench.cache.observe();
+    let left = bench.metrics.headroom.get();
+    assert!((left - 29.0 * 60.0).abs() < 100.0, "{left}");
+    advance(Duration::from_secs(45 * 60)).await;
+    assert!(bench.get("ada").await.is_err(), "it has ended");
+    bench.cache.observe();
+    assert_eq!(bench.metrics.headroom.get().to_bits(), 0.0_f64.to_bits());
+}
+
 #[test]
 fn a_look_up_without_a_runtime_panics_as_documented_and_does_not_hang() {
     let runtime =

@@ -153,7 +153,7 @@ impl Policy {
             return Err(Fault::Claims);
         }
         Ok(Some(User {
-            id: id.into(),
+            id: (&*id).into(),
             email: optional(email)?,
             name: optional(name)?,
             organization: optional(organization)?,

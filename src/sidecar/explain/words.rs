@@ -115,7 +115,7 @@ fn words_of(caller: &Caller) -> Cow<'static, str> {
 
 /// Quoted, so that no byte of it can pass for anything else.
 fn known(user: &User) -> String {
-    let mut text = format!("{:?}", user.id);
+    let mut text = format!("{:?}", user.id.as_str());
     for (name, value) in
         [("organization", &user.organization), ("email", &user.email), ("name", &user.name)]
     {
@@ -298,7 +298,7 @@ pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>)
         Some(organization) => format!(" in {organization:?}"),
         None => String::new(),
     };
-    let asked = format!("{:?}{organization}", request.user);
+    let asked = format!("{:?}{organization}", request.user.as_str());
     let mint = format!("the {api} API at {}", plan.issuer().endpoint);
     let (verdict, why) = match cache {
         Cache::Unasked => (

@@ -57,7 +57,7 @@ impl TokenCache {
         let Some((_, slot)) = slot.flatten() else {
             return if in_flight { Known::InFlight } else { Known::Absent };
         };
-        if let Some((token, freshness)) = shared.servable(request, Some(&slot), now) {
+        if let Some((token, freshness)) = shared.servable(request, &slot, now) {
             let remaining = token.remaining(now);
             return if freshness == Freshness::Fresh {
                 Known::Fresh { remaining }
@@ -71,7 +71,7 @@ impl TokenCache {
                 error: failure.error.clone(),
                 retry_in: failure.retry_at - now.steady,
             },
-            None if slot.token.is_some() => Known::Expired,
+            None if slot.token().is_some() => Known::Expired,
             None => Known::Absent,
         }
     }
@@ -84,7 +84,7 @@ impl TokenCache {
     pub fn invalidate(&self, whose: Whose<'_>) -> Forgotten {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
-            Whose::User(user) => request.user == user,
+            Whose::User(user) => *request.user == *user,
             Whose::Everybody => true,
         };
         let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));
