@@ -97,6 +97,8 @@ struct Plan {
     rounds: usize,
     warm_up: Duration,
     window: Duration,
+    /// At a fixed rate, where what counts are the slowest of all requests.
+    paced_window: Duration,
     /// From the start of the run until when a disturbed window is measured again.
     repeat_until: Duration,
     files: PathBuf,
@@ -110,10 +112,11 @@ impl Plan {
         let mut plan = Self {
             short: false,
             only: Vec::new(),
-            rounds: 5,
+            rounds: 9,
             warm_up: Duration::from_millis(300),
-            window: Duration::from_secs(2),
-            repeat_until: Duration::from_mins(12),
+            window: Duration::from_millis(1_200),
+            paced_window: Duration::from_secs(2),
+            repeat_until: Duration::from_mins(13),
             files: "benches/peers".into(),
             work: std::env::temp_dir(),
             sidecar: "target/release/velt-sidecar".into(),
@@ -127,6 +130,7 @@ impl Plan {
                     plan.rounds = 3;
                     plan.warm_up = Duration::from_millis(100);
                     plan.window = Duration::from_millis(600);
+                    plan.paced_window = Duration::from_secs(1);
                     plan.repeat_until = Duration::from_secs(100);
                 }
                 "--only" => plan.only.push(value()?),

@@ -1,8 +1,10 @@
-//! What is measured in interleaved rounds: every job at every peer, in another order each time.
+//! What is measured in interleaved rounds: every job at every peer, in another order each time, the
+//! peers of a job one right after another. A ratio is taken within a round, and what the machine does
+//! from one minute to the next is not to be in it.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::load::{Job, Load, Seen};
 use crate::peer::{Peer, Running};
@@ -92,21 +94,22 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let running = start_all(bench)?;
     let mut cases: Vec<(Kind, Option<&Running>)> = Vec::new();
     for kind in &kinds {
-        cases.extend(
-            running.iter().filter(|one| kind.suits(one.peer)).map(|one| (*kind, Some(one))),
-        );
-        if kind.suits(Peer::Direct) {
-            cases.push((*kind, None));
+        for one in running.iter().map(Some).chain([None]) {
+            if kind.suits(peer_of(one)) {
+                cases.push((*kind, one));
+            }
         }
     }
     let random = RandomState::new();
     for round in 0..bench.plan.rounds {
         eprintln!("round {} of {}", round + 1, bench.plan.rounds);
-        let mut order: Vec<usize> = (0..cases.len()).collect();
-        order.sort_by_cached_key(|case| random.hash_one((round, *case)));
-        for case in order {
-            let (kind, one) = cases[case];
-            let peer = one.map_or(Peer::Direct, |one| one.peer);
+        cases.sort_by_cached_key(|(kind, one)| {
+            let (job, peer) = (kind.word(), peer_of(*one).name());
+            (random.hash_one((round, job)), random.hash_one((round, job, peer)))
+        });
+        for (kind, one) in &cases {
+            let (kind, one) = (*kind, *one);
+            let peer = peer_of(one);
             let window = undisturbed(bench, report, || look(bench, kind, one))
                 .map_err(|problem| format!("{}, {}: {problem}", peer.name(), kind.word()))?;
             note(report, kind, peer, round, &window);
@@ -114,6 +117,11 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     report.subtract_direct();
     Ok(())
+}
+
+/// `None` is the app itself.
+fn peer_of(one: Option<&Running>) -> Peer {
+    one.map_or(Peer::Direct, |one| one.peer)
 }
 
 fn start_all(bench: &Bench) -> Result<Vec<Running>> {
@@ -196,7 +204,7 @@ fn look(bench: &Bench, kind: Kind, one: Option<&Running>) -> Result<Window> {
         }
         Kind::Paced => window(one, &[PROXY_CORE], |at_edge| {
             at_edge()?;
-            let seen = paced::run(&load, USERS, plan.window.max(Duration::from_secs(1)))?;
+            let seen = paced::run(&load, USERS, plan.paced_window)?;
             at_edge()?;
             Ok(seen)
         }),
