@@ -104,8 +104,10 @@ impl Handshake {
             let (client, app) = tokio::try_join!(self.client, app)?;
             let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
             let (from_app, to_app) = tokio::io::split(TokioIo::new(app));
-            let mut upwards = pin!(carry(from_client, to_app, clock));
-            let mut downwards = pin!(carry_frames(from_app, to_client, closing, clock));
+            // A message in one direction is no reason to look for one in the other.
+            let upwards = pin!(carry(from_client, to_app, clock));
+            let downwards = pin!(carry_frames(from_app, to_client, closing, clock));
+            let (mut upwards, mut downwards) = (Dozing::new(upwards), Dozing::new(downwards));
             let farewell = tokio::select! {
                 carried = &mut upwards => { carried?; downwards.await? }
                 farewell = &mut downwards => match farewell? {
