@@ -170,7 +170,7 @@ impl TokenMetrics {
             ),
             headroom: page.float_gauge(
                 "outage_headroom_seconds",
-                "Least remaining life among the tokens served in the last hour: \
+                "Least remaining life among the tokens served in the last hour, to within five minutes: \
                  how long until the first active user feels it if Velt stops now. NaN without any.",
             ),
             breaker_open: page.gauge(
