@@ -146,9 +146,13 @@ impl App {
     /// # Errors
     ///
     /// See [`StartError`].
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
         let level = LevelSwitch::fixed(config.log.level);
-        Self::bind_with(config, level).await
+        Self::bind_with(config, level)
     }
 
     /// The same for a process whose log `level` switches.
@@ -156,7 +160,11 @@ impl App {
     /// # Errors
     ///
     /// See [`StartError`].
-    pub async fn bind_with(config: Config, level: LevelSwitch) -> Result<Self, StartError> {
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind_with(config: Config, level: LevelSwitch) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
         let threads = Threads::start(config.workers.count()).map_err(StartError::Threads)?;
@@ -181,12 +189,12 @@ impl App {
             metrics.reload.clone(),
         );
         let (mut traffic_listener, traffic) =
-            bind("listen.address", config.listen, metrics.listener.clone()).await?;
+            bind("listen.address", config.listen, metrics.listener.clone())?;
         if let Some(tls) = &certificates.listener {
             traffic_listener = traffic_listener.with_tls(Arc::clone(tls));
         }
         let (admin_listener, admin_address) =
-            bind("admin.address", config.admin, ListenerMetrics::detached()).await?;
+            bind("admin.address", config.admin, ListenerMetrics::detached())?;
         let readiness = Readiness::default();
         let departure = Arc::new(Departure::new(readiness.clone(), Arc::clone(&metrics)));
         let leaving = Arc::clone(&departure);
@@ -296,14 +304,14 @@ impl App {
     }
 }
 
-async fn bind(
+fn bind(
     what: &'static str,
     settings: crate::listener::Settings,
     metrics: ListenerMetrics,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let address = settings.address;
     let refused = |source| StartError::Bind { what, address, source };
-    let listener = Listener::bind(settings, metrics).await.map_err(refused)?;
+    let listener = Listener::bind(settings, metrics).map_err(refused)?;
     let address = listener.address().map_err(refused)?;
     Ok((listener, address))
 }

@@ -112,11 +112,15 @@ impl Demo {
     /// # Errors
     ///
     /// See [`DemoError`].
-    pub async fn bind(front: SocketAddr) -> Result<Self, DemoError> {
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind(front: SocketAddr) -> Result<Self, DemoError> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (front_listener, front) =
-            bind(front).await.map_err(|error| DemoError::Listen(front, error))?;
-        let (app_listener, app) = bind(free).await.map_err(DemoError::Io)?;
+            bind(front).map_err(|error| DemoError::Listen(front, error))?;
+        let (app_listener, app) = bind(free).map_err(DemoError::Io)?;
         let emulator = emulator::Settings {
             address: free,
             credentials: Some(Credentials {
@@ -127,9 +131,9 @@ impl Demo {
             // About what a call to a cloud function takes, so that a mint can be seen.
             behaviour: Behaviour { failure: None, latency_ms: 120 },
         };
-        let emulator = Emulator::bind(emulator).await.map_err(DemoError::Io)?;
+        let emulator = Emulator::bind(emulator).map_err(DemoError::Io)?;
         let config = config(app, emulator.address()).map_err(DemoError::Config)?;
-        let sidecar = App::bind(config).await.map_err(DemoError::Start)?;
+        let sidecar = App::bind(config).map_err(DemoError::Start)?;
         let addresses = Addresses {
             front,
             sidecar: sidecar.addresses().traffic,
@@ -228,9 +232,9 @@ fn upstream(address: SocketAddr) -> Upstream {
     Upstream::new(settings, None, untouched.clone(), untouched, Metrics::new().app)
 }
 
-async fn bind(address: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
+fn bind(address: SocketAddr) -> io::Result<(Listener, SocketAddr)> {
     let settings = listener::Settings::at(address);
-    let listener = Listener::bind(settings, ListenerMetrics::detached()).await?;
+    let listener = Listener::bind(settings, ListenerMetrics::detached())?;
     let address = listener.address()?;
     Ok((listener, address))
 }

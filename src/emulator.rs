@@ -102,9 +102,13 @@ impl Emulator {
     /// # Errors
     ///
     /// The system's.
-    pub async fn bind(settings: Settings) -> io::Result<Self> {
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind(settings: Settings) -> io::Result<Self> {
         let listen = listener::Settings::at(settings.address);
-        let listener = Listener::bind(listen, ListenerMetrics::detached()).await?;
+        let listener = Listener::bind(listen, ListenerMetrics::detached())?;
         let address = listener.address()?;
         let state = State {
             behaviour: Mutex::new(settings.behaviour),

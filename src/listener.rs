@@ -35,6 +35,7 @@ use self::handshake::Handshakes;
 pub use self::worker::Worker;
 use self::worker::{Seat, least_busy};
 use crate::metrics::ListenerMetrics;
+use crate::tcp;
 use crate::tls::{CertificateNames, ServerTls};
 
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
@@ -155,8 +156,12 @@ impl Listener {
     /// # Errors
     ///
     /// The system's.
-    pub async fn bind(settings: Settings, metrics: ListenerMetrics) -> io::Result<Self> {
-        let socket = TcpListener::bind(settings.address).await?;
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, which watches the socket.
+    pub fn bind(settings: Settings, metrics: ListenerMetrics) -> io::Result<Self> {
+        let socket = tcp::listen(settings.address)?;
         Ok(Self { socket, settings, handshakes: None, metrics })
     }
 

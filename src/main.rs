@@ -131,7 +131,7 @@ fn run(mut config: Config) -> ExitCode {
         let (first, second) = signals();
         // Listened for from here on: nothing else keeps it from ending the process.
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
-        let app = match App::bind_with(config, level).await {
+        let app = match App::bind_with(config, level) {
             Ok(app) => app,
             Err(error) => return not_started(&error),
         };
@@ -235,7 +235,7 @@ fn calling(
 fn demo(listen: SocketAddr) -> ExitCode {
     runtime().block_on(async {
         let (first, second) = signals();
-        let demo = match Demo::bind(listen).await {
+        let demo = match Demo::bind(listen) {
             Ok(demo) => demo,
             Err(error) => return report(&error),
         };
@@ -268,7 +268,7 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
     };
     runtime().block_on(async {
         let (first, _) = signals();
-        let emulator = match Emulator::bind(settings).await {
+        let emulator = match Emulator::bind(settings) {
             Ok(emulator) => emulator,
             Err(error) => {
                 eprintln!("velt-sidecar: can't listen on {listen}: {error}; choose --listen");

@@ -2,19 +2,43 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A quiet peer is asked whether it is still there after this time, and again after each pause:
 /// one that is gone without a word is found within two minutes, however quiet its stream may be.
 const QUIET: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(15);
 const ASKED: u32 = 4;
+
+/// Connections that may wait to be accepted, or as many as the system allows
+/// (`net.core.somaxconn`, 4,096 by default). tokio asks for 128: one more has to knock again after a
+/// second, or is reset, and when an app's pod is replaced, all of its clients knock in one moment.
+const BACKLOG: u32 = 4096;
+
+/// Listens at `address`.
+///
+/// # Errors
+///
+/// The system's.
+///
+/// # Panics
+///
+/// Outside a tokio runtime, which watches the socket.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Or connections of the process before would keep the port for a minute.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Sends small messages at once, and finds out when the peer is gone. Best effort: without it,
 /// messages are slow and dead connections stay, but nothing is wrong.

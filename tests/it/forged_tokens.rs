@@ -84,7 +84,7 @@ async fn t45_an_apps_own_token_header_never_goes_out() {
         (patient.to_owned(), "x-forwarded-user: ada\r\nsec-fetch-dest: document\r\n", false),
         ("[delivery.header]\nenabled = false".to_owned(), "x-forwarded-user: ada\r\n", false),
     ] {
-        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, &toml).await;
+        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, &toml);
         for (n, (status, _, eligible)) in ANSWERS.iter().enumerate() {
             let what = format!("{toml} {more} {:?}", ANSWERS[n]);
             let received = ask(&sidecar, "GET", n, more).await;
@@ -126,8 +126,7 @@ async fn t45_nor_does_it_over_http2_and_in_trailers() {
             &app.address.to_string(),
             crate::support::velt::FakeVelt::start().await.address,
             &toml,
-        )
-        .await;
+        );
         let client = crate::support::client::Client::to(sidecar.addresses.traffic);
         let answer = client.get("/").header("x-forwarded-user", "ada").send_http2().await;
         assert_eq!(

@@ -258,7 +258,7 @@ async fn t44_a_server_without_tls_is_an_outage() {
         app.address
     );
     let velt = crate::support::raw::nobody().await;
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt, &toml).await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt, &toml);
     let asking = Client::to(sidecar.addresses.traffic).get("/").header("x-forwarded-user", "ada");
     let answer = asking.send().await;
     assert_eq!((answer.status(), answer.token_status()), (200, Some("unavailable")));

@@ -193,7 +193,7 @@ async fn t40_our_own_events_hold_nothing_even_at_trace() {
     // Tasks of this runtime run on this thread.
     let _watching = tracing::subscriber::set_default(everything);
     let surroundings = Surroundings::start().await;
-    let sidecar = surroundings.sidecar().await;
+    let sidecar = surroundings.sidecar();
     let addresses = sidecar.addresses;
     let said = surroundings.provoke(addresses.traffic, addresses.admin).await;
     send_garbage(&surroundings, addresses.traffic).await;

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use velt_sidecar::listener::{self, Listener};
+use velt_sidecar::metrics::ListenerMetrics;
 
 use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
 use crate::support::Stage;
@@ -263,4 +267,20 @@ async fn connections_over_the_limit_are_closed_at_once_and_counted() {
     drop(kept);
     stage.sidecar.metric_reaches("connections_open", 0.0).await;
     assert_eq!(stage.client().get("/").send().await.status(), 200);
+}
+
+/// When an app's pod is replaced, all of its browsers and WebSockets come back in one moment.
+#[tokio::test]
+async fn a_burst_of_connections_waits_to_be_accepted() {
+    let settings = listener::Settings::at(([127, 0, 0, 1], 0).into());
+    let listener = Listener::bind(settings, ListenerMetrics::detached());
+    // Nobody accepts: what connects has a place in the kernel's queue.
+    let listener = listener.expect("a free port");
+    let address = listener.address().expect("it is bound");
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("this is Linux");
+    let count = most.trim().parse::<usize>().expect("a number").min(400);
+    let burst = (0..count).map(|_| TcpStream::connect(address));
+    let waiting = timeout(Duration::from_secs(10), try_join_all(burst)).await;
+    let waiting = waiting.expect("none has to knock again").expect("none is refused");
+    assert_eq!(waiting.len(), count);
 }

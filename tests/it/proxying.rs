@@ -214,7 +214,7 @@ async fn an_h2c_app_that_can_not_be_reached_fails_all_who_wait_at_once() {
     let velt = FakeVelt::start().await;
     let toml =
         "[app]\nprotocol = \"h2c\"\nconnect_timeout = \"500ms\"\nresponse_timeout = \"1500ms\"";
-    let sidecar = TestSidecar::start(&address.to_string(), velt.address, toml).await;
+    let sidecar = TestSidecar::start(&address.to_string(), velt.address, toml);
     let client = Client::to(sidecar.addresses.traffic);
     let requests: Vec<_> = (0..8).map(|_| tokio::spawn(client.get("/").send())).collect();
     for request in requests {
@@ -269,7 +269,7 @@ async fn an_app_on_a_unix_socket_is_reached() {
     });
     let velt = FakeVelt::start().await;
     let address = format!("unix:{}", path.display());
-    let sidecar = TestSidecar::start(&address, velt.address, "").await;
+    let sidecar = TestSidecar::start(&address, velt.address, "");
     let client = Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "over unix");
 }
@@ -439,7 +439,7 @@ async fn dying_app() -> RawApp {
 #[tokio::test]
 async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
     let (app, velt) = (dying_app().await, FakeVelt::start().await);
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER).await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER);
     let client = Client::to(sidecar.addresses.traffic);
     for _ in 0..4 {
         assert_eq!(client.get("/").send().await.text(), "ok");
@@ -451,7 +451,7 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 #[tokio::test]
 async fn a_post_that_was_written_is_never_sent_twice() {
     let (app, velt) = (dying_app().await, FakeVelt::start().await);
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER).await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER);
     let client = Client::to(sidecar.addresses.traffic);
     assert_eq!(client.get("/").send().await.text(), "ok");
     let answer = client.post("/", "x").send().await;

@@ -50,7 +50,7 @@ impl Pod {
         let file = folder.write("sidecar.toml", &whole);
         let origin = Origin::new(Some(Path::new(&file)), BTreeMap::new());
         let config = origin.load().unwrap_or_else(|error| panic!("{error}"));
-        let (sidecar, trigger) = TestSidecar::run_reloading(config).await;
+        let (sidecar, trigger) = TestSidecar::run_reloading(config);
         Self { app, velt, folder, sidecar, trigger, toml: whole }
     }
 

@@ -43,7 +43,7 @@ enum Order {
 impl Pod {
     async fn start(velt: &FakeVelt) -> Self {
         let app = FakeApp::start().await;
-        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, SETTINGS).await;
+        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, SETTINGS);
         Self { app, sidecar }
     }
 

@@ -329,7 +329,7 @@ async fn forsaken() -> Vec<Said> {
          jwks_url = \"http://{nobody}/keys\"\nissuer = \"https://issuer.example\"\n\
          audience = [\"app\"]\n"
     );
-    let sidecar = TestSidecar::start(&nobody.to_string(), nobody, &assertion).await;
+    let sidecar = TestSidecar::start(&nobody.to_string(), nobody, &assertion);
     let head = |claims: &str| format!("{}.{}.AA", base64(r#"{"alg":"ES256"}"#), base64(claims));
     let mut said = Vec::new();
     for (outcome, status, path, assertion) in [
@@ -358,7 +358,7 @@ async fn forsaken() -> Vec<Said> {
 #[tokio::test]
 async fn t27_no_answer_of_the_sidecars_own_sends_anybody_elsewhere() {
     let surroundings = Surroundings::start().await;
-    let sidecar = surroundings.sidecar().await;
+    let sidecar = surroundings.sidecar();
     let addresses = sidecar.addresses;
     let mut answers = surroundings.provoke(addresses.traffic, addresses.admin).await;
     // The admin port's are its own, too.

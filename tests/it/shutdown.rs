@@ -159,7 +159,7 @@ async fn an_address_in_use_is_found_before_anything_serves() {
         let toml = format!("[{key}]\naddress = \"{address}\"");
         let velt = "127.0.0.1:9".parse().expect("an address");
         let config = config(&document("127.0.0.1:9", velt, &toml)).expect("valid");
-        let error = App::bind(config).await.err().expect("it is taken");
+        let error = App::bind(config).err().expect("it is taken");
         assert!(matches!(error, StartError::Bind { .. }));
         let text = error.to_string();
         assert!(text.contains(&address.to_string()) && text.contains(key), "{text}");
@@ -272,7 +272,7 @@ where
         stage.sidecar.terminate();
         stage.sidecar.ended().await;
         let toml = format!("[shutdown]\ngrace = \"200ms\"\n[listen]\naddress = \"{address}\"");
-        stage.sidecar = TestSidecar::start(&app, stage.velt.address, &toml).await;
+        stage.sidecar = TestSidecar::start(&app, stage.velt.address, &toml);
     }
     stop.send_replace(true);
     let mut answered = 0;

@@ -221,7 +221,7 @@ async fn an_app_that_speaks_tls_is_asked_over_tls() {
              server_name = \"app.internal\"\n"
         );
         let velt = FakeVelt::start().await;
-        let sidecar = TestSidecar::start(&format!("https://{address}"), velt.address, &toml).await;
+        let sidecar = TestSidecar::start(&format!("https://{address}"), velt.address, &toml);
         let client = Client::to(sidecar.addresses.traffic);
         for _ in 0..2 {
             let answer = client.get("/").header("x-forwarded-user", "ada").send().await;
@@ -253,7 +253,7 @@ async fn an_app_that_shows_the_wrong_certificate_is_sent_nothing() {
         let toml =
             format!("[app]\nprotocol = \"h2\"\nca_file = {ca:?}\nserver_name = \"app.internal\"\n");
         let velt = FakeVelt::start().await;
-        let sidecar = TestSidecar::start(&format!("https://{address}"), velt.address, &toml).await;
+        let sidecar = TestSidecar::start(&format!("https://{address}"), velt.address, &toml);
         let answer = Client::to(sidecar.addresses.traffic).get("/").send().await;
         assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
         assert_eq!(app.journal().len(), 0);
@@ -282,11 +282,11 @@ async fn velt_may_be_vouched_for_by_an_authority_of_ones_own() {
 }
 
 /// What a start with these files comes to, and a check of them, which finds the same.
-async fn start(toml: &str) -> Result<(), StartError> {
+fn start(toml: &str) -> Result<(), StartError> {
     let document = document("127.0.0.1:1", SocketAddr::from(([127, 0, 0, 1], 1)), toml);
     let config = config(&document).expect("a configuration");
     let checked = app::check(&config).map_err(|error| error.to_string());
-    let started = App::bind(config).await;
+    let started = App::bind(config);
     assert_eq!(checked.err(), started.as_ref().err().map(ToString::to_string));
     started.map(|_| ())
 }
@@ -308,25 +308,25 @@ async fn files_that_will_not_do_are_found_before_the_start() {
     ] {
         folder.write("tls.crt", certificate);
         folder.write("tls.key", key);
-        let error = start(&folder.toml()).await.expect_err(says).to_string();
+        let error = start(&folder.toml()).expect_err(says).to_string();
         assert!(error.contains(says), "{error}");
         assert!(!error.contains("PRIVATE"), "{error}");
     }
     folder.write_pair(&leaf);
-    start(&folder.toml()).await.expect("a pair that fits");
+    start(&folder.toml()).expect("a pair that fits");
     let gone = folder.path("none.crt");
     for toml in [
         format!("{}client_ca_file = {gone:?}\n", folder.toml()),
         format!("[outgoing]\nca_file = {gone:?}\n"),
         format!("[app]\naddress = \"https://localhost:1\"\nca_file = {gone:?}\n"),
     ] {
-        let error = start(&toml).await.expect_err("it is not there");
+        let error = start(&toml).expect_err("it is not there");
         let text = velt_sidecar::logging::Chain(&error).to_string();
         assert!(text.contains("none.crt can't be read"), "{text}");
     }
     // There is no better one yet, and a front that does not look would be locked out for nothing.
     folder.write_pair(&authority.issue(&["localhost"], EXPIRED));
-    start(&folder.toml()).await.expect("an expired pair");
+    start(&folder.toml()).expect("an expired pair");
 }
 
 fn says(toml: &str, expected: &str) {

@@ -30,7 +30,7 @@ use crate::support::{API_KEY, AUTH_TOKEN, Stage, TestSidecar};
 async fn calling(path: &str, toml: &str) -> Stage {
     let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
     let toml = format!("[velt]\nendpoint = \"http://{}{path}\"\n{toml}", velt.address);
-    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, &toml).await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, &toml);
     Stage { app, velt, sidecar }
 }
 
@@ -200,7 +200,7 @@ async fn configured_resources_follow_the_organization_and_are_dated_at_the_mint(
 }
 
 /// An emulator that knows one workspace, and how to end it.
-async fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
+fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
     let credentials = Credentials { api_key: API_KEY.into(), auth_token: AUTH_TOKEN.into() };
     let settings = Settings {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -208,7 +208,7 @@ async fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
         token_life: Duration::from_secs(3600),
         behaviour,
     };
-    let emulator = Emulator::bind(settings).await.expect("a free port");
+    let emulator = Emulator::bind(settings).expect("a free port");
     let address = emulator.address();
     let (stop, stopping) = watch::channel(Phase::Serving);
     tokio::spawn(emulator.run(stopping));
@@ -228,7 +228,7 @@ const ORGANIZATION: &str = "organization = \"org\"";
 
 #[tokio::test]
 async fn the_emulator_mints_by_every_api() {
-    let (address, _running) = emulator(Behaviour::default()).await;
+    let (address, _running) = emulator(Behaviour::default());
     for (api, path, organization) in [
         ("legacy", "/", ""),
         ("v1", "/v1/auth/token/get", ORGANIZATION),
@@ -251,7 +251,7 @@ async fn the_emulator_mints_by_every_api() {
 
 #[tokio::test]
 async fn the_emulator_refuses_what_velt_documents_as_refused() {
-    let (address, _running) = emulator(Behaviour::default()).await;
+    let (address, _running) = emulator(Behaviour::default());
     let v2 = format!("[velt]\napi = \"v2\"\n{ORGANIZATION}");
     for (mistake, path, toml) in [
         ("v1 without an organization", "/v1/auth/token/get", ""),
@@ -276,7 +276,7 @@ async fn the_emulator_refuses_wrong_credentials_by_every_api() {
         token_life: Duration::from_secs(3600),
         behaviour: Behaviour::default(),
     };
-    let emulator = Emulator::bind(settings).await.expect("a free port");
+    let emulator = Emulator::bind(settings).expect("a free port");
     let address = emulator.address();
     let (_stop, stopping) = watch::channel(Phase::Serving);
     tokio::spawn(emulator.run(stopping));
@@ -304,8 +304,7 @@ async fn each_failure_of_the_emulator_is_of_its_class() {
         (Failure::InvalidArgument, REFUSED),
         (Failure::Malformed, MALFORMED),
     ] {
-        let (address, _running) =
-            emulator(Behaviour { failure: Some(failure), latency_ms: 0 }).await;
+        let (address, _running) = emulator(Behaviour { failure: Some(failure), latency_ms: 0 });
         let toml =
             format!("[delivery.header]\nmax_wait = \"20s\"\n[velt]\n{}", patient_with(address));
         let stage = Stage::set(&toml).await;

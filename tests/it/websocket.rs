@@ -89,7 +89,7 @@ async fn t16_bytes_sent_before_a_refused_upgrade_never_become_a_request() {
 async fn t16_nor_do_bytes_after_a_handshake_that_the_app_never_answered() {
     let velt = crate::support::velt::FakeVelt::start().await;
     let app = nobody().await.to_string();
-    let sidecar = crate::support::TestSidecar::start(&app, velt.address, "").await;
+    let sidecar = crate::support::TestSidecar::start(&app, velt.address, "");
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     let smuggled = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nx-forwarded-user: eve\r\n\r\n";
     wire.send(format!("{HANDSHAKE}\r\n{smuggled}")).await;
@@ -115,7 +115,7 @@ async fn a_101_that_does_not_answer_the_handshake_is_502() {
         .await;
         let velt = crate::support::velt::FakeVelt::start().await;
         let address = app.address.to_string();
-        let sidecar = crate::support::TestSidecar::start(&address, velt.address, "").await;
+        let sidecar = crate::support::TestSidecar::start(&address, velt.address, "");
         let mut wire = Wire::to(sidecar.addresses.traffic).await;
         wire.send(format!("{HANDSHAKE}\r\n")).await;
         let head = wire.head().await;

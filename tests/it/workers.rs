@@ -116,7 +116,7 @@ async fn tunnels_of_both_are_told_of_the_end() {
     })
     .await;
     let velt = FakeVelt::start().await;
-    let mut sidecar = TestSidecar::start(&app.address.to_string(), velt.address, TWO).await;
+    let mut sidecar = TestSidecar::start(&app.address.to_string(), velt.address, TWO);
     let mut wires = Vec::new();
     for count in 1..=2 {
         let mut wire = Wire::to(sidecar.addresses.traffic).await;

@@ -17,7 +17,7 @@ struct Visit<'a> {
 
 /// Runs `test` on the page of a demo of its own.
 async fn on_the_demo(name: &str, test: impl AsyncFnOnce(Visit<'_>)) {
-    let demo = Demo::bind(LOOPBACK).await.unwrap_or_else(|error| panic!("{error}"));
+    let demo = Demo::bind(LOOPBACK).unwrap_or_else(|error| panic!("{error}"));
     let addresses = demo.addresses();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = Task::spawn(demo.run(async move {

@@ -224,7 +224,7 @@ where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
     let settings = listener::Settings::at(LOOPBACK);
-    let listener = Listener::bind(settings, ListenerMetrics::detached()).await;
+    let listener = Listener::bind(settings, ListenerMetrics::detached());
     let listener = listener.expect("a free port");
     let address = listener.address().expect("it is bound");
     let (stop, stopping) = watch::channel(Phase::Serving);
@@ -256,7 +256,7 @@ pub async fn start_emulator() -> RunningEmulator {
         token_life: Duration::from_secs(48 * 3600),
         behaviour: Behaviour::default(),
     });
-    let emulator = emulator.await.expect("a free port");
+    let emulator = emulator.expect("a free port");
     let (stop, stopping) = watch::channel(Phase::Serving);
     let address = emulator.address();
     RunningEmulator { address, _serving: Task::spawn(emulator.run(stopping)), _stop: stop }
@@ -308,7 +308,7 @@ impl Sidecar {
             environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let config = Config::parse("the test's file", &text, &environment);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        let app = App::bind(config).await.unwrap_or_else(|error| panic!("{error}"));
+        let app = App::bind(config).unwrap_or_else(|error| panic!("{error}"));
         let addresses = app.addresses();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {

@@ -318,7 +318,7 @@ async fn what_the_app_lets_a_cache_store_is_stored_and_has_no_token_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn web_sockets_and_event_streams_pass_nginx_and_the_sidecar() {
-    let demo = Demo::bind(LOOPBACK).await.unwrap_or_else(|error| panic!("{error}"));
+    let demo = Demo::bind(LOOPBACK).unwrap_or_else(|error| panic!("{error}"));
     let sidecar = demo.addresses().sidecar;
     let (stop, stopped) = oneshot::channel::<()>();
     let _demo = Task::spawn(demo.run(async move {

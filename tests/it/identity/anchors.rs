@@ -133,7 +133,7 @@ async fn with_secret(toml: &str, variables: &[(&str, &str)]) -> Stage {
     let toml = format!("[identity]\nsecret_header = \"X-Sidecar-Secret\"\n{toml}");
     let document = document(&app.address.to_string(), velt.address, &toml);
     let config = Config::parse("sidecar.toml", &document, &environment);
-    let sidecar = TestSidecar::run(config.unwrap_or_else(|error| panic!("{error}"))).await;
+    let sidecar = TestSidecar::run(config.unwrap_or_else(|error| panic!("{error}")));
     Stage { app, velt, sidecar }
 }
 

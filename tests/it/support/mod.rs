@@ -50,7 +50,7 @@ impl Stage {
 
     pub async fn with(app: FakeApp, toml: &str) -> Self {
         let velt = FakeVelt::start().await;
-        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, toml).await;
+        let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, toml);
         Self { app, velt, sidecar }
     }
 
@@ -79,14 +79,14 @@ pub struct TestSidecar {
 
 impl TestSidecar {
     /// In front of `app`, minting at `velt`. `toml` may add to the tables below or bring others.
-    pub async fn start(app: &str, velt: SocketAddr, toml: &str) -> Self {
+    pub fn start(app: &str, velt: SocketAddr, toml: &str) -> Self {
         let config = config(&document(app, velt, toml)).unwrap_or_else(|error| panic!("{error}"));
-        Self::run(config).await
+        Self::run(config)
     }
 
     /// With whatever `config` says.
-    pub async fn run(config: Config) -> Self {
-        Self::serve(App::bind(config).await.expect("free ports are free"))
+    pub fn run(config: Config) -> Self {
+        Self::serve(App::bind(config).expect("free ports are free"))
     }
 
     fn serve(sidecar: App) -> Self {
@@ -100,8 +100,8 @@ impl TestSidecar {
     }
 
     /// The same, and what has its files read again.
-    pub async fn run_reloading(config: Config) -> (Self, Trigger) {
-        let sidecar = App::bind(config).await.expect("free ports are free");
+    pub fn run_reloading(config: Config) -> (Self, Trigger) {
+        let sidecar = App::bind(config).expect("free ports are free");
         let trigger = sidecar.reload_trigger();
         (Self::serve(sidecar), trigger)
     }
@@ -110,7 +110,7 @@ impl TestSidecar {
     pub async fn before(app: SocketAddr) -> Self {
         // It goes on serving when this is dropped.
         let velt = FakeVelt::start().await;
-        Self::start(&app.to_string(), velt.address, "").await
+        Self::start(&app.to_string(), velt.address, "")
     }
 
     /// What SIGTERM does.

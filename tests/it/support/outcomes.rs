@@ -96,8 +96,8 @@ impl Surroundings {
     }
 
     /// A sidecar within this process.
-    pub async fn sidecar(&self) -> TestSidecar {
-        TestSidecar::start(&self.app.address.to_string(), self.velt.address, SETTINGS).await
+    pub fn sidecar(&self) -> TestSidecar {
+        TestSidecar::start(&self.app.address.to_string(), self.velt.address, SETTINGS)
     }
 
     /// A sidecar in a process of its own, which logs all that it can. `toml` adds to that.
