@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// What seldom happens, beside what happens all the time: a connection's task is woken several times
-/// for each request, and to ask its timers and signals each time whether it was for them cost a
-/// thousand instructions.
+/// One of several that share a task: a connection's is woken several times for each request, and to ask
+/// its timers and signals each time whether it was for them cost a thousand instructions. To look for
+/// a WebSocket's message in the direction where none had come cost as much for each echo.
 pub struct Dozing<F> {
     future: F,
     bell: Arc<Bell>,

@@ -27,9 +27,7 @@ impl UserId {
     /// As text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Text::Inline { length, bytes } => {
-                str::from_utf8(&bytes[..usize::from(*length)]).expect("made of text")
-            }
+            Text::Inline { .. } => str::from_utf8(self.as_bytes()).expect("made of text"),
             Text::Long(text) => text,
         }
     }

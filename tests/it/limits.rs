@@ -273,9 +273,8 @@ async fn connections_over_the_limit_are_closed_at_once_and_counted() {
 #[tokio::test]
 async fn a_burst_of_connections_waits_to_be_accepted() {
     let settings = listener::Settings::at(([127, 0, 0, 1], 0).into());
-    let listener = Listener::bind(settings, ListenerMetrics::detached());
     // Nobody accepts: what connects has a place in the kernel's queue.
-    let listener = listener.expect("a free port");
+    let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");
     let address = listener.address().expect("it is bound");
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("this is Linux");
     let count = most.trim().parse::<usize>().expect("a number").min(400);

@@ -301,8 +301,7 @@ async fn serve_app() -> (watch::Sender<Phase>, SocketAddr) {
     let (bound, address) = oneshot::channel();
     on_a_thread(async move {
         let settings = listener::Settings::at(LOOPBACK);
-        let listener = Listener::bind(settings, ListenerMetrics::detached());
-        let listener = listener.expect("a free port");
+        let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");
         bound.send(listener.address().expect("it is bound")).expect("the test waits for it");
         let mut stopped = stopping.clone();
         tokio::select! {

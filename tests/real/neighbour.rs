@@ -224,8 +224,7 @@ where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
     let settings = listener::Settings::at(LOOPBACK);
-    let listener = Listener::bind(settings, ListenerMetrics::detached());
-    let listener = listener.expect("a free port");
+    let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");
     let address = listener.address().expect("it is bound");
     let (stop, stopping) = watch::channel(Phase::Serving);
     let task = Task::spawn(async move {
@@ -255,8 +254,8 @@ pub async fn start_emulator() -> RunningEmulator {
         credentials: Some(Credentials { api_key: api_key.into(), auth_token: auth_token.into() }),
         token_life: Duration::from_secs(48 * 3600),
         behaviour: Behaviour::default(),
-    });
-    let emulator = emulator.expect("a free port");
+    })
+    .expect("a free port");
     let (stop, stopping) = watch::channel(Phase::Serving);
     let address = emulator.address();
     RunningEmulator { address, _serving: Task::spawn(emulator.run(stopping)), _stop: stop }

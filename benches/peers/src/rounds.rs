@@ -107,8 +107,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             let (job, peer) = (kind.word(), peer_of(*one).name());
             (random.hash_one((round, job)), random.hash_one((round, job, peer)))
         });
-        for (kind, one) in &cases {
-            let (kind, one) = (*kind, *one);
+        for &(kind, one) in &cases {
             let peer = peer_of(one);
             let window = undisturbed(bench, report, || look(bench, kind, one))
                 .map_err(|problem| format!("{}, {}: {problem}", peer.name(), kind.word()))?;

@@ -53,10 +53,10 @@ impl Slot {
 
     /// After a mint that failed. Of the one before, if any, a token that is still good is kept.
     pub(super) fn failed(failure: Failure, before: Option<&Self>, now: Moment) -> Self {
+        let good = before.filter(|slot| slot.servable(now).is_some());
+        let epoch = good.map_or(failure.epoch, |slot| slot.epoch);
+        let failed = Failed { failure, token: good.and_then(Self::token).cloned() };
         let last_served = before.map_or(0, |slot| slot.last_served);
-        let kept = before.and_then(|slot| Some((slot.servable(now)?.0.clone(), slot.epoch)));
-        let epoch = kept.as_ref().map_or(failure.epoch, |(_, epoch)| *epoch);
-        let failed = Failed { failure, token: kept.map(|(token, _)| token) };
         Self { held: Held::Failed(Arc::new(failed)), epoch, last_served }
     }
 
