@@ -1,25 +1,30 @@
 //! A future that is polled when it has been woken itself, and not whenever its task has been.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_util::task::AtomicWaker;
-
 /// One of several that share a task: a connection's is woken several times for each request, and to ask
-/// its timers and signals each time whether it was for them cost a thousand instructions. To look for
-/// a WebSocket's message in the direction where none had come cost as much for each echo.
+/// its timers and signals each time whether it was for them cost a thousand instructions.
 pub struct Dozing<F> {
     future: F,
     bell: Arc<Bell>,
     /// Rings the bell.
     waker: Waker,
+    /// Whom the bell wakes, known here so that it is only told when the task's waker is another.
+    task: Waker,
 }
 
 struct Bell {
     rung: AtomicBool,
-    task: AtomicWaker,
+    task: Mutex<Waker>,
+}
+
+impl Bell {
+    fn wakes(&self, task: &Waker) {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(task);
+    }
 }
 
 impl Wake for Bell {
@@ -29,15 +34,16 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }
 
 impl<F: Future + Unpin> Dozing<F> {
     /// Its first poll reaches `future`.
     pub fn new(future: F) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        Self { future, waker: Waker::from(Arc::clone(&bell)), bell }
+        let task = Waker::noop().clone();
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(task.clone()) });
+        Self { future, waker: Waker::from(Arc::clone(&bell)), bell, task }
     }
 }
 
@@ -45,10 +51,14 @@ impl<F: Future + Unpin> Future for Dozing<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { future, bell, waker } = &mut *self;
+        let Self { future, bell, waker, task } = &mut *self;
         // Before the question: whoever rings after it wakes this task.
-        bell.task.register(context.waker());
-        if !bell.rung.swap(false, Ordering::Acquire) {
+        if !task.will_wake(context.waker()) {
+            task.clone_from(context.waker());
+            bell.wakes(task);
+        }
+        // Most often not, and to look costs less than to take it.
+        if !bell.rung.load(Ordering::Relaxed) || !bell.rung.swap(false, Ordering::Acquire) {
             return Poll::Pending;
         }
         Pin::new(future).poll(&mut Context::from_waker(waker))

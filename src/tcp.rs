@@ -1,15 +1,22 @@
-//! How every TCP connection is set up and written to, the clients' and the app's.
+//! How every TCP connection is set up, written to and watched, the clients' and the app's, and had
+//! back as a socket when HTTP is done with it.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice};
+mod gathering;
+mod watched;
+
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::upgrade::{Parts, Upgraded};
+use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+pub use self::gathering::Gathering;
+pub use self::watched::{Watched, Watcher};
 
 /// A quiet peer is asked whether it is still there after this time, and again after each pause:
 /// one that is gone without a word is found within two minutes, however quiet its stream may be.
@@ -48,133 +55,37 @@ pub fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-/// The most bytes that are put together for one plain write: a response's head and a small body. To copy
-/// them costs less than what the kernel does for a vectored write.
-const GATHERED_BYTES: usize = 4096;
-
-thread_local! {
-    /// The same for all of a thread's writes, so that it is warm.
-    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES));
+/// A connection that HTTP has left, as the socket that it is: what passes now passes through nothing else.
+pub struct Plain {
+    pub socket: TcpStream,
+    /// What the peer had sent after its head, and HTTP has read.
+    pub read: Bytes,
+    /// Whoever was told of what passed, to be kept for as long as the socket.
+    pub watcher: Option<Arc<dyn Watcher>>,
 }
 
-/// A stream that writes what it can in plain writes, where vectored ones are asked for.
-pub struct Gathering<T>(pub T);
-
-impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.0);
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        match slices {
-            [slice] => stream.poll_write(context, slice),
-            _ if bytes <= GATHERED_BYTES => GATHERED.with_borrow_mut(|gathered| {
-                gathered.clear();
-                for slice in slices {
-                    gathered.extend_from_slice(slice);
-                }
-                stream.poll_write(context, gathered)
-            }),
-            _ => stream.poll_write_vectored(context, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+impl Plain {
+    /// Takes the socket out of a client's connection, or the app's.
+    ///
+    /// # Errors
+    ///
+    /// The connection, if it is encrypted or no TCP.
+    pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
+        let upgraded = match upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>() {
+            Ok(Parts { io, read_buf, .. }) => {
+                let (Gathering(socket), watcher) = io.into_inner().into_parts();
+                return Ok(Self { socket, read: read_buf, watcher: Some(watcher) });
+            }
+            Err(upgraded) => upgraded,
+        };
+        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Gathering<TcpStream>>>()?;
+        Ok(Self { socket: io.into_inner().0, read: read_buf, watcher: None })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
-    use tokio::net::TcpListener;
-
     use super::*;
-
-    /// Notes how it is written to.
-    #[derive(Default)]
-    struct Noted(Vec<(&'static str, Vec<u8>)>);
-
-    impl AsyncWrite for Noted {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.0.push(("plain", bytes.to_vec()));
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            slices: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
-            let length = bytes.len();
-            self.0.push(("vectored", bytes));
-            Poll::Ready(Ok(length))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_vectored_write_is_made_only_where_there_is_much_to_write() {
-        let (head, body) = (vec![b'h'; 1000], vec![b'b'; GATHERED_BYTES - 1000]);
-        let too_much = vec![b'b'; GATHERED_BYTES - 999];
-        let alone = vec![b'a'; 10 * GATHERED_BYTES];
-        let cases: [(&[&[u8]], _); 4] = [
-            (&[&head, &body], "plain"),
-            (&[&head, &too_much], "vectored"),
-            (&[&alone], "plain"),
-            (&[&head, &[], &head], "plain"),
-        ];
-        for (parts, how) in cases {
-            let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-            let mut stream = Gathering(Noted::default());
-            let written =
-                poll_fn(|context| Pin::new(&mut stream).poll_write_vectored(context, &slices));
-            let expected = parts.concat();
-            assert_eq!(written.await.expect("written"), expected.len());
-            assert!(stream.0.0 == [(how, expected)], "{how}");
-        }
-    }
 
     #[tokio::test]
     async fn a_tuned_connection_asks_after_its_peer() {

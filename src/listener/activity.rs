@@ -5,7 +5,6 @@
 //! for each request, and has none for a peer that does not read. Here the socket and the requests
 //! leave the time in passing, and a watchdog looks at it now and then.
 
-use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,13 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::SetOnce;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use super::Seat;
 use crate::metrics::CloseReason;
+use crate::tcp::Watcher;
 
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
 /// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
@@ -133,8 +132,10 @@ impl Activity {
     fn now(&self) -> u64 {
         1 + u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
+}
 
-    /// Bytes have arrived: between requests, they begin a head.
+impl Watcher for Activity {
+    /// Between requests, they begin a head.
     fn received(&self) {
         let between = self.requests.load(Ordering::Relaxed) == 0;
         if between && self.head_since.load(Ordering::Relaxed) == 0 {
@@ -142,13 +143,13 @@ impl Activity {
         }
     }
 
-    fn wrote<T>(&self, written: &Poll<T>) {
+    fn wrote(&self, had_room: bool) {
         let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
-        match written {
+        match had_room {
             // tokio lets others have their turn now; the client has nothing to do with it.
-            Poll::Pending if !has_budget_remaining() => {}
-            Poll::Pending if !stalled => self.stalled_since.store(self.now(), Ordering::Relaxed),
-            Poll::Ready(_) if stalled => self.stalled_since.store(0, Ordering::Relaxed),
+            false if !has_budget_remaining() => {}
+            false if !stalled => self.stalled_since.store(self.now(), Ordering::Relaxed),
+            true if stalled => self.stalled_since.store(0, Ordering::Relaxed),
             _ => {}
         }
     }
@@ -204,67 +205,6 @@ impl<B: Body + Unpin> Body for Attended<B> {
     }
 }
 
-/// A socket that tells what passes through it.
-pub struct Watched<T> {
-    inner: T,
-    activity: Arc<Activity>,
-}
-
-impl<T> Watched<T> {
-    pub fn new(inner: T, activity: Arc<Activity>) -> Self {
-        Self { inner, activity }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.received();
-        }
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.activity.wrote(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.activity.wrote(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,10 +232,10 @@ mod tests {
         let request = activity.begin();
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
         activity.received();
-        activity.wrote(&Poll::<()>::Pending);
+        activity.wrote(false);
         assert_eq!(activity.judge(seconds(59), LIMITS), None);
         assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
-        activity.wrote(&Poll::Ready(()));
+        activity.wrote(true);
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
         tokio::time::advance(Duration::from_secs(500)).await;

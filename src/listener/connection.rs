@@ -24,13 +24,13 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::activity::{Activity, Attended, Watched};
+use super::activity::{Activity, Attended};
 use super::handshake::Handshakes;
 use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Seat, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
-use crate::tcp::{self, Gathering};
+use crate::tcp::{self, Gathering, Watched};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
 /// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
@@ -106,7 +106,7 @@ impl Connection {
                 };
                 match protocol {
                     Ok(protocol) => {
-                        let stream = Watched::new(Gathering(stream), Arc::clone(&activity));
+                        let stream = Watched::new(Gathering(stream), Arc::clone(&activity) as _);
                         established(protocol, None, false).serve(stream, handler, phase).await;
                     }
                     Err(reason) => {

@@ -9,10 +9,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::activity::{Activity, Watched};
+use super::activity::Activity;
 use crate::logging::Chain;
 use crate::metrics::{HandshakeResult, ListenerMetrics, Protocol};
-use crate::tcp::Gathering;
+use crate::tcp::{Gathering, Watched};
 use crate::tls::{CertificateNames, ServerTls};
 
 /// The first byte of every TLS connection: a record with a handshake in it (RFC 8446 section 5.1).
@@ -86,7 +86,7 @@ impl Handshakes {
         }
         let _permit = self.permits.acquire().await.expect("never closed");
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let watched = Watched::new(Gathering(stream), Arc::clone(activity));
+        let watched = Watched::new(Gathering(stream), Arc::clone(activity) as _);
         let stream = acceptor.accept(watched).await.map_err(|error| {
             debug!(error = %Chain(&error), "a TLS handshake failed");
             HandshakeResult::Failed

@@ -16,6 +16,7 @@ use crate::support::certificates::{Authority, EXPIRED, Folder, Leaf, VALID, conn
 use crate::support::client::Client;
 use crate::support::velt::FakeVelt;
 use crate::support::{ONE_WORKER, PATIENCE, Stage, TestSidecar, config, document};
+use crate::websocket;
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
@@ -28,11 +29,15 @@ struct Encrypted {
 
 impl Encrypted {
     async fn set(toml: &str) -> Self {
+        Self::before(FakeApp::start().await, toml).await
+    }
+
+    async fn before(app: FakeApp, toml: &str) -> Self {
         let (authority, folder) = (Authority::new(), Folder::new());
         folder.write_pair(&authority.issue(&["localhost"], VALID));
         folder.write("clients.crt", authority.pem());
         let toml = toml.replace("CLIENTS", &format!("{:?}", folder.path("clients.crt")));
-        let stage = Stage::set(&format!("{}{toml}", folder.toml())).await;
+        let stage = Stage::with(app, &format!("{}{toml}", folder.toml())).await;
         Self { stage, authority, _folder: folder }
     }
 
@@ -234,6 +239,29 @@ async fn an_app_that_speaks_tls_is_asked_over_tls() {
         // The client spoke plain HTTP, and that is what the app is told.
         assert_eq!(app.journal()[0].header("x-forwarded-proto"), Some("http"));
     }
+}
+
+#[tokio::test]
+async fn a_websocket_passes_over_tls_on_either_side() {
+    let app = FakeApp::serving(websocket::echo).await;
+    let authority = Authority::new();
+    let folder = Folder::new();
+    let ca = folder.write("ca.crt", authority.pem());
+    let server = authority.issue(&["localhost"], VALID).server(&["http/1.1"]);
+    let address = terminate(app.address, server).await;
+    let velt = FakeVelt::start().await;
+    let toml = format!("{ONE_WORKER}[app]\nca_file = {ca:?}\n");
+    let app_side = format!("https://localhost:{}", address.port());
+    let sidecar = TestSidecar::start(&app_side, velt.address, &toml);
+    let stream = TcpStream::connect(sidecar.addresses.traffic).await.expect("it listens");
+    websocket::assert_echoes(stream).await;
+    sidecar.metric_reaches("tunnels_open", 0.0).await;
+
+    let encrypted = Encrypted::before(app, "").await;
+    let client = encrypted.authority.client(None, &["http/1.1"]);
+    let stream = connect(encrypted.traffic(), &client).await.expect("a handshake");
+    websocket::assert_echoes(stream).await;
+    encrypted.stage.sidecar.metric_reaches("tunnels_open", 0.0).await;
 }
 
 #[tokio::test]

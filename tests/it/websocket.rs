@@ -4,7 +4,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixListener};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -19,7 +20,7 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Echoes messages until the client closes.
-async fn echo(mut request: Request<Incoming>) -> Response<AppBody> {
+pub async fn echo(mut request: Request<Incoming>) -> Response<AppBody> {
     let key = request.headers()["sec-websocket-key"].clone();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -59,13 +60,7 @@ async fn messages_pass_both_ways_and_the_close_arrives() {
         tokio_tungstenite::client_async(request, stream).await.expect("a WebSocket");
     assert!(!response.headers().contains_key("x-velt-token"), "never on an upgrade");
     stage.sidecar.metric_reaches("tunnels_open", 1.0).await;
-    for text in ["one", "two", &"long ".repeat(100_000)] {
-        socket.send(Message::text(text)).await.expect("it is read");
-        let echoed = socket.next().await.expect("an echo").expect("a message");
-        assert_eq!(echoed.into_text().expect("text").as_str(), text);
-    }
-    socket.close(None).await.expect("a close");
-    while let Some(Ok(_)) = socket.next().await {}
+    exchange(&mut socket).await;
     drop(socket);
     stage.sidecar.metric_reaches("tunnels_open", 0.0).await;
     assert_eq!(stage.metric("requests_total{outcome=\"upgraded\"}").await, 1.0);
@@ -154,12 +149,69 @@ async fn half_a_close_leaves_the_other_half_open() {
     assert_eq!(wire.rest().await, "and an answer");
 }
 
+#[tokio::test]
+async fn what_comes_with_the_handshake_is_carried_too() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+        wire.send([SWITCHED.as_bytes(), b"from the app"].concat()).await;
+        assert_eq!(wire.rest().await, "from the client, and more");
+    })
+    .await;
+    let sidecar = crate::support::TestSidecar::before(app.address).await;
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    wire.send(format!("{HANDSHAKE}\r\nfrom the client")).await;
+    wire.head().await;
+    assert_eq!(wire.read_exactly(12).await, b"from the app");
+    wire.send(", and more").await;
+    wire.end().await;
+    assert_eq!(wire.rest().await, "");
+}
+
+/// A WebSocket over a connection to the sidecar.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
+    let opened = tokio_tungstenite::client_async("ws://app.example/ws", stream).await;
+    opened.expect("a WebSocket").0
+}
+
 /// A WebSocket through the sidecar.
 async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
-    let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
-    let (socket, _) =
-        tokio_tungstenite::client_async("ws://app.example/ws", stream).await.expect("a WebSocket");
-    socket
+    open(TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens")).await
+}
+
+/// Sends messages of all sizes over a connection to a sidecar, whose app answers with [`echo`].
+pub async fn assert_echoes(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    exchange(&mut open(stream).await).await;
+}
+
+async fn exchange(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) {
+    for text in ["one", "two", &"long ".repeat(100_000)] {
+        socket.send(Message::text(text)).await.expect("it is read");
+        let echoed = socket.next().await.expect("an echo").expect("a message");
+        assert_eq!(echoed.into_text().expect("text").as_str(), text);
+    }
+    socket.close(None).await.expect("a close");
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+#[tokio::test]
+async fn messages_pass_to_an_app_on_a_unix_socket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("app.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let service = hyper::service::service_fn(|request| async {
+            Ok::<_, std::convert::Infallible>(echo(request).await)
+        });
+        let serving = hyper::server::conn::http1::Builder::new();
+        serving.serve_connection(TokioIo::new(stream), service).with_upgrades().await
+    });
+    let velt = crate::support::velt::FakeVelt::start().await;
+    let address = format!("unix:{}", path.display());
+    let sidecar = crate::support::TestSidecar::start(&address, velt.address, "");
+    let stream = TcpStream::connect(sidecar.addresses.traffic).await.expect("it listens");
+    assert_echoes(stream).await;
+    sidecar.metric_reaches("tunnels_closed_total{end=\"closed\"}", 1.0).await;
 }
 
 #[tokio::test]
