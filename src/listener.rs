@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use self::activity::Held;
 pub use self::activity::Limits;
 use self::connection::Connection;
 pub use self::descriptors::raise_descriptor_limit;
@@ -227,13 +228,14 @@ impl Listener {
             };
             let (settings, phase) = (self.settings.clone(), phase.clone());
             let (handshakes, metrics) = (self.handshakes.clone(), self.metrics.clone());
-            let held = (slot, open.subscribe());
+            let serving = open.subscribe();
             let taken =
                 least_busy(&workers).take(stream, move |stream, handler, seat| async move {
+                    let held = Held::new(slot, seat, &metrics.connections);
                     let connection =
-                        Connection { stream, peer, seat, settings, handshakes, metrics };
+                        Connection { stream, peer, held, settings, handshakes, metrics };
                     connection.serve(handler, phase).await;
-                    drop(held);
+                    drop(serving);
                 });
             if let Err(error) = taken {
                 self.metrics.accept_errors.inc();

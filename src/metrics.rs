@@ -224,7 +224,8 @@ pub struct ListenerMetrics {
 impl ListenerMetrics {
     fn on(page: &Page) -> Self {
         Self {
-            connections: page.gauge("connections_open", "Open connections of clients."),
+            connections: page
+                .gauge("connections_open", "Open connections of clients, WebSockets among them."),
             accepted: page
                 .counters("connections_total", "Connections of clients by protocol spoken."),
             closed: page.counters(

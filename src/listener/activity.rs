@@ -12,12 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::SetOnce;
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, SetOnce};
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use super::Seat;
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, GaugeGuard};
 use crate::tcp::Watcher;
 
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
@@ -36,7 +37,6 @@ pub struct Limits {
 }
 
 /// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
-#[derive(Debug)]
 pub struct Activity {
     accepted: Instant,
     /// Requests whose response has not been sent to its end.
@@ -50,11 +50,27 @@ pub struct Activity {
     head_since: AtomicU64,
     stalled_since: AtomicU64,
     /// Here, since the socket has this for as long as it is open.
+    _held: Held,
+}
+
+/// What a connection takes up for as long as its socket is open, which as a WebSocket's outlives all of
+/// HTTP.
+pub struct Held {
+    _slot: OwnedSemaphorePermit,
     _seat: Seat,
+    /// The last to go: whoever no longer counts takes up nothing.
+    _open: GaugeGuard,
+}
+
+impl Held {
+    /// One of the slots of `listen.max_connections`, a seat with a worker, and a count of one in `open`.
+    pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
+        Self { _slot: slot, _seat: seat, _open: GaugeGuard::raise(open) }
+    }
 }
 
 impl Activity {
-    pub fn new(seat: Seat) -> Arc<Self> {
+    pub fn new(held: Held) -> Arc<Self> {
         Arc::new(Self {
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
@@ -64,7 +80,7 @@ impl Activity {
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
-            _seat: seat,
+            _held: held,
         })
     }
 
@@ -207,7 +223,10 @@ impl<B: Body + Unpin> Body for Attended<B> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::metrics::ListenerMetrics;
 
     const LIMITS: Limits = Limits {
         idle: Duration::from_secs(75),
@@ -215,13 +234,18 @@ mod tests {
         stalled: Duration::from_secs(60),
     };
 
+    fn held() -> Held {
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
+        Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
+    }
+
     fn seconds(count: u64) -> u64 {
         1 + 1000 * count
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_judged_by_what_it_does() {
-        let activity = Activity::new(Seat::default());
+        let activity = Activity::new(held());
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
 
@@ -246,7 +270,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_speaks_up_within_one_look() {
-        let activity = Activity::new(Seat::default());
+        let activity = Activity::new(held());
         let start = Instant::now();
         activity.received();
         assert_eq!(activity.overdue(LIMITS).await, CloseReason::SlowHead);

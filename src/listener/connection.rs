@@ -24,12 +24,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::activity::{Activity, Attended};
+use super::activity::{Activity, Attended, Held};
 use super::handshake::Handshakes;
 use super::turn::InTurns;
-use super::{Limits, Phase, Remote, Seat, Settings, preface, stopped_in};
+use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
-use crate::metrics::{CloseReason, GaugeGuard, ListenerMetrics, Protocol};
+use crate::metrics::{CloseReason, ListenerMetrics, Protocol};
 use crate::tcp::{self, Gathering, Watched};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
@@ -54,7 +54,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    pub seat: Seat,
+    pub held: Held,
     pub settings: Settings,
     /// With TLS only.
     pub handshakes: Option<Handshakes>,
@@ -80,10 +80,9 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, seat, settings, handshakes, metrics } = self;
-        let _open = GaugeGuard::raise(&metrics.connections);
+        let Self { stream, peer, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream);
-        let (limits, activity) = (settings.limits, Activity::new(seat));
+        let (limits, activity) = (settings.limits, Activity::new(held));
         // Its first request may be on its way.
         let mut ending = phase.clone();
         let too_late = async {

@@ -15,8 +15,7 @@ pub struct Worker<H> {
     seat: Seat,
 }
 
-/// A connection's place with its worker: taken for as long as its socket is open, which as a
-/// WebSocket's outlives all of HTTP.
+/// A connection's place with its worker.
 #[derive(Clone, Debug, Default)]
 pub struct Seat {
     taken: Arc<()>,

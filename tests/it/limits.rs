@@ -18,6 +18,7 @@ use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
 use crate::support::Stage;
 use crate::support::app::FakeApp;
 use crate::support::raw::Wire;
+use crate::websocket;
 
 const SHORT: &str = "[listen]\nidle_timeout = \"300ms\"\nheader_timeout = \"100ms\"\n\
                      write_timeout = \"200ms\"";
@@ -267,6 +268,22 @@ async fn connections_over_the_limit_are_closed_at_once_and_counted() {
     drop(kept);
     stage.sidecar.metric_reaches("connections_open", 0.0).await;
     assert_eq!(stage.client().get("/").send().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_websocket_counts_as_the_connection_that_it_is() {
+    let app = FakeApp::serving(websocket::echo).await;
+    let stage = Stage::with(app, "[listen]\nmax_connections = 1").await;
+    let mut socket = websocket::connect(&stage).await;
+    // An answer to a message: HTTP is done with the connection.
+    websocket::exchange(&mut socket).await;
+    assert_eq!(stage.metric("connections_open").await, 1.0);
+    let mut another = Wire::to(stage.sidecar.addresses.traffic).await;
+    assert_eq!(another.rest().await, "", "there is no room for it");
+    assert_eq!(stage.metric("connections_refused_total").await, 1.0);
+    drop(socket);
+    stage.sidecar.metric_reaches("connections_open", 0.0).await;
+    websocket::exchange(&mut websocket::connect(&stage).await).await;
 }
 
 /// When an app's pod is replaced, all of its browsers and WebSockets come back in one moment.

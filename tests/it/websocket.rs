@@ -61,6 +61,7 @@ async fn messages_pass_both_ways_and_the_close_arrives() {
     assert!(!response.headers().contains_key("x-velt-token"), "never on an upgrade");
     stage.sidecar.metric_reaches("tunnels_open", 1.0).await;
     exchange(&mut socket).await;
+    close(&mut socket).await;
     drop(socket);
     stage.sidecar.metric_reaches("tunnels_open", 0.0).await;
     assert_eq!(stage.metric("requests_total{outcome=\"upgraded\"}").await, 1.0);
@@ -174,21 +175,27 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S
 }
 
 /// A WebSocket through the sidecar.
-async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
+pub async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
     open(TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens")).await
 }
 
 /// Sends messages of all sizes over a connection to a sidecar, whose app answers with [`echo`].
 pub async fn assert_echoes(stream: impl AsyncRead + AsyncWrite + Unpin) {
-    exchange(&mut open(stream).await).await;
+    let mut socket = open(stream).await;
+    exchange(&mut socket).await;
+    close(&mut socket).await;
 }
 
-async fn exchange(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) {
+/// Sends messages of all sizes, which come back.
+pub async fn exchange(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) {
     for text in ["one", "two", &"long ".repeat(100_000)] {
         socket.send(Message::text(text)).await.expect("it is read");
         let echoed = socket.next().await.expect("an echo").expect("a message");
         assert_eq!(echoed.into_text().expect("text").as_str(), text);
     }
+}
+
+async fn close(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) {
     socket.close(None).await.expect("a close");
     while let Some(Ok(_)) = socket.next().await {}
 }
