@@ -13,6 +13,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -29,6 +30,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
+use self::support::websocket::{self, WebSocket};
 use self::support::{BROWSER, Result, Running, free_addresses};
 
 /// Connections of the load, or streams of its one HTTP/2 connection.
@@ -160,10 +162,12 @@ enum Job {
     HitHttp2,
     /// A token from the cache by the sidecar's own route.
     Route,
+    /// A WebSocket's frame and the app's answer to it.
+    Frame,
 }
 
 impl Job {
-    const ALL: [Self; 4] = [Self::Anonymous, Self::Hit, Self::HitHttp2, Self::Route];
+    const ALL: [Self; 5] = [Self::Anonymous, Self::Hit, Self::HitHttp2, Self::Route, Self::Frame];
 
     fn name(self) -> &'static str {
         match self {
@@ -171,6 +175,7 @@ impl Job {
             Self::Hit => "hit",
             Self::HitHttp2 => "hit-http2",
             Self::Route => "route",
+            Self::Frame => "frame",
         }
     }
 
@@ -203,6 +208,8 @@ impl Job {
                 Self::Anonymous => !has_token && answer.body().len() == BODY,
                 Self::Hit | Self::HitHttp2 => has_token && answer.body().len() == BODY,
                 Self::Route => answer.body().starts_with(b"{\"token\":\""),
+                // It is checked where it is read.
+                Self::Frame => false,
             }
     }
 }
@@ -258,7 +265,8 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
             load.round(round).await?;
         }
     }
-    sidecar.end()?;
+    // Beside this thread, where the app has to notice that its WebSockets have ended.
+    tokio::task::spawn_blocking(|| sidecar.end()).await??;
     serving.abort();
     let dump = fs::read_to_string(&file)?;
     let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
@@ -274,24 +282,37 @@ struct Load {
 enum Sender {
     Http1(http1::SendRequest<Empty<Bytes>>),
     Http2(http2::SendRequest<Empty<Bytes>>),
+    WebSocket(WebSocket),
 }
 
 impl Sender {
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        match self {
+    /// Asks as `user`, and checks the answer.
+    async fn ask(&mut self, job: Job, user: usize) -> Result<()> {
+        let answer = match self {
             Self::Http1(sender) => {
                 sender.ready().await?;
-                sender.send_request(request).await
+                sender.send_request(job.request(user)).await?
             }
-            Self::Http2(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(job.request(user)).await?,
+            Self::WebSocket(socket) => return socket.exchange().await,
+        };
+        let (head, body) = answer.into_parts();
+        let answer = Response::from_parts(head, body.collect().await?.to_bytes());
+        if job.is_answered_by(&answer) {
+            return Ok(());
         }
+        Err(format!("{}: a wrong answer: {}", job.name(), answer.status()).into())
     }
 }
 
 impl Load {
     async fn open(address: SocketAddr, job: Job) -> Result<Self> {
         let mut senders = Vec::new();
-        if job.version() == Version::HTTP_2 {
+        if job == Job::Frame {
+            for _ in 0..CONNECTIONS {
+                senders.push(Sender::WebSocket(WebSocket::open(address).await?));
+            }
+        } else if job.version() == Version::HTTP_2 {
             let io = TokioIo::new(TcpStream::connect(address).await?);
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
             tokio::spawn(connection);
@@ -309,16 +330,9 @@ impl Load {
 
     async fn round(&mut self, round: usize) -> Result<()> {
         let job = self.job;
-        let asking = self.senders.iter_mut().enumerate().map(|(index, sender)| async move {
+        let asking = self.senders.iter_mut().enumerate().map(|(index, sender)| {
             let user = (round * CONNECTIONS + index) % USERS;
-            let answer = sender.send(job.request(user)).await?;
-            let (head, body) = answer.into_parts();
-            let answer = Response::from_parts(head, body.collect().await?.to_bytes());
-            if job.is_answered_by(&answer) {
-                Ok(())
-            } else {
-                Err(format!("{}: a wrong answer: {}", job.name(), answer.status()).into())
-            }
+            sender.ask(job, user)
         });
         let answered: Result<Vec<()>> =
             tokio::time::timeout(PATIENCE, try_join_all(asking)).await?;
@@ -330,7 +344,10 @@ async fn serve_app(listener: TcpListener) {
     let body = Bytes::from(vec![b'x'; BODY]);
     while let Ok((stream, _)) = listener.accept().await {
         let body = body.clone();
-        let service = service_fn(move |_| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if request.uri().path() == websocket::PATH {
+                return ready(Ok(websocket::switch(&mut request)));
+            }
             let answer = Response::builder()
                 .header("content-type", "application/json")
                 .header("server", "app")
@@ -338,9 +355,9 @@ async fn serve_app(listener: TcpListener) {
                 .header("x-request-id", "4f1c2d7ab9e04c55")
                 .header("cache-control", "no-cache")
                 .body(Full::new(body.clone()));
-            std::future::ready(answer)
+            ready(answer)
         });
         let serving = hyper::server::conn::http1::Builder::new();
-        tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(serving.serve_connection(TokioIo::new(stream), service).with_upgrades());
     }
 }

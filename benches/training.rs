@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use futures_util::stream;
-use http::header::{CONNECTION, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -28,9 +27,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::{Certificate, Client};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
+use self::support::websocket::{self, WebSocket};
 use self::support::{BROWSER, Result, Running, free_addresses};
 
 /// Requests under way at a time.
@@ -222,34 +221,14 @@ async fn ask(client: &Client, base: &str, path: &str, user: Option<usize>) -> Re
     Err(format!("{url}: a wrong answer: {status}, {} bytes", body.len()).into())
 }
 
-/// A WebSocket through the sidecar at `address`: the app answers each frame.
+/// A WebSocket's life.
 async fn live(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    let handshake = "GET /live HTTP/1.1\r\nHost: app.example.com\r\nConnection: Upgrade\r\n\
-                     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                     X-Forwarded-User: user-0000001@example.com\r\n\r\n";
-    stream.write_all(handshake.as_bytes()).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    if !head.starts_with(b"HTTP/1.1 101 ") {
-        return Err(format!("a wrong answer: {}", String::from_utf8_lossy(&head)).into());
-    }
+    let mut socket = WebSocket::open(address).await?;
     for _ in 0..FRAMES {
-        stream.write_all(&ASKING).await?;
-        let mut answer = [0; ANSWER.len()];
-        stream.read_exact(&mut answer).await?;
+        socket.exchange().await?;
     }
     Ok(())
 }
-
-/// A text frame of five bytes, masked with zeros, as from a client (RFC 6455 section 5.2).
-const ASKING: [u8; 11] = *b"\x81\x85\0\0\0\0hello";
-
-/// The same from a server.
-const ANSWER: [u8; 7] = *b"\x81\x05hello";
 
 /// Serves an app until the end, over HTTP/1.1 or over HTTP/2.
 async fn serve_app(http2: bool) -> Result<SocketAddr> {
@@ -273,7 +252,7 @@ async fn serve_app(http2: bool) -> Result<SocketAddr> {
 async fn answer(mut request: Request<Incoming>) -> hyper::Result<Response<AppBody>> {
     let full = |bytes: usize| Full::new(Bytes::from(vec![b'x'; bytes])).boxed();
     let body = match request.uri().path() {
-        "/live" => return Ok(switch(&mut request)),
+        websocket::PATH => return Ok(websocket::switch(&mut request).map(Full::boxed)),
         "/api/large" => full(LARGE),
         "/api/stream" => {
             let frame = |_| Ok(Frame::data(Bytes::from_static(&[b'x'; SMALL])));
@@ -292,23 +271,4 @@ async fn answer(mut request: Request<Incoming>) -> hyper::Result<Response<AppBod
         .header("cache-control", "no-cache")
         .body(body);
     Ok(answer.expect("headers of constants"))
-}
-
-/// Becomes a WebSocket, which answers whatever arrives as one frame.
-fn switch(request: &mut Request<Incoming>) -> Response<AppBody> {
-    let upgrading = hyper::upgrade::on(request);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrading.await else { return };
-        let (mut io, mut frame) = (TokioIo::new(upgraded), [0; ASKING.len()]);
-        // Its end is the client's.
-        while io.read_exact(&mut frame).await.is_ok() && io.write_all(&ANSWER).await.is_ok() {}
-    });
-    let answer = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(CONNECTION, "Upgrade")
-        .header(UPGRADE, "websocket")
-        // RFC 6455 section 1.3 has this for its key.
-        .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        .body(Full::default().boxed());
-    answer.expect("headers of constants")
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_types, reason = "real time is what is waited for")]
 #![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
 
+pub mod websocket;
+
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::load::{Job, Load};
 use crate::peer::{Peer, Running};
 use crate::report::Report;
 use crate::{Bench, Result, app, rounds, tokens};
@@ -13,6 +14,10 @@ use crate::{Bench, Result, app, rounds, tokens};
 const FILL: usize = 20_000;
 const SHORT_FILL: usize = 5_000;
 const WARM: usize = 500;
+
+/// WebSockets that are open while a proxy's memory is looked at: so many that the difference is theirs.
+const FEW_SOCKETS: usize = 100;
+const MANY_SOCKETS: usize = 1_000;
 
 /// Requests at once.
 const BURST: usize = 1_000;
@@ -35,6 +40,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             report.put("idle: resident, MiB", peer, round, memory.resident / MIB);
             report.put("idle: proportional, MiB", peer, round, memory.proportional / MIB);
         }
+        let one = Running::start(peer, &bench.setting)?;
+        report.put("bytes per quiet WebSocket", peer, 0, bytes_per_socket(bench, &one)?);
         if !peer.has_tokens() {
             continue;
         }
@@ -59,6 +66,16 @@ pub fn bytes_per_user(bench: &Bench, one: &Running, users: usize) -> Result<f64>
     rounds::warm(bench, one, WARM, users)?;
     let after = one.tree.memory()?.proportional;
     Ok((after - before) / users as f64)
+}
+
+/// What a WebSocket on which nothing moves adds to the resident memory of a running proxy, in bytes.
+fn bytes_per_socket(bench: &Bench, one: &Running) -> Result<f64> {
+    let with = |connections| {
+        let load = rounds::load(bench, Job::WebSocket, one.http1, false);
+        Load { connections, ..load }.hold(|| Ok(one.tree.memory()?.proportional))
+    };
+    let (few, many) = (with(FEW_SOCKETS)?, with(MANY_SOCKETS)?);
+    Ok((many - few) / (MANY_SOCKETS - FEW_SOCKETS) as f64)
 }
 
 /// Sends all requests before any answer is read, and counts the mints that came of it.

@@ -156,6 +156,21 @@ impl Load {
         progress.failure.take().map_or(Ok(()), |problem| Err(problem.into()))
     }
 
+    /// Opens as many WebSockets as there are connections, has one message come back on each, and calls
+    /// `look` while all are open and nothing moves.
+    pub fn hold(&self, look: impl FnOnce() -> Result<f64>) -> Result<f64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut connections = Vec::new();
+            for turn in 0..self.connections {
+                let mut connection = Connection::open(self).await?;
+                connection.echo(turn).await?;
+                connections.push(connection);
+            }
+            look()
+        })
+    }
+
     /// Opens every connection, and sets all going.
     async fn open(&self, progress: &Rc<Progress>) -> Result<()> {
         match self.job {
