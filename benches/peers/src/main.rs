@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::app::Backend;
 use crate::peer::Setting;
 use crate::report::Report;
+use crate::rounds::Turns;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -95,11 +96,11 @@ struct Plan {
     short: bool,
     only: Vec<String>,
     rounds: usize,
-    warm_up: Duration,
-    window: Duration,
-    /// At a fixed rate, where what counts are the slowest of all requests.
-    paced_window: Duration,
-    /// From the start of the run until when a disturbed window is measured again.
+    /// As fast as a proxy takes it.
+    saturated: Turns,
+    /// At a fixed rate: each connection is asked over 30 times a second.
+    paced: Turns,
+    /// From the start of the run until when a disturbed round is measured again.
     repeat_until: Duration,
     files: PathBuf,
     work: PathBuf,
@@ -113,9 +114,16 @@ impl Plan {
             short: false,
             only: Vec::new(),
             rounds: 9,
-            warm_up: Duration::from_millis(300),
-            window: Duration::from_millis(1_200),
-            paced_window: Duration::from_secs(2),
+            saturated: Turns {
+                count: 6,
+                warm_up: Duration::from_millis(50),
+                window: Duration::from_millis(160),
+            },
+            paced: Turns {
+                count: 3,
+                warm_up: Duration::from_millis(150),
+                window: Duration::from_millis(500),
+            },
             repeat_until: Duration::from_mins(13),
             files: "benches/peers".into(),
             work: std::env::temp_dir(),
@@ -128,9 +136,8 @@ impl Plan {
                 "--short" => {
                     plan.short = true;
                     plan.rounds = 3;
-                    plan.warm_up = Duration::from_millis(100);
-                    plan.window = Duration::from_millis(600);
-                    plan.paced_window = Duration::from_secs(1);
+                    plan.saturated.count = 4;
+                    plan.paced.count = 2;
                     plan.repeat_until = Duration::from_secs(100);
                 }
                 "--only" => plan.only.push(value()?),

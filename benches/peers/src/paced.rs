@@ -14,19 +14,28 @@ use crate::tokens::Users;
 /// Requests per second.
 pub const RATE: usize = 2_000;
 
-/// Asks at [`RATE`] for `window`, over as many connections as [`AT_A_TIME`], each with a thread: only
-/// the kernel's own timers are exact enough.
-pub fn run(load: &Load, users: usize, window: Duration) -> Result<Seen> {
+/// Asks at [`RATE`] for `warm_up` and then for `window`, at whose two ends it calls `at_edge`, over as
+/// many connections as [`AT_A_TIME`], each with a thread: only the kernel's own timers are exact enough.
+pub fn run(
+    load: &Load,
+    users: usize,
+    warm_up: Duration,
+    window: Duration,
+    at_edge: &mut dyn FnMut() -> Result<()>,
+) -> Result<Seen> {
     let step = Duration::from_secs_f64(AT_A_TIME as f64 / RATE as f64);
-    let per_connection = usize::try_from(window.as_micros() / step.as_micros())?;
-    let start = Instant::now() + Duration::from_millis(50);
+    let steps = |time: Duration| usize::try_from(time.as_micros() / step.as_micros());
+    let (unseen, per_connection) = (steps(warm_up)?, steps(window)?);
+    let opened = Instant::now() + Duration::from_millis(50);
+    let start = opened + step * u32::try_from(unseen)?;
     let request_start = load.request_start();
     let latencies: std::result::Result<Vec<Vec<f64>>, String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_A_TIME)
             .map(|number| {
                 let asker = Asker {
-                    first_due: start + step.mul_f64(number as f64 / AT_A_TIME as f64),
+                    first_due: opened + step.mul_f64(number as f64 / AT_A_TIME as f64),
                     step,
+                    unseen,
                     count: per_connection,
                     first_user: number,
                     users,
@@ -37,11 +46,15 @@ pub fn run(load: &Load, users: usize, window: Duration) -> Result<Seen> {
                 scope.spawn(move || asker.run().map_err(|problem| problem.to_string()))
             })
             .collect();
+        std::thread::sleep(start.saturating_duration_since(Instant::now()));
+        let begun = at_edge().map_err(|problem| problem.to_string());
         let joined = threads.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err("a thread of the load failed".to_owned()))
         });
-        joined.collect()
+        let latencies = joined.collect();
+        begun.and(latencies)
     });
+    at_edge()?;
     let mut latencies = latencies?.concat();
     latencies.sort_by(f64::total_cmp);
     Ok(Seen { requests: latencies.len() as f64, latencies })
@@ -50,6 +63,9 @@ pub fn run(load: &Load, users: usize, window: Duration) -> Result<Seen> {
 struct Asker<'a> {
     first_due: Instant,
     step: Duration,
+    /// Requests of the warm-up.
+    unseen: usize,
+    /// Those after it.
     count: usize,
     first_user: usize,
     users: usize,
@@ -70,7 +86,7 @@ impl Asker<'_> {
         let mut latencies = Vec::with_capacity(self.count);
         let mut answer = vec![0; 8 * 1024];
         let mut due = self.first_due;
-        for _ in 0..self.count {
+        for number in 0..self.unseen + self.count {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             stream.write_all(request.as_bytes())?;
             let mut length = 0;
@@ -85,7 +101,9 @@ impl Asker<'_> {
                     break head;
                 }
             };
-            latencies.push(due.elapsed().as_secs_f64() * 1e6);
+            if number >= self.unseen {
+                latencies.push(due.elapsed().as_secs_f64() * 1e6);
+            }
             due += self.step;
             let token = app::header(&answer[..head], "x-velt-token");
             let is_right = users.with(0, |_, right| token == Some(right.as_bytes()));

@@ -10,9 +10,9 @@ use crate::peer::Peer;
 pub struct Report {
     rows: Vec<String>,
     values: HashMap<(String, Peer), Vec<(usize, f64)>>,
-    /// Windows that are in the tables.
-    pub windows: usize,
-    /// Windows that were thrown away because others disturbed them.
+    /// Rounds of a job that are in the tables.
+    pub measured: usize,
+    /// Those that were thrown away because others disturbed them.
     pub repeated: usize,
     /// Of those in the tables, the ones that were disturbed to the end.
     pub disturbed: usize,
@@ -120,9 +120,9 @@ impl Report {
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "\n{} windows of measurement; {} more were thrown away because something else ran on the \
-             proxy's core, and of those in the tables {} were disturbed to the last.\n",
-            self.windows, self.repeated, self.disturbed,
+            "\n{} rounds of a job; {} more were thrown away because something else ran on the \
+             proxies' core, and of those in the tables {} were disturbed to the last.\n",
+            self.measured, self.repeated, self.disturbed,
         );
         text
     }

@@ -1,18 +1,19 @@
-//! What is measured in interleaved rounds: every job at every peer, in another order each time, the
-//! peers of a job one right after another. A ratio is taken within a round, and what the machine does
-//! from one minute to the next is not to be in it.
+//! What is measured in interleaved rounds: every job, in another order each time. In a round, the peers
+//! of a job take turns of a fraction of a second each, and what one has done in all of its turns is its
+//! figure. A ratio is taken within a round, and what the machine does from one second to the next is not
+//! to be in it.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::load::{Job, Load, Seen};
 use crate::peer::{Peer, Running};
 use crate::report::Report;
 use crate::tokens::Users;
-use crate::{Bench, PROXY_CORE, Result, USERS, paced, process};
+use crate::{Bench, PROXY_CORE, Plan, Result, USERS, paced, process};
 
-/// Of a core, that others may take before a window counts as disturbed.
+/// Of a core, that others may take before a round of a job counts as disturbed.
 const FOREIGN_SHARE: f64 = 0.05;
 
 /// By how much the pace of the core may differ before and after.
@@ -21,7 +22,7 @@ const PACE_SHARE: f64 = 0.10;
 /// Requests until node runs compiled code.
 const COMPILING: usize = 10_000;
 
-/// How often a disturbed window is measured again.
+/// How often a disturbed round of a job is measured again.
 const REPEATS: usize = 2;
 
 /// A job, and how it is put.
@@ -54,6 +55,10 @@ impl Kind {
         }
     }
 
+    fn turns(self, plan: &Plan) -> Turns {
+        if self == Self::Paced { plan.paced } else { plan.saturated }
+    }
+
     fn suits(self, peer: Peer) -> bool {
         match self {
             Self::Saturated(Job::Route) => peer.has_tokens(),
@@ -65,24 +70,53 @@ impl Kind {
     }
 }
 
-/// One look at one job of one peer.
+/// What a peer has done in its turns.
+#[derive(Default)]
 pub struct Window {
-    pub seen: Seen,
-    pub seconds: f64,
-    /// Of the proxy's processes, per request.
-    pub cpu_micros: f64,
-    /// How much of the proxy's core others had.
-    pub foreign: f64,
-    pub is_disturbed: bool,
+    requests: f64,
+    seconds: f64,
+    /// Microseconds of the proxy's processes.
+    cpu: f64,
+    /// In microseconds, ascending.
+    pub latencies: Vec<f64>,
 }
 
-/// What the two edges of a window have seen.
+impl Window {
+    /// Microseconds of CPU time per request.
+    pub fn cpu_micros(&self) -> f64 {
+        self.cpu / self.requests
+    }
+
+    fn add(&mut self, turn: Self) {
+        self.requests += turn.requests;
+        self.seconds += turn.seconds;
+        self.cpu += turn.cpu;
+        self.latencies.extend(turn.latencies);
+    }
+
+    /// Requests per second.
+    pub fn rate(&self) -> f64 {
+        self.requests / self.seconds
+    }
+}
+
+/// One round of one job.
+pub struct Round {
+    /// Of each peer, in the order in which they were given.
+    pub windows: Vec<Window>,
+    /// How much of the proxies' cores others had.
+    foreign: f64,
+    is_disturbed: bool,
+}
+
+/// How peers take turns.
 #[derive(Clone, Copy)]
-struct Edge {
-    at: Instant,
-    cpu: f64,
-    busy: f64,
-    own: f64,
+pub struct Turns {
+    pub count: usize,
+    /// Of each turn.
+    pub warm_up: Duration,
+    /// Of each turn.
+    pub window: Duration,
 }
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -92,26 +126,24 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let running = start_all(bench)?;
-    let mut cases: Vec<(Kind, Option<&Running>)> = Vec::new();
-    for kind in &kinds {
-        for one in running.iter().map(Some).chain([None]) {
-            if kind.suits(peer_of(one)) {
-                cases.push((*kind, one));
-            }
-        }
-    }
+    let everybody: Vec<Option<&Running>> = running.iter().map(Some).chain([None]).collect();
     let random = RandomState::new();
     for round in 0..bench.plan.rounds {
         eprintln!("round {} of {}", round + 1, bench.plan.rounds);
-        cases.sort_by_cached_key(|(kind, one)| {
-            let (job, peer) = (kind.word(), peer_of(*one).name());
-            (random.hash_one((round, job)), random.hash_one((round, job, peer)))
-        });
-        for &(kind, one) in &cases {
-            let peer = peer_of(one);
-            let window = undisturbed(bench, report, || look(bench, kind, one))
-                .map_err(|problem| format!("{}, {}: {problem}", peer.name(), kind.word()))?;
-            note(report, kind, peer, round, &window);
+        let mut kinds = kinds.clone();
+        kinds.sort_by_cached_key(|kind| random.hash_one((round, kind)));
+        for kind in kinds {
+            let mut peers = everybody.clone();
+            peers.retain(|one| kind.suits(peer_of(*one)));
+            let measured = undisturbed(bench, report, || {
+                take_turns(&peers, &[PROXY_CORE], kind.turns(&bench.plan), |one, turns, at_edge| {
+                    look(bench, kind, one, turns, at_edge)
+                })
+            });
+            let measured = measured.map_err(|problem| format!("{}: {problem}", kind.word()))?;
+            for (one, window) in peers.into_iter().zip(&measured.windows) {
+                note(report, kind, peer_of(one), round, window);
+            }
         }
     }
     report.subtract_direct();
@@ -162,31 +194,113 @@ pub fn load(bench: &Bench, job: Job, address: SocketAddr, with_token: bool) -> L
     }
 }
 
-/// Measures again what was disturbed, as long as there is time, and says so in the report. Of windows
+/// Measures again what was disturbed, as long as there is time, and says so in the report. Of rounds
 /// that all were, the least disturbed one counts.
 pub fn undisturbed(
     bench: &Bench,
     report: &mut Report,
-    mut look: impl FnMut() -> Result<Window>,
-) -> Result<Window> {
-    report.windows += 1;
-    let mut window = look()?;
+    mut measure: impl FnMut() -> Result<Round>,
+) -> Result<Round> {
+    report.measured += 1;
+    let mut round = measure()?;
     for _ in 0..REPEATS {
-        if !window.is_disturbed || bench.epoch.elapsed() > bench.plan.repeat_until {
+        if !round.is_disturbed || bench.epoch.elapsed() > bench.plan.repeat_until {
             break;
         }
         report.repeated += 1;
-        let again = look()?;
-        if !again.is_disturbed || again.foreign < window.foreign {
-            window = again;
+        let again = measure()?;
+        if !again.is_disturbed || again.foreign < round.foreign {
+            round = again;
         }
     }
-    report.disturbed += usize::from(window.is_disturbed);
-    Ok(window)
+    report.disturbed += usize::from(round.is_disturbed);
+    Ok(round)
 }
 
-fn look(bench: &Bench, kind: Kind, one: Option<&Running>) -> Result<Window> {
-    let plan = &bench.plan;
+/// Has each of some peers looked at in turn, in another order each time, and reads what the kernel
+/// counted meanwhile. `look` calls what it is given at the two ends of its window.
+pub fn take_turns(
+    peers: &[Option<&Running>],
+    cores: &[usize],
+    turns: Turns,
+    mut look: impl FnMut(Option<&Running>, Turns, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
+) -> Result<Round> {
+    let random = RandomState::new();
+    let mut windows: Vec<Window> = peers.iter().map(|_| Window::default()).collect();
+    let pace_before = process::pace(PROXY_CORE)?;
+    let before = Counted::now(peers, cores)?;
+    for turn in 0..turns.count {
+        let mut order: Vec<usize> = (0..peers.len()).collect();
+        order.sort_by_cached_key(|at| random.hash_one((turn, at)));
+        for at in order {
+            let seen = turn_of(peers[at], turns, &mut look);
+            windows[at]
+                .add(seen.map_err(|problem| format!("{}: {problem}", peer_of(peers[at]).name()))?);
+        }
+    }
+    let foreign = before.foreign_share(&Counted::now(peers, cores)?, cores);
+    let pace = process::pace(PROXY_CORE)?.as_secs_f64() / pace_before.as_secs_f64();
+    for window in &mut windows {
+        window.latencies.sort_by(f64::total_cmp);
+    }
+    let is_disturbed = foreign > FOREIGN_SHARE || (pace - 1.0).abs() > PACE_SHARE;
+    Ok(Round { windows, foreign, is_disturbed })
+}
+
+fn turn_of(
+    one: Option<&Running>,
+    turns: Turns,
+    look: impl FnOnce(Option<&Running>, Turns, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
+) -> Result<Window> {
+    let mut edges = Vec::new();
+    let Seen { requests, latencies } = look(one, turns, &mut || {
+        let cpu = one.map_or(Ok(0.0), |one| one.tree.cpu_micros())?;
+        edges.push((Instant::now(), cpu));
+        Ok(())
+    })?;
+    let [(start, before), (end, after)] = edges[..] else {
+        return Err("a window without two edges".into());
+    };
+    if requests < 1.0 {
+        return Err("nothing was answered".into());
+    }
+    let seconds = (end - start).as_secs_f64();
+    Ok(Window { requests, seconds, cpu: after - before, latencies })
+}
+
+/// What the kernel has counted so far.
+struct Counted {
+    at: Instant,
+    /// Microseconds in which the cores did anything.
+    busy: f64,
+    /// What of that was the measurement's.
+    ours: f64,
+}
+
+impl Counted {
+    fn now(peers: &[Option<&Running>], cores: &[usize]) -> Result<Self> {
+        // Where the load shares the proxies' cores, it is no stranger.
+        let mut ours = if cores.len() > 1 { process::own_micros()? } else { 0.0 };
+        for one in peers.iter().flatten() {
+            ours += one.tree.cpu_micros()?;
+        }
+        Ok(Self { at: Instant::now(), busy: process::busy_micros(cores)?, ours })
+    }
+
+    /// How much of the cores others have had since.
+    fn foreign_share(&self, later: &Self, cores: &[usize]) -> f64 {
+        let foreign = later.busy - self.busy - (later.ours - self.ours);
+        foreign / ((later.at - self.at).as_secs_f64() * 1e6 * cores.len() as f64)
+    }
+}
+
+fn look(
+    bench: &Bench,
+    kind: Kind,
+    one: Option<&Running>,
+    turns: Turns,
+    at_edge: &mut dyn FnMut() -> Result<()>,
+) -> Result<Seen> {
     let job = match kind {
         Kind::Saturated(job) => job,
         Kind::Paced => Job::Header,
@@ -198,53 +312,9 @@ fn look(bench: &Bench, kind: Kind, one: Option<&Running>) -> Result<Window> {
     let with_token = one.is_some_and(|one| one.peer.has_tokens());
     let load = load(bench, job, address, with_token);
     match kind {
-        Kind::Saturated(_) => {
-            window(one, &[PROXY_CORE], |at_edge| load.run(plan.warm_up, plan.window, at_edge))
-        }
-        Kind::Paced => window(one, &[PROXY_CORE], |at_edge| {
-            at_edge()?;
-            let seen = paced::run(&load, USERS, plan.paced_window)?;
-            at_edge()?;
-            Ok(seen)
-        }),
+        Kind::Saturated(_) => load.run(turns.warm_up, turns.window, at_edge),
+        Kind::Paced => paced::run(&load, USERS, turns.warm_up, turns.window, at_edge),
     }
-}
-
-/// Runs a load, and reads what the kernel counted between its two edges.
-pub fn window(
-    one: Option<&Running>,
-    cores: &[usize],
-    run: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<Seen>,
-) -> Result<Window> {
-    let pace_before = process::pace(PROXY_CORE)?;
-    let mut edges = Vec::new();
-    let seen = run(&mut || {
-        edges.push(Edge {
-            at: Instant::now(),
-            cpu: one.map_or(Ok(0.0), |one| one.tree.cpu_micros())?,
-            busy: process::busy_micros(cores)?,
-            own: process::own_micros()?,
-        });
-        Ok(())
-    })?;
-    let pace_after = process::pace(PROXY_CORE)?;
-    let [start, end] = edges[..] else { return Err("a window without two edges".into()) };
-    let seconds = (end.at - start.at).as_secs_f64();
-    let cpu = end.cpu - start.cpu;
-    // Where the load shares the proxy's cores, it is no stranger.
-    let ours = if cores.len() > 1 { cpu + end.own - start.own } else { cpu };
-    let foreign = (end.busy - start.busy - ours) / (seconds * 1e6 * cores.len() as f64);
-    let pace = pace_after.as_secs_f64() / pace_before.as_secs_f64();
-    if seen.requests < 1.0 {
-        return Err("nothing was answered".into());
-    }
-    Ok(Window {
-        cpu_micros: cpu / seen.requests,
-        seconds,
-        foreign,
-        is_disturbed: foreign > FOREIGN_SHARE || (pace - 1.0).abs() > PACE_SHARE,
-        seen,
-    })
 }
 
 /// The least value that so many parts of a thousand do not exceed.
@@ -254,8 +324,7 @@ pub fn quantile(ascending: &[f64], thousandths: usize) -> f64 {
 }
 
 fn note(report: &mut Report, kind: Kind, peer: Peer, round: usize, window: &Window) {
-    let rate = window.seen.requests / window.seconds;
-    let latency = |thousandths| quantile(&window.seen.latencies, thousandths);
+    let latency = |thousandths| quantile(&window.latencies, thousandths);
     let mut put = |row: &str, value| report.put(row, peer, round, value);
     match kind {
         Kind::Saturated(Job::Events) => {
@@ -264,8 +333,8 @@ fn note(report: &mut Report, kind: Kind, peer: Peer, round: usize, window: &Wind
         }
         Kind::Saturated(Job::Large) => {
             let gib = crate::app::LARGE as f64 / f64::from(1 << 30);
-            put("100 KiB bodies: CPU s/GiB", window.cpu_micros / 1e6 / gib);
-            put("100 KiB bodies: requests/s", rate);
+            put("100 KiB bodies: CPU s/GiB", window.cpu_micros() / 1e6 / gib);
+            put("100 KiB bodies: requests/s", window.rate());
         }
         Kind::Saturated(job) => {
             let name = match job {
@@ -274,15 +343,15 @@ fn note(report: &mut Report, kind: Kind, peer: Peer, round: usize, window: &Wind
                 Job::H2c => "header job, h2c",
                 _ => "WebSocket echo",
             };
-            put(&format!("{name}: CPU us/request"), window.cpu_micros);
-            put(&format!("{name}: requests/s"), rate);
+            put(&format!("{name}: CPU us/request"), window.cpu_micros());
+            put(&format!("{name}: requests/s"), window.rate());
         }
         Kind::Paced => {
             for (word, thousandths) in [("p50", 500), ("p90", 900), ("p99", 990), ("p99.9", 999)] {
                 put(&format!("2,000 requests/s: added {word}, us"), latency(thousandths));
             }
             if peer != Peer::Direct {
-                put("2,000 requests/s: CPU us/request", window.cpu_micros);
+                put("2,000 requests/s: CPU us/request", window.cpu_micros());
             }
         }
     }

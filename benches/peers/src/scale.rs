@@ -1,16 +1,20 @@
 //! How cost grows: with connections, cached users, request headers and cores. The sidecar and
 //! nginx + Lua, each alone.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
-use crate::load::{Job, Load};
+use crate::load::{AT_A_TIME, Job, Load};
 use crate::peer::{Peer, Running, Setting};
 use crate::report::Report;
+use crate::rounds::Turns;
 use crate::tokens::Users;
 use crate::{Bench, OTHER_CORE, PROXY_CORE, Result, USERS, process, rounds};
 
 const MANY_USERS: usize = 1_000_000;
 const SHORT_MANY_USERS: usize = 50_000;
+
+/// Until as many connections as there may be have been asked.
+const MANY_WARM_UP: Duration = Duration::from_millis(300);
 
 const PEERS: [Peer; 2] = [Peer::Sidecar, Peer::NginxLua];
 
@@ -36,24 +40,22 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         .map(|count| Step { connections: count, ..Step::new(format!("{count} connections")) })
         .collect();
     steps.push(Step { padding: 8 * 1024, ..Step::new("8 KiB of headers".to_owned()) });
-    let running: HashMap<Peer, Running> = start(bench, &bench.setting)?;
+    let running = start(bench, &bench.setting)?;
     for round in 0..bench.plan.rounds.min(3) {
         for step in &steps {
-            for peer in PEERS {
-                look(bench, report, &running[&peer], step, round)?;
-            }
+            look(bench, report, &running, step, round)?;
         }
     }
     drop(running);
     with_many_users(bench, report)
 }
 
-fn start(bench: &Bench, setting: &Setting) -> Result<HashMap<Peer, Running>> {
-    let mut running = HashMap::new();
+fn start(bench: &Bench, setting: &Setting) -> Result<Vec<Running>> {
+    let mut running = Vec::new();
     for peer in PEERS {
         let one = Running::start(peer, setting)?;
         rounds::warm(bench, &one, 0, USERS)?;
-        running.insert(peer, one);
+        running.push(one);
     }
     Ok(running)
 }
@@ -62,7 +64,7 @@ fn with_many_users(bench: &Bench, report: &mut Report) -> Result<()> {
     let users = if bench.plan.short { SHORT_MANY_USERS } else { MANY_USERS };
     let name = format!("{users} cached users");
     let setting = Setting { capacity: users + USERS, ..bench.setting.clone() };
-    let mut running = HashMap::new();
+    let mut running = Vec::new();
     for peer in PEERS {
         eprintln!("{}: {name}", peer.name());
         let one = Running::start(peer, &setting)?;
@@ -72,13 +74,11 @@ fn with_many_users(bench: &Bench, report: &mut Report) -> Result<()> {
         let grown = one.tree.memory()?.proportional - before;
         let row = format!("{name}: bytes per user");
         report.put(&row, peer, 0, grown / (users - USERS) as f64);
-        running.insert(peer, one);
+        running.push(one);
     }
     let step = Step { users, ..Step::new(name) };
     for round in 0..bench.plan.rounds.min(3) {
-        for peer in PEERS {
-            look(bench, report, &running[&peer], &step, round)?;
-        }
+        look(bench, report, &running, &step, round)?;
     }
     Ok(())
 }
@@ -91,9 +91,7 @@ pub fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
     process::pin(&cores)?;
     let step = Step { cores: cores.to_vec(), ..Step::new("2 workers".to_owned()) };
     for round in 0..bench.plan.rounds {
-        for peer in PEERS {
-            look(bench, report, &running[&peer], &step, round)?;
-        }
+        look(bench, report, &running, &step, round)?;
     }
     process::pin(&[OTHER_CORE])?;
     Ok(())
@@ -102,29 +100,37 @@ pub fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
 fn look(
     bench: &Bench,
     report: &mut Report,
-    one: &Running,
+    running: &[Running],
     step: &Step,
     round: usize,
 ) -> Result<()> {
-    let plan = &bench.plan;
-    let load = Load {
-        connections: step.connections,
-        users: Users::new(0, step.users),
-        padding: step.padding,
-        ..rounds::load(bench, Job::Header, one.http1, true)
-    };
-    let window = rounds::undisturbed(bench, report, || {
-        let load = load.clone();
-        rounds::window(Some(one), &step.cores, |at_edge| {
-            load.run(plan.warm_up, plan.window, at_edge)
+    let peers: Vec<Option<&Running>> = running.iter().map(Some).collect();
+    let mut turns = bench.plan.saturated;
+    if step.connections > AT_A_TIME {
+        // They take longer to open than a turn does.
+        let whole = turns.window * u32::try_from(turns.count)?;
+        turns = Turns { count: 1, warm_up: MANY_WARM_UP, window: whole };
+    }
+    let measured = rounds::undisturbed(bench, report, || {
+        rounds::take_turns(&peers, &step.cores, turns, |one, turns, at_edge| {
+            let address = one.map_or(bench.setting.app, |one| one.http1);
+            let load = Load {
+                connections: step.connections,
+                users: Users::new(0, step.users),
+                padding: step.padding,
+                ..rounds::load(bench, Job::Header, address, true)
+            };
+            load.run(turns.warm_up, turns.window, at_edge)
         })
-    })
-    .map_err(|problem| format!("{}, {}: {problem}", one.peer.name(), step.name))?;
-    let mut put = |what: &str, value| {
-        report.put(&format!("{}: {what}", step.name), one.peer, round, value);
-    };
-    put("CPU us/request", window.cpu_micros);
-    put("requests/s", window.seen.requests / window.seconds);
-    put("p99, us", rounds::quantile(&window.seen.latencies, 990));
+    });
+    let measured = measured.map_err(|problem| format!("{}: {problem}", step.name))?;
+    for (one, window) in running.iter().zip(&measured.windows) {
+        let mut put = |what: &str, value| {
+            report.put(&format!("{}: {what}", step.name), one.peer, round, value);
+        };
+        put("CPU us/request", window.cpu_micros());
+        put("requests/s", window.rate());
+        put("p99, us", rounds::quantile(&window.latencies, 990));
+    }
     Ok(())
 }
