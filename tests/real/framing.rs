@@ -992,8 +992,8 @@ impl Stage {
         let ours = 1 + usize::from(last);
         let forwarded = self.count(&FORWARDED).await - before - ours;
         let tried = self.count(&TRIED).await - tried_before - ours;
+        // The counts do not tell: one of an earlier client's may be among them.
         if let UpToTheApp(request) = &case.expected
-            && forwarded < tried
             && seen.is_empty()
         {
             self.late = Some(self.as_seen(request.clone()));
