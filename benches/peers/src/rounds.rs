@@ -135,8 +135,9 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         for kind in kinds {
             let mut peers = everybody.clone();
             peers.retain(|one| kind.suits(peer_of(*one)));
+            let turns = kind.turns(&bench.plan);
             let measured = undisturbed(bench, report, || {
-                take_turns(&peers, &[PROXY_CORE], kind.turns(&bench.plan), |one, turns, at_edge| {
+                take_turns(&peers, &[PROXY_CORE], turns.count, |one, at_edge| {
                     look(bench, kind, one, turns, at_edge)
                 })
             });
@@ -222,18 +223,18 @@ pub fn undisturbed(
 pub fn take_turns(
     peers: &[Option<&Running>],
     cores: &[usize],
-    turns: Turns,
-    mut look: impl FnMut(Option<&Running>, Turns, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
+    turns: usize,
+    mut look: impl FnMut(Option<&Running>, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
 ) -> Result<Round> {
     let random = RandomState::new();
     let mut windows: Vec<Window> = peers.iter().map(|_| Window::default()).collect();
     let pace_before = process::pace(PROXY_CORE)?;
     let before = Counted::now(peers, cores)?;
-    for turn in 0..turns.count {
+    for turn in 0..turns {
         let mut order: Vec<usize> = (0..peers.len()).collect();
         order.sort_by_cached_key(|at| random.hash_one((turn, at)));
         for at in order {
-            let seen = turn_of(peers[at], turns, &mut look);
+            let seen = turn_of(peers[at], &mut look);
             windows[at]
                 .add(seen.map_err(|problem| format!("{}: {problem}", peer_of(peers[at]).name()))?);
         }
@@ -249,11 +250,10 @@ pub fn take_turns(
 
 fn turn_of(
     one: Option<&Running>,
-    turns: Turns,
-    look: impl FnOnce(Option<&Running>, Turns, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
+    look: impl FnOnce(Option<&Running>, &mut dyn FnMut() -> Result<()>) -> Result<Seen>,
 ) -> Result<Window> {
     let mut edges = Vec::new();
-    let Seen { requests, latencies } = look(one, turns, &mut || {
+    let Seen { requests, latencies } = look(one, &mut || {
         let cpu = one.map_or(Ok(0.0), |one| one.tree.cpu_micros())?;
         edges.push((Instant::now(), cpu));
         Ok(())

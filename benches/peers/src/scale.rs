@@ -112,7 +112,7 @@ fn look(
         turns = Turns { count: 1, warm_up: MANY_WARM_UP, window: whole };
     }
     let measured = rounds::undisturbed(bench, report, || {
-        rounds::take_turns(&peers, &step.cores, turns, |one, turns, at_edge| {
+        rounds::take_turns(&peers, &step.cores, turns.count, |one, at_edge| {
             let address = one.map_or(bench.setting.app, |one| one.http1);
             let load = Load {
                 connections: step.connections,
