@@ -30,7 +30,7 @@ pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Verdict};
 pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
-use self::guard::{Guard, Stripped};
+use self::guard::{Guard, Seen, Stripped};
 pub use self::headers::HeaderSource;
 use self::peer::Anchors;
 pub use self::peer::{Peer, SecretSettings, Shown, Trust};
@@ -248,42 +248,49 @@ impl Identity {
     /// The same with all that led to it, uncounted and untold.
     pub async fn decide(&self, asking: Asking, peer: &Peer, headers: &mut HeaderMap) -> Decision {
         let mut spoofs = Spoofs::default();
-        let aliases = self.guard.aliases(headers);
+        let seen = self.guard.look(headers);
         let shown = self.anchors.take_secret(headers);
         if let Some(header) = self.anchors.secret_header().filter(|_| shown.is_wrong()) {
             spoofs.add(SpoofKind::Secret, Removed::one(header));
         }
-        spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &aliases));
+        spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &seen));
         let trust = self.anchors.trust(peer, shown);
         let trusted = trust.is_trusted();
         let conclusion = match &self.reader {
             Reader::Header(_) if !trusted => {
-                spoofs.forged(self.guard.strip(headers, &aliases));
+                spoofs.forged(self.guard.strip(headers, &seen));
                 Ok(Conclusion::Caller(Caller::Anonymous))
             }
             Reader::Header(source) => {
-                let clear = self.guard.unambiguous(headers, &aliases);
+                let clear = self.guard.unambiguous(headers, &seen);
                 clear.and_then(|()| source.read(headers)).map(Conclusion::Caller)
             }
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
-                spoofs.forged(self.guard.strip(headers, &aliases));
+                spoofs.forged(self.guard.strip(headers, &seen));
                 Ok(Conclusion::Caller(Caller::Unnamed))
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
-                    spoofs.forged(self.strip_unsigned(assertions, headers, &aliases));
+                    spoofs.forged(self.strip_unsigned(assertions, headers, &seen));
                 }
-                let found = self.guard.unambiguous(headers, &aliases);
+                let found = self.guard.unambiguous(headers, &seen);
                 match found.and_then(|()| assertions.find(headers)) {
                     Ok(Some(assertion)) => {
                         let verdict = self.judge(asking, assertions, &assertion).await;
-                        Ok(self.by_verdict(assertions, verdict, trusted, headers, &mut spoofs))
+                        Ok(self.by_verdict(
+                            assertions,
+                            verdict,
+                            trusted,
+                            headers,
+                            &seen,
+                            &mut spoofs,
+                        ))
                     }
                     Ok(None) => {
                         // The front signs whom it knows; what stands here unsigned is its
-                        // client's. It has no aliases: those were refused.
-                        spoofs.forged(self.strip_unsigned(assertions, headers, &[]));
+                        // client's.
+                        spoofs.forged(self.strip_unsigned(assertions, headers, &seen));
                         Ok(Conclusion::Caller(Caller::Anonymous))
                     }
                     Err(refusal) => Err(refusal),
@@ -294,12 +301,12 @@ impl Identity {
             if self.ambiguous == OnAmbiguous::Refuse {
                 return Conclusion::Refused(refusal);
             }
-            self.guard.strip(headers, &aliases);
+            self.guard.strip(headers, &seen);
             Conclusion::Ignored(refusal)
         });
         let refused = matches!(conclusion, Conclusion::Refused(_));
         if self.forward == ForwardIdentity::Strip && !refused {
-            self.guard.strip(headers, &aliases);
+            self.guard.strip(headers, &seen);
         }
         Decision { trust, spoofs, conclusion }
     }
@@ -334,9 +341,9 @@ impl Identity {
     /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
     /// 6.5.1 forbids merging them, but an app may do it all the same.
     pub fn sanitize_trailers(&self, trailers: &mut HeaderMap) {
-        let aliases = self.guard.aliases(trailers);
-        let identity = self.guard.strip(trailers, &aliases);
-        let own = self.guard.strip_own(trailers, &aliases);
+        let seen = self.guard.look(trailers);
+        let identity = self.guard.strip(trailers, &seen);
+        let own = self.guard.strip_own(trailers, &seen);
         let removed = identity.headers.and(identity.aliases).and(own);
         self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None);
     }
@@ -366,6 +373,7 @@ impl Identity {
         verdict: Verdict,
         trusted: bool,
         headers: &mut HeaderMap,
+        seen: &Seen,
         spoofs: &mut Spoofs,
     ) -> Conclusion {
         match verdict {
@@ -381,7 +389,7 @@ impl Identity {
                 Conclusion::Refused(Refusal::Invalid(fault))
             }
             Verdict::Invalid(fault) => {
-                spoofs.forged(self.strip_unsigned(assertions, headers, &[]));
+                spoofs.forged(self.strip_unsigned(assertions, headers, seen));
                 assertions.strip(headers);
                 Conclusion::Ignored(Refusal::Invalid(fault))
             }
@@ -393,9 +401,9 @@ impl Identity {
         &self,
         assertions: &Assertions,
         headers: &mut HeaderMap,
-        aliases: &[HeaderName],
+        seen: &Seen,
     ) -> Stripped {
-        self.guard.strip_all_but(assertions.header(), headers, aliases)
+        self.guard.strip_all_but(assertions.header(), headers, seen)
     }
 }
 

@@ -1,12 +1,39 @@
-//! Sets of header names, made once, that nearly no message has any of.
+//! Names of headers that nearly no message has, and how to tell that at little cost.
 
 use http::{HeaderMap, HeaderName};
 
-/// A set of header names. To look each of them up in a header map costs a hash of each; here one
-/// pass over the map's own names, nearly all of which differ from all of these in length, tells
-/// that there is none.
+/// The names that a header map has, by a bit of each. To look a name up costs a hash of it, and most
+/// that a proxy asks for are not there: one pass over those that are tells it of all of them.
+#[derive(Clone, Copy, Default)]
+pub struct Names(u64);
+
+impl Names {
+    /// Those in `headers`, until one is added.
+    pub fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), Self::with)
+    }
+
+    /// These and `name`.
+    #[inline]
+    pub fn with(self, name: &HeaderName) -> Self {
+        Self(self.0 | bit(name))
+    }
+
+    /// Whether `name` can be one of them. It may not be there all the same: names share bits.
+    pub fn may_have(self, name: &HeaderName) -> bool {
+        self.0 & bit(name) != 0
+    }
+
+    /// Whether one of `set` can be.
+    pub fn may_have_any(self, set: &NameSet) -> bool {
+        self.0 & set.bits.0 != 0
+    }
+}
+
+/// A set of header names, made once.
 pub struct NameSet {
     names: Box<[HeaderName]>,
+    bits: Names,
     /// A bit for each length that one of them has.
     lengths: u64,
 }
@@ -15,8 +42,9 @@ impl NameSet {
     /// Of these names.
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names: Box<[HeaderName]> = names.into_iter().collect();
+        let bits = names.iter().fold(Names::default(), Names::with);
         let lengths = names.iter().fold(0, |lengths, name| lengths | length_bit(name));
-        Self { names, lengths }
+        Self { names, bits, lengths }
     }
 
     /// Each of them, in the order in which they were given.
@@ -32,7 +60,7 @@ impl NameSet {
 
     /// Whether `headers` has any of them.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        headers.keys().any(|name| self.has_length_of(name) && self.names.contains(name))
+        headers.keys().any(|name| self.bits.may_have(name) && self.names.contains(name))
     }
 
     /// Takes all of them out of `headers`.
@@ -45,6 +73,15 @@ impl NameSet {
     }
 }
 
+/// By its length and its two ends: of what browsers and apps send, five names in a thousand then share
+/// a bit with one that is asked for.
+#[inline]
+fn bit(name: &HeaderName) -> u64 {
+    let name = name.as_str().as_bytes();
+    let end = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
+    1 << ((name.len() + end(name.first()) + 7 * end(name.last())) % 64)
+}
+
 /// A name longer than 63 bytes shares the bit of a shorter one, which costs a comparison.
 #[inline]
 fn length_bit(name: &HeaderName) -> u64 {
@@ -54,7 +91,11 @@ fn length_bit(name: &HeaderName) -> u64 {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::header::{COOKIE, HOST};
+    use http::header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    };
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -85,5 +126,50 @@ mod tests {
             assert_eq!(none.len(), 2, "{name}");
         }
         assert!(!set.is_in(&HeaderMap::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_that_is_there_is_never_missed(
+            there in vec("[a-z0-9-]{1,80}", 0..20),
+            asked in "[a-z0-9-]{1,80}",
+        ) {
+            let there: Vec<&str> = there.iter().map(String::as_str).collect();
+            let names = Names::of(&headers(&there));
+            for name in &there {
+                let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                prop_assert!(names.may_have(&name));
+                prop_assert!(names.may_have_any(&NameSet::new([HOST, name])));
+            }
+            let asked = HeaderName::from_bytes(asked.as_bytes()).expect("a name");
+            prop_assert_eq!(names.may_have(&asked), names.may_have_any(&NameSet::new([asked])));
+        }
+    }
+
+    #[test]
+    fn what_nearly_no_message_has_costs_no_look_up() {
+        let usual = headers(&[
+            "host",
+            "user-agent",
+            "accept",
+            "accept-language",
+            "accept-encoding",
+            "referer",
+            "cookie",
+            "sec-fetch-dest",
+            "sec-fetch-mode",
+            "sec-fetch-site",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-user",
+            "x-request-id",
+            "origin",
+            "cache-control",
+        ]);
+        let names = Names::of(&usual);
+        for name in [CONNECTION, TE, TRAILER, UPGRADE, TRANSFER_ENCODING, CONTENT_LENGTH] {
+            assert!(!names.may_have(&name), "{name}");
+        }
+        assert!(!Names::of(&HeaderMap::new()).may_have(&HOST));
     }
 }

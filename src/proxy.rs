@@ -43,6 +43,7 @@ use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::metrics::AppMetrics;
+use crate::names::Names;
 use crate::tls::{ClientSettings, ClientTls};
 
 /// Where the app listens.
@@ -282,9 +283,12 @@ impl Upstream {
         over_http2: bool,
     ) {
         headers::ensure_host(request, &self.default_host);
-        let takes_trailers = headers::takes_trailers(request.headers());
-        headers::strip_hop_by_hop(request.headers_mut());
-        headers::keep_one_length(request.headers_mut());
+        let names = Names::of(request.headers());
+        let takes_trailers = names.may_have(&TE) && headers::takes_trailers(request.headers());
+        headers::strip_hop_by_hop_among(names, request.headers_mut());
+        if names.may_have(&CONTENT_LENGTH) {
+            headers::keep_one_length(request.headers_mut());
+        }
         headers::set_forwarded(request.headers_mut(), client);
         if takes_trailers {
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));

@@ -19,8 +19,8 @@ impl AppSource {
     /// Takes what the app says out of its response: it is meant for nobody else.
     pub(super) fn take(&self, guard: &Guard, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
         let said = self.headers.read(headers);
-        let aliases = guard.aliases(headers);
-        guard.strip(headers, &aliases);
+        let seen = guard.look(headers);
+        guard.strip(headers, &seen);
         said.map(|caller| match caller {
             Caller::Anonymous => Caller::Unnamed,
             named => named,

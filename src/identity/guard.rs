@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Refusal;
 use crate::metrics::RefusalKind;
-use crate::names::NameSet;
+use crate::names::{NameSet, Names};
 use crate::spelling::is_read_as;
 
 /// The names that mean identity, those that are ours alone, and their aliases.
@@ -15,6 +15,14 @@ pub(super) struct Guard {
     own: NameSet,
     /// Both.
     guarded: NameSet,
+}
+
+/// The names that a message came with, as far as the guard asks for them: looked at in one pass. What is
+/// removed later makes no difference, and nothing is added.
+pub(super) struct Seen {
+    names: Names,
+    /// Those that are none of ours and could be taken for one. On nearly every request there are none.
+    aliases: Vec<HeaderName>,
 }
 
 /// Which headers were removed.
@@ -57,20 +65,18 @@ impl Guard {
 
     /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would
     /// remove it, or take a later value for it), and one with an alias of an identity header.
-    pub(super) fn unambiguous(
-        &self,
-        headers: &HeaderMap,
-        aliases: &[HeaderName],
-    ) -> Result<(), Refusal> {
+    pub(super) fn unambiguous(&self, headers: &HeaderMap, seen: &Seen) -> Result<(), Refusal> {
         for (list, kind) in
             [(CONNECTION, RefusalKind::ConnectionNominated), (TRAILER, RefusalKind::Trailer)]
         {
-            if let Some(header) = self.guarded_in(headers, &list) {
+            if seen.names.may_have(&list)
+                && let Some(header) = self.guarded_in(headers, &list)
+            {
                 return Err(Refusal::ambiguous(kind, header));
             }
         }
         // Those that were removed meanwhile confuse nobody any more.
-        let mut left = aliases.iter().filter(|name| headers.contains_key(*name));
+        let mut left = seen.aliases.iter().filter(|name| headers.contains_key(*name));
         match left.find_map(|name| alias_of(name, &self.identity)) {
             Some(header) => Err(Refusal::ambiguous(RefusalKind::Alias, header)),
             None => Ok(()),
@@ -86,25 +92,28 @@ impl Guard {
         })
     }
 
-    /// The headers that are none of ours and could be taken for one. Looked for once: on nearly
-    /// every request there are none.
-    pub(super) fn aliases(&self, headers: &HeaderMap) -> Vec<HeaderName> {
-        // The length first, here: nearly every header ends with that.
-        let is_alias = |name: &&HeaderName| {
-            self.guarded.has_length_of(name) && alias_of(name, &self.guarded).is_some()
-        };
-        headers.keys().filter(is_alias).cloned().collect()
+    /// What `headers` has.
+    pub(super) fn look(&self, headers: &HeaderMap) -> Seen {
+        let mut seen = Seen { names: Names::default(), aliases: Vec::new() };
+        for name in headers.keys() {
+            seen.names = seen.names.with(name);
+            // The length first, here: nearly every header ends with that.
+            if self.guarded.has_length_of(name) && alias_of(name, &self.guarded).is_some() {
+                seen.aliases.push(name.clone());
+            }
+        }
+        seen
     }
 
     /// Removes our own headers and their aliases from a request.
-    pub(super) fn strip_own(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> Removed {
-        let stripped = remove(&self.own, None, headers, aliases);
+    pub(super) fn strip_own(&self, headers: &mut HeaderMap, seen: &Seen) -> Removed {
+        let stripped = remove(&self.own, None, headers, seen);
         stripped.headers.and(stripped.aliases)
     }
 
     /// Removes every identity header and its aliases.
-    pub(super) fn strip(&self, headers: &mut HeaderMap, aliases: &[HeaderName]) -> Stripped {
-        remove(&self.identity, None, headers, aliases)
+    pub(super) fn strip(&self, headers: &mut HeaderMap, seen: &Seen) -> Stripped {
+        remove(&self.identity, None, headers, seen)
     }
 
     /// The same but for `kept` and its aliases.
@@ -112,9 +121,9 @@ impl Guard {
         &self,
         kept: &HeaderName,
         headers: &mut HeaderMap,
-        aliases: &[HeaderName],
+        seen: &Seen,
     ) -> Stripped {
-        remove(&self.identity, Some(kept), headers, aliases)
+        remove(&self.identity, Some(kept), headers, seen)
     }
 }
 
@@ -122,16 +131,16 @@ fn remove(
     names: &NameSet,
     kept: Option<&HeaderName>,
     headers: &mut HeaderMap,
-    aliases: &[HeaderName],
+    seen: &Seen,
 ) -> Stripped {
     let mut stripped = Stripped::default();
-    for alias in aliases {
+    for alias in &seen.aliases {
         let own = alias_of(alias, names).filter(|own| Some(*own) != kept);
         if own.is_some() && headers.remove(alias).is_some() {
             stripped.aliases.add(alias);
         }
     }
-    if names.is_in(headers) {
+    if seen.names.may_have_any(names) && names.is_in(headers) {
         for name in names.iter().filter(|name| Some(*name) != kept) {
             if headers.remove(name).is_some() {
                 stripped.headers.add(name);

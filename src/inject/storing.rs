@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::header::{CACHE_CONTROL, EXPIRES};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::names::NameSet;
+use crate::names::{NameSet, Names};
 
 /// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
 /// nginx's, which overrides `Cache-Control` there.
@@ -21,6 +21,9 @@ static CDN_CACHE_HEADERS: LazyLock<NameSet> = LazyLock::new(|| {
         HeaderName::from_static("x-accel-expires"),
     ])
 });
+
+/// The directive that outlives ours.
+const NO_TRANSFORM: &[u8] = b"no-transform";
 
 /// The header by which the app allows a cache, private or shared, to store this response
 /// (RFC 9111 sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
@@ -41,13 +44,15 @@ pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static Head
     if storable {
         return Some(&CACHE_CONTROL);
     }
-    let expires = headers
-        .get(EXPIRES)
-        .and_then(|expires| httpdate::parse_http_date(expires.to_str().ok()?).ok());
-    if expires.is_some_and(|expires| expires > now) {
-        return Some(&EXPIRES);
+    let names = Names::of(headers);
+    if names.may_have(&EXPIRES) {
+        let expires = headers.get(EXPIRES).and_then(|expires| expires.to_str().ok());
+        let expires = expires.and_then(|expires| httpdate::parse_http_date(expires).ok());
+        if expires.is_some_and(|expires| expires > now) {
+            return Some(&EXPIRES);
+        }
     }
-    storable_by_cdn(headers)
+    if names.may_have_any(&CDN_CACHE_HEADERS) { storable_by_cdn(headers) } else { None }
 }
 
 /// The first of the lines for shared caches that lets one store it. Each has to forbid it by
@@ -66,12 +71,17 @@ fn storable_by_cdn(headers: &HeaderMap) -> Option<&'static HeaderName> {
 /// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
 /// compressing proxy depends on it.
 pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
-    let mut words = directives(headers, &CACHE_CONTROL);
-    HeaderValue::from_static(if words.any(|(word, _)| word.eq_ignore_ascii_case(b"no-transform")) {
-        "private, no-store, no-transform"
-    } else {
-        "private, no-store"
-    })
+    let is_wanted = |(word, _): (&[u8], _)| word.eq_ignore_ascii_case(NO_TRANSFORM);
+    // The length first: most of what an app says here is shorter.
+    let has_room = |line: &HeaderValue| line.len() >= NO_TRANSFORM.len();
+    let may_be_wanted = headers.get_all(CACHE_CONTROL).iter().any(has_room);
+    HeaderValue::from_static(
+        if may_be_wanted && directives(headers, &CACHE_CONTROL).any(is_wanted) {
+            "private, no-store, no-transform"
+        } else {
+            "private, no-store"
+        },
+    )
 }
 
 /// The directives of a cache header with their arguments. A line that is not text yields one

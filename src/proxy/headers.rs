@@ -4,6 +4,7 @@
 //! unlike `Content-Length`s, obs-fold, ...). What it leaves to us is here.
 
 mod forwarded;
+mod host;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,7 +18,9 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 pub use self::forwarded::set_forwarded;
-use crate::names::NameSet;
+use self::host::check_host;
+pub use self::host::ensure_host;
+use crate::names::{NameSet, Names};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -145,51 +148,6 @@ pub fn validate<B>(request: &Request<B>) -> Result<(), BadRequest> {
     Ok(())
 }
 
-fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(BadRequest::RepeatedHost);
-    }
-    let target = request.uri().authority();
-    if target.is_none() && host.is_some_and(|host| is_plain_host(host.as_bytes())) {
-        return Ok(());
-    }
-    // Empty is legal where the target has no authority.
-    let parsed = match host.filter(|host| !host.is_empty()) {
-        None => None,
-        Some(host) => {
-            let authority = Authority::try_from(host.as_bytes());
-            let authority = authority.map_err(|_| BadRequest::WrongHost)?;
-            if authority.as_str().contains('@') {
-                return Err(BadRequest::WrongHost);
-            }
-            Some(authority)
-        }
-    };
-    if target.is_some_and(|target| target.as_str().contains('@')) {
-        return Err(BadRequest::WrongHost);
-    }
-    match (target, parsed) {
-        (Some(target), Some(host)) if *target != host => Err(BadRequest::WrongHost),
-        // HTTP/2 has the target's authority instead.
-        _ if host.is_none() && request.version() == Version::HTTP_11 => Err(BadRequest::NoHost),
-        (None, None) if request.version() == Version::HTTP_2 => Err(BadRequest::NoHost),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a host is written as nearly all are, in letters, digits, dots and dashes, with a port or
-/// without: then there is nothing in it to parse.
-fn is_plain_host(host: &[u8]) -> bool {
-    let colon = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-    let (name, port) = host.split_at(colon);
-    let port = port.strip_prefix(b":").unwrap_or(b"0");
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    let has_name = !name.is_empty() && name.iter().all(is_plain);
-    has_name && matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
-}
-
 /// Whether `Connection` has no business naming this field: framing, routing and forwarding.
 fn is_end_to_end(name: &[u8]) -> bool {
     [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED, X_REAL_IP]
@@ -207,21 +165,28 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 /// Removes everything that concerns one hop only: the known fields and those that `Connection`
 /// names (RFC 9110 section 7.6.1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    strip_hop_by_hop_among(Names::of(headers), headers);
+}
+
+/// The same of `headers` that have these names.
+pub(super) fn strip_hop_by_hop_among(names: Names, headers: &mut HeaderMap) {
+    if names.may_have(&CONNECTION) {
         // The usual ones name no field, or one that goes below: then nothing is collected.
         let usual = |name: &&[u8]| {
             let usual: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
             usual.iter().any(|usual| usual.eq_ignore_ascii_case(name))
         };
         let unusual = nominated(headers).filter(|name| !usual(name));
-        let named: Vec<HeaderName> =
+        let nominees: Vec<HeaderName> =
             unusual.filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-        for name in named {
+        for name in nominees {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
     }
-    HOP_BY_HOP.remove_from(headers);
+    if names.may_have_any(&HOP_BY_HOP) {
+        HOP_BY_HOP.remove_from(headers);
+    }
 }
 
 /// Keeps one `Content-Length` of several. hyper and h2 have made sure that they say the same, but
@@ -266,11 +231,16 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
 /// section 8.2.3), a target in origin form (RFC 9112 section 3.2.1).
 pub fn to_http1<B>(request: &mut Request<B>) {
     join_cookies(request.headers_mut());
+    *request.version_mut() = Version::HTTP_11;
+    let uri = request.uri();
+    if uri.authority().is_none() && uri.path_and_query().is_some() {
+        // It is in origin form.
+        return;
+    }
     // Keeps the path and query byte for byte.
-    let target = request.uri().path_and_query().cloned();
+    let target = uri.path_and_query().cloned();
     let target = target.unwrap_or(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(target);
-    *request.version_mut() = Version::HTTP_11;
 }
 
 /// Turns whatever the client spoke into HTTP/2: `:authority` instead of `Host` (RFC 9113
@@ -295,19 +265,6 @@ pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue, scheme:
     *request.version_mut() = Version::HTTP_2;
 }
 
-/// Sees to a `Host`: an authority in the target beats it (RFC 9112 section 3.2.2), HTTP/2 has
-/// only that, and HTTP/1.0 may have neither.
-pub fn ensure_host<B>(request: &mut Request<B>, default_host: &HeaderValue) {
-    let host = match request.uri().authority() {
-        Some(authority) => {
-            HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII")
-        }
-        None if request.headers().contains_key(HOST) => return,
-        None => default_host.clone(),
-    };
-    request.headers_mut().insert(HOST, host);
-}
-
 fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
@@ -322,8 +279,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn request(target: &str, lines: &[(&str, &str)]) -> Request<()> {
@@ -387,20 +342,6 @@ mod tests {
         ];
         for (target, lines, expected) in cases {
             assert_eq!(validate(&request(target, lines)), *expected, "{target} {lines:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_a_host_at_a_glance_is_one_to_a_parser(
-            host in "[a-zA-Z0-9.:@_%\\[\\] -]{0,12}|[a-z0-9.-]{0,9}:?[0-9]{0,6}",
-        ) {
-            let parsed = Authority::try_from(host.as_bytes());
-            if is_plain_host(host.as_bytes()) {
-                let parsed = parsed.map_err(|error| TestCaseError::fail(error.to_string()))?;
-                prop_assert_eq!(parsed.as_str(), host.as_str());
-                prop_assert!(!parsed.host().is_empty());
-            }
         }
     }
 

@@ -41,10 +41,10 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST)
+    if let Some(host) = headers.get(HOST).cloned()
+        && let Entry::Vacant(entry) = headers.entry(X_FORWARDED_HOST)
     {
-        headers.insert(X_FORWARDED_HOST, host.clone());
+        entry.insert(host);
     }
 }
 
