@@ -320,14 +320,14 @@ impl Upstream {
             // The rare way, kept out of the future's size.
             None => Box::pin(self.pool.connect()).await?,
         };
-        let spare = lease.is_reused().then(|| Spare::of(request)).flatten();
+        lease.begin(request);
         let (sender, timer) = lease.sender_and_timer();
         let sending = pin!(sender.try_send_request(taken(request)));
         let error = match progress.bound(sending, timer, self.settings.response_timeout).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
-        *request = self.again(error, spare, lease.is_reused())?;
+        *request = self.again(error, || lease.sent(), lease.is_reused())?;
         Box::pin(self.send_http1_anew(request, progress)).await
     }
 
@@ -359,16 +359,17 @@ impl Upstream {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
+        let spare = || spare.map(Spare::into_request);
         let again = self.again(error, spare, shared.is_reused())?;
         let mut shared = self.pool.http2(Some(shared)).await?;
         shared.sender.try_send_request(again).await.map_err(classify)
     }
 
-    /// What may be sent again by the retry rule: the request itself, if it never left, or its spare.
+    /// What may be sent again by the retry rule: the request itself, if it never left, or its `spare`.
     fn again(
         &self,
         mut error: TrySendError<Request<RequestBody>>,
-        spare: Option<Spare>,
+        spare: impl FnOnce() -> Option<Request<RequestBody>>,
         reused: bool,
     ) -> Result<Request<RequestBody>, UpstreamError> {
         let unsent = error.take_message();
@@ -376,7 +377,7 @@ impl Upstream {
         if !reused || !has_died(&error) {
             return Err(error);
         }
-        let again = unsent.or_else(|| spare.map(Spare::into_request)).ok_or(error)?;
+        let again = unsent.or_else(spare).ok_or(error)?;
         self.metrics.retries.inc();
         Ok(again)
     }
@@ -391,6 +392,9 @@ impl Upstream {
         let Progress { gate, clock, .. } = progress;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switching {
+            if let Some(lease) = &lease {
+                lease.switch();
+            }
             let handshake = handshake.filter(|handshake| handshake.is_answered_by(&response));
             let handshake = handshake.ok_or(UpstreamError::BadUpgrade)?;
             let app = hyper::upgrade::on(&mut response);

@@ -61,7 +61,7 @@ pub struct Plain {
     /// What the peer had sent after its head, and HTTP has read.
     pub read: Bytes,
     /// Whoever was told of what passed, to be kept for as long as the socket.
-    pub watcher: Option<Arc<dyn Watcher>>,
+    pub watcher: Arc<dyn Watcher>,
 }
 
 impl Plain {
@@ -71,15 +71,10 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or no TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        let upgraded = match upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>() {
-            Ok(Parts { io, read_buf, .. }) => {
-                let (Gathering(socket), watcher) = io.into_inner().into_parts();
-                return Ok(Self { socket, read: read_buf, watcher: Some(watcher) });
-            }
-            Err(upgraded) => upgraded,
-        };
-        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Gathering<TcpStream>>>()?;
-        Ok(Self { socket: io.into_inner().0, read: read_buf, watcher: None })
+        let parts = upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
+        let Parts { io, read_buf, .. } = parts;
+        let (Gathering(socket), watcher) = io.into_inner().into_parts();
+        Ok(Self { socket, read: read_buf, watcher })
     }
 }
 

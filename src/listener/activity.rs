@@ -5,6 +5,7 @@
 //! for each request, and has none for a peer that does not read. Here the socket and the requests
 //! leave the time in passing, and a watchdog looks at it now and then.
 
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -159,7 +160,8 @@ impl Watcher for Activity {
         }
     }
 
-    fn wrote(&self, had_room: bool) {
+    fn wrote(&self, _: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        let had_room = written.is_ready();
         let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
         match had_room {
             // tokio lets others have their turn now; the client has nothing to do with it.
@@ -256,10 +258,10 @@ mod tests {
         let request = activity.begin();
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
         activity.received();
-        activity.wrote(false);
+        activity.wrote(&[], &Poll::Pending);
         assert_eq!(activity.judge(seconds(59), LIMITS), None);
         assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
-        activity.wrote(true);
+        activity.wrote(&[], &Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
         tokio::time::advance(Duration::from_secs(500)).await;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Request;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,9 +18,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::request_body::RequestBody;
+use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
-use crate::tcp::{self, Gathering};
+use crate::tcp::{self, Gathering, Watched};
 use crate::tls::ClientTls;
 
 /// Read buffer of one HTTP/1.1 connection, and so long a head of a response is sure to pass. It grows
@@ -71,6 +73,7 @@ impl Shared {
 struct Idle {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
+    sent: Arc<Sent>,
     since: Instant,
 }
 
@@ -79,6 +82,7 @@ pub(super) struct Lease {
     sender: Http1,
     /// Stays with its connection: to set a timer anew costs less than to make one for each request.
     timer: Pin<Box<Sleep>>,
+    sent: Arc<Sent>,
     pool: Arc<Pool>,
     reused: bool,
 }
@@ -87,6 +91,22 @@ impl Lease {
     /// The connection to send on, and a timer, set to anything, for what is sent.
     pub(super) fn sender_and_timer(&mut self) -> (&mut Http1, Pin<&mut Sleep>) {
         (&mut self.sender, self.timer.as_mut())
+    }
+
+    /// From here on `request` goes out on it.
+    pub(super) fn begin(&self, request: &Request<RequestBody>) {
+        self.sent.begin(request, !self.reused);
+    }
+
+    /// The request that went out on it, to go out on another: if it lay idle before, so that the app may
+    /// have closed it, and if such a request may be sent twice.
+    pub(super) fn sent(&self) -> Option<Request<RequestBody>> {
+        self.sent.request()
+    }
+
+    /// From here on it is a WebSocket's.
+    pub(super) fn switch(&self) {
+        self.sent.end();
     }
 
     /// Whether the app may have closed it while it lay idle.
@@ -99,10 +119,10 @@ impl Lease {
         if self.sender.is_closed() {
             return;
         }
-        let Self { sender, timer, pool, .. } = self;
+        let Self { sender, timer, sent, pool, .. } = self;
         let mut idle = pool.idle();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, since: Instant::now() });
+            idle.push(Idle { sender, timer, sent, since: Instant::now() });
         }
     }
 }
@@ -137,20 +157,21 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, .. } = entry;
-            return Some(Lease { sender, timer, pool: Arc::clone(self), reused: true });
+            let Idle { sender, timer, sent, .. } = entry;
+            return Some(Lease { sender, timer, sent, pool: Arc::clone(self), reused: true });
         }
     }
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+        let sent = Arc::new(Sent::default());
         let sender = match self.dial(false).await? {
-            Stream::Tcp(stream) => self.handshake_http1(stream).await?,
-            Stream::Tls(stream) => self.handshake_http1(stream).await?,
-            Stream::Unix(stream) => self.handshake_http1(stream).await?,
+            Stream::Tcp(stream) => self.handshake_http1(stream, &sent).await?,
+            Stream::Tls(stream) => self.handshake_http1(stream, &sent).await?,
+            Stream::Unix(stream) => self.handshake_http1(stream, &sent).await?,
         };
         let timer = Box::pin(sleep(Duration::ZERO));
-        Ok(Lease { sender, timer, pool: Arc::clone(self), reused: false })
+        Ok(Lease { sender, timer, sent, pool: Arc::clone(self), reused: false })
     }
 
     /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
@@ -210,11 +231,11 @@ impl Pool {
         result
     }
 
-    async fn handshake_http1<T>(&self, stream: T) -> Result<Http1, UpstreamError>
+    async fn handshake_http1<T>(&self, stream: T, sent: &Arc<Sent>) -> Result<Http1, UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let io = TokioIo::new(Gathering(stream));
+        let io = TokioIo::new(Watched::new(Gathering(stream), Arc::clone(sent) as _));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         self.drive(connection.with_upgrades());

@@ -1,50 +1,43 @@
 //! What it takes to send a request once more, if the connection that it went out on turns out to be
-//! dead.
+//! dead. Kept for nearly every request and needed for nearly none.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
 
 use super::request_body::RequestBody;
+use crate::tcp::Watcher;
 
-/// A request without a body, written down. Kept for nearly every request and needed for nearly
-/// none: a cloned header map costs as much as parsing one, two allocations and a count for each
-/// header, and the text of it one.
+/// Whether a request may be sent twice: it is idempotent (RFC 9110 section 9.2.2), and has no body,
+/// which would be gone once it has been sent.
+fn may_go_twice(request: &Request<RequestBody>) -> bool {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    );
+    idempotent && request.body().is_end_stream()
+}
+
+/// A request of HTTP/2, copied before it goes.
 pub(super) struct Spare {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: Text,
+    headers: HeaderMap,
 }
 
-/// Headers as lines of `name:value`, in one allocation. No name has a colon in it and no value one
-/// of the two ends that a line can have.
-struct Text(Vec<u8>);
-
-/// What ends a line.
-const END: u8 = b'\n';
-
-/// What ends one whose value must not be indexed on the next hop either (RFC 7541 section 6.2.3).
-const SENSITIVE_END: u8 = b'\r';
-
-/// Most requests' headers fit.
-const USUAL_BYTES: usize = 1024;
-
 impl Spare {
-    /// `None` for a request that must not be sent twice: one that is not idempotent (RFC 9110
-    /// section 9.2.2), or whose body is gone once it has been sent.
+    /// `None` for a request that must not be sent twice.
     pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
-        if !idempotent || !request.body().is_end_stream() {
-            return None;
-        }
-        Some(Self {
+        may_go_twice(request).then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            headers: Text::of(request.headers()),
+            headers: request.headers().clone(),
         })
     }
 
@@ -54,36 +47,93 @@ impl Spare {
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.read();
+        *request.headers_mut() = self.headers;
         request
     }
 }
 
-impl Text {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut text = Vec::with_capacity(USUAL_BYTES);
-        for (name, value) in headers {
-            text.extend_from_slice(name.as_str().as_bytes());
-            text.push(b':');
-            text.extend_from_slice(value.as_bytes());
-            text.push(if value.is_sensitive() { SENSITIVE_END } else { END });
+/// The request under way on a connection of HTTP/1.1, as it went out: one copy of its bytes costs less
+/// than one of each of its headers.
+#[derive(Default)]
+pub(super) struct Sent {
+    wanted: AtomicBool,
+    head: Mutex<Head>,
+}
+
+/// A request's head in writing, which is all of a request that may go twice.
+#[derive(Default)]
+struct Head {
+    bytes: Vec<u8>,
+    /// How many of them the socket has taken. The others are offered to it again, with what follows.
+    taken: usize,
+}
+
+/// Most heads fit. The room for a longer one is not kept for the next, on each of many connections.
+const USUAL_BYTES: usize = 4096;
+
+impl Sent {
+    /// From here on `request` goes out, on a connection that is not `new`: only of one that lay idle is
+    /// it not known whether it is alive.
+    pub(super) fn begin(&self, request: &Request<RequestBody>, new: bool) {
+        let wanted = !new && may_go_twice(request);
+        self.wanted.store(wanted, Ordering::Relaxed);
+        if wanted {
+            let mut head = self.head();
+            head.taken = 0;
+            head.bytes.clear();
+            head.bytes.shrink_to(USUAL_BYTES);
         }
-        Self(text)
     }
 
-    fn read(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in self.0.split_inclusive(|byte| matches!(*byte, END | SENSITIVE_END)) {
-            let (end, line) = line.split_last().expect("a line has an end");
-            let colon = line.iter().position(|byte| *byte == b':').expect("written with one");
-            let name = HeaderName::from_bytes(&line[..colon]).expect("written as a name");
-            let mut value =
-                HeaderValue::from_bytes(&line[colon + 1..]).expect("written as a value");
-            value.set_sensitive(*end == SENSITIVE_END);
-            headers.append(name, value);
-        }
-        headers
+    /// What goes out from here on is no request.
+    pub(super) fn end(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
     }
+
+    /// The request again, if it may be sent twice and has been written.
+    pub(super) fn request(&self) -> Option<Request<RequestBody>> {
+        self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watcher for Sent {
+    fn wrote(&self, offered: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        if !self.wanted.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut head = self.head();
+        let Head { bytes, taken } = &mut *head;
+        bytes.truncate(*taken);
+        for slice in offered {
+            bytes.extend_from_slice(slice);
+        }
+        if let Poll::Ready(Ok(written)) = written {
+            *taken += written;
+        }
+    }
+}
+
+/// A head as hyper writes it: a colon and one space after a name, and nothing in a value that could end
+/// a line.
+fn read(head: &[u8]) -> Option<Request<RequestBody>> {
+    let text = head.strip_suffix(b"\r\n\r\n")?;
+    let lines = text.split(|byte| *byte == b'\n');
+    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut words = lines.next()?.splitn(3, |byte| *byte == b' ');
+    let mut request = Request::new(RequestBody::default());
+    *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
+    *request.uri_mut() = Uri::try_from(words.next()?).ok()?;
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = HeaderValue::from_bytes(line.get(colon + 2..)?).ok()?;
+        request.headers_mut().append(name, value);
+    }
+    Some(request)
 }
 
 #[cfg(test)]
@@ -93,43 +143,92 @@ mod tests {
 
     use super::*;
 
+    fn request(method: &str) -> Request<RequestBody> {
+        let request = Request::builder().method(method).body(RequestBody::default());
+        request.expect("a request")
+    }
+
+    /// As hyper writes it.
+    fn written(target: &str, headers: &HeaderMap) -> Vec<u8> {
+        let mut head = format!("GET {target} HTTP/1.1\r\n").into_bytes();
+        for (name, value) in headers {
+            head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        [&*head, b"\r\n"].concat()
+    }
+
+    /// A socket that takes `takes` bytes, or has no room.
+    fn offer(sent: &Sent, bytes: &[u8], takes: Option<usize>) {
+        let written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
+        sent.wrote(&[IoSlice::new(bytes)], &written);
+    }
+
     #[test]
     fn only_what_may_be_sent_twice_is_kept() {
-        let spare_of = |method: &str| {
-            let request = Request::builder().method(method).body(RequestBody::default());
-            Spare::of(&request.expect("a request")).is_some()
+        let sent = Sent::default();
+        let is_kept = |method: &str, new| {
+            sent.begin(&request(method), new);
+            offer(&sent, &written("/", &HeaderMap::new()), Some(1));
+            assert_eq!(Spare::of(&request(method)).is_some() && !new, sent.request().is_some());
+            sent.request().is_some()
         };
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
-            assert!(spare_of(method), "{method}");
+            assert!(is_kept(method, false), "{method}");
+            assert!(!is_kept(method, true), "{method} on a new connection");
         }
         for method in ["POST", "PATCH", "LOCK"] {
-            assert!(!spare_of(method), "{method}");
+            assert!(!is_kept(method, false), "{method}");
         }
     }
 
     #[test]
-    fn the_request_is_the_same_again() {
-        let mut request = Request::get("http://app.example/a%2Fb?q=%41").version(Version::HTTP_2);
-        for value in ["", "a:b", "x\ty", "ü"] {
-            request = request.header("X-Repeated", value.as_bytes());
-        }
+    fn what_is_not_a_whole_request_is_not_sent_again() {
+        let sent = Sent::default();
+        sent.begin(&request("GET"), false);
+        assert!(sent.request().is_none(), "not a byte was written");
+        offer(&sent, b"GET / HTTP/1.1\r\nhost: a\r\n", Some(5));
+        assert!(sent.request().is_none(), "its end was not");
+
+        sent.begin(&request("GET"), false);
+        offer(&sent, &written("/first", &HeaderMap::new()), Some(10));
+        sent.begin(&request("GET"), false);
+        assert!(sent.request().is_none(), "the one before");
+        offer(&sent, &written("/second", &HeaderMap::new()), None);
+        assert_eq!(sent.request().expect("offered").uri(), "/second");
+
+        sent.end();
+        offer(&sent, b"a WebSocket's", Some(13));
+        assert!(sent.request().is_none());
+    }
+
+    #[test]
+    fn a_long_head_leaves_no_room_behind() {
+        let sent = Sent::default();
+        sent.begin(&request("GET"), false);
+        offer(&sent, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
+        sent.begin(&request("GET"), false);
+        assert!(sent.head().bytes.capacity() <= USUAL_BYTES);
+    }
+
+    #[test]
+    fn a_spare_is_the_same_request() {
         let mut secret = HeaderValue::from_static("secret");
         secret.set_sensitive(true);
+        let request = Request::get("http://app.example/a%2Fb?q=%41").version(Version::HTTP_2);
         let request = request.header("authorization", secret).body(RequestBody::default());
         let request = request.expect("a request");
         let again = Spare::of(&request).expect("it may be sent twice").into_request();
-        assert_eq!(again.method(), request.method());
-        assert_eq!(again.uri(), request.uri());
-        assert_eq!(again.version(), request.version());
-        assert_eq!(again.headers(), request.headers());
-        let sensitive = again.headers().iter().filter(|(_, value)| value.is_sensitive());
-        assert_eq!(sensitive.map(|(name, _)| name).collect::<Vec<_>>(), ["authorization"]);
+        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
+        assert_eq!((again.version(), again.headers()), (request.version(), request.headers()));
+        assert!(again.headers()["authorization"].is_sensitive(), "and is not to be indexed");
     }
 
     proptest! {
         #[test]
-        fn whatever_headers_there_are_they_come_back(
+        fn however_it_is_written_it_is_the_same_request(
+            target in "/[!$-;=?-Z_a-z~]{0,30}",
             lines in vec(("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", vec(any::<u8>(), 0..40)), 0..30),
+            takes in vec(0_usize..80, 0..60),
         ) {
             let mut headers = HeaderMap::new();
             for (name, value) in &lines {
@@ -138,7 +237,19 @@ mod tests {
                     headers.append(name, value);
                 }
             }
-            prop_assert_eq!(Text::of(&headers).read(), headers);
+            let head = written(&target, &headers);
+            let sent = Sent::default();
+            sent.begin(&request("GET"), false);
+            // Ever more of it is taken, and the rest offered again; then the connection dies.
+            let mut rest = &*head;
+            for take in takes {
+                offer(&sent, rest, Some(take).filter(|take| *take > 0).map(|take| take.min(rest.len())));
+                rest = &rest[take.min(rest.len())..];
+            }
+            sent.wrote(&[IoSlice::new(rest)], &Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())));
+            let again = sent.request().expect("it is whole");
+            prop_assert_eq!(again.uri(), &*target);
+            prop_assert_eq!(again.headers(), &headers);
         }
     }
 }

@@ -10,10 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Is told what passes through a stream.
 pub trait Watcher: Send + Sync {
     /// Bytes have arrived.
-    fn received(&self);
+    fn received(&self) {}
 
-    /// Bytes have been written, or were to be and there was no room for them.
-    fn wrote(&self, had_room: bool);
+    /// These were to be written, and so many have been, from the first; or none, since there was no room
+    /// for them.
+    fn wrote(&self, offered: &[IoSlice<'_>], written: &Poll<io::Result<usize>>);
 }
 
 /// A stream that tells what passes through it.
@@ -55,7 +56,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.watcher.wrote(written.is_ready());
+        self.watcher.wrote(&[IoSlice::new(bytes)], &written);
         written
     }
 
@@ -65,7 +66,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.watcher.wrote(written.is_ready());
+        self.watcher.wrote(slices, &written);
         written
     }
 

@@ -449,6 +449,43 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_is_what_was_sent() {
+    let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&heads);
+    let app = RawApp::serving(move |mut wire, _| {
+        let noted = Arc::clone(&noted);
+        async move {
+            for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", ""] {
+                let head = wire.head().await;
+                noted.lock().expect("no panic").push(head);
+                wire.send(answer).await;
+            }
+        }
+    })
+    .await;
+    let velt = FakeVelt::start().await;
+    let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER);
+    let mut wire = Wire::to(sidecar.addresses.traffic).await;
+    let long = "x".repeat(20_000);
+    for request in [
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+        format!(
+            "DELETE /a%2Fb?q=%41&x=[1] HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nX-Many: 1\r\n\
+             Accept: */*\r\nX-Many: 2\r\nX-Latin: \u{e9}:\t{long}\r\n\r\n"
+        ),
+    ] {
+        wire.send(&request).await;
+        assert!(wire.head().await.starts_with("HTTP/1.1 200"));
+        wire.read_to("ok").await;
+    }
+    assert_eq!(sidecar.metric("app_retries_total").await, 1.0);
+    let heads = heads.lock().expect("no panic");
+    let [_, lost, again] = &heads[..] else { panic!("{heads:?}") };
+    assert!(lost.contains(&long) && lost.starts_with("DELETE /a%2Fb?q=%41&x=[1] "), "{lost}");
+    assert_eq!(lost, again);
+}
+
+#[tokio::test]
 async fn a_post_that_was_written_is_never_sent_twice() {
     let (app, velt) = (dying_app().await, FakeVelt::start().await);
     let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER);

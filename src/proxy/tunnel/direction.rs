@@ -39,7 +39,7 @@ pub fn open(
     match Plain::take(upgraded) {
         Ok(Plain { socket, read, watcher }) => {
             let (reader, writer) = socket.into_split();
-            (Either::Left(Cursor::new(read).chain(reader)), Either::Left(writer), watcher)
+            (Either::Left(Cursor::new(read).chain(reader)), Either::Left(writer), Some(watcher))
         }
         Err(upgraded) => {
             let (reader, writer) = split(TokioIo::new(upgraded));
