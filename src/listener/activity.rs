@@ -3,7 +3,8 @@
 //!
 //! hyper has one timer for a connection that is idle and one that sends its head slowly, arms it
 //! for each request, and has none for a peer that does not read. Here the socket and the requests
-//! leave the time in passing, and a watchdog looks at it now and then.
+//! leave a mark in passing, which costs no reading of the clock, and a watchdog that looks now and then
+//! dates it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -36,6 +37,9 @@ pub struct Limits {
     /// For a client that does not read what it has asked for.
     pub stalled: Duration,
 }
+
+/// A mark that the watchdog has not yet dated.
+const JUST_NOW: u64 = u64::MAX;
 
 /// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
 pub struct Activity {
@@ -116,7 +120,7 @@ impl Activity {
 
     /// Resolves when the connection has used up one of its limits, in time or in refused heads.
     pub async fn overdue(&self, limits: Limits) -> CloseReason {
-        // Limits are kept to within one such look.
+        // Limits are kept to within two such looks: one dates, and another judges.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
             tokio::select! {
@@ -130,9 +134,15 @@ impl Activity {
     }
 
     fn judge(&self, now: u64, limits: Limits) -> Option<CloseReason> {
-        let longer_than = |since: &AtomicU64, limit: Duration| {
-            let since = since.load(Ordering::Relaxed);
-            since > 0 && u128::from(now.saturating_sub(since)) >= limit.as_millis()
+        let longer_than = |mark: &AtomicU64, limit: Duration| match mark.load(Ordering::Relaxed) {
+            0 => false,
+            JUST_NOW => {
+                // Unless it is another one by now.
+                let (set, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+                let _ = mark.compare_exchange(JUST_NOW, now, set, failed);
+                false
+            }
+            since => u128::from(now.saturating_sub(since)) >= limit.as_millis(),
         };
         if longer_than(&self.stalled_since, limits.stalled) {
             return Some(CloseReason::Stalled);
@@ -156,7 +166,7 @@ impl Watcher for Activity {
     fn received(&self) {
         let between = self.requests.load(Ordering::Relaxed) == 0;
         if between && self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(self.now(), Ordering::Relaxed);
+            self.head_since.store(JUST_NOW, Ordering::Relaxed);
         }
     }
 
@@ -178,7 +188,7 @@ pub struct InProgress(Arc<Activity>);
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.quiet_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.quiet_since.store(JUST_NOW, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -245,15 +255,17 @@ mod tests {
         1 + 1000 * count
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_is_judged_by_what_it_does() {
+    #[test]
+    fn a_connection_is_judged_by_what_it_does() {
         let activity = Activity::new(held());
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
 
         activity.received();
-        assert_eq!(activity.judge(seconds(9), LIMITS), None);
-        assert_eq!(activity.judge(seconds(10), LIMITS), Some(CloseReason::SlowHead));
+        assert_eq!(activity.judge(seconds(5), LIMITS), None);
+        activity.received();
+        assert_eq!(activity.judge(seconds(14), LIMITS), None, "since it was first seen");
+        assert_eq!(activity.judge(seconds(15), LIMITS), Some(CloseReason::SlowHead));
 
         let request = activity.begin();
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
@@ -264,8 +276,8 @@ mod tests {
         activity.wrote(&[], &Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
-        tokio::time::advance(Duration::from_secs(500)).await;
         drop(request);
+        assert_eq!(activity.judge(seconds(500), LIMITS), None);
         assert_eq!(activity.judge(seconds(574), LIMITS), None);
         assert_eq!(activity.judge(seconds(575), LIMITS), Some(CloseReason::Idle));
     }
