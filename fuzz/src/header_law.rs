@@ -139,9 +139,10 @@ fn assert_forwarded(mut request: Request<()>, trusted: bool, over_http2: bool) {
         }
     }
     let left = request.uri().path_and_query().expect("kept");
-    // An empty path is `/` (RFC 9110 section 4.2.3), which HTTP/2 wants said.
-    assert_eq!(left.path(), target.path(), "the path, byte for byte");
-    assert_eq!(left.query(), target.query(), "the query, byte for byte");
+    // An empty path is said as `/` over HTTP/2 (RFC 9113 section 8.3.1), and nothing else differs.
+    let target = target.as_str();
+    let slash = if over_http2 && target.starts_with('?') { "/" } else { "" };
+    assert_eq!(left.as_str(), format!("{slash}{target}"), "path and query, byte for byte");
     assert!(!request.headers().contains_key(CONNECTION));
 }
 
