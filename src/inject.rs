@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 pub use self::storing::storable_by;
 use self::storing::unstorable;
-use crate::names::NameSet;
+use crate::names::{NameSet, Names};
 use crate::token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
@@ -245,7 +245,7 @@ impl Injection {
 
     /// Removes from the app's response what only we may say.
     pub fn strip(&self, headers: &mut HeaderMap) {
-        self.own.remove_from(headers);
+        self.own.remove_from(headers, Names::of(headers));
     }
 
     /// Whether this response may carry a token.

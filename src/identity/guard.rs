@@ -140,7 +140,7 @@ fn remove(
             stripped.aliases.add(alias);
         }
     }
-    if seen.names.may_have_any(names) && names.is_in(headers) {
+    if seen.names.may_have_any(names) {
         for name in names.iter().filter(|name| Some(*name) != kept) {
             if headers.remove(name).is_some() {
                 stripped.headers.add(name);

@@ -28,12 +28,13 @@ const NO_TRANSFORM: &[u8] = b"no-transform";
 /// The header by which the app allows a cache, private or shared, to store this response
 /// (RFC 9111 sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
 pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static HeaderName> {
+    let names = Names::of(headers);
     let mut storable = false;
     for (word, argument) in directives(headers, &CACHE_CONTROL) {
         let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
         if is(b"no-store") {
             // Settles it, whatever else is said.
-            return storable_by_cdn(headers);
+            return storable_by_cdn(headers, names);
         }
         if is(b"public") || is(b"s-maxage") || is(b"immutable") {
             storable = true;
@@ -44,7 +45,6 @@ pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static Head
     if storable {
         return Some(&CACHE_CONTROL);
     }
-    let names = Names::of(headers);
     if names.may_have(&EXPIRES) {
         let expires = headers.get(EXPIRES).and_then(|expires| expires.to_str().ok());
         let expires = expires.and_then(|expires| httpdate::parse_http_date(expires).ok());
@@ -52,17 +52,17 @@ pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static Head
             return Some(&EXPIRES);
         }
     }
-    if names.may_have_any(&CDN_CACHE_HEADERS) { storable_by_cdn(headers) } else { None }
+    storable_by_cdn(headers, names)
 }
 
 /// The first of the lines for shared caches that lets one store it. Each has to forbid it by
 /// itself: of two that contradict each other, caches believe different ones.
-fn storable_by_cdn(headers: &HeaderMap) -> Option<&'static HeaderName> {
+fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&'static HeaderName> {
     let forbids = |line: &HeaderValue| {
         let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
         words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
     };
-    if !CDN_CACHE_HEADERS.is_in(headers) {
+    if !names.may_have_any(&CDN_CACHE_HEADERS) {
         return None;
     }
     CDN_CACHE_HEADERS.iter().find(|name| !headers.get_all(*name).iter().all(forbids))

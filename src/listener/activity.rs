@@ -138,8 +138,8 @@ impl Activity {
             0 => false,
             JUST_NOW => {
                 // Unless it is another one by now.
-                let (set, failed) = (Ordering::Relaxed, Ordering::Relaxed);
-                let _ = mark.compare_exchange(JUST_NOW, now, set, failed);
+                let relaxed = Ordering::Relaxed;
+                let _ = mark.compare_exchange(JUST_NOW, now, relaxed, relaxed);
                 false
             }
             since => u128::from(now.saturating_sub(since)) >= limit.as_millis(),

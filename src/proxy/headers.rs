@@ -184,9 +184,7 @@ pub(super) fn strip_hop_by_hop_among(names: Names, headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    if names.may_have_any(&HOP_BY_HOP) {
-        HOP_BY_HOP.remove_from(headers);
-    }
+    HOP_BY_HOP.remove_from(headers, names);
 }
 
 /// Keeps one `Content-Length` of several. hyper and h2 have made sure that they say the same, but

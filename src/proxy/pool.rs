@@ -95,7 +95,7 @@ impl Lease {
 
     /// From here on `request` goes out on it.
     pub(super) fn begin(&self, request: &Request<RequestBody>) {
-        self.sent.begin(request, !self.reused);
+        self.sent.begin(request, self.reused);
     }
 
     /// The request that went out on it, to go out on another: if it lay idle before, so that the app may

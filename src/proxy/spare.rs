@@ -72,10 +72,10 @@ struct Head {
 const USUAL_BYTES: usize = 4096;
 
 impl Sent {
-    /// From here on `request` goes out, on a connection that is not `new`: only of one that lay idle is
-    /// it not known whether it is alive.
-    pub(super) fn begin(&self, request: &Request<RequestBody>, new: bool) {
-        let wanted = !new && may_go_twice(request);
+    /// From here on `request` goes out, on a connection that is `reused` or not: only of one that lay idle
+    /// is it not known whether it is alive.
+    pub(super) fn begin(&self, request: &Request<RequestBody>, reused: bool) {
+        let wanted = reused && may_go_twice(request);
         self.wanted.store(wanted, Ordering::Relaxed);
         if wanted {
             let mut head = self.head();
@@ -166,32 +166,32 @@ mod tests {
     #[test]
     fn only_what_may_be_sent_twice_is_kept() {
         let sent = Sent::default();
-        let is_kept = |method: &str, new| {
-            sent.begin(&request(method), new);
+        let is_kept = |method: &str, reused| {
+            sent.begin(&request(method), reused);
             offer(&sent, &written("/", &HeaderMap::new()), Some(1));
-            assert_eq!(Spare::of(&request(method)).is_some() && !new, sent.request().is_some());
+            assert_eq!(Spare::of(&request(method)).is_some() && reused, sent.request().is_some());
             sent.request().is_some()
         };
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
-            assert!(is_kept(method, false), "{method}");
-            assert!(!is_kept(method, true), "{method} on a new connection");
+            assert!(is_kept(method, true), "{method}");
+            assert!(!is_kept(method, false), "{method} on a new connection");
         }
         for method in ["POST", "PATCH", "LOCK"] {
-            assert!(!is_kept(method, false), "{method}");
+            assert!(!is_kept(method, true), "{method}");
         }
     }
 
     #[test]
     fn what_is_not_a_whole_request_is_not_sent_again() {
         let sent = Sent::default();
-        sent.begin(&request("GET"), false);
+        sent.begin(&request("GET"), true);
         assert!(sent.request().is_none(), "not a byte was written");
         offer(&sent, b"GET / HTTP/1.1\r\nhost: a\r\n", Some(5));
         assert!(sent.request().is_none(), "its end was not");
 
-        sent.begin(&request("GET"), false);
+        sent.begin(&request("GET"), true);
         offer(&sent, &written("/first", &HeaderMap::new()), Some(10));
-        sent.begin(&request("GET"), false);
+        sent.begin(&request("GET"), true);
         assert!(sent.request().is_none(), "the one before");
         offer(&sent, &written("/second", &HeaderMap::new()), None);
         assert_eq!(sent.request().expect("offered").uri(), "/second");
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn a_long_head_leaves_no_room_behind() {
         let sent = Sent::default();
-        sent.begin(&request("GET"), false);
+        sent.begin(&request("GET"), true);
         offer(&sent, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
-        sent.begin(&request("GET"), false);
+        sent.begin(&request("GET"), true);
         assert!(sent.head().bytes.capacity() <= USUAL_BYTES);
     }
 
@@ -239,7 +239,7 @@ mod tests {
             }
             let head = written(&target, &headers);
             let sent = Sent::default();
-            sent.begin(&request("GET"), false);
+            sent.begin(&request("GET"), true);
             // Ever more of it is taken, and the rest offered again; then the connection dies.
             let mut rest = &*head;
             for take in takes {
