@@ -203,6 +203,7 @@ impl App {
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let before_scrape = Arc::new(move || {
             observed.tokens.observe();
+            observed.admission.load().observe(&counted.tokens);
             observed.rules.load().identity.observe();
             certificates.observe(&counted);
         });

@@ -42,5 +42,6 @@ mod token_cache;
 mod tracing;
 mod transparency;
 mod velt_api;
+mod velt_connections;
 mod websocket;
 mod workers;
