@@ -39,6 +39,17 @@ const HTTP1_BUFFER: usize = 64 * 1024;
 /// Up to so many headers hyper parses without allocating.
 const HTTP1_FREE_HEADERS: usize = 100;
 
+/// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so what an upload
+/// that stands still costs.
+const HTTP2_STREAM_WINDOW: u32 = 32 * 1024;
+
+/// Bytes beyond the windows of all streams that an HTTP/2 connection may have under way: for a stream that
+/// the sidecar has reset and whose client does not know it yet.
+const HTTP2_SPARE_WINDOW: u32 = 256 * 1024;
+
+/// Largest window that HTTP/2 has (RFC 9113 section 6.9.1).
+const HTTP2_MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
+
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
@@ -325,10 +336,31 @@ fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_PATIENCE)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(settings.http2_max_streams))
         .max_concurrent_streams(settings.http2_max_streams)
         .max_pending_accept_reset_streams(settings.http2_max_pending_resets)
         .max_local_error_reset_streams(settings.http2_max_error_resets)
         .max_header_list_size(settings.max_header_bytes)
         .max_send_buf_size(HTTP2_SEND_BUFFER);
     builder
+}
+
+/// Window of an HTTP/2 connection that `streams` uploads which stand still do not use up: the connection's
+/// other requests still send.
+fn connection_window(streams: u32) -> u32 {
+    let all = streams.saturating_mul(HTTP2_STREAM_WINDOW);
+    all.saturating_add(HTTP2_SPARE_WINDOW).min(HTTP2_MAX_WINDOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_window_holds_every_stream() {
+        assert_eq!(connection_window(200), 200 * 32 * 1024 + 256 * 1024);
+        assert_eq!(connection_window(1), 32 * 1024 + 256 * 1024);
+        assert_eq!(connection_window(u32::MAX), 0x7fff_ffff, "the most that HTTP/2 has");
+    }
 }

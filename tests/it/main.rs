@@ -34,6 +34,7 @@ mod request_path;
 mod rollout;
 mod routes;
 mod security;
+mod shared_connection;
 mod shipped_files;
 mod shutdown;
 mod storms;
