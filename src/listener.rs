@@ -6,6 +6,7 @@ mod activity;
 mod connection;
 mod descriptors;
 mod handshake;
+mod lingering;
 mod preface;
 mod turn;
 mod worker;

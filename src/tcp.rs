@@ -2,6 +2,7 @@
 //! back as a socket when HTTP is done with it.
 
 mod gathering;
+mod half_open;
 mod watched;
 
 use std::io;
@@ -16,6 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub use self::gathering::Gathering;
+pub use self::half_open::{HalfOpen, OverTcp, Waiting};
 pub use self::watched::{Watched, Watcher};
 
 /// A quiet peer is asked whether it is still there after this time, and again after each pause:
@@ -71,10 +73,19 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or no TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        let parts = upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
-        let Parts { io, read_buf, .. } = parts;
-        let (Gathering(socket), watcher) = io.into_inner().into_parts();
-        Ok(Self { socket, read: read_buf, watcher })
+        match upgraded.downcast::<TokioIo<HalfOpen<Watched<Gathering<TcpStream>>>>>() {
+            Ok(Parts { io, read_buf, .. }) => Ok(Self::of(io.into_inner().into_inner(), read_buf)),
+            Err(app) => {
+                let Parts { io, read_buf, .. } =
+                    app.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
+                Ok(Self::of(io.into_inner(), read_buf))
+            }
+        }
+    }
+
+    fn of(stream: Watched<Gathering<TcpStream>>, read: Bytes) -> Self {
+        let (Gathering(socket), watcher) = stream.into_parts();
+        Self { socket, read, watcher }
     }
 }
 

@@ -14,11 +14,13 @@ mod cli;
 mod config;
 mod explain;
 mod doctor;
+mod early_answers;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]
 mod frames;
+mod half_closes;
 mod hostile_velt;
 mod identity;
 mod keys;
