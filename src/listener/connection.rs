@@ -54,9 +54,8 @@ const HTTP2_MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
-/// HTTP/2 has no other way to notice a dead peer.
+/// Finds an HTTP/2 client whose kernel is there, and whose program answers no more.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HTTP2_PING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection without a request is kept when the listener stops: for one that its
 /// client has sent already.
@@ -93,7 +92,7 @@ impl Connection {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { stream, peer, held, settings, handshakes, metrics } = self;
-        tcp::tune(&stream);
+        tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
         let (limits, activity) = (settings.limits, Activity::new(held));
         // Its first request may be on its way.
         let mut ending = phase.clone();
@@ -374,7 +373,8 @@ fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_PATIENCE)
+        // A slow reader has to read what was sent before the ping.
+        .keep_alive_timeout(settings.limits.stalled)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(connection_window(settings.http2_max_streams))
         .max_concurrent_streams(settings.http2_max_streams)

@@ -308,7 +308,7 @@ impl Address {
         match self {
             Self::Tcp(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await?;
-                tcp::tune(&stream);
+                tcp::tune(&stream, stream.peer_addr()?, tcp::UNACKNOWLEDGED);
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
