@@ -6,8 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::frames::{DATA, END_STREAM, RESET, WINDOW_UPDATE, frame, opening_with, request};
 use crate::support::certificates::{Authority, Folder, VALID, connect};
-use crate::support::raw::nobody;
+use crate::support::raw::{Wire, nobody};
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, Stage, TestSidecar};
 
@@ -89,6 +90,36 @@ async fn early_answer_reaches_client_that_is_sending_over_tls() {
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let answer = upload(stream, &post("/", "")).await;
     assert_eq!(answer.split(' ').nth(1), Some("400"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn early_answer_over_http2_is_whole_before_the_reset() {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const NO_ERROR: [u8; 4] = [0; 4];
+    let stage = Stage::set("").await;
+    // Once with room for the whole answer, and once for ten bytes of it at a time.
+    for window in [65_535, 10] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(opening_with(&[(INITIAL_WINDOW_SIZE, window)])).await;
+        wire.send(request(1, 0, "POST", "/api/velt/token")).await;
+        wire.send(frame(DATA, 0, 1, &[b' '; 9_000])).await;
+        let (mut answer, mut ended) = (Vec::new(), false);
+        let reset = loop {
+            let frame_seen = wire.frame().await;
+            match frame_seen.kind {
+                DATA => {
+                    answer.extend_from_slice(&frame_seen.payload);
+                    ended = frame_seen.flags & END_STREAM != 0;
+                    wire.send(frame(WINDOW_UPDATE, 0, 1, &10_u32.to_be_bytes())).await;
+                }
+                RESET => break frame_seen,
+                _ => {}
+            }
+        };
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(ended && answer.contains("\"code\":\"no_identity\""), "{answer:?}");
+        assert_eq!(reset.payload, NO_ERROR);
+    }
 }
 
 #[tokio::test]
