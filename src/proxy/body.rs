@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 
+use super::arriving::Arriving;
 use super::pool::Lease;
 use super::request_body::{GateKeeper, TrailerFilter, filter_trailers};
 use super::stream_clock::StreamClock;
@@ -21,6 +21,8 @@ pub struct Body(Inner);
 pub enum BodyError {
     /// The app broke off.
     App(hyper::Error),
+    /// The app broke off, over HTTP/2.
+    AppStream(h2::Error),
     /// Neither the request nor the response has moved for `app.stream_idle_timeout`.
     Idle,
 }
@@ -28,7 +30,7 @@ pub enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::App(_) => "the app broke its response off",
+            Self::App(_) | Self::AppStream(_) => "the app broke its response off",
             Self::Idle => "the response stood still for too long",
         })
     }
@@ -38,6 +40,7 @@ impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::App(source) => Some(source),
+            Self::AppStream(source) => Some(source),
             Self::Idle => None,
         }
     }
@@ -99,7 +102,7 @@ impl http_body::Body for Body {
 /// The app's response body. Once it has been read to its end, its connection is free again; if it
 /// is dropped before, the connection is closed, which tells the app that nobody listens.
 pub(super) struct AppBody {
-    incoming: Incoming,
+    incoming: Arriving,
     lease: Option<Lease>,
     trailers: TrailerFilter,
     clock: StreamClock,
@@ -111,7 +114,7 @@ pub(super) struct AppBody {
 
 impl AppBody {
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Arriving,
         lease: Option<Lease>,
         trailers: TrailerFilter,
         gate: Option<GateKeeper>,
@@ -124,7 +127,7 @@ impl AppBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
+        let Poll::Ready(mut frame) = self.incoming.poll_frame(context) else {
             return self.poll_idle(context).map(|()| Some(Err(BodyError::Idle)));
         };
         self.clock.moved();
@@ -139,7 +142,7 @@ impl AppBody {
             Some(Err(_)) => self.lease = None,
             None => self.give_back(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::App)))
+        Poll::Ready(frame)
     }
 
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {

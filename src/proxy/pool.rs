@@ -1,9 +1,9 @@
-//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or one shared HTTP/2 one.
+//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or the shared ones of HTTP/2.
 //!
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
 //! connection was reused and whether a request ever reached it.
 
-mod http2;
+pub(super) mod http2;
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use self::http2::SharedHttp2;
+use self::http2::Connections;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
@@ -39,11 +39,13 @@ pub(super) struct Pool {
     address: Address,
     tls: Option<Arc<ClientTls>>,
     connect_timeout: Duration,
+    /// For an app that takes a connection and says nothing.
+    response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
-    http2: tokio::sync::Mutex<SharedHttp2>,
+    http2: Mutex<Connections>,
     metrics: AppMetrics,
 }
 
@@ -114,10 +116,11 @@ impl Pool {
             address: settings.address.clone(),
             tls,
             connect_timeout: settings.connect_timeout,
+            response_timeout: settings.response_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
             idle: Mutex::default(),
-            http2: tokio::sync::Mutex::default(),
+            http2: Mutex::default(),
             metrics,
         }
     }
@@ -156,6 +159,7 @@ impl Pool {
     pub(super) fn reap(&self) {
         let now = Instant::now();
         self.idle().retain(|entry| self.is_good(entry, now));
+        self.reap_http2();
     }
 
     fn is_good(&self, entry: &Idle, now: Instant) -> bool {

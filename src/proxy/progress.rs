@@ -76,6 +76,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// Told when the app asks for the body.
+    pub(super) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
+    }
+
     /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
     pub(super) fn before(request: &mut Request<RequestBody>) -> Option<Self> {
         let expect = request.headers().get(EXPECT)?;

@@ -164,7 +164,11 @@ impl RequestError {
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
             Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
-            Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade)
+            Self::App(
+                UpstreamError::Broken(_)
+                | UpstreamError::BrokenStream(_)
+                | UpstreamError::BadUpgrade,
+            )
             | Self::AppFailed(_) => Outcome::AppBroken,
             Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
@@ -290,7 +294,7 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
         UpstreamError::ClientGone(_) => {
             (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
         }
-        UpstreamError::Broken(_) | UpstreamError::BadUpgrade => {
+        UpstreamError::Broken(_) | UpstreamError::BrokenStream(_) | UpstreamError::BadUpgrade => {
             (StatusCode::BAD_GATEWAY, "app_broken", format!("velt-sidecar: {error}."))
         }
     }

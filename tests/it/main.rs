@@ -22,6 +22,7 @@ mod fuzz_corpus;
 mod frames;
 mod half_closes;
 mod hostile_velt;
+mod http2_app;
 mod identity;
 mod keys;
 mod leaks;
