@@ -42,6 +42,8 @@ pub(super) struct Connections {
     open: Vec<Arc<Connection>>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
+    /// Attempts to open one so far.
+    attempts: u64,
     /// Whether the last attempt to open one has failed.
     has_failed: bool,
 }
@@ -55,6 +57,8 @@ impl Connections {
 
 struct Waiting {
     load: Load,
+    /// How many attempts to open a connection there had been.
+    since: u64,
     sender: oneshot::Sender<Result<Ticket, UpstreamError>>,
 }
 
@@ -72,7 +76,8 @@ impl Pool {
                 return Ok(ticket);
             }
             let (sender, receiver) = oneshot::channel();
-            connections.waiting.push_back(Waiting { load, sender });
+            let since = connections.attempts;
+            connections.waiting.push_back(Waiting { load, since, sender });
             self.open_another(&mut connections);
             receiver
         };
@@ -171,17 +176,14 @@ impl Pool {
             return;
         }
         connections.is_opening = true;
+        connections.attempts += 1;
         let pool = Arc::clone(self);
         // A task of its own: a client that leaves must not stop what the others wait for.
         tokio::spawn(async move {
             let opened = pool.connect_http2().await;
-            let wait = match &opened {
-                Ok(connection) => connection.limit() == 0,
-                Err(_) => true,
-            };
-            pool.opened(opened);
+            let is_useless = pool.opened(opened);
             pool.seat();
-            if wait && !pool.connections().waiting.is_empty() {
+            if is_useless {
                 sleep(RETRY).await;
             }
             pool.connections().is_opening = false;
@@ -189,22 +191,37 @@ impl Pool {
         });
     }
 
-    /// Notes what has become of an attempt. If there is no connection at all, it failed for all who
-    /// wait.
-    fn opened(&self, opened: Result<Arc<Connection>, UpstreamError>) {
+    /// Notes what has become of an attempt, and returns whether another should be put off. If there is
+    /// no connection at all, the attempt failed for those who waited when it began, or for all if it
+    /// took too long.
+    fn opened(&self, opened: Result<Arc<Connection>, UpstreamError>) -> bool {
         let mut connections = self.connections();
         connections.has_failed = opened.is_err();
-        match opened {
-            Ok(connection) => connections.open.push(connection),
-            Err(error) => {
-                connections.open.retain(|connection| !matches!(connection.room(), Room::Gone));
-                if connections.open.is_empty() {
-                    for waiting in mem::take(&mut connections.waiting) {
-                        let _ = waiting.sender.send(Err(again(&error)));
-                    }
-                }
+        let error = match opened {
+            Ok(connection) => {
+                let is_useless = connection.limit() == 0;
+                connections.open.push(connection);
+                return is_useless;
+            }
+            Err(error) => error,
+        };
+        connections.open.retain(|connection| !matches!(connection.room(), Room::Gone));
+        if !connections.open.is_empty() {
+            return true;
+        }
+        let took_too_long = match &error {
+            UpstreamError::Unreachable(cause) => cause.kind() == io::ErrorKind::TimedOut,
+            error => matches!(error, UpstreamError::Timeout),
+        };
+        let attempt = connections.attempts;
+        for waiting in mem::take(&mut connections.waiting) {
+            if took_too_long || waiting.since < attempt {
+                let _ = waiting.sender.send(Err(again(&error)));
+            } else {
+                connections.waiting.push_back(waiting);
             }
         }
+        false
     }
 
     async fn connect_http2(self: &Arc<Self>) -> Result<Arc<Connection>, UpstreamError> {
