@@ -104,6 +104,8 @@ pub enum UpstreamError {
     BadUpgrade,
     /// The client broke off while sending its request.
     ClientGone(hyper::Error),
+    /// The client waits for `100 Continue` before it sends the body, and can't be told.
+    Expectation,
 }
 
 impl fmt::Display for UpstreamError {
@@ -117,6 +119,7 @@ impl fmt::Display for UpstreamError {
             }
             Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
             Self::ClientGone(_) => "the client broke off while sending its request",
+            Self::Expectation => "the client waits for 100 Continue, which is not said over HTTP/2",
         })
     }
 }
@@ -127,7 +130,7 @@ impl Error for UpstreamError {
             Self::Unreachable(source) => Some(source),
             Self::Broken(source) | Self::ClientGone(source) => Some(source),
             Self::BrokenStream(source) => Some(source),
-            Self::Timeout | Self::Idle | Self::BadUpgrade => None,
+            Self::Timeout | Self::Idle | Self::BadUpgrade | Self::Expectation => None,
         }
     }
 }
@@ -202,6 +205,7 @@ impl Upstream {
     ) -> Result<Response<Body>, UpstreamError> {
         let handshake = headers::is_websocket(request).then(|| Handshake::begin(request));
         let over_http2 = self.http2 && handshake.is_none();
+        let from_http2 = request.version() == Version::HTTP_2;
         self.rewrite(request, client, handshake.is_some(), over_http2);
 
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
@@ -212,7 +216,7 @@ impl Upstream {
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
-        let gate = if has_body { Gate::before(request) } else { None };
+        let gate = if has_body { Gate::before(request, from_http2) } else { None };
         let progress = Progress { begun: now, gate, sent, clock };
         self.exchange(request, over_http2, handshake, progress).await
     }

@@ -48,6 +48,8 @@ struct Stream {
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
+    /// Dropped when the body begins to come.
+    begun: Option<oneshot::Sender<()>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
 }
@@ -58,8 +60,8 @@ impl From<Incoming> for RequestBody {
             return Self(None);
         }
         let clock = StreamClock::default();
-        let (meter, trailers, gate, sent) = (None, None, None, None);
-        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, sent })))
+        let (meter, trailers, gate, begun, sent) = (None, None, None, None, None);
+        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, begun, sent })))
     }
 }
 
@@ -90,6 +92,13 @@ impl RequestBody {
         let (sender, receiver) = oneshot::channel();
         self.0.as_mut()?.gate = Some(receiver);
         Some(GateKeeper(Some(sender)))
+    }
+
+    /// Tells, if there is a body, when its first frame has come or it was given up.
+    pub(super) fn announce(&mut self) -> Option<oneshot::Receiver<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.as_mut()?.begun = Some(sender);
+        Some(receiver)
     }
 }
 
@@ -132,6 +141,7 @@ impl Stream {
         }
         let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         self.clock.moved();
+        self.begun = None;
         if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame) {
             meter.add(frame.data_ref().map_or(0, Bytes::len));
         }

@@ -172,6 +172,7 @@ impl RequestError {
             | Self::AppFailed(_) => Outcome::AppBroken,
             Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
+            Self::App(UpstreamError::Expectation) => Outcome::BadRequest,
             Self::Panicked => Outcome::Panicked,
         }
     }
@@ -290,6 +291,11 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
             StatusCode::REQUEST_TIMEOUT,
             "stream_idle",
             "Nothing of the request's body moved for app.stream_idle_timeout.".into(),
+        ),
+        UpstreamError::Expectation => (
+            StatusCode::EXPECTATION_FAILED,
+            "expectation_failed",
+            "100 Continue can't be said over HTTP/2: send the request without Expect.".into(),
         ),
         UpstreamError::ClientGone(_) => {
             (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())

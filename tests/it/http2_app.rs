@@ -381,3 +381,31 @@ async fn app_over_http2_says_when_a_body_may_come() {
         }
     }
 }
+
+#[tokio::test]
+async fn client_over_http2_that_waits_for_100_is_answered() {
+    let app = H2App::serving(Builder::new(), |request, mut respond| async move {
+        let go_on = Response::builder().status(100).body(()).expect("a head");
+        respond.send_informational(go_on).expect("the stream is open");
+        let body = request.into_body().data().await.expect("a body").expect("data");
+        answer_in_full(respond, body).await;
+    })
+    .await;
+    let sidecar = before(app.address, "").await;
+    let stream = TcpStream::connect(sidecar.addresses.traffic).await.expect("it listens");
+    let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let head = || {
+        let request = Request::post("http://app.example/").header("expect", "100-continue");
+        request.body(()).expect("a request")
+    };
+    // One that sends its body all the same, as most do after a second.
+    let (response, mut body) = client.send_request(head(), false).expect("it is sent");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    body.send_data(Bytes::from_static(b"body"), true).expect("it is sent");
+    let response = timeout(PATIENCE, response).await.expect("in time").expect("an answer");
+    assert_eq!(response.status(), 200);
+    let (response, _body) = client.send_request(head(), false).expect("it is sent");
+    let response = timeout(Duration::from_secs(6), response).await.expect("in time");
+    assert_eq!(response.expect("an answer").status(), 417);
+}

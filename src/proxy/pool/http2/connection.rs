@@ -12,7 +12,7 @@ use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::line::{Line, Traffic};
 use super::mailbox::Round;
@@ -172,14 +172,20 @@ impl Vitals {
             }
             self.quiet.store(true, Ordering::Relaxed);
             if self.streams() == 0 {
-                // TCP's keep-alive looks after idle connections. A request can't wait for it.
+                // TCP's keep-alive looks after idle connections. A request can't wait for that.
                 self.wanted.notified().await;
+            } else if asked >= PINGS {
+                tokio::select! {
+                    () = self.wanted.notified() => {}
+                    () = sleep_until(next) => {}
+                }
             }
-            if asked >= PINGS && Instant::now() < next {
+            self.quiet.store(false, Ordering::Relaxed);
+            if self.traffic.was_heard() {
+                asked = 0;
                 continue;
             }
             let answered = timeout(PATIENCE, pings.ping(Ping::opaque())).await;
-            self.quiet.store(false, Ordering::Relaxed);
             let heard = self.traffic.was_heard();
             if !matches!(answered, Ok(Ok(_))) && !heard {
                 self.dead.store(true, Ordering::Relaxed);
@@ -229,4 +235,74 @@ pub(super) enum Room {
     None,
     /// Never again.
     Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// An app that reads what it is sent until it freezes, and answers nothing but pings.
+    struct Frozen {
+        connection: Connection,
+        driving: Driving,
+        watching: tokio::task::JoinHandle<()>,
+        freeze: Arc<Notify>,
+    }
+
+    async fn app() -> Frozen {
+        let (ours, theirs) = duplex(64 * 1024);
+        let freeze = Arc::new(Notify::new());
+        let frozen = Arc::clone(&freeze);
+        tokio::spawn(async move {
+            let mut app = h2::server::handshake(theirs).await.expect("HTTP/2");
+            let mut streams = Vec::new();
+            loop {
+                tokio::select! {
+                    Some(accepted) = app.accept() => streams.push(accepted.expect("a request")),
+                    () = frozen.notified() => std::future::pending().await,
+                }
+            }
+        });
+        let (connection, pings, driving) = Connection::open(ours).await.expect("HTTP/2");
+        let vitals = Arc::clone(connection.vitals());
+        let watching = tokio::spawn(async move { vitals.watch(pings).await });
+        Frozen { connection, driving, watching, freeze }
+    }
+
+    impl Frozen {
+        /// Opens a stream, which stays open.
+        fn ask(&self) -> impl Sized + use<> {
+            self.connection.begin_stream();
+            let Room::For(mut sender) = self.connection.room() else { panic!("no room") };
+            sender.send_request(Request::new(()), true).expect("it is sent")
+        }
+
+        async fn is_found_dead_within(&mut self, time: Duration) -> bool {
+            timeout(time, &mut self.driving).await.is_ok_and(|ended| ended.is_err())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frozen_app_is_found_and_quiet_app_is_kept() {
+        let mut app = app().await;
+        let _stream = app.ask();
+        // Its streams are quiet on purpose.
+        assert!(!app.is_found_dead_within(Duration::from_secs(3600)).await);
+        app.freeze.notify_one();
+        let _another = app.ask();
+        assert!(app.is_found_dead_within(2 * QUIET + PATIENCE).await, "by the next request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_is_not_pinged_before_it_is_used() {
+        let mut app = app().await;
+        app.freeze.notify_one();
+        assert!(!app.is_found_dead_within(Duration::from_secs(3600)).await);
+        assert!(!app.watching.is_finished());
+        let _stream = app.ask();
+        assert!(app.is_found_dead_within(PATIENCE + Duration::from_secs(1)).await);
+    }
 }
