@@ -308,6 +308,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// Calls to the admin port that change or reveal something.
     pub admin_calls: Counters<AdminCall>,
+    /// Connections to the admin port that were closed for a new one.
+    pub admin_evictions: IntCounter,
 }
 
 impl Metrics {
@@ -376,6 +378,10 @@ impl Metrics {
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by what came of them.");
+        let admin_evictions = page.counter(
+            "admin_evictions_total",
+            "Connections to the admin port closed as the longest idle, to make room for a new one.",
+        );
         page.build_info();
         page.process();
         Self {
@@ -390,6 +396,7 @@ impl Metrics {
             access_log_dropped,
             ready,
             admin_calls,
+            admin_evictions,
         }
     }
 

@@ -33,6 +33,8 @@ const REFUSED_HEADS: usize = 16;
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// From the accept to the first byte.
+    pub first_byte: Duration,
     /// Without a request.
     pub idle: Duration,
     /// From the first byte of a request's head to its last.
@@ -299,6 +301,7 @@ mod tests {
     use crate::metrics::ListenerMetrics;
 
     const LIMITS: Limits = Limits {
+        first_byte: Duration::from_secs(75),
         idle: Duration::from_secs(75),
         head: Duration::from_secs(10),
         stalled: Duration::from_secs(60),
