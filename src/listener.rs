@@ -54,7 +54,7 @@ const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Descriptors that are no client's and no app's: standard streams, listeners, the runtime's own,
 /// connections to Velt.
-const SPARE_DESCRIPTORS: u64 = 32;
+const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What each thread that serves has beside the first: its runtime's own (tokio: two for epoll, one to
 /// be woken by, one for signals).
@@ -401,9 +401,9 @@ mod tests {
             let settings = Settings::at(([127, 0, 0, 1], 0).into());
             settings.within_descriptors(limit, spare_descriptors(threads)).max_connections
         };
-        assert_eq!(fitting(100, 1), 34);
-        assert_eq!(fitting(100, 2), 32);
-        assert_eq!(fitting(100, 17), 2);
+        assert_eq!(fitting(200, 1), 68);
+        assert_eq!(fitting(200, 2), 66);
+        assert_eq!(fitting(200, 17), 36);
         assert_eq!(fitting(100, 64), 1, "one at least");
         assert_eq!(fitting(1_000_000, 64), 10_000, "as set");
     }

@@ -396,3 +396,28 @@ async fn gauge_falls_when_the_pause_is_over_though_no_client_asks() {
     settle().await;
     assert_eq!(shared.breaker_open(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_tells_nothing_does_not_suspend_for_ever() {
+    for silent in [unavailable(), MintError::RateLimited { retry_after: None }] {
+        let shared = Arc::new(Shared::with(4, 48));
+        shared.double.otherwise(Some(refused()));
+        for n in 0..8 {
+            let asked = shared.cache.get(request(&format!("user-{n}"))).within(HOUR).await;
+            assert!(asked.expect("it landed").is_err());
+        }
+        shared.admission.observe(&shared.metrics);
+        assert_eq!(shared.metrics.refusals_suspended.get(), 1);
+        // The probes of a minute say nothing about refusals; then all is well again.
+        shared.double.otherwise(Some(silent.clone()));
+        for n in 0..20 {
+            drop(shared.cache.get(request(&format!("prober-{n}"))));
+            advance(3 * SECOND).await;
+            settle().await;
+        }
+        shared.double.otherwise(None);
+        advance(60 * SECOND).await;
+        let waited = shared.page(request("ada")).await.expect("a token");
+        assert!(waited < SECOND, "after {silent}: {waited:?}");
+    }
+}
