@@ -9,6 +9,7 @@ mod handshake;
 mod lingering;
 mod preface;
 mod room;
+mod stream;
 mod turn;
 mod worker;
 

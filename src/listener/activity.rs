@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
@@ -20,6 +21,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use super::Seat;
+use super::stream::hands_out;
 use crate::metrics::{CloseReason, GaugeGuard};
 use crate::tcp::{Waiting, Watcher};
 
@@ -278,10 +280,14 @@ impl<B: Body + Unpin> Body for Attended<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
-        }
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(context);
+        let bytes = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Buf::remaining),
+            _ => None,
+        };
+        hands_out(bytes);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

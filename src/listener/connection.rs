@@ -17,7 +17,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use tracing::debug;
 use super::activity::{Activity, Attended, Held};
 use super::handshake::Handshakes;
 use super::lingering::{Patience, linger};
+use super::stream::Requests;
 use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
@@ -368,8 +369,8 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
     builder
 }
 
-fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(settings: &Settings) -> http2::Builder<Requests> {
+    let mut builder = http2::Builder::new(Requests { stalled: settings.limits.stalled });
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)

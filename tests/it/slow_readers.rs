@@ -5,21 +5,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
 
-use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, opening_with, request};
+use crate::frames::{DATA, END_STREAM, RESET, WINDOW_UPDATE, frame, opening_with, request};
 use crate::support::app::FakeApp;
-use crate::support::certificates::{Authority, Folder, VALID, connect};
+use crate::support::certificates::{Authority, Folder, VALID};
+use crate::support::raw::Wire;
 use crate::support::{PATIENCE, Stage};
 
 /// More than the kernel's buffers of both ends hold, by default.
 const BODY: usize = 19_000_000;
 
 /// A client that reads less than a third of the kernel's send buffer within twice this limit.
-const LIMIT: &str = "[listen]\nwrite_timeout = \"1300ms\"\n";
-const SLOWLY: Duration = Duration::from_millis(7_100);
+const LIMIT: &str = "[listen]\nwrite_timeout = \"2300ms\"\n";
+const SLOWLY: Duration = Duration::from_millis(9_700);
 const PIECE: usize = 20_000;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -75,7 +78,9 @@ async fn steady_slow_reader_is_not_cut_off() {
         request(1, END_STREAM, "GET", "/"),
     ]
     .concat();
-    let encrypted = connect(secure.sidecar.addresses.traffic, &authority.client(None, &[])).await;
+    let connector = TlsConnector::from(authority.client(None, &[]));
+    let name = ServerName::try_from("localhost").expect("a name");
+    let encrypted = connector.connect(name, narrow(&secure).await).await;
     let counts = tokio::join!(
         async { read_slowly(narrow(&stage).await, GET).await },
         async { read_slowly(narrow(&stage).await, &http2).await },
@@ -94,4 +99,24 @@ async fn reader_that_has_stopped_is_cut_off() {
     stream.write_all(GET).await.expect("the sidecar reads");
     stream.read_exact(&mut [0; 100_000]).await.expect("the beginning");
     stage.sidecar.metric_reaches("connections_closed_total{reason=\"stalled\"}", 1.0).await;
+}
+
+/// Over HTTP/2, where the client reads on for its other requests.
+#[tokio::test]
+async fn answer_that_is_not_read_is_ended_alone() {
+    let stage = Stage::with(app().await, LIMIT).await;
+    let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+    wire.send([opening_with(&[]), request(1, END_STREAM, "GET", "/")].concat()).await;
+    // As much as its window lets through, and no more.
+    let reset = wire.frame_of(RESET).await;
+    assert_eq!(reset.stream, 1);
+    stage.sidecar.metric_reaches("requests_in_flight", 0.0).await;
+    wire.send(frame(WINDOW_UPDATE, 0, 0, &1_000_u32.to_be_bytes())).await;
+    wire.send(request(3, END_STREAM, "GET", "/api/velt/token")).await;
+    loop {
+        let frame = wire.frame_of(DATA).await;
+        if frame.stream == 3 {
+            break;
+        }
+    }
 }

@@ -1,0 +1,202 @@
+//! A request of an HTTP/2 connection, as the task that it is: ended when its client reads its answer no
+//! more. The connection goes on, and so do its other requests.
+//!
+//! The socket does not tell, since the client reads there what is for its other requests. Here an answer
+//! stands still when it has handed a piece of its body out, and is not asked for the next.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::debug;
+
+/// Bytes a second with which a client still reads. Most clients open a window again when they have read half
+/// of it: through a large window, a slow reader seems to stand still for long.
+const SLOWEST: usize = 8 * 1024;
+
+/// The largest window that counts. curl has 10 MiB.
+const LARGEST_WINDOW: usize = 16 * 1024 * 1024;
+
+/// What the body of an answer has said while its request's task ran.
+#[derive(Clone, Copy)]
+enum Said {
+    Nothing,
+    /// It has no more for now.
+    NoMore,
+    /// So many bytes.
+    Bytes(usize),
+}
+
+thread_local! {
+    /// A task and the body in it are polled by the same thread, one within the other.
+    static SAID: Cell<Said> = const { Cell::new(Said::Nothing) };
+}
+
+/// Notes that the body of an answer has handed out bytes, or has no more for now.
+pub fn hands_out(bytes: Option<usize>) {
+    SAID.set(match (SAID.get(), bytes) {
+        (_, None) => Said::NoMore,
+        (Said::Bytes(before), Some(bytes)) => Said::Bytes(before + bytes),
+        (_, Some(bytes)) => Said::Bytes(bytes),
+    });
+}
+
+/// Runs the requests of HTTP/2 connections.
+#[derive(Clone, Copy)]
+pub struct Requests {
+    /// How long an answer may stand still.
+    pub stalled: Duration,
+}
+
+impl<F> Executor<F> for Requests
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        tokio::spawn(Stream { request, answer: Answer::new(self.stalled) });
+    }
+}
+
+pin_project! {
+    struct Stream<F> {
+        #[pin]
+        request: F,
+        answer: Answer,
+    }
+}
+
+impl<F: Future> Future for Stream<F> {
+    /// `None` if the client has stopped reading the answer.
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        SAID.set(Said::Nothing);
+        if let Poll::Ready(output) = this.request.poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        this.answer.hear(SAID.get());
+        ready!(this.answer.poll_stalled(context));
+        debug!("an answer over HTTP/2 is ended: its client does not read it");
+        Poll::Ready(None)
+    }
+}
+
+/// How an answer gets on.
+struct Answer {
+    stalled: Duration,
+    /// Bytes handed out.
+    sent: usize,
+    /// Whether there are bytes that the client gives no room for.
+    stands: bool,
+    /// Whether it has moved since the timer was last set.
+    moved: bool,
+    /// How often in a row the timer has found that it has not.
+    found: u32,
+    /// Set when the answer first stands still, and again whenever it runs out: not each time that the answer
+    /// stands still, which for a large one is often.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Answer {
+    fn new(stalled: Duration) -> Self {
+        Self { stalled, sent: 0, stands: false, moved: false, found: 0, timer: None }
+    }
+
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Nothing => return,
+            Said::NoMore => self.stands = false,
+            Said::Bytes(bytes) => {
+                self.stands = true;
+                self.sent = self.sent.saturating_add(bytes);
+            }
+        }
+        self.moved = true;
+    }
+
+    /// Resolves when the answer has stood still for too long.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.stands {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.stalled)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            self.found = if std::mem::take(&mut self.moved) { 0 } else { self.found + 1 };
+            if self.found > 0 && self.stalled * self.found >= patience(self.stalled, self.sent) {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + self.stalled);
+        }
+    }
+}
+
+/// How long an answer of which `sent` bytes were handed out may stand still: until a client that reads slowly
+/// has read all that its window may have let through.
+fn patience(stalled: Duration, sent: usize) -> Duration {
+    let window = sent.min(LARGEST_WINDOW);
+    let seconds = u32::try_from(window / SLOWEST).expect("a window is small");
+    stalled.max(Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const STALLED: Duration = Duration::from_secs(60);
+
+    /// An answer that hands out so much at once, and so often, each time after a pause.
+    fn answer(bytes: usize, times: usize, pause: Duration) -> impl Future<Output = ()> + Send {
+        async move {
+            for _ in 0..times {
+                hands_out(Some(bytes));
+                sleep(pause).await;
+            }
+            hands_out(Some(bytes));
+            std::future::pending().await
+        }
+    }
+
+    async fn ended_after(request: impl Future<Output = ()> + Send + 'static) -> Duration {
+        let began = Instant::now();
+        let stream = Stream { request, answer: Answer::new(STALLED) };
+        assert!(tokio::spawn(stream).await.expect("no panic").is_none());
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_stands_still_is_ended() {
+        let after = ended_after(answer(1000, 0, Duration::ZERO)).await;
+        assert!(after >= STALLED && after <= 3 * STALLED, "{after:?}");
+        let after = ended_after(answer(2 * 1024 * 1024, 0, Duration::ZERO)).await;
+        assert!(after >= Duration::from_secs(256) && after < Duration::from_secs(400), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_moves_is_not_ended() {
+        let pause = Duration::from_secs(59);
+        let after = ended_after(answer(1000, 40, pause)).await;
+        assert!(after >= 40 * pause, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_waits_for_the_app_is_not_ended() {
+        let mut polls = 0;
+        let request = poll_fn(move |_| {
+            polls += 1;
+            hands_out(Some(1000));
+            hands_out(None);
+            if polls > 1 { Poll::Ready(()) } else { Poll::<()>::Pending }
+        });
+        let mut stream = Box::pin(Stream { request, answer: Answer::new(STALLED) });
+        let waiting = tokio::time::timeout(Duration::from_secs(10_000), &mut stream).await;
+        assert!(waiting.is_err(), "it is not ended");
+    }
+}
