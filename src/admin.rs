@@ -7,6 +7,7 @@ mod access;
 mod calls;
 pub mod client;
 pub mod probe;
+mod walks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,11 +19,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
-use tokio::task::spawn_blocking;
-use tracing::error;
 
 use self::calls::Door;
 pub use self::calls::{Calls, Standing};
+use self::walks::Scrapes;
 use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -45,22 +45,21 @@ impl Readiness {
 
 /// Answers on the admin port.
 pub struct Admin {
-    metrics: Arc<Metrics>,
     readiness: Readiness,
-    /// Brings gauges up to date that are only computed for a scrape.
-    before_scrape: Arc<dyn Fn() + Send + Sync>,
+    scrapes: Scrapes,
     door: Door,
 }
 
 impl Admin {
-    /// `before_scrape` runs before each scrape.
+    /// Answers by `metrics`; `before_scrape` brings gauges up to date that nothing else does.
     pub fn new(
         metrics: Arc<Metrics>,
         readiness: Readiness,
         before_scrape: Arc<dyn Fn() + Send + Sync>,
         calls: Calls,
     ) -> Self {
-        Self { metrics, readiness, before_scrape, door: Door::new(calls) }
+        let scrapes = Scrapes::new(metrics, before_scrape);
+        Self { readiness, scrapes, door: Door::new(calls) }
     }
 
     /// Answers one request.
@@ -97,24 +96,13 @@ impl Admin {
     }
 
     async fn scrape(&self) -> Response<Full<Bytes>> {
-        // It looks at every token in the cache, for which no worker has time.
-        let bring_up_to_date = Arc::clone(&self.before_scrape);
-        spawn_blocking(move || bring_up_to_date()).await.expect("it does not panic");
-        match self.metrics.encode() {
-            Ok(scrape) => {
-                let mut response = text(StatusCode::OK, scrape);
-                let content_type = HeaderValue::from_static(TEXT_FORMAT);
-                response.headers_mut().insert(CONTENT_TYPE, content_type);
-                response
-            }
-            Err(error) => {
-                error!(%error, "metrics could not be written");
-                text(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "metrics could not be written; see the log\n",
-                )
-            }
-        }
+        let Some(scrape) = self.scrapes.next().await else {
+            let problem = "metrics could not be written; see the log\n";
+            return text(StatusCode::INTERNAL_SERVER_ERROR, problem);
+        };
+        let mut response = text(StatusCode::OK, scrape);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+        response
     }
 }
 

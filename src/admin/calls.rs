@@ -17,12 +17,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 
 use super::access::{Access, Denied};
 use super::text;
+use super::walks::Walks;
 use crate::explain::{Asked, InForce, report};
 use crate::logging::{self, LevelSwitch};
 use crate::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
@@ -54,6 +54,9 @@ pub struct Standing {
 /// The calls, and who may make them.
 pub(super) struct Door {
     calls: Calls,
+    /// Apart, so that a flood of explanations keeps no token alive that is to be forgotten.
+    invalidations: Walks<()>,
+    explanations: Walks<()>,
 }
 
 /// One of the calls.
@@ -120,7 +123,7 @@ struct Shown {
 
 impl Door {
     pub(super) fn new(calls: Calls) -> Self {
-        Self { calls }
+        Self { calls, invalidations: Walks::new(), explanations: Walks::new() }
     }
 
     /// Whether `path` is one of the calls.
@@ -174,14 +177,12 @@ impl Door {
             }
             (Call::Invalidate, _) => {
                 let invalidation = read(request).await?;
-                calls.invalidate(invalidation, peer).await
+                self.invalidate(invalidation, peer).await
             }
-            (Call::Explain, _) => calls.explain(standing, read(request).await?).await,
+            (Call::Explain, _) => self.explain(standing, read(request).await?).await,
         }
     }
-}
 
-impl Calls {
     async fn invalidate(
         &self,
         invalidation: Invalidation,
@@ -192,16 +193,35 @@ impl Calls {
             let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
             return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
         }
-        let tokens = self.sidecar.tokens.clone();
-        // It looks at every entry, for which no worker has time.
-        let forgetting = spawn_blocking(move || {
-            tokens.invalidate(user.as_deref().map_or(Whose::Everybody, Whose::User))
-        });
-        let Forgotten { entries, mints } = forgetting.await.expect("it does not panic");
+        let tokens = self.calls.sidecar.tokens.clone();
+        let forgetting = self
+            .invalidations
+            .own(move || tokens.invalidate(user.as_deref().map_or(Whose::Everybody, Whose::User)));
+        let Forgotten { entries, mints } = forgetting.await;
         info!(entries, mints, everybody, %peer, "cached tokens were invalidated");
         Ok(json_of(StatusCode::OK, &json!({ "entries": entries, "mints": mints })))
     }
 
+    async fn explain(
+        &self,
+        standing: Arc<Standing>,
+        asked: Asked,
+    ) -> Result<Response<Full<Bytes>>, Failed> {
+        let sidecar = Arc::clone(&self.calls.sidecar);
+        let explaining = self.explanations.own(move || {
+            let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
+            let live = Live { tokens: &sidecar.tokens, admission: &admission };
+            Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
+        });
+        let explained = explaining.await;
+        let unclear = |error: crate::explain::Unclear| {
+            Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
+        };
+        Ok(json_of(StatusCode::OK, &explained.map_err(unclear)?))
+    }
+}
+
+impl Calls {
     fn level(&self) -> serde_json::Value {
         json!({ "level": self.level.level().as_str().to_lowercase() })
     }
@@ -232,25 +252,6 @@ impl Calls {
             },
             "recent": identity.recent.all().into_iter().map(shown).collect::<Vec<_>>(),
         })
-    }
-
-    async fn explain(
-        &self,
-        standing: Arc<Standing>,
-        asked: Asked,
-    ) -> Result<Response<Full<Bytes>>, Failed> {
-        let sidecar = Arc::clone(&self.sidecar);
-        // It may look at every entry of the cache, for which no worker has time.
-        let explaining = spawn_blocking(move || {
-            let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
-            let live = Live { tokens: &sidecar.tokens, admission: &admission };
-            Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
-        });
-        let explained = explaining.await.expect("it does not panic");
-        let unclear = |error: crate::explain::Unclear| {
-            Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
-        };
-        Ok(json_of(StatusCode::OK, &explained.map_err(unclear)?))
     }
 }
 
