@@ -5,7 +5,6 @@
 //! full, lines are dropped and counted.
 
 mod line;
-mod writer;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
@@ -14,9 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tracing::warn;
 
 pub use self::line::{End, Line};
-use self::writer::Queue;
+use crate::lines::{Habits, Lines};
+
+/// How long the first line of a batch waits for others.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ struct Open {
     format: Format,
     names_users: bool,
     sampler: Sampler,
-    queue: Arc<Queue>,
+    lines: Arc<Lines>,
 }
 
 impl AccessLog {
@@ -85,9 +88,18 @@ impl AccessLog {
         settings: &Settings,
         dropped: IntCounter,
     ) -> io::Result<Self> {
-        let queue = Queue::start(out, dropped)?;
+        let habits = Habits {
+            thread: "access-log",
+            gathering: GATHERING,
+            dropped,
+            failed: |error| {
+                warn!(%error, "standard output takes no lines of the access log; they are dropped");
+            },
+            resumed: |_| {},
+        };
+        let lines = Lines::start(out, habits)?;
         let sampler = Sampler::new(settings.sample);
-        let open = Open { format: settings.format, names_users: settings.user, sampler, queue };
+        let open = Open { format: settings.format, names_users: settings.user, sampler, lines };
         Ok(Self { open: Some(Arc::new(open)) })
     }
 
@@ -106,22 +118,22 @@ impl AccessLog {
         if let Some(open) = &self.open
             && (!line.went_well() || open.sampler.takes_next())
         {
-            open.queue.append(|lines| line.format(open.format, lines));
+            open.lines.append(|lines| line.format(open.format, lines));
         }
     }
 
     /// Waits until what is queued has been written, at most `patience`; whether that was enough.
     pub async fn flush(&self, patience: Duration) -> bool {
         let Some(open) = &self.open else { return true };
-        let queue = Arc::clone(&open.queue);
-        let waiting = tokio::task::spawn_blocking(move || queue.flush(patience));
+        let lines = Arc::clone(&open.lines);
+        let waiting = tokio::task::spawn_blocking(move || lines.flush(patience));
         waiting.await.unwrap_or(false)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.queue.close();
+        self.lines.close();
     }
 }
 

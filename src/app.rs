@@ -26,7 +26,7 @@ use crate::config::{Config, Shutdown};
 use crate::explain::InForce;
 use crate::identity::Peer;
 use crate::listener::{Listener, Phase, Remote, Worker};
-use crate::logging::LevelSwitch;
+use crate::logging::Log;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
 use crate::proxy::Upstream;
@@ -154,11 +154,11 @@ impl App {
     ///
     /// Outside a tokio runtime.
     pub fn bind(config: Config) -> Result<Self, StartError> {
-        let level = LevelSwitch::fixed(config.log.level);
-        Self::bind_with(config, level)
+        let log = Log::fixed(config.log.level);
+        Self::bind_with(config, log)
     }
 
-    /// The same for a process whose log `level` switches.
+    /// The same for a process whose log is the sidecar's own.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl App {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn bind_with(config: Config, level: LevelSwitch) -> Result<Self, StartError> {
+    pub fn bind_with(config: Config, log: Log) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
         let threads = Threads::start(config.workers.count()).map_err(StartError::Threads)?;
@@ -181,7 +181,7 @@ impl App {
         let replaceable = Replaceable {
             sidecar: Arc::clone(&sidecar),
             standing: Arc::clone(&standing),
-            level: level.clone(),
+            log: log.clone(),
             shutdown: Arc::clone(&shutdown),
             metrics: Arc::clone(&metrics),
         };
@@ -206,16 +206,19 @@ impl App {
         // Nobody waits for its keys: until they are there, its callers are unverified.
         sidecar.rules.load().identity.start();
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
+        let observed_log = log.clone();
         let before_scrape = Arc::new(move || {
             observed.tokens.observe();
             observed.admission.load().observe(&counted.tokens);
             observed.rules.load().identity.observe();
             certificates.observe(&counted);
+            let lost = observed_log.dropped().saturating_sub(counted.log_dropped.get());
+            counted.log_dropped.inc_by(lost);
         });
         let calls = Calls {
             sidecar: Arc::clone(&sidecar),
             standing,
-            level,
+            log,
             metrics: Arc::clone(&metrics),
             leave: Box::new(move || {
                 leaving.begin();

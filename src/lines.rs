@@ -1,7 +1,9 @@
-//! The buffer between those who serve and the thread that writes.
+//! Lines for standard output or standard error: a buffer, and the thread that writes it out.
 //!
-//! A buffer of bytes and not a channel of lines: its bound is one of memory, a line costs no
-//! allocation, and the thread is woken once per batch instead of once per line.
+//! Threads that serve append lines and never wait for the reader of the output. While the reader
+//! stalls and the buffer is full, lines are dropped and counted. A buffer of bytes and not a channel of
+//! lines: its bound is one of memory, a line costs no allocation, and the thread is woken once per
+//! batch instead of once per line.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -10,28 +12,41 @@ use std::thread;
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tracing::warn;
 
 /// What may wait to be written, in bytes: some 3,000 lines.
 const MAX_BYTES: usize = 1 << 20;
 
+/// What may wait beyond that of lines that are urgent, in bytes.
+const URGENT_BYTES: usize = 64 << 10;
+
 /// A batch of this size is written at once.
 const BATCH_BYTES: usize = 64 << 10;
-
-/// How long the first line of a batch waits for others.
-const GATHERING: Duration = Duration::from_millis(20);
 
 /// A standard output that somebody has made non-blocking is tried again after this.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 
+/// Whose lines they are.
+pub struct Habits {
+    /// Name of the thread that writes.
+    pub thread: &'static str,
+    /// How long the first line of a batch waits for others.
+    pub gathering: Duration,
+    /// Counts lines that are lost.
+    pub dropped: IntCounter,
+    /// Called by the thread with the first error in a row.
+    pub failed: fn(&io::Error),
+    /// Called by the thread after a write if lines were dropped since the last call, with their count.
+    pub resumed: fn(u64),
+}
+
 /// Lines on their way to the thread that writes them.
-pub(super) struct Queue {
+pub struct Lines {
     state: Mutex<State>,
     /// Tells the thread that there is something to do.
     wanted: Condvar,
-    /// Tells who flushes that everything is written.
+    /// Tells the callers of `flush` that everything is written.
     written: Condvar,
-    dropped: IntCounter,
+    habits: Habits,
 }
 
 #[derive(Default)]
@@ -54,26 +69,36 @@ enum Activity {
     Writing,
 }
 
-impl Queue {
+impl Lines {
     /// Starts the thread, which writes to `out` until the queue is closed and empty.
-    pub(super) fn start(
-        out: impl Write + Send + 'static,
-        dropped: IntCounter,
-    ) -> io::Result<Arc<Self>> {
+    ///
+    /// # Errors
+    ///
+    /// The system's, which has no thread left.
+    pub fn start(out: impl Write + Send + 'static, habits: Habits) -> io::Result<Arc<Self>> {
+        let name = habits.thread.to_owned();
         let (state, wanted, written) = Default::default();
-        let queue = Arc::new(Self { state, wanted, written, dropped });
-        let theirs = Arc::clone(&queue);
-        let write = move || theirs.write_batches(out);
-        thread::Builder::new().name("access-log".into()).spawn(write)?;
-        Ok(queue)
+        let lines = Arc::new(Self { state, wanted, written, habits });
+        let theirs = Arc::clone(&lines);
+        thread::Builder::new().name(name).spawn(move || theirs.write_batches(out))?;
+        Ok(lines)
     }
 
     /// Has `write` append a line, unless the buffer is full.
-    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.append_within(MAX_BYTES, write);
+    }
+
+    /// Has `write` append a line for which there is room when none is left for others.
+    pub fn append_urgent(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.append_within(MAX_BYTES + URGENT_BYTES, write);
+    }
+
+    fn append_within(&self, bound: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
-        if state.lines.len() >= MAX_BYTES {
+        if state.lines.len() >= bound {
             drop(state);
-            self.dropped.inc();
+            self.habits.dropped.inc();
             return;
         }
         write(&mut state.lines);
@@ -91,7 +116,7 @@ impl Queue {
     }
 
     /// Waits until everything is written, at most `patience`; whether that was enough.
-    pub(super) fn flush(&self, patience: Duration) -> bool {
+    pub fn flush(&self, patience: Duration) -> bool {
         let mut state = self.state();
         state.flushing = true;
         self.wanted.notify_one();
@@ -103,25 +128,31 @@ impl Queue {
     }
 
     /// Lets the thread end, once it has written what is there.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.state().closed = true;
         self.wanted.notify_one();
     }
 
     fn write_batches(&self, mut out: impl Write) {
         let mut batch = Vec::new();
-        let mut worked = true;
+        let Habits { dropped, failed, resumed, .. } = &self.habits;
+        let (mut worked, mut told) = (true, 0);
         while self.take_batch(&mut batch) {
             let mut rest = batch.as_slice();
             let result = write_all(&mut out, &mut rest);
             if let Err(error) = &result {
                 let lost = rest.split(|byte| *byte == b'\n').count() - 1;
-                self.dropped.inc_by(lost as u64);
+                dropped.inc_by(lost as u64);
                 if worked {
-                    warn!(%error, "standard output takes no lines of the access log; they are dropped");
+                    failed(error);
                 }
             }
             worked = result.is_ok();
+            let lost = dropped.get();
+            if worked && lost > told {
+                resumed(lost - told);
+                told = lost;
+            }
             batch.clear();
             // A burst is over some time; its memory need not stay.
             batch.shrink_to(BATCH_BYTES);
@@ -140,7 +171,7 @@ impl Queue {
         state.thread = Activity::Gathering;
         let gathers =
             |state: &mut State| state.lines.len() < BATCH_BYTES && !state.flushing && !state.closed;
-        let waited = self.wanted.wait_timeout_while(state, GATHERING, gathers);
+        let waited = self.wanted.wait_timeout_while(state, self.habits.gathering, gathers);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.thread = Activity::Writing;
         mem::swap(&mut state.lines, batch);
@@ -166,4 +197,62 @@ fn write_all(out: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// An output that takes nothing until the test lets it.
+    struct Stalled(mpsc::Receiver<()>);
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // An error says that nothing stalls any more.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    static RESUMED: AtomicU64 = AtomicU64::new(0);
+
+    #[test]
+    fn urgent_lines_have_room_when_the_buffer_is_full() {
+        const LINE: [u8; 1000] = [b'x'; 1000];
+        let (go, gate) = mpsc::channel();
+        let dropped = IntCounter::new("dropped", "Dropped.").expect("a valid metric");
+        let habits = Habits {
+            thread: "test",
+            gathering: Duration::ZERO,
+            dropped: dropped.clone(),
+            failed: |_| {},
+            resumed: |count| {
+                RESUMED.fetch_add(count, Ordering::SeqCst);
+            },
+        };
+        let lines = Lines::start(Stalled(gate), habits).expect("a thread");
+        let line = |lines: &mut Vec<u8>| lines.extend_from_slice(&LINE);
+        while dropped.get() < 3 {
+            lines.append(line);
+        }
+        for _ in 0..URGENT_BYTES / LINE.len() {
+            lines.append_urgent(line);
+        }
+        assert_eq!(dropped.get(), 3);
+        while dropped.get() < 7 {
+            lines.append_urgent(line);
+        }
+        assert!(!lines.flush(Duration::from_millis(1)), "nothing is read");
+        drop(go);
+        assert!(lines.flush(Duration::from_secs(20)));
+        assert_eq!(RESUMED.load(Ordering::SeqCst), 7, "told of each lost line once");
+        lines.close();
+    }
 }

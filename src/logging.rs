@@ -1,21 +1,33 @@
 //! Log lines for rare events: starting, ending, Velt failing and coming back.
 //!
+//! No thread that serves waits for the reader of standard error: lines are queued, and a thread of their
+//! own writes them ([`Lines`]). At the level `debug` a client can cause a line for each request.
+//!
 //! What others say (an app, Velt, a certificate) can end up in a line, so each event is one line
 //! whatever is in it. Only events of this crate are written, at any level: what the libraries
 //! below log of a message, headers included, is theirs to decide and not ours to check.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tracing::{Subscriber, error};
+use prometheus::IntCounter;
+use tracing::{Metadata, Subscriber, error, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{registry, reload};
+
+use crate::lines::{Habits, Lines};
+
+/// How long a thread that panics waits for its line to be written: the panic may end the process.
+const PANIC_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How much is logged.
 pub type Level = tracing::Level;
@@ -49,18 +61,25 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// How much is logged, for changing it while the sidecar runs. Clones are the same switch.
+/// The log of this process: its level, which can be changed while the sidecar runs, and its lines.
+/// Clones are the same log.
 #[derive(Clone)]
-pub struct LevelSwitch {
+pub struct Log {
     level: Arc<Mutex<Level>>,
-    /// `None` where the log is not ours to change.
-    change: Option<Arc<dyn Fn(Level) -> bool + Send + Sync>>,
+    /// `None` where the log is not the sidecar's to change.
+    change: Option<Arc<Change>>,
+    /// `None` where lines are written elsewhere.
+    lines: Option<Arc<Lines>>,
+    dropped: IntCounter,
 }
 
-impl LevelSwitch {
-    /// For a process whose log is somebody else's: shows `level`, and can't be changed.
+type Change = dyn Fn(Level) -> bool + Send + Sync;
+
+impl Log {
+    /// A log that the embedding process writes: shows `level`, which can't be changed.
     pub fn fixed(level: Level) -> Self {
-        Self { level: Arc::new(Mutex::new(level)), change: None }
+        let (level, dropped) = (Arc::new(Mutex::new(level)), dropped());
+        Self { level, change: None, lines: None, dropped }
     }
 
     /// The level in force.
@@ -68,8 +87,8 @@ impl LevelSwitch {
         *self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs by `level` from now on. `false` if the log is not ours to change.
-    pub fn set(&self, level: Level) -> bool {
+    /// Logs by `level` from now on. `false` if the log is not the sidecar's to change.
+    pub fn set_level(&self, level: Level) -> bool {
         // Held meanwhile, so that what is shown is what was set last.
         let mut shown = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = self.change.as_ref().is_some_and(|change| change(level));
@@ -78,6 +97,22 @@ impl LevelSwitch {
         }
         changed
     }
+
+    /// Lines lost so far because standard error did not take them in time.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// Waits until what is queued has been written, at most `patience`; whether that was enough. Blocks
+    /// the thread.
+    pub fn flush(&self, patience: Duration) -> bool {
+        self.lines.as_ref().is_none_or(|lines| lines.flush(patience))
+    }
+}
+
+/// Counts lines before there are metrics; a scrape copies its count.
+fn dropped() -> IntCounter {
+    IntCounter::new("log_dropped", "Lines lost.").expect("a valid metric")
 }
 
 /// The level that `text` names, as `log.level` has it.
@@ -86,15 +121,40 @@ pub fn level(text: &str) -> Option<Level> {
 }
 
 /// Sends log lines to standard error, and panics with them. The first call in a process decides,
-/// and only what it returns changes the level.
-pub fn init(settings: &Settings) -> LevelSwitch {
-    let (subscriber, switch) = switched(settings, io::stderr);
+/// and only the log that it returns can change the level.
+pub fn init(settings: &Settings) -> Log {
+    let dropped = dropped();
+    // Without a thread or a descriptor left, lines are written by the thread that logs.
+    let lines = start_lines(dropped.clone()).ok();
+    let (subscriber, level, change) = switched(settings, Sink { lines: lines.clone() });
     // An error says that a subscriber is there already, as in a process with several sidecars.
     if subscriber.try_init().is_err() {
-        return LevelSwitch::fixed(settings.level);
+        return Log::fixed(settings.level);
     }
-    std::panic::set_hook(Box::new(log_panic));
-    switch
+    let log = Log { level, change: Some(change), lines, dropped };
+    let panicking = log.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_panic(panic);
+        panicking.flush(PANIC_PATIENCE);
+    }));
+    log
+}
+
+/// Starts the thread that writes to standard error.
+fn start_lines(dropped: IntCounter) -> io::Result<Arc<Lines>> {
+    // A descriptor of its own: a thread that stalls in `Stderr` would hold its lock.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let habits = Habits {
+        thread: "log",
+        gathering: Duration::ZERO,
+        dropped,
+        // There is nowhere to tell.
+        failed: |_| {},
+        resumed: |lines| {
+            warn!(lines, "log lines were dropped: standard error was not read in time");
+        },
+    };
+    Lines::start(stderr, habits)
 }
 
 /// What [`init`] installs, with the lines sent elsewhere.
@@ -105,8 +165,11 @@ where
     switched(settings, writer).0
 }
 
-/// The same, and what changes its level.
-pub fn switched<W>(settings: &Settings, writer: W) -> (impl Subscriber + Send + Sync, LevelSwitch)
+/// The same, its level, and what changes it.
+fn switched<W>(
+    settings: &Settings,
+    writer: W,
+) -> (impl Subscriber + Send + Sync, Arc<Mutex<Level>>, Arc<Change>)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -123,7 +186,7 @@ where
     let (filter, handle) = reload::Layer::new(ours(settings.level));
     let level = Arc::new(Mutex::new(settings.level));
     let change = Arc::new(move |level| handle.reload(ours(level)).is_ok());
-    (registry().with(lines).with(filter), LevelSwitch { level, change: Some(change) })
+    (registry().with(lines).with(filter), level, change)
 }
 
 /// Says where a panic was, in a line like any other. What it says may quote a request, unless it
@@ -134,6 +197,46 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     error!(place, said = said.unwrap_or(&"(not logged)"), "a panic, which is a bug of the sidecar");
 }
 
+/// Where each event goes: to the queue, or straight to standard error if there is none.
+struct Sink {
+    lines: Option<Arc<Lines>>,
+}
+
+/// One event on its way.
+struct Event {
+    lines: Option<Arc<Lines>>,
+    is_urgent: bool,
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = Event;
+
+    fn make_writer(&'a self) -> Event {
+        Event { lines: self.lines.clone(), is_urgent: false }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Event {
+        // A flood of lines at `debug` shall not cost the lines that tell of trouble.
+        Event { is_urgent: *event.level() <= Level::WARN, ..self.make_writer() }
+    }
+}
+
+impl Write for Event {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let append = |lines: &mut Vec<u8>| lines.extend_from_slice(line);
+        match &self.lines {
+            Some(lines) if self.is_urgent => lines.append_urgent(append),
+            Some(lines) => lines.append(append),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Keeps each event, which arrives as one write, on one line of visible text.
 struct OneLine<W>(W);
 
@@ -142,6 +245,10 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for OneLine<W> {
 
     fn make_writer(&'a self) -> Self::Writer {
         OneLine(self.0.make_writer())
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        OneLine(self.0.make_writer_for(event))
     }
 }
 

@@ -28,7 +28,7 @@ use velt_sidecar::doctor::{Canary, Examination, Tolerated};
 use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
 use velt_sidecar::explain::{self, Asked, Flags, Report, Unclear, Unexplained};
 use velt_sidecar::listener::{Phase, raise_descriptor_limit, spare_descriptors};
-use velt_sidecar::logging;
+use velt_sidecar::logging::{self, Log};
 
 use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
@@ -43,6 +43,9 @@ const EX_UNAVAILABLE: u8 = 69;
 const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
+
+/// How long the end waits for the reader of the log.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request allocates some twenty times, in sizes that come and go by the thousand: with this allocator
 /// it costs 5 to 6 % less CPU than with glibc's (docs/performance.md).
@@ -123,17 +126,27 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
     report.exit_code(strict).into()
 }
 
-fn run(mut config: Config) -> ExitCode {
-    let level = logging::init(&config.log);
+fn run(config: Config) -> ExitCode {
+    let log = logging::init(&config.log);
+    let code = run_logging(config, &log);
+    log.flush(FLUSH_PATIENCE);
+    code
+}
+
+fn run_logging(mut config: Config, log: &Log) -> ExitCode {
     let spare = spare_descriptors(config.workers.count());
     config.listen = config.listen.within_descriptors(raise_descriptor_limit(), spare);
     runtime().block_on(async {
         let (first, second) = signals();
         // Listened for from here on: nothing else keeps it from ending the process.
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
-        let app = match App::bind_with(config, level) {
+        let app = match App::bind_with(config, log.clone()) {
             Ok(app) => app,
-            Err(error) => return not_started(&error),
+            Err(error) => {
+                // Its own lines come after those that led to it.
+                log.flush(FLUSH_PATIENCE);
+                return not_started(&error);
+            }
         };
         let trigger = app.reload_trigger();
         tokio::spawn(async move {

@@ -305,6 +305,8 @@ pub struct Metrics {
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
+    /// Lines of the log that could not be written, as of the last scrape.
+    pub log_dropped: IntCounter,
     pub ready: IntGauge,
     /// Calls to the admin port that change or reveal something.
     pub admin_calls: Counters<AdminCall>,
@@ -374,6 +376,10 @@ impl Metrics {
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
         let (trace, access_log_dropped) = (TraceMetrics::on(&page), access_log_dropped(&page));
+        let log_dropped = page.counter(
+            "log_dropped_total",
+            "Lines of the log dropped because standard error did not take them in time.",
+        );
         let reload = ReloadMetrics::on(&page);
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
@@ -394,6 +400,7 @@ impl Metrics {
             reload,
             trace,
             access_log_dropped,
+            log_dropped,
             ready,
             admin_calls,
             admin_evictions,

@@ -24,7 +24,7 @@ use super::access::{Access, Denied};
 use super::text;
 use super::walks::Walks;
 use crate::explain::{Asked, InForce, report};
-use crate::logging::{self, LevelSwitch};
+use crate::logging::{self, Log};
 use crate::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
 use crate::sidecar::Sidecar;
 use crate::sidecar::explain::Live;
@@ -38,7 +38,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Calls {
     pub sidecar: Arc<Sidecar>,
     pub standing: Arc<ArcSwap<Standing>>,
-    pub level: LevelSwitch,
+    pub log: Log,
     pub metrics: Arc<Metrics>,
     /// Begins what SIGTERM begins with: not ready, still accepting, no connection kept alive.
     pub leave: Box<dyn Fn() + Send + Sync>,
@@ -223,7 +223,7 @@ impl Door {
 
 impl Calls {
     fn level(&self) -> serde_json::Value {
-        json!({ "level": self.level.level().as_str().to_lowercase() })
+        json!({ "level": self.log.level().as_str().to_lowercase() })
     }
 
     fn set_level(&self, level: &str, peer: SocketAddr) -> Result<Response<Full<Bytes>>, Failed> {
@@ -232,7 +232,7 @@ impl Calls {
                 "Write {\"level\":\"debug\"}: \"error\", \"warn\", \"info\" or \"debug\".";
             return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
         };
-        if !self.level.set(level) {
+        if !self.log.set_level(level) {
             return Err(Failed::FixedLevel);
         }
         info!(%level, %peer, "the log's level was changed");

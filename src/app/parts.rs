@@ -12,7 +12,7 @@ use crate::config::{Config, Effective, Shutdown};
 use crate::explain::InForce;
 use crate::identity::Identity;
 use crate::inject::Injection;
-use crate::logging::LevelSwitch;
+use crate::logging::Log;
 use crate::metrics::{Certificate, Metrics, ReloadPart};
 use crate::proxy::Upstream;
 use crate::reload::{Changes, Refresh, Refusal};
@@ -153,7 +153,7 @@ fn upstream(
 pub(super) struct Replaceable {
     pub(super) sidecar: Arc<Sidecar>,
     pub(super) standing: Arc<ArcSwap<Standing>>,
-    pub(super) level: LevelSwitch,
+    pub(super) log: Log,
     pub(super) shutdown: Arc<Mutex<Shutdown>>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -199,7 +199,7 @@ impl Replaceable {
         self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is none of ours.
-            let _ = self.level.set(config.log.level);
+            let _ = self.log.set_level(config.log.level);
         }
         *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = config.shutdown.clone();
         let in_force = InForce::new(in_force.to_vec());

@@ -27,6 +27,7 @@ mod identity;
 mod keys;
 mod leaks;
 mod limits;
+mod log;
 mod metrics;
 mod outage;
 mod pages;
