@@ -3,20 +3,23 @@
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
 //! connection was reused and whether a request ever reached it.
 
+mod http2;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use self::http2::SharedHttp2;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
@@ -30,7 +33,6 @@ use crate::tls::ClientTls;
 const HTTP1_BUFFER: usize = 192 * 1024;
 
 type Http1 = http1::SendRequest<RequestBody>;
-type Http2 = http2::SendRequest<RequestBody>;
 
 /// All connections to one app.
 pub(super) struct Pool {
@@ -43,31 +45,6 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     http2: tokio::sync::Mutex<SharedHttp2>,
     metrics: AppMetrics,
-}
-
-/// The one HTTP/2 connection.
-#[derive(Default)]
-struct SharedHttp2 {
-    sender: Option<Http2>,
-    /// Counts the connections that there have been.
-    number: u64,
-    /// When opening one took too long last.
-    timed_out: Option<Instant>,
-}
-
-/// The shared use of the HTTP/2 connection.
-pub(super) struct Shared {
-    /// The connection to send on.
-    pub(super) sender: Http2,
-    number: u64,
-    reused: bool,
-}
-
-impl Shared {
-    /// Whether others have used it before, so that the app may be closing it.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
-    }
 }
 
 struct Idle {
@@ -174,33 +151,6 @@ impl Pool {
         Ok(Lease { sender, timer, sent, pool: Arc::clone(self), reused: false })
     }
 
-    /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
-    /// instead of opening another, and if it takes too long, all have waited long enough. One that
-    /// has been seen to be `dead` is not handed out again, even if its task has not noticed yet.
-    pub(super) async fn http2(&self, dead: Option<Shared>) -> Result<Shared, UpstreamError> {
-        let came = Instant::now();
-        let mut shared = self.http2.lock().await;
-        let number = shared.number;
-        let is_dead = dead.is_some_and(|dead| dead.number == number);
-        let usable = shared.sender.as_ref().filter(|sender| !sender.is_closed() && !is_dead);
-        if let Some(sender) = usable {
-            return Ok(Shared { sender: sender.clone(), number, reused: true });
-        }
-        if shared.timed_out.is_some_and(|at| at >= came) {
-            return Err(UpstreamError::Unreachable(io::ErrorKind::TimedOut.into()));
-        }
-        let connected = self.connect_http2().await;
-        if let Err(UpstreamError::Unreachable(cause)) = &connected
-            && cause.kind() == io::ErrorKind::TimedOut
-        {
-            shared.timed_out = Some(Instant::now());
-        }
-        let sender = connected?;
-        shared.number += 1;
-        shared.sender = Some(sender.clone());
-        Ok(Shared { sender, number: shared.number, reused: false })
-    }
-
     /// Closes connections that have been idle for too long. Without this a quiet sidecar would
     /// keep them until the app closes its end.
     pub(super) fn reap(&self) {
@@ -240,25 +190,6 @@ impl Pool {
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         self.drive(connection.with_upgrades());
         Ok(sender)
-    }
-
-    async fn handshake_http2<T>(&self, stream: T) -> Result<Http2, UpstreamError>
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let builder = http2::Builder::new(TokioExecutor::new());
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
-        self.drive(connection);
-        Ok(sender)
-    }
-
-    async fn connect_http2(&self) -> Result<Http2, UpstreamError> {
-        match self.dial(true).await? {
-            Stream::Tcp(stream) => self.handshake_http2(stream).await,
-            Stream::Tls(stream) => self.handshake_http2(stream).await,
-            Stream::Unix(stream) => self.handshake_http2(stream).await,
-        }
     }
 
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
