@@ -8,12 +8,15 @@ mod support;
 
 mod access_log;
 mod admin;
+mod app_connections;
 mod app_life;
+mod app_logins;
 mod architecture;
 mod cli;
 mod config;
 mod explain;
 mod doctor;
+mod early_answers;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
