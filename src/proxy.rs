@@ -164,14 +164,15 @@ impl Upstream {
             Address::Tcp(authority) => HeaderValue::from_str(authority).ok(),
             Address::Unix(_) => None,
         };
-        let pool = Arc::new(Pool::new(&settings, tls.clone(), metrics.clone()));
+        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let pool = Arc::new(Pool::new(&settings, tls, metrics.clone()));
         let neighbours = Neighbours::default();
         neighbours.add(&pool);
         Self {
             neighbours,
             default_host: default_host.unwrap_or(HeaderValue::from_static("localhost")),
             http2: settings.protocol != AppProtocol::Http1,
-            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
+            scheme,
             pool,
             settings,
             request_trailers,

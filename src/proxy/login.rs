@@ -28,7 +28,14 @@ static OF_RESPONSES: LazyLock<NameSet> = LazyLock::new(|| {
 
 /// Whether a request with these `names` of headers is part of a login that holds for its connection.
 pub(super) fn is_in(headers: &HeaderMap, names: Names) -> bool {
-    names.may_have(&AUTHORIZATION) && has_scheme(headers, &AUTHORIZATION)
+    names.may_have(&AUTHORIZATION)
+        && headers.get_all(AUTHORIZATION).iter().any(|value| {
+            let value = value.as_bytes();
+            // A bearer's token is long, and has no comma in it.
+            let (scheme, _) = first_word(value);
+            SCHEMES.iter().any(|wanted| wanted.eq_ignore_ascii_case(scheme))
+                || value.contains(&b',') && SCHEMES.iter().any(|wanted| is_word_of(value, wanted))
+        })
 }
 
 /// Whether a response says that its connection has a login, or asks for one.
@@ -47,11 +54,26 @@ fn has_scheme(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// Whether one of the words in a header's values is `wanted`. Challenges may stand in one line or in
 /// several, so every word is looked at: one too many costs a connection, one too few a user's page.
 fn has_word(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    headers.get_all(name).iter().any(|value| is_word_of(value.as_bytes(), wanted))
+}
+
+fn is_word_of(value: &[u8], wanted: &[u8]) -> bool {
+    let mut rest = value;
+    while !rest.is_empty() {
+        let (word, after) = first_word(rest);
+        if word.eq_ignore_ascii_case(wanted) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// The first word of a value, and what comes after the byte that ends it.
+fn first_word(value: &[u8]) -> (&[u8], &[u8]) {
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-    headers.get_all(name).iter().any(|value| {
-        let mut words = value.as_bytes().split(|byte| !is_in_word(byte));
-        words.any(|word| word.eq_ignore_ascii_case(wanted))
-    })
+    let end = value.iter().position(|byte| !is_in_word(byte)).unwrap_or(value.len());
+    (&value[..end], value.get(end + 1..).unwrap_or_default())
 }
 
 /// Who is at the other end of a request: the connection it came over, and the chain of addresses that

@@ -9,6 +9,7 @@ mod neighbours;
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use http::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -41,8 +42,9 @@ const HTTP1_BUFFER: usize = 192 * 1024;
 /// this time, and up to as much again.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Pause between looks for a connection that has become idle, while a new one is being opened.
-const IDLE_LOOK: Duration = Duration::from_millis(5);
+/// First pause between looks for a connection that has become idle, while a new one is being opened: one
+/// that is given back may not be ready at once.
+const IDLE_LOOK: Duration = Duration::from_millis(10);
 
 type Http1 = http1::SendRequest<RequestBody>;
 
@@ -55,6 +57,9 @@ pub(super) struct Pool {
     max_idle: usize,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
+    /// Requests that wait for a new connection, and would take an idle one.
+    waiting: AtomicUsize,
+    given_back: Notify,
     http2: tokio::sync::Mutex<SharedHttp2>,
     metrics: AppMetrics,
 }
@@ -132,6 +137,10 @@ impl Lease {
         if idle.len() < pool.max_idle {
             idle.push(Idle { sender, timer, sent, task, since: Instant::now() });
         }
+        drop(idle);
+        if pool.waiting.load(Ordering::Relaxed) > 0 {
+            pool.given_back.notify_one();
+        }
     }
 
     /// Makes it available again after a complete response whose request is still being `sending`, once
@@ -168,6 +177,8 @@ impl Pool {
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
             idle: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            given_back: Notify::new(),
             http2: tokio::sync::Mutex::default(),
             metrics,
         }
@@ -194,12 +205,15 @@ impl Pool {
     /// A new HTTP/1.1 connection, or one that becomes idle before the new one is open: where the app's
     /// accept queue is full, the kernel asks again after a second only.
     pub(super) async fn next(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+        let _waiting = Waiting::count(&self.waiting);
         let mut connecting = pin!(self.connect());
+        let mut pause = IDLE_LOOK;
         loop {
             tokio::select! {
                 biased;
                 lease = &mut connecting => return lease,
-                () = sleep(IDLE_LOOK) => {}
+                () = self.given_back.notified() => {}
+                () = sleep(pause) => pause *= 2,
             }
             if let Some(lease) = self.reuse(Instant::now()) {
                 return Ok(lease);
@@ -288,5 +302,21 @@ impl Pool {
             drop(open);
         });
         driving.abort_handle()
+    }
+}
+
+/// A request that waits for a connection.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn count(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
