@@ -9,6 +9,7 @@ mod support;
 mod access_log;
 mod admin;
 mod app_connections;
+mod app_early_answers;
 mod app_life;
 mod app_logins;
 mod architecture;
@@ -16,7 +17,7 @@ mod cli;
 mod config;
 mod explain;
 mod doctor;
-mod early_answers;
+
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
