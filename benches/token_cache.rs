@@ -16,7 +16,7 @@ use velt_sidecar::metrics::Metrics;
 use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
 use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
-    Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
+    Demand, Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
 };
 
 /// Users of a large installation: more than fit a processor's caches.
@@ -207,7 +207,7 @@ struct InstantMint {
 }
 
 impl Mint for InstantMint {
-    fn mint<'a>(&'a self, _: &'a MintRequest) -> MintFuture<'a> {
+    fn mint<'a>(&'a self, _: &'a MintRequest, _: &'a Arc<Demand>) -> MintFuture<'a> {
         self.mints.fetch_add(1, Ordering::Relaxed);
         let value = TokenValue::parse(&"x".repeat(TOKEN_BYTES)).expect("visible ASCII");
         Box::pin(ready(Ok(Minted { value, life: Duration::from_secs(48 * 3600) })))

@@ -38,6 +38,9 @@ use crate::token::velt::BuildError;
 /// How long the end waits for who reads the access log, and as long for the collector of spans.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Connections to the admin port that one address may hold: a quarter of all.
+const ADMIN_CONNECTIONS_OF_ONE_PEER: usize = 64;
+
 /// Where a running sidecar can be reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
@@ -195,6 +198,8 @@ impl App {
         }
         let (admin_listener, admin_address) =
             bind("admin.address", config.admin, ListenerMetrics::detached())?;
+        let admin_listener =
+            admin_listener.evicting(ADMIN_CONNECTIONS_OF_ONE_PEER, metrics.admin_evictions.clone());
         let readiness = Readiness::default();
         let departure = Arc::new(Departure::new(readiness.clone(), Arc::clone(&metrics)));
         let leaving = Arc::clone(&departure);
@@ -203,6 +208,7 @@ impl App {
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let before_scrape = Arc::new(move || {
             observed.tokens.observe();
+            observed.admission.load().observe(&counted.tokens);
             observed.rules.load().identity.observe();
             certificates.observe(&counted);
         });

@@ -6,7 +6,9 @@ mod activity;
 mod connection;
 mod descriptors;
 mod handshake;
+mod lingering;
 mod preface;
+mod room;
 mod turn;
 mod worker;
 
@@ -18,21 +20,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use prometheus::IntCounter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::activity::Held;
 pub use self::activity::Limits;
 use self::connection::Connection;
-pub use self::descriptors::raise_descriptor_limit;
+pub use self::descriptors::{RESERVED_DESCRIPTORS, raise_descriptor_limit};
+use self::descriptors::{beyond_limit, is_exhausted};
 use self::handshake::Handshakes;
+use self::room::Room;
 pub use self::worker::Worker;
 use self::worker::{Seat, least_busy};
 use crate::client_connection::ClientConnection;
@@ -47,7 +54,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Descriptors that are no client's and no app's: standard streams, listeners, the runtime's own,
-/// connections to Velt and to the admin port.
+/// connections to Velt.
 const SPARE_DESCRIPTORS: u64 = 32;
 
 /// What each thread that serves has beside the first: its runtime's own (tokio: two for epoll, one to
@@ -86,6 +93,7 @@ impl Settings {
             address,
             max_connections: 10_000,
             limits: Limits {
+                first_byte: Duration::from_secs(75),
                 idle: Duration::from_secs(75),
                 head: Duration::from_secs(10),
                 stalled: Duration::from_secs(60),
@@ -108,9 +116,10 @@ impl Settings {
             warn!(
                 limit,
                 "the system allows too few open files for listen.max_connections = {}: taking \
-                 {fitting}; raise the limit (ulimit -n) to two for each and {spare}, \
+                 {fitting}; raise the limit (ulimit -n) to two for each and {}, \
                  or lower the setting",
-                self.max_connections
+                self.max_connections,
+                spare + RESERVED_DESCRIPTORS,
             );
             self.max_connections = fitting;
         }
@@ -151,6 +160,8 @@ pub struct Listener {
     socket: TcpListener,
     settings: Settings,
     handshakes: Option<Handshakes>,
+    /// `None` refuses connections beyond `max_connections`.
+    room: Option<Arc<Room>>,
     metrics: ListenerMetrics,
 }
 
@@ -166,13 +177,22 @@ impl Listener {
     /// Outside a tokio runtime, which watches the socket.
     pub fn bind(settings: Settings, metrics: ListenerMetrics) -> io::Result<Self> {
         let socket = tcp::listen(settings.address)?;
-        Ok(Self { socket, settings, handshakes: None, metrics })
+        Ok(Self { socket, settings, handshakes: None, room: None, metrics })
     }
 
     /// Speaks TLS, and nothing else.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<ServerTls>) -> Self {
         self.handshakes = Some(Handshakes::new(tls, self.metrics.clone()));
+        self
+    }
+
+    /// Refuses no connection: at `max_connections`, at `per_peer` connections of one address, or without
+    /// a file descriptor, the connection that is idle longest is closed for the new one and counted in
+    /// `evicted`. For [`Self::serve`] only.
+    #[must_use]
+    pub fn evicting(mut self, per_peer: usize, evicted: IntCounter) -> Self {
+        self.room = Some(Room::new(self.settings.max_connections, per_peer, evicted));
         self
     }
 
@@ -208,6 +228,10 @@ impl Listener {
     }
 
     async fn serve_boxed(self, handler: Arc<Handler>, phase: watch::Receiver<Phase>) {
+        let handler = match &self.room {
+            Some(room) => room.watched(handler),
+            None => handler,
+        };
         let handler = move |remote: &Remote, request| handler(remote, request);
         self.serve_by(vec![Worker::here(handler)], phase).await;
     }
@@ -223,15 +247,18 @@ impl Listener {
     {
         // Each connection holds a receiver; none left means that all have ended.
         let open = watch::Sender::new(());
-        let slots = Arc::new(Semaphore::new(self.settings.max_connections));
+        // What was evicted keeps its slot until its task has ended.
+        let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
+        let slots = Arc::new(Semaphore::new(self.settings.max_connections + evictions));
         let spawn = |(stream, peer)| {
+            let place = self.room.as_ref().map(|room| Box::new(room.enter(peer)));
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 self.metrics.refused.inc();
                 return;
             };
             let (settings, phase) = (self.settings.clone(), phase.clone());
             let (handshakes, metrics) = (self.handshakes.clone(), self.metrics.clone());
-            let serving = open.subscribe();
+            let serving = (open.subscribe(), place);
             let taken =
                 least_busy(&workers).take(stream, move |stream, handler, seat| async move {
                     let held = Held::new(slot, seat, &metrics.connections);
@@ -240,15 +267,26 @@ impl Listener {
                     connection.serve(handler, phase).await;
                     drop(serving);
                 });
-            if let Err(error) = taken {
-                self.metrics.accept_errors.inc();
-                warn!(%error, "a connection can't be handed to the thread that would serve it");
+            match (taken, &self.room) {
+                (Ok(task), Some(room)) => room.seat(peer, task),
+                (Ok(_), None) => {}
+                (Err(error), _) => {
+                    self.metrics.accept_errors.inc();
+                    warn!(%error, "a connection can't be handed to the thread that would serve it");
+                }
             }
         };
         let mut stopped = phase.clone();
         loop {
             tokio::select! {
-                accepted = self.accept() => spawn(accepted),
+                accepted = self.accept() => {
+                    spawn(accepted);
+                    if self.room.is_some() {
+                        // A request that is there already is answered before its connection could
+                        // be evicted by those that come after it.
+                        yield_now().await;
+                    }
+                }
                 () = stopped_in(&mut stopped) => break,
             }
         }
@@ -269,7 +307,13 @@ impl Listener {
     async fn accept(&self) -> (TcpStream, SocketAddr) {
         let mut failures = 0_u64;
         loop {
-            match self.socket.accept().await {
+            let accepted = match (self.socket.accept().await, &self.room) {
+                (Err(error), Some(room)) if is_exhausted(&error) => {
+                    self.accept_from_reserve(room).await.unwrap_or(Err(error))
+                }
+                (accepted, _) => accepted,
+            };
+            match accepted {
                 Ok(accepted) => {
                     if failures > 0 {
                         info!(failures, "accepting connections again");
@@ -288,6 +332,23 @@ impl Listener {
                         sleep(ACCEPT_BACKOFF).await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Accepts with a descriptor of the reserve; without one left there, with that of a connection
+    /// which is closed for it. `None` if neither yields a connection.
+    async fn accept_from_reserve(
+        &self,
+        room: &Room,
+    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        loop {
+            match beyond_limit(|| self.socket.accept().now_or_never()) {
+                Some(Err(error)) if is_exhausted(&error) && room.make() => {
+                    // The evicted connection's task closes its socket.
+                    yield_now().await;
+                }
+                accepted => return accepted,
             }
         }
     }

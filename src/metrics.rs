@@ -140,6 +140,10 @@ pub struct TokenMetrics {
     pub evictions: IntCounter,
     pub headroom: prometheus::Gauge,
     pub breaker_open: IntGauge,
+    pub refusals_suspended: IntGauge,
+    pub rate_limit_paused: IntGauge,
+    pub call_limit: IntGauge,
+    pub mints_queued: IntGauge,
     /// Shared with [`IdentityMetrics`].
     pub recent: Arc<Recent>,
 }
@@ -177,6 +181,20 @@ impl TokenMetrics {
                 "breaker_open",
                 "1 while calls to Velt are suspended after repeated failures, else 0.",
             ),
+            refusals_suspended: page.gauge(
+                "refusals_suspended",
+                "Organizations whose calls are suspended since Velt refused their last tokens.",
+            ),
+            rate_limit_paused: page.gauge(
+                "rate_limit_paused",
+                "1 while all calls to Velt pause for its rate limit, else 0.",
+            ),
+            call_limit: page.gauge(
+                "velt_call_limit",
+                "Calls to Velt that may run at once, as Velt's answers have it.",
+            ),
+            mints_queued: page
+                .gauge("mints_queued", "Mints under way that wait for a turn to call Velt."),
         };
         metrics.headroom.set(f64::NAN);
         metrics
@@ -290,6 +308,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// Calls to the admin port that change or reveal something.
     pub admin_calls: Counters<AdminCall>,
+    /// Connections to the admin port that were closed for a new one.
+    pub admin_evictions: IntCounter,
 }
 
 impl Metrics {
@@ -358,6 +378,10 @@ impl Metrics {
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by what came of them.");
+        let admin_evictions = page.counter(
+            "admin_evictions_total",
+            "Connections to the admin port closed as the longest idle, to make room for a new one.",
+        );
         page.build_info();
         page.process();
         Self {
@@ -372,6 +396,7 @@ impl Metrics {
             access_log_dropped,
             ready,
             admin_calls,
+            admin_evictions,
         }
     }
 

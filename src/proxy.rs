@@ -6,6 +6,7 @@
 //! 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a
 //! `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
 
+mod arriving;
 mod body;
 pub mod headers;
 mod login;
@@ -14,9 +15,11 @@ mod probe;
 mod progress;
 mod request_body;
 mod send_http1;
+mod send_http2;
 mod spare;
 mod stream_clock;
 mod tunnel;
+mod upload;
 
 use std::error::Error;
 use std::fmt;
@@ -34,6 +37,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, interval, sleep};
 
+use self::arriving::Arriving;
 use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
@@ -43,7 +47,6 @@ use self::pool::{Lease, Pool};
 pub use self::probe::{Idle, Probe, probe};
 use self::progress::{Gate, Progress};
 pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFilter};
-use self::spare::Spare;
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
@@ -101,10 +104,14 @@ pub enum UpstreamError {
     Idle,
     /// It broke off, or its answer is not HTTP.
     Broken(hyper::Error),
+    /// It broke off, over HTTP/2.
+    BrokenStream(h2::Error),
     /// It switched protocols without being asked to, or not to the one it was asked for.
     BadUpgrade,
     /// The client broke off while sending its request.
     ClientGone(hyper::Error),
+    /// The client waits for `100 Continue` before it sends the body, and can't be told.
+    Expectation,
 }
 
 impl fmt::Display for UpstreamError {
@@ -113,11 +120,12 @@ impl fmt::Display for UpstreamError {
             Self::Unreachable(_) => "the app could not be connected to",
             Self::Timeout => "the app did not begin to answer in time",
             Self::Idle => "the request's body stood still for too long",
-            Self::Broken(_) => {
+            Self::Broken(_) | Self::BrokenStream(_) => {
                 "the app broke off before it had answered, or its answer is not HTTP"
             }
             Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
             Self::ClientGone(_) => "the client broke off while sending its request",
+            Self::Expectation => "the client waits for 100 Continue, which is not said over HTTP/2",
         })
     }
 }
@@ -127,7 +135,8 @@ impl Error for UpstreamError {
         match self {
             Self::Unreachable(source) => Some(source),
             Self::Broken(source) | Self::ClientGone(source) => Some(source),
-            Self::Timeout | Self::Idle | Self::BadUpgrade => None,
+            Self::BrokenStream(source) => Some(source),
+            Self::Timeout | Self::Idle | Self::BadUpgrade | Self::Expectation => None,
         }
     }
 }
@@ -218,6 +227,7 @@ impl Upstream {
     ) -> Result<Response<Body>, UpstreamError> {
         let handshake = headers::is_websocket(request).then(|| Handshake::begin(request));
         let over_http2 = self.http2 && handshake.is_none();
+        let from_http2 = request.version() == Version::HTTP_2;
         let names = Names::of(request.headers());
         let asker = Asker { connection, logs_in: login::is_in(request.headers(), names) };
         self.rewrite(request, names, client, handshake.is_some(), over_http2);
@@ -233,8 +243,7 @@ impl Upstream {
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
-        // Only HTTP/1.1 tells us when the app says 100; an h2c app's client is told at once.
-        let gate = if has_body && !over_http2 { Gate::before(request) } else { None };
+        let gate = if has_body { Gate::before(request, from_http2) } else { None };
         let progress = Progress { begun: now, gate, sent, clock };
         self.exchange(request, over_http2, handshake, progress, asker).await
     }
@@ -274,12 +283,13 @@ impl Upstream {
         let patience = self.settings.response_timeout;
         let (response, lease) = if over_http2 {
             // On the heap, so that the other way does not pay for it.
-            let sending = Box::pin(self.send_http2(request));
+            let asked = progress.gate.as_ref().map(Gate::asked);
+            let sending = Box::pin(self.send_http2(request, asked));
             let mut timer = Box::pin(sleep(Duration::ZERO));
             (progress.bound(pin!(sending), timer.as_mut(), patience).await??, None)
         } else {
             let (response, lease) = self.send_http1(request, &mut progress, asker).await?;
-            (response, Some(lease))
+            (response.map(Arriving::Http1), Some(lease))
         };
         self.receive(response, lease, handshake, progress)
     }
@@ -341,24 +351,6 @@ impl Upstream {
         }
     }
 
-    /// Sends on the shared HTTP/2 connection, by the same retry rule. A request that the app has
-    /// reset is answered by that, unless it says that it never looked at it (RFC 9113 section 8.7).
-    async fn send_http2(
-        &self,
-        request: &mut Request<RequestBody>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut shared = self.pool.http2(None).await?;
-        let spare = shared.is_reused().then(|| Spare::of(request)).flatten();
-        let error = match shared.sender.try_send_request(taken(request)).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        let spare = || spare.map(Spare::into_request);
-        let again = self.again(error, spare, shared.is_reused())?;
-        let mut shared = self.pool.http2(Some(shared)).await?;
-        shared.sender.try_send_request(again).await.map_err(classify)
-    }
-
     /// What may be sent again by the retry rule: the request itself, if it never left, or its `spare`.
     fn again(
         &self,
@@ -378,7 +370,7 @@ impl Upstream {
 
     fn receive(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<Arriving>,
         mut lease: Option<Lease>,
         handshake: Option<Handshake>,
         progress: Progress,
@@ -424,11 +416,7 @@ fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
 
 /// Whether there is no response because the connection died, and not because of what the app said.
 fn has_died(error: &UpstreamError) -> bool {
-    let UpstreamError::Broken(error) = error else { return false };
-    match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
-        Some(error) => error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM),
-        None => !error.is_parse(),
-    }
+    matches!(error, UpstreamError::Broken(error) if !error.is_parse())
 }
 
 /// Tells whose fault it is that there is no response.

@@ -37,7 +37,7 @@ use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute}
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
-use crate::token::breaker::Breaker;
+use crate::token::admission::Admission;
 use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Details, Freshness, MintPlan, MintRequest, Moment, Token};
 use crate::trace::Tracing;
@@ -60,8 +60,8 @@ pub struct Sidecar {
     /// Those in force. Whoever replaces them leaves the rest alone: tokens, connections, counts.
     pub rules: Arc<ArcSwap<Rules>>,
     pub tokens: TokenCache,
-    /// Between the cache and Velt. Here only to be explained.
-    pub breaker: Arc<ArcSwap<Breaker>>,
+    /// Between the cache and Velt. Here only to be explained and observed.
+    pub admission: Arc<ArcSwap<Admission>>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
@@ -260,7 +260,7 @@ impl Sidecar {
         let caller = caller?;
         let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record, now));
         let patience = rules.injection.header().max_wait;
-        let result = lookup?.within(patience).await.ok_or(NoToken::Pending)?;
+        let result = lookup?.within(patience).await.map_err(NoToken::from)?;
         let token = result.map_err(NoToken::Failed)?;
         // One that has landed since is younger than `now`.
         if token.freshness(now) != Freshness::Expired {
@@ -268,7 +268,7 @@ impl Sidecar {
         }
         // The app took longer than the token had left to live.
         let lookup = self.look_up(rules, &caller, record, now)?;
-        let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
+        let result = lookup.within(patience).await.map_err(NoToken::from)?;
         result.map_err(NoToken::Failed)
     }
 
@@ -289,7 +289,7 @@ impl Sidecar {
             // A page that fetches a token by POST is rare.
             Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
         }
-        let result = lookup.within(route.max_wait).await.ok_or(NoToken::Pending)?;
+        let result = lookup.within(route.max_wait).await.map_err(NoToken::from)?;
         let token = result.map_err(NoToken::Failed)?;
         Ok(route.answer(token.value()))
     }
@@ -305,7 +305,7 @@ async fn insist(
         None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
         Some(Err(absent)) => Err(absent.into()),
         Some(Ok(lookup)) => {
-            let result = lookup.within(patience).await.ok_or(NoToken::Pending)?;
+            let result = lookup.within(patience).await.map_err(NoToken::from)?;
             let token = result.map_err(NoToken::Failed)?;
             Ok(Some(Ok(Lookup::Ready(Ok(token)))))
         }

@@ -2,6 +2,7 @@
 //! back as a socket when HTTP is done with it.
 
 mod gathering;
+mod half_open;
 mod watched;
 
 use std::io;
@@ -16,13 +17,23 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub use self::gathering::Gathering;
+pub use self::half_open::{HalfOpen, OverTcp, Waiting};
 pub use self::watched::{Watched, Watcher};
 
-/// A quiet peer is asked whether it is still there after this time, and again after each pause:
-/// one that is gone without a word is found within two minutes, however quiet its stream may be.
-const QUIET: Duration = Duration::from_secs(60);
+/// A peer that is quiet for this long is asked by the kernel whether it is still there, and again after each
+/// pause.
+const QUIET: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(15);
 const ASKED: u32 = 4;
+
+/// How long an app on another host may leave unacknowledged what it was sent.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
+
+/// Bytes that may wait in the kernel because the peer does not read. By default they are up to 4 MiB
+/// (`net.ipv4.tcp_wmem`), and a socket is writable again when a third of them has gone: a slow reader would
+/// seem to stand still for minutes.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 * 1024;
 
 /// Connections that may wait to be accepted, or as many as the system allows
 /// (`net.core.somaxconn`, 4,096 by default). tokio asks for 128: one more has to knock again after a
@@ -47,12 +58,22 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Sends small messages at once, and finds out when the peer is gone. Best effort: without it,
-/// messages are slow and dead connections stay, but nothing is wrong.
-pub fn tune(stream: &TcpStream) {
+/// Sends small messages at once, keeps little unsent, and finds out when `peer` is gone: a quiet one by
+/// [`QUIET`], and one that was sent something when it is `unacknowledged` for so long. Best effort: without
+/// it, messages are slow and dead connections stay, but nothing is wrong.
+pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(PAUSE).with_retries(ASKED);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    {
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
+        // Linux counts in that a peer does not read (tcp(7)). One on this host can't be cut off.
+        if !peer.ip().is_loopback() {
+            let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
+        }
+    }
 }
 
 /// A connection that HTTP has left, as the socket that it is: what passes now passes through nothing else.
@@ -71,10 +92,19 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or no TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        let parts = upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
-        let Parts { io, read_buf, .. } = parts;
-        let (Gathering(socket), watcher) = io.into_inner().into_parts();
-        Ok(Self { socket, read: read_buf, watcher })
+        match upgraded.downcast::<TokioIo<HalfOpen<Watched<Gathering<TcpStream>>>>>() {
+            Ok(Parts { io, read_buf, .. }) => Ok(Self::of(io.into_inner().into_inner(), read_buf)),
+            Err(app) => {
+                let Parts { io, read_buf, .. } =
+                    app.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
+                Ok(Self::of(io.into_inner(), read_buf))
+            }
+        }
+    }
+
+    fn of(stream: Watched<Gathering<TcpStream>>, read: Bytes) -> Self {
+        let (Gathering(socket), watcher) = stream.into_parts();
+        Self { socket, read, watcher }
     }
 }
 
@@ -87,7 +117,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(address).await.expect("it listens");
-        tune(&stream);
+        tune(&stream, address, UNACKNOWLEDGED);
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().expect("an option"));
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), QUIET);

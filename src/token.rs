@@ -3,9 +3,14 @@
 //! Nothing here knows HTTP or Velt. Freshness is a pure function of `now`, so that expiry is
 //! tested in virtual time.
 
-pub mod breaker;
+pub mod admission;
+mod breaker;
 pub mod cache;
 mod dated;
+pub mod demand;
+mod limit;
+mod pace;
+mod refusals;
 mod request;
 pub mod resilience;
 mod value;
@@ -18,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::dated::{Freshness, Moment, Token};
+pub use self::demand::{Demand, Stage, Unfinished};
 pub use self::request::{
     AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
 };
@@ -35,8 +41,8 @@ pub type MintFuture<'a> = Pin<Box<dyn Future<Output = Result<Minted, MintError>>
 
 /// The one seam between the cache and Velt.
 pub trait Mint: Send + Sync + 'static {
-    /// Asks for one token.
-    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a>;
+    /// Asks for one token. `demand` says how much it is wanted, and is told how far the mint has come.
+    fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a>;
 }
 
 /// Why there is no token. Clone, because everybody who waited for the same mint gets it.
@@ -57,16 +63,32 @@ pub enum MintError {
         retry_after: Option<Duration>,
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// No answer in time.
+    /// The call was sent, and no answer came in time.
     Timeout,
+    /// The name of Velt's host could not be looked up, or not in time. The network's fault.
+    LookUp { timed_out: bool, source: Arc<dyn Error + Send + Sync> },
+    /// No connection to Velt could be opened, or not in time. The network's fault, or Velt's.
+    Connect { timed_out: bool, source: Arc<dyn Error + Send + Sync> },
+    /// No call was made: all that may run at once were taken by other users' mints, until nobody
+    /// asked for this one any more. Our own bound.
+    Queued,
     /// An answer without a usable token. Velt's fault, or somebody's in between.
     Malformed { reason: MalformedReason },
     /// Velt's token names another user than we asked for. Dropped, and worth an alarm.
     Mismatch,
     /// No call was made, because the last ones failed; the next probe is due in `retry_after`.
-    Suspended { retry_after: Duration },
+    Suspended { retry_after: Duration, suspended: SuspendedFor },
     /// Our own fault: the mint's task panicked.
     Panicked,
+}
+
+/// What calls are suspended for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspendedFor {
+    /// Velt, or the way to it, is down.
+    Outage,
+    /// Velt refuses the tokens of this organization, or of all.
+    Refusals,
 }
 
 /// The statuses that Velt documents for a permanent refusal.
@@ -101,7 +123,19 @@ pub enum MalformedReason {
 impl MintError {
     /// Whether the same call may succeed in a moment.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::Unavailable { .. } | Self::Timeout)
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::Unavailable { .. }
+                | Self::Timeout
+                | Self::LookUp { .. }
+                | Self::Connect { .. }
+        )
+    }
+
+    /// Whether Velt has said nothing at all.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Unavailable { http_status: None, .. })
     }
 
     /// How long Velt asked us to wait, or how long we have decided to.
@@ -110,13 +144,27 @@ impl MintError {
             Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {
                 *retry_after
             }
-            Self::Suspended { retry_after } => Some(*retry_after),
+            Self::Suspended { retry_after, .. } => Some(*retry_after),
             Self::Refused { .. }
             | Self::Timeout
+            | Self::LookUp { .. }
+            | Self::Connect { .. }
+            | Self::Queued
             | Self::Malformed { .. }
             | Self::Mismatch
             | Self::Panicked => None,
         }
+    }
+
+    /// The same error `elapsed` later: the wait that is left is shorter by that.
+    pub fn after(mut self, elapsed: Duration) -> Self {
+        match &mut self {
+            Self::RateLimited { retry_after: Some(wait) }
+            | Self::Unavailable { retry_after: Some(wait), .. }
+            | Self::Suspended { retry_after: wait, .. } => *wait = wait.saturating_sub(elapsed),
+            _ => {}
+        }
+        self
     }
 }
 
@@ -137,14 +185,39 @@ impl fmt::Display for MintError {
             Self::Unavailable { http_status: None, .. } => {
                 formatter.write_str("Velt could not be reached")
             }
-            Self::Timeout => formatter.write_str("Velt did not answer in time"),
+            Self::Timeout => {
+                formatter.write_str("Velt did not answer in time (velt.attempt_timeout)")
+            }
+            Self::LookUp { timed_out: true, .. } => formatter.write_str(
+                "the name of Velt's host was not looked up in time (velt.connect_timeout): check \
+                 the pod's DNS",
+            ),
+            Self::LookUp { timed_out: false, .. } => formatter.write_str(
+                "the name of Velt's host could not be looked up: check velt.endpoint and the pod's \
+                 DNS",
+            ),
+            Self::Connect { timed_out: true, .. } => formatter.write_str(
+                "no connection to Velt was opened in time (velt.connect_timeout): check egress \
+                 rules and the proxy settings of the environment",
+            ),
+            Self::Connect { timed_out: false, .. } => {
+                formatter.write_str("no connection to Velt could be opened")
+            }
+            Self::Queued => formatter.write_str(
+                "the token had no turn among the sidecar's own calls to Velt \
+                 (velt.max_concurrent); Velt was not asked",
+            ),
             Self::Malformed { reason } => write!(formatter, "Velt's answer is unusable: {reason}"),
             Self::Mismatch => {
                 formatter.write_str("Velt's token names another user than was asked for; dropped")
             }
-            Self::Suspended { .. } => {
+            Self::Suspended { suspended: SuspendedFor::Outage, .. } => {
                 formatter.write_str("calls to Velt are suspended after repeated failures")
             }
+            Self::Suspended { suspended: SuspendedFor::Refusals, .. } => formatter.write_str(
+                "Velt has refused the last tokens of this organization, so it is asked now and \
+                 then only: check the API key, the auth token and the organization",
+            ),
             Self::Panicked => formatter.write_str("the mint failed by a bug in the sidecar"),
         }
     }
@@ -153,7 +226,9 @@ impl fmt::Display for MintError {
 impl Error for MintError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Unavailable { source: Some(source), .. } => Some(source.as_ref()),
+            Self::Unavailable { source: Some(source), .. }
+            | Self::LookUp { source, .. }
+            | Self::Connect { source, .. } => Some(source.as_ref()),
             _ => None,
         }
     }

@@ -30,7 +30,7 @@ use tokio::task::LocalSet;
 use velt_sidecar::tls::Roots;
 use velt_sidecar::token::velt::{Api, DOCUMENTED_LIFE, Settings, VeltClient, VerifyUser};
 use velt_sidecar::token::{
-    Details, Issuer, MalformedReason, Mint as _, MintError, MintPlan, MintRequest, Minted,
+    Demand, Details, Issuer, MalformedReason, Mint as _, MintError, MintPlan, MintRequest, Minted,
     TokenValue,
 };
 
@@ -202,7 +202,7 @@ impl FakeVelt {
         self.answer.replace(answer);
         let client = self.clients.iter().find(|(verify_user, _)| *verify_user == verify);
         let (_, client) = client.expect("one for each");
-        self.tasks.block_on(&self.runtime, client.mint(&self.request))
+        self.tasks.block_on(&self.runtime, client.mint(&self.request, &Demand::urgent()))
     }
 }
 

@@ -242,8 +242,8 @@ impl Calls {
         let sidecar = Arc::clone(&self.sidecar);
         // It may look at every entry of the cache, for which no worker has time.
         let explaining = spawn_blocking(move || {
-            let (rules, breaker) = (sidecar.rules.load_full(), sidecar.breaker.load_full());
-            let live = Live { tokens: &sidecar.tokens, breaker: &breaker };
+            let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
+            let live = Live { tokens: &sidecar.tokens, admission: &admission };
             Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
         });
         let explained = explaining.await.expect("it does not panic");

@@ -107,14 +107,14 @@ pub(super) fn sidecars(
     let exporter = config.tracing.export.clone();
     let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
     let exporter = exporter.transpose().map_err(StartError::Tracing)?;
-    let breaker = Arc::new(ArcSwap::from(mint.breaker()));
+    let admission = Arc::new(ArcSwap::from(mint.admission()));
     let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter);
     let neighbours = Neighbours::default();
     let one = || Sidecar {
         rules: Arc::clone(&rules),
         tokens: tokens.clone(),
-        breaker: Arc::clone(&breaker),
+        admission: Arc::clone(&admission),
         upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
         metrics: Arc::new(metrics.requests.clone()),
         access_log: access_log.clone(),
@@ -188,10 +188,12 @@ impl Replaceable {
         let plan = config.plan.of_generation(generation + u64::from(moved));
         if let Some(mint) = mint {
             // Before the plan: nobody may have a token minted with the old key for the new one.
-            self.sidecar.breaker.store(mint.breaker());
-            self.metrics.tokens.breaker_open.set(0);
+            self.sidecar.admission.store(mint.admission());
             let new_credentials = moved || changes.names("velt.auth_token");
             self.sidecar.tokens.replace_mint(Arc::new(mint), new_credentials);
+        }
+        if moved {
+            self.sidecar.tokens.retire(generation + 1);
         }
         identity.start();
         let injection = Arc::new(Injection::new(config.delivery.clone()));

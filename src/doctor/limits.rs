@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Check, Finding, Findings, Surroundings};
 use crate::config::Workers;
-use crate::listener::{raise_descriptor_limit, spare_descriptors};
+use crate::listener::{RESERVED_DESCRIPTORS, raise_descriptor_limit, spare_descriptors};
 
 /// What Kubernetes waits after SIGTERM unless told otherwise (`terminationGracePeriodSeconds`).
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
@@ -32,8 +32,9 @@ fn look_at_descriptors(around: &Surroundings, findings: &mut Findings) {
             place,
             format!("the system allows {limit} open files, which serve {fitting} connections"),
             format!(
-                "raise the hard limit (ulimit -n) to two for each connection and {spare}, or lower \
-                 the setting"
+                "raise the hard limit (ulimit -n) to two for each connection and {}, or lower the \
+                 setting",
+                spare + RESERVED_DESCRIPTORS
             ),
         );
     } else {

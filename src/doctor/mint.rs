@@ -104,7 +104,10 @@ fn remedy(error: &MintError) -> &'static str {
         MintError::RateLimited { .. } => {
             "wait, and see in Velt's console who else uses this API key"
         }
-        MintError::Unavailable { .. } | MintError::Timeout => {
+        MintError::Unavailable { .. }
+        | MintError::Timeout
+        | MintError::LookUp { .. }
+        | MintError::Connect { .. } => {
             "see the findings about velt.endpoint; if there are none, wait for Velt to come back"
         }
         MintError::Malformed { reason: MalformedReason::NoUserClaim } => {
@@ -117,7 +120,9 @@ fn remedy(error: &MintError) -> &'static str {
             "do not put this into service: somebody's token is given to somebody else, by Velt or \
              by a cache in between"
         }
-        MintError::Suspended { .. } | MintError::Panicked => "report it: a bug of velt-sidecar",
+        MintError::Suspended { .. } | MintError::Queued | MintError::Panicked => {
+            "report it: a bug of velt-sidecar"
+        }
     }
 }
 

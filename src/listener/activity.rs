@@ -9,20 +9,23 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, SetOnce};
+use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use super::Seat;
 use crate::client_connection::ClientConnection;
 use crate::metrics::{CloseReason, GaugeGuard};
-use crate::tcp::Watcher;
+use crate::tcp::{Waiting, Watcher};
+
+/// Time between two looks at a client that waits for its answer and may leave without waking anything.
+const OFTEN: Duration = Duration::from_secs(1);
 
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
 /// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
@@ -31,6 +34,8 @@ const REFUSED_HEADS: usize = 16;
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// From the accept to the first byte.
+    pub first_byte: Duration,
     /// Without a request.
     pub idle: Duration,
     /// From the first byte of a request's head to its last.
@@ -48,6 +53,10 @@ pub struct Activity {
     connection: Arc<ClientConnection>,
     /// Requests whose response has not been sent to its end.
     requests: AtomicUsize,
+    /// Whether the last of them had a body, which may not have been read to its end.
+    had_body: AtomicBool,
+    /// Whether its answer is sent in chunks.
+    chunked: AtomicBool,
     /// Set with the first of them.
     begun: SetOnce<()>,
     refused_heads: AtomicUsize,
@@ -56,14 +65,17 @@ pub struct Activity {
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     stalled_since: AtomicU64,
+    /// Whether the watchdog looks [`OFTEN`], and what tells it to begin.
+    looks_often: AtomicBool,
+    look_often: Notify,
     /// Here, since the socket has this for as long as it is open.
-    _held: Held,
+    held: Held,
 }
 
 /// What a connection takes up for as long as its socket is open, which as a WebSocket's outlives all of
 /// HTTP.
 pub struct Held {
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     _seat: Seat,
     /// The last to go: whoever no longer counts takes up nothing.
     _open: GaugeGuard,
@@ -72,7 +84,7 @@ pub struct Held {
 impl Held {
     /// One of the slots of `listen.max_connections`, a seat with a worker, and a count of one in `open`.
     pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
-        Self { _slot: slot, _seat: seat, _open: GaugeGuard::raise(open) }
+        Self { slot, _seat: seat, _open: GaugeGuard::raise(open) }
     }
 }
 
@@ -82,13 +94,17 @@ impl Activity {
             accepted: Instant::now(),
             connection: Arc::default(),
             requests: AtomicUsize::new(0),
+            had_body: AtomicBool::new(false),
+            chunked: AtomicBool::new(false),
             begun: SetOnce::new(),
             refused_heads: AtomicUsize::new(0),
             flooded: SetOnce::new(),
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
-            _held: held,
+            looks_often: AtomicBool::new(false),
+            look_often: Notify::new(),
+            held,
         })
     }
 
@@ -104,9 +120,11 @@ impl Activity {
         self.quiet_since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// A request's head is complete.
-    pub fn begin(self: &Arc<Self>) -> InProgress {
+    /// A request's head is complete, and a body may follow.
+    pub fn begin(self: &Arc<Self>, has_body: bool) -> InProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.had_body.store(has_body, Ordering::Relaxed);
+        self.chunked.store(false, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         // An error says that it was not the first.
         let _ = self.begun.set(());
@@ -121,6 +139,21 @@ impl Activity {
         }
     }
 
+    /// The answer to the last request is sent in chunks.
+    pub fn answer_in_chunks(&self) {
+        self.chunked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending a request that has been answered.
+    pub fn owes_body(&self) -> bool {
+        self.had_body.load(Ordering::Relaxed)
+    }
+
+    /// Whether fewer than a quarter of `most` connections are free.
+    pub fn is_crowded(&self, most: usize) -> bool {
+        self.held.slot.semaphore().available_permits() < most / 4
+    }
+
     /// Resolves when there has been a request.
     pub async fn first_request(&self) {
         self.begun.wait().await;
@@ -131,9 +164,15 @@ impl Activity {
         // Limits are kept to within two such looks: one dates, and another judges.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
+            // The look itself wakes the connection's task, which then looks at its socket.
+            let often = self.looks_often.load(Ordering::Relaxed);
             tokio::select! {
-                () = sleep(look) => {}
+                () = sleep(if often { look.min(OFTEN) } else { look }) => {}
+                () = self.look_often.notified() => {}
                 () = self.flooded.wait() => return CloseReason::Http2Flood,
+            }
+            if often && !self.waits() {
+                self.looks_often.store(false, Ordering::Relaxed);
             }
             if let Some(reason) = self.judge(self.now(), limits) {
                 return reason;
@@ -196,6 +235,22 @@ impl Watcher for Activity {
     }
 }
 
+impl Waiting for Activity {
+    fn waits(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.chunked.load(Ordering::Relaxed)
+    }
+
+    fn look_often(&self) {
+        if !self.looks_often.swap(true, Ordering::Relaxed) {
+            self.look_often.notify_one();
+        }
+    }
+}
+
 /// A request in progress on a connection.
 pub struct InProgress(Arc<Activity>);
 
@@ -210,16 +265,21 @@ impl Drop for InProgress {
 pub struct Attended<B> {
     /// `None` for an answer of the listener's own, which has nothing in it.
     body: Option<B>,
-    _in_progress: InProgress,
+    in_progress: InProgress,
 }
 
 impl<B> Attended<B> {
+    /// The connection that it is sent over.
+    pub fn connection(&self) -> &Activity {
+        &self.in_progress.0
+    }
+
     pub fn new(body: B, in_progress: InProgress) -> Self {
-        Self { body: Some(body), _in_progress: in_progress }
+        Self { body: Some(body), in_progress }
     }
 
     pub fn nothing(in_progress: InProgress) -> Self {
-        Self { body: None, _in_progress: in_progress }
+        Self { body: None, in_progress }
     }
 }
 
@@ -254,6 +314,7 @@ mod tests {
     use crate::metrics::ListenerMetrics;
 
     const LIMITS: Limits = Limits {
+        first_byte: Duration::from_secs(75),
         idle: Duration::from_secs(75),
         head: Duration::from_secs(10),
         stalled: Duration::from_secs(60),
@@ -280,7 +341,7 @@ mod tests {
         assert_eq!(activity.judge(seconds(14), LIMITS), None, "since it was first seen");
         assert_eq!(activity.judge(seconds(15), LIMITS), Some(CloseReason::SlowHead));
 
-        let request = activity.begin();
+        let request = activity.begin(false);
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
         activity.received();
         activity.wrote(&[], &mut Poll::Pending);
@@ -299,7 +360,7 @@ mod tests {
     fn rest_of_an_answered_request_is_no_head() {
         let activity = Activity::new(held());
         let connection = activity.connection();
-        let (request, upload) = (activity.begin(), connection.begin_upload());
+        let (request, upload) = (activity.begin(true), connection.begin_upload());
         drop(request);
         for at in [0, 40, 80, 120] {
             activity.received();

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use http::header::{CONNECTION, COOKIE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -26,11 +26,12 @@ use tracing::debug;
 
 use super::activity::{Activity, Attended, Held};
 use super::handshake::Handshakes;
+use super::lingering::{Patience, linger};
 use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
 use crate::metrics::{CloseReason, ListenerMetrics, Protocol};
-use crate::tcp::{self, Gathering, Watched};
+use crate::tcp::{self, Gathering, HalfOpen, OverTcp, Watched};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
 /// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
@@ -39,12 +40,22 @@ const HTTP1_BUFFER: usize = 64 * 1024;
 /// Up to so many headers hyper parses without allocating.
 const HTTP1_FREE_HEADERS: usize = 100;
 
+/// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so what an upload
+/// that stands still costs.
+const HTTP2_STREAM_WINDOW: u32 = 32 * 1024;
+
+/// Bytes beyond the windows of all streams that an HTTP/2 connection may have under way: for a stream that
+/// the sidecar has reset and whose client does not know it yet.
+const HTTP2_SPARE_WINDOW: u32 = 256 * 1024;
+
+/// Largest window that HTTP/2 has (RFC 9113 section 6.9.1).
+const HTTP2_MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
+
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
-/// HTTP/2 has no other way to notice a dead peer.
+/// Finds an HTTP/2 client whose kernel is there, and whose program answers no more.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HTTP2_PING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection without a request is kept when the listener stops: for one that its
 /// client has sent already.
@@ -81,7 +92,7 @@ impl Connection {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { stream, peer, held, settings, handshakes, metrics } = self;
-        tcp::tune(&stream);
+        tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
         let (limits, activity) = (settings.limits, Activity::new(held));
         // Its first request may be on its way.
         let mut ending = phase.clone();
@@ -134,7 +145,7 @@ impl Connection {
 impl Established {
     async fn serve<S, H, F, B>(self, stream: S, handler: H, phase: watch::Receiver<Phase>)
     where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + OverTcp + Send + Unpin + 'static,
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + Unpin + 'static,
@@ -148,7 +159,7 @@ impl Established {
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
         let respond = move |request: Request<Incoming>| {
-            let in_progress = requests.begin();
+            let in_progress = requests.begin(!request.body().is_end_stream());
             // Over HTTP/1.1 hyper has counted them.
             if http2 && too_many(request.headers(), max_headers) {
                 refused.inc();
@@ -157,6 +168,8 @@ impl Established {
                 *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 return Either::Left(ready(Ok::<_, Infallible>(refusal)));
             }
+            let may_chunk =
+                request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
             let responding = handler(&remote, request);
             let phase = phase_now.clone();
             // Not an async block, which would hold the handler's large future twice.
@@ -165,30 +178,54 @@ impl Established {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
-                Ok(response.map(|body| Attended::new(body, in_progress)))
+                let response = response.map(|body| Attended::new(body, in_progress));
+                if may_chunk && is_chunked(&response) {
+                    response.body().connection().answer_in_chunks();
+                }
+                Ok(response)
             }))
         };
+        // What is left of a connection that has been answered.
+        let mut rest = None;
         let served = if http2 {
             let io = TokioIo::new(InTurns(stream));
             // Frames between requests are not the beginning of one.
             limits.head = Duration::MAX;
             // Each request becomes a task, and on its way there is moved from hand to hand.
             let service = service_fn(move |request| Box::pin(respond(request)));
-            let connection = http2_builder(&settings).serve_connection(io, service);
+            let mut connection = http2_builder(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
             // HTTP/1.1 is told in its answers.
             let leaving = leaving(phase.clone(), &activity);
-            drive(connection, end, &activity, limits, leaving, phase).await
+            drive(Pin::new(&mut connection), end, &activity, limits, leaving, phase.clone()).await
         } else {
-            let io = TokioIo::new(stream);
+            let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&activity) as _));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
+            let mut connection = connection.with_upgrades();
             let end = http1::UpgradeableConnection::graceful_shutdown;
             let leaving = std::future::pending();
-            drive(connection.with_upgrades(), end, &activity, limits, leaving, phase).await
+            let driven = Pin::new(&mut connection);
+            let served = drive(driven, end, &activity, limits, leaving, phase.clone()).await;
+            // Not after an upgrade, whose tunnel has the socket.
+            if let (Ended::ByItself(_), Some(parts)) = (&served, connection.into_parts()) {
+                rest = Some(parts.io.into_inner());
+            }
+            served
         };
-        if let Some(reason) = served.reason() {
+        let reason = served.reason();
+        if let Some(reason) = reason {
             metrics.closed.increment(reason);
+        }
+        if let Some(stream) = rest {
+            let owes = activity.owes_body() || reason.is_some();
+            let patience = move || {
+                let short = *phase.borrow() == Phase::Stopped
+                    || activity.is_crowded(settings.max_connections);
+                if short { Patience::SHORT } else { Patience::USUAL }
+            };
+            // Boxed, because the future of every connection would grow.
+            Box::pin(linger(stream, owes, patience)).await;
         }
     }
 }
@@ -219,6 +256,18 @@ fn fault(error: &hyper::Error) -> Option<CloseReason> {
 fn too_many(headers: &HeaderMap, max: usize) -> bool {
     let crumbs = || headers.get_all(COOKIE).iter().count();
     headers.len() > max && headers.len() - crumbs().saturating_sub(1) > max
+}
+
+/// Whether hyper sends a response in chunks, if it may.
+fn is_chunked<B: Body>(response: &Response<B>) -> bool {
+    let (status, body) = (response.status(), response.body());
+    let has_body = !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED;
+    body.size_hint().exact().is_none()
+        && has_body
+        && !body.is_end_stream()
+        && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
 fn is_upgrade<B>(response: &Response<B>) -> bool {
@@ -263,14 +312,14 @@ enum Event {
 /// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
 /// the requests it has. `leaving` says when to tell the client to go elsewhere.
 async fn drive<C: Future>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     activity: &Activity,
     limits: Limits,
     leaving: impl Future<Output = ()>,
     mut phase: watch::Receiver<Phase>,
 ) -> Ended<C::Output> {
-    let (mut connection, mut leaving) = (pin!(connection), pin!(leaving.fuse()));
+    let mut leaving = pin!(leaving.fuse());
     let mut idle = false;
     loop {
         let event = pin!(async {
@@ -312,8 +361,8 @@ async fn drive<C: Future>(
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let head = settings.max_header_bytes as usize;
     let mut builder = http1::Builder::new();
-    // No timer of hyper's: see `Activity`.
-    builder.max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
+    // No timer of hyper's: see `Activity`. A client that has ended its half has its answer: see `HalfOpen`.
+    builder.half_close(true).max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
     if settings.max_headers != HTTP1_FREE_HEADERS {
         builder.max_headers(settings.max_headers);
     }
@@ -325,11 +374,33 @@ fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_PATIENCE)
+        // A slow reader has to read what was sent before the ping.
+        .keep_alive_timeout(settings.limits.stalled)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(settings.http2_max_streams))
         .max_concurrent_streams(settings.http2_max_streams)
         .max_pending_accept_reset_streams(settings.http2_max_pending_resets)
         .max_local_error_reset_streams(settings.http2_max_error_resets)
         .max_header_list_size(settings.max_header_bytes)
         .max_send_buf_size(HTTP2_SEND_BUFFER);
     builder
+}
+
+/// Window of an HTTP/2 connection that `streams` uploads which stand still do not use up: the connection's
+/// other requests still send.
+fn connection_window(streams: u32) -> u32 {
+    let all = streams.saturating_mul(HTTP2_STREAM_WINDOW);
+    all.saturating_add(HTTP2_SPARE_WINDOW).min(HTTP2_MAX_WINDOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_window_holds_every_stream() {
+        assert_eq!(connection_window(200), 200 * 32 * 1024 + 256 * 1024);
+        assert_eq!(connection_window(1), 32 * 1024 + 256 * 1024);
+        assert_eq!(connection_window(u32::MAX), 0x7fff_ffff, "the most that HTTP/2 has");
+    }
 }

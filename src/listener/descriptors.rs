@@ -1,21 +1,55 @@
-//! How many files the system lets this process open: each client is one, and so is the connection
-//! to the app that its request takes.
+//! Limit on open files: each client is one, and so is the connection to the app that its request takes.
+//!
+//! The kernel compares a new descriptor's number with the soft limit. So the soft limit stays a little
+//! below the hard one, and the numbers between are a reserve: only [`beyond_limit`] can take one, and
+//! when one is closed, only `beyond_limit` can take it again.
 
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::debug;
 
-/// Raises the limit on open files as far as this process may, and says what it is then.
+/// Descriptors that only the admin port can take, or an eighth of a limit that is small.
+pub const RESERVED_DESCRIPTORS: u64 = 64;
+const LARGEST_SHARE: u64 = 8;
+
+/// Held while the limit is raised, which is the whole process's.
+static RAISED: Mutex<()> = Mutex::new(());
+
+/// Raises the soft limit as far as this process may, up to the reserve, and says what it is then.
 ///
 /// The soft limit is small for programs that use `select(2)`, which this one doesn't.
 pub fn raise_descriptor_limit() -> u64 {
+    let _raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: maximum, maximum };
-    let limit = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => maximum,
+    let usable = maximum.map(|maximum| maximum - RESERVED_DESCRIPTORS.min(maximum / LARGEST_SHARE));
+    let limit = match setrlimit(Resource::Nofile, Rlimit { current: usable, maximum }) {
+        Ok(()) => usable,
         Err(error) => {
             debug!(%error, "the limit on open files stays as it is");
             current
         }
     };
     limit.unwrap_or(u64::MAX)
+}
+
+/// Runs `open`, which may open one file more than the limit allows. `open` must not block: other
+/// threads can take descriptors of the reserve meanwhile.
+pub(super) fn beyond_limit<T>(open: impl FnOnce() -> T) -> T {
+    let _raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let opened = open();
+    if raised.is_ok() {
+        // The same call has just worked, with a limit that is higher.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    }
+    opened
+}
+
+/// Whether `error` says that this process has no descriptor left.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
 }

@@ -1,7 +1,9 @@
 //! TLS handshakes: not too many at once, none for ever, and each one counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -10,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::activity::Activity;
+use super::lingering::{Patience, linger};
 use crate::logging::Chain;
 use crate::metrics::{HandshakeResult, ListenerMetrics, Protocol};
 use crate::tcp::{Gathering, Watched};
@@ -23,12 +26,13 @@ const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 40\r\nConnection: close\r\n\r\n\
     This port speaks TLS: ask with https://\n";
 
-/// Best effort: what has been sent is read first, since bytes left unread would have the answer
-/// thrown away with the connection.
-async fn say_what_is_spoken(stream: &TcpStream) {
-    let _ = stream.try_read(&mut [0; 4096]);
-    if stream.writable().await.is_ok() {
-        let _ = stream.try_write(PLAIN_ANSWER);
+/// How long a client that has been told so may go on sending: it does not count as a handshake.
+const AFTER_PLAIN_ANSWER: Patience = Patience { most: Duration::from_secs(5), ..Patience::SHORT };
+
+/// Best effort: the client may have left.
+async fn say_what_is_spoken(mut stream: TcpStream) {
+    if stream.write_all(PLAIN_ANSWER).await.is_ok() && stream.shutdown().await.is_ok() {
+        linger(stream, true, || AFTER_PLAIN_ANSWER).await;
     }
 }
 
@@ -78,7 +82,7 @@ impl Handshakes {
             Ok(1) if first[0] == HANDSHAKE_RECORD => {}
             Ok(1) => {
                 if first[0].is_ascii_uppercase() {
-                    say_what_is_spoken(&stream).await;
+                    say_what_is_spoken(stream).await;
                 }
                 return Err(HandshakeResult::NotTls);
             }

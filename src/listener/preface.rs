@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// Why to close it instead; `None` if the client has left.
 pub async fn protocol(stream: &TcpStream, limits: Limits) -> Result<Protocol, Option<CloseReason>> {
-    let begun = timeout(limits.idle, stream.peek(&mut [0])).await;
+    let begun = timeout(limits.first_byte, stream.peek(&mut [0])).await;
     match begun {
         Err(_) => return Err(Some(CloseReason::Idle)),
         Ok(Ok(1)) => {}

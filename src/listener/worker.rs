@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tracing::warn;
 
 /// A thread that serves: its runtime, and what answers the requests there.
@@ -36,7 +37,7 @@ impl<H: Clone> Worker<H> {
         Arc::strong_count(&self.seat.taken)
     }
 
-    /// Has `serve` serve a connection that was accepted here.
+    /// Has `serve` serve a connection that was accepted here, and returns what ends that.
     ///
     /// # Errors
     ///
@@ -45,25 +46,24 @@ impl<H: Clone> Worker<H> {
         &self,
         stream: TcpStream,
         serve: impl FnOnce(TcpStream, H, Seat) -> F + Send + 'static,
-    ) -> io::Result<()>
+    ) -> io::Result<AbortHandle>
     where
         H: Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let (handler, seat) = (self.handler.clone(), self.seat.clone());
         if self.runtime.id() == Handle::current().id() {
-            tokio::spawn(serve(stream, handler, seat));
-            return Ok(());
+            return Ok(tokio::spawn(serve(stream, handler, seat)).abort_handle());
         }
         // A socket is watched by the runtime that it was registered with.
         let stream = stream.into_std()?;
-        self.runtime.spawn(async move {
+        let serving = self.runtime.spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => serve(stream, handler, seat).await,
                 Err(error) => warn!(%error, "a connection is closed: the system can't watch it"),
             }
         });
-        Ok(())
+        Ok(serving.abort_handle())
     }
 }
 

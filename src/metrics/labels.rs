@@ -73,6 +73,8 @@ label!(
     TokenUnavailable = "token_unavailable",
     /// A token was needed and Velt took too long.
     TokenTimeout = "token_timeout",
+    /// A token was needed and had no turn yet among the sidecar's own calls to Velt.
+    TokenQueued = "token_queued",
     /// A token was needed and Velt's answer held none that can be used.
     TokenMalformed = "token_malformed",
     /// The app could not be connected to.
@@ -140,12 +142,21 @@ label!(
     Refused = "refused",
     RateLimited = "rate_limited",
     Unavailable = "unavailable",
+    /// A call was sent and not answered in time.
     Timeout = "timeout",
+    /// The name of Velt's host was not looked up, or not in time.
+    LookUpFailed = "lookup_failed",
+    /// No connection to Velt was opened, or not in time.
+    ConnectFailed = "connect_failed",
+    /// No call was made: other mints had all turns until no client asked for this one any more.
+    Queued = "queued",
     Malformed = "malformed",
     /// Velt's token named another user and was dropped. An alarm.
     Mismatch = "mismatch",
-    /// No call was made: the breaker is open.
+    /// No call was made: calls are suspended since Velt is down.
     Suspended = "suspended",
+    /// No call was made: Velt has refused the last tokens of the organization, or of all.
+    SuspendedRefused = "suspended_refused",
     /// A bug of ours: the mint's task panicked.
     Panicked = "panicked",
 });

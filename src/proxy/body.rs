@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
+use super::arriving::Arriving;
 use super::pool::Lease;
 use super::request_body::{GateKeeper, TrailerFilter, filter_trailers};
 use super::stream_clock::StreamClock;
@@ -22,6 +22,8 @@ pub struct Body(Inner);
 pub enum BodyError {
     /// The app broke off.
     App(hyper::Error),
+    /// The app broke off, over HTTP/2.
+    AppStream(h2::Error),
     /// Neither the request nor the response has moved for `app.stream_idle_timeout`.
     Idle,
 }
@@ -29,7 +31,7 @@ pub enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::App(_) => "the app broke its response off",
+            Self::App(_) | Self::AppStream(_) => "the app broke its response off",
             Self::Idle => "the response stood still for too long",
         })
     }
@@ -39,6 +41,7 @@ impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::App(source) => Some(source),
+            Self::AppStream(source) => Some(source),
             Self::Idle => None,
         }
     }
@@ -100,7 +103,7 @@ impl http_body::Body for Body {
 /// The app's response body. Once it has been read to its end, its connection is free again; if it
 /// is dropped before, the connection is closed, which tells the app that nobody listens.
 pub(super) struct AppBody {
-    incoming: Incoming,
+    incoming: Arriving,
     lease: Option<Lease>,
     trailers: TrailerFilter,
     clock: StreamClock,
@@ -114,7 +117,7 @@ pub(super) struct AppBody {
 
 impl AppBody {
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Arriving,
         lease: Option<Lease>,
         trailers: TrailerFilter,
         gate: Option<GateKeeper>,
@@ -128,7 +131,7 @@ impl AppBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
+        let Poll::Ready(mut frame) = self.incoming.poll_frame(context) else {
             return self.poll_idle(context).map(|()| Some(Err(BodyError::Idle)));
         };
         self.clock.moved();
@@ -143,7 +146,7 @@ impl AppBody {
             Some(Err(_)) => self.lease = None,
             None => self.give_back(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::App)))
+        Poll::Ready(frame)
     }
 
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -1,10 +1,10 @@
-//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or one shared HTTP/2 one.
+//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or the shared ones of HTTP/2.
 //!
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
 //! connection was reused and whether a request ever reached it.
 
 mod dial;
-mod http2;
+pub(super) mod http2;
 mod neighbours;
 
 use std::io;
@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 pub(super) use self::dial::{Stream, dial};
-use self::http2::SharedHttp2;
+use self::http2::Connections;
 pub use self::neighbours::Neighbours;
 use super::login::Owner;
 use super::request_body::RequestBody;
@@ -53,6 +53,8 @@ pub(super) struct Pool {
     address: Address,
     tls: Option<Arc<ClientTls>>,
     connect_timeout: Duration,
+    /// For an app that takes a connection and says nothing.
+    response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
@@ -60,7 +62,7 @@ pub(super) struct Pool {
     /// Requests that wait for a new connection, and would take an idle one.
     waiting: AtomicUsize,
     given_back: Notify,
-    http2: tokio::sync::Mutex<SharedHttp2>,
+    http2: Mutex<Connections>,
     metrics: AppMetrics,
 }
 
@@ -174,12 +176,13 @@ impl Pool {
             address: settings.address.clone(),
             tls,
             connect_timeout: settings.connect_timeout,
+            response_timeout: settings.response_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
             idle: Mutex::default(),
             waiting: AtomicUsize::new(0),
             given_back: Notify::new(),
-            http2: tokio::sync::Mutex::default(),
+            http2: Mutex::default(),
             metrics,
         }
     }
@@ -251,6 +254,7 @@ impl Pool {
     pub(super) fn reap(&self) {
         let now = Instant::now();
         self.idle().retain(|entry| self.is_good(entry, now));
+        self.reap_http2();
     }
 
     fn is_good(&self, entry: &Idle, now: Instant) -> bool {

@@ -18,6 +18,10 @@ use super::stream_clock::StreamClock;
 /// (RFC 9110 section 10.1.1 forbids waiting for ever).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a client over HTTP/2 may wait before it sends a body that the app has asked for. hyper's
+/// server can't say `100 Continue` over HTTP/2. Most clients wait for a second.
+const UNTOLD_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How far a request has come on its way to the app.
 pub(super) struct Progress {
     /// When the app's own time has begun to count.
@@ -44,7 +48,7 @@ impl Progress {
         mut timer: Pin<&mut Sleep>,
         patience: Duration,
     ) -> Result<T, UpstreamError> {
-        if let Some(Gate { asked, keeper }) = &mut self.gate {
+        if let Some(Gate { asked, keeper, begun }) = &mut self.gate {
             tokio::select! {
                 biased;
                 // Answered without asking for the body: the gate stays closed.
@@ -53,6 +57,15 @@ impl Progress {
                 () = sleep(CONTINUE_PATIENCE) => {}
             }
             keeper.open();
+            if let Some(begun) = begun {
+                tokio::select! {
+                    biased;
+                    response = &mut sending => return Ok(response),
+                    // An error says that the body has begun, or was given up.
+                    _ = begun => {}
+                    () = sleep(UNTOLD_PATIENCE) => return Err(UpstreamError::Expectation),
+                }
+            }
         }
         let running_out = async {
             if let Some(sent) = &mut self.sent {
@@ -79,16 +92,24 @@ impl Progress {
 pub(super) struct Gate {
     asked: Arc<Notify>,
     pub(super) keeper: GateKeeper,
+    /// Resolves when the body begins to come, where the client can't be told that it may.
+    begun: Option<oneshot::Receiver<()>>,
 }
 
 impl Gate {
+    /// Told when the app asks for the body.
+    pub(super) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
+    }
+
     /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
-    pub(super) fn before(request: &mut Request<RequestBody>) -> Option<Self> {
+    pub(super) fn before(request: &mut Request<RequestBody>, from_http2: bool) -> Option<Self> {
         let expect = request.headers().get(EXPECT)?;
         if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return None;
         }
         let keeper = request.body_mut().hold_back()?;
+        let begun = if from_http2 { request.body_mut().announce() } else { None };
         let asked = Arc::new(Notify::new());
         let asking = Arc::clone(&asked);
         hyper::ext::on_informational(request, move |informational| {
@@ -96,7 +117,7 @@ impl Gate {
                 asking.notify_one();
             }
         });
-        Some(Self { asked, keeper })
+        Some(Self { asked, keeper, begun })
     }
 }
 

@@ -49,6 +49,8 @@ struct Stream {
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
+    /// Dropped when the body begins to come.
+    begun: Option<oneshot::Sender<()>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
     /// Tells the listener that the body is still coming in.
@@ -61,8 +63,10 @@ impl From<Incoming> for RequestBody {
             return Self(None);
         }
         let clock = StreamClock::default();
-        let (meter, trailers, gate, sent, upload) = (None, None, None, None, None);
-        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, sent, upload })))
+        let (meter, trailers, gate, begun) = (None, None, None, None);
+        let (sent, upload) = (None, None);
+        let stream = Stream { incoming, meter, trailers, clock, gate, begun, sent, upload };
+        Self(Some(Box::new(stream)))
     }
 }
 
@@ -100,6 +104,13 @@ impl RequestBody {
         let (sender, receiver) = oneshot::channel();
         self.0.as_mut()?.gate = Some(receiver);
         Some(GateKeeper(Some(sender)))
+    }
+
+    /// Tells, if there is a body, when its first frame has come or it was given up.
+    pub(super) fn announce(&mut self) -> Option<oneshot::Receiver<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.as_mut()?.begun = Some(sender);
+        Some(receiver)
     }
 }
 
@@ -142,6 +153,7 @@ impl Stream {
         }
         let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         self.clock.moved();
+        self.begun = None;
         if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame) {
             meter.add(frame.data_ref().map_or(0, Bytes::len));
         }

@@ -2,11 +2,12 @@
 //! dead. Kept for nearly every request and needed for nearly none.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::Body as _;
 
 use super::request_body::RequestBody;
@@ -22,33 +23,37 @@ fn may_go_twice(request: &Request<RequestBody>) -> bool {
     idempotent && request.body().is_end_stream()
 }
 
-/// A request of HTTP/2, copied before it goes.
+/// The head of a request over HTTP/2, which is copied before it goes.
 pub(super) struct Spare {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+    head: Request<()>,
+    may_go_twice: bool,
 }
 
 impl Spare {
-    /// `None` for a request that must not be sent twice.
-    pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
-        may_go_twice(request).then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-        })
+    /// Takes the head out of a request.
+    pub(super) fn of(request: &mut Request<RequestBody>) -> Self {
+        let may_go_twice = may_go_twice(request);
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = mem::take(request.uri_mut());
+        *head.version_mut() = request.version();
+        *head.headers_mut() = mem::take(request.headers_mut());
+        Self { head, may_go_twice }
     }
 
-    /// The request again.
-    pub(super) fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::default());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
+    /// Whether the request may be sent again although the app may have acted on it.
+    pub(super) fn may_go_twice(&self) -> bool {
+        self.may_go_twice
+    }
+
+    /// The head, for one try of several.
+    pub(super) fn head(&self) -> Request<()> {
+        let mut head = Request::new(());
+        *head.method_mut() = self.head.method().clone();
+        *head.uri_mut() = self.head.uri().clone();
+        *head.version_mut() = self.head.version();
+        *head.headers_mut() = self.head.headers().clone();
+        head
     }
 }
 
@@ -180,6 +185,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use http::{HeaderMap, Version};
+
     use super::*;
 
     fn request(method: &str) -> Request<RequestBody> {
@@ -208,7 +215,8 @@ mod tests {
         let is_kept = |method: &str, reused| {
             sent.begin(&request(method), reused);
             offer(&sent, &written("/", &HeaderMap::new()), Some(1));
-            assert_eq!(Spare::of(&request(method)).is_some() && reused, sent.request().is_some());
+            let spare = Spare::of(&mut request(method));
+            assert_eq!(spare.may_go_twice() && reused, sent.request().is_some());
             sent.request().is_some()
         };
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
@@ -288,10 +296,12 @@ mod tests {
         secret.set_sensitive(true);
         let request = Request::get("http://app.example/a%2Fb?q=%41").version(Version::HTTP_2);
         let request = request.header("authorization", secret).body(RequestBody::default());
-        let request = request.expect("a request");
-        let again = Spare::of(&request).expect("it may be sent twice").into_request();
-        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
-        assert_eq!((again.version(), again.headers()), (request.version(), request.headers()));
+        let mut request = request.expect("a request");
+        let (method, uri, headers) =
+            (Method::GET, request.uri().clone(), request.headers().clone());
+        let again = Spare::of(&mut request).head();
+        assert_eq!((again.method(), again.uri()), (&method, &uri));
+        assert_eq!((again.version(), again.headers()), (Version::HTTP_2, &headers));
         assert!(again.headers()["authorization"].is_sensitive(), "and is not to be indexed");
     }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,7 +52,7 @@ impl Handshake {
     }
 
     /// Whether a 101 answers this handshake and nothing else.
-    pub(super) fn is_answered_by(&self, response: &Response<Incoming>) -> bool {
+    pub(super) fn is_answered_by<B>(&self, response: &Response<B>) -> bool {
         let headers = response.headers();
         let is = |name, expected: &str| {
             let mut values = headers.get_all(name).iter();

@@ -14,7 +14,7 @@ use crate::inject::{TokenStatus, own_answer};
 use crate::logging::Chain;
 use crate::metrics::{HeaderDelivery, Outcome};
 use crate::proxy::{BadRequest, UpstreamError};
-use crate::token::MintError;
+use crate::token::{MintError, SuspendedFor, Unfinished};
 
 /// Why there is no token for a request.
 #[derive(Debug)]
@@ -27,9 +27,21 @@ pub(super) enum NoToken {
     /// What the app said could be read in two ways.
     AppWord(Refusal),
     NoOrganization,
-    /// The mint goes on, for the next request.
+    /// Velt was called and has not answered. The mint goes on, for the next request.
     Pending,
+    /// The mint waits for its turn, and goes on too.
+    Queued,
     Failed(MintError),
+}
+
+impl From<Unfinished> for NoToken {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Queued => Self::Queued,
+            Unfinished::Called => Self::Pending,
+            Unfinished::Held(error) => Self::Failed(error),
+        }
+    }
 }
 
 impl NoToken {
@@ -39,14 +51,20 @@ impl NoToken {
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
-            Self::Pending => TokenStatus::Pending,
+            Self::Pending | Self::Queued => TokenStatus::Pending,
             Self::Failed(error) => match error {
-                MintError::Refused { .. } => TokenStatus::Refused,
+                MintError::Refused { .. }
+                | MintError::Suspended { suspended: SuspendedFor::Refusals, .. } => {
+                    TokenStatus::Refused
+                }
+                MintError::Queued => TokenStatus::Pending,
                 MintError::RateLimited { .. } => TokenStatus::RateLimited,
                 MintError::Timeout => TokenStatus::Timeout,
                 MintError::Malformed { .. } | MintError::Mismatch => TokenStatus::Malformed,
                 MintError::Unavailable { .. }
-                | MintError::Suspended { .. }
+                | MintError::LookUp { .. }
+                | MintError::Connect { .. }
+                | MintError::Suspended { suspended: SuspendedFor::Outage, .. }
                 | MintError::Panicked => TokenStatus::Unavailable,
             },
         }
@@ -56,7 +74,7 @@ impl NoToken {
         match self {
             Self::Anonymous | Self::Unnamed => HeaderDelivery::Anonymous,
             Self::Unverified => HeaderDelivery::Unverified,
-            Self::Pending => HeaderDelivery::Pending,
+            Self::Pending | Self::Queued => HeaderDelivery::Pending,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
         }
     }
@@ -122,15 +140,21 @@ impl RequestError {
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
+                NoToken::Queued | NoToken::Failed(MintError::Queued) => Outcome::TokenQueued,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
-                NoToken::Failed(MintError::Refused { .. }) => Outcome::TokenRefused,
+                NoToken::Failed(
+                    MintError::Refused { .. }
+                    | MintError::Suspended { suspended: SuspendedFor::Refusals, .. },
+                ) => Outcome::TokenRefused,
                 NoToken::Failed(MintError::RateLimited { .. }) => Outcome::TokenRateLimited,
                 NoToken::Failed(MintError::Malformed { .. } | MintError::Mismatch) => {
                     Outcome::TokenMalformed
                 }
                 NoToken::Failed(
                     MintError::Unavailable { .. }
-                    | MintError::Suspended { .. }
+                    | MintError::LookUp { .. }
+                    | MintError::Connect { .. }
+                    | MintError::Suspended { suspended: SuspendedFor::Outage, .. }
                     | MintError::Panicked,
                 ) => Outcome::TokenUnavailable,
             },
@@ -140,10 +164,15 @@ impl RequestError {
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
             Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
-            Self::App(UpstreamError::Broken(_) | UpstreamError::BadUpgrade)
+            Self::App(
+                UpstreamError::Broken(_)
+                | UpstreamError::BrokenStream(_)
+                | UpstreamError::BadUpgrade,
+            )
             | Self::AppFailed(_) => Outcome::AppBroken,
             Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
+            Self::App(UpstreamError::Expectation) => Outcome::BadRequest,
             Self::Panicked => Outcome::Panicked,
         }
     }
@@ -263,10 +292,15 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
             "stream_idle",
             "Nothing of the request's body moved for app.stream_idle_timeout.".into(),
         ),
+        UpstreamError::Expectation => (
+            StatusCode::EXPECTATION_FAILED,
+            "expectation_failed",
+            "100 Continue can't be said over HTTP/2: send the request without Expect.".into(),
+        ),
         UpstreamError::ClientGone(_) => {
             (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
         }
-        UpstreamError::Broken(_) | UpstreamError::BadUpgrade => {
+        UpstreamError::Broken(_) | UpstreamError::BrokenStream(_) | UpstreamError::BadUpgrade => {
             (StatusCode::BAD_GATEWAY, "app_broken", format!("velt-sidecar: {error}."))
         }
     }
@@ -309,6 +343,13 @@ impl NoToken {
                  velt.organization, or have the login proxy send identity.organization_header."
                     .into(),
             ),
+            Self::Queued => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "token_queued",
+                "The token waits for its turn: as many calls to Velt run as may at once \
+                 (velt.max_concurrent). Try again."
+                    .into(),
+            ),
             Self::Pending => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "token_pending",
@@ -316,7 +357,11 @@ impl NoToken {
             ),
             Self::Failed(error) => {
                 let (status, code) = match error {
-                    MintError::Refused { .. } => (StatusCode::BAD_GATEWAY, "token_refused"),
+                    MintError::Refused { .. }
+                    | MintError::Suspended { suspended: SuspendedFor::Refusals, .. } => {
+                        (StatusCode::BAD_GATEWAY, "token_refused")
+                    }
+                    MintError::Queued => (StatusCode::SERVICE_UNAVAILABLE, "token_queued"),
                     MintError::Malformed { .. } | MintError::Mismatch => {
                         (StatusCode::BAD_GATEWAY, "token_malformed")
                     }
@@ -325,7 +370,9 @@ impl NoToken {
                     }
                     MintError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "token_timeout"),
                     MintError::Unavailable { .. }
-                    | MintError::Suspended { .. }
+                    | MintError::LookUp { .. }
+                    | MintError::Connect { .. }
+                    | MintError::Suspended { suspended: SuspendedFor::Outage, .. }
                     | MintError::Panicked => (StatusCode::SERVICE_UNAVAILABLE, "token_unavailable"),
                 };
                 (status, code, format!("No token: {error}."))
@@ -337,7 +384,7 @@ impl NoToken {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Anonymous | Self::Unnamed | Self::AppWord(_) | Self::NoOrganization => None,
-            Self::Pending | Self::Unverified => Some(Duration::from_secs(1)),
+            Self::Pending | Self::Queued | Self::Unverified => Some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {
                     None

@@ -21,15 +21,14 @@ use super::{Route, check_asking, check_body, mint_request};
 use crate::identity::{Asking, Caller, Conclusion, Decision, Peer};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use crate::proxy::headers::validate;
-use crate::token::MintError;
-use crate::token::breaker::Breaker;
+use crate::token::admission::Admission;
 use crate::token::cache::{Known, TokenCache};
 
 /// What only a running sidecar knows.
 #[derive(Clone, Copy)]
 pub struct Live<'a> {
     pub tokens: &'a TokenCache,
-    pub breaker: &'a Breaker,
+    pub admission: &'a Admission,
 }
 
 /// What to explain.
@@ -276,21 +275,19 @@ impl Walk<'_> {
                 return Found::Nothing(absent);
             }
         };
-        let Some(Live { tokens, breaker }) = self.live else {
+        let Some(Live { tokens, admission }) = self.live else {
             self.steps.push(words::of_cache(plan, &request, Cache::Unasked));
             return Found::Minting;
         };
         let known = tokens.peek(&request);
-        let suspended = breaker.suspended_for(Instant::now());
-        self.steps.push(words::of_cache(plan, &request, Cache::Known(&known, suspended)));
+        let suspended = admission.suspended_for(&request, Instant::now());
+        self.steps.push(words::of_cache(plan, &request, Cache::Known(&known, suspended.as_ref())));
         match known {
             Known::Fresh { .. } | Known::Due { .. } => Found::Token,
             Known::FailedRecently { error, .. } => Found::Nothing(NoToken::Failed(error)),
             Known::InFlight => Found::Minting,
-            Known::Expired | Known::Absent => match suspended.filter(|pause| !pause.is_zero()) {
-                Some(retry_after) => {
-                    Found::Nothing(NoToken::Failed(MintError::Suspended { retry_after }))
-                }
+            Known::Expired | Known::Absent => match suspended {
+                Some(error) => Found::Nothing(NoToken::Failed(error)),
                 // The next call goes through, if only to probe.
                 None => Found::Minting,
             },

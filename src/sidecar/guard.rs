@@ -97,7 +97,9 @@ impl http_body::Body for ResponseBody {
             Some(Err(error)) => {
                 self.finished = true;
                 let (by, end) = match error {
-                    BodyError::App(_) => (AbortedBy::App, End::AppBrokeOff),
+                    BodyError::App(_) | BodyError::AppStream(_) => {
+                        (AbortedBy::App, End::AppBrokeOff)
+                    }
                     BodyError::Idle => (AbortedBy::Idle, End::Idle),
                 };
                 self.metrics.aborted.increment(by);

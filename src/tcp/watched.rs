@@ -29,6 +29,10 @@ impl<T> Watched<T> {
         Self { inner, watcher }
     }
 
+    pub fn inner(&self) -> &T {
+        &self.inner
+    }
+
     /// What was given to [`Watched::new`].
     pub fn into_parts(self) -> (T, Arc<dyn Watcher>) {
         (self.inner, self.watcher)

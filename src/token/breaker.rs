@@ -1,134 +1,211 @@
-//! The breaker in front of Velt: after repeated failures nobody calls for a while, then one does.
+//! Suspends calls after repeated failures: for a while none is made, then one finds out.
 //!
-//! A pure state machine over `now`. Every kind of failure counts, refusals too: credentials that
-//! Velt has revoked fail for every user alike, and must cost a handful of calls a minute however
-//! many users come (Vault Agent's renewal storms, hashicorp/vault #25712, are what happens else).
+//! A pure state machine over `now`. One stands for Velt as a whole and hears only of failures that
+//! are Velt's; others stand for what Velt refuses (`refusals`). Hashicorp/vault #25712 is what happens
+//! without one: renewals of a revoked credential that never end.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Weight of consecutive failed calls that opens the breaker.
-const WEIGHT_TO_OPEN: u32 = 20;
+/// Evidence that suspends calls once it has lasted for [`Policy::span`].
+const ENOUGH: f64 = 20.0;
 
-/// What a failed call says about the next one, for another user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// Velt or our credentials: five in a row open the breaker, which is more than one mint's own
-    /// retries, so that a single unlucky user does not open it alone.
-    Everybody,
-    /// Perhaps only what was sent for this user, perhaps the credentials after all (the older
-    /// APIs say `INVALID_ARGUMENT` for both): it takes twenty different users in a row.
-    PerhapsOneUser,
+/// Evidence that suspends calls at once.
+const PLENTY: f64 = 4.0 * ENOUGH;
+
+/// Half of the evidence is forgotten in this time: one user whose calls always fail, alone, is no
+/// evidence about the next user's call.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// Weight of a failure that is hardly the user's: five of them are enough.
+pub(super) const HEAVY: f64 = ENOUGH / 5.0;
+
+/// Weight of a failure that may well be the user's: twenty of them are enough.
+pub(super) const LIGHT: f64 = ENOUGH / 20.0;
+
+/// When to suspend, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    /// Time from the first failed call's begin that failures must last, unless there are plenty.
+    pub(super) span: Duration,
+    /// Sources that must have failed: users, or organizations.
+    pub(super) sources: usize,
+    /// The first pause. Doubles with every probe that fails.
+    pub(super) first_pause: Duration,
+    /// The longest pause.
+    pub(super) longest_pause: Duration,
 }
-
-impl Blame {
-    fn weight(self) -> u32 {
-        match self {
-            Self::Everybody => WEIGHT_TO_OPEN / 5,
-            Self::PerhapsOneUser => WEIGHT_TO_OPEN / 20,
-        }
-    }
-}
-
-/// The first pause. Doubles with every probe that fails.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-
-/// The longest pause: two calls a minute for as long as an outage lasts, and never more than this
-/// between Velt's return and ours.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A probe that has not been heard of for this long is given up and another one let through.
-const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lets calls through, or says how long to wait.
-#[derive(Debug, Default)]
-pub struct Breaker {
-    state: Mutex<State>,
+#[derive(Debug)]
+pub(super) struct Breaker {
+    policy: Policy,
+    state: State,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum State {
-    Closed {
-        weight: u32,
-    },
-    /// Nobody calls before `until`; `pause` is how long this pause is.
+    Closed(Evidence),
+    /// No call before `until`; `pause` is how long this pause is.
     Open {
         until: Instant,
         pause: Duration,
     },
-    /// One call is under way to find out whether Velt is back.
+    /// One call is under way to find out.
     Probing {
-        since: Instant,
         pause: Duration,
     },
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self::Closed { weight: 0 }
+/// Failures without a success between them.
+#[derive(Clone, Debug, Default)]
+struct Evidence {
+    weight: f64,
+    /// When the first of the failed calls began.
+    since: Option<Instant>,
+    last: Option<Instant>,
+    /// Hashes of the first sources, up to as many as the policy asks for.
+    sources: Vec<u64>,
+}
+
+impl Evidence {
+    fn add(&mut self, failure: &Failure, wanted: usize, now: Instant) {
+        if let Some(last) = self.last {
+            let age = now.saturating_duration_since(last);
+            self.weight *= 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+            if age >= HALF_LIFE * 4 {
+                *self = Self::default();
+            }
+        }
+        self.weight += failure.weight;
+        self.since.get_or_insert(failure.begun);
+        self.last = Some(now);
+        if self.sources.len() < wanted && !self.sources.contains(&failure.source) {
+            self.sources.push(failure.source);
+        }
+    }
+
+    fn suffices(&self, policy: &Policy, now: Instant) -> bool {
+        let lasted = self.since.is_some_and(|since| now >= since + policy.span);
+        let weighs = self.weight >= PLENTY - 0.5 || (self.weight >= ENOUGH - 0.5 && lasted);
+        weighs && self.sources.len() >= policy.sources
+    }
+}
+
+/// A failed call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) weight: f64,
+    /// When the call began.
+    pub(super) begun: Instant,
+    /// Hash of the user or organization.
+    pub(super) source: u64,
+}
+
+/// What a call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// The pause is over: one call may find out, by [`Breaker::begin_probe`].
+    ProbeDue,
+    /// Closed for so long. While a probe is under way, its result is waited for.
+    Closed {
+        remaining: Duration,
+    },
+}
+
+impl Gate {
+    /// The gate that stands where both have to be passed.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Closed { remaining: one }, Self::Closed { remaining }) => {
+                Self::Closed { remaining: remaining.max(one) }
+            }
+            (closed @ Self::Closed { .. }, _) | (_, closed @ Self::Closed { .. }) => closed,
+            (Self::Open, Self::Open) => Self::Open,
+            _ => Self::ProbeDue,
+        }
     }
 }
 
 impl Breaker {
-    /// Lets a call through.
-    ///
-    /// # Errors
-    ///
-    /// The time after which asking again makes sense.
-    pub fn admit(&self, now: Instant) -> Result<(), Duration> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state {
-            State::Closed { .. } => Ok(()),
-            State::Open { until, .. } if now < until => Err(until - now),
-            State::Probing { since, .. } if now < since + PROBE_PATIENCE => Err(FIRST_PAUSE),
-            State::Open { pause, .. } | State::Probing { pause, .. } => {
-                *state = State::Probing { since: now, pause };
-                Ok(())
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, state: State::Closed(Evidence::default()) }
+    }
+
+    /// Whether calls go through. Changes nothing.
+    pub(super) fn gate(&self, now: Instant) -> Gate {
+        match self.state {
+            State::Closed(_) => Gate::Open,
+            State::Open { until, .. } if until <= now => Gate::ProbeDue,
+            State::Open { until, .. } => Gate::Closed { remaining: until - now },
+            State::Probing { pause } => {
+                Gate::Closed { remaining: pause.min(self.policy.first_pause) }
             }
         }
     }
 
-    /// A call succeeded: Velt works, whatever was thought before.
-    pub fn succeeded(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Closed { weight: 0 };
-    }
-
-    /// A call failed.
-    pub fn failed(&self, blame: Blame, now: Instant) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = match *state {
-            State::Closed { weight } if weight + blame.weight() < WEIGHT_TO_OPEN => {
-                State::Closed { weight: weight + blame.weight() }
-            }
-            State::Closed { .. } => State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
-            State::Probing { pause, .. } => {
-                let pause = (pause * 2).min(LONGEST_PAUSE);
-                State::Open { until: now + pause, pause }
-            }
-            // A straggler that was admitted before the breaker opened tells nothing new.
-            open @ State::Open { .. } => open,
-        };
-    }
-
-    /// How long calls are suspended for, `None` if they are not. Zero says that the next call
-    /// probes. Lets none through itself.
-    pub fn suspended_for(&self, now: Instant) -> Option<Duration> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state {
-            State::Closed { .. } => None,
-            State::Open { until, .. } => Some(until.saturating_duration_since(now)),
-            State::Probing { since, .. } => {
-                Some((since + PROBE_PATIENCE).saturating_duration_since(now).min(FIRST_PAUSE))
-            }
+    /// Notes that the one call is under way.
+    pub(super) fn begin_probe(&mut self) {
+        if let State::Open { pause, .. } = self.state {
+            self.state = State::Probing { pause };
         }
     }
 
-    /// Whether calls are suspended or being probed.
-    pub fn is_open(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        !matches!(*state, State::Closed { .. })
+    /// Notes that the probe ended without a result. The next call probes.
+    pub(super) fn lose_probe(&mut self, now: Instant) {
+        if let State::Probing { pause } = self.state {
+            self.state = State::Open { until: now, pause };
+        }
+    }
+
+    /// Notes a call that shows the opposite of a failure: evidence ends, and a suspension with it.
+    /// Says whether calls were suspended.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let was_suspended = self.is_suspended();
+        self.state = State::Closed(Evidence::default());
+        was_suspended
+    }
+
+    /// Notes a failed call. Says whether calls are suspended from now on and were not before.
+    pub(super) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
+        match &mut self.state {
+            State::Closed(evidence) => {
+                evidence.add(failure, self.policy.sources, now);
+                if !evidence.suffices(&self.policy, now) {
+                    return false;
+                }
+                let pause = self.policy.first_pause;
+                self.state = State::Open { until: now + pause, pause };
+                true
+            }
+            State::Probing { pause } => {
+                let pause = (*pause * 2).min(self.policy.longest_pause);
+                self.state = State::Open { until: now + pause, pause };
+                false
+            }
+            // A call that began before the suspension tells nothing new.
+            State::Open { .. } => false,
+        }
+    }
+
+    /// Whether calls are suspended, pause and probe alike. A pause that is over suspends nothing.
+    pub(super) fn is_suspended_at(&self, now: Instant) -> bool {
+        matches!(self.gate(now), Gate::Closed { .. })
+    }
+
+    fn is_suspended(&self) -> bool {
+        !matches!(self.state, State::Closed(_))
+    }
+
+    /// Whether nothing is held against anyone any more.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        match &self.state {
+            State::Closed(evidence) => evidence.last.is_none_or(|last| now >= last + HALF_LIFE * 4),
+            State::Open { until, .. } => now >= *until + self.policy.longest_pause * 4,
+            State::Probing { .. } => false,
+        }
     }
 }
 
@@ -136,77 +213,124 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    fn opened(now: Instant) -> Breaker {
-        let breaker = Breaker::default();
-        for _ in 0..5 {
-            assert_eq!(breaker.admit(now), Ok(()));
-            breaker.failed(Blame::Everybody, now);
+    const POLICY: Policy = Policy {
+        span: Duration::from_millis(500),
+        sources: 2,
+        first_pause: Duration::from_millis(700),
+        longest_pause: Duration::from_secs(30),
+    };
+
+    /// A call that began and failed at `now`.
+    fn failure(weight: f64, source: u64, now: Instant) -> Failure {
+        Failure { weight, begun: now, source }
+    }
+
+    /// Suspended since `now`, by failures that began before.
+    fn suspended(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(POLICY);
+        for user in 0..5 {
+            assert_eq!(breaker.gate(now), Gate::Open);
+            let begun = now - POLICY.span;
+            breaker.failed(&Failure { weight: HEAVY, begun, source: user }, now);
         }
         breaker
     }
 
     #[tokio::test]
-    async fn opens_after_repeated_failures_and_lets_one_probe_through() {
+    async fn repeated_failures_suspend_until_one_probe_succeeds() {
         let now = Instant::now();
-        let breaker = opened(now);
-        assert!(breaker.is_open());
-        assert_eq!(breaker.admit(now), Err(FIRST_PAUSE));
-
-        let later = now + FIRST_PAUSE;
-        assert_eq!(breaker.admit(later), Ok(()), "the probe");
-        assert!(breaker.admit(later).is_err(), "only one");
-        breaker.succeeded();
-        assert!(!breaker.is_open());
-        assert_eq!(breaker.admit(later), Ok(()));
+        let mut breaker = suspended(now);
+        assert_eq!(breaker.gate(now), Gate::Closed { remaining: POLICY.first_pause });
+        assert!(breaker.is_suspended_at(now));
+        let later = now + POLICY.first_pause;
+        assert_eq!(breaker.gate(later), Gate::ProbeDue);
+        assert!(!breaker.is_suspended_at(later), "the next call goes through");
+        breaker.begin_probe();
+        assert!(matches!(breaker.gate(later), Gate::Closed { .. }), "one probe only");
+        assert!(breaker.succeeded());
+        assert_eq!(breaker.gate(later), Gate::Open);
+        assert!(!breaker.succeeded(), "nothing was suspended any more");
     }
 
     #[tokio::test]
-    async fn a_success_between_failures_keeps_it_closed() {
-        let now = Instant::now();
-        let breaker = Breaker::default();
-        for _ in 0..50 {
-            for _ in 0..4 {
-                breaker.failed(Blame::Everybody, now);
+    async fn success_between_failures_keeps_it_closed() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(POLICY);
+        for round in 0..50 {
+            for user in 0..4 {
+                let newly = breaker.failed(&failure(HEAVY, user, now), now);
+                assert!(!newly && breaker.gate(now) == Gate::Open, "round {round}, user {user}");
+                now += POLICY.span;
             }
             breaker.succeeded();
         }
-        assert!(!breaker.is_open());
+        for user in 0..5 {
+            assert_eq!(breaker.gate(now), Gate::Open, "user {user}");
+            breaker.failed(&failure(HEAVY, user, now), now);
+            now += POLICY.span / 3;
+        }
+        assert_ne!(breaker.gate(now), Gate::Open, "without a success they suspend");
     }
 
     #[tokio::test]
-    async fn a_few_users_with_bad_data_do_not_suspend_everybody() {
+    async fn five_failures_of_one_moment_suspend_nothing() {
         let now = Instant::now();
-        let breaker = Breaker::default();
-        for _ in 0..19 {
-            breaker.failed(Blame::PerhapsOneUser, now);
+        let mut breaker = Breaker::new(POLICY);
+        for user in 0..19 {
+            breaker.failed(&failure(HEAVY, user, now), now);
+            assert_eq!(breaker.gate(now), Gate::Open, "user {user}");
         }
-        assert!(!breaker.is_open());
-        breaker.failed(Blame::PerhapsOneUser, now);
-        assert!(breaker.is_open(), "twenty in a row are the credentials after all");
+        breaker.failed(&failure(HEAVY, 19, now), now);
+        assert_ne!(breaker.gate(now), Gate::Open, "twenty suspend at once");
+    }
+
+    #[tokio::test]
+    async fn one_source_alone_suspends_nothing() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(POLICY);
+        for _ in 0..200 {
+            breaker.failed(&failure(HEAVY, 7, now), now);
+            now += Duration::from_millis(730);
+        }
+        assert_eq!(breaker.gate(now), Gate::Open);
+    }
+
+    #[tokio::test]
+    async fn evidence_fades_with_time() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(POLICY);
+        for minute in 0..300 {
+            breaker.failed(&failure(HEAVY, minute % 2, now), now);
+            assert_eq!(breaker.gate(now), Gate::Open, "minute {minute}");
+            now += Duration::from_secs(61);
+        }
     }
 
     #[tokio::test]
     async fn an_hour_of_failures_costs_a_handful_of_calls_a_minute() {
         let start = Instant::now();
-        let breaker = Breaker::default();
+        let mut breaker = Breaker::new(POLICY);
         let mut calls = 0;
         for tick in 0..3_600_000_u64 / 10 {
             let now = start + Duration::from_millis(10 * tick);
-            if breaker.admit(now).is_ok() {
-                calls += 1;
-                breaker.failed(Blame::Everybody, now);
+            match breaker.gate(now) {
+                Gate::Closed { .. } => continue,
+                Gate::ProbeDue => breaker.begin_probe(),
+                Gate::Open => {}
             }
+            calls += 1;
+            breaker.failed(&failure(HEAVY, tick, now), now);
         }
-        assert!((115..=135).contains(&calls), "{calls} calls in an hour");
+        assert!((115..=150).contains(&calls), "{calls} calls in an hour");
     }
 
     #[tokio::test]
-    async fn a_lost_probe_does_not_keep_it_open_for_ever() {
+    async fn lost_probe_lets_the_next_one_through() {
         let now = Instant::now();
-        let breaker = opened(now);
-        let probed = now + FIRST_PAUSE;
-        assert_eq!(breaker.admit(probed), Ok(()));
-        assert!(breaker.admit(probed + PROBE_PATIENCE / 2).is_err());
-        assert_eq!(breaker.admit(probed + PROBE_PATIENCE), Ok(()));
+        let mut breaker = suspended(now);
+        let probed = now + POLICY.first_pause;
+        breaker.begin_probe();
+        breaker.lose_probe(probed);
+        assert_eq!(breaker.gate(probed), Gate::ProbeDue);
     }
 }

@@ -5,6 +5,7 @@
 //! A mint runs in a task of its own: whoever leaves costs nobody anything.
 
 mod inspect;
+mod ending;
 mod minters;
 mod slot;
 
@@ -17,12 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+use self::ending::{end_span, memory_of, outcome};
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;
 use self::slot::{Failure, Slot};
 use crate::logging::Chain;
-use crate::metrics::{GaugeGuard, Label as _, LookupResult, MintOutcome, TokenMetrics, observe};
-use crate::token::{Freshness, Mint, MintError, MintRequest, Moment, Token};
+use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
+use crate::token::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
 use crate::trace::{OpenSpan, Recording};
 
 /// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
@@ -36,15 +38,6 @@ const ACTIVE_WITHIN: Duration = Duration::from_secs(3600);
 /// That it was is noted when the last note is older than this, since a note costs more than a
 /// look-up.
 const NOTED_EVERY: Duration = Duration::from_secs(300);
-
-/// How long a permanent refusal is answered from memory.
-const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
-
-/// How long the first transient failure is answered from memory; doubles with each in a row.
-const FAILURE_MEMORY: Duration = Duration::from_secs(1);
-
-/// The longest that a transient failure is answered from memory.
-const LONGEST_FAILURE_MEMORY: Duration = Duration::from_secs(30);
 
 /// Bounds of the cache. Both hold; 0 is not a bound.
 #[derive(Clone, Debug)]
@@ -74,12 +67,21 @@ type MintResult = Result<Token, MintError>;
 /// Where the result of a mint in flight will be.
 type Landing = watch::Receiver<Option<MintResult>>;
 
-/// The mints in flight, one per key, each with its number.
+/// The mints in flight, one per key.
 #[derive(Default)]
 struct Board {
-    by_request: HashMap<Arc<MintRequest>, (u64, Landing)>,
+    by_request: HashMap<Arc<MintRequest>, Listed>,
     /// Flights so far. A number tells a flight from the one that took its place on the board.
     started: u64,
+    /// The oldest generation of credentials whose tokens are kept.
+    oldest_generation: u64,
+}
+
+/// One mint in flight.
+struct Listed {
+    number: u64,
+    landing: Landing,
+    demand: Arc<Demand>,
 }
 
 /// The answer to a look-up.
@@ -93,20 +95,31 @@ pub enum Lookup {
 /// A mint in flight that this caller started or joined.
 pub struct Flight {
     landing: Landing,
+    demand: Arc<Demand>,
 }
 
 impl Lookup {
-    /// The result, waiting for a mint in flight at most `patience`; `None` if that ran out.
-    pub async fn within(self, patience: Duration) -> Option<MintResult> {
+    /// The result, waiting for a mint in flight at most `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Why the mint had not ended when `patience` ran out.
+    pub async fn within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         match self {
-            Self::Ready(result) => Some(result),
+            Self::Ready(result) => Ok(result),
             // On the heap, since it is rare and would make every request's future larger.
-            Self::Pending(flight) => Box::pin(timeout(patience, flight.landed())).await.ok(),
+            Self::Pending(flight) => Box::pin(flight.landed_within(patience)).await,
         }
     }
 }
 
 impl Flight {
+    async fn landed_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
+        let demand = Arc::clone(&self.demand);
+        let _waiting = demand.wait();
+        timeout(patience, self.landed()).await.map_err(|_| demand.unfinished())
+    }
+
     async fn landed(mut self) -> MintResult {
         match self.landing.wait_for(Option::is_some).await {
             Ok(result) => result.clone().expect("waited for"),
@@ -181,9 +194,11 @@ impl TokenCache {
     fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
         let mut flights = shared.flights();
-        if let Some((_, landing)) = flights.by_request.get(&request) {
+        if let Some(Listed { landing, demand, .. }) = flights.by_request.get(&request) {
             shared.metrics.lookups.increment(LookupResult::Joined);
-            return Lookup::Pending(Flight { landing: landing.clone() });
+            demand.ask();
+            let (landing, demand) = (landing.clone(), Arc::clone(demand));
+            return Lookup::Pending(Flight { landing, demand });
         }
         // Again, now that no flight can land unseen: one may have done so since the first look.
         if let Some(slot) = shared.slots.get(&request) {
@@ -198,12 +213,13 @@ impl TokenCache {
         }
         shared.metrics.lookups.increment(LookupResult::Started);
         let span = cause.map(Recording::begin_call);
-        let (landing, flight) = shared.take_off(&mut flights, request, span);
+        let demand = Demand::urgent();
+        let (landing, flight) = shared.take_off(&mut flights, request, &demand, span);
         // A runtime that is shutting down drops a task where it is spawned, and a dropped flight
         // takes itself off the board.
         drop(flights);
         tokio::spawn(flight);
-        Lookup::Pending(Flight { landing })
+        Lookup::Pending(Flight { landing, demand })
     }
 
     /// Has `mint` mint from now on; mints under way go on with the one before. With
@@ -275,7 +291,9 @@ impl Shared {
     }
 
     fn remembered_failure(&self, slot: &Slot, now: Moment) -> Option<MintError> {
-        slot.failure_of(self.minters.epoch(), now).map(|failure| failure.error.clone())
+        let failure = slot.failure_of(self.minters.epoch(), now)?;
+        let elapsed = now.steady.saturating_duration_since(failure.failed_at);
+        Some(failure.error.clone().after(elapsed))
     }
 
     /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
@@ -288,7 +306,7 @@ impl Shared {
         };
         if !flights.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
-            let (_, flight) = self.take_off(&mut flights, request, span);
+            let (_, flight) = self.take_off(&mut flights, request, &Demand::refresh(), span);
             drop(flights);
             tokio::spawn(flight);
         }
@@ -300,16 +318,19 @@ impl Shared {
         self: &Arc<Self>,
         flights: &mut Board,
         request: MintRequest,
+        demand: &Arc<Demand>,
         span: Option<OpenSpan>,
     ) -> (Landing, impl Future<Output = ()> + Send + 'static) {
         let request = Arc::new(request);
         let (sender, landing) = watch::channel(None);
         flights.started += 1;
         let number = flights.started;
-        flights.by_request.insert(Arc::clone(&request), (number, landing.clone()));
+        let demand = Arc::clone(demand);
+        let listed = Listed { number, landing: landing.clone(), demand: Arc::clone(&demand) };
+        flights.by_request.insert(Arc::clone(&request), listed);
         let entry = FlightEntry { shared: Arc::clone(self), request, number };
         let flight = async move {
-            let result = entry.shared.fly(&entry.request, number).await;
+            let result = entry.shared.fly(&entry.request, number, &demand).await;
             if let Some(span) = span {
                 end_span(span, &entry.request, &result);
             }
@@ -320,18 +341,23 @@ impl Shared {
         (landing, flight)
     }
 
-    async fn fly(&self, request: &Arc<MintRequest>, number: u64) -> MintResult {
+    async fn fly(
+        &self,
+        request: &Arc<MintRequest>,
+        number: u64,
+        demand: &Arc<Demand>,
+    ) -> MintResult {
         let _in_flight = GaugeGuard::raise(&self.metrics.mints_in_flight);
         let started = Moment::now();
         let asked = self.minters.current();
-        let minted = asked.mint.mint(request).await;
+        let minted = asked.mint.mint(request, demand).await;
         let now = Moment::now();
         observe(&self.metrics.mint_duration, now.steady - started.steady);
         let result = minted.map(|minted| Token::new(minted, request, now));
         self.metrics.mints.increment(outcome(&result));
         if let Err(error) = &result {
-            // Suspended, nobody was asked.
-            if !matches!(error, MintError::Suspended { .. }) {
+            // Suspended or queued, Velt was not asked.
+            if !matches!(error, MintError::Suspended { .. } | MintError::Queued) {
                 self.metrics.recent.mint_failed(outcome(&result));
                 warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
             }
@@ -351,7 +377,8 @@ impl Shared {
     ) {
         // Held to the end, so that nothing is called off between the question and the answer.
         let flights = self.flights();
-        if !flights.has(request, number) {
+        let is_retired = request.issuer().credentials_generation < flights.oldest_generation;
+        if is_retired || !flights.has(request, number) {
             return;
         }
         let old = self.slots.get(&**request);
@@ -363,7 +390,8 @@ impl Shared {
                 let last = last.filter(|failure| failure.epoch == epoch);
                 let count = last.map_or(0, |failure| failure.count) + 1;
                 let retry_at = now.steady + memory_of(error, count);
-                let failure = Failure { error: error.clone(), epoch, count, retry_at };
+                let (error, failed_at) = (error.clone(), now.steady);
+                let failure = Failure { error, epoch, count, failed_at, retry_at };
                 Slot::failed(failure, old.as_ref(), now)
             }
         };
@@ -374,7 +402,7 @@ impl Shared {
 impl Board {
     /// Whether this very flight is the one that counts for `request`.
     fn has(&self, request: &MintRequest, number: u64) -> bool {
-        self.by_request.get(request).is_some_and(|(on_board, _)| *on_board == number)
+        self.by_request.get(request).is_some_and(|listed| listed.number == number)
     }
 }
 
@@ -396,52 +424,6 @@ impl Drop for FlightEntry {
             self.shared.metrics.mints.increment(MintOutcome::Panicked);
             self.shared.metrics.recent.mint_failed(MintOutcome::Panicked);
         }
-    }
-}
-
-/// How long `error`, the `count`th in a row, is answered from memory instead of asking again.
-fn memory_of(error: &MintError, count: u32) -> Duration {
-    let transient = FAILURE_MEMORY
-        .saturating_mul(1 << count.saturating_sub(1).min(16))
-        .min(LONGEST_FAILURE_MEMORY);
-    match error {
-        MintError::Refused { .. } | MintError::Mismatch => REFUSAL_MEMORY,
-        // The breaker does the sparing; the memory must not outlast it.
-        MintError::Suspended { retry_after } => *retry_after,
-        MintError::RateLimited { retry_after } | MintError::Unavailable { retry_after, .. } => {
-            retry_after.unwrap_or(transient).clamp(transient, REFUSAL_MEMORY)
-        }
-        MintError::Timeout | MintError::Malformed { .. } | MintError::Panicked => transient,
-    }
-}
-
-/// Tells how a mint went, all of its attempts together. Whose it was, a span does not say.
-fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
-    let outcome = outcome(result).as_str();
-    let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
-    if let Ok(endpoint) = request.issuer().endpoint.parse::<http::Uri>() {
-        let host = endpoint.host().unwrap_or_default().to_owned();
-        attributes.push(("server.address", host.into()));
-        attributes.extend(endpoint.port_u16().map(|port| ("server.port", port.into())));
-    }
-    if result.is_err() {
-        attributes.push(("error.type", outcome.into()));
-    }
-    span.end("mint", attributes, result.is_err());
-}
-
-/// The word for how a mint ended.
-fn outcome(result: &MintResult) -> MintOutcome {
-    let Err(error) = result else { return MintOutcome::Minted };
-    match error {
-        MintError::Refused { .. } => MintOutcome::Refused,
-        MintError::RateLimited { .. } => MintOutcome::RateLimited,
-        MintError::Unavailable { .. } => MintOutcome::Unavailable,
-        MintError::Timeout => MintOutcome::Timeout,
-        MintError::Malformed { .. } => MintOutcome::Malformed,
-        MintError::Mismatch => MintOutcome::Mismatch,
-        MintError::Suspended { .. } => MintOutcome::Suspended,
-        MintError::Panicked => MintOutcome::Panicked,
     }
 }
 

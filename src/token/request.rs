@@ -140,6 +140,12 @@ impl MintPlan {
 }
 
 impl MintRequest {
+    /// Hashes of the user, with all that is asked for, and of the organization.
+    pub(super) fn hashes(&self) -> (u64, u64) {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        (hasher.hash_one(self), hasher.hash_one(self.organization()))
+    }
+
     /// A number between 0 and 1 that is the same for equal requests within this process.
     pub(super) fn fraction(&self) -> f64 {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(self);

@@ -1,23 +1,25 @@
-//! What stands between the cache and a single call to Velt: a deadline, retries, a cap on
-//! concurrent calls, and the breaker.
+//! From one call to Velt to a mint: its turn among all calls, a time limit for each, and retries.
 //!
 //! Wraps any [`Mint`], so that all of it is tested in virtual time without a socket.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::IntGauge;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::logging::Chain;
 use crate::metrics::TokenMetrics;
-use crate::token::breaker::{Blame, Breaker};
-use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted, RefusedStatus};
+use crate::token::admission::{Admission, Change, Patience, Permit, Verdict};
+use crate::token::demand::{Demand, Stage};
+pub use crate::token::limit::Bounds;
+use crate::token::refusals::{Party, Suspended};
+use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted};
 
-/// Calls per mint, the first one included.
+/// Calls per mint, the first one included. Calls that met the rate limit or a dead connection are
+/// not counted.
 const ATTEMPTS: u32 = 3;
 
 /// Wait before the second attempt; doubles before the third. Velt's own advice starts at 1 s, but
@@ -27,123 +29,136 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// How patient to be with Velt.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For one call.
+    /// For one call, from its begin. A call that was sent is never cut off sooner.
     pub attempt_timeout: Duration,
-    /// For all attempts of one mint and the waits between them, queueing included.
+    /// For one mint, from its first turn: no call of it begins later. Time in the queue is not
+    /// counted.
     pub deadline: Duration,
     /// Calls under way at the same time, over all users.
-    pub max_concurrent: usize,
+    pub concurrency: Bounds,
 }
 
 /// A [`Mint`] that survives a bad moment of the one within, and spares it in a bad hour.
 pub struct Resilient<M> {
     inner: M,
     settings: Settings,
-    permits: Semaphore,
-    breaker: Arc<Breaker>,
+    admission: Arc<Admission>,
     jitter: RandomState,
+    /// Waits so far: what makes each jitter another one.
+    waits: AtomicU64,
     metrics: TokenMetrics,
 }
 
 impl<M: Mint> Resilient<M> {
     /// Wraps `inner`.
     pub fn new(inner: M, settings: Settings, metrics: TokenMetrics) -> Self {
-        let permits = Semaphore::new(settings.max_concurrent);
-        Self {
-            inner,
-            settings,
-            permits,
-            breaker: Arc::default(),
-            jitter: RandomState::new(),
-            metrics,
-        }
+        let admission = Arc::new(Admission::new(settings.deadline, settings.concurrency));
+        let (jitter, waits) = (RandomState::new(), AtomicU64::new(0));
+        Self { inner, settings, admission, jitter, waits, metrics }
     }
 
-    /// The breaker, for whoever wants to know its state.
-    pub fn breaker(&self) -> Arc<Breaker> {
-        Arc::clone(&self.breaker)
+    /// The state of calls to Velt, for reports and gauges.
+    pub fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission)
     }
 
     async fn attempts(
         &self,
         request: &MintRequest,
-        deadline: Instant,
+        demand: &Arc<Demand>,
     ) -> Result<Minted, MintError> {
-        let mut backoff = FIRST_BACKOFF;
-        for attempt in 1.. {
-            let error = match self.attempt(request, deadline).await {
+        let (party, mut patience) = (Party::of(request), Patience::default());
+        let (mut attempts, mut backoff) = (0, FIRST_BACKOFF);
+        let (mut called, mut met_dead_connection) = (false, false);
+        loop {
+            demand.reached(Stage::Queued);
+            let permit = self.admission.enter(party, demand, &mut patience, called).await?;
+            called = true;
+            let (result, on_dead_connection) = self.attempt(request, demand, permit).await;
+            let error = match result {
                 Ok(minted) => return Ok(minted),
                 Err(error) => error,
             };
-            let wait = error.retry_after().unwrap_or_else(|| self.jittered(backoff, attempt));
-            let worthwhile =
-                error.is_retryable() && attempt < ATTEMPTS && Instant::now() + wait < deadline;
-            if !worthwhile {
+            if on_dead_connection && !met_dead_connection {
+                // At once, over a new connection, and if need be past the deadline: the time that
+                // is lost is nobody's fault at Velt.
+                met_dead_connection = true;
+                continue;
+            }
+            if let MintError::RateLimited { .. } = error {
+                // The pause that Velt asked for holds the queue, or ends the mint.
+                continue;
+            }
+            attempts += 1;
+            let wait = error.retry_after().unwrap_or_else(|| self.jittered(backoff));
+            let in_time = patience.lasts_until(Instant::now() + wait);
+            if !error.is_retryable() || attempts == ATTEMPTS || !in_time {
                 return Err(error);
             }
             sleep(wait).await;
             backoff *= 2;
         }
-        unreachable!("the last attempt returns")
     }
 
-    async fn attempt(&self, request: &MintRequest, deadline: Instant) -> Result<Minted, MintError> {
-        let permit = timeout_at(deadline, self.permits.acquire()).await;
-        let _permit = permit.map_err(|_| MintError::Timeout)?.expect("never closed");
-        let admitted = self.breaker.admit(Instant::now());
-        admitted.map_err(|retry_after| MintError::Suspended { retry_after })?;
-
+    /// Makes one call. Says too whether a dead connection of the pool is to blame for its failure.
+    async fn attempt(
+        &self,
+        request: &MintRequest,
+        demand: &Arc<Demand>,
+        permit: Permit,
+    ) -> (Result<Minted, MintError>, bool) {
         self.metrics.mint_attempts.inc();
-        // Cut off in here and not around it, so that the breaker hears of every call.
-        let patience = deadline.min(Instant::now() + self.settings.attempt_timeout);
-        let answer = timeout_at(patience, self.inner.mint(request)).await;
+        let begun = Instant::now();
+        demand.reached(Stage::Called);
+        let answer = timeout(self.settings.attempt_timeout, self.inner.mint(request, demand)).await;
         let result = answer.unwrap_or(Err(MintError::Timeout));
-        self.learn_from(result.as_ref().err());
-        result
+        let unanswered = demand.stage() == Stage::CalledOnReused;
+        let on_dead_connection = unanswered && matches!(&result, Err(error) if error.is_silence());
+        let verdict = match &result {
+            _ if on_dead_connection => Verdict::DeadConnection,
+            Ok(_) => Verdict::Minted,
+            Err(error) => Verdict::Failed(error),
+        };
+        if let Some(change) = self.admission.learn(permit, begun, verdict) {
+            tell(change, result.as_ref().err());
+        }
+        (result, on_dead_connection)
     }
 
-    /// Tells the breaker, and a person reading the log once per change of state.
-    fn learn_from(&self, error: Option<&MintError>) {
-        let was_open = self.breaker.is_open();
-        match error {
-            None => self.breaker.succeeded(),
-            Some(error) => self.breaker.failed(blame(error), Instant::now()),
-        }
-        let is_open = self.breaker.is_open();
-        set_flag(&self.metrics.breaker_open, is_open);
-        match (was_open, is_open, error) {
-            (false, true, Some(error)) => warn!(
-                error = %Chain(error),
-                "calls to Velt suspended after repeated failures; \
-                 users with a cached token do not notice"
-            ),
-            (true, false, _) => info!("Velt works again; calls resumed"),
-            _ => {}
-        }
-    }
-
-    /// Half to all of `backoff`, so that those who failed together do not return together.
-    fn jittered(&self, backoff: Duration, attempt: u32) -> Duration {
-        let noise = self.jitter.hash_one((Instant::now(), attempt)) % 1024;
+    /// Half to all of `backoff`, so that mints that failed together do not return together.
+    fn jittered(&self, backoff: Duration) -> Duration {
+        let noise = self.jitter.hash_one(self.waits.fetch_add(1, Ordering::Relaxed)) % 1024;
         backoff.mul_f64(0.5 + 0.5 * noise as f64 / 1024.0)
     }
 }
 
 impl<M: Mint> Mint for Resilient<M> {
-    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
-        Box::pin(
-            async move { self.attempts(request, Instant::now() + self.settings.deadline).await },
-        )
+    fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a> {
+        Box::pin(self.attempts(request, demand))
     }
 }
 
-fn blame(error: &MintError) -> Blame {
-    match error {
-        MintError::Refused { status: RefusedStatus::InvalidArgument, .. } => Blame::PerhapsOneUser,
-        _ => Blame::Everybody,
+/// Tells a person who reads the log, once per change.
+fn tell(change: Change, error: Option<&MintError>) {
+    let error = error.map(|error| Chain(error).to_string()).unwrap_or_default();
+    match change {
+        Change::Suspended => warn!(
+            error,
+            "calls to Velt suspended after repeated failures; users with a cached token do not \
+             notice"
+        ),
+        Change::Resumed => info!("Velt works again; calls resumed"),
+        Change::Limited(pause) => {
+            warn!(?pause, "Velt's rate limit for this API key is reached; all calls pause");
+        }
+        Change::Refused(Suspended::Organization) => warn!(
+            error,
+            "Velt refuses the tokens of one organization; calls for it are made now and then only"
+        ),
+        Change::Refused(Suspended::Credentials) => warn!(
+            error,
+            "Velt refuses the tokens of several organizations and mints none: check the API key and \
+             auth token; calls are made now and then only"
+        ),
     }
-}
-
-fn set_flag(gauge: &IntGauge, on: bool) {
-    gauge.set(i64::from(on));
 }

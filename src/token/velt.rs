@@ -5,6 +5,7 @@
 //! (live status codes, claims, `exp`) is accepted where it is likely and never asserted.
 
 mod claims;
+mod connections;
 mod inspection;
 mod wire;
 
@@ -14,17 +15,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::{Client, Response, Url};
+use reqwest::{Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use self::claims::Claims;
 pub use self::claims::TokenFacts;
+use self::connections::Connections;
 pub use self::inspection::Inspection;
 use self::wire::{body, classify};
-use crate::outgoing::{self, TlsError};
+use crate::outgoing::{self, LookUpError, Recipe, TlsError};
 use crate::tls::Roots;
-use crate::token::{MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, TokenValue};
+use crate::token::{
+    Demand, MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, Stage, TokenValue,
+};
 
 /// How long a Velt token lives ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
 pub const DOCUMENTED_LIFE: Duration = Duration::from_secs(48 * 3600);
@@ -93,7 +97,7 @@ pub struct Settings {
 
 /// Calls Velt.
 pub struct VeltClient {
-    http: Client,
+    connections: Connections,
     settings: Settings,
     /// Credentials of v2, made once.
     headers: HeaderMap,
@@ -152,27 +156,32 @@ impl VeltClient {
     /// See [`BuildError`].
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let Settings { endpoint, roots, connect_timeout, .. } = &settings;
-        let http = outgoing::client(endpoint, roots, *connect_timeout).map_err(BuildError::Tls)?;
+        let recipe = Recipe::new(endpoint, roots, *connect_timeout).map_err(BuildError::Tls)?;
+        let connections = Connections::new(recipe).map_err(BuildError::Tls)?;
         let headers = credential_headers(&settings)?;
-        Ok(Self { http, settings, headers })
+        Ok(Self { connections, settings, headers })
     }
 
-    async fn call(&self, request: &MintRequest) -> Result<Minted, MintError> {
+    async fn call(&self, request: &MintRequest, demand: &Demand) -> Result<Minted, MintError> {
         let started = Instant::now();
-        let answered = self.send(request).await?;
+        let answered = self.send(request, demand).await?;
         let value = answered.classify()?;
         self.judge(value, request, answered.velt_now, started.elapsed())
     }
 
     /// Asks for a token and reads what comes, whatever it means.
-    async fn send(&self, request: &MintRequest) -> Result<Answered, MintError> {
+    async fn send(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
         let body = body(&self.settings, request, unix_now());
-        let mut call = self.http.post(self.settings.endpoint.clone()).body(body);
+        let connection = self.connections.lend();
+        demand.reached(connection.stage());
+        let mut call = connection.client().post(self.settings.endpoint.clone()).body(body);
         call = call.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.settings.api == Api::V2 {
             call = call.headers(self.headers.clone());
         }
         let answer = call.send().await.map_err(transport_error)?;
+        connection.answered();
+        demand.reached(Stage::Called);
         let status = answer.status();
         let velt_now = velt_clock(answer.headers());
         let retry_after = retry_after(answer.headers(), velt_now);
@@ -214,8 +223,8 @@ impl VeltClient {
 }
 
 impl Mint for VeltClient {
-    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
-        Box::pin(self.call(request))
+    fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a> {
+        Box::pin(self.call(request, demand))
     }
 }
 
@@ -238,11 +247,20 @@ async fn read_capped(answer: Response) -> Result<Vec<u8>, MintError> {
 }
 
 fn transport_error(error: reqwest::Error) -> MintError {
-    if error.is_timeout() {
+    // The URL is the operator's own and could hold anything; errors are logged.
+    let error = error.without_url();
+    let (timed_out, connecting) = (error.is_timeout(), error.is_connect());
+    let look_up = LookUpError::among(&error).map(|why| matches!(why, LookUpError::TimedOut));
+    let source: Arc<dyn Error + Send + Sync> = Arc::new(error);
+    if let Some(timed_out) = look_up {
+        return MintError::LookUp { timed_out, source };
+    }
+    if connecting {
+        return MintError::Connect { timed_out, source };
+    }
+    if timed_out {
         return MintError::Timeout;
     }
-    // The URL is the operator's own and could hold anything; errors are logged.
-    let source: Arc<dyn Error + Send + Sync> = Arc::new(error.without_url());
     MintError::Unavailable { http_status: None, retry_after: None, source: Some(source) }
 }
 

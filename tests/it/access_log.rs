@@ -432,7 +432,7 @@ async fn a_line_says_how_its_response_ended() {
             None if path == "/ws" => drop(wire.head().await),
             None => drop(wire.rest().await),
         }
-        drop(wire);
+        wire.reset();
         let line = next_line(&mut running).await;
         let said = json!([line["status"], line["outcome"], line["end"], line["response_bytes"]]);
         assert_eq!(said, expected, "{line}");

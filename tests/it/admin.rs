@@ -2,6 +2,7 @@
 
 mod calls;
 mod config;
+mod crowd;
 
 use http::Method;
 

@@ -17,13 +17,15 @@ mod cli;
 mod config;
 mod explain;
 mod doctor;
-
+mod early_answers;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]
 mod frames;
+mod half_closes;
 mod hostile_velt;
+mod http2_app;
 mod identity;
 mod keys;
 mod leaks;
@@ -38,13 +40,17 @@ mod request_path;
 mod rollout;
 mod routes;
 mod security;
+mod shared_connection;
 mod shipped_files;
 mod shutdown;
+mod slow_readers;
 mod storms;
 mod tls;
 mod token_cache;
 mod tracing;
 mod transparency;
+mod vanished_clients;
 mod velt_api;
+mod velt_connections;
 mod websocket;
 mod workers;

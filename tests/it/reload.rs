@@ -239,10 +239,10 @@ async fn new_credentials_end_what_the_old_ones_brought_about() {
     for user in ["ada", "grace", "linus", "edsger", "barbara"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.code(), "token_refused");
     }
-    assert_eq!(pod.sidecar.metric("breaker_open").await, 1.0);
+    assert_eq!(pod.sidecar.metric("refusals_suspended").await, 1.0);
     pod.folder.write("token", "second-token");
     pod.trigger.look().await;
-    assert_eq!(pod.sidecar.metric("breaker_open").await, 0.0);
+    assert_eq!(pod.sidecar.metric("refusals_suspended").await, 0.0);
     for user in ["ada", "alan"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200, "{user}");
     }
@@ -531,4 +531,19 @@ async fn memory_does_not_grow_with_reloads() {
     }
     let (early, late) = (sizes[49], sizes[249]);
     assert!(late - early < 4.0 * 1024.0 * 1024.0, "from {early} to {late} bytes in 200 reloads");
+}
+
+#[tokio::test]
+async fn another_api_key_retires_the_tokens_of_the_one_before() {
+    let pod = Pod::start("").await;
+    for user in ["ada", "grace", "linus"] {
+        assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200);
+    }
+    assert_eq!(pod.sidecar.metric("tokens_cached").await, 3.0);
+    pod.folder.write("key", "another-key");
+    pod.trigger.look().await;
+    for user in ["ada", "grace"] {
+        assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200);
+    }
+    assert_eq!(pod.sidecar.metric("tokens_cached").await, 2.0);
 }

@@ -16,9 +16,7 @@ use crate::support::velt::{answer, jwt, minted};
 
 const USERS: usize = 1000;
 
-/// As in `sidecar.toml`.
 const CONCURRENT: usize = 16;
-const DEADLINE: Duration = Duration::from_secs(8);
 
 fn cache_before(double: &Double) -> TokenCache {
     let settings = Settings { max_entries: 100_000, max_bytes: 1 << 30 };
@@ -71,31 +69,20 @@ async fn t49_a_thousand_who_are_active_never_wait_though_all_expire_in_the_same_
 }
 
 #[tokio::test(start_paused = true)]
-async fn t49_a_thousand_who_come_back_too_late_wait_no_longer_than_the_deadline() {
+async fn t49_a_thousand_expired_users_are_served_by_one_call_each() {
     let double = Double::default();
     let cache = cache_before(&double);
     everybody_asks(&cache).await;
     advance(LIFE + HOUR).await;
     let minted = double.calls();
     double.latency(Duration::from_millis(500));
-    let back = Instant::now();
-    let mut served = 0;
-    while served < USERS {
-        let results = everybody_asks(&cache).await;
-        let longest = results.iter().map(|(waited, _)| *waited).max().expect("users");
-        assert!(longest <= DEADLINE + Duration::from_millis(1), "somebody waited {longest:?}");
-        for (_, result) in &results {
-            let told = matches!(result, Ok(_) | Err(MintError::Timeout));
-            assert!(told, "Velt is up: {result:?}");
-        }
-        served = results.iter().filter(|(_, result)| result.is_ok()).count();
-        assert!(back.elapsed() < Duration::from_secs(120), "{served} served by now");
-        sleep(Duration::from_secs(1)).await;
+    for (waited, result) in everybody_asks(&cache).await {
+        assert!(result.is_ok(), "Velt is up: {result:?}");
+        // At 16 in half a second, a thousand take half a minute, and no client waits for longer.
+        assert!(waited <= Duration::from_millis(500) * 63, "waited {waited:?}");
     }
     assert!(double.peak() <= CONCURRENT, "{} calls at once", double.peak());
-    // At 16 in half a second, a thousand take half a minute, whatever order they come in.
-    assert!(back.elapsed() < Duration::from_secs(60), "{:?}", back.elapsed());
-    assert!(double.calls() - minted <= USERS + USERS / 10, "{} calls", double.calls() - minted);
+    assert_eq!(double.calls() - minted, USERS, "one call for each");
 }
 
 /// A clock that was moved by so many hours.

@@ -295,7 +295,7 @@ async fn velt_may_be_vouched_for_by_an_authority_of_ones_own() {
     let velt = FakeVelt::start().await;
     let server = authority.issue(&["localhost"], VALID).server(&["http/1.1"]);
     let address = terminate(velt.address, server).await;
-    for (signer, outcome) in [(&authority, "minted"), (&strangers, "unavailable")] {
+    for (signer, outcome) in [(&authority, "minted"), (&strangers, "connect_failed")] {
         let ca = folder.write("ca.crt", signer.pem());
         let endpoint = format!("https://localhost:{}/", address.port());
         let stage = Stage::set(&format!(

@@ -1,20 +1,32 @@
 //! The table `admin`: where metrics, health and admin calls are, and who may make the last.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::super::reader::{Inline, Section};
 use super::check_length;
-use crate::listener;
+use crate::listener::{self, Limits};
 
 /// The variable with the token; the commands that make admin calls read it too.
 pub const TOKEN_VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
+
+/// How patient the admin port is. A kubelet and Prometheus send their request with the connection and
+/// read the answer at once.
+const LIMITS: Limits = Limits {
+    first_byte: Duration::from_secs(2),
+    idle: Duration::from_secs(75),
+    head: Duration::from_secs(5),
+    stalled: Duration::from_secs(10),
+};
 
 /// Reads the table `admin`: its address, and the token of its calls.
 pub fn read(section: &Section<'_, '_>) -> (listener::Settings, Option<SecretString>) {
     let settings = listener::Settings {
         max_connections: 256,
+        limits: LIMITS,
+        http2_max_streams: 16,
         ..listener::Settings::at(read_address(section))
     };
     let token = section.optional_secret("token", TOKEN_VARIABLE, Inline::Refused);

@@ -10,11 +10,15 @@ use crate::tls::{ClientCertificate, ServerSettings};
 
 /// Reads the table `listen`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
+    let (address, max_connections) =
+        (section.value("address", "0.0.0.0:8080"), section.value("max_connections", "10000"));
+    let idle = section.value::<Span>("idle_timeout", "75s").0;
     Settings {
-        address: section.value("address", "0.0.0.0:8080"),
-        max_connections: section.value("max_connections", "10000"),
+        address,
+        max_connections,
         limits: Limits {
-            idle: section.value::<Span>("idle_timeout", "75s").0,
+            first_byte: idle,
+            idle,
             head: section.value::<Span>("header_timeout", "10s").0,
             stalled: section.value::<Span>("write_timeout", "60s").0,
         },

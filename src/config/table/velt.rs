@@ -9,8 +9,9 @@ use super::super::setting::Span;
 use super::check_plaintext;
 use crate::identity::Source;
 use crate::tls::Roots;
+use crate::token::resilience::{self, Bounds};
 use crate::token::velt::{self, Api};
-use crate::token::{Issuer, MintPlan, Resource, resilience};
+use crate::token::{Issuer, MintPlan, Resource};
 
 /// What the table is for: the client, the plan and the patience.
 pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
@@ -38,8 +39,10 @@ pub fn read(
     let resilience = resilience::Settings {
         attempt_timeout: section.value::<Span>("attempt_timeout", "3s").0,
         deadline: section.value::<Span>("deadline", "8s").0,
-        max_concurrent: section.value("max_concurrent", "16"),
+        concurrency: read_concurrency(section),
     };
+    // A connection that is not opened in time must end before the call does, to be told as that.
+    let connect_timeout = connect_timeout.min(resilience.attempt_timeout.mul_f64(0.75));
     if resilience.attempt_timeout > resilience.deadline {
         section.complain_about(
             "attempt_timeout",
@@ -61,6 +64,19 @@ pub fn read(
     let settings =
         velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout, roots };
     Some((settings, plan, resilience))
+}
+
+fn read_concurrency(section: &Section<'_, '_>) -> Bounds {
+    let ceiling = section.value("max_concurrent", "48");
+    let floor: usize = section.value("min_concurrent", "4");
+    if floor > ceiling && section.has("min_concurrent") {
+        section.complain_about(
+            "min_concurrent",
+            "at least more calls at once than at most",
+            "write at most velt.max_concurrent",
+        );
+    }
+    Bounds { floor: floor.min(ceiling), ceiling }
 }
 
 fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {

@@ -65,7 +65,7 @@ impl Address {
                     Ok(address) => TcpStream::connect(address).await?,
                     Err(_) => connect_to_one(lookup_host(authority.as_str()).await?).await?,
                 };
-                tcp::tune(&stream);
+                tcp::tune(&stream, stream.peer_addr()?, tcp::UNACKNOWLEDGED);
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(path) => connect_to_socket(path).await.map(Stream::Unix),

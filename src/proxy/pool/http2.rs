@@ -1,90 +1,298 @@
-//! The one HTTP/2 connection to the app that all requests of a thread share.
+//! HTTP/2 connections to the app, and the places that requests have on them.
+//!
+//! One connection is enough for an app that is well. There is another as soon as the first has no
+//! place left, or a request's body on it stands still: all bodies on a connection share one window of
+//! the app's.
 
+mod connection;
+mod line;
+mod mailbox;
+mod place;
+
+use std::collections::VecDeque;
 use std::io;
+use std::mem;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use bytes::Bytes;
+use h2::Ping;
+use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
+use self::connection::{Connection, Room};
+pub(in crate::proxy) use self::mailbox::Inbound;
+pub(in crate::proxy) use self::place::{Burden, Load, Ticket};
 use super::{Pool, Stream};
+use crate::metrics::GaugeGuard;
 use crate::proxy::UpstreamError;
-use crate::proxy::request_body::RequestBody;
 
-type Http2 = http2::SendRequest<RequestBody>;
+/// Connections per thread at most. A request beyond them waits for a place.
+const MAX_CONNECTIONS: usize = 128;
 
-/// The one HTTP/2 connection.
+/// How long no other connection is tried where one has failed and requests can wait for those open.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// All HTTP/2 connections to one app.
 #[derive(Default)]
-pub(super) struct SharedHttp2 {
-    sender: Option<Http2>,
-    /// Counts the connections that there have been.
-    number: u64,
-    /// When opening one took too long last.
-    timed_out: Option<Instant>,
+pub(super) struct Connections {
+    /// The oldest first, which are filled first, so that those no longer needed become idle.
+    open: Vec<Arc<Connection>>,
+    waiting: VecDeque<Waiting>,
+    is_opening: bool,
+    /// Attempts to open one so far.
+    attempts: u64,
+    /// Whether the last attempt to open one has failed.
+    has_failed: bool,
 }
 
-/// The shared use of the HTTP/2 connection.
-pub(in crate::proxy) struct Shared {
-    /// The connection to send on.
-    pub(in crate::proxy) sender: Http2,
-    number: u64,
-    reused: bool,
-}
-
-impl Shared {
-    /// Whether others have used it before, so that the app may be closing it.
-    pub(in crate::proxy) fn is_reused(&self) -> bool {
-        self.reused
+impl Connections {
+    /// Whether requests must do with the connections that there are.
+    fn may_share(&self) -> bool {
+        self.has_failed || self.open.len() >= MAX_CONNECTIONS
     }
+}
+
+struct Waiting {
+    load: Load,
+    /// How many attempts to open a connection there had been.
+    since: u64,
+    sender: oneshot::Sender<Result<Ticket, UpstreamError>>,
 }
 
 impl Pool {
-    /// The shared HTTP/2 connection, opened if need be. Whoever comes meanwhile waits for it
-    /// instead of opening another, and if it takes too long, all have waited long enough. One that
-    /// has been seen to be `dead` is not handed out again, even if its task has not noticed yet.
-    pub(in crate::proxy) async fn http2(
-        &self,
-        dead: Option<Shared>,
-    ) -> Result<Shared, UpstreamError> {
-        let came = Instant::now();
-        let mut shared = self.http2.lock().await;
-        let number = shared.number;
-        let is_dead = dead.is_some_and(|dead| dead.number == number);
-        let usable = shared.sender.as_ref().filter(|sender| !sender.is_closed() && !is_dead);
-        if let Some(sender) = usable {
-            return Ok(Shared { sender: sender.clone(), number, reused: true });
+    /// A place for a request. Opens another connection if need be, and waits if there are too many.
+    pub(in crate::proxy) async fn place(
+        self: &Arc<Self>,
+        load: Load,
+    ) -> Result<Ticket, UpstreamError> {
+        let waiting = {
+            let mut connections = self.connections();
+            if connections.waiting.is_empty()
+                && let Some(ticket) = self.take(&mut connections, load)
+            {
+                return Ok(ticket);
+            }
+            let (sender, receiver) = oneshot::channel();
+            let since = connections.attempts;
+            connections.waiting.push_back(Waiting { load, since, sender });
+            self.open_another(&mut connections);
+            receiver
+        };
+        match waiting.await {
+            Ok(ticket) => ticket,
+            Err(_) => Err(UpstreamError::Unreachable(io::ErrorKind::BrokenPipe.into())),
         }
-        if shared.timed_out.is_some_and(|at| at >= came) {
-            return Err(UpstreamError::Unreachable(io::ErrorKind::TimedOut.into()));
-        }
-        let connected = self.connect_http2().await;
-        if let Err(UpstreamError::Unreachable(cause)) = &connected
-            && cause.kind() == io::ErrorKind::TimedOut
-        {
-            shared.timed_out = Some(Instant::now());
-        }
-        let sender = connected?;
-        shared.number += 1;
-        shared.sender = Some(sender.clone());
-        Ok(Shared { sender, number: shared.number, reused: false })
     }
 
-    async fn handshake_http2<T>(&self, stream: T) -> Result<Http2, UpstreamError>
+    /// Closes connections that are not needed any more: all but one, if unused since the last call.
+    pub(super) fn reap_http2(&self) {
+        let mut spare = Vec::new();
+        let mut connections = self.connections();
+        let open = mem::take(&mut connections.open);
+        for connection in open {
+            if connections.open.is_empty() || connection.is_wanted() {
+                connections.open.push(connection);
+            } else {
+                spare.push(connection);
+            }
+        }
+        drop(connections);
+        drop(spare);
+    }
+
+    /// Gives places to those who wait for one.
+    fn seat(self: &Arc<Self>) {
+        loop {
+            let mut connections = self.connections();
+            let Some((sender, ticket)) = self.next(&mut connections) else {
+                self.open_another(&mut connections);
+                return;
+            };
+            drop(connections);
+            // A client that has left meanwhile leaves its place to the next.
+            drop(sender.send(Ok(ticket)));
+        }
+    }
+
+    /// Takes the first of those who wait for whom there is a place.
+    #[allow(clippy::type_complexity)]
+    fn next(
+        self: &Arc<Self>,
+        connections: &mut Connections,
+    ) -> Option<(oneshot::Sender<Result<Ticket, UpstreamError>>, Ticket)> {
+        connections.waiting.retain(|waiting| !waiting.sender.is_closed());
+        for load in [None, Some(Load::None)] {
+            let first = |waiting: &Waiting| load.is_none_or(|load| waiting.load == load);
+            let Some(position) = connections.waiting.iter().position(first) else { continue };
+            let load = connections.waiting[position].load;
+            if let Some(ticket) = self.take(connections, load) {
+                let waiting = connections.waiting.remove(position)?;
+                return Some((waiting.sender, ticket));
+            }
+        }
+        None
+    }
+
+    /// A place on the oldest connection that has one. A request with a body shares the app's window
+    /// with another that may have used it up only if there can be no other connection.
+    fn take(self: &Arc<Self>, connections: &mut Connections, load: Load) -> Option<Ticket> {
+        let (mut found, mut gone) = (None::<(SendRequest<Bytes>, &Arc<Connection>)>, false);
+        for connection in &connections.open {
+            let sender = match connection.room() {
+                Room::For(sender) => sender,
+                Room::None => continue,
+                Room::Gone => {
+                    gone = true;
+                    continue;
+                }
+            };
+            let fits = load == Load::None || connection.heavy() == 0;
+            if fits {
+                found = Some((sender, connection));
+                break;
+            }
+            let lightest = found.as_ref().map(|(_, other)| other.heavy());
+            if connections.may_share() && lightest.is_none_or(|least| connection.heavy() < least) {
+                found = Some((sender, connection));
+            }
+        }
+        let found = found.map(|(sender, connection)| {
+            Ticket::new(sender, Arc::clone(connection), Arc::clone(self), load)
+        });
+        if gone {
+            connections.open.retain(|connection| !matches!(connection.room(), Room::Gone));
+        }
+        found
+    }
+
+    fn open_another(self: &Arc<Self>, connections: &mut Connections) {
+        if connections.waiting.is_empty()
+            || connections.is_opening
+            || connections.open.len() >= MAX_CONNECTIONS
+        {
+            return;
+        }
+        connections.is_opening = true;
+        connections.attempts += 1;
+        let pool = Arc::clone(self);
+        // A task of its own: a client that leaves must not stop what the others wait for.
+        tokio::spawn(async move {
+            let opened = pool.connect_http2().await;
+            let is_useless = pool.opened(opened);
+            pool.seat();
+            if is_useless {
+                sleep(RETRY).await;
+            }
+            pool.connections().is_opening = false;
+            pool.seat();
+        });
+    }
+
+    /// Notes what has become of an attempt, and returns whether another should be put off. If there is
+    /// no connection at all, the attempt failed for those who waited when it began, or for all if it
+    /// took too long.
+    fn opened(&self, opened: Result<Arc<Connection>, UpstreamError>) -> bool {
+        let mut connections = self.connections();
+        connections.has_failed = opened.is_err();
+        let error = match opened {
+            Ok(connection) => {
+                let is_useless = connection.limit() == 0;
+                connections.open.push(connection);
+                return is_useless;
+            }
+            Err(error) => error,
+        };
+        connections.open.retain(|connection| !matches!(connection.room(), Room::Gone));
+        if !connections.open.is_empty() {
+            return true;
+        }
+        let took_too_long = match &error {
+            UpstreamError::Unreachable(cause) => cause.kind() == io::ErrorKind::TimedOut,
+            error => matches!(error, UpstreamError::Timeout),
+        };
+        let attempt = connections.attempts;
+        for waiting in mem::take(&mut connections.waiting) {
+            if took_too_long || waiting.since < attempt {
+                let _ = waiting.sender.send(Err(again(&error)));
+            } else {
+                connections.waiting.push_back(waiting);
+            }
+        }
+        false
+    }
+
+    async fn connect_http2(self: &Arc<Self>) -> Result<Arc<Connection>, UpstreamError> {
+        match self.dial(true).await? {
+            Stream::Tcp(stream) => self.greet(stream).await,
+            Stream::Tls(stream) => self.greet(stream).await,
+            Stream::Unix(stream) => self.greet(stream).await,
+        }
+    }
+
+    /// Opens a connection, and waits for the app's settings: they say how many requests it takes.
+    async fn greet<T>(self: &Arc<Self>, stream: T) -> Result<Arc<Connection>, UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let builder = http2::Builder::new(TokioExecutor::new());
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
-        self.drive(connection);
-        Ok(sender)
+        let opened = Connection::open(stream).await;
+        let (connection, mut pings, driving) = opened.map_err(UpstreamError::BrokenStream)?;
+        let connection = Arc::new(connection);
+        let vitals = Arc::clone(connection.vitals());
+        let (told, greeted) = oneshot::channel();
+        let watching = tokio::spawn(async move {
+            // The settings come first, so that they are here when the answer is.
+            let answered = pings.ping(Ping::opaque()).await;
+            if told.send(answered).is_ok() {
+                vitals.watch(pings).await;
+            }
+        });
+        let open = GaugeGuard::raise(&self.metrics.connections);
+        let (pool, driven) = (Arc::downgrade(self), Arc::downgrade(&connection));
+        let task = tokio::spawn(async move {
+            // Requests on it have the error; an idle connection's end is no news.
+            let ended = driving.await;
+            watching.abort();
+            drop(open);
+            if let (Some(pool), Some(driven)) = (pool.upgrade(), driven.upgrade()) {
+                pool.connections().open.retain(|connection| !Arc::ptr_eq(connection, &driven));
+                pool.seat();
+            }
+            ended
+        });
+        // An app may be busy. But those who can wait for another connection need not wait for this one.
+        let is_first = self.connections().open.is_empty();
+        let patience = if is_first { self.response_timeout } else { self.connect_timeout };
+        match timeout(patience, greeted).await {
+            Ok(Ok(Ok(_))) => Ok(connection),
+            Err(_) => {
+                task.abort();
+                Err(UpstreamError::Timeout)
+            }
+            _ => match task.await {
+                Ok(Err(error)) => Err(UpstreamError::BrokenStream(error)),
+                _ => Err(UpstreamError::BrokenStream(h2::Reason::PROTOCOL_ERROR.into())),
+            },
+        }
     }
 
-    async fn connect_http2(&self) -> Result<Http2, UpstreamError> {
-        match self.dial(true).await? {
-            Stream::Tcp(stream) => self.handshake_http2(stream).await,
-            Stream::Tls(stream) => self.handshake_http2(stream).await,
-            Stream::Unix(stream) => self.handshake_http2(stream).await,
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.http2.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same error, for another request.
+fn again(error: &UpstreamError) -> UpstreamError {
+    match error {
+        UpstreamError::Unreachable(error) => {
+            UpstreamError::Unreachable(io::Error::new(error.kind(), error.to_string()))
         }
+        UpstreamError::BrokenStream(error) => {
+            let reason = error.reason().unwrap_or(h2::Reason::PROTOCOL_ERROR);
+            UpstreamError::BrokenStream(reason.into())
+        }
+        _ => UpstreamError::Timeout,
     }
 }

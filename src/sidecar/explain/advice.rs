@@ -6,7 +6,7 @@ use super::super::error::NoToken;
 use crate::identity::{Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Trust};
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use crate::metrics::SpoofKind;
-use crate::token::MintError;
+use crate::token::{MintError, SuspendedFor};
 
 pub(super) fn on_identity(
     identity: &Identity,
@@ -97,7 +97,10 @@ pub(super) fn on_route<B>(
 
 pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
     match absent {
-        NoToken::Failed(MintError::Refused { .. }) => Some(
+        NoToken::Failed(
+            MintError::Refused { .. }
+            | MintError::Suspended { suspended: SuspendedFor::Refusals, .. },
+        ) => Some(
             "compare velt.api_key and velt.auth_token with Velt's console; then forget the \
              failure: velt-sidecar admin invalidate --user ID"
                 .into(),
@@ -110,7 +113,11 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         NoToken::AppWord(_) => {
             Some("have the app send identity.user_header once, and plainly".into())
         }
-        NoToken::Anonymous | NoToken::Unnamed | NoToken::Unverified | NoToken::Pending => None,
+        NoToken::Anonymous
+        | NoToken::Unnamed
+        | NoToken::Unverified
+        | NoToken::Pending
+        | NoToken::Queued => None,
     }
 }
 

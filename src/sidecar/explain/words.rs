@@ -16,15 +16,15 @@ use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
 use crate::metrics::Label as _;
 use crate::proxy::BadRequest;
 use crate::token::cache::Known;
-use crate::token::{MintPlan, MintRequest};
+use crate::token::{MintError, MintPlan, MintRequest};
 
 /// What is known of the cache.
 #[derive(Clone, Copy)]
 pub(super) enum Cache<'a> {
     /// No sidecar was asked.
     Unasked,
-    /// And for how long calls to Velt are suspended.
-    Known(&'a Known, Option<Duration>),
+    /// What is cached, and the error that a call would meet, if no call is made at the moment.
+    Known(&'a Known, Option<&'a MintError>),
 }
 
 fn step(
@@ -323,10 +323,10 @@ pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>)
             format!("none: {error}"),
             format!("for {asked}; that is remembered, and tried again in {}", span(*retry_in)),
         ),
-        Cache::Known(known, Some(pause)) if !pause.is_zero() => {
+        Cache::Known(known, Some(error)) => {
             let state = absent(known);
-            let why = format!("for {asked}; after repeated failures calls to Velt are suspended");
-            (format!("{state}, and calls suspended for {}", span(pause)), why)
+            let pause = span(error.retry_after().unwrap_or_default());
+            (format!("{state}, and calls suspended for {pause}"), format!("for {asked}; {error}"))
         }
         Cache::Known(known, _) => (
             format!("{}, so minted", absent(known)),

@@ -68,7 +68,10 @@ impl TokenCache {
         match slot.failure_of(shared.minters.epoch(), now) {
             _ if in_flight => Known::InFlight,
             Some(failure) => Known::FailedRecently {
-                error: failure.error.clone(),
+                error: failure
+                    .error
+                    .clone()
+                    .after(now.steady.saturating_duration_since(failure.failed_at)),
                 retry_in: failure.retry_at - now.steady,
             },
             None if slot.token().is_some() => Known::Expired,
@@ -105,6 +108,25 @@ impl TokenCache {
             shared.slots.invalidate(&**request);
         }
         Forgotten { entries: keys.len(), mints }
+    }
+}
+
+impl TokenCache {
+    /// Forgets the tokens of all generations of credentials before `generation`, and keeps none that
+    /// is minted for one of them from now on.
+    pub fn retire(&self, generation: u64) {
+        let shared = &self.shared;
+        let is_old = |request: &MintRequest| request.issuer().credentials_generation < generation;
+        {
+            let mut flights = shared.flights();
+            flights.oldest_generation = generation;
+            flights.call_off(is_old);
+        }
+        let old: Vec<_> =
+            shared.slots.iter().map(|(key, _)| key).filter(|key| is_old(key)).collect();
+        for request in old {
+            shared.slots.invalidate(&*request);
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Failure {
     pub(super) epoch: u32,
     /// In a row, this one included.
     pub(super) count: u32,
+    pub(super) failed_at: Instant,
     pub(super) retry_at: Instant,
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::VeltClient;
 use super::claims::TokenFacts;
 use super::wire::error_word;
-use crate::token::{MintError, MintRequest, Minted};
+use crate::token::{Demand, MintError, MintRequest, Minted};
 
 /// All that one call to Velt reveals, without the token.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl VeltClient {
     /// Mints once, as [`crate::token::Mint::mint`] does, and tells what came.
     pub async fn inspect(&self, request: &MintRequest) -> Inspection {
         let started = Instant::now();
-        let answered = match self.send(request).await {
+        let answered = match self.send(request, &Demand::urgent()).await {
             Ok(answered) => answered,
             Err(error) => {
                 return Inspection {

@@ -79,7 +79,10 @@ pub struct Running {
 impl Running {
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = command(folder.path(), arguments, environment);
+        Self::spawn(command(folder.path(), arguments, environment), folder)
+    }
+
+    fn spawn(mut command: Command, folder: tempfile::TempDir) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let (sender, lines) = mpsc::unbounded_channel();
@@ -100,6 +103,17 @@ impl Running {
         let mut running = Self::start(&["run", "--config", &path], &environment);
         running.configuration = Some(file);
         running.listening().await
+    }
+
+    /// The same where the system allows `files` open files, and no more.
+    pub async fn with_files(files: u32, document: &str) -> (Self, SocketAddr, SocketAddr) {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("sidecar.toml"), document).expect("a disk");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\""));
+        shell.arg(env!("CARGO_BIN_EXE_velt-sidecar"));
+        shell.current_dir(folder.path()).env_clear().envs(CREDENTIALS).stdin(Stdio::null());
+        Self::spawn(shell, folder).listening().await
     }
 
     /// A sidecar on free ports, and where it listens for traffic and for the kubelet.

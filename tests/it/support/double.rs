@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use velt_sidecar::metrics::Metrics;
-use velt_sidecar::token::resilience::{self, Resilient};
+use velt_sidecar::token::resilience::{self, Bounds, Resilient};
 use velt_sidecar::token::velt::Api;
 use velt_sidecar::token::{
-    Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
+    Demand, Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, Minted, Token,
+    TokenValue,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const LIFE: Duration = Duration::from_secs(48 * 3600);
 
-/// Mints in memory: answers from a script, else with a new token; keeps count.
+/// Mints in memory: answers from a script, else with a new token; keeps count, of calls that are cut
+/// off too.
 #[derive(Clone, Default)]
 pub struct Double {
     shared: Arc<Shared>,
@@ -28,11 +30,71 @@ struct Shared {
     otherwise: Mutex<Option<MintError>>,
     latency: Mutex<Duration>,
     active: Mutex<(usize, usize)>,
+    cut_off: Mutex<usize>,
+    rate: Mutex<Option<Rate>>,
+}
+
+/// A rate limit: so many calls in each window, and what a call above it is told.
+struct Rate {
+    calls: usize,
+    window: Duration,
+    retry_after: Option<Duration>,
+    admitted: Vec<Instant>,
+}
+
+impl Rate {
+    fn admit(&mut self) -> Option<MintError> {
+        let now = Instant::now();
+        self.admitted.retain(|at| now - *at < self.window);
+        if self.admitted.len() >= self.calls {
+            return Some(MintError::RateLimited { retry_after: self.retry_after });
+        }
+        self.admitted.push(now);
+        None
+    }
+}
+
+/// A call under way.
+struct Active {
+    shared: Arc<Shared>,
+    answered: bool,
+}
+
+impl Active {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let mut active = shared.active.lock().expect("no panic");
+        active.0 += 1;
+        active.1 = active.1.max(active.0);
+        Self { shared: Arc::clone(shared), answered: false }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.shared.active.lock().expect("no panic").0 -= 1;
+        *self.shared.cut_off.lock().expect("no panic") += usize::from(!self.answered);
+    }
 }
 
 impl Double {
     pub fn calls(&self) -> usize {
         self.shared.calls.lock().expect("no panic").len()
+    }
+
+    /// Answers 429 above so many calls in each window.
+    pub fn at_most(&self, calls: usize, window: Duration, retry_after: Option<Duration>) {
+        let rate = Rate { calls, window, retry_after, admitted: Vec::new() };
+        *self.shared.rate.lock().expect("no panic") = Some(rate);
+    }
+
+    /// Calls that were given up before their answer.
+    pub fn cut_off(&self) -> usize {
+        *self.shared.cut_off.lock().expect("no panic")
+    }
+
+    /// When each call came.
+    pub fn came(&self) -> Vec<Instant> {
+        self.shared.calls.lock().expect("no panic").clone()
     }
 
     /// The next answer: a token of this life, or an error.
@@ -56,7 +118,7 @@ impl Double {
 }
 
 impl Mint for Double {
-    fn mint<'a>(&'a self, request: &'a MintRequest) -> MintFuture<'a> {
+    fn mint<'a>(&'a self, request: &'a MintRequest, _: &'a Arc<Demand>) -> MintFuture<'a> {
         let n = {
             let mut calls = self.shared.calls.lock().expect("no panic");
             calls.push(Instant::now());
@@ -65,15 +127,15 @@ impl Mint for Double {
         let scripted = self.shared.script.lock().expect("no panic").pop_front();
         let otherwise = self.shared.otherwise.lock().expect("no panic").clone();
         let answer = scripted.unwrap_or(otherwise.map_or(Ok(LIFE), Err));
+        let mut rate = self.shared.rate.lock().expect("no panic");
+        let answer = rate.as_mut().and_then(Rate::admit).map_or(answer, Err);
+        drop(rate);
         let latency = *self.shared.latency.lock().expect("no panic");
         Box::pin(async move {
-            {
-                let mut active = self.shared.active.lock().expect("no panic");
-                active.0 += 1;
-                active.1 = active.1.max(active.0);
-            }
+            let mut active = Active::begin(&self.shared);
             sleep(latency).await;
-            self.shared.active.lock().expect("no panic").0 -= 1;
+            active.answered = true;
+            drop(active);
             // A token is visible ASCII, whatever the user's id holds.
             let user = request.user.chars().filter(char::is_ascii_alphanumeric);
             let text = format!("{}.{n}.x", user.collect::<String>());
@@ -105,12 +167,12 @@ pub fn text(token: &Token) -> String {
     token.value().expose().to_owned()
 }
 
-/// With the default patience.
+/// With the default patience, and a fixed number of calls at once.
 pub fn resilient(double: &Double, max_concurrent: usize) -> Resilient<Double> {
     let settings = resilience::Settings {
         attempt_timeout: Duration::from_secs(3),
         deadline: Duration::from_secs(8),
-        max_concurrent,
+        concurrency: Bounds { floor: max_concurrent, ceiling: max_concurrent },
     };
     Resilient::new(double.clone(), settings, Metrics::new().tokens)
 }

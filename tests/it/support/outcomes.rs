@@ -6,6 +6,8 @@
 use std::future::pending;
 use std::net::SocketAddr;
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use velt_sidecar::metrics::{Label as _, Outcome};
 
 use super::binary::Running;
@@ -41,11 +43,12 @@ pub const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What can't be provoked here: an app that is down takes another sidecar, assertions another
-/// source of identity, and a bug is not there to be had.
-pub const NOT_PROVOKED: [Outcome; 4] = [
+/// source of identity, a queue another number of calls, and a bug is not there to be had.
+pub const NOT_PROVOKED: [Outcome; 5] = [
     Outcome::AppUnreachable,
     Outcome::InvalidAssertion,
     Outcome::IdentityUnverified,
+    Outcome::TokenQueued,
     Outcome::Panicked,
 ];
 
@@ -79,7 +82,12 @@ impl Surroundings {
         let velt = FakeVelt::start().await;
         velt.script(|call, n| match call.user().trim_start_matches("canary-user-") {
             "refused" => refused(403, "PERMISSION_DENIED"),
-            "limited" => answer(429, "canary"),
+            "limited" => {
+                let mut limited = answer(429, "canary");
+                // Longer than a mint may take.
+                limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+                limited
+            }
             "down" => answer(503, "<p>canary</p>"),
             "late" => answer(504, "canary\r\ncanary"),
             "malformed" => answer(200, "<html>canary</html>"),
@@ -114,10 +122,11 @@ impl Surroundings {
     /// Brings every outcome about, and checks that it has been counted as that.
     pub async fn provoke(&self, traffic: SocketAddr, admin: SocketAddr) -> Vec<Said> {
         let mut said = Vec::new();
+        // First, since calls pause in the end.
+        self.leave(traffic, admin).await;
         for (outcome, line, user, more) in REQUESTS {
             said.push(Said { outcome, text: exchange(traffic, &request(line, user, more)).await });
         }
-        self.leave(traffic, admin).await;
         let anonymous = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         let text = exchange(traffic, anonymous).await;
         said.push(Said { outcome: Outcome::NoIdentity, text });
@@ -152,7 +161,7 @@ impl Surroundings {
 
 /// Outcome, request line, user, and more headers. Between two users whose mints fail stands one
 /// whose mint does not, or the breaker would answer for Velt.
-const REQUESTS: [(Outcome, &str, &str, &str); 27] = {
+const REQUESTS: [(Outcome, &str, &str, &str); 26] = {
     use Outcome as O;
     const TOKEN: &str = "GET /api/velt/token";
     const ORG: &str = "x-org: canary-org\r\n";
@@ -184,14 +193,14 @@ const REQUESTS: [(Outcome, &str, &str, &str); 27] = {
         (O::StreamIdle, "POST /upload", "ada", "content-length: 20\r\n\r\ncanary"),
         (O::TokenRefused, TOKEN, "refused", ORG),
         (O::TokenServed, TOKEN, "one", ORG),
-        (O::TokenRateLimited, TOKEN, "limited", ORG),
-        (O::TokenServed, TOKEN, "two", ORG),
         (O::TokenUnavailable, TOKEN, "down", ORG),
         (O::TokenServed, TOKEN, "three", ORG),
         (O::TokenTimeout, TOKEN, "late", ORG),
         (O::TokenServed, TOKEN, "four", ORG),
         (O::TokenMalformed, TOKEN, "malformed", ORG),
         (O::TokenMalformed, TOKEN, "mixed-up", ORG),
+        // From here on calls pause.
+        (O::TokenRateLimited, TOKEN, "limited", ORG),
         (O::AppTimeout, "GET /slow", "ada", ORG),
         (O::AppBroken, "GET /broken", "ada", ORG),
     ]

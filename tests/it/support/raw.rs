@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -118,6 +119,12 @@ impl Wire {
     /// Ends this half of the connection.
     pub async fn end(&mut self) {
         self.stream.shutdown().await.expect("still open");
+    }
+
+    /// Leaves with a reset, of which the peer learns at once.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("an option of sockets");
     }
 
     /// Whether nothing at all has arrived so far.

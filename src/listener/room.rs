@@ -1,0 +1,234 @@
+//! Room for one more connection at a listener that must never refuse one, the admin port: the
+//! connection that has been idle longest is closed for the new one.
+//!
+//! Shared by all peers: `total` connections. One peer may hold `per_peer` of them and pays for more
+//! with its own; when all are taken, the peer that holds most pays. A kubelet with one connection
+//! loses it only to 255 other addresses, and a kubelet that shares its address with a flood of silent
+//! connections is the youngest there.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::IntCounter;
+use tokio::task::AbortHandle;
+
+use super::{Answering, Handler};
+
+/// The connections of one listener, in the order in which they last did something.
+pub(super) struct Room {
+    total: usize,
+    per_peer: usize,
+    present: Mutex<Present>,
+    evicted: IntCounter,
+}
+
+#[derive(Default)]
+struct Present {
+    guests: HashMap<SocketAddr, Guest>,
+    /// Counts accepted connections, requests and answers. A number orders them, as a clock would.
+    events: u64,
+}
+
+/// One connection.
+struct Guest {
+    /// Number of its accept, which tells it from a later connection with the same address and port.
+    entered: u64,
+    /// Number of its last event. A byte that is no whole head is no event, or a peer that drips
+    /// half a head would stay young.
+    last_event: u64,
+    /// Ends the task that serves it. `None` until the task has started.
+    task: Option<AbortHandle>,
+}
+
+/// The entry of one connection, removed when this is dropped.
+pub(super) struct Place {
+    room: Arc<Room>,
+    peer: SocketAddr,
+    entered: u64,
+}
+
+impl Room {
+    /// Keeps `total` connections at most, and `per_peer` of one address; counts in `evicted`.
+    pub(super) fn new(total: usize, per_peer: usize, evicted: IntCounter) -> Arc<Self> {
+        Arc::new(Self { total, per_peer, present: Mutex::default(), evicted })
+    }
+
+    /// Enters a new connection, after closing another if there is no room.
+    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Place {
+        let mut present = self.present();
+        let ip = ip_of(peer);
+        if present.count_of(ip) >= self.per_peer {
+            self.evict(&mut present, Some(ip));
+        } else if present.guests.len() >= self.total {
+            self.evict(&mut present, None);
+        }
+        let entered = present.next_event();
+        present.guests.insert(peer, Guest { entered, last_event: entered, task: None });
+        Place { room: Arc::clone(self), peer, entered }
+    }
+
+    /// Closes the longest idle connection of the peer that holds most. `false` if there is none.
+    pub(super) fn make(&self) -> bool {
+        self.evict(&mut self.present(), None)
+    }
+
+    /// Has an eviction of the connection from `peer` end `task`.
+    pub(super) fn seat(&self, peer: SocketAddr, task: AbortHandle) {
+        if let Some(guest) = self.present().guests.get_mut(&peer) {
+            guest.task = Some(task);
+        }
+    }
+
+    /// Has `handler` note each request and each answer as an event of its connection.
+    pub(super) fn watched(self: &Arc<Self>, handler: Arc<Handler>) -> Arc<Handler> {
+        let room = Arc::clone(self);
+        Arc::new(move |remote, request| -> Answering {
+            let (room, peer) = (Arc::clone(&room), remote.address);
+            room.note(peer);
+            let answering = handler(remote, request);
+            Box::pin(async move {
+                let answer = answering.await;
+                room.note(peer);
+                answer
+            })
+        })
+    }
+
+    fn note(&self, peer: SocketAddr) {
+        let mut present = self.present();
+        let event = present.next_event();
+        if let Some(guest) = present.guests.get_mut(&peer) {
+            guest.last_event = event;
+        }
+    }
+
+    /// Closes the longest idle connection of `ip`, or of the address that has most connections.
+    fn evict(&self, present: &mut Present, ip: Option<IpAddr>) -> bool {
+        let Some(ip) = ip.or_else(|| present.most_present()) else { return false };
+        let theirs = present.guests.iter().filter(|(peer, _)| ip_of(**peer) == ip);
+        let longest_idle = theirs.min_by_key(|(_, guest)| guest.last_event);
+        let Some(peer) = longest_idle.map(|(peer, _)| *peer) else { return false };
+        let evicted = present.guests.remove(&peer);
+        if let Some(task) = evicted.and_then(|guest| guest.task) {
+            task.abort();
+        }
+        self.evicted.inc();
+        true
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Present {
+    fn next_event(&mut self) -> u64 {
+        self.events += 1;
+        self.events
+    }
+
+    fn count_of(&self, ip: IpAddr) -> usize {
+        self.guests.keys().filter(|peer| ip_of(**peer) == ip).count()
+    }
+
+    /// The address with most connections; of equals, the one that holds the longest idle.
+    fn most_present(&self) -> Option<IpAddr> {
+        let mut by_ip: HashMap<IpAddr, (usize, u64)> = HashMap::new();
+        for (peer, guest) in &self.guests {
+            let (count, oldest) = by_ip.entry(ip_of(*peer)).or_insert((0, u64::MAX));
+            *count += 1;
+            *oldest = guest.last_event.min(*oldest);
+        }
+        let most = by_ip.into_iter().max_by_key(|(_, (count, oldest))| (*count, u64::MAX - oldest));
+        most.map(|(ip, _)| ip)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut present = self.room.present();
+        if present.guests.get(&self.peer).is_some_and(|guest| guest.entered == self.entered) {
+            present.guests.remove(&self.peer);
+        }
+    }
+}
+
+/// The address of `peer`, the same for IPv4 through an IPv6 socket.
+fn ip_of(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn at(peer: &str) -> SocketAddr {
+        peer.parse().expect("an address")
+    }
+
+    fn room(total: usize, per_peer: usize) -> Arc<Room> {
+        let evicted = IntCounter::new("evicted", "Evicted.").expect("a valid metric");
+        Room::new(total, per_peer, evicted)
+    }
+
+    fn present(room: &Room) -> HashSet<SocketAddr> {
+        room.present().guests.keys().copied().collect()
+    }
+
+    #[test]
+    fn peer_at_its_cap_loses_its_own_longest_idle() {
+        let room = room(7, 3);
+        let kubelet = at("10.0.0.1:9");
+        let mut places = vec![room.enter(kubelet)];
+        places.extend((1..=3).map(|port| room.enter(SocketAddr::new(at("10.0.0.2:1").ip(), port))));
+        // The first answers a request, so the second is idle longest.
+        room.note(at("10.0.0.2:1"));
+        places.push(room.enter(at("[::ffff:10.0.0.2]:4")));
+        let left = [kubelet, at("10.0.0.2:1"), at("10.0.0.2:3"), at("[::ffff:10.0.0.2]:4")];
+        assert_eq!(present(&room), left.into());
+        assert_eq!(room.evicted.get(), 1);
+        drop(places);
+        assert_eq!(present(&room), HashSet::new());
+    }
+
+    #[test]
+    fn peer_that_holds_most_pays_when_all_is_taken() {
+        let room = room(5, 3);
+        let peers = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.2:2", "10.0.0.3:1", "10.0.0.3:2"];
+        let places = peers.map(|peer| room.enter(at(peer)));
+        let more = room.enter(at("10.0.0.4:1"));
+        assert!(!present(&room).contains(&at("10.0.0.2:1")), "of equals, the longest idle");
+        let another = room.enter(at("10.0.0.5:1"));
+        assert!(!present(&room).contains(&at("10.0.0.3:1")));
+        assert!(present(&room).contains(&at("10.0.0.1:1")), "older than all, and alone");
+        drop((places, more, another));
+    }
+
+    #[test]
+    fn place_of_an_evicted_connection_removes_no_later_one() {
+        let room = room(1, 1);
+        let old = room.enter(at("10.0.0.1:1"));
+        let new = room.enter(at("10.0.0.1:1"));
+        drop(old);
+        assert_eq!(present(&room), [at("10.0.0.1:1")].into());
+        assert!(room.make());
+        assert!(!room.make(), "nothing is left");
+        drop(new);
+    }
+
+    #[tokio::test]
+    async fn eviction_ends_the_task_that_serves() {
+        let room = room(1, 1);
+        let place = room.enter(at("10.0.0.1:1"));
+        let task = tokio::spawn(async move {
+            let _place = place;
+            std::future::pending::<()>().await;
+        });
+        room.seat(at("10.0.0.1:1"), task.abort_handle());
+        let _next = room.enter(at("10.0.0.2:1"));
+        assert!(task.await.expect_err("it never ends by itself").is_cancelled());
+    }
+}

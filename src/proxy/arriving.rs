@@ -1,0 +1,69 @@
+//! A response's body as it comes from the app, over either version of HTTP.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::body::BodyError;
+use super::pool::http2::Inbound;
+use super::upload::Uploading;
+
+/// A response's body from the app.
+pub(super) enum Arriving {
+    Http1(Incoming),
+    Http2 {
+        body: Inbound,
+        /// The request's body, where the app has answered before all of it was sent. Boxed, because
+        /// it is rare.
+        uploading: Option<Box<Uploading>>,
+    },
+}
+
+impl Arriving {
+    pub(super) fn http2(body: Inbound, uploading: Option<Uploading>) -> Self {
+        Self::Http2 { body, uploading: uploading.map(Box::new) }
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Http1(incoming) => {
+                let frame = Pin::new(incoming).poll_frame(context);
+                frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::App)))
+            }
+            Self::Http2 { body, .. } => {
+                let frame = body.poll_frame(context);
+                frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::AppStream)))
+            }
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Http2 { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Self::Http2 { body, uploading: Some(uploading) } = self
+            && body.is_end_stream()
+        {
+            uploading.answered();
+        }
+    }
+}

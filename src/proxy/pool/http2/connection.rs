@@ -1,0 +1,308 @@
+//! One HTTP/2 connection to the app: its windows, the task that drives it, and how it is found dead.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::line::{Line, Traffic};
+use super::mailbox::Round;
+
+/// Unread bytes of one response that the app may send ahead of the client.
+const STREAM_WINDOW: u32 = 16 * 1024;
+
+/// Streams opened on one connection at most, or fewer if the app says so.
+const MAX_STREAMS: usize = 100;
+
+/// More than all streams of a connection can leave unread together, so that the others always have
+/// room.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Bytes of a request's body that wait in a connection for the app to take them.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// The longest head or trailers, by HTTP/2's own count. Over HTTP/1.1 the read buffer allows 192 KiB.
+const MAX_HEAD: u32 = 256 * 1024;
+
+/// A connection on which the app has said nothing for one to two of these is asked for a sign.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long the sign is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// gRPC servers close a connection that is pinged more often than every five minutes, after the
+/// third time, unless they have sent something between.
+const PINGS: u32 = 2;
+const PAUSE: Duration = Duration::from_secs(301);
+
+/// One connection.
+pub(super) struct Connection {
+    sender: SendRequest<Bytes>,
+    vitals: Arc<Vitals>,
+}
+
+/// What there is to know of a connection without keeping it open.
+#[derive(Default)]
+pub(super) struct Vitals {
+    round: Arc<Round>,
+    traffic: Arc<Traffic>,
+    streams: AtomicUsize,
+    /// Requests whose bodies may use up the app's window for the whole connection.
+    heavy: AtomicUsize,
+    /// Whether a request has come since the last look.
+    used: AtomicBool,
+    /// Whether there has been a request at all.
+    has_begun: AtomicBool,
+    /// Whether the app has said nothing for a while.
+    quiet: AtomicBool,
+    /// A request has come on a quiet connection.
+    wanted: Notify,
+    dead: AtomicBool,
+}
+
+impl Connection {
+    /// Speaks HTTP/2 over `stream`. Returned with its pings, and with the future that drives it to its
+    /// end.
+    pub(super) async fn open<T>(stream: T) -> Result<(Self, PingPong, Driving), h2::Error>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let vitals = Arc::<Vitals>::default();
+        let (sender, mut connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .data_frame_budget(CONNECTION_WINDOW as usize)
+            .max_header_list_size(MAX_HEAD)
+            .max_send_buffer_size(SEND_BUFFER)
+            // Faults of single streams, which are no reason to end all others.
+            .max_local_error_reset_streams(None)
+            .enable_push(false)
+            .handshake::<_, Bytes>(Line::new(stream, Arc::clone(&vitals.traffic)))
+            .await?;
+        let pings = connection.ping_pong().expect("taken once");
+        let driving = Box::pin(drive(connection, Arc::clone(&vitals)));
+        Ok((Self { sender, vitals }, pings, driving))
+    }
+
+    pub(super) fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// The mailboxes of its streams.
+    pub(super) fn round(&self) -> &Arc<Round> {
+        &self.vitals.round
+    }
+
+    /// Whether one more stream may be opened.
+    pub(super) fn room(&self) -> Room {
+        let mut sender = self.sender.clone();
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(_)) => Room::Gone,
+            Poll::Ready(Ok(())) if self.vitals.streams() < self.limit() => Room::For(sender),
+            _ => Room::None,
+        }
+    }
+
+    /// Streams that may be open at a time.
+    pub(super) fn limit(&self) -> usize {
+        self.sender.current_max_send_streams().min(MAX_STREAMS)
+    }
+
+    /// Whether there are requests on it, or have been since the last call.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.vitals.used.swap(false, Ordering::Relaxed) || self.vitals.streams() > 0
+    }
+
+    /// Counts a stream. Returns whether there were others before.
+    pub(super) fn begin_stream(&self) -> bool {
+        let Vitals { streams, quiet, wanted, used, has_begun, .. } = &*self.vitals;
+        streams.fetch_add(1, Ordering::Relaxed);
+        used.store(true, Ordering::Relaxed);
+        if quiet.load(Ordering::Relaxed) {
+            wanted.notify_one();
+        }
+        has_begun.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn end_stream(&self) {
+        self.vitals.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Request bodies that may have used up the app's window for the connection.
+    pub(super) fn heavy(&self) -> usize {
+        self.vitals.heavy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_heavy(&self) {
+        self.vitals.heavy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_heavy(&self) {
+        self.vitals.heavy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that have gone out so far.
+    pub(super) fn written(&self) -> u64 {
+        self.vitals.traffic.written()
+    }
+}
+
+impl Vitals {
+    fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection when the app is found to be gone without a word.
+    pub(super) async fn watch(&self, mut pings: PingPong) {
+        let (mut asked, mut next) = (0, Instant::now());
+        loop {
+            sleep(QUIET).await;
+            if self.traffic.was_heard() {
+                asked = 0;
+                continue;
+            }
+            self.quiet.store(true, Ordering::Relaxed);
+            if self.streams() == 0 {
+                // TCP's keep-alive looks after idle connections. A request can't wait for that.
+                self.wanted.notified().await;
+            } else if asked >= PINGS {
+                tokio::select! {
+                    () = self.wanted.notified() => {}
+                    () = sleep_until(next) => {}
+                }
+            }
+            self.quiet.store(false, Ordering::Relaxed);
+            if self.traffic.was_heard() {
+                asked = 0;
+                continue;
+            }
+            let answered = timeout(PATIENCE, pings.ping(Ping::opaque())).await;
+            let heard = self.traffic.was_heard();
+            if !matches!(answered, Ok(Ok(_))) && !heard {
+                self.dead.store(true, Ordering::Relaxed);
+                self.round.wake();
+                return;
+            }
+            asked += 1;
+            next = Instant::now() + PAUSE;
+        }
+    }
+}
+
+/// A connection on its way to its end.
+pub(super) type Driving = Pin<Box<dyn Future<Output = Result<(), h2::Error>> + Send>>;
+
+async fn drive<T>(
+    connection: h2::client::Connection<Line<T>, Bytes>,
+    vitals: Arc<Vitals>,
+) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Vitals { round, traffic, dead, .. } = &*vitals;
+    let ended = {
+        let mut connection = pin!(connection);
+        poll_fn(|context| {
+            if dead.load(Ordering::Relaxed) {
+                return Poll::Ready(Err(h2::Reason::CANCEL.into()));
+            }
+            round.begin(context.waker());
+            traffic.begin_turn();
+            let ended = connection.as_mut().poll(context);
+            round.deliver();
+            ended
+        })
+        .await
+    };
+    // What the connection's end has told its streams.
+    round.deliver();
+    ended
+}
+
+/// Whether a connection takes one more stream.
+pub(super) enum Room {
+    For(SendRequest<Bytes>),
+    /// Later.
+    None,
+    /// Never again.
+    Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// An app that reads what it is sent until it freezes, and answers nothing but pings.
+    struct Frozen {
+        connection: Connection,
+        driving: Driving,
+        watching: tokio::task::JoinHandle<()>,
+        freeze: Arc<Notify>,
+    }
+
+    async fn app() -> Frozen {
+        let (ours, theirs) = duplex(64 * 1024);
+        let freeze = Arc::new(Notify::new());
+        let frozen = Arc::clone(&freeze);
+        tokio::spawn(async move {
+            let mut app = h2::server::handshake(theirs).await.expect("HTTP/2");
+            let mut streams = Vec::new();
+            loop {
+                tokio::select! {
+                    Some(accepted) = app.accept() => streams.push(accepted.expect("a request")),
+                    () = frozen.notified() => std::future::pending().await,
+                }
+            }
+        });
+        let (connection, pings, driving) = Connection::open(ours).await.expect("HTTP/2");
+        let vitals = Arc::clone(connection.vitals());
+        let watching = tokio::spawn(async move { vitals.watch(pings).await });
+        Frozen { connection, driving, watching, freeze }
+    }
+
+    impl Frozen {
+        /// Opens a stream, which stays open.
+        fn ask(&self) -> impl Sized + use<> {
+            self.connection.begin_stream();
+            let Room::For(mut sender) = self.connection.room() else { panic!("no room") };
+            sender.send_request(Request::new(()), true).expect("it is sent")
+        }
+
+        async fn is_found_dead_within(&mut self, time: Duration) -> bool {
+            timeout(time, &mut self.driving).await.is_ok_and(|ended| ended.is_err())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frozen_app_is_found_and_quiet_app_is_kept() {
+        let mut app = app().await;
+        let _stream = app.ask();
+        // Its streams are quiet on purpose.
+        assert!(!app.is_found_dead_within(Duration::from_secs(3600)).await);
+        app.freeze.notify_one();
+        let _another = app.ask();
+        assert!(app.is_found_dead_within(2 * QUIET + PATIENCE).await, "by the next request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_is_not_pinged_before_it_is_used() {
+        let mut app = app().await;
+        app.freeze.notify_one();
+        assert!(!app.is_found_dead_within(Duration::from_secs(3600)).await);
+        assert!(!app.watching.is_finished());
+        let _stream = app.ask();
+        assert!(app.is_found_dead_within(PATIENCE + Duration::from_secs(1)).await);
+    }
+}

@@ -1,0 +1,140 @@
+//! The socket below an HTTP/2 connection to the app, and what its use tells.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that a connection reads before its streams are looked after. h2 keeps a record of a few
+/// hundred bytes for each frame, and a frame can be ten bytes long: the records of one turn are all
+/// that there ever are.
+const TURN: usize = 32 * 1024;
+
+/// What a [`Line`] has seen.
+#[derive(Default)]
+pub(super) struct Traffic {
+    heard: AtomicBool,
+    read_in_turn: AtomicUsize,
+    written: AtomicU64,
+}
+
+impl Traffic {
+    /// Whether the app has sent anything since the question was asked last.
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Begins another turn of the connection's task.
+    pub(super) fn begin_turn(&self) {
+        self.read_in_turn.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A socket that reads in turns, and does not fail while it is written to.
+///
+/// An app that closes a connection says in its last frame, GOAWAY, which requests it has not looked
+/// at. The kernel keeps that frame for the reader, while it refuses whatever is still written. So a
+/// failed write is no end: what is written goes nowhere, and the end comes when all has been read.
+pub(super) struct Line<T> {
+    inner: T,
+    traffic: Arc<Traffic>,
+    deaf: bool,
+}
+
+impl<T> Line<T> {
+    pub(super) fn new(inner: T, traffic: Arc<Traffic>) -> Self {
+        Self { inner, traffic, deaf: false }
+    }
+
+    /// Notes the result of a write, and forgives its failure.
+    fn wrote(
+        &mut self,
+        offered: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match ready!(written) {
+            Ok(0) | Err(_) => {
+                self.deaf = true;
+                Poll::Ready(Ok(offered))
+            }
+            Ok(written) => {
+                self.traffic.written.fetch_add(written as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(written))
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.traffic.read_in_turn.load(Ordering::Relaxed) >= TURN {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.inner).poll_read(context, buffer));
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.traffic.heard.store(true, Ordering::Relaxed);
+            self.traffic.read_in_turn.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.deaf || bytes.is_empty() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.wrote(bytes.len(), written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        if self.deaf || offered == 0 {
+            return Poll::Ready(Ok(offered));
+        }
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.wrote(offered, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.deaf && ready!(Pin::new(&mut self.inner).poll_flush(context)).is_err() {
+            self.deaf = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,306 @@
+//! The body of a response over HTTP/2 as it arrives, kept for a client that may not read it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use super::Ticket;
+
+/// Step by which the room for unread bytes grows.
+const STEP: usize = 4096;
+
+/// The mailboxes of one connection that something has arrived for.
+///
+/// h2 calls a stream's waker while it is locked itself, so that the frame can't be taken then. It is
+/// taken at the end of the same turn of the connection's task.
+#[derive(Default)]
+pub(super) struct Round {
+    due: Mutex<Vec<Arc<Mailbox>>>,
+    /// Those of the turn before.
+    lately: Mutex<Vec<Arc<Mailbox>>>,
+    in_turn: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Round {
+    /// Begins a turn of the connection's task.
+    pub(super) fn begin(&self, task: &Waker) {
+        let mut known = locked(&self.task);
+        if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
+            *known = Some(task.clone());
+        }
+        self.in_turn.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a turn: takes what has arrived out of h2, for all to whom it belongs.
+    pub(super) fn deliver(&self) {
+        // Clients that read have had their turn since the last.
+        for mailbox in mem::take(&mut *locked(&self.lately)) {
+            mailbox.settle();
+        }
+        loop {
+            let due = mem::take(&mut *locked(&self.due));
+            if due.is_empty() {
+                break;
+            }
+            for mailbox in &due {
+                mailbox.fill();
+            }
+            locked(&self.lately).extend(due);
+        }
+        self.in_turn.store(false, Ordering::Relaxed);
+    }
+
+    /// Wakes the connection's task.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &*locked(&self.task) {
+            task.wake_by_ref();
+        }
+    }
+
+    fn add(&self, mailbox: Arc<Mailbox>) {
+        locked(&self.due).push(mailbox);
+        if !self.in_turn.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+}
+
+/// The unread part of one response. Frames leave h2 as soon as they arrive, so that h2's own records
+/// of them, which all streams of a connection share, never grow. The window is given back only when
+/// the client takes the bytes.
+pub(super) struct Mailbox {
+    round: Arc<Round>,
+    is_due: AtomicBool,
+    content: Mutex<Content>,
+}
+
+struct Content {
+    /// `None` once all has arrived, or the reader is gone.
+    stream: Option<RecvStream>,
+    ticket: Option<Arc<Ticket>>,
+    /// Bytes that have stayed for longer than a turn, copied: a frame keeps the whole buffer that it
+    /// was read into.
+    settled: BytesMut,
+    frames: VecDeque<Bytes>,
+    unread: usize,
+    trailers: Option<HeaderMap>,
+    end: Option<Result<(), h2::Error>>,
+    reader: Option<Waker>,
+}
+
+impl Mailbox {
+    fn fill(self: &Arc<Self>) {
+        self.is_due.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(self));
+        let mut content = locked(&self.content);
+        let ticket = content.fill(&mut Context::from_waker(&waker));
+        let reader = content.reader.take();
+        drop(content);
+        drop(ticket);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn settle(&self) {
+        locked(&self.content).settle();
+    }
+}
+
+impl Content {
+    /// Takes all that has arrived. At the end, returns the ticket, which others may be waiting for.
+    fn fill(&mut self, context: &mut Context<'_>) -> Option<Arc<Ticket>> {
+        let stream = self.stream.as_mut()?;
+        let end = loop {
+            match stream.poll_data(context) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.unread += bytes.len();
+                    if !bytes.is_empty() {
+                        self.frames.push_back(bytes);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => break Err(error),
+                Poll::Ready(None) => match stream.poll_trailers(context) {
+                    Poll::Ready(Ok(trailers)) => {
+                        self.trailers = trailers;
+                        break Ok(());
+                    }
+                    Poll::Ready(Err(error)) => break Err(error),
+                    Poll::Pending => return None,
+                },
+                Poll::Pending => return None,
+            }
+        };
+        // All is here: the connection's window needs not wait for the client.
+        let _ = stream.flow_control().release_capacity(self.unread);
+        self.end = Some(end);
+        self.stream = None;
+        self.ticket.take()
+    }
+
+    fn settle(&mut self) {
+        if self.frames.is_empty() {
+            return;
+        }
+        let needed = self.unread - self.settled.len();
+        if self.settled.capacity() - self.settled.len() < needed {
+            let room = self.unread.next_multiple_of(STEP);
+            let mut grown = BytesMut::with_capacity(room);
+            grown.extend_from_slice(&self.settled);
+            self.settled = grown;
+        }
+        for frame in mem::take(&mut self.frames) {
+            self.settled.extend_from_slice(&frame);
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let bytes = if self.settled.is_empty() {
+            self.frames.pop_front()
+        } else {
+            Some(mem::take(&mut self.settled).freeze())
+        };
+        if let Some(bytes) = bytes {
+            self.unread -= bytes.len();
+            if let Some(stream) = &mut self.stream {
+                let _ = stream.flow_control().release_capacity(bytes.len());
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        match &mut self.end {
+            Some(Ok(())) => Poll::Ready(None),
+            Some(end) => Poll::Ready(mem::replace(end, Ok(())).err().map(Err)),
+            None => {
+                self.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        let nothing_left = self.unread == 0 && self.trailers.is_none();
+        nothing_left && matches!(self.end, Some(Ok(())))
+    }
+}
+
+impl Wake for Mailbox {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_due.swap(true, Ordering::AcqRel) {
+            self.round.add(Arc::clone(self));
+        }
+    }
+}
+
+/// The reader's end of a [`Mailbox`]. Dropped before the end, it resets the stream.
+struct Reader(Arc<Mailbox>);
+
+impl Reader {
+    /// Reads `stream`, which counts as open for as long as `ticket` lives.
+    fn of(stream: RecvStream, round: &Arc<Round>, ticket: Arc<Ticket>) -> Self {
+        let content = Content {
+            stream: Some(stream),
+            ticket: Some(ticket),
+            settled: BytesMut::new(),
+            frames: VecDeque::new(),
+            unread: 0,
+            trailers: None,
+            end: None,
+            reader: None,
+        };
+        let mailbox = Arc::new(Mailbox {
+            round: Arc::clone(round),
+            is_due: AtomicBool::new(false),
+            content: Mutex::new(content),
+        });
+        mailbox.fill();
+        Self(mailbox)
+    }
+
+    fn poll_frame(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        locked(&self.0.content).poll_frame(context)
+    }
+
+    /// Whether all has been read.
+    fn is_at_end(&self) -> bool {
+        locked(&self.0.content).is_at_end()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut content = locked(&self.0.content);
+        let (stream, ticket) = (content.stream.take(), content.ticket.take());
+        drop(content);
+        // In this order: who gets the place must find it free.
+        drop(stream);
+        drop(ticket);
+    }
+}
+
+/// A response's body over HTTP/2.
+pub(in crate::proxy) struct Inbound {
+    /// `None` if there is none.
+    reader: Option<Reader>,
+    length: Option<u64>,
+}
+
+impl Inbound {
+    /// The body of a response that says it is so long.
+    pub(in crate::proxy) fn new(
+        stream: RecvStream,
+        ticket: Arc<Ticket>,
+        length: Option<u64>,
+    ) -> Self {
+        if stream.is_end_stream() {
+            return Self { reader: None, length: length.or(Some(0)) };
+        }
+        let round = Arc::clone(ticket.connection().round());
+        Self { reader: Some(Reader::of(stream, &round, ticket)), length }
+    }
+
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Some(reader) = &self.reader else { return Poll::Ready(None) };
+        let frame = reader.poll_frame(context);
+        if let (Poll::Ready(Some(Ok(frame))), Some(length)) = (&frame, &mut self.length) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            *length = length.saturating_sub(bytes as u64);
+        }
+        frame
+    }
+
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+        self.reader.as_ref().is_none_or(Reader::is_at_end)
+    }
+
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,132 @@
+//! One request over HTTP/2: sent, sent again where that does no harm, and its answer begun.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use tokio::sync::Notify;
+
+use super::arriving::Arriving;
+use super::pool::http2::{Inbound, Ticket};
+use super::request_body::{RequestBody, RequestBodyError};
+use super::spare::Spare;
+use super::upload::{Source, Upload};
+use super::{Upstream, UpstreamError};
+
+/// How often one request is sent. An app that closes connections all the time is broken.
+const TRIES: usize = 5;
+
+/// Why a try has failed.
+enum Failed {
+    /// The client broke its request off.
+    Client(hyper::Error),
+    /// The connection or the stream did.
+    App { error: h2::Error, source: Source, unseen: bool },
+}
+
+impl Upstream {
+    /// Sends on one of the HTTP/2 connections. The retry rule: as often as the app says that it has
+    /// not looked at the request (RFC 9113 sections 6.8 and 8.7), or the request never left; and once
+    /// if a connection that was used before has died and the request is idempotent and has no body.
+    /// A request that the app has reset is answered by that. `asked` is told when the app asks for
+    /// the request's body.
+    pub(super) async fn send_http2(
+        &self,
+        request: &mut Request<RequestBody>,
+        asked: Option<Arc<Notify>>,
+    ) -> Result<Response<Arriving>, UpstreamError> {
+        say_length(request);
+        let spare = Spare::of(request);
+        let mut source = Source::new(std::mem::take(request.body_mut()));
+        let (mut tries, mut has_died) = (0, false);
+        loop {
+            tries += 1;
+            let ticket = self.pool.place(source.load()).await?;
+            let is_reused = ticket.is_reused();
+            let failed = match attempt(ticket, spare.head(), source, asked.as_deref()).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let (error, unseen) = match failed {
+                Failed::Client(error) => return Err(UpstreamError::ClientGone(error)),
+                Failed::App { error, source: body, unseen } => {
+                    source = body;
+                    (error, unseen)
+                }
+            };
+            let once = spare.may_go_twice() && is_reused && !has_died && !error.is_reset();
+            if tries == TRIES || !(unseen || once) || !source.rewind() {
+                return Err(UpstreamError::BrokenStream(error));
+            }
+            has_died |= !unseen;
+            self.metrics.retries.inc();
+        }
+    }
+}
+
+/// Sends a request on `ticket`'s connection, and waits for the head of the answer.
+async fn attempt(
+    mut ticket: Ticket,
+    head: Request<()>,
+    source: Source,
+    asked: Option<&Notify>,
+) -> Result<Response<Arriving>, Failed> {
+    let written = ticket.written();
+    let (mut response, stream) = match ticket.send(head, source.is_empty()) {
+        Ok(sent) => sent,
+        // The connection was about to end.
+        Err(error) => return Err(Failed::App { error, source, unseen: true }),
+    };
+    let burden = ticket.burden();
+    let ticket = Arc::new(ticket);
+    let mut upload = Upload::new(source, stream, &ticket, burden);
+    let answered = poll_fn(|context| {
+        if let Poll::Ready(Err(RequestBodyError::Client(error))) = upload.poll(context) {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(asked) = asked {
+            while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
+                if interim.status() == StatusCode::CONTINUE {
+                    asked.notify_one();
+                }
+            }
+        }
+        Pin::new(&mut response).poll(context).map(Ok)
+    });
+    match answered.await {
+        Err(error) => Err(Failed::Client(error)),
+        Ok(Ok(response)) => Ok(begin(response, upload, ticket)),
+        Ok(Err(error)) => {
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let unseen = error.is_remote() && (error.is_go_away() || refused)
+                || !error.is_reset() && ticket.written() == written;
+            Err(Failed::App { error, source: upload.into_source(), unseen })
+        }
+    }
+}
+
+fn begin(
+    response: Response<h2::RecvStream>,
+    upload: Upload,
+    ticket: Arc<Ticket>,
+) -> Response<Arriving> {
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let uploading = (!upload.is_done()).then(|| upload.go_on());
+    response.map(|stream| Arriving::http2(Inbound::new(stream, ticket, length), uploading))
+}
+
+/// Says that there is no body where a method leads the app to expect one (RFC 9110 section 8.6).
+fn say_length(request: &mut Request<RequestBody>) {
+    let unexpected = [Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT];
+    if request.body().is_end_stream()
+        && !unexpected.contains(request.method())
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+}

@@ -1,0 +1,280 @@
+//! A request's body on its way to an app over HTTP/2, and what it takes to send it once more.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http_body::Body as _;
+use tokio::time::timeout;
+
+use super::pool::http2::{Burden, Load, Ticket};
+use super::request_body::{RequestBody, RequestBodyError};
+
+/// The beginning of a body that is kept for a second try.
+const KEPT: usize = 16 * 1024;
+
+/// A body longer than this can use up the window that an app has for a whole connection, which is
+/// 64 KiB by default.
+const HEAVY: u64 = 32 * 1024;
+
+/// How long an app that has answered in full may leave the rest of the request unread.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// A request's body, and what has been sent of it.
+pub(super) struct Source {
+    rest: RequestBody,
+    /// What has come from the client so far, if it is short.
+    kept: Option<Vec<Bytes>>,
+    size: usize,
+    trailers: Option<HeaderMap>,
+    /// How much of `kept` is sent on this try.
+    replayed: usize,
+    is_drained: bool,
+}
+
+/// A piece of a body.
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Source {
+    pub(super) fn new(rest: RequestBody) -> Self {
+        let is_drained = rest.is_end_stream();
+        let kept = Some(Vec::new());
+        Self { rest, kept, size: 0, trailers: None, replayed: 0, is_drained }
+    }
+
+    /// Whether nothing is left to send.
+    pub(super) fn is_empty(&self) -> bool {
+        let replayed = self.kept.as_ref().is_none_or(|kept| self.replayed == kept.len());
+        self.is_drained && replayed && self.trailers.is_none()
+    }
+
+    /// The load that the body is for a connection.
+    pub(super) fn load(&self) -> Load {
+        match self.rest.size_hint().exact() {
+            Some(0) if self.is_empty() => Load::None,
+            Some(HEAVY..) => Load::Heavy,
+            _ => Load::Light,
+        }
+    }
+
+    /// Goes back to the beginning. Returns whether all since then is still here.
+    pub(super) fn rewind(&mut self) -> bool {
+        self.replayed = 0;
+        self.kept.is_some()
+    }
+
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Piece, RequestBodyError>>> {
+        if let Some(bytes) = self.kept.as_ref().and_then(|kept| kept.get(self.replayed)) {
+            self.replayed += 1;
+            return Poll::Ready(Some(Ok(Piece::Data(bytes.clone()))));
+        }
+        if self.is_drained {
+            return Poll::Ready(
+                self.trailers.clone().map(|trailers| Ok(Piece::Trailers(trailers))),
+            );
+        }
+        let frame = match ready!(Pin::new(&mut self.rest).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => {
+                self.drain();
+                return Poll::Ready(None);
+            }
+        };
+        let piece = match frame.into_data() {
+            Ok(bytes) => {
+                self.keep(&bytes);
+                Piece::Data(bytes)
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                self.trailers = Some(trailers.clone());
+                Piece::Trailers(trailers)
+            }
+        };
+        if self.rest.is_end_stream() || self.trailers.is_some() {
+            self.drain();
+        }
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    fn keep(&mut self, bytes: &Bytes) {
+        self.size += bytes.len();
+        if self.size > KEPT {
+            self.kept = None;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(bytes.clone());
+            self.replayed = kept.len();
+        }
+    }
+
+    /// All has come. The body goes, which is how others learn that it has been sent.
+    fn drain(&mut self) {
+        self.is_drained = true;
+        self.rest = RequestBody::default();
+    }
+}
+
+/// A body on its way over one stream.
+pub(super) struct Upload {
+    source: Source,
+    stream: SendStream<Bytes>,
+    /// What the app has no room for yet.
+    left: Bytes,
+    burden: Option<Burden>,
+    ticket: Arc<Ticket>,
+    is_done: bool,
+}
+
+impl Upload {
+    /// Begins to send `source`. A body that is gone with the head ends with it.
+    pub(super) fn new(
+        source: Source,
+        stream: SendStream<Bytes>,
+        ticket: &Arc<Ticket>,
+        burden: Option<Burden>,
+    ) -> Self {
+        let is_done = source.is_empty();
+        let ticket = Arc::clone(ticket);
+        Self { source, stream, left: Bytes::new(), burden, ticket, is_done }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// The body, to be sent again.
+    pub(super) fn into_source(self) -> Source {
+        self.source
+    }
+
+    /// Sends as much as there is and the app takes. An app that takes no more says so in its answer.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        if self.is_done {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = ready!(self.poll_sent(context));
+        self.is_done = true;
+        self.burden = None;
+        if sent.is_err() {
+            self.stream.send_reset(Reason::CANCEL);
+        }
+        Poll::Ready(sent)
+    }
+
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        loop {
+            if !self.left.is_empty() {
+                let Some(room) = ready!(self.poll_room(context)) else {
+                    return Poll::Ready(Ok(()));
+                };
+                let piece = self.left.split_to(room.min(self.left.len()));
+                let is_last = self.left.is_empty() && self.source.is_empty();
+                if self.stream.send_data(piece, is_last).is_err() || is_last {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            // Asked for, since the client may send nothing for long.
+            if self.stream.poll_reset(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.source.poll_piece(context)) {
+                Some(Ok(Piece::Data(bytes))) => {
+                    self.left = bytes;
+                    if self.left.is_empty() && self.source.is_empty() {
+                        let _ = self.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Some(Ok(Piece::Trailers(trailers))) => {
+                    let _ = self.stream.send_trailers(trailers);
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => {
+                    let _ = self.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// How much the app takes now. `None` if it takes no more at all.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Option<usize>> {
+        self.stream.reserve_capacity(self.left.len());
+        let room = self.stream.capacity();
+        if room > 0 {
+            return Poll::Ready(Some(room));
+        }
+        match self.stream.poll_capacity(context) {
+            Poll::Ready(room) => Poll::Ready(room.and_then(Result::ok)),
+            Poll::Pending => {
+                if self.burden.is_none() {
+                    self.burden = Some(self.ticket.weigh_down());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Goes on after the app has begun to answer, for as long as the answer is read, and then for as
+    /// long as the app goes on reading. Ends at once when the guard is dropped.
+    pub(super) fn go_on(mut self) -> Uploading {
+        let (guard, mut answered) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let reading = &mut answered;
+            tokio::select! {
+                _ = std::future::poll_fn(|context| self.poll(context)) => return,
+                // Told that the answer has been read to its end, or dropped before.
+                read = reading => if read.is_err() {
+                    return self.stream.send_reset(Reason::CANCEL);
+                }
+            }
+            loop {
+                let before = self.progress();
+                let more = std::future::poll_fn(|context| self.poll(context));
+                match timeout(LINGER, more).await {
+                    Ok(_) => return,
+                    Err(_) if self.progress() == before => {
+                        return self.stream.send_reset(Reason::CANCEL);
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+        Uploading(Some(guard))
+    }
+
+    fn progress(&self) -> (usize, usize) {
+        (self.source.size, self.left.len())
+    }
+}
+
+/// The rest of a request's body that is still on its way. Dropped, the rest is given up.
+pub(super) struct Uploading(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Uploading {
+    /// The answer has been read to its end: the app may go on reading the request.
+    pub(super) fn answered(&mut self) {
+        if let Some(guard) = mem::take(&mut self.0) {
+            let _ = guard.send(());
+        }
+    }
+}

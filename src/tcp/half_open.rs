@@ -1,0 +1,227 @@
+//! A client's connection that serves on after the client has ended its half, and finds out whether the
+//! client is still there.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use super::{Gathering, Watched};
+
+/// First bytes of every answer over HTTP/1, whatever it will say.
+const BEGINNING: &[u8] = b"HTTP/1.";
+
+/// Beginning of every size of a chunk (RFC 9112 section 7.1), which may have zeros in front of it.
+const ZERO: &[u8] = b"0";
+
+/// The most of them in one place: curl and Go take 16 digits, of which hyper writes eight at most.
+const ZEROS: usize = 7;
+
+/// Time from the client's FIN to the first byte. A health checker that reads once gets its answer whole if
+/// the answer comes sooner.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause of the kernel between two questions whether a client that has ended its half is still there.
+const KERNEL_ASKS: Duration = Duration::from_secs(5);
+
+/// A client's connection as [`HalfOpen`] is told of it.
+pub trait Waiting: Send + Sync {
+    /// Whether the client waits for an answer, or for the rest of one.
+    fn waits(&self) -> bool;
+
+    /// Whether what it waits for is a body in chunks.
+    fn is_chunked(&self) -> bool;
+
+    /// Called when the client may leave without waking the connection's task: for as long as the client
+    /// waits, the task is to be woken every second.
+    fn look_often(&self);
+}
+
+/// A stream over a TCP socket.
+pub trait OverTcp {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl OverTcp for Watched<Gathering<TcpStream>> {
+    fn socket(&self) -> &TcpStream {
+        &self.inner().0
+    }
+}
+
+impl<S: OverTcp> OverTcp for TlsStream<S> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0.socket()
+    }
+}
+
+/// A client's stream, for hyper to speak HTTP/1 over with its option `half_close`.
+///
+/// A FIN says that the client sends no more, by `shutdown` or by `close`; which of them, its kernel tells
+/// only when it is sent something: after `close` it answers with a reset. So where the answer takes long,
+/// the client is sent the first byte that every answer has, later the second, and so on, and the answer goes
+/// without them. In an answer that is sent in chunks, and stands still, it is a zero in front of the next
+/// chunk's size. In any other, the kernel's keep-alive does it, but slowly: Linux forgets a closed connection
+/// after a minute (`net.ipv4.tcp_fin_timeout`), and only then answers with a reset.
+///
+/// hyper reads until it has a whole request, and again when it has answered. In between nothing reads, so
+/// this stream looks for the end whenever it is flushed, which hyper does each time it is woken and has
+/// nothing left to write.
+pub struct HalfOpen<S> {
+    stream: S,
+    client: Arc<dyn Waiting>,
+    /// Whether a read has found nothing, and hyper will be woken by the next byte or the end.
+    reading: bool,
+    /// Whether something has been written since the client waits.
+    begun: bool,
+    /// Bytes sent ahead of what hyper writes next: of [`BEGINNING`], or of [`ZERO`] if it has begun.
+    ahead: usize,
+    /// When to send the next of them, once the client has ended its half.
+    next: Option<Instant>,
+}
+
+impl<S> HalfOpen<S> {
+    pub fn new(stream: S, client: Arc<dyn Waiting>) -> Self {
+        Self { stream, client, reading: false, begun: false, ahead: 0, next: None }
+    }
+
+    /// What was given to [`HalfOpen::new`].
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
+    /// Looks whether the client has ended its half, or is gone altogether.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone.
+    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(next) = self.next else { return self.look_for_end(context) };
+        if let Some(error) = self.stream.socket().take_error()? {
+            return Err(error);
+        }
+        let now = Instant::now();
+        if now >= next
+            && let Some(byte) = self.byte_ahead()
+            && Pin::new(&mut self.stream).poll_write(context, byte)?.is_ready()
+        {
+            self.ahead += 1;
+            // Ever more rarely, since there are few of them.
+            self.next = Some(now + FIRST_PAUSE * (1 << self.ahead));
+        }
+        Ok(())
+    }
+
+    /// Next byte that changes nothing of what the client will have read in the end.
+    fn byte_ahead(&self) -> Option<&'static [u8]> {
+        if !self.begun {
+            return BEGINNING.get(self.ahead..=self.ahead);
+        }
+        (self.client.is_chunked() && self.ahead < ZEROS).then_some(ZERO)
+    }
+
+    fn look_for_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let socket = self.stream.socket();
+        if socket.poll_read_ready(context)?.is_pending() {
+            // The end will wake the task.
+            return Ok(());
+        }
+        // An end behind unread bytes, or a reset after the end, will not.
+        self.client.look_often();
+        if let Poll::Ready(ready) = pin!(socket.ready(Interest::READABLE)).poll(context)
+            && ready?.is_read_closed()
+        {
+            // Best effort: without it, the client is found to be gone when it is written to.
+            let asking = TcpKeepalive::new().with_time(KERNEL_ASKS).with_interval(KERNEL_ASKS);
+            let _ = SockRef::from(socket).set_tcp_keepalive(&asking);
+            self.next = Some(Instant::now() + FIRST_PAUSE);
+            // It may be a reset.
+            return socket.take_error()?.map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    /// Writes the beginning of an answer without the bytes that the client has, and says that all was
+    /// written.
+    fn begin(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let ahead = self.ahead;
+        let Some(rest) = bytes.strip_prefix(&BEGINNING[..ahead]) else {
+            return Poll::Ready(Err(io::Error::other("an answer does not begin as HTTP/1 does")));
+        };
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+        (self.begun, self.ahead) = (true, 0);
+        Poll::Ready(Ok(ahead + written))
+    }
+
+    /// Whether what hyper writes now has lost its beginning to the client already.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = !self.begun && self.ahead > 0;
+        if !goes_on {
+            (self.begun, self.ahead) = (true, 0);
+        }
+        goes_on
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HalfOpen<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.begun && !self.client.waits() {
+            self.begun = false;
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.reading = read.is_pending();
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> AsyncWrite for HalfOpen<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.goes_on() {
+            return self.begin(context, bytes);
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.goes_on() {
+            // The first has all of the answer's head.
+            return self.begin(context, slices.first().map_or(&[], |slice| slice));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.reading && self.client.waits() {
+            self.look(context)?;
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,241 @@
+//! The state behind the queue of mints: who waits, how many calls run, and what is held against whom.
+//! Changes with each call's result; knows no tasks.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::metrics::TokenMetrics;
+use crate::token::breaker::{Breaker, Failure, Gate, HEAVY, Policy};
+use crate::token::limit::{Bounds, Limit};
+use crate::token::pace::Pace;
+use crate::token::refusals::{self, Party, Refusals};
+use crate::token::{MintError, SuspendedFor};
+
+/// Evidence about Velt as a whole. The span is longer than a hiccup of a load balancer; the first
+/// pause is short, since a mint that has time waits for its end.
+const OF_VELT: Policy = Policy {
+    span: Duration::from_millis(500),
+    sources: 2,
+    first_pause: Duration::from_millis(500),
+    longest_pause: Duration::from_secs(30),
+};
+
+/// Who waits, how many calls run, and what is held against whom.
+#[derive(Debug)]
+pub(super) struct State {
+    velt: Breaker,
+    pace: Pace,
+    pub(super) refusals: Refusals,
+    limit: Limit,
+    running: usize,
+    refreshing: usize,
+    pub(super) urgent: VecDeque<Turn>,
+    pub(super) refreshes: VecDeque<Turn>,
+}
+
+/// A mint in the queue. Closed where its task has left.
+pub(super) type Turn = oneshot::Sender<Grant>;
+
+/// What a mint is granted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant {
+    refresh: bool,
+    /// Whether this call finds out for all whether Velt is back.
+    pub(super) probe: bool,
+}
+
+/// A change that an operator wants to know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::token) enum Change {
+    Suspended,
+    Resumed,
+    Limited(Duration),
+    Refused(refusals::Suspended),
+}
+
+/// What a call has shown.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::token) enum Verdict<'a> {
+    Minted,
+    Failed(&'a MintError),
+    /// The call met a connection that had died while it lay idle: nothing about Velt.
+    DeadConnection,
+}
+
+impl State {
+    /// No call under way, nothing held against Velt.
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            velt: Breaker::new(OF_VELT),
+            pace: Pace::default(),
+            refusals: Refusals::default(),
+            limit: Limit::new(bounds),
+            running: 0,
+            refreshing: 0,
+            urgent: VecDeque::new(),
+            refreshes: VecDeque::new(),
+        }
+    }
+
+    /// What holds every call, how long for, and the error of a mint that can't wait.
+    pub(super) fn held(&self, now: Instant) -> Option<(Duration, MintError)> {
+        let limited = |remaining| MintError::RateLimited { retry_after: Some(remaining) };
+        let suspended =
+            |retry_after| MintError::Suspended { retry_after, suspended: SuspendedFor::Outage };
+        match (self.pace.gate(now), self.velt.gate(now)) {
+            (Gate::Closed { remaining }, Gate::Closed { remaining: longer })
+                if longer > remaining =>
+            {
+                Some((longer, suspended(longer)))
+            }
+            (Gate::Closed { remaining }, _) => Some((remaining, limited(remaining))),
+            (_, Gate::Closed { remaining }) => Some((remaining, suspended(remaining))),
+            _ => None,
+        }
+    }
+
+    /// Grants turns for as long as calls may begin.
+    pub(super) fn grant(&mut self, now: Instant) {
+        while self.running < self.limit.current() {
+            let probe = match self.velt.gate(now).and(self.pace.gate(now)) {
+                Gate::Closed { .. } => return,
+                Gate::ProbeDue => true,
+                Gate::Open => false,
+            };
+            let Some((turn, refresh)) = self.next() else { return };
+            if turn.send(Grant { refresh, probe }).is_err() {
+                continue;
+            }
+            self.running += 1;
+            self.refreshing += usize::from(refresh);
+            if probe {
+                self.velt.begin_probe();
+                self.pace.begin_probe();
+            }
+        }
+    }
+
+    /// The next in the queue. Refreshes come last, and leave half of the calls to users who have
+    /// no token.
+    fn next(&mut self) -> Option<(Turn, bool)> {
+        if let Some(turn) = self.urgent.pop_front() {
+            return Some((turn, false));
+        }
+        if self.refreshing >= (self.limit.current() / 2).max(1) {
+            return None;
+        }
+        self.refreshes.pop_front().map(|turn| (turn, true))
+    }
+
+    /// Ends a call, or a turn that was granted and not taken. A probe that it still is, is lost.
+    pub(super) fn release(&mut self, grant: Grant) {
+        let now = Instant::now();
+        self.running -= 1;
+        self.refreshing -= usize::from(grant.refresh);
+        if grant.probe {
+            self.lose_probe(now);
+        }
+        self.grant(now);
+    }
+
+    fn lose_probe(&mut self, now: Instant) {
+        self.velt.lose_probe(now);
+        self.pace.lose_probe();
+    }
+
+    pub(super) fn learn(
+        &mut self,
+        probe: bool,
+        party: Party,
+        begun: Instant,
+        verdict: Verdict<'_>,
+        now: Instant,
+    ) -> Option<Change> {
+        let error = match verdict {
+            Verdict::DeadConnection => {
+                self.refusals.lose_probe(party, now);
+                if probe {
+                    self.lose_probe(now);
+                }
+                return None;
+            }
+            Verdict::Minted => None,
+            Verdict::Failed(error) => Some(error),
+        };
+        match error {
+            None => self.refusals.minted(party),
+            Some(MintError::Refused { status, .. }) => {
+                let change = self.refusals.refused(party, *status, begun, now);
+                return change.map(Change::Refused).or(self.answered(probe, begun, now));
+            }
+            Some(MintError::RateLimited { retry_after }) => {
+                self.refusals.lose_probe(party, now);
+                self.limit.failed(begun, now);
+                self.velt.succeeded();
+                let begins = self.pace.limited(*retry_after, now);
+                let (pause, _) = self.held(now)?;
+                return begins.then_some(Change::Limited(pause));
+            }
+            Some(error) => {
+                self.refusals.lose_probe(party, now);
+                return self.failed(error, probe, party, begun, now);
+            }
+        }
+        self.answered(probe, begun, now)
+    }
+
+    /// Velt has answered as it should, if only with a refusal: it is not down.
+    fn answered(&mut self, probe: bool, begun: Instant, now: Instant) -> Option<Change> {
+        self.limit.answered(now - begun, self.running >= self.limit.current());
+        let resumed = self.velt.succeeded();
+        if probe {
+            // An answer to an earlier call says nothing about the pause that began since.
+            self.pace.resume();
+        }
+        resumed.then_some(Change::Resumed)
+    }
+
+    fn failed(
+        &mut self,
+        error: &MintError,
+        probe: bool,
+        party: Party,
+        begun: Instant,
+        now: Instant,
+    ) -> Option<Change> {
+        if !matches!(error, MintError::Malformed { .. } | MintError::Mismatch) {
+            self.limit.failed(begun, now);
+        }
+        if probe {
+            self.pace.lose_probe();
+        }
+        let failure = Failure { weight: HEAVY, begun, source: party.user };
+        self.velt.failed(&failure, now).then_some(Change::Suspended)
+    }
+
+    /// Removes places that were given up, where they are many.
+    pub(super) fn sweep(&mut self) {
+        for queue in [&mut self.urgent, &mut self.refreshes] {
+            // From the front, where most of them are: those who came first leave first.
+            while queue.front().is_some_and(Turn::is_closed) {
+                queue.pop_front();
+            }
+        }
+    }
+
+    /// Sets the gauges to what is so at `now`.
+    pub(super) fn observe(&self, metrics: &TokenMetrics, now: Instant) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.breaker_open.set(i64::from(self.velt.is_suspended_at(now)));
+        metrics.refusals_suspended.set(gauge(self.refusals.suspended(now)));
+        metrics
+            .rate_limit_paused
+            .set(i64::from(matches!(self.pace.gate(now), Gate::Closed { .. })));
+        metrics.call_limit.set(gauge(self.limit.current()));
+        let queued = self.urgent.iter().chain(&self.refreshes);
+        metrics.mints_queued.set(gauge(queued.filter(|turn| !turn.is_closed()).count()));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the end of a mint comes to: its word in the metrics, its span, and how long a failure is
+//! remembered.
+
+use std::time::Duration;
+
+use super::MintResult;
+use crate::metrics::{Label as _, MintOutcome};
+use crate::token::{MintError, MintRequest, SuspendedFor};
+use crate::trace::OpenSpan;
+
+/// How long a permanent refusal is answered from memory.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
+
+/// How long the first transient failure is answered from memory; doubles with each in a row.
+const FAILURE_MEMORY: Duration = Duration::from_secs(1);
+
+/// The longest that a transient failure is answered from memory.
+const LONGEST_FAILURE_MEMORY: Duration = Duration::from_secs(30);
+
+/// How long `error`, the `count`th in a row, is answered from memory instead of asking again.
+pub(super) fn memory_of(error: &MintError, count: u32) -> Duration {
+    let transient = FAILURE_MEMORY
+        .saturating_mul(1 << count.saturating_sub(1).min(16))
+        .min(LONGEST_FAILURE_MEMORY);
+    match error {
+        MintError::Refused { .. } | MintError::Mismatch => REFUSAL_MEMORY,
+        // The breaker does the sparing; the memory must not outlast it.
+        MintError::Suspended { retry_after, .. } => *retry_after,
+        // The next to ask queues again.
+        MintError::Queued => Duration::ZERO,
+        MintError::RateLimited { retry_after } | MintError::Unavailable { retry_after, .. } => {
+            retry_after.unwrap_or(transient).clamp(transient, REFUSAL_MEMORY)
+        }
+        MintError::Timeout
+        | MintError::LookUp { .. }
+        | MintError::Connect { .. }
+        | MintError::Malformed { .. }
+        | MintError::Panicked => transient,
+    }
+}
+
+/// Tells how a mint went, all of its attempts together. Whose it was, a span does not say.
+pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
+    let outcome = outcome(result).as_str();
+    let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
+    if let Ok(endpoint) = request.issuer().endpoint.parse::<http::Uri>() {
+        let host = endpoint.host().unwrap_or_default().to_owned();
+        attributes.push(("server.address", host.into()));
+        attributes.extend(endpoint.port_u16().map(|port| ("server.port", port.into())));
+    }
+    if result.is_err() {
+        attributes.push(("error.type", outcome.into()));
+    }
+    span.end("mint", attributes, result.is_err());
+}
+
+/// The word for how a mint ended.
+pub(super) fn outcome(result: &MintResult) -> MintOutcome {
+    let Err(error) = result else { return MintOutcome::Minted };
+    match error {
+        MintError::Refused { .. } => MintOutcome::Refused,
+        MintError::RateLimited { .. } => MintOutcome::RateLimited,
+        MintError::Unavailable { .. } => MintOutcome::Unavailable,
+        MintError::Timeout => MintOutcome::Timeout,
+        MintError::LookUp { .. } => MintOutcome::LookUpFailed,
+        MintError::Connect { .. } => MintOutcome::ConnectFailed,
+        MintError::Queued => MintOutcome::Queued,
+        MintError::Malformed { .. } => MintOutcome::Malformed,
+        MintError::Mismatch => MintOutcome::Mismatch,
+        MintError::Suspended { suspended: SuspendedFor::Outage, .. } => MintOutcome::Suspended,
+        MintError::Suspended { suspended: SuspendedFor::Refusals, .. } => {
+            MintOutcome::SuspendedRefused
+        }
+        MintError::Panicked => MintOutcome::Panicked,
+    }
+}

@@ -1,0 +1,157 @@
+//! How much a token is wanted, and how far its mint has come: shared by the cache, which hears the
+//! callers, and the calls to Velt, which are made in the order of urgency.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::MintError;
+
+/// How far a mint has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// No call is under way: all calls that may run at once are taken, or calls pause.
+    Queued,
+    /// A call is under way, over a new connection or with an answer begun.
+    Called,
+    /// A call is under way over a connection that had been used before and may be dead.
+    CalledOnReused,
+}
+
+/// Why a mint has not ended yet.
+#[derive(Clone, Debug)]
+pub enum Unfinished {
+    /// It waits for its turn: as many calls run as may.
+    Queued,
+    /// Velt was called and has not answered.
+    Called,
+    /// No call is made at the moment, for this reason.
+    Held(MintError),
+}
+
+/// The demand for one token. Shared by everything that takes part in its mint.
+#[derive(Debug)]
+pub struct Demand {
+    urgent: AtomicBool,
+    stage: AtomicU8,
+    /// Callers that wait at this moment.
+    waiting: AtomicUsize,
+    asked: Mutex<Instant>,
+    raised: Notify,
+    /// The reason why no call is made, and when it was noted.
+    held: Mutex<Option<(Instant, MintError)>>,
+}
+
+impl Demand {
+    /// Demand of a user who has no token that could be served.
+    pub fn urgent() -> Arc<Self> {
+        Self::new(true)
+    }
+
+    /// Demand for the replacement of a token that is still good.
+    pub fn refresh() -> Arc<Self> {
+        Self::new(false)
+    }
+
+    fn new(urgent: bool) -> Arc<Self> {
+        Arc::new(Self {
+            urgent: AtomicBool::new(urgent),
+            stage: AtomicU8::new(Stage::Queued as u8),
+            waiting: AtomicUsize::new(0),
+            asked: Mutex::new(Instant::now()),
+            raised: Notify::new(),
+            held: Mutex::new(None),
+        })
+    }
+
+    /// Whether a user goes without a token until the mint has ended.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a user without a token has asked. Makes a refresh urgent.
+    pub(super) fn ask(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if !self.urgent.swap(true, Ordering::Relaxed) {
+            self.raised.notify_waiters();
+        }
+    }
+
+    /// Counts a caller as waiting until the guard is dropped.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(self))
+    }
+
+    /// Resolves when the demand has become urgent. Never, if it was from the start.
+    pub(super) async fn became_urgent(&self) {
+        if self.is_urgent() {
+            return std::future::pending().await;
+        }
+        let raised = self.raised.notified();
+        // Raised since the check above, `notified` would wait in vain.
+        if !self.is_urgent() {
+            raised.await;
+        }
+    }
+
+    /// Resolves when no caller waits and none has asked for `patience`.
+    pub(super) async fn lapsed(&self, patience: Duration) {
+        loop {
+            let now = Instant::now();
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                sleep_until(now + patience).await;
+                continue;
+            }
+            let until = *self.asked.lock().unwrap_or_else(PoisonError::into_inner) + patience;
+            if until <= now {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
+    /// Notes why no call is made at the moment, if none is.
+    pub(super) fn hold(&self, error: Option<MintError>) {
+        let held = error.map(|error| (Instant::now(), error));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Why the mint has not ended yet, with the wait that is left.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        if self.stage() != Stage::Queued {
+            return Unfinished::Called;
+        }
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        held.map_or(Unfinished::Queued, |(at, error)| Unfinished::Held(error.after(at.elapsed())))
+    }
+
+    /// How far the mint has come.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            stage if stage == Stage::Called as u8 => Stage::Called,
+            stage if stage == Stage::CalledOnReused as u8 => Stage::CalledOnReused,
+            _ => Stage::Queued,
+        }
+    }
+
+    /// Notes how far the mint has come.
+    pub fn reached(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+}
+
+/// A caller that waits for a mint.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<Demand>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
