@@ -261,10 +261,10 @@ impl App {
         let workers = workers.map(|(runtime, sidecar)| {
             let sidecar = Arc::clone(sidecar);
             Worker::new(runtime.clone(), move |remote: &Remote, request| {
-                let Remote { address, encrypted, names } = remote;
+                let Remote { address, encrypted, names, connection } = remote;
                 let peer =
                     Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
-                Arc::clone(&sidecar).handle(peer, request)
+                Arc::clone(&sidecar).handle(peer, Arc::clone(connection), request)
             })
         });
         let serving = self.traffic_listener.serve_by(workers.collect(), phase.subscribe());

@@ -37,6 +37,7 @@ pub mod trace;
 pub mod admin;
 pub mod logging;
 mod lines;
+mod client_connection;
 mod dozing;
 mod names;
 mod spelling;

@@ -43,6 +43,7 @@ use self::handshake::Handshakes;
 use self::room::Room;
 pub use self::worker::Worker;
 use self::worker::{Seat, least_busy};
+use crate::client_connection::ClientConnection;
 use crate::metrics::ListenerMetrics;
 use crate::tcp;
 use crate::tls::{CertificateNames, ServerTls};
@@ -128,13 +129,15 @@ impl Settings {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Remote {
     pub address: SocketAddr,
     /// Whether the connection is encrypted.
     pub encrypted: bool,
     /// The names in its certificate, if it has shown one that we take.
     pub names: Option<Arc<CertificateNames>>,
+    /// What is known of the connection beyond its requests.
+    pub connection: Arc<ClientConnection>,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;

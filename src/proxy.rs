@@ -9,10 +9,12 @@
 mod arriving;
 mod body;
 pub mod headers;
+mod login;
 mod pool;
 mod probe;
 mod progress;
 mod request_body;
+mod send_http1;
 mod send_http2;
 mod spare;
 mod stream_clock;
@@ -28,16 +30,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::client::conn::TrySendError;
-use tokio::sync::watch;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, interval, sleep};
 
 use self::arriving::Arriving;
 use self::body::AppBody;
 pub use self::body::{Body, BodyError};
 pub use self::headers::{BadRequest, Client, Scheme};
+use self::login::Asker;
+pub use self::pool::Neighbours;
 use self::pool::{Lease, Pool};
 pub use self::probe::{Idle, Probe, probe};
 use self::progress::{Gate, Progress};
@@ -45,6 +49,7 @@ pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFi
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
+use crate::client_connection::ClientConnection;
 use crate::metrics::AppMetrics;
 use crate::names::Names;
 use crate::tls::{ClientSettings, ClientTls};
@@ -144,6 +149,8 @@ pub struct Upstream {
     /// For requests of HTTP/1.0 that name no host.
     default_host: HeaderValue,
     pool: Arc<Pool>,
+    /// Pools of the other threads, and this one's.
+    neighbours: Neighbours,
     request_trailers: TrailerFilter,
     response_trailers: TrailerFilter,
     /// Tells tunnels about the end.
@@ -165,17 +172,30 @@ impl Upstream {
             Address::Tcp(authority) => HeaderValue::from_str(authority).ok(),
             Address::Unix(_) => None,
         };
+        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let pool = Arc::new(Pool::new(&settings, tls, metrics.clone()));
+        let neighbours = Neighbours::default();
+        neighbours.add(&pool);
         Self {
+            neighbours,
             default_host: default_host.unwrap_or(HeaderValue::from_static("localhost")),
             http2: settings.protocol != AppProtocol::Http1,
-            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
-            pool: Arc::new(Pool::new(&settings, tls, metrics.clone())),
+            scheme,
+            pool,
             settings,
             request_trailers,
             response_trailers,
             closing: watch::Sender::new(Closing::NotYet),
             metrics,
         }
+    }
+
+    /// Shares the app's patience for idle connections with the `neighbours`, one for each thread.
+    #[must_use]
+    pub fn beside(mut self, neighbours: &Neighbours) -> Self {
+        neighbours.add(&self.pool);
+        self.neighbours = neighbours.clone();
+        self
     }
 
     /// How it is spoken to.
@@ -201,12 +221,18 @@ impl Upstream {
         &self,
         request: &mut Request<RequestBody>,
         client: &Client,
+        connection: Option<&Arc<ClientConnection>>,
         now: Instant,
     ) -> Result<Response<Body>, UpstreamError> {
         let handshake = headers::is_websocket(request).then(|| Handshake::begin(request));
         let over_http2 = self.http2 && handshake.is_none();
         let from_http2 = request.version() == Version::HTTP_2;
-        self.rewrite(request, client, handshake.is_some(), over_http2);
+        let names = Names::of(request.headers());
+        let asker = Asker { connection, logs_in: login::is_in(request.headers(), names) };
+        self.rewrite(request, names, client, handshake.is_some(), over_http2);
+        if self.settings.max_idle == 0 && !over_http2 && handshake.is_none() && !asker.has_own() {
+            headers::close_after(request.headers_mut());
+        }
 
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
         let sent = request.body_mut().set_out(&self.request_trailers, &clock);
@@ -218,10 +244,11 @@ impl Upstream {
         }
         let gate = if has_body { Gate::before(request, from_http2) } else { None };
         let progress = Progress { begun: now, gate, sent, clock };
-        self.exchange(request, over_http2, handshake, progress).await
+        self.exchange(request, over_http2, handshake, progress, asker).await
     }
 
-    /// Asks the app something on the sidecar's own behalf, without a body.
+    /// Asks the app something on the sidecar's own behalf, without a body, for a client's request with the
+    /// headers `of_client`. A login that the client has on its connection counts for the question.
     ///
     /// # Errors
     ///
@@ -229,14 +256,19 @@ impl Upstream {
     pub async fn ask(
         &self,
         request: Request<()>,
+        of_client: &HeaderMap,
         client: &Client,
+        connection: Option<&Arc<ClientConnection>>,
     ) -> Result<Response<Body>, UpstreamError> {
         let over_http2 = self.http2;
         let mut request = request.map(|()| RequestBody::default());
-        self.rewrite(&mut request, client, false, over_http2);
+        login::take_chain(request.headers_mut(), of_client);
+        let names = Names::of(request.headers());
+        self.rewrite(&mut request, names, client, false, over_http2);
+        let asker = Asker { connection, logs_in: false };
         let clock = StreamClock::start(self.settings.stream_idle_timeout);
         let progress = Progress { begun: Instant::now(), gate: None, sent: None, clock };
-        self.exchange(&mut request, over_http2, None, progress).await
+        self.exchange(&mut request, over_http2, None, progress, asker).await
     }
 
     async fn exchange(
@@ -245,6 +277,7 @@ impl Upstream {
         over_http2: bool,
         handshake: Option<Handshake>,
         mut progress: Progress,
+        asker: Asker<'_>,
     ) -> Result<Response<Body>, UpstreamError> {
         let patience = self.settings.response_timeout;
         let (response, lease) = if over_http2 {
@@ -254,7 +287,7 @@ impl Upstream {
             let mut timer = Box::pin(sleep(Duration::ZERO));
             (progress.bound(pin!(sending), timer.as_mut(), patience).await??, None)
         } else {
-            let (response, lease) = self.send_http1(request, &mut progress).await?;
+            let (response, lease) = self.send_http1(request, &mut progress, asker).await?;
             (response.map(Arriving::Http1), Some(lease))
         };
         self.receive(response, lease, handshake, progress)
@@ -288,12 +321,12 @@ impl Upstream {
     fn rewrite<B>(
         &self,
         request: &mut Request<B>,
+        names: Names,
         client: &Client,
         upgrade: bool,
         over_http2: bool,
     ) {
         headers::ensure_host(request, &self.default_host);
-        let names = Names::of(request.headers());
         let takes_trailers = names.may_have(&TE) && headers::takes_trailers(request.headers());
         headers::strip_hop_by_hop_among(names, request.headers_mut());
         if names.may_have(&CONTENT_LENGTH) {
@@ -317,46 +350,6 @@ impl Upstream {
         }
     }
 
-    /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new
-    /// connection, if the kept-alive one had died and either the request never reached it or is
-    /// idempotent (RFC 9110 section 9.2.2) and has no body.
-    async fn send_http1(
-        &self,
-        request: &mut Request<RequestBody>,
-        progress: &mut Progress,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut lease = match self.pool.reuse(progress.begun) {
-            Some(lease) => lease,
-            // The rare way, kept out of the future's size.
-            None => Box::pin(self.pool.connect()).await?,
-        };
-        lease.begin(request);
-        let (sender, timer) = lease.sender_and_timer();
-        let sending = pin!(sender.try_send_request(taken(request)));
-        let error = match progress.bound(sending, timer, self.settings.response_timeout).await? {
-            Ok(response) => return Ok((response, lease)),
-            Err(error) => error,
-        };
-        *request = self.again(error, || lease.sent(), lease.is_reused())?;
-        Box::pin(self.send_http1_anew(request, progress)).await
-    }
-
-    /// Sends on a new connection.
-    async fn send_http1_anew(
-        &self,
-        request: &mut Request<RequestBody>,
-        progress: &mut Progress,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut lease = self.pool.connect().await?;
-        let (sender, timer) = lease.sender_and_timer();
-        let sending = pin!(sender.try_send_request(taken(request)));
-        let response = progress
-            .bound(sending, timer, self.settings.response_timeout)
-            .await?
-            .map_err(classify)?;
-        Ok((response, lease))
-    }
-
     /// What may be sent again by the retry rule: the request itself, if it never left, or its `spare`.
     fn again(
         &self,
@@ -377,11 +370,15 @@ impl Upstream {
     fn receive(
         &self,
         mut response: Response<Arriving>,
-        lease: Option<Lease>,
+        mut lease: Option<Lease>,
         handshake: Option<Handshake>,
         progress: Progress,
     ) -> Result<Response<Body>, UpstreamError> {
-        let Progress { gate, clock, .. } = progress;
+        let Progress { gate, clock, mut sent, .. } = progress;
+        // Most often the request has ended before it was answered.
+        let is_over =
+            |sent: &mut oneshot::Receiver<()>| sent.try_recv() != Err(TryRecvError::Empty);
+        let sending = sent.take_if(|sent| !is_over(sent));
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switching {
             if let Some(lease) = &lease {
@@ -393,14 +390,21 @@ impl Upstream {
             handshake.join(app, &self.metrics, self.closing.subscribe(), clock.clone());
         }
         *response.version_mut() = Version::HTTP_11;
-        headers::strip_hop_by_hop(response.headers_mut());
+        let names = Names::of(response.headers());
+        if let Some(lease) = &mut lease
+            && login::is_in_answer(response.headers(), names)
+        {
+            lease.belong_to_none();
+        }
+        headers::strip_hop_by_hop_among(names, response.headers_mut());
         if switching {
             set_upgrade(response.headers_mut());
         }
         let trailers = Arc::clone(&self.response_trailers);
         let keeper = gate.map(|gate| gate.keeper);
-        Ok(response
-            .map(|incoming| Body::app(AppBody::new(incoming, lease, trailers, keeper, clock))))
+        Ok(response.map(|incoming| {
+            Body::app(AppBody::new(incoming, lease, trailers, keeper, clock, sending))
+        }))
     }
 }
 

@@ -31,6 +31,7 @@ use self::error::{NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use crate::access_log::AccessLog;
+use crate::client_connection::ClientConnection;
 use crate::identity::{Caller, Identified, Identity, Peer, User};
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
@@ -103,22 +104,27 @@ impl Sidecar {
     pub fn handle(
         self: Arc<Self>,
         peer: Peer,
+        connection: Arc<ClientConnection>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send {
         let mut request = request.map(RequestBody::from);
+        request.body_mut().comes_over(&connection);
         // Not an async function, which would have room for its arguments twice.
-        async move { self.answer(&peer, &mut request).await }
+        async move { self.answer(&peer, &connection, &mut request).await }
     }
 
     async fn answer(
         &self,
         peer: &Peer,
+        connection: &Arc<ClientConnection>,
         request: &mut Request<RequestBody>,
     ) -> Response<ResponseBody> {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let responded = {
-            let responding = pin!(self.respond(peer, request, &mut guard.record));
+            // Over HTTP/2 several requests share a connection, so that none of them has it to itself.
+            let connection = Some(connection).filter(|_| version < Version::HTTP_2);
+            let responding = pin!(self.respond(peer, connection, request, &mut guard.record));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
         };
         let (mut response, outcome) = match responded {
@@ -142,6 +148,7 @@ impl Sidecar {
     async fn respond(
         &self,
         peer: &Peer,
+        connection: Option<&Arc<ClientConnection>>,
         request: &mut Request<RequestBody>,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
@@ -160,7 +167,9 @@ impl Sidecar {
                 check_asking(&rules.injection, request)?;
                 let caller = match caller {
                     // The rare way, kept out of the future's size.
-                    Caller::Unnamed => Box::pin(self.ask_app(rules, request, &client)).await?,
+                    Caller::Unnamed => {
+                        Box::pin(self.ask_app(rules, request, &client, connection)).await?
+                    }
                     named => named,
                 };
                 record.identified(&caller);
@@ -178,7 +187,8 @@ impl Sidecar {
         if rules.injection.header().on_failure == OnMintFailure::Refuse {
             lookup = insist(lookup, rules.injection.header().max_wait).await?;
         }
-        let forwarded = self.upstream.forward(request, &client, record.app_asked()).await;
+        let asked = record.app_asked();
+        let forwarded = self.upstream.forward(request, &client, connection, asked).await;
         let answered = Moment::now();
         record.app_answered(&forwarded, answered.steady);
         let mut response = forwarded?;

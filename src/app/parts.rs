@@ -14,7 +14,7 @@ use crate::identity::Identity;
 use crate::inject::Injection;
 use crate::logging::Log;
 use crate::metrics::{Certificate, Metrics, ReloadPart};
-use crate::proxy::Upstream;
+use crate::proxy::{Neighbours, Upstream};
 use crate::reload::{Changes, Refresh, Refusal};
 use crate::sidecar::{Rules, Sidecar};
 use crate::tls::{ClientTls, FileError, ServerTls};
@@ -110,11 +110,12 @@ pub(super) fn sidecars(
     let admission = Arc::new(ArcSwap::from(mint.admission()));
     let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter);
+    let neighbours = Neighbours::default();
     let one = || Sidecar {
         rules: Arc::clone(&rules),
         tokens: tokens.clone(),
         admission: Arc::clone(&admission),
-        upstream: upstream(config, certificates, &rules, metrics, workers),
+        upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
         metrics: Arc::new(metrics.requests.clone()),
         access_log: access_log.clone(),
         tracing: tracing.clone(),

@@ -59,6 +59,21 @@ impl Setting for usize {
     }
 }
 
+/// A number that may be zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Count(pub usize);
+
+impl Setting for Count {
+    const EXPECTED: &'static str = "a whole number, such as 256, or 0 for none";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "0" => Some(Self(0)),
+            _ => usize::parse(text).map(Self),
+        }
+    }
+}
+
 /// A share of a whole, from none to all of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Share(pub f64);

@@ -49,9 +49,9 @@ impl Front {
                 *request.uri_mut() = Uri::from(PathAndQuery::from_static("/metrics"));
                 // The admin port refuses pages; this one is shown its figures by us.
                 request.headers_mut().remove("sec-fetch-site");
-                self.admin.forward(&mut request, &client, Instant::now()).await
+                self.admin.forward(&mut request, &client, None, Instant::now()).await
             }
-            _ => self.sidecar.forward(&mut request, &client, Instant::now()).await,
+            _ => self.sidecar.forward(&mut request, &client, None, Instant::now()).await,
         };
         forwarded.unwrap_or_else(|error| {
             json_answer(StatusCode::BAD_GATEWAY, &json!({ "error": error.to_string() }))

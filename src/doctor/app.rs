@@ -45,8 +45,14 @@ fn place(settings: &Settings) -> String {
     }
 }
 
+/// An app that closes a connection so soon after its response keeps none.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// A little longer than the sidecar keeps an idle connection itself.
 fn hold(settings: &Settings) -> Duration {
+    if settings.max_idle == 0 {
+        return Duration::ZERO;
+    }
     let margin = (settings.idle_timeout / 4).min(Duration::from_secs(1));
     (settings.idle_timeout + margin).min(LONGEST_HOLD)
 }
@@ -84,6 +90,10 @@ fn answered(probe: &Probe, place: &str, settings: &Settings, findings: &mut Find
 }
 
 fn look_at_idle(probe: &Probe, settings: &Settings, findings: &mut Findings) {
+    if settings.max_idle == 0 {
+        let what = "each request has a connection of its own, so the app closes none too early";
+        return findings.ok("app.max_idle 0", what);
+    }
     let ours = settings.idle_timeout;
     let place = format!("app.idle_timeout {ours:?}");
     let shorter = |theirs: Duration| {
@@ -104,6 +114,12 @@ fn look_at_idle(probe: &Probe, settings: &Settings, findings: &mut Findings) {
             place,
             "the app closes every connection after its response, so each request opens one",
             "turn on keep-alive in the app's server",
+        ),
+        Idle::Closed(after) if after <= ours.min(AT_ONCE) => findings.warning(
+            place,
+            format!("the app closed an idle connection after {after:.1?}, unannounced: {race}"),
+            "write max_idle = 0 in [app], for one connection per request, or turn on keep-alive in \
+             the app's server",
         ),
         Idle::Closed(after) if after <= ours => {
             let what = format!("the app closed an idle connection after {after:.1?}: {race}");

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Seat;
 use super::stream::hands_out;
+use crate::client_connection::ClientConnection;
 use crate::metrics::{CloseReason, GaugeGuard};
 use crate::tcp::{Waiting, Watcher};
 
@@ -51,6 +52,7 @@ const JUST_NOW: u64 = u64::MAX;
 /// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
 pub struct Activity {
     accepted: Instant,
+    connection: Arc<ClientConnection>,
     /// Requests whose response has not been sent to its end.
     requests: AtomicUsize,
     /// Whether the last of them had a body, which may not have been read to its end.
@@ -92,6 +94,7 @@ impl Activity {
     pub fn new(held: Held) -> Arc<Self> {
         Arc::new(Self {
             accepted: Instant::now(),
+            connection: Arc::default(),
             requests: AtomicUsize::new(0),
             had_body: AtomicBool::new(false),
             chunked: AtomicBool::new(false),
@@ -105,6 +108,11 @@ impl Activity {
             look_often: Notify::new(),
             held,
         })
+    }
+
+    /// What the handler of its requests may know and keep of the connection.
+    pub fn connection(&self) -> Arc<ClientConnection> {
+        Arc::clone(&self.connection)
     }
 
     /// From here on requests are waited for: what has passed so far, time and bytes, was what finds
@@ -205,13 +213,18 @@ impl Activity {
 impl Watcher for Activity {
     /// Between requests, they begin a head.
     fn received(&self) {
-        let between = self.requests.load(Ordering::Relaxed) == 0;
-        if between && self.head_since.load(Ordering::Relaxed) == 0 {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        if self.connection.is_uploading() {
+            // The rest of a request that was answered before its end.
+            self.quiet_since.store(JUST_NOW, Ordering::Relaxed);
+        } else if self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(JUST_NOW, Ordering::Relaxed);
         }
     }
 
-    fn wrote(&self, _: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+    fn wrote(&self, _: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
         let had_room = written.is_ready();
         let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
         match had_room {
@@ -337,16 +350,34 @@ mod tests {
         let request = activity.begin(false);
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
         activity.received();
-        activity.wrote(&[], &Poll::Pending);
+        activity.wrote(&[], &mut Poll::Pending);
         assert_eq!(activity.judge(seconds(59), LIMITS), None);
         assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
-        activity.wrote(&[], &Poll::Ready(Ok(1)));
+        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
         drop(request);
         assert_eq!(activity.judge(seconds(500), LIMITS), None);
         assert_eq!(activity.judge(seconds(574), LIMITS), None);
         assert_eq!(activity.judge(seconds(575), LIMITS), Some(CloseReason::Idle));
+    }
+
+    #[test]
+    fn rest_of_an_answered_request_is_no_head() {
+        let activity = Activity::new(held());
+        let connection = activity.connection();
+        let (request, upload) = (activity.begin(true), connection.begin_upload());
+        drop(request);
+        for at in [0, 40, 80, 120] {
+            activity.received();
+            assert_eq!(activity.judge(seconds(at), LIMITS), None, "{at} s");
+        }
+        assert_eq!(activity.judge(seconds(194), LIMITS), None);
+        assert_eq!(activity.judge(seconds(195), LIMITS), Some(CloseReason::Idle));
+        drop(upload);
+        activity.received();
+        assert_eq!(activity.judge(seconds(130), LIMITS), None);
+        assert_eq!(activity.judge(seconds(140), LIMITS), Some(CloseReason::SlowHead));
     }
 
     #[tokio::test(start_paused = true)]

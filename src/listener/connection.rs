@@ -104,7 +104,8 @@ impl Connection {
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
             activity.rest();
-            let remote = Remote { address: peer, encrypted, names };
+            let connection = activity.connection();
+            let remote = Remote { address: peer, encrypted, names, connection };
             let (activity, metrics) = (Arc::clone(&activity), metrics.clone());
             Established { remote, protocol, activity, settings, metrics }
         };

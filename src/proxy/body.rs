@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
 
 use super::arriving::Arriving;
 use super::pool::Lease;
@@ -106,6 +107,8 @@ pub(super) struct AppBody {
     lease: Option<Lease>,
     trailers: TrailerFilter,
     clock: StreamClock,
+    /// Resolves at the end of the request, if the app has answered before it.
+    sending: Option<oneshot::Receiver<()>>,
     /// Runs while the body is waited for, if there is a limit.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Still closed if the app answered without asking for the request's body.
@@ -119,8 +122,9 @@ impl AppBody {
         trailers: TrailerFilter,
         gate: Option<GateKeeper>,
         clock: StreamClock,
+        sending: Option<oneshot::Receiver<()>>,
     ) -> Self {
-        Self { incoming, lease, trailers, clock, idle: None, _gate: gate }
+        Self { incoming, lease, trailers, clock, sending, idle: None, _gate: gate }
     }
 
     fn poll_frame(
@@ -158,7 +162,10 @@ impl AppBody {
 
     fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            match self.sending.take() {
+                None => lease.give_back(),
+                Some(sending) => lease.give_back_after(sending),
+            }
         }
     }
 }

@@ -195,6 +195,11 @@ pub fn keep_one_length(headers: &mut HeaderMap) {
     }
 }
 
+/// Asks the app to close its connection after the response (RFC 9112 section 9.6).
+pub(super) fn close_after(headers: &mut HeaderMap) {
+    headers.append(CONNECTION, HeaderValue::from_static("close"));
+}
+
 /// Removes from trailers what must not be there.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);

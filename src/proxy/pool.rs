@@ -3,10 +3,13 @@
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
 //! connection was reused and whether a request ever reached it.
 
+mod dial;
 pub(super) mod http2;
+mod neighbours;
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,23 +17,34 @@ use http::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+pub(super) use self::dial::{Stream, dial};
 use self::http2::Connections;
+pub use self::neighbours::Neighbours;
+use super::login::Owner;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
-use crate::tcp::{self, Gathering, Watched};
+use crate::tcp::{Gathering, Watched};
 use crate::tls::ClientTls;
 
 /// Read buffer of one HTTP/1.1 connection, and so long a head of a response is sure to pass. It grows
 /// only as far as the app makes it, and where the client does not read, two of them wait: hyper's own
 /// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
+
+/// An app that has answered before the request's end is left when it has taken nothing of the rest for
+/// this time, and up to as much again.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// First pause between looks for a connection that has become idle, while a new one is being opened: one
+/// that is given back may not be ready at once.
+const IDLE_LOOK: Duration = Duration::from_millis(10);
 
 type Http1 = http1::SendRequest<RequestBody>;
 
@@ -45,6 +59,9 @@ pub(super) struct Pool {
     max_idle: usize,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
+    /// Requests that wait for a new connection, and would take an idle one.
+    waiting: AtomicUsize,
+    given_back: Notify,
     http2: Mutex<Connections>,
     metrics: AppMetrics,
 }
@@ -53,6 +70,7 @@ struct Idle {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
+    task: AbortHandle,
     since: Instant,
 }
 
@@ -64,6 +82,10 @@ pub(super) struct Lease {
     sent: Arc<Sent>,
     pool: Arc<Pool>,
     reused: bool,
+    /// The client that has logged in on the connection, if the login holds for all of it.
+    owner: Option<Box<Owner>>,
+    /// Ends the connection, which hyper keeps for as long as a request is being sent.
+    task: AbortHandle,
 }
 
 impl Lease {
@@ -93,16 +115,54 @@ impl Lease {
         self.reused
     }
 
+    /// Keeps the connection for `owner` alone once its response is complete.
+    pub(super) fn belong_to(&mut self, owner: Owner) {
+        self.owner = Some(Box::new(owner));
+    }
+
+    /// Keeps the connection from all other clients, if it has no owner yet: it closes after its response.
+    pub(super) fn belong_to_none(&mut self) {
+        self.owner.get_or_insert_default();
+    }
+
     /// Makes it available again after a complete response.
-    pub(super) fn give_back(self) {
+    pub(super) fn give_back(mut self) {
         if self.sender.is_closed() {
             return;
         }
-        let Self { sender, timer, sent, pool, .. } = self;
+        if let Some(owner) = self.owner.take() {
+            self.reused = true;
+            return owner.keep(self);
+        }
+        let Self { sender, timer, sent, pool, task, .. } = self;
         let mut idle = pool.idle();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, sent, since: Instant::now() });
+            idle.push(Idle { sender, timer, sent, task, since: Instant::now() });
         }
+        drop(idle);
+        if pool.waiting.load(Ordering::Relaxed) > 0 {
+            pool.given_back.notify_one();
+        }
+    }
+
+    /// Makes it available again after a complete response whose request is still being `sending`, once
+    /// that has come to its end too. An app that has answered and takes nothing more is left.
+    pub(super) fn give_back_after(self, mut sending: oneshot::Receiver<()>) {
+        if sending.try_recv() == Err(TryRecvError::Closed) {
+            return self.give_back();
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    // An error only says that the sender is gone, which is how the end is told.
+                    _ = &mut sending => return self.give_back(),
+                    () = sleep(LEFTOVER_PATIENCE) => {}
+                }
+                if self.sent.stands_still() {
+                    return self.task.abort();
+                }
+            }
+        });
     }
 }
 
@@ -120,6 +180,8 @@ impl Pool {
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
             idle: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            given_back: Notify::new(),
             http2: Mutex::default(),
             metrics,
         }
@@ -137,21 +199,54 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, sent, .. } = entry;
-            return Some(Lease { sender, timer, sent, pool: Arc::clone(self), reused: true });
+            let Idle { sender, timer, sent, task, .. } = entry;
+            let (pool, owner) = (Arc::clone(self), None);
+            return Some(Lease { sender, timer, sent, pool, reused: true, owner, task });
+        }
+    }
+
+    /// A new HTTP/1.1 connection, or one that becomes idle before the new one is open: where the app's
+    /// accept queue is full, the kernel asks again after a second only.
+    pub(super) async fn soonest(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+        let _waiting = Waiting::count(&self.waiting);
+        let mut connecting = pin!(self.connect());
+        let mut pause = IDLE_LOOK;
+        loop {
+            tokio::select! {
+                biased;
+                lease = &mut connecting => return lease,
+                () = self.given_back.notified() => {}
+                () = sleep(pause) => pause *= 2,
+            }
+            if let Some(lease) = self.reuse(Instant::now()) {
+                return Ok(lease);
+            }
         }
     }
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
         let sent = Arc::new(Sent::default());
-        let sender = match self.dial(false).await? {
+        let (sender, task) = match self.dial(false).await? {
             Stream::Tcp(stream) => self.handshake_http1(stream, &sent).await?,
             Stream::Tls(stream) => self.handshake_http1(stream, &sent).await?,
             Stream::Unix(stream) => self.handshake_http1(stream, &sent).await?,
         };
         let timer = Box::pin(sleep(Duration::ZERO));
-        Ok(Lease { sender, timer, sent, pool: Arc::clone(self), reused: false })
+        let (pool, owner) = (Arc::clone(self), None);
+        Ok(Lease { sender, timer, sent, pool, reused: false, owner, task })
+    }
+
+    /// When the connection that has been idle for longest became idle.
+    fn idle_since(&self) -> Option<Instant> {
+        self.idle().first().map(|entry| entry.since)
+    }
+
+    /// Closes the connection that has been idle for longest. `false` if there is none.
+    fn close_longest_idle(&self) -> bool {
+        let mut idle = self.idle();
+        let longest = (!idle.is_empty()).then(|| idle.remove(0));
+        longest.is_some()
     }
 
     /// Closes connections that have been idle for too long. Without this a quiet sidecar would
@@ -185,68 +280,47 @@ impl Pool {
         result
     }
 
-    async fn handshake_http1<T>(&self, stream: T, sent: &Arc<Sent>) -> Result<Http1, UpstreamError>
+    async fn handshake_http1<T>(
+        &self,
+        stream: T,
+        sent: &Arc<Sent>,
+    ) -> Result<(Http1, AbortHandle), UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let io = TokioIo::new(Watched::new(Gathering(stream), Arc::clone(sent) as _));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
-        self.drive(connection.with_upgrades());
-        Ok(sender)
+        let task = self.drive(connection.with_upgrades());
+        Ok((sender, task))
     }
 
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    fn drive(
+        &self,
+        connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    ) -> AbortHandle {
         let open = GaugeGuard::raise(&self.metrics.connections);
-        tokio::spawn(async move {
+        let driving = tokio::spawn(async move {
             // Whoever has a request on it gets the error; an idle connection's end is no news.
             let _ = connection.await;
             drop(open);
         });
+        driving.abort_handle()
     }
 }
 
-/// A connection before anything is spoken on it.
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    /// Large, and rare enough.
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
+/// A request that waits for a connection.
+struct Waiting<'a>(&'a AtomicUsize);
 
-/// Opens a connection to `address`, for HTTP/1.1 or for HTTP/2. In its own time.
-pub(super) async fn dial(
-    address: &Address,
-    tls: Option<&ClientTls>,
-    http2: bool,
-) -> io::Result<Stream> {
-    let stream = address.dial().await?;
-    match tls {
-        Some(tls) => encrypt(stream, tls, http2).await,
-        None => Ok(stream),
+impl<'a> Waiting<'a> {
+    fn count(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
     }
 }
 
-/// Speaks TLS over a connection, for HTTP/1.1 or for HTTP/2.
-async fn encrypt(stream: Stream, tls: &ClientTls, http2: bool) -> io::Result<Stream> {
-    let Stream::Tcp(stream) = stream else { return Ok(stream) };
-    let config = if http2 { tls.http2() } else { tls.http1() };
-    let stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
-    if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err(io::Error::other("the app does not offer h2 in its TLS handshake"));
-    }
-    Ok(Stream::Tls(Box::new(stream)))
-}
-
-impl Address {
-    async fn dial(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(authority) => {
-                let stream = TcpStream::connect(authority.as_str()).await?;
-                tcp::tune(&stream, stream.peer_addr()?, tcp::UNACKNOWLEDGED);
-                Ok(Stream::Tcp(stream))
-            }
-            Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-        }
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -33,6 +33,12 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Begins the app's time anew: opening its connection may have taken longer than all of it.
+    pub(super) fn connected(&mut self) {
+        self.begun = Instant::now();
+        self.clock.moved();
+    }
+
     /// Waits for a response's head, and no longer than `patience` of the app's own time: that starts
     /// when the request has been sent to its end. `timer` is set anew for it. Meanwhile, serves the
     /// gate before the request's body.

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
 use super::stream_clock::StreamClock;
+use crate::client_connection::{ClientConnection, Upload};
 
 /// Removes from trailers what must not pass in this direction.
 pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
@@ -52,6 +53,8 @@ struct Stream {
     begun: Option<oneshot::Sender<()>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
+    /// Tells the listener that the body is still coming in.
+    upload: Option<Upload>,
 }
 
 impl From<Incoming> for RequestBody {
@@ -60,12 +63,21 @@ impl From<Incoming> for RequestBody {
             return Self(None);
         }
         let clock = StreamClock::default();
-        let (meter, trailers, gate, begun, sent) = (None, None, None, None, None);
-        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, begun, sent })))
+        let (meter, trailers, gate, begun) = (None, None, None, None);
+        let (sent, upload) = (None, None);
+        let stream = Stream { incoming, meter, trailers, clock, gate, begun, sent, upload };
+        Self(Some(Box::new(stream)))
     }
 }
 
 impl RequestBody {
+    /// Counts as an upload of `connection` until its end, if there is a body.
+    pub fn comes_over(&mut self, connection: &Arc<ClientConnection>) {
+        if let Some(stream) = &mut self.0 {
+            stream.upload = Some(connection.begin_upload());
+        }
+    }
+
     /// Counts what passes from now on, if there is a body.
     pub fn measured(&mut self) -> Option<BodyMeter> {
         Some(self.0.as_mut()?.meter.insert(BodyMeter::default()).clone())

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -62,8 +62,17 @@ impl Spare {
 #[derive(Default)]
 pub(super) struct Sent {
     wanted: AtomicBool,
+    /// How the app takes what is written: one of the three below.
+    room: AtomicU8,
     head: Mutex<Head>,
 }
+
+/// The app took the last write.
+const TAKES: u8 = 0;
+/// The app had no room for the last write.
+const FULL: u8 = 1;
+/// The same, and [`Sent::stands_still`] has seen it.
+const SEEN_FULL: u8 = 2;
 
 /// A request's head in writing, which is all of a request that may go twice.
 #[derive(Default)]
@@ -100,13 +109,37 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
+    /// Whether the app has taken nothing since this was last asked, though there was something for it.
+    pub(super) fn stands_still(&self) -> bool {
+        let relaxed = Ordering::Relaxed;
+        self.room.compare_exchange(FULL, SEEN_FULL, relaxed, relaxed) == Err(SEEN_FULL)
+    }
+
+    /// Notes how the app takes what is written, and hides that it has closed its end: its answer may
+    /// have come before that, and hyper would look at it no more. An app that has closed without an
+    /// answer is found when the answer is read.
+    fn note(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Err(error)) if is_closed_by_peer(error) => {
+                let bytes = offered.iter().map(|slice| slice.len()).sum();
+                *written = Poll::Ready(Ok(bytes));
+            }
+            Poll::Ready(_) => self.room.store(TAKES, Ordering::Relaxed),
+            Poll::Pending if self.room.load(Ordering::Relaxed) == TAKES => {
+                self.room.store(FULL, Ordering::Relaxed);
+            }
+            Poll::Pending => {}
+        }
+    }
+
     fn head(&self) -> MutexGuard<'_, Head> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watcher for Sent {
-    fn wrote(&self, offered: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+    fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
+        self.note(offered, written);
         if !self.wanted.load(Ordering::Relaxed) {
             return;
         }
@@ -117,9 +150,15 @@ impl Watcher for Sent {
             bytes.extend_from_slice(slice);
         }
         if let Poll::Ready(Ok(written)) = written {
-            *taken += written;
+            *taken += *written;
         }
     }
+}
+
+/// Whether a write failed because the peer has closed the connection.
+fn is_closed_by_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 /// A head as hyper writes it: a colon and one space after a name, and nothing in a value that could end
@@ -166,8 +205,8 @@ mod tests {
 
     /// A socket that takes `takes` bytes, or has no room.
     fn offer(sent: &Sent, bytes: &[u8], takes: Option<usize>) {
-        let written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
-        sent.wrote(&[IoSlice::new(bytes)], &written);
+        let mut written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
+        sent.wrote(&[IoSlice::new(bytes)], &mut written);
     }
 
     #[test]
@@ -207,6 +246,39 @@ mod tests {
         sent.end();
         offer(&sent, b"a WebSocket's", Some(13));
         assert!(sent.request().is_none());
+    }
+
+    #[test]
+    fn closed_connection_takes_all_until_its_answer_is_read() {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
+        let sent = Sent::default();
+        let slices = [IoSlice::new(b"12345"), IoSlice::new(b"678")];
+        for kind in [BrokenPipe, ConnectionReset] {
+            let mut written = Poll::Ready(Err(kind.into()));
+            sent.wrote(&slices, &mut written);
+            assert!(matches!(written, Poll::Ready(Ok(8))), "{kind:?}");
+        }
+        let mut written = Poll::Ready(Err(OutOfMemory.into()));
+        sent.wrote(&slices, &mut written);
+        assert!(matches!(written, Poll::Ready(Err(_))), "another error is told");
+    }
+
+    #[test]
+    fn app_stands_still_if_it_takes_nothing_between_two_looks() {
+        let sent = Sent::default();
+        let look = || sent.stands_still();
+        assert!(!look() && !look(), "nothing was written");
+        offer(&sent, b"x", None);
+        assert!(!look(), "it may have been just now");
+        offer(&sent, b"x", None);
+        assert!(look() && look());
+        offer(&sent, b"x", Some(1));
+        assert!(!look() && !look());
+        offer(&sent, b"x", None);
+        assert!(!look());
+        offer(&sent, b"x", Some(1));
+        offer(&sent, b"x", None);
+        assert!(!look(), "it has taken something since");
     }
 
     #[test]
@@ -256,7 +328,7 @@ mod tests {
                 offer(&sent, rest, Some(take).filter(|take| *take > 0).map(|take| take.min(rest.len())));
                 rest = &rest[take.min(rest.len())..];
             }
-            sent.wrote(&[IoSlice::new(rest)], &Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())));
+            sent.wrote(&[IoSlice::new(rest)], &mut Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())));
             let again = sent.request().expect("it is whole");
             prop_assert_eq!(again.uri(), &*target);
             prop_assert_eq!(again.headers(), &headers);

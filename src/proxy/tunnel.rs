@@ -5,12 +5,15 @@ mod direction;
 mod frames;
 
 use std::error::Error;
+use std::io;
+use std::time::Duration;
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::debug;
 
@@ -18,6 +21,10 @@ use self::direction::{Direction, Farewell, open};
 pub use self::frames::Frames;
 use super::stream_clock::StreamClock;
 use crate::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
+
+/// How long one direction of a tunnel goes on after the other has ended. A WebSocket has no use for half
+/// a connection (RFC 6455 section 7.1.1), save for what is under way.
+const HALF_CLOSED: Duration = Duration::from_secs(30);
 
 /// What tunnels are to do about the end of the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,14 +117,24 @@ impl Handshake {
         let mut directions = JoinSet::new();
         directions.spawn(Direction::new(from_client, to_app).carry(clock.clone()));
         directions.spawn(Direction::new(from_app, to_client).carry_frames(closing, clock.clone()));
-        while let Some(ended) = directions.join_next().await {
-            if let Farewell::Said = ended?? {
-                // Both have said their last word.
-                return Ok(Farewell::Said);
-            }
-        }
-        Ok(Farewell::Unsaid)
+        both(directions).await
     }
+}
+
+/// Waits for both directions, but not for long after the first has ended: a peer that has closed may be
+/// gone, while the other one keeps its socket.
+async fn both(
+    mut directions: JoinSet<io::Result<Farewell>>,
+) -> Result<Farewell, Box<dyn Error + Send + Sync>> {
+    let mut next = directions.join_next().await;
+    while let Some(ended) = next {
+        if let Farewell::Said = ended?? {
+            // Both have said their last word.
+            return Ok(Farewell::Said);
+        }
+        next = timeout(HALF_CLOSED, directions.join_next()).await.unwrap_or(None);
+    }
+    Ok(Farewell::Unsaid)
 }
 
 /// Resolves when closing has come that far; its sender being gone altogether counts as that.
@@ -129,4 +146,41 @@ async fn reached(closing: &mut watch::Receiver<Closing>, stage: Closing) {
 pub(super) fn set_upgrade(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn half_closed_tunnel_ends(app_closes: bool) {
+        let ((mut client, of_client), (mut app, of_app)) = (duplex(64), duplex(64));
+        let ((from_client, to_client), (from_app, to_app)) = (split(of_client), split(of_app));
+        let (_not_yet, closing) = watch::channel(Closing::NotYet);
+        let mut directions = JoinSet::new();
+        directions.spawn(Direction::new(from_client, to_app).carry(StreamClock::default()));
+        let frames = Direction::new(from_app, to_client);
+        directions.spawn(frames.carry_frames(closing, StreamClock::default()));
+        let tunnel = tokio::spawn(both(directions));
+
+        let (closed, other) =
+            if app_closes { (&mut app, &mut client) } else { (&mut client, &mut app) };
+        let began = Instant::now();
+        closed.shutdown().await.expect("open");
+        // The other peer is told, may still speak, and keeps its socket.
+        assert_eq!(other.read(&mut [0; 1]).await.expect("an end"), 0);
+        other.write_all(b"x").await.expect("half of it is open");
+        assert_eq!(closed.read_u8().await.expect("a byte"), b'x');
+        assert!(matches!(tunnel.await.expect("no panic"), Ok(Farewell::Unsaid)));
+        assert_eq!(began.elapsed(), HALF_CLOSED);
+        assert_eq!(closed.read(&mut [0; 1]).await.expect("an end"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tunnel_ends_soon_after_one_peer_has_closed() {
+        half_closed_tunnel_ends(true).await;
+        half_closed_tunnel_ends(false).await;
+    }
 }

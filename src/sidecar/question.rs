@@ -1,5 +1,6 @@
 //! The question to an app that alone knows who is asking.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{COOKIE, HOST};
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 
 use super::error::{NoToken, RequestError};
 use super::{Rules, Sidecar};
+use crate::client_connection::ClientConnection;
 use crate::identity::Caller;
 use crate::proxy::{Client, RequestBody};
 
@@ -25,6 +27,7 @@ impl Sidecar {
         rules: &Rules,
         request: &Request<RequestBody>,
         client: &Client,
+        connection: Option<&Arc<ClientConnection>>,
     ) -> Result<Caller, RequestError> {
         let Some(path) = rules.identity.app_path() else { return Ok(Caller::Unnamed) };
         let mut question = Request::new(());
@@ -39,7 +42,8 @@ impl Sidecar {
         for cookie in request.headers().get_all(COOKIE) {
             headers.append(COOKIE, cookie.clone());
         }
-        let mut response = self.upstream.ask(question, client).await?;
+        let mut response =
+            self.upstream.ask(question, request.headers(), client, connection).await?;
         let said = rules.identity.word_of_app(response.headers_mut());
         let status = response.status();
         let reading = Limited::new(response.into_body(), MAX_ANSWER).collect();

@@ -1,4 +1,4 @@
-//! What passes through a stream, told to whoever wants to know.
+//! A stream that tells a watcher what passes through it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,9 +12,10 @@ pub trait Watcher: Send + Sync {
     /// Bytes have arrived.
     fn received(&self) {}
 
-    /// These were to be written, and so many have been, from the first; or none, since there was no room
-    /// for them.
-    fn wrote(&self, offered: &[IoSlice<'_>], written: &Poll<io::Result<usize>>);
+    /// Called after each write. `offered` is what the caller passed; `written` is how many of those bytes
+    /// the socket took, `Pending` if its buffer was full, or why it took none. The caller is told what
+    /// the watcher leaves in `written`.
+    fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>);
 }
 
 /// A stream that tells what passes through it.
@@ -59,8 +60,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.watcher.wrote(&[IoSlice::new(bytes)], &written);
+        let mut written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.watcher.wrote(&[IoSlice::new(bytes)], &mut written);
         written
     }
 
@@ -69,8 +70,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.watcher.wrote(slices, &written);
+        let mut written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.watcher.wrote(slices, &mut written);
         written
     }
 

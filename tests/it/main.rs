@@ -8,7 +8,10 @@ mod support;
 
 mod access_log;
 mod admin;
+mod app_connections;
+mod app_early_answers;
 mod app_life;
+mod app_logins;
 mod architecture;
 mod cli;
 mod config;

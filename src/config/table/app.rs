@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustls::pki_types::ServerName;
 
 use super::super::reader::Section;
-use super::super::setting::{Limit, Span};
+use super::super::setting::{Count, Limit, Span};
 use super::super::words::AppAddress;
 use crate::proxy::{Address, AppProtocol, Settings};
 use crate::tls::{ClientSettings, Roots};
@@ -30,10 +30,10 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
         address,
         tls,
         protocol,
-        connect_timeout: section.value::<Span>("connect_timeout", "1s").0,
+        connect_timeout: section.value::<Span>("connect_timeout", "5s").0,
         response_timeout: section.value::<Span>("response_timeout", "60s").0,
         idle_timeout: section.value::<Span>("idle_timeout", "4s").0,
-        max_idle: section.value("max_idle", "256"),
+        max_idle: section.value::<Count>("max_idle", "256").0,
         stream_idle_timeout: section.value::<Limit>("stream_idle_timeout", "off").0,
     }
 }

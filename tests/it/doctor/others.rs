@@ -362,6 +362,7 @@ async fn an_app_that_drops_idle_connections_first_is_told() {
             Severity::Warning,
             "the app closed an idle connection",
         ),
+        (dropping, "max_idle = 0", Severity::Ok, "each request has a connection of its own"),
         (failing.address, "", Severity::Warning, "GET / gave 502"),
         (unspecified(patient.app.address), "", Severity::Warning, "0.0.0.0 is not loopback"),
     ] {
@@ -369,6 +370,17 @@ async fn an_app_that_drops_idle_connections_first_is_told() {
         let report = patient.examine_with(&app.to_string(), velt, &toml).await;
         only(&report, Check::App, severity, part);
     }
+}
+
+#[tokio::test]
+async fn app_that_closes_at_once_is_answered_by_max_idle() {
+    let patient = Patient::new().await;
+    let dropping = answering_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let toml = "[app]\nidle_timeout = \"10s\"";
+    let report = patient.examine_with(&dropping.to_string(), patient.velt.address, toml).await;
+    let finding = only(&report, Check::App, Severity::Warning, "unannounced");
+    let remedy = finding.remedy.as_deref().expect("there is one");
+    assert!(remedy.contains("write max_idle = 0 in [app]"), "{remedy}");
 }
 
 /// The same port of whatever address this machine has: from here, loopback all the same.

@@ -95,6 +95,16 @@ impl Wire {
         self.read_to("\r\n\r\n").await
     }
 
+    /// A message's head, `None` if the peer sends no other.
+    pub async fn try_head(&mut self) -> Option<String> {
+        while !self.read.windows(4).any(|window| window == b"\r\n\r\n") {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.head().await)
+    }
+
     /// Everything up to the end of the connection.
     pub async fn rest(&mut self) -> String {
         String::from_utf8_lossy(&self.rest_of_bytes().await).into_owned()

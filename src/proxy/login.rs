@@ -1,0 +1,198 @@
+//! Logins that an app ties to a TCP connection, as Windows logins do (NTLM and Negotiate, RFC 4559):
+//! what arrives on such a connection is taken for the user who has logged in there, whatever it says.
+//! So a connection with a login is kept for one client connection and never shared.
+
+use std::any::Any;
+use std::sync::{Arc, LazyLock};
+
+use http::header::{AUTHORIZATION, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::pool::Lease;
+use crate::client_connection::ClientConnection;
+use crate::names::{NameSet, Names};
+
+/// Schemes of logins that hold for a connection and not for a message.
+const SCHEMES: [&[u8]; 6] = [b"ntlm", b"negotiate", b"kerberos", b"nego2", b"spnego", b"credssp"];
+
+/// Says whether a login holds for the connection (MS-N2HT).
+const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
+/// Says that a login at the proxy holds for the connection (RFC 4559 section 6).
+const PROXY_SUPPORT: HeaderName = HeaderName::from_static("proxy-support");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Headers in which an app says that a connection has a login, or asks for one.
+static OF_RESPONSES: LazyLock<NameSet> = LazyLock::new(|| {
+    NameSet::new([WWW_AUTHENTICATE, PROXY_AUTHENTICATE, PERSISTENT_AUTH, PROXY_SUPPORT])
+});
+
+/// Whether a request with these `names` of headers is part of a login that holds for its connection.
+pub(super) fn is_in(headers: &HeaderMap, names: Names) -> bool {
+    names.may_have(&AUTHORIZATION)
+        && headers.get_all(AUTHORIZATION).iter().any(|value| {
+            let value = value.as_bytes();
+            // A bearer's token is long, and has no comma in it.
+            let (scheme, _) = first_word(value);
+            SCHEMES.iter().any(|wanted| wanted.eq_ignore_ascii_case(scheme))
+                || value.contains(&b',') && SCHEMES.iter().any(|wanted| is_word_of(value, wanted))
+        })
+}
+
+/// Whether a response says that its connection has a login, or asks for one.
+pub(super) fn is_in_answer(headers: &HeaderMap, names: Names) -> bool {
+    names.may_have_any(&OF_RESPONSES)
+        && (has_scheme(headers, &WWW_AUTHENTICATE)
+            || has_scheme(headers, &PROXY_AUTHENTICATE)
+            || has_word(headers, &PERSISTENT_AUTH, b"true")
+            || has_word(headers, &PROXY_SUPPORT, b"session-based-authentication"))
+}
+
+fn has_scheme(headers: &HeaderMap, name: &HeaderName) -> bool {
+    SCHEMES.iter().any(|scheme| has_word(headers, name, scheme))
+}
+
+/// Whether one of the words in a header's values is `wanted`. Challenges may stand in one line or in
+/// several, so every word is looked at: one too many costs a connection, one too few a user's page.
+fn has_word(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    headers.get_all(name).iter().any(|value| is_word_of(value.as_bytes(), wanted))
+}
+
+fn is_word_of(value: &[u8], wanted: &[u8]) -> bool {
+    let mut rest = value;
+    while !rest.is_empty() {
+        let (word, after) = first_word(rest);
+        if word.eq_ignore_ascii_case(wanted) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// The first word of a value, and what comes after the byte that ends it.
+fn first_word(value: &[u8]) -> (&[u8], &[u8]) {
+    let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+    let end = value.iter().position(|byte| !is_in_word(byte)).unwrap_or(value.len());
+    (&value[..end], value.get(end + 1..).unwrap_or_default())
+}
+
+/// Who is at the other end of a request: the connection it came over, and the chain of addresses that
+/// goes to the app. A front that sends several clients' requests over one connection names each there.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    /// `None` over HTTP/2, where requests share a connection: a login holds for one request then.
+    pub(super) connection: Option<&'a Arc<ClientConnection>>,
+    /// Whether the request is part of a login.
+    pub(super) logs_in: bool,
+}
+
+impl Asker<'_> {
+    /// Whether the request must go over a connection of its client's own.
+    pub(super) fn has_own(self) -> bool {
+        self.logs_in || self.connection.is_some_and(|connection| connection.keeps())
+    }
+
+    /// Takes out the connection to the app that the client has a login on. One that another client of
+    /// the same front has logged in on is closed.
+    pub(super) fn take_own(self, chain: &[HeaderValue]) -> Option<Lease> {
+        let kept = self.connection?.take()?.downcast::<Kept>().ok()?;
+        (kept.chain == chain).then_some(kept.lease)
+    }
+
+    /// Who gets the connection back.
+    pub(super) fn owner(self, chain: Vec<HeaderValue>) -> Owner {
+        Owner { connection: self.connection.map(Arc::clone), chain }
+    }
+}
+
+/// The client that a connection to the app belongs to.
+#[derive(Default)]
+pub(super) struct Owner {
+    /// `None`: the connection closes after its response.
+    connection: Option<Arc<ClientConnection>>,
+    chain: Vec<HeaderValue>,
+}
+
+struct Kept {
+    lease: Lease,
+    chain: Vec<HeaderValue>,
+}
+
+impl Owner {
+    /// Keeps `lease` until its client's next request, or closes it.
+    pub(super) fn keep(self, lease: Lease) {
+        if let Some(connection) = self.connection {
+            let kept: Box<dyn Any + Send> = Box::new(Kept { lease, chain: self.chain });
+            connection.keep(kept);
+        }
+    }
+}
+
+/// Gives a question of the sidecar's own the addresses of the client's request that it is asked for.
+pub(super) fn take_chain(question: &mut HeaderMap, of_client: &HeaderMap) {
+    for value in of_client.get_all(X_FORWARDED_FOR) {
+        question.append(X_FORWARDED_FOR, value.clone());
+    }
+}
+
+/// The addresses that a request has come through, as the app is told.
+pub(super) fn chain(headers: &HeaderMap) -> Vec<HeaderValue> {
+    headers.get_all(X_FORWARDED_FOR).iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            headers.append(name, HeaderValue::from_str(value).expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn login_is_seen_in_requests_however_it_is_written() {
+        let is = |lines: &[(&str, &str)]| {
+            let headers = headers(lines);
+            is_in(&headers, Names::of(&headers))
+        };
+        for value in ["NTLM TlRMTVNTUAAB", "negotiate YII", "nTlM\tTlRM", "Kerberos x", "NTLM"] {
+            assert!(is(&[("authorization", value)]), "{value}");
+            assert!(is(&[("authorization", "Basic eDp5"), ("authorization", value)]), "{value}");
+            assert!(is(&[("authorization", &format!("Basic eDp5,{value}"))]), "{value}");
+        }
+        for value in ["Basic eDp5", "Bearer negotiated", "NTLMv9 x", ""] {
+            assert!(!is(&[("authorization", value)]), "{value}");
+        }
+        assert!(!is(&[("x-authorization", "NTLM x")]));
+    }
+
+    #[test]
+    fn login_is_seen_in_answers_however_it_is_written() {
+        let is = |lines: &[(&str, &str)]| {
+            let headers = headers(lines);
+            is_in_answer(&headers, Names::of(&headers))
+        };
+        for line in [
+            ("www-authenticate", "NTLM"),
+            ("www-authenticate", "Basic realm=\"a, b\", negotiate"),
+            ("www-authenticate", "Negotiate oYG2MIGz,Basic realm=x"),
+            ("proxy-authenticate", "NTLM TlRM"),
+            ("persistent-auth", "True"),
+            ("proxy-support", "Session-Based-Authentication"),
+        ] {
+            assert!(is(&[line]), "{line:?}");
+            assert!(is(&[("www-authenticate", "Digest realm=\"x\""), line]), "{line:?}");
+        }
+        for line in [
+            ("www-authenticate", "Basic realm=\"x\", Digest nonce=\"y\""),
+            ("persistent-auth", "false"),
+            ("x-auth", "NTLM"),
+        ] {
+            assert!(!is(&[line]), "{line:?}");
+        }
+    }
+}
