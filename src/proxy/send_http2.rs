@@ -25,7 +25,15 @@ enum Failed {
     /// The client broke its request off.
     Client(hyper::Error),
     /// The connection or the stream did.
-    App { error: h2::Error, source: Source, unseen: bool },
+    App(Box<Lost>),
+}
+
+/// A request that has no answer, and what it takes to send it again.
+struct Lost {
+    error: h2::Error,
+    source: Source,
+    /// The app has not looked at it.
+    unseen: bool,
 }
 
 impl Upstream {
@@ -51,13 +59,11 @@ impl Upstream {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
-            let (error, unseen) = match failed {
+            let Lost { error, source: body, unseen } = match failed {
                 Failed::Client(error) => return Err(UpstreamError::ClientGone(error)),
-                Failed::App { error, source: body, unseen } => {
-                    source = body;
-                    (error, unseen)
-                }
+                Failed::App(lost) => *lost,
             };
+            source = body;
             let once = spare.may_go_twice() && is_reused && !has_died && !error.is_reset();
             if tries == TRIES || !(unseen || once) || !source.rewind() {
                 return Err(UpstreamError::BrokenStream(error));
@@ -79,11 +85,10 @@ async fn attempt(
     let (mut response, stream) = match ticket.send(head, source.is_empty()) {
         Ok(sent) => sent,
         // The connection was about to end.
-        Err(error) => return Err(Failed::App { error, source, unseen: true }),
+        Err(error) => return Err(lost(error, source, true)),
     };
-    let burden = ticket.burden();
     let ticket = Arc::new(ticket);
-    let mut upload = Upload::new(source, stream, &ticket, burden);
+    let mut upload = Upload::new(source, stream, &ticket);
     let answered = poll_fn(|context| {
         if let Poll::Ready(Err(RequestBodyError::Client(error))) = upload.poll(context) {
             return Poll::Ready(Err(error));
@@ -104,9 +109,13 @@ async fn attempt(
             let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
             let unseen = error.is_remote() && (error.is_go_away() || refused)
                 || !error.is_reset() && ticket.written() == written;
-            Err(Failed::App { error, source: upload.into_source(), unseen })
+            Err(lost(error, upload.into_source(), unseen))
         }
     }
+}
+
+fn lost(error: h2::Error, source: Source, unseen: bool) -> Failed {
+    Failed::App(Box::new(Lost { error, source, unseen }))
 }
 
 fn begin(

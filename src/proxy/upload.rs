@@ -6,21 +6,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::Body as _;
 use tokio::time::timeout;
 
-use super::pool::http2::{Burden, Load, Ticket};
+use super::pool::http2::{Load, Ticket};
 use super::request_body::{RequestBody, RequestBodyError};
 
 /// The beginning of a body that is kept for a second try.
 const KEPT: usize = 16 * 1024;
-
-/// A body longer than this can use up the window that an app has for a whole connection, which is
-/// 64 KiB by default.
-const HEAVY: u64 = 32 * 1024;
 
 /// How long an app that has answered in full may leave the rest of the request unread.
 const LINGER: Duration = Duration::from_secs(30);
@@ -28,13 +24,14 @@ const LINGER: Duration = Duration::from_secs(30);
 /// A request's body, and what has been sent of it.
 pub(super) struct Source {
     rest: RequestBody,
-    /// What has come from the client so far, if it is short.
-    kept: Option<Vec<Bytes>>,
-    size: usize,
+    /// What has come from the client so far, if it is short: copied, since a piece of a body keeps
+    /// the whole buffer that it was read into.
+    kept: Option<BytesMut>,
     trailers: Option<HeaderMap>,
-    /// How much of `kept` is sent on this try.
-    replayed: usize,
+    /// What is sent before anything else is read from the client.
+    replayed: Bytes,
     is_drained: bool,
+    moved: u64,
 }
 
 /// A piece of a body.
@@ -46,38 +43,38 @@ enum Piece {
 impl Source {
     pub(super) fn new(rest: RequestBody) -> Self {
         let is_drained = rest.is_end_stream();
-        let kept = Some(Vec::new());
-        Self { rest, kept, size: 0, trailers: None, replayed: 0, is_drained }
+        let is_short = rest.size_hint().lower() <= KEPT as u64;
+        let kept = is_short.then(BytesMut::new);
+        Self { rest, kept, trailers: None, replayed: Bytes::new(), is_drained, moved: 0 }
     }
 
     /// Whether nothing is left to send.
     pub(super) fn is_empty(&self) -> bool {
-        let replayed = self.kept.as_ref().is_none_or(|kept| self.replayed == kept.len());
-        self.is_drained && replayed && self.trailers.is_none()
+        self.is_drained && self.replayed.is_empty() && self.trailers.is_none()
     }
 
     /// The load that the body is for a connection.
     pub(super) fn load(&self) -> Load {
-        match self.rest.size_hint().exact() {
-            Some(0) if self.is_empty() => Load::None,
-            Some(HEAVY..) => Load::Heavy,
-            _ => Load::Light,
+        if self.is_empty() {
+            return Load::None;
         }
+        let length = self.rest.size_hint().exact();
+        length.map_or(Load::Unknown, |rest| Load::Known(rest + self.moved))
     }
 
-    /// Goes back to the beginning. Returns whether all since then is still here.
+    /// Goes back to the beginning, if all since then is still here.
     pub(super) fn rewind(&mut self) -> bool {
-        self.replayed = 0;
-        self.kept.is_some()
+        let Some(kept) = &self.kept else { return false };
+        self.replayed = Bytes::copy_from_slice(kept);
+        true
     }
 
     fn poll_piece(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Piece, RequestBodyError>>> {
-        if let Some(bytes) = self.kept.as_ref().and_then(|kept| kept.get(self.replayed)) {
-            self.replayed += 1;
-            return Poll::Ready(Some(Ok(Piece::Data(bytes.clone()))));
+        if !self.replayed.is_empty() {
+            return Poll::Ready(Some(Ok(Piece::Data(mem::take(&mut self.replayed)))));
         }
         if self.is_drained {
             return Poll::Ready(
@@ -94,6 +91,7 @@ impl Source {
         };
         let piece = match frame.into_data() {
             Ok(bytes) => {
+                self.moved += bytes.len() as u64;
                 self.keep(&bytes);
                 Piece::Data(bytes)
             }
@@ -110,13 +108,12 @@ impl Source {
     }
 
     fn keep(&mut self, bytes: &Bytes) {
-        self.size += bytes.len();
-        if self.size > KEPT {
-            self.kept = None;
-        }
         if let Some(kept) = &mut self.kept {
-            kept.push(bytes.clone());
-            self.replayed = kept.len();
+            if kept.len() + bytes.len() > KEPT {
+                self.kept = None;
+            } else {
+                kept.extend_from_slice(bytes);
+            }
         }
     }
 
@@ -133,22 +130,16 @@ pub(super) struct Upload {
     stream: SendStream<Bytes>,
     /// What the app has no room for yet.
     left: Bytes,
-    burden: Option<Burden>,
     ticket: Arc<Ticket>,
     is_done: bool,
 }
 
 impl Upload {
     /// Begins to send `source`. A body that is gone with the head ends with it.
-    pub(super) fn new(
-        source: Source,
-        stream: SendStream<Bytes>,
-        ticket: &Arc<Ticket>,
-        burden: Option<Burden>,
-    ) -> Self {
+    pub(super) fn new(source: Source, stream: SendStream<Bytes>, ticket: &Arc<Ticket>) -> Self {
         let is_done = source.is_empty();
         let ticket = Arc::clone(ticket);
-        Self { source, stream, left: Bytes::new(), burden, ticket, is_done }
+        Self { source, stream, left: Bytes::new(), ticket, is_done }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -171,7 +162,6 @@ impl Upload {
         }
         let sent = ready!(self.poll_sent(context));
         self.is_done = true;
-        self.burden = None;
         if sent.is_err() {
             self.stream.send_reset(Reason::CANCEL);
         }
@@ -186,6 +176,7 @@ impl Upload {
                 };
                 let piece = self.left.split_to(room.min(self.left.len()));
                 let is_last = self.left.is_empty() && self.source.is_empty();
+                self.ticket.charge(piece.len());
                 if self.stream.send_data(piece, is_last).is_err() || is_last {
                     return Poll::Ready(Ok(()));
                 }
@@ -223,20 +214,14 @@ impl Upload {
         if room > 0 {
             return Poll::Ready(Some(room));
         }
-        match self.stream.poll_capacity(context) {
-            Poll::Ready(room) => Poll::Ready(room.and_then(Result::ok)),
-            Poll::Pending => {
-                if self.burden.is_none() {
-                    self.burden = Some(self.ticket.weigh_down());
-                }
-                Poll::Pending
-            }
-        }
+        self.stream.poll_capacity(context).map(|room| room.and_then(Result::ok))
     }
 
     /// Goes on after the app has begun to answer, for as long as the answer is read, and then for as
     /// long as the app goes on reading. Ends at once when the guard is dropped.
     pub(super) fn go_on(mut self) -> Uploading {
+        // It is not sent again any more.
+        self.source.kept = None;
         let (guard, mut answered) = tokio::sync::oneshot::channel::<()>();
         tokio::spawn(async move {
             let reading = &mut answered;
@@ -262,8 +247,8 @@ impl Upload {
         Uploading(Some(guard))
     }
 
-    fn progress(&self) -> (usize, usize) {
-        (self.source.size, self.left.len())
+    fn progress(&self) -> (u64, usize) {
+        (self.source.moved, self.left.len())
     }
 }
 

@@ -132,7 +132,10 @@ impl RequestError {
     /// How this counts.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::BadRequest(_) | Self::SlowBody | Self::BrokenBody => Outcome::BadRequest,
+            Self::BadRequest(_)
+            | Self::SlowBody
+            | Self::BrokenBody
+            | Self::App(UpstreamError::Expectation) => Outcome::BadRequest,
             Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
             Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
             Self::NoToken(absent) => match absent {
@@ -172,7 +175,6 @@ impl RequestError {
             | Self::AppFailed(_) => Outcome::AppBroken,
             Self::App(UpstreamError::Idle) => Outcome::StreamIdle,
             Self::App(UpstreamError::ClientGone(_)) => Outcome::ClientGone,
-            Self::App(UpstreamError::Expectation) => Outcome::BadRequest,
             Self::Panicked => Outcome::Panicked,
         }
     }

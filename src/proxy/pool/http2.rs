@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use self::connection::{Connection, Room};
 pub(in crate::proxy) use self::mailbox::Inbound;
-pub(in crate::proxy) use self::place::{Burden, Load, Ticket};
+pub(in crate::proxy) use self::place::{Load, Ticket};
 use super::{Pool, Stream};
 use crate::metrics::GaugeGuard;
 use crate::proxy::UpstreamError;
@@ -53,14 +53,23 @@ impl Connections {
     fn may_share(&self) -> bool {
         self.has_failed || self.open.len() >= MAX_CONNECTIONS
     }
+
+    /// Whether a request must wait because others do. Those with a body may wait for a window, which
+    /// is nothing to a request without.
+    fn has_priority_over(&self, load: Load) -> bool {
+        self.waiting.iter().any(|waiting| load != Load::None || waiting.load == Load::None)
+    }
 }
 
 struct Waiting {
     load: Load,
     /// How many attempts to open a connection there had been.
     since: u64,
-    sender: oneshot::Sender<Result<Ticket, UpstreamError>>,
+    told: Told,
 }
+
+/// Tells a request that waits what has come of it.
+type Told = oneshot::Sender<Result<Ticket, UpstreamError>>;
 
 impl Pool {
     /// A place for a request. Opens another connection if need be, and waits if there are too many.
@@ -70,16 +79,16 @@ impl Pool {
     ) -> Result<Ticket, UpstreamError> {
         let waiting = {
             let mut connections = self.connections();
-            if connections.waiting.is_empty()
+            if !connections.has_priority_over(load)
                 && let Some(ticket) = self.take(&mut connections, load)
             {
                 return Ok(ticket);
             }
-            let (sender, receiver) = oneshot::channel();
+            let (told, waiting) = oneshot::channel();
             let since = connections.attempts;
-            connections.waiting.push_back(Waiting { load, since, sender });
+            connections.waiting.push_back(Waiting { load, since, told });
             self.open_another(&mut connections);
-            receiver
+            waiting
         };
         match waiting.await {
             Ok(ticket) => ticket,
@@ -107,30 +116,26 @@ impl Pool {
     fn seat(self: &Arc<Self>) {
         loop {
             let mut connections = self.connections();
-            let Some((sender, ticket)) = self.next(&mut connections) else {
+            let Some((told, ticket)) = self.next(&mut connections) else {
                 self.open_another(&mut connections);
                 return;
             };
             drop(connections);
             // A client that has left meanwhile leaves its place to the next.
-            drop(sender.send(Ok(ticket)));
+            drop(told.send(Ok(ticket)));
         }
     }
 
     /// Takes the first of those who wait for whom there is a place.
-    #[allow(clippy::type_complexity)]
-    fn next(
-        self: &Arc<Self>,
-        connections: &mut Connections,
-    ) -> Option<(oneshot::Sender<Result<Ticket, UpstreamError>>, Ticket)> {
-        connections.waiting.retain(|waiting| !waiting.sender.is_closed());
+    fn next(self: &Arc<Self>, connections: &mut Connections) -> Option<(Told, Ticket)> {
+        connections.waiting.retain(|waiting| !waiting.told.is_closed());
         for load in [None, Some(Load::None)] {
             let first = |waiting: &Waiting| load.is_none_or(|load| waiting.load == load);
             let Some(position) = connections.waiting.iter().position(first) else { continue };
             let load = connections.waiting[position].load;
             if let Some(ticket) = self.take(connections, load) {
                 let waiting = connections.waiting.remove(position)?;
-                return Some((waiting.sender, ticket));
+                return Some((waiting.told, ticket));
             }
         }
         None
@@ -149,13 +154,12 @@ impl Pool {
                     continue;
                 }
             };
-            let fits = load == Load::None || connection.heavy() == 0;
-            if fits {
+            if connection.fits(load) {
                 found = Some((sender, connection));
                 break;
             }
-            let lightest = found.as_ref().map(|(_, other)| other.heavy());
-            if connections.may_share() && lightest.is_none_or(|least| connection.heavy() < least) {
+            let least = found.as_ref().map(|(_, other)| other.charged());
+            if connections.may_share() && least.is_none_or(|least| connection.charged() < least) {
                 found = Some((sender, connection));
             }
         }
@@ -216,7 +220,7 @@ impl Pool {
         let attempt = connections.attempts;
         for waiting in mem::take(&mut connections.waiting) {
             if took_too_long || waiting.since < attempt {
-                let _ = waiting.sender.send(Err(again(&error)));
+                let _ = waiting.told.send(Err(again(&error)));
             } else {
                 connections.waiting.push_back(waiting);
             }

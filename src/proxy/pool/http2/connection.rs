@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::line::{Line, Traffic};
 use super::mailbox::Round;
+use super::place::Load;
 
 /// Unread bytes of one response that the app may send ahead of the client.
 const STREAM_WINDOW: u32 = 16 * 1024;
@@ -29,6 +30,10 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of a request's body that wait in a connection for the app to take them.
 const SEND_BUFFER: usize = 16 * 1024;
+
+/// Bytes of request bodies that are open on one connection together, or one longer body. An app's
+/// window for a connection is 65,535 bytes, unless it says otherwise, which h2 does not tell.
+const SHARED_WINDOW: u64 = 48 * 1024;
 
 /// The longest head or trailers, by HTTP/2's own count. Over HTTP/1.1 the read buffer allows 192 KiB.
 const MAX_HEAD: u32 = 256 * 1024;
@@ -56,8 +61,8 @@ pub(super) struct Vitals {
     round: Arc<Round>,
     traffic: Arc<Traffic>,
     streams: AtomicUsize,
-    /// Requests whose bodies may use up the app's window for the whole connection.
-    heavy: AtomicUsize,
+    /// Bytes of the bodies of the requests that are open.
+    charge: AtomicU64,
     /// Whether a request has come since the last look.
     used: AtomicBool,
     /// Whether there has been a request at all.
@@ -137,17 +142,29 @@ impl Connection {
         self.vitals.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Request bodies that may have used up the app's window for the connection.
-    pub(super) fn heavy(&self) -> usize {
-        self.vitals.heavy.load(Ordering::Relaxed)
+    /// Whether a request's body finds room in the app's window for the connection, even if the app
+    /// reads no other.
+    pub(super) fn fits(&self, load: Load) -> bool {
+        let charge = self.charged();
+        match load {
+            Load::None => true,
+            _ if charge == 0 => true,
+            Load::Known(bytes) => charge.saturating_add(bytes) <= SHARED_WINDOW,
+            Load::Unknown => charge < SHARED_WINDOW,
+        }
     }
 
-    pub(super) fn begin_heavy(&self) {
-        self.vitals.heavy.fetch_add(1, Ordering::Relaxed);
+    /// Bytes of the bodies of all requests that are open.
+    pub(super) fn charged(&self) -> u64 {
+        self.vitals.charge.load(Ordering::Relaxed)
     }
 
-    pub(super) fn end_heavy(&self) {
-        self.vitals.heavy.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn charge(&self, bytes: u64) {
+        self.vitals.charge.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn discharge(&self, bytes: u64) {
+        self.vitals.charge.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Bytes that have gone out so far.

@@ -22,21 +22,27 @@ const STEP: usize = 4096;
 /// taken at the end of the same turn of the connection's task.
 #[derive(Default)]
 pub(super) struct Round {
-    due: Mutex<Vec<Arc<Mailbox>>>,
+    due: Mutex<Due>,
     /// Those of the turn before.
     lately: Mutex<Vec<Arc<Mailbox>>>,
-    in_turn: AtomicBool,
-    task: Mutex<Option<Waker>>,
+}
+
+#[derive(Default)]
+struct Due {
+    mailboxes: Vec<Arc<Mailbox>>,
+    /// Whether the task looks at them before it sleeps.
+    is_awake: bool,
+    task: Option<Waker>,
 }
 
 impl Round {
     /// Begins a turn of the connection's task.
     pub(super) fn begin(&self, task: &Waker) {
-        let mut known = locked(&self.task);
-        if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
-            *known = Some(task.clone());
+        let mut due = locked(&self.due);
+        if !due.task.as_ref().is_some_and(|known| known.will_wake(task)) {
+            due.task = Some(task.clone());
         }
-        self.in_turn.store(true, Ordering::Relaxed);
+        due.is_awake = true;
     }
 
     /// Ends a turn: takes what has arrived out of h2, for all to whom it belongs.
@@ -45,30 +51,38 @@ impl Round {
         for mailbox in mem::take(&mut *locked(&self.lately)) {
             mailbox.settle();
         }
-        loop {
-            let due = mem::take(&mut *locked(&self.due));
-            if due.is_empty() {
-                break;
-            }
-            for mailbox in &due {
+        while let Some(mailboxes) = self.take() {
+            for mailbox in &mailboxes {
                 mailbox.fill();
             }
-            locked(&self.lately).extend(due);
+            locked(&self.lately).extend(mailboxes);
         }
-        self.in_turn.store(false, Ordering::Relaxed);
+    }
+
+    /// Those that something has arrived for. If there are none, the turn is over.
+    fn take(&self) -> Option<Vec<Arc<Mailbox>>> {
+        let mut due = locked(&self.due);
+        if due.mailboxes.is_empty() {
+            due.is_awake = false;
+            return None;
+        }
+        Some(mem::take(&mut due.mailboxes))
     }
 
     /// Wakes the connection's task.
     pub(super) fn wake(&self) {
-        if let Some(task) = &*locked(&self.task) {
+        if let Some(task) = &locked(&self.due).task {
             task.wake_by_ref();
         }
     }
 
     fn add(&self, mailbox: Arc<Mailbox>) {
-        locked(&self.due).push(mailbox);
-        if !self.in_turn.load(Ordering::Relaxed) {
-            self.wake();
+        let mut due = locked(&self.due);
+        due.mailboxes.push(mailbox);
+        if !due.is_awake
+            && let Some(task) = &due.task
+        {
+            task.wake_by_ref();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A request's place on an HTTP/2 connection to the app.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -10,15 +11,16 @@ use http::Request;
 use super::connection::Connection;
 use crate::proxy::pool::Pool;
 
-/// How much of the window that all request bodies of a connection share a request may use.
+/// How much a request adds to what all request bodies of a connection share: the window that the app
+/// gives to the whole connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Load {
-    /// Nothing: there is no body.
+    /// There is no body.
     None,
-    /// A little, or it is not known.
-    Light,
-    /// As much as there is, for as long as the app does not read.
-    Heavy,
+    /// A body of so many bytes.
+    Known(u64),
+    /// A body of unknown length, which counts as it goes.
+    Unknown,
 }
 
 /// A request's place on a connection.
@@ -27,8 +29,10 @@ pub(in crate::proxy) struct Ticket {
     connection: Arc<Connection>,
     pool: Arc<Pool>,
     is_reused: bool,
-    /// From the first moment, or the next request would get the same connection.
-    burden: Option<Burden>,
+    load: Load,
+    /// What the connection has been charged with for the request's body. It counts until the stream
+    /// ends: only then is it known that the app has given the window back.
+    charged: AtomicU64,
 }
 
 impl Ticket {
@@ -39,8 +43,9 @@ impl Ticket {
         load: Load,
     ) -> Self {
         let is_reused = connection.begin_stream();
-        let burden = (load == Load::Heavy).then(|| Burden::on(&connection));
-        Self { sender, connection, pool, is_reused, burden }
+        let charged = if let Load::Known(bytes) = load { bytes } else { 0 };
+        connection.charge(charged);
+        Self { sender, connection, pool, is_reused, load, charged: AtomicU64::new(charged) }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -61,14 +66,12 @@ impl Ticket {
         self.sender.send_request(head, is_whole)
     }
 
-    /// What the request is to its connection while its body is sent.
-    pub(in crate::proxy) fn burden(&mut self) -> Option<Burden> {
-        self.burden.take()
-    }
-
-    /// Marks the connection: the app has stopped to read this request's body.
-    pub(in crate::proxy) fn weigh_down(&self) -> Burden {
-        Burden::on(&self.connection)
+    /// Charges the connection with a piece of the request's body, unless all of it is charged.
+    pub(in crate::proxy) fn charge(&self, bytes: usize) {
+        if self.load == Load::Unknown {
+            self.charged.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.connection.charge(bytes as u64);
+        }
     }
 
     /// Bytes that the connection has sent so far.
@@ -79,24 +82,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.connection.discharge(*self.charged.get_mut());
         self.connection.end_stream();
         self.pool.seat();
-    }
-}
-
-/// Marks a connection whose window a request's body may have used up, so that others with a body go
-/// elsewhere.
-pub(in crate::proxy) struct Burden(Arc<Connection>);
-
-impl Burden {
-    fn on(connection: &Arc<Connection>) -> Self {
-        connection.begin_heavy();
-        Self(Arc::clone(connection))
-    }
-}
-
-impl Drop for Burden {
-    fn drop(&mut self) {
-        self.0.end_heavy();
     }
 }
