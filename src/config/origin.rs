@@ -7,10 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Effective};
 
-/// How often a file is read until two readings agree, and the pause between them: an editor empties
-/// a file and writes it a moment later.
+/// How often files are read again until two readings agree, and the pause before each: an editor
+/// empties a file and writes it a moment later.
 const READINGS: u32 = 5;
 const SETTLING: Duration = Duration::from_millis(20);
 
@@ -35,6 +35,23 @@ pub enum LoadError {
         file: PathBuf,
     },
     Wrong(ConfigError),
+}
+
+/// What one reading has found.
+struct Found {
+    text: Option<String>,
+    config: Result<Config, LoadError>,
+}
+
+impl Found {
+    /// Compares the text, and the content of secrets and other files that it names.
+    fn shows_the_same_as(&self, other: &Self) -> bool {
+        let shown = |found: &Self| {
+            let config = found.config.as_ref().ok()?;
+            Some(config.effective.iter().map(Effective::shown).collect::<Vec<_>>())
+        };
+        self.text == other.text && shown(self) == shown(other)
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -72,29 +89,35 @@ impl Origin {
         self.parse(text)
     }
 
-    /// The same for a file that somebody may be writing at this moment. Blocks for some 20 ms.
+    /// Reads the same files, any of which may be half written, until two readings in a row find the same.
+    /// Blocks for some 20 ms.
     ///
     /// # Errors
     ///
     /// See [`LoadError`].
     #[allow(clippy::disallowed_methods, reason = "says that it blocks")]
     pub fn load_settled(&self) -> Result<Config, LoadError> {
-        let mut text = self.read()?;
+        let mut found = self.look()?;
         for _ in 0..READINGS {
             std::thread::sleep(SETTLING);
-            let again = self.read()?;
-            let is_settled = again == text;
-            text = again;
+            let again = self.look()?;
+            let is_settled = again.shows_the_same_as(&found);
+            found = again;
             if is_settled {
                 break;
             }
         }
-        match text {
+        match found.text {
             Some(text) if text.is_empty() && self.is_named => {
                 Err(LoadError::Empty { file: self.file.clone() })
             }
-            text => self.parse(text),
+            _ => found.config,
         }
+    }
+
+    fn look(&self) -> Result<Found, LoadError> {
+        let text = self.read()?;
+        Ok(Found { config: self.parse(text.clone()), text })
     }
 
     /// How to name the file in messages, and its text, which is empty if it may be absent and is.

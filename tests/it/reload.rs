@@ -1,10 +1,12 @@
 //! What is read again while the sidecar runs: configuration, secrets, certificates.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
@@ -165,6 +167,70 @@ async fn files_are_looked_at_without_being_told() {
     let looks = pod.sidecar.metric("reload_looks_total").await;
     pod.sidecar.metric_exceeds("reload_looks_total", looks + 2.0).await;
     assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
+}
+
+/// Has each reading of the file at `path` find the next of `versions`; the last stays.
+fn found_in_turn(path: &str, versions: Vec<String>) {
+    let (path, next) = (path.to_owned(), format!("{path}.next"));
+    let replace_by_pipe = {
+        let (path, next) = (path.clone(), next.clone());
+        move || {
+            let made = Command::new("mkfifo").arg(&next).status().expect("mkfifo is installed");
+            assert!(made.success(), "a pipe");
+            fs::rename(&next, &path).expect("replaced");
+        }
+    };
+    replace_by_pipe();
+    std::thread::spawn(move || {
+        let count = versions.len();
+        for (nth, version) in versions.into_iter().enumerate() {
+            // Opens when the reader does.
+            let mut pipe = OpenOptions::new().write(true).open(&path).expect("a pipe");
+            pipe.write_all(version.as_bytes()).expect("it is read");
+            // The reader sees the end only once the next version is in place.
+            if nth + 1 < count {
+                replace_by_pipe();
+            } else {
+                fs::write(&next, version).expect("a disk");
+                fs::rename(&next, &path).expect("replaced");
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn half_written_configuration_is_waited_for() {
+    let pod = Pod::start("[delivery.header]\npaths = [\"/a\"]\n").await;
+    let whole = pod.toml.replace("[\"/a\"]", "[\"/b\"]");
+    let half = whole[..whole.len() / 2].to_owned();
+    let versions = vec![String::new(), half, whole.clone(), whole];
+    found_in_turn(&pod.folder.path("sidecar.toml"), versions);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "no half of it was judged");
+    assert!(pod.get_as("ada", "/b").await.token().is_some());
+}
+
+#[tokio::test]
+async fn half_written_secret_is_waited_for() {
+    let pod = Pod::start("").await;
+    let versions = ["", "second", "second-token", "second-token"].map(str::to_owned).into();
+    found_in_turn(&pod.folder.path("token"), versions);
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "no half of it was judged");
+    assert_eq!(pod.get_as("ada", "/api/velt/token").await.status(), 200);
+    let calls = pod.velt.calls();
+    assert!(calls.iter().all(|call| call.body["data"]["authToken"] == "second-token"));
+}
+
+#[tokio::test]
+async fn configuration_that_never_settles_is_judged_as_last_read() {
+    let pod = Pod::start("[delivery.header]\npaths = [\"/0\"]\n").await;
+    let version = |nth| pod.toml.replace("[\"/0\"]", &format!("[\"/{nth}\"]"));
+    found_in_turn(&pod.folder.path("sidecar.toml"), (1..30).map(version).collect());
+    pod.trigger.look().await;
+    let [reloads, rejections, _] = pod.reloads("config").await;
+    assert_eq!((reloads, rejections), (1.0, 0.0));
+    assert!(pod.get_as("ada", "/6").await.token().is_some(), "six readings");
 }
 
 /// A mounted Secret as the kubelet lays it out: files are links into `..data`, which is one itself

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::frames::{END_STREAM, opening, request, stream};
 use crate::support::app::FakeApp;
-use crate::support::binary::Running;
+use crate::support::binary::{Running, finished};
 use crate::support::client::{Answer, Client};
 use crate::support::raw::Wire;
 use crate::support::{Stage, document};
@@ -179,4 +179,22 @@ async fn probes_are_answered_when_clients_have_used_up_the_descriptors() {
         assert_eq!(probe(9, admin, path).await.status(), 200, "{path} in a crowd");
     }
     drop(sidecar);
+}
+
+#[tokio::test]
+async fn commands_are_answered_in_a_crowd() {
+    let stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
+    let address = stage.sidecar.addresses.admin;
+    let mut crowd = Vec::new();
+    // The commands' own address among them.
+    for nth in 0..CROWD {
+        let host = [1, 2, 3][nth % 3];
+        crowd.push(stand_still(Still::Silent, host, address).await);
+    }
+    let url = format!("http://{address}");
+    for command in [&["health", "--live"][..], &["admin", "refusals"], &["drain"]] {
+        let finished = finished(&[command, &["--admin", &url]].concat(), &[]).await;
+        assert_eq!(finished.code, Some(0), "{command:?} {}", finished.stderr);
+    }
+    assert_eq!(probe(1, address, "/healthz/ready").await.status(), 503, "draining");
 }
