@@ -117,7 +117,7 @@ impl Flight {
     async fn landed_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         let demand = Arc::clone(&self.demand);
         let _waiting = demand.wait();
-        timeout(patience, self.landed()).await.map_err(|_| demand.unfinished())
+        timeout(patience, self.landed()).await.map_err(|_| demand.unfinished(patience))
     }
 
     async fn landed(mut self) -> MintResult {

@@ -44,6 +44,8 @@ pub struct Demand {
     raised: Notify,
     /// The reason why no call is made, and when it was noted.
     held: Mutex<Option<(Instant, MintError)>>,
+    /// When the call under way began.
+    called: Mutex<Instant>,
 }
 
 impl Demand {
@@ -65,6 +67,7 @@ impl Demand {
             asked: Mutex::new(Instant::now()),
             raised: Notify::new(),
             held: Mutex::new(None),
+            called: Mutex::new(Instant::now()),
         })
     }
 
@@ -121,10 +124,14 @@ impl Demand {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// Why the mint has not ended yet, with the wait that is left.
-    pub(super) fn unfinished(&self) -> Unfinished {
+    /// Why the mint has not ended for a caller that has waited for `waited`, with the wait that is left
+    /// if no call is made. Of two causes the one that took longer: a call that began a moment ago is not
+    /// to blame.
+    pub(super) fn unfinished(&self, waited: Duration) -> Unfinished {
         if self.stage() != Stage::Queued {
-            return Unfinished::Called;
+            let called = *self.called.lock().unwrap_or_else(PoisonError::into_inner);
+            let mostly = called.elapsed() >= waited / 2;
+            return if mostly { Unfinished::Called } else { Unfinished::Queued };
         }
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         held.map_or(Unfinished::Queued, |(at, error)| Unfinished::Held(error.after(at.elapsed())))
@@ -141,7 +148,10 @@ impl Demand {
 
     /// Notes how far the mint has come.
     pub fn reached(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Relaxed);
+        let before = self.stage.swap(stage as u8, Ordering::Relaxed);
+        if before == Stage::Queued as u8 {
+            *self.called.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 }
 

@@ -152,6 +152,9 @@ async fn queued_caller_is_told_of_the_queue_and_not_of_velt() {
     let second = shared.cache.get(request("grace"));
     let told = second.within(SECOND).await.expect_err("it waits");
     assert!(matches!(told, Unfinished::Queued), "{told:?}");
+    // Called at 2.9 s: of the 3.3 s that this caller waits, the queue took most.
+    let third = shared.cache.get(request("grace")).within(Duration::from_millis(2300)).await;
+    assert!(matches!(third, Err(Unfinished::Queued)), "{third:?}");
     assert!(first.within(HOUR).await.expect("it landed").is_ok());
     // Nobody asks for these any more, and a call for the last would begin after 8 s.
     for n in 0..5 {
