@@ -282,8 +282,8 @@ impl Upstream {
         let patience = self.settings.response_timeout;
         let (response, lease) = if over_http2 {
             // On the heap, so that the other way does not pay for it.
-            let asked = progress.gate.as_ref().map(Gate::asked);
-            let sending = Box::pin(self.send_http2(request, asked));
+            let wanted = progress.gate.as_ref().map(Gate::asked);
+            let sending = Box::pin(self.send_http2(request, wanted));
             let mut timer = Box::pin(sleep(Duration::ZERO));
             (progress.bound(pin!(sending), timer.as_mut(), patience).await??, None)
         } else {
