@@ -19,6 +19,7 @@ mod send_http2;
 mod spare;
 mod stream_clock;
 mod tunnel;
+mod unread;
 mod upload;
 
 use std::error::Error;

@@ -109,6 +109,9 @@ impl Sidecar {
     ) -> impl Future<Output = Response<ResponseBody>> + Send {
         let mut request = request.map(RequestBody::from);
         request.body_mut().comes_over(&connection);
+        if request.version() == Version::HTTP_2 {
+            request.body_mut().linger();
+        }
         // Not an async function, which would have room for its arguments twice.
         async move { self.answer(&peer, &connection, &mut request).await }
     }

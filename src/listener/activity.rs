@@ -21,7 +21,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep};
 
 use super::Seat;
-use super::stream::hands_out;
+use super::stream::{hands_out, patience};
 use crate::client_connection::ClientConnection;
 use crate::metrics::{CloseReason, GaugeGuard};
 use crate::tcp::{Waiting, Watcher};
@@ -32,6 +32,9 @@ const OFTEN: Duration = Duration::from_secs(1);
 /// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
 /// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
 const REFUSED_HEADS: usize = 16;
+
+/// Bytes that a client, and the kernel and proxies before it, may hold before they are read.
+const MOST_TAKEN: usize = 4 * 1024 * 1024;
 
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,8 @@ pub struct Activity {
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     stalled_since: AtomicU64,
+    /// Bytes written since the last request, or since the client last stood still for [`OFTEN`] or longer.
+    taken: AtomicUsize,
     /// Whether the watchdog looks [`OFTEN`], and what tells it to begin.
     looks_often: AtomicBool,
     look_often: Notify,
@@ -104,6 +109,7 @@ impl Activity {
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
+            taken: AtomicUsize::new(0),
             looks_often: AtomicBool::new(false),
             look_often: Notify::new(),
             held,
@@ -127,6 +133,7 @@ impl Activity {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.had_body.store(has_body, Ordering::Relaxed);
         self.chunked.store(false, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         // An error says that it was not the first.
         let _ = self.begun.set(());
@@ -193,7 +200,8 @@ impl Activity {
             }
             since => u128::from(now.saturating_sub(since)) >= limit.as_millis(),
         };
-        if longer_than(&self.stalled_since, limits.stalled) {
+        let taken = self.taken.load(Ordering::Relaxed).min(MOST_TAKEN);
+        if longer_than(&self.stalled_since, patience(limits.stalled, taken)) {
             return Some(CloseReason::Stalled);
         }
         if self.requests.load(Ordering::Relaxed) > 0 {
@@ -225,15 +233,26 @@ impl Watcher for Activity {
     }
 
     fn wrote(&self, _: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
-        let had_room = written.is_ready();
-        let stalled = self.stalled_since.load(Ordering::Relaxed) > 0;
-        match had_room {
+        let bytes = match written {
+            Poll::Ready(written) => *written.as_ref().unwrap_or(&0),
             // tokio lets others have their turn now; the client has nothing to do with it.
-            false if !has_budget_remaining() => {}
-            false if !stalled => self.stalled_since.store(self.now(), Ordering::Relaxed),
-            true if stalled => self.stalled_since.store(0, Ordering::Relaxed),
-            _ => {}
+            Poll::Pending if !has_budget_remaining() => return,
+            Poll::Pending => {
+                if self.stalled_since.load(Ordering::Relaxed) == 0 {
+                    self.stalled_since.store(self.now(), Ordering::Relaxed);
+                }
+                return;
+            }
+        };
+        let since = self.stalled_since.load(Ordering::Relaxed);
+        let mut before = self.taken.load(Ordering::Relaxed);
+        if since > 0 {
+            self.stalled_since.store(0, Ordering::Relaxed);
+            if u128::from(self.now().saturating_sub(since)) >= OFTEN.as_millis() {
+                before = 0;
+            }
         }
+        self.taken.store(before.saturating_add(bytes), Ordering::Relaxed);
     }
 }
 
@@ -355,6 +374,13 @@ mod tests {
         assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
         activity.wrote(&[], &mut Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
+
+        // A client that has taken much at once may be reading it.
+        activity.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
+        activity.wrote(&[], &mut Poll::Pending);
+        assert_eq!(activity.judge(seconds(119), LIMITS), None);
+        assert_eq!(activity.judge(seconds(121), LIMITS), Some(CloseReason::Stalled));
+        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
 
         drop(request);
         assert_eq!(activity.judge(seconds(500), LIMITS), None);

@@ -96,6 +96,7 @@ mod tests {
             linger(stream, owes, || Patience::USUAL).await;
             // tokio's timers are precise to a millisecond.
             assert!(began.elapsed() <= waited + Duration::from_millis(1), "owes: {owes}");
+            assert!(began.elapsed() >= waited, "owes: {owes}");
         }
     }
 

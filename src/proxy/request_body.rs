@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
 use super::stream_clock::StreamClock;
+use super::unread::Unread;
 use crate::client_connection::{ClientConnection, Upload};
 
 /// Removes from trailers what must not pass in this direction.
@@ -44,7 +45,7 @@ impl BodyMeter {
 pub struct RequestBody(Option<Box<Stream>>);
 
 struct Stream {
-    incoming: Incoming,
+    incoming: Unread,
     meter: Option<BodyMeter>,
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
@@ -63,6 +64,7 @@ impl From<Incoming> for RequestBody {
             return Self(None);
         }
         let clock = StreamClock::default();
+        let incoming = Unread::new(incoming);
         let (meter, trailers, gate, begun) = (None, None, None, None);
         let (sent, upload) = (None, None);
         let stream = Stream { incoming, meter, trailers, clock, gate, begun, sent, upload };
@@ -75,6 +77,13 @@ impl RequestBody {
     pub fn comes_over(&mut self, connection: &Arc<ClientConnection>) {
         if let Some(stream) = &mut self.0 {
             stream.upload = Some(connection.begin_upload());
+        }
+    }
+
+    /// Has what is left of it, when it is dropped, read all the same: it has come over HTTP/2.
+    pub fn linger(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            stream.incoming.linger();
         }
     }
 
@@ -151,7 +160,7 @@ impl Stream {
                 return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
             }
         }
-        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut *self.incoming).poll_frame(context));
         self.clock.moved();
         self.begun = None;
         if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame) {
