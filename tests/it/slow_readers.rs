@@ -97,7 +97,8 @@ async fn reader_that_has_stopped_is_cut_off() {
     let stage = Stage::with(app().await, LIMIT).await;
     let mut stream = narrow(&stage).await;
     stream.write_all(GET).await.expect("the sidecar reads");
-    stream.read_exact(&mut vec![0; 100_000]).await.expect("the beginning");
+    let mut beginning = vec![0; 100_000];
+    stream.read_exact(&mut beginning).await.expect("the beginning");
     stage.sidecar.metric_reaches("connections_closed_total{reason=\"stalled\"}", 1.0).await;
 }
 
