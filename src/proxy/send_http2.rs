@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use h2::Reason;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -34,13 +35,15 @@ struct Lost {
     source: Source,
     /// The app has not looked at it.
     unseen: bool,
+    /// The app has had enough of its connection.
+    calmed: bool,
 }
 
 impl Upstream {
     /// Sends on one of the HTTP/2 connections. The retry rule: as often as the app says that it has
     /// not looked at the request (RFC 9113 sections 6.8 and 8.7), or the request never left; and once
-    /// if a connection that was used before has died and the request is idempotent and has no body.
-    /// A request that the app has reset is answered by that. `asked` is told when the app asks for
+    /// if a connection that was used before has died and the request is idempotent and has no body;
+    /// such a one also when the app wants no more on the connection that it came on. A request that the app has reset is answered by that. `asked` is told when the app asks for
     /// the request's body.
     pub(super) async fn send_http2(
         &self,
@@ -59,16 +62,17 @@ impl Upstream {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
-            let Lost { error, source: body, unseen } = match failed {
+            let Lost { error, source: body, unseen, calmed } = match failed {
                 Failed::Client(error) => return Err(UpstreamError::ClientGone(error)),
                 Failed::App(lost) => *lost,
             };
             source = body;
-            let once = spare.may_go_twice() && is_reused && !has_died && !error.is_reset();
-            if tries == TRIES || !(unseen || once) || !source.rewind() {
+            let died = is_reused && !has_died && !error.is_reset();
+            let again = unseen || spare.may_go_twice() && (died || calmed);
+            if tries == TRIES || !again || !source.rewind() {
                 return Err(UpstreamError::BrokenStream(error));
             }
-            has_died |= !unseen;
+            has_died |= died && !unseen;
             self.metrics.retries.inc();
         }
     }
@@ -85,7 +89,10 @@ async fn attempt(
     let (mut response, stream) = match ticket.send(head, source.is_empty()) {
         Ok(sent) => sent,
         // The connection was about to end.
-        Err(error) => return Err(lost(error, source, true)),
+        Err(error) => {
+            let lost = Lost { error, source, unseen: true, calmed: false };
+            return Err(Failed::App(Box::new(lost)));
+        }
     };
     let ticket = Arc::new(ticket);
     let mut upload = Upload::new(source, stream, &ticket);
@@ -106,16 +113,18 @@ async fn attempt(
         Err(error) => Err(Failed::Client(error)),
         Ok(Ok(response)) => Ok(begin(response, upload, ticket)),
         Ok(Err(error)) => {
-            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let unseen = error.is_remote() && (error.is_go_away() || refused)
+            let reset = error.reason().filter(|_| error.is_reset() && error.is_remote());
+            let unseen = reset == Some(Reason::REFUSED_STREAM)
+                || error.is_go_away() && error.is_remote()
                 || !error.is_reset() && ticket.written() == written;
-            Err(lost(error, upload.into_source(), unseen))
+            let calmed = reset == Some(Reason::ENHANCE_YOUR_CALM);
+            if calmed {
+                ticket.calm();
+            }
+            let source = upload.into_source();
+            Err(Failed::App(Box::new(Lost { error, source, unseen, calmed })))
         }
     }
-}
-
-fn lost(error: h2::Error, source: Source, unseen: bool) -> Failed {
-    Failed::App(Box::new(Lost { error, source, unseen }))
 }
 
 fn begin(

@@ -45,6 +45,18 @@ impl H2App {
         F: Fn(Request<RecvStream>, SendResponse<Bytes>) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
+        Self::serving_each(builder, move |_, request, respond| answer(request, respond)).await
+    }
+
+    /// Answers with a count that each connection has for itself.
+    async fn serving_each<F, R>(builder: Builder, answer: F) -> Self
+    where
+        F: Fn(Arc<AtomicUsize>, Request<RecvStream>, SendResponse<Bytes>) -> R
+            + Send
+            + Sync
+            + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::<AtomicUsize>::default();
@@ -59,9 +71,10 @@ impl H2App {
                 let (builder, answer, opened) =
                     (builder.clone(), Arc::clone(&answer), opened.clone());
                 tokio::spawn(async move {
+                    let own = Arc::<AtomicUsize>::default();
                     if let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await {
                         while let Some(Ok((request, respond))) = connection.accept().await {
-                            tokio::spawn(answer(request, respond));
+                            tokio::spawn(answer(Arc::clone(&own), request, respond));
                         }
                     }
                     opened.send_modify(|open| *open -= 1);
@@ -414,4 +427,34 @@ async fn client_over_http2_that_waits_for_100_is_answered() {
     let (response, _body) = client.send_request(head(), false).expect("it is sent");
     let response = timeout(Duration::from_secs(6), response).await.expect("in time");
     assert_eq!(response.expect("an answer").status(), 417);
+}
+
+#[tokio::test]
+async fn request_refused_for_the_sake_of_others_goes_elsewhere() {
+    let big = Bytes::from(vec![b'x'; 3_000_000]);
+    let app = H2App::serving_each(Builder::new(), move |unread, request, mut respond| {
+        let big = big.clone();
+        async move {
+            // As Node.js does when what is unread fills the memory of a session.
+            if unread.load(Ordering::SeqCst) > 0 {
+                return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
+            }
+            if request.uri().path() == "/big" {
+                unread.fetch_add(1, Ordering::SeqCst);
+                answer_in_full(respond, big).await;
+                unread.fetch_sub(1, Ordering::SeqCst);
+            } else {
+                answer_in_full(respond, "quick").await;
+            }
+        }
+    })
+    .await;
+    let sidecar = before(app.address, "").await;
+    let client = Client::to(sidecar.addresses.traffic);
+    let mut stalled = Vec::new();
+    for _ in 0..7 {
+        stalled.push(unread(&sidecar, "/big").await);
+        assert_eq!(client.get("/").send().await.text(), "quick");
+    }
+    assert!(app.connection_count() <= 8, "{} connections", app.connection_count());
 }

@@ -63,6 +63,8 @@ pub(super) struct Vitals {
     streams: AtomicUsize,
     /// Bytes of the bodies of the requests that are open.
     charge: AtomicU64,
+    /// Streams that were enough for the app, or none if it has not said so.
+    enough: AtomicUsize,
     /// Whether a request has come since the last look.
     used: AtomicBool,
     /// Whether there has been a request at all.
@@ -119,7 +121,18 @@ impl Connection {
 
     /// Streams that may be open at a time.
     pub(super) fn limit(&self) -> usize {
-        self.sender.current_max_send_streams().min(MAX_STREAMS)
+        let limit = self.sender.current_max_send_streams().min(MAX_STREAMS);
+        match self.vitals.enough.load(Ordering::Relaxed) {
+            0 => limit,
+            enough => limit.min(enough),
+        }
+    }
+
+    /// The app has refused a stream with `ENHANCE_YOUR_CALM`, as Node.js does when what is unread on a
+    /// connection fills 10 MB: no more before one of the others has ended.
+    pub(super) fn calm(&self) {
+        let others = self.vitals.streams().saturating_sub(1);
+        self.vitals.enough.store(others, Ordering::Relaxed);
     }
 
     /// Whether there are requests on it, or have been since the last call.
@@ -139,7 +152,10 @@ impl Connection {
     }
 
     pub(super) fn end_stream(&self) {
-        self.vitals.streams.fetch_sub(1, Ordering::Relaxed);
+        let before = self.vitals.streams.fetch_sub(1, Ordering::Relaxed);
+        if before <= self.vitals.enough.load(Ordering::Relaxed) {
+            self.vitals.enough.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether a request's body finds room in the app's window for the connection, even if the app

@@ -74,6 +74,11 @@ impl Ticket {
         }
     }
 
+    /// Notes that the app wants no more requests on the connection for now.
+    pub(in crate::proxy) fn calm(&self) {
+        self.connection.calm();
+    }
+
     /// Bytes that the connection has sent so far.
     pub(in crate::proxy) fn written(&self) -> u64 {
         self.connection.written()
