@@ -1,5 +1,6 @@
 //! A request's body on its way to an app over HTTP/2, and what it takes to send it once more.
 
+use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::Body as _;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::pool::http2::{Load, Ticket};
@@ -117,7 +119,7 @@ impl Source {
         }
     }
 
-    /// All has come. The body goes, which is how others learn that it has been sent.
+    /// Notes that all has come. The body goes, which is how others learn that it has been sent.
     fn drain(&mut self) {
         self.is_drained = true;
         self.rest = RequestBody::default();
@@ -222,11 +224,11 @@ impl Upload {
     pub(super) fn go_on(mut self) -> Uploading {
         // It is not sent again any more.
         self.source.kept = None;
-        let (guard, mut answered) = tokio::sync::oneshot::channel::<()>();
+        let (guard, mut answered) = oneshot::channel::<()>();
         tokio::spawn(async move {
             let reading = &mut answered;
             tokio::select! {
-                _ = std::future::poll_fn(|context| self.poll(context)) => return,
+                _ = poll_fn(|context| self.poll(context)) => return,
                 // Told that the answer has been read to its end, or dropped before.
                 read = reading => if read.is_err() {
                     return self.stream.send_reset(Reason::CANCEL);
@@ -234,7 +236,7 @@ impl Upload {
             }
             loop {
                 let before = self.progress();
-                let more = std::future::poll_fn(|context| self.poll(context));
+                let more = poll_fn(|context| self.poll(context));
                 match timeout(LINGER, more).await {
                     Ok(_) => return,
                     Err(_) if self.progress() == before => {
@@ -253,7 +255,7 @@ impl Upload {
 }
 
 /// The rest of a request's body that is still on its way. Dropped, the rest is given up.
-pub(super) struct Uploading(Option<tokio::sync::oneshot::Sender<()>>);
+pub(super) struct Uploading(Option<oneshot::Sender<()>>);
 
 impl Uploading {
     /// The answer has been read to its end: the app may go on reading the request.

@@ -35,10 +35,10 @@ const MAX_CONNECTIONS: usize = 128;
 /// How long no other connection is tried where one has failed and requests can wait for those open.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// All HTTP/2 connections to one app.
+/// HTTP/2 connections to one app.
 #[derive(Default)]
 pub(super) struct Connections {
-    /// The oldest first, which are filled first, so that those no longer needed become idle.
+    /// Connections, the oldest first: these are filled first, so that the others become idle.
     open: Vec<Arc<Connection>>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
@@ -72,7 +72,7 @@ struct Waiting {
 type Told = oneshot::Sender<Result<Ticket, UpstreamError>>;
 
 impl Pool {
-    /// A place for a request. Opens another connection if need be, and waits if there are too many.
+    /// Finds a place for a request. Opens another connection if need be, and waits if there are too many.
     pub(in crate::proxy) async fn place(
         self: &Arc<Self>,
         load: Load,
@@ -141,7 +141,7 @@ impl Pool {
         None
     }
 
-    /// A place on the oldest connection that has one. A request with a body shares the app's window
+    /// Takes a place on the oldest connection that has one. A request with a body shares the app's window
     /// with another that may have used it up only if there can be no other connection.
     fn take(self: &Arc<Self>, connections: &mut Connections, load: Load) -> Option<Ticket> {
         let (mut found, mut gone) = (None::<(SendRequest<Bytes>, &Arc<Connection>)>, false);

@@ -23,7 +23,7 @@ const STEP: usize = 4096;
 #[derive(Default)]
 pub(super) struct Round {
     due: Mutex<Due>,
-    /// Those of the turn before.
+    /// Mailboxes of the turn before.
     lately: Mutex<Vec<Arc<Mailbox>>>,
 }
 
@@ -45,7 +45,7 @@ impl Round {
         due.is_awake = true;
     }
 
-    /// Ends a turn: takes what has arrived out of h2, for all to whom it belongs.
+    /// Ends a turn: takes what has arrived out of h2, into the mailboxes.
     pub(super) fn deliver(&self) {
         // Clients that read have had their turn since the last.
         for mailbox in mem::take(&mut *locked(&self.lately)) {
@@ -59,7 +59,7 @@ impl Round {
         }
     }
 
-    /// Those that something has arrived for. If there are none, the turn is over.
+    /// Mailboxes that something has arrived for. If there are none, the turn is over.
     fn take(&self) -> Option<Vec<Arc<Mailbox>>> {
         let mut due = locked(&self.due);
         if due.mailboxes.is_empty() {

@@ -15,7 +15,7 @@ use crate::proxy::pool::Pool;
 /// gives to the whole connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Load {
-    /// There is no body.
+    /// No body.
     None,
     /// A body of so many bytes.
     Known(u64),
