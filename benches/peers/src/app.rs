@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::tokens;
+use crate::{stalls, tokens};
 
 /// Bytes in the answer of `/api/small`.
 pub const SMALL: usize = 1024;
@@ -35,6 +36,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 /// A running app and token API.
 pub struct Backend {
     pub app: SocketAddr,
+    /// The same app at the far end of a network, as far as the kernel can tell: see
+    /// [`stalls::SEGMENT`].
+    pub distant_app: SocketAddr,
     pub api: SocketAddr,
     state: Arc<State>,
 }
@@ -42,6 +46,10 @@ pub struct Backend {
 struct State {
     mints: AtomicUsize,
     mint_millis: AtomicU64,
+    /// Requests that the app has taken and stands still with, since the start.
+    stalled: AtomicUsize,
+    /// Tells the app to give up all that it stands still with.
+    stalls_over: Notify,
     epoch: Instant,
     small: Vec<u8>,
     large: Vec<u8>,
@@ -53,20 +61,27 @@ impl Backend {
         let state = Arc::new(State {
             mints: AtomicUsize::new(0),
             mint_millis: AtomicU64::new(0),
+            stalled: AtomicUsize::new(0),
+            stalls_over: Notify::new(),
             epoch,
             small: page(SMALL),
             large: page(LARGE),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (app, api) = runtime.block_on(async {
-            let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            Ok::<_, io::Error>((TcpListener::bind(any).await?, TcpListener::bind(any).await?))
+        let (app, distant_app, api) = runtime.block_on(async {
+            let (app, distant_app) = (listen()?, listen()?);
+            stalls::as_on_a_network(&distant_app)?;
+            Ok::<_, io::Error>((app, distant_app, listen()?))
         })?;
-        let backend =
-            Self { app: app.local_addr()?, api: api.local_addr()?, state: Arc::clone(&state) };
+        let backend = Self {
+            app: app.local_addr()?,
+            distant_app: distant_app.local_addr()?,
+            api: api.local_addr()?,
+            state: Arc::clone(&state),
+        };
         std::thread::Builder::new().name("app".to_owned()).spawn(move || {
-            let minting = Arc::clone(&state);
-            runtime.spawn(accept(api, minting));
+            runtime.spawn(accept(api, Arc::clone(&state)));
+            runtime.spawn(accept(distant_app, Arc::clone(&state)));
             runtime.block_on(accept(app, state));
         })?;
         Ok(backend)
@@ -77,11 +92,28 @@ impl Backend {
         self.state.mints.load(Ordering::Relaxed)
     }
 
+    /// Requests so far that the app has taken and stood still with.
+    pub fn stalled(&self) -> usize {
+        self.state.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Ends every request that the app stands still with.
+    pub fn end_stalls(&self) {
+        self.state.stalls_over.notify_waiters();
+    }
+
     /// Has every mint take so long from now on.
     pub fn set_mint_time(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.state.mint_millis.store(millis, Ordering::Relaxed);
     }
+}
+
+/// A listener on a free port, whose queue has room for a thousand connections at once.
+fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    socket.listen(4096)
 }
 
 /// Whatever the app says under the token's name must not reach the page.
@@ -119,6 +151,7 @@ impl State {
                 b"/api/large" => stream.write_all(&self.large).await?,
                 b"/events" => return self.stream_events(stream).await,
                 b"/socket" => return echo(stream).await,
+                stalls::DOWNLOAD | stalls::UPLOAD => return self.stall(stream, &buffer).await,
                 b"/" => {
                     let length = content_length(&buffer[..head]);
                     while buffer.len() < head + length {
@@ -153,6 +186,24 @@ impl State {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )
+    }
+
+    /// Sends a body that is too large for any buffer, or takes none of the request's.
+    async fn stall(&self, mut stream: TcpStream, request: &[u8]) -> io::Result<()> {
+        let over = self.stalls_over.notified();
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+        let sending = async {
+            if request.starts_with(b"POST ") {
+                return std::future::pending().await;
+            }
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", stalls::BODY);
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(&stalls::body()).await
+        };
+        tokio::select! {
+            sent = sending => sent,
+            () = over => Ok(()),
+        }
     }
 
     /// Events that carry the time at which each was sent.

@@ -3,6 +3,7 @@
 
 mod alone;
 mod app;
+mod burst;
 mod events;
 mod load;
 mod multiplexed;
@@ -12,6 +13,7 @@ mod process;
 mod report;
 mod rounds;
 mod scale;
+mod stalls;
 mod tokens;
 
 use std::error::Error;
@@ -33,8 +35,8 @@ const OTHER_CORE: usize = 1;
 /// Users who are asked for in turn.
 const USERS: usize = 1_000;
 
-const USAGE: &str = "--short, --only header|route|h2c|large|websocket|paced|events|alone|scale|workers \
-                     (more than once), --rounds N, --sidecar FILE, --files DIRECTORY, --work DIRECTORY, \
+const USAGE: &str = "--short, --only header|route|h2c|large|websocket|paced|events|alone|stalls|burst|\
+                     scale|workers (more than once), --rounds N, --sidecar FILE, --files DIRECTORY, --work DIRECTORY, \
                      --modules DIRECTORY";
 
 fn main() -> ExitCode {
@@ -65,11 +67,18 @@ fn run() -> Result<()> {
         cores: vec![PROXY_CORE],
         workers: 1,
         capacity: 100_000,
+        max_wait: "5s",
     };
     let bench = Bench { plan, setting, backend, epoch };
     let mut report = Report::default();
     if bench.plan.wants("alone") {
         alone::measure(&bench, &mut report)?;
+    }
+    if bench.plan.wants("stalls") {
+        stalls::measure(&bench, &mut report)?;
+    }
+    if bench.plan.wants("burst") {
+        burst::measure(&bench, &mut report)?;
     }
     rounds::measure(&bench, &mut report)?;
     if bench.plan.wants("scale") {

@@ -75,6 +75,8 @@ pub struct Setting {
     pub workers: usize,
     /// Tokens that caches with a bound must hold.
     pub capacity: usize,
+    /// How long the sidecar may keep an answer of the app waiting for a token.
+    pub max_wait: &'static str,
 }
 
 /// A proxy that answers.
@@ -218,6 +220,7 @@ impl Files<'_> {
             ("@WORKERS@", setting.workers.to_string()),
             ("@CONNECTIONS@", (process::most_connections() + 50).to_string()),
             ("@CAPACITY@", setting.capacity.to_string()),
+            ("@MAX_WAIT@", setting.max_wait.to_owned()),
             ("@DICTIONARY@", dictionary),
             ("@USER@", String::from_utf8(user.stdout)?.trim().to_owned()),
         ] {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::peer::Peer;
+use crate::{burst, stalls};
 
 /// What was measured, by row, peer and round.
 #[derive(Default)]
@@ -39,7 +40,7 @@ const fn ours(what: &'static str, row: &'static str, must: f64, aim: f64) -> Tar
 
 const LUA: Peer = Peer::NginxLua;
 
-const TARGETS: [Target; 15] = [
+const TARGETS: [Target; 20] = [
     ratio("header job, CPU", "header job: CPU us/request", LUA, 1.0, 0.85),
     ratio("route job, CPU", "route job: CPU us/request", LUA, 1.0, 0.85),
     ratio("HTTP/2 cleartext, CPU", "header job, h2c: CPU us/request", LUA, 1.0, 1.0),
@@ -67,6 +68,11 @@ const TARGETS: [Target; 15] = [
     ours("bytes per cached user", "bytes per cached user", 1_400.0, 1_100.0),
     ours("mints, 1 user", "mints for 1000 requests at once, cold users: 1", 1.0, 1.0),
     ours("mints, 100 users", "mints for 1000 requests at once, cold users: 100", 100.0, 100.0),
+    ours("bytes per stalled download", stalls::ROWS[0], 65_536.0, 65_536.0),
+    ours("bytes per stalled upload", stalls::ROWS[1], 65_536.0, 65_536.0),
+    ours("bytes per stalled HTTP/2 stream", stalls::ROWS[2], 32_768.0, 32_768.0),
+    ours("burst: answers without a token, %", burst::WITHOUT_TOKEN, 1.0, 0.0),
+    ours("burst: mints for 100 users", burst::MINTS, 100.0, 100.0),
     ratio("2 workers, CPU", "2 workers: CPU us/request", LUA, 1.0, 0.85),
 ];
 
