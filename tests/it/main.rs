@@ -45,6 +45,7 @@ mod shared_connection;
 mod shipped_files;
 mod shutdown;
 mod slow_readers;
+mod standing_still;
 mod storms;
 mod tls;
 mod token_cache;

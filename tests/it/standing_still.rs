@@ -1,0 +1,312 @@
+//! One stands still, the others do not notice: each way for a client or an app to stand still, over each
+//! protocol of either. `ends` says when the one that stands still is ended.
+
+mod app;
+mod client;
+mod ends;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use rustls::ClientConfig;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::app::{AppSpeaks, Body, LARGE, Moved, drip, nothing, silence, whole};
+use self::client::{Client, Duplex, PROMPT, Speaks};
+use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, opening_with, request, stream};
+use crate::support::certificates::{Authority, Folder, VALID};
+use crate::support::{ONE_WORKER, Stage};
+
+/// Requests that stand still in each case. With the windows that hyper has by default, three or four are
+/// enough to hold up all others.
+const STALLED: usize = 13;
+
+/// Cases at a time: the machine has two cores, and a case waits more than it works.
+const AT_A_TIME: usize = 4;
+
+/// Bytes of an upload that is taken: more than a stream's window.
+const UPLOAD: usize = 200_003;
+
+/// A way to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// The client reads nothing of an answer.
+    ClientReadsNothing,
+    /// The client reads nothing at all of its connection, on which HTTP/2 has many answers.
+    ClientReadsNoFrames,
+    ClientReadsSlowly,
+    /// The client sends nothing of its request's body.
+    ClientSendsNothing,
+    ClientSendsSlowly,
+    /// The app reads nothing of a request's body.
+    AppReadsNothing,
+    AppAnswersNothing,
+    /// The app breaks its answer off.
+    AppCloses,
+}
+
+/// A cell of the matrix.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    stall: Stall,
+    app: AppSpeaks,
+    client: Speaks,
+}
+
+/// A sidecar in front of the app of the matrix, and a client.
+struct Set {
+    stage: Stage,
+    moved: Moved,
+    client: Client,
+    _folder: Folder,
+}
+
+impl Case {
+    async fn set(self, toml: &str) -> Set {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        folder.write_pair(&authority.issue(&["localhost"], VALID));
+        let tls = if self.client.is_tls() { folder.toml() } else { String::new() };
+        // Last, as it may go on with the table [app].
+        let toml = format!("{ONE_WORKER}{tls}{toml}\n[app]\nprotocol = \"{}\"\n", self.app.word());
+        let moved = Moved::new();
+        let stage = Stage::with(moved.serve(self.app).await, &toml).await;
+        let tls = self.client.is_tls().then(|| offering(&authority, self.client));
+        let client = Client::new(stage.sidecar.addresses.traffic, self.client, tls);
+        Set { stage, moved, client, _folder: folder }
+    }
+}
+
+/// A client that trusts the authority and speaks one protocol.
+fn offering(authority: &Authority, speaks: Speaks) -> Arc<ClientConfig> {
+    let name = std::str::from_utf8(speaks.alpn()).expect("ASCII");
+    authority.client(None, &[name])
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(nothing()).expect("a request")
+}
+
+fn post(path: &str, body: Body) -> Request<Body> {
+    Request::post(path).body(body).expect("a request")
+}
+
+/// What keeps requests standing still, for as long as it is there.
+#[derive(Default)]
+struct Standing {
+    answers: Vec<Response<Incoming>>,
+    connections: Vec<Box<dyn Duplex>>,
+    tasks: JoinSet<()>,
+}
+
+impl Set {
+    /// Has so many requests stand still, and returns when they do.
+    async fn stall(&self, stall: Stall, count: usize) -> Standing {
+        let mut standing = Standing::default();
+        match stall {
+            Stall::ClientReadsNothing => {
+                for _ in 0..count {
+                    standing.answers.push(self.answered(get("/endless")).await);
+                }
+                self.moved.stands_still().await;
+            }
+            Stall::ClientReadsNoFrames => {
+                for _ in 0..count {
+                    standing.connections.push(self.unread_frames().await);
+                }
+                self.moved.stands_still().await;
+            }
+            Stall::ClientReadsSlowly => {
+                for _ in 0..count {
+                    let mut body = self.answered(get("/endless")).await.into_body();
+                    standing.tasks.spawn(async move {
+                        while body.frame().await.is_some_and(|frame| frame.is_ok()) {
+                            sleep(Duration::from_millis(150)).await;
+                        }
+                    });
+                }
+            }
+            Stall::ClientSendsNothing => {
+                standing.send(self, count, || post("/count", silence())).await;
+            }
+            Stall::ClientSendsSlowly => {
+                let slow = || drip(usize::MAX, Duration::from_millis(50));
+                standing.send(self, count, || post("/count", slow())).await;
+            }
+            Stall::AppReadsNothing => {
+                standing.send(self, count, || post("/hold", self.moved.endless_upload())).await;
+                self.moved.stands_still().await;
+            }
+            Stall::AppAnswersNothing => standing.send(self, count, || get("/hold")).await,
+            Stall::AppCloses => {
+                for _ in 0..count {
+                    self.is_broken_off().await;
+                }
+            }
+        }
+        standing
+    }
+
+    /// An answer of 200, up to its head.
+    async fn answered(&self, request: Request<Body>) -> Response<Incoming> {
+        let answer = self.client.send(request).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        answer
+    }
+
+    /// Has the app break an answer off, and waits until the client hears of it.
+    async fn is_broken_off(&self) {
+        let mut body = self.answered(get("/broken")).await.into_body();
+        let first = timeout(PROMPT, body.frame()).await.expect("in time").expect("a frame");
+        assert_eq!(first.expect("whole").into_data().expect("data"), "first");
+        self.moved.break_off.notify_one();
+        let end = timeout(PROMPT, body.frame()).await.expect("its end in time");
+        end.expect("not the end of a whole answer").expect_err("an answer that was broken off");
+    }
+
+    /// A connection over which HTTP/2 has 20 answers on the way, of which nothing is read.
+    async fn unread_frames(&self) -> Box<dyn Duplex> {
+        const WIDE: u32 = 1 << 30;
+        let mut connection = self.client.connect().await;
+        let requests = (0..20).flat_map(|nth| request(stream(nth), END_STREAM, "GET", "/endless"));
+        let settings = opening_with(&[(4, WIDE)]);
+        let wide = frame(WINDOW_UPDATE, 0, 0, &WIDE.to_be_bytes());
+        let bytes = [settings, wide, requests.collect()].concat();
+        connection.write_all(&bytes).await.expect("it reads");
+        connection.flush().await.expect("it reads");
+        connection
+    }
+
+    /// Asks for a large answer, uploads a large body and posts for a token, over the connection of those that
+    /// stand still, where there is one, and over another.
+    async fn others_are_served(&self) {
+        for client in [&self.client, &self.client.another()] {
+            let large = self.all_of(client, get("/large")).await;
+            assert_eq!(large.len(), LARGE);
+            let upload = post("/count", whole(vec![b'x'; UPLOAD]));
+            assert_eq!(self.all_of(client, upload).await, UPLOAD.to_string().as_bytes());
+            let mut request = post("/api/velt/token", whole("{}"));
+            let headers = request.headers_mut();
+            headers.insert("x-forwarded-user", "ada".parse().expect("a value"));
+            headers.insert("content-type", "application/json".parse().expect("a value"));
+            let token = self.all_of(client, request).await;
+            assert!(token.starts_with(b"{\"token\":"), "{}", String::from_utf8_lossy(&token));
+        }
+    }
+
+    async fn all_of(&self, client: &Client, request: Request<Body>) -> Vec<u8> {
+        let what = request.uri().path().to_owned();
+        let answer = client.send(request).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(answer.status(), 200, "{what}");
+        let body = timeout(PROMPT, answer.into_body().collect()).await;
+        let body = body.unwrap_or_else(|_| panic!("the rest of {what} does not come"));
+        body.unwrap_or_else(|error| panic!("{what}: {error:?}")).to_bytes().to_vec()
+    }
+}
+
+impl Standing {
+    /// Sends requests that are not answered, and returns when the app has them.
+    async fn send(&mut self, set: &Set, count: usize, request: impl Fn() -> Request<Body>) {
+        for _ in 0..count {
+            let client = set.client.sharing().await;
+            let sending = request();
+            self.tasks.spawn(async move {
+                // What it is answered in the end is another test's matter.
+                let _ = client.begin(sending).await;
+            });
+        }
+        set.stage.app.requests_reach(count).await;
+    }
+}
+
+/// Runs the cases of a way to stand still, and says of which the check has failed.
+async fn each<F, R>(stall: Stall, clients: &[Speaks], check: F)
+where
+    F: Fn(Case) -> R,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut running = Vec::new();
+    for app in AppSpeaks::ALL {
+        for client in clients {
+            let case = Case { stall, app, client: *client };
+            let (turns, checking) = (Arc::clone(&turns), check(case));
+            let task = tokio::spawn(async move {
+                let _turn = turns.acquire().await.expect("nobody closes it");
+                checking.await;
+            });
+            running.push((case, task));
+        }
+    }
+    let mut failed = Vec::new();
+    for (case, task) in running {
+        if let Err(error) = task.await {
+            failed.push(format!("{case:?}: {}", message(&*error.into_panic())));
+        }
+    }
+    assert!(failed.is_empty(), "{} cases:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// Checks that others are served while many stand still, with limits that nothing reaches meanwhile.
+async fn others_are_served(stall: Stall, clients: &[Speaks]) {
+    each(stall, clients, |case| async move {
+        let set = case.set("").await;
+        let standing = set.stall(case.stall, STALLED).await;
+        set.others_are_served().await;
+        drop(standing);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_downloads_leave_others_served() {
+    others_are_served(Stall::ClientReadsNothing, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_connections_leave_others_served() {
+    others_are_served(Stall::ClientReadsNoFrames, &[Speaks::Http2, Speaks::TlsHttp2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_downloads_leave_others_served() {
+    others_are_served(Stall::ClientReadsSlowly, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_uploads_leave_others_served() {
+    others_are_served(Stall::ClientSendsNothing, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_uploads_leave_others_served() {
+    others_are_served(Stall::ClientSendsSlowly, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_unread_by_app_leave_others_served() {
+    others_are_served(Stall::AppReadsNothing, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_app_leaves_others_served() {
+    others_are_served(Stall::AppAnswersNothing, &Speaks::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_broken_off_leave_others_served() {
+    others_are_served(Stall::AppCloses, &Speaks::ALL).await;
+}
