@@ -31,6 +31,7 @@ mod program;
 mod promtool;
 mod scanner;
 mod sidecar_process;
+mod stalls;
 mod varnish;
 mod webdriver;
 mod wire;

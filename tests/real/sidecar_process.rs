@@ -189,6 +189,14 @@ impl SidecarProcess {
         kib.parse().expect("a number")
     }
 
+    /// Memory of its own in KiB: no page of a file, and no page that another process shares.
+    pub fn own_memory(&mut self) -> u64 {
+        let rollup = self.read("smaps_rollup");
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("Pss_Anon");
+        kib.trim().parse().expect("a number")
+    }
+
     /// The CPU time it has used, in user and system mode (proc(5), in hundredths of a second).
     pub fn cpu_time(&mut self) -> Duration {
         let stat = self.read("stat");

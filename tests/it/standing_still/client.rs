@@ -52,9 +52,12 @@ pub const PROMPT: Duration = Duration::from_secs(6);
 /// The client's receive buffer, so that little of a body has been taken when the client reads nothing.
 const RECEIVE_BUFFER: u32 = 16 * 1024;
 
+/// TCP segments of a network.
+const SEGMENT: u32 = 1_460;
+
 /// The client's own windows: those of all streams fit the connection's, so that it is never the client who
 /// holds one answer up for another.
-const STREAM_WINDOW: u32 = 64 * 1024;
+const STREAM_WINDOW: u32 = 8 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 /// A stream of either kind.
@@ -91,11 +94,13 @@ impl Client {
 
     /// A connection on which nothing has been said yet.
     pub async fn connect(&self) -> Box<dyn Duplex> {
-        let socket = TcpSocket::new_v4().expect("a socket");
+        self.connect_over(TcpSocket::new_v4().expect("a socket")).await
+    }
+
+    async fn connect_over(&self, socket: TcpSocket) -> Box<dyn Duplex> {
         socket.set_recv_buffer_size(RECEIVE_BUFFER).expect("an option");
         let stream = socket.connect(self.address).await.expect("it listens");
         stream.set_nodelay(true).expect("an option");
-        // As on a network, where the kernel's send buffers are not those of loopback.
         SockRef::from(&stream).set_send_buffer_size(64 * 1024).expect("an option");
         let Some(tls) = &self.tls else { return Box::new(stream) };
         let name = ServerName::try_from("localhost").expect("a name");
@@ -120,7 +125,10 @@ impl Client {
             return self.multiplexed().await.send_request(request).await;
         }
         request.headers_mut().insert("host", "localhost".parse().expect("a value"));
-        let stream = TokioIo::new(self.connect().await);
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // For the segments of loopback the kernel would take 2.6 MB of an answer that is not read.
+        SockRef::from(&socket).set_tcp_mss(SEGMENT).expect("an option");
+        let stream = TokioIo::new(self.connect_over(socket).await);
         let (mut sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1");
         // Its error, if any, is the request's too.
         tokio::spawn(async move { drop(connection.await) });
