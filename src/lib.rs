@@ -37,6 +37,7 @@ pub mod trace;
 pub mod admin;
 pub mod logging;
 mod dozing;
+mod memory;
 mod names;
 mod spelling;
 mod tcp;

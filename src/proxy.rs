@@ -42,6 +42,7 @@ use self::spare::Spare;
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
+use crate::memory::Memory;
 use crate::metrics::AppMetrics;
 use crate::names::Names;
 use crate::tls::{ClientSettings, ClientTls};
@@ -81,6 +82,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
+    /// What its connections share with those of clients.
+    pub memory: Memory,
 }
 
 /// Why the app gave no answer.
@@ -338,6 +341,7 @@ impl Upstream {
         progress: &mut Progress,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut lease = self.pool.connect().await?;
+        lease.begin(request);
         let (sender, timer) = lease.sender_and_timer();
         let sending = pin!(sender.try_send_request(taken(request)));
         let response = progress

@@ -15,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::memory::Thrifty;
+
 pub use self::gathering::Gathering;
 pub use self::watched::{Watched, Watcher};
 
@@ -71,9 +73,9 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or no TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        let parts = upgraded.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
+        let parts = upgraded.downcast::<TokioIo<Thrifty<Watched<Gathering<TcpStream>>>>>()?;
         let Parts { io, read_buf, .. } = parts;
-        let (Gathering(socket), watcher) = io.into_inner().into_parts();
+        let (Gathering(socket), watcher) = io.into_inner().into_inner().into_parts();
         Ok(Self { socket, read: read_buf, watcher })
     }
 }

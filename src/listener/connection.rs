@@ -9,10 +9,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::header::{CONNECTION, COOKIE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -29,6 +30,7 @@ use super::handshake::Handshakes;
 use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
+use crate::memory::Thrifty;
 use crate::metrics::{CloseReason, ListenerMetrics, Protocol};
 use crate::tcp::{self, Gathering, Watched};
 
@@ -40,7 +42,7 @@ const HTTP1_BUFFER: usize = 64 * 1024;
 const HTTP1_FREE_HEADERS: usize = 100;
 
 /// Response bytes buffered per HTTP/2 stream.
-const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 
 /// HTTP/2 has no other way to notice a dead peer.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -76,13 +78,12 @@ impl Connection {
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { stream, peer, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream);
-        let (limits, activity) = (settings.limits, Activity::new(held));
+        let (limits, activity) = (settings.limits, Activity::new(held, &settings.memory));
         // Its first request may be on its way.
         let mut ending = phase.clone();
         let too_late = async {
@@ -136,18 +137,20 @@ impl Established {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { remote, protocol, activity, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
         let mut limits = settings.limits;
-        let requests = Arc::clone(&activity);
+        let (requests, memory) = (Arc::clone(&activity), settings.memory.clone());
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
         let respond = move |request: Request<Incoming>| {
-            let in_progress = requests.begin();
+            let mut in_progress = requests.begin();
+            if http2 && memory.is_wary() {
+                in_progress.weigh(head_bytes(&request));
+            }
             // Over HTTP/1.1 hyper has counted them.
             if http2 && too_many(request.headers(), max_headers) {
                 refused.inc();
@@ -164,7 +167,7 @@ impl Established {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
-                Ok(response.map(|body| Attended::new(body, in_progress)))
+                Ok(response.map(|body| Attended::new(body, http2, in_progress)))
             }))
         };
         let served = if http2 {
@@ -179,7 +182,7 @@ impl Established {
             let leaving = leaving(phase.clone(), &activity);
             drive(connection, end, &activity, limits, leaving, phase).await
         } else {
-            let io = TokioIo::new(stream);
+            let io = TokioIo::new(Thrifty::new(stream, settings.memory.clone()));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;
@@ -218,6 +221,13 @@ fn fault(error: &hyper::Error) -> Option<CloseReason> {
 fn too_many(headers: &HeaderMap, max: usize) -> bool {
     let crumbs = || headers.get_all(COOKIE).iter().count();
     headers.len() > max && headers.len() - crumbs().saturating_sub(1) > max
+}
+
+/// Bytes of a request's head: over HTTP/2 a few bytes on the wire can stand for kilobytes.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    target + request.headers().iter().map(line).sum::<usize>()
 }
 
 fn is_upgrade<B>(response: &Response<B>) -> bool {

@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
+use crate::memory::{Memory, Thrifty};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp::{self, Gathering, Watched};
 use crate::tls::ClientTls;
@@ -39,6 +40,7 @@ pub(super) struct Pool {
     connect_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
+    memory: Memory,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
     http2: tokio::sync::Mutex<SharedHttp2>,
@@ -94,7 +96,8 @@ impl Lease {
     }
 
     /// From here on `request` goes out on it.
-    pub(super) fn begin(&self, request: &Request<RequestBody>) {
+    pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
+        request.body_mut().leave_by(&self.sent);
         self.sent.begin(request, self.reused);
     }
 
@@ -139,6 +142,7 @@ impl Pool {
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
+            memory: settings.memory.clone(),
             idle: Mutex::default(),
             http2: tokio::sync::Mutex::default(),
             metrics,
@@ -235,7 +239,8 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let io = TokioIo::new(Watched::new(Gathering(stream), Arc::clone(sent) as _));
+        let watched = Watched::new(Gathering(stream), Arc::clone(sent) as _);
+        let io = TokioIo::new(Thrifty::new(watched, self.memory.clone()));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         self.drive(connection.with_upgrades());
@@ -262,7 +267,7 @@ impl Pool {
     }
 
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        let open = GaugeGuard::raise(&self.metrics.connections);
+        let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
         tokio::spawn(async move {
             // Whoever has a request on it gets the error; an idle connection's end is no news.
             let _ = connection.await;

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
+use super::spare::Sent;
 use super::stream_clock::StreamClock;
 
 /// Removes from trailers what must not pass in this direction.
@@ -48,6 +49,8 @@ struct Stream {
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
+    /// The connection to the app that it leaves by.
+    way: Option<Arc<Sent>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
 }
@@ -58,8 +61,8 @@ impl From<Incoming> for RequestBody {
             return Self(None);
         }
         let clock = StreamClock::default();
-        let (meter, trailers, gate, sent) = (None, None, None, None);
-        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, sent })))
+        let (meter, trailers, gate, way, sent) = (None, None, None, None, None);
+        Self(Some(Box::new(Stream { incoming, meter, trailers, clock, gate, way, sent })))
     }
 }
 
@@ -82,6 +85,14 @@ impl RequestBody {
         let (sender, receiver) = oneshot::channel();
         stream.sent = Some(sender);
         Some(receiver)
+    }
+
+    /// Sends the body, if there is one, by the connection that `way` watches, and only while the app reads:
+    /// hyper would queue up to its buffer's limit, which is a response's.
+    pub(super) fn leave_by(&mut self, way: &Arc<Sent>) {
+        if let Some(stream) = &mut self.0 {
+            stream.way = Some(Arc::clone(way));
+        }
     }
 
     /// Holds the body back, if there is one, until the keeper opens the gate. Not polling it is what
@@ -129,6 +140,10 @@ impl Stream {
                 self.sent = None;
                 return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
             }
+        }
+        // hyper asks again when it has written what it holds.
+        if self.way.as_ref().is_some_and(|way| way.is_stuck()) {
+            return Poll::Pending;
         }
         let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         self.clock.moved();

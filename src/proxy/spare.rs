@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
+use tokio::task::coop::has_budget_remaining;
 
 use super::request_body::RequestBody;
 use crate::tcp::Watcher;
@@ -57,6 +58,8 @@ impl Spare {
 #[derive(Default)]
 pub(super) struct Sent {
     wanted: AtomicBool,
+    /// The socket had no room for what was written last.
+    stuck: AtomicBool,
     head: Mutex<Head>,
 }
 
@@ -95,6 +98,11 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
+    /// Whether the app does not read: hyper holds bytes that the socket has no room for.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
     fn head(&self) -> MutexGuard<'_, Head> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,6 +110,11 @@ impl Sent {
 
 impl Watcher for Sent {
     fn wrote(&self, offered: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        // tokio lets other tasks have their turn if the budget is used up; the app reads all the same.
+        let stuck = written.is_pending() && has_budget_remaining();
+        if stuck != self.is_stuck() {
+            self.stuck.store(stuck, Ordering::Relaxed);
+        }
         if !self.wanted.load(Ordering::Relaxed) {
             return;
         }
