@@ -24,6 +24,9 @@ pub use crate::metrics::MemoryMetrics;
 /// then holds up to 400 KiB; with more of them it holds two reads of 8 KiB.
 const ROOMY_EXCHANGES: usize = 72;
 
+/// The same for what clients send: an upload that the app does not read holds up to 350 KiB then.
+const ROOMY_UPLOADS: usize = 16;
+
 /// How long a new connection waits for memory before it is refused, and how often it asks.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
@@ -77,6 +80,8 @@ struct State {
     wary: AtomicBool,
     /// What `is_short` says.
     short: AtomicBool,
+    /// What `is_short_for_uploads` says.
+    short_for_uploads: AtomicBool,
     /// Since when there has been no room, if there is none.
     full: Mutex<Option<Instant>>,
     holders: Mutex<Holders>,
@@ -102,6 +107,11 @@ impl Memory {
     /// Whether to read little at once, since any of many requests may come to stand still.
     pub fn is_short(&self) -> bool {
         self.0.short.load(Ordering::Relaxed)
+    }
+
+    /// The same for what is read of clients.
+    pub fn is_short_for_uploads(&self) -> bool {
+        self.0.short_for_uploads.load(Ordering::Relaxed)
     }
 
     /// Whether so much is taken that it matters which connection takes it.
@@ -140,8 +150,10 @@ impl Memory {
 
 impl State {
     fn judge(&self) {
-        let many = self.exchanges.load(Ordering::Relaxed) > ROOMY_EXCHANGES;
-        self.short.store(many || self.wary.load(Ordering::Relaxed), Ordering::Relaxed);
+        let (exchanges, wary) =
+            (self.exchanges.load(Ordering::Relaxed), self.wary.load(Ordering::Relaxed));
+        self.short.store(wary || exchanges > ROOMY_EXCHANGES, Ordering::Relaxed);
+        self.short_for_uploads.store(wary || exchanges > ROOMY_UPLOADS, Ordering::Relaxed);
     }
 
     fn full(&self) -> MutexGuard<'_, Option<Instant>> {

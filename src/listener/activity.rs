@@ -36,6 +36,9 @@ const OPEN_BYTES: usize = 16 * 1024;
 const STILL_BYTES: usize = 32 * 1024;
 const HEAD_COPIES: usize = 3;
 
+/// How long a connection counts as new: most answers have come by then.
+const JUST_ACCEPTED: Duration = Duration::from_secs(1);
+
 /// A piece of a frame on a stream of HTTP/2 while memory is short. hyper holds two of them for a client
 /// that does not read, which then are parts of one read and not two.
 const PIECE_BYTES: usize = 4 * 1024;
@@ -226,8 +229,12 @@ impl Holder for Activity {
     fn holds(&self) -> u64 {
         let requests = self.requests.load(Ordering::Relaxed);
         let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
-        // Whoever does not read goes before whoever waits.
-        let each = if self.is_stuck() { 2 * STILL_BYTES } else { STILL_BYTES };
+        // Clients that do not read go before those that wait, and these before those that have just come.
+        let each = match self.is_stuck() {
+            true => 2 * STILL_BYTES,
+            false if self.accepted.elapsed() < JUST_ACCEPTED => STILL_BYTES / 4,
+            false => STILL_BYTES,
+        };
         (OPEN_BYTES + still * each + HEAD_COPIES * self.heads.load(Ordering::Relaxed)) as u64
     }
 

@@ -182,7 +182,7 @@ impl Established {
             let leaving = leaving(phase.clone(), &activity);
             drive(connection, end, &activity, limits, leaving, phase).await
         } else {
-            let io = TokioIo::new(Thrifty::new(stream, settings.memory.clone()));
+            let io = TokioIo::new(Thrifty::client(stream, settings.memory.clone()));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let end = http1::UpgradeableConnection::graceful_shutdown;

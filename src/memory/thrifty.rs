@@ -24,15 +24,21 @@ thread_local! {
 pub struct Thrifty<T> {
     inner: T,
     memory: Memory,
+    is_short: fn(&Memory) -> bool,
 }
 
 impl<T> Thrifty<T> {
-    /// Wraps a connection of HTTP/1.1, the client's or the app's.
-    pub fn new(inner: T, memory: Memory) -> Self {
-        Self { inner, memory }
+    /// Wraps the app's connection of HTTP/1.1.
+    pub fn app(inner: T, memory: Memory) -> Self {
+        Self { inner, memory, is_short: Memory::is_short }
     }
 
-    /// The connection that was given to [`Thrifty::new`].
+    /// Wraps a client's connection of HTTP/1.1.
+    pub fn client(inner: T, memory: Memory) -> Self {
+        Self { inner, memory, is_short: Memory::is_short_for_uploads }
+    }
+
+    /// The connection that was wrapped.
     pub fn into_inner(self) -> T {
         self.inner
     }
@@ -44,7 +50,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ample = buffer.remaining() <= SHORT_READ || !self.memory.is_short();
+        let ample = buffer.remaining() <= SHORT_READ || !(self.is_short)(&self.memory);
         let stream = Pin::new(&mut self.inner);
         if ample {
             return stream.poll_read(context, buffer);
@@ -103,7 +109,7 @@ mod tests {
         let memory = Memory::default();
         let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(1024 * 1024);
-        let io = TokioIo::new(Thrifty::new(ours, memory.clone()));
+        let io = TokioIo::new(Thrifty::app(ours, memory.clone()));
         let (mut sender, connection) = handshake(io).await.expect("a connection");
         tokio::spawn(connection);
         tokio::spawn(async move {

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::hint::black_box;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const WATCHED_LAST: Duration = Duration::from_millis(15);
 /// thread may free what another has allocated, who only then has something to give back.
 const TIDY: Duration = Duration::from_secs(2);
 const TIDY_ROUNDS: u32 = 3;
+/// Between two times while memory is nearly used up.
+const TIDY_FULL: Duration = Duration::from_millis(20);
 
 /// Connections that have to end, or bytes to be taken, before allocators tidy up.
 const TIDY_GONE: usize = 16;
@@ -76,6 +78,10 @@ struct Watching {
     kernel: (u64, Instant),
     /// Since when what moves is watched.
     marked: Option<Instant>,
+    /// Connections that were ended last.
+    ending: Vec<Weak<dyn Holder>>,
+    /// What was taken then.
+    used_at_end: u64,
     tidied: Instant,
     rounds: u32,
     /// What was taken after the last tidying up, and how many connections had ended by then.
@@ -94,7 +100,7 @@ impl Watching {
     ) -> Self {
         let (meter, now) = (Meter::new(), Instant::now());
         let (kernel, settled) = ((meter.of_kernel(), now), (meter.own(), 0));
-        let (rounds, ended) = (0, 0);
+        let (rounds, ended, ending) = (0, 0, Vec::new());
         let (marked, logged, tidied) = (None, None, now);
         Self {
             state,
@@ -104,6 +110,8 @@ impl Watching {
             meter,
             kernel,
             marked,
+            ending,
+            used_at_end: 0,
             tidied,
             rounds,
             settled,
@@ -138,6 +146,7 @@ impl Watching {
         }
         if !wary {
             self.marked = None;
+            self.used_at_end = 0;
             *self.state.full() = None;
             return false;
         }
@@ -146,15 +155,25 @@ impl Watching {
             return true;
         };
         let watched = now.duration_since(marked);
-        let full = used > limit / 4 * 3;
+        let full = used > limit / 10 * 7;
         {
             let mut since = self.state.full();
             *since = if full { since.or_else(|| Some(now)) } else { None };
         }
-        let enough = if used > limit / 8 * 7 { WATCHED_LAST } else { WATCHED };
-        if full && watched >= enough {
-            self.end_largest(used - limit / 8 * 5, now);
+        if full && now.duration_since(self.tidied) >= TIDY_FULL {
             self.tidy(now);
+        }
+        // What was ended before is to be free first, unless that takes too long or more is taken meanwhile.
+        let free = self.ending.iter().all(|holder| holder.strong_count() == 0);
+        let grows = used > self.used_at_end + limit / 32;
+        let enough = match free {
+            _ if grows && used > limit / 10 * 8 => WATCHED_LAST,
+            true => WATCHED,
+            false => 5 * WATCHED,
+        };
+        if full && watched >= enough {
+            self.used_at_end = used;
+            self.end_largest(used - limit / 10 * 6, now);
             self.mark(now);
         } else if watched >= 10 * WATCHED {
             self.mark(now);
@@ -174,6 +193,7 @@ impl Watching {
             holders.into_iter().map(|holder| (holder.holds(), holder)).collect();
         let held: u64 = holders.iter().map(|(held, _)| held).sum();
         holders.sort_unstable_by_key(|(held, _)| Reverse(*held));
+        self.ending.clear();
         let mut freed = 0;
         // If connections hold little of it, others would be ended for nothing.
         for (held, holder) in holders.iter().take_while(|_| held > excess / 4) {
@@ -182,6 +202,7 @@ impl Watching {
             }
             if holder.end() {
                 freed += held;
+                self.ending.push(Arc::downgrade(holder));
                 self.ended += 1;
             }
         }

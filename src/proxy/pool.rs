@@ -30,6 +30,9 @@ use crate::tls::ClientTls;
 /// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
 
+/// Encrypted bytes that wait for an app which does not read: one record, and not rustls' 64 KiB.
+const TLS_BUFFER: usize = 16 * 1024;
+
 type Http1 = http1::SendRequest<RequestBody>;
 type Http2 = http2::SendRequest<RequestBody>;
 
@@ -240,7 +243,7 @@ impl Pool {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watched = Watched::new(Gathering(stream), Arc::clone(sent) as _);
-        let io = TokioIo::new(Thrifty::new(watched, self.memory.clone()));
+        let io = TokioIo::new(Thrifty::app(watched, self.memory.clone()));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         self.drive(connection.with_upgrades());
@@ -301,7 +304,8 @@ pub(super) async fn dial(
 async fn encrypt(stream: Stream, tls: &ClientTls, http2: bool) -> io::Result<Stream> {
     let Stream::Tcp(stream) = stream else { return Ok(stream) };
     let config = if http2 { tls.http2() } else { tls.http1() };
-    let stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
+    let mut stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
+    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
     if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the app does not offer h2 in its TLS handshake"));
     }
