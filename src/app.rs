@@ -27,6 +27,7 @@ use crate::explain::InForce;
 use crate::identity::Peer;
 use crate::listener::{Listener, Phase, Remote, Worker};
 use crate::logging::Log;
+use crate::memory::{Memory, Watch};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::outgoing::TlsError;
 use crate::proxy::Upstream;
@@ -108,6 +109,8 @@ pub struct App {
     /// One for each thread that serves; the first is that of whoever runs this.
     sidecars: Vec<Arc<Sidecar>>,
     threads: Threads,
+    /// For as long as anything is served.
+    _watch: Watch,
     admin: Arc<Admin>,
     traffic_listener: Listener,
     admin_listener: Listener,
@@ -167,11 +170,22 @@ impl App {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn bind_with(config: Config, log: Log) -> Result<Self, StartError> {
+    pub fn bind_with(mut config: Config, log: Log) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let memory = Memory::default();
+        config.listen.memory = memory.clone();
+        config.app.memory = memory.clone();
+        let limit = config.memory_limit.bytes();
+        if let Some(limit) = limit {
+            // The other half is for what connections take.
+            config.cache.max_bytes = config.cache.max_bytes.min(limit / 4);
+        }
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;
         let threads = Threads::start(config.workers.count()).map_err(StartError::Threads)?;
         let count = threads.runtimes().len();
+        let watch =
+            Watch::start(&memory, limit, threads.runtimes().to_vec(), metrics.memory.clone());
+        let watch = watch.map_err(StartError::Threads)?;
         let sidecars = sidecars(&config, &certificates, &metrics, count)?;
         // What all share can be reached by any.
         let sidecar = Arc::clone(&sidecars[0]);
@@ -229,6 +243,7 @@ impl App {
             admin: Arc::new(admin),
             sidecars,
             threads,
+            _watch: watch,
             traffic_listener,
             admin_listener,
             addresses: Addresses { traffic, admin: admin_address },

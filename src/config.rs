@@ -27,6 +27,7 @@ use crate::identity;
 use crate::inject;
 use crate::listener;
 use crate::logging;
+use crate::memory;
 use crate::proxy;
 use crate::tls;
 use crate::token::velt;
@@ -51,6 +52,7 @@ pub struct Config {
     pub delivery: inject::Settings,
     pub shutdown: Shutdown,
     pub workers: Workers,
+    pub memory_limit: memory::Limit,
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
@@ -179,7 +181,9 @@ impl Config {
                 deadline: section.value("deadline", "20s"),
             }
         };
-        let workers = top.section("runtime").value("workers", "auto");
+        let runtime = top.section("runtime");
+        let workers = runtime.value("workers", "auto");
+        let memory_limit = runtime.value("memory_limit", "auto");
         let log = {
             let section = top.section("log");
             logging::Settings {
@@ -213,6 +217,7 @@ impl Config {
             cache,
             shutdown,
             workers,
+            memory_limit,
             log,
             access_log,
             tracing,

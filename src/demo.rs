@@ -24,6 +24,7 @@ use crate::app::{App, StartError};
 use crate::config::{Config, ConfigError};
 use crate::emulator::{self, Behaviour, Credentials, Emulator};
 use crate::listener::{self, Listener, Phase, Remote};
+use crate::memory::Memory;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::proxy::{self, Address, AppProtocol, Upstream};
 
@@ -226,6 +227,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         idle_timeout: Duration::from_secs(60),
         max_idle: 64,
         stream_idle_timeout: None,
+        memory: Memory::default(),
     };
     let untouched = Arc::new(|_: &mut HeaderMap| {});
     // Its figures are not the sidecar's.

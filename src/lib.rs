@@ -39,6 +39,7 @@ pub mod logging;
 mod lines;
 mod client_connection;
 mod dozing;
+mod memory;
 mod names;
 mod spelling;
 mod tcp;

@@ -44,6 +44,7 @@ use self::room::Room;
 pub use self::worker::Worker;
 use self::worker::{Seat, least_busy};
 use crate::client_connection::ClientConnection;
+use crate::memory::Memory;
 use crate::metrics::ListenerMetrics;
 use crate::tcp;
 use crate::tls::{CertificateNames, ServerTls};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub http2_max_pending_resets: usize,
     /// Streams of one connection that had to be reset for what the client sent on them.
     pub http2_max_error_resets: usize,
+    /// What its connections share with those to the app.
+    pub memory: Memory,
 }
 
 impl Settings {
@@ -104,6 +107,7 @@ impl Settings {
             http2_max_streams: 200,
             http2_max_pending_resets: 20,
             http2_max_error_resets: 1024,
+            memory: Memory::default(),
         }
     }
 
@@ -242,8 +246,7 @@ impl Listener {
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         // Each connection holds a receiver; none left means that all have ended.
@@ -304,7 +307,17 @@ impl Listener {
         open.closed().await;
     }
 
-    /// The next connection. Errors are counted and waited out: the listener outlives them.
+    /// Says that there is no memory for another connection, as far as that can be said at once.
+    fn turn_away(&self, stream: &TcpStream) {
+        self.metrics.refused_for_memory.inc();
+        if self.handshakes.is_none() {
+            // Bytes left unread would have the answer thrown away with the connection.
+            let _ = stream.try_read(&mut [0; 4096]);
+            let _ = stream.try_write(NO_MEMORY);
+        }
+    }
+
+    /// The next connection that there is memory for. Errors are counted and waited out: the listener outlives them.
     async fn accept(&self) -> (TcpStream, SocketAddr) {
         let mut failures = 0_u64;
         loop {
@@ -318,8 +331,12 @@ impl Listener {
                 Ok(accepted) => {
                     if failures > 0 {
                         info!(failures, "accepting connections again");
+                        failures = 0;
                     }
-                    return accepted;
+                    if self.settings.memory.has_room().await {
+                        return accepted;
+                    }
+                    self.turn_away(&accepted.0);
                 }
                 Err(error) => {
                     self.metrics.accept_errors.inc();
@@ -354,6 +371,10 @@ impl Listener {
         }
     }
 }
+
+/// Answer to a client for whose connection there is no memory.
+const NO_MEMORY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Takes whoever is in the queue before the socket closes: they have connected already, and would
 /// be reset.

@@ -236,6 +236,7 @@ pub struct ListenerMetrics {
     pub heads_refused: IntCounter,
     pub accept_errors: IntCounter,
     pub refused: IntCounter,
+    pub refused_for_memory: IntCounter,
     pub handshakes: Counters<HandshakeResult>,
 }
 
@@ -262,6 +263,10 @@ impl ListenerMetrics {
                 "connections_refused_total",
                 "Connections closed at once because listen.max_connections was reached.",
             ),
+            refused_for_memory: page.counter(
+                "memory_refused_total",
+                "Connections answered 503, or closed if TLS, because memory was nearly used up.",
+            ),
             handshakes: page
                 .counters("tls_handshakes_total", "TLS handshakes of clients by how they ended."),
         }
@@ -270,6 +275,28 @@ impl ListenerMetrics {
     /// Counts that nobody reads, for a listener that is not the product's own.
     pub fn detached() -> Self {
         Self::on(&Page { registry: Registry::new() })
+    }
+}
+
+/// What is measured of memory.
+#[derive(Clone)]
+pub struct MemoryMetrics {
+    pub used: IntGauge,
+    pub limit: IntGauge,
+}
+
+impl MemoryMetrics {
+    fn on(page: &Page) -> Self {
+        Self {
+            used: page.gauge(
+                "memory_used_bytes",
+                "Memory that counts towards the limit and can't be taken back.",
+            ),
+            limit: page.gauge(
+                "memory_limit_bytes",
+                "Memory that the sidecar may take; 0 without a limit.",
+            ),
+        }
     }
 }
 
@@ -301,6 +328,7 @@ pub struct Metrics {
     pub tokens: TokenMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
+    pub memory: MemoryMetrics,
     pub reload: ReloadMetrics,
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
@@ -375,6 +403,7 @@ impl Metrics {
         let tokens = TokenMetrics::on(&page, recent);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
+        let memory = MemoryMetrics::on(&page);
         let (trace, access_log_dropped) = (TraceMetrics::on(&page), access_log_dropped(&page));
         let log_dropped = page.counter(
             "log_dropped_total",
@@ -397,6 +426,7 @@ impl Metrics {
             tokens,
             app,
             listener,
+            memory,
             reload,
             trace,
             access_log_dropped,

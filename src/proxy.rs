@@ -51,6 +51,7 @@ use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
 use crate::client_connection::ClientConnection;
+use crate::memory::Memory;
 use crate::metrics::AppMetrics;
 use crate::names::Names;
 use crate::tls::{ClientSettings, ClientTls};
@@ -90,6 +91,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
+    /// What its connections share with those of clients.
+    pub memory: Memory,
 }
 
 /// Why the app gave no answer.

@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::memory::Thrifty;
+
 pub use self::gathering::Gathering;
 pub use self::half_open::{HalfOpen, OverTcp, Waiting};
 pub use self::watched::{Watched, Watcher};
@@ -92,18 +94,18 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or no TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        match upgraded.downcast::<TokioIo<HalfOpen<Watched<Gathering<TcpStream>>>>>() {
+        match upgraded.downcast::<TokioIo<HalfOpen<Thrifty<Watched<Gathering<TcpStream>>>>>>() {
             Ok(Parts { io, read_buf, .. }) => Ok(Self::of(io.into_inner().into_inner(), read_buf)),
             Err(app) => {
                 let Parts { io, read_buf, .. } =
-                    app.downcast::<TokioIo<Watched<Gathering<TcpStream>>>>()?;
+                    app.downcast::<TokioIo<Thrifty<Watched<Gathering<TcpStream>>>>>()?;
                 Ok(Self::of(io.into_inner(), read_buf))
             }
         }
     }
 
-    fn of(stream: Watched<Gathering<TcpStream>>, read: Bytes) -> Self {
-        let (Gathering(socket), watcher) = stream.into_parts();
+    fn of(stream: Thrifty<Watched<Gathering<TcpStream>>>, read: Bytes) -> Self {
+        let (Gathering(socket), watcher) = stream.into_inner().into_parts();
         Self { socket, read, watcher }
     }
 }

@@ -11,6 +11,7 @@ use crate::identity::assertion::{Algorithm, ClaimPath, OnInvalid};
 use crate::identity::{ForwardIdentity, OnAmbiguous};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
+use crate::memory;
 use crate::proxy::{Address, AppProtocol};
 use crate::tls::{ClientCertificate, Roots, name_kind};
 use crate::token::velt::{Api, VerifyUser};
@@ -199,6 +200,18 @@ impl Setting for Workers {
         match text {
             "auto" => Some(Self::Auto),
             _ => text.parse().ok().filter(|count| (1..=64).contains(count)).map(Self::Exactly),
+        }
+    }
+}
+
+impl Setting for memory::Limit {
+    const EXPECTED: &'static str =
+        "\"auto\", \"off\" or a size from \"32MiB\" on, such as \"200MiB\"";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "off" => Some(Self::Off),
+            _ => Bytes::parse(text).filter(|bytes| bytes.0 >= 32 << 20).map(|b| Self::Bytes(b.0)),
         }
     }
 }

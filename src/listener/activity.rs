@@ -8,12 +8,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use super::Seat;
 use super::stream::{hands_out, patience};
 use crate::client_connection::ClientConnection;
+use crate::memory::{Holder, Memory};
 use crate::metrics::{CloseReason, GaugeGuard};
 use crate::tcp::{Waiting, Watcher};
 
@@ -35,6 +36,19 @@ const REFUSED_HEADS: usize = 16;
 
 /// Bytes that a client, and the kernel and proxies before it, may hold before they are read.
 const MOST_TAKEN: usize = 4 * 1024 * 1024;
+/// Estimates for a connection, and for each of its requests that stands still (benches/peers measures both);
+/// and how often a head is held while its request waits: in the app's connection, for a second try, in the
+/// access log.
+const OPEN_BYTES: usize = 16 * 1024;
+const STILL_BYTES: usize = 32 * 1024;
+const HEAD_COPIES: usize = 3;
+
+/// How long a connection counts as new: most answers have come by then.
+const JUST_ACCEPTED: Duration = Duration::from_secs(1);
+
+/// A piece of a frame on a stream of HTTP/2 while memory is short. hyper holds two of them for a client
+/// that does not read, which then are parts of one read and not two.
+const PIECE_BYTES: usize = 4 * 1024;
 
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +89,13 @@ pub struct Activity {
     /// Whether the watchdog looks [`OFTEN`], and what tells it to begin.
     looks_often: AtomicBool,
     look_often: Notify,
+    /// Frames of bodies and whole responses that have passed since the last look at memory.
+    moved: AtomicUsize,
+    /// Bytes of the heads of requests in progress, of those taken up while memory was scarce.
+    heads: AtomicUsize,
+    memory: Memory,
+    /// Set when the connection is to end for the memory that it holds.
+    evicted: SetOnce<()>,
     /// Here, since the socket has this for as long as it is open.
     held: Held,
 }
@@ -96,8 +117,8 @@ impl Held {
 }
 
 impl Activity {
-    pub fn new(held: Held) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(held: Held, memory: &Memory) -> Arc<Self> {
+        let activity = Arc::new(Self {
             accepted: Instant::now(),
             connection: Arc::default(),
             requests: AtomicUsize::new(0),
@@ -112,8 +133,15 @@ impl Activity {
             taken: AtomicUsize::new(0),
             looks_often: AtomicBool::new(false),
             look_often: Notify::new(),
+            moved: AtomicUsize::new(0),
+            heads: AtomicUsize::new(0),
+            memory: memory.clone(),
+            evicted: SetOnce::new(),
             held,
-        })
+        });
+        let holder: Weak<Self> = Arc::downgrade(&activity);
+        memory.register(holder);
+        activity
     }
 
     /// What the handler of its requests may know and keep of the connection.
@@ -137,7 +165,7 @@ impl Activity {
         self.head_since.store(0, Ordering::Relaxed);
         // An error says that it was not the first.
         let _ = self.begun.set(());
-        InProgress(Arc::clone(self))
+        InProgress { activity: Arc::clone(self), head: 0 }
     }
 
     /// A request's head had to be refused, and the connection goes on.
@@ -163,6 +191,17 @@ impl Activity {
         self.held.slot.semaphore().available_permits() < most / 4
     }
 
+    /// Something has passed. Requests of one connection share a thread, and an estimate is enough where they
+    /// do not: an addition of several threads would cost each frame more.
+    fn count_move(&self) {
+        self.moved.store(self.moved.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Whether the client does not read: bytes wait that its socket has no room for.
+    fn is_stuck(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) > 0
+    }
+
     /// Resolves when there has been a request.
     pub async fn first_request(&self) {
         self.begun.wait().await;
@@ -179,6 +218,7 @@ impl Activity {
                 () = sleep(if often { look.min(OFTEN) } else { look }) => {}
                 () = self.look_often.notified() => {}
                 () = self.flooded.wait() => return CloseReason::Http2Flood,
+                () = self.evicted.wait() => return CloseReason::Memory,
             }
             if often && !self.waits() {
                 self.looks_often.store(false, Ordering::Relaxed);
@@ -272,13 +312,51 @@ impl Waiting for Activity {
     }
 }
 
+impl Holder for Activity {
+    fn holds(&self) -> u64 {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
+        // Clients that do not read go before those that wait, and these before those that have just come.
+        let each = match self.is_stuck() {
+            true => 2 * STILL_BYTES,
+            false if self.accepted.elapsed() < JUST_ACCEPTED => STILL_BYTES / 4,
+            false => STILL_BYTES,
+        };
+        (OPEN_BYTES + still * each + HEAD_COPIES * self.heads.load(Ordering::Relaxed)) as u64
+    }
+
+    fn mark(&self) {
+        self.moved.store(0, Ordering::Relaxed);
+    }
+
+    fn end(&self) -> bool {
+        self.evicted.set(()).is_ok()
+    }
+}
+
 /// A request in progress on a connection.
-pub struct InProgress(Arc<Activity>);
+pub struct InProgress {
+    activity: Arc<Activity>,
+    head: usize,
+}
+
+impl InProgress {
+    /// Takes the bytes of the request's head into account.
+    pub fn weigh(&mut self, head: usize) {
+        self.head = head;
+        self.activity.heads.fetch_add(head, Ordering::Relaxed);
+    }
+}
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.quiet_since.store(JUST_NOW, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        let activity = &self.activity;
+        activity.quiet_since.store(JUST_NOW, Ordering::Relaxed);
+        activity.requests.fetch_sub(1, Ordering::Relaxed);
+        activity.count_move();
+        if self.head > 0 {
+            activity.heads.fetch_sub(self.head, Ordering::Relaxed);
+        }
     }
 }
 
@@ -286,36 +364,80 @@ impl Drop for InProgress {
 pub struct Attended<B> {
     /// `None` for an answer of the listener's own, which has nothing in it.
     body: Option<B>,
+    /// What is left of a frame that goes out in pieces.
+    rest: Bytes,
+    http2: bool,
     in_progress: InProgress,
 }
 
 impl<B> Attended<B> {
     /// The connection that it is sent over.
     pub fn connection(&self) -> &Activity {
-        &self.in_progress.0
+        &self.in_progress.activity
     }
 
-    pub fn new(body: B, in_progress: InProgress) -> Self {
-        Self { body: Some(body), in_progress }
+    pub fn new(body: B, http2: bool, in_progress: InProgress) -> Self {
+        Self { body: Some(body), rest: Bytes::new(), http2, in_progress }
     }
 
     pub fn nothing(in_progress: InProgress) -> Self {
-        Self { body: None, in_progress }
+        Self { body: None, rest: Bytes::new(), http2: true, in_progress }
     }
 }
 
-impl<B: Body + Unpin> Body for Attended<B> {
-    type Data = B::Data;
+impl<B> Attended<B> {
+    /// Begins with a frame of HTTP/2 that would be too much at once.
+    fn begin_pieces(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_data() {
+            Ok(data) if data.len() > PIECE_BYTES => {
+                self.rest = data;
+                self.piece()
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        }
+    }
+
+    fn piece(&mut self) -> Frame<Bytes> {
+        let length = self.rest.len().min(PIECE_BYTES);
+        Frame::data(self.rest.split_to(length))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Attended<B> {
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else { return Poll::Pending };
+        self.in_progress.activity.count_move();
+        if !self.http2 || !self.in_progress.activity.memory.is_short() {
+            return Poll::Ready(frame);
+        }
+        Poll::Ready(frame.map(|frame| Ok(self.begin_pieces(frame?))))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Attended<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let polled = Pin::new(body).poll_frame(context);
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        // hyper asks again when it has written what it holds; until then it would queue up to its buffer's
+        // limit.
+        if !self.http2 && self.in_progress.activity.is_stuck() {
+            return Poll::Pending;
+        }
+        let polled = self.poll_next(context);
         let bytes = match &polled {
-            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Buf::remaining),
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
             _ => None,
         };
         hands_out(bytes);
@@ -323,7 +445,7 @@ impl<B: Body + Unpin> Body for Attended<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.rest.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -356,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_judged_by_what_it_does() {
-        let activity = Activity::new(held());
+        let activity = Activity::new(held(), &Memory::default());
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
 
@@ -390,7 +512,7 @@ mod tests {
 
     #[test]
     fn rest_of_an_answered_request_is_no_head() {
-        let activity = Activity::new(held());
+        let activity = Activity::new(held(), &Memory::default());
         let connection = activity.connection();
         let (request, upload) = (activity.begin(true), connection.begin_upload());
         drop(request);
@@ -408,7 +530,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_speaks_up_within_one_look() {
-        let activity = Activity::new(held());
+        let activity = Activity::new(held(), &Memory::default());
         let start = Instant::now();
         activity.received();
         assert_eq!(activity.overdue(LIMITS).await, CloseReason::SlowHead);

@@ -9,10 +9,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -31,6 +32,7 @@ use super::stream::Requests;
 use super::turn::InTurns;
 use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
 use crate::dozing::Dozing;
+use crate::memory::Thrifty;
 use crate::metrics::{CloseReason, ListenerMetrics, Protocol};
 use crate::tcp::{self, Gathering, HalfOpen, OverTcp, Watched};
 
@@ -53,7 +55,7 @@ const HTTP2_SPARE_WINDOW: u32 = 256 * 1024;
 const HTTP2_MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
 
 /// Response bytes buffered per HTTP/2 stream.
-const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 
 /// Finds an HTTP/2 client whose kernel is there, and whose program answers no more.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -88,13 +90,12 @@ impl Connection {
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { stream, peer, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
-        let (limits, activity) = (settings.limits, Activity::new(held));
+        let (limits, activity) = (settings.limits, Activity::new(held, &settings.memory));
         // Its first request may be on its way.
         let mut ending = phase.clone();
         let too_late = async {
@@ -149,18 +150,20 @@ impl Established {
         S: AsyncRead + AsyncWrite + OverTcp + Send + Unpin + 'static,
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { remote, protocol, activity, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
         let mut limits = settings.limits;
-        let requests = Arc::clone(&activity);
+        let (requests, memory) = (Arc::clone(&activity), settings.memory.clone());
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
         let respond = move |request: Request<Incoming>| {
-            let in_progress = requests.begin(!request.body().is_end_stream());
+            let mut in_progress = requests.begin(!request.body().is_end_stream());
+            if http2 && memory.is_wary() {
+                in_progress.weigh(head_bytes(&request));
+            }
             // Over HTTP/1.1 hyper has counted them.
             if http2 && too_many(request.headers(), max_headers) {
                 refused.inc();
@@ -179,7 +182,7 @@ impl Established {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
-                let response = response.map(|body| Attended::new(body, in_progress));
+                let response = response.map(|body| Attended::new(body, http2, in_progress));
                 if may_chunk && is_chunked(&response) {
                     response.body().connection().answer_in_chunks();
                 }
@@ -200,6 +203,7 @@ impl Established {
             let leaving = leaving(phase.clone(), &activity);
             drive(Pin::new(&mut connection), end, &activity, limits, leaving, phase.clone()).await
         } else {
+            let stream = Thrifty::client(stream, settings.memory.clone());
             let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&activity) as _));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
@@ -269,6 +273,13 @@ fn is_chunked<B: Body>(response: &Response<B>) -> bool {
         && has_body
         && !body.is_end_stream()
         && !response.headers().contains_key(CONTENT_LENGTH)
+}
+
+/// Bytes of a request's head: over HTTP/2 a few bytes on the wire can stand for kilobytes.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    target + request.headers().iter().map(line).sum::<usize>()
 }
 
 fn is_upgrade<B>(response: &Response<B>) -> bool {

@@ -289,6 +289,8 @@ label!(
     Http2Flood = "http2_flood",
     /// It did not answer a ping. HTTP/2.
     Unresponsive = "unresponsive",
+    /// It held most of the memory, without moving, when that was nearly used up.
+    Memory = "memory",
 });
 
 label!(

@@ -29,6 +29,7 @@ use super::login::Owner;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
+use crate::memory::{Memory, Thrifty};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp::{Gathering, Watched};
 use crate::tls::ClientTls;
@@ -57,6 +58,7 @@ pub(super) struct Pool {
     response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
+    memory: Memory,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
     /// Requests that wait for a new connection, and would take an idle one.
@@ -95,7 +97,8 @@ impl Lease {
     }
 
     /// From here on `request` goes out on it.
-    pub(super) fn begin(&self, request: &Request<RequestBody>) {
+    pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
+        request.body_mut().leave_by(&self.sent);
         self.sent.begin(request, self.reused);
     }
 
@@ -179,6 +182,7 @@ impl Pool {
             response_timeout: settings.response_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
+            memory: settings.memory.clone(),
             idle: Mutex::default(),
             waiting: AtomicUsize::new(0),
             given_back: Notify::new(),
@@ -288,7 +292,8 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let io = TokioIo::new(Watched::new(Gathering(stream), Arc::clone(sent) as _));
+        let watched = Watched::new(Gathering(stream), Arc::clone(sent) as _);
+        let io = TokioIo::new(Thrifty::app(watched, self.memory.clone()));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         let task = self.drive(connection.with_upgrades());
@@ -299,7 +304,7 @@ impl Pool {
         &self,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
     ) -> AbortHandle {
-        let open = GaugeGuard::raise(&self.metrics.connections);
+        let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
         let driving = tokio::spawn(async move {
             // Whoever has a request on it gets the error; an idle connection's end is no news.
             let _ = connection.await;

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
+use super::spare::Sent;
 use super::stream_clock::StreamClock;
 use super::unread::Unread;
 use crate::client_connection::{ClientConnection, Upload};
@@ -52,6 +53,8 @@ struct Stream {
     gate: Option<oneshot::Receiver<()>>,
     /// Dropped when the body begins to come.
     begun: Option<oneshot::Sender<()>>,
+    /// The connection to the app that it leaves by.
+    way: Option<Arc<Sent>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
     /// Tells the listener that the body is still coming in.
@@ -66,8 +69,8 @@ impl From<Incoming> for RequestBody {
         let clock = StreamClock::default();
         let incoming = Unread::new(incoming);
         let (meter, trailers, gate, begun) = (None, None, None, None);
-        let (sent, upload) = (None, None);
-        let stream = Stream { incoming, meter, trailers, clock, gate, begun, sent, upload };
+        let (way, sent, upload) = (None, None, None);
+        let stream = Stream { incoming, meter, trailers, clock, gate, begun, way, sent, upload };
         Self(Some(Box::new(stream)))
     }
 }
@@ -105,6 +108,14 @@ impl RequestBody {
         let (sender, receiver) = oneshot::channel();
         stream.sent = Some(sender);
         Some(receiver)
+    }
+
+    /// Sends the body, if there is one, by the connection that `way` watches, and only while the app reads:
+    /// hyper would queue up to its buffer's limit, which is a response's.
+    pub(super) fn leave_by(&mut self, way: &Arc<Sent>) {
+        if let Some(stream) = &mut self.0 {
+            stream.way = Some(Arc::clone(way));
+        }
     }
 
     /// Holds the body back, if there is one, until the keeper opens the gate. Not polling it is what
@@ -159,6 +170,10 @@ impl Stream {
                 self.sent = None;
                 return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
             }
+        }
+        // hyper asks again when it has written what it holds.
+        if self.way.as_ref().is_some_and(|way| way.is_stuck()) {
+            return Poll::Pending;
         }
         let mut frame = ready!(Pin::new(&mut *self.incoming).poll_frame(context));
         self.clock.moved();

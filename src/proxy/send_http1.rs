@@ -70,6 +70,7 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut lease = self.pool.connect().await?;
         progress.connected();
+        lease.begin(request);
         let response = self.send_on(&mut lease, request, progress).await?;
         Ok((response.map_err(classify)?, lease))
     }

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::Body as _;
+use tokio::task::coop::has_budget_remaining;
 
 use super::request_body::RequestBody;
 use crate::tcp::Watcher;
@@ -109,6 +110,11 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
+    /// Whether the app does not read: hyper holds bytes that the socket has no room for.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.room.load(Ordering::Relaxed) != TAKES
+    }
+
     /// Whether the app has taken nothing since this was last asked, though there was something for it.
     pub(super) fn stands_still(&self) -> bool {
         let relaxed = Ordering::Relaxed;
@@ -123,8 +129,11 @@ impl Sent {
             Poll::Ready(Err(error)) if is_closed_by_peer(error) => {
                 let bytes = offered.iter().map(|slice| slice.len()).sum();
                 *written = Poll::Ready(Ok(bytes));
+                self.room.store(TAKES, Ordering::Relaxed);
             }
             Poll::Ready(_) => self.room.store(TAKES, Ordering::Relaxed),
+            // tokio lets other tasks have their turn if the budget is used up; the app reads all the same.
+            Poll::Pending if !has_budget_remaining() => {}
             Poll::Pending if self.room.load(Ordering::Relaxed) == TAKES => {
                 self.room.store(FULL, Ordering::Relaxed);
             }

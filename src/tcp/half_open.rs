@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::{Gathering, Watched};
+use crate::memory::Thrifty;
 
 /// First bytes of every answer over HTTP/1, whatever it will say.
 const BEGINNING: &[u8] = b"HTTP/1.";
@@ -52,6 +53,12 @@ pub trait OverTcp {
 impl OverTcp for Watched<Gathering<TcpStream>> {
     fn socket(&self) -> &TcpStream {
         &self.inner().0
+    }
+}
+
+impl<S: OverTcp> OverTcp for Thrifty<S> {
+    fn socket(&self) -> &TcpStream {
+        self.inner().socket()
     }
 }
 

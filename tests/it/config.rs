@@ -203,6 +203,12 @@ fn a_value_that_will_not_do_is_answered_with_what_will() {
             &["", "0", "65", "two", "-1"],
             "\"auto\" or a number of threads in quotes, such as \"4\"",
         ),
+        (
+            "runtime",
+            "memory_limit",
+            &["", "256", "31MiB", "256MB", "none"],
+            "\"auto\", \"off\" or a size from \"32MiB\" on, such as \"200MiB\"",
+        ),
         ("log", "level", &["", "trace", "INFO"], "\"error\", \"warn\", \"info\" or \"debug\""),
         ("log", "format", &["", "logfmt"], "\"text\" or \"json\""),
         ("delivery.header", "on_failure", &["", "fail"], "\"omit\" or \"refuse\""),
@@ -776,6 +782,7 @@ fn a_variable_beats_the_file() {
         &[
             ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:2"),
             ("VELT_SIDECAR_RUNTIME__WORKERS", "3"),
+            ("VELT_SIDECAR_RUNTIME__MEMORY_LIMIT", "48MiB"),
             ("VELT_SIDECAR_DELIVERY__HEADER__ENABLED", "false"),
             ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
         ],
@@ -783,6 +790,7 @@ fn a_variable_beats_the_file() {
     assert_eq!(config.listen.address.port(), 2);
     assert_eq!(config.listen.max_connections, 5, "what no variable names stays");
     assert_eq!(config.workers, Workers::Exactly(3));
+    assert_eq!(config.memory_limit.bytes(), Some(48 << 20));
     assert!(!config.delivery.header.enabled);
     assert_eq!(config.shutdown.grace, Duration::ZERO);
 }

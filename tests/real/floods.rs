@@ -7,6 +7,7 @@
 mod descriptors;
 mod http1;
 mod http2;
+mod memory;
 
 use std::convert::Infallible;
 use std::env;
@@ -329,6 +330,15 @@ async fn answer(request: Request<Incoming>) -> Response<AppBody> {
         }
         // A head, and the body some day.
         "/held" => StreamBody::new(stream::pending()).boxed(),
+        // Takes nothing of the request's body, and answers nothing either.
+        "/unread" => {
+            let unread = request.into_body();
+            let never = async move {
+                let _unread = unread;
+                std::future::pending::<Result<Frame<Bytes>, Infallible>>().await
+            };
+            StreamBody::new(stream::once(never)).boxed()
+        }
         "/large" => Full::new(Bytes::from_static(&[b'x'; 16 * 1024])).boxed(),
         "/sink" => {
             // An answer to a whole request only.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -54,6 +55,12 @@ impl SidecarProcess {
         environment: &[(&str, &str)],
     ) -> Self {
         Self::start_after(&format!("ulimit -S -n {limit}"), app, environment).await
+    }
+
+    /// The same in a control group.
+    pub async fn start_in(group: &Path, app: SocketAddr, environment: &[(&str, &str)]) -> Self {
+        let processes = group.join("cgroup.procs");
+        Self::start_after(&format!("echo $$ > {}", processes.display()), app, environment).await
     }
 
     async fn start_after(command: &str, app: SocketAddr, environment: &[(&str, &str)]) -> Self {

@@ -6,6 +6,7 @@ use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{Count, HeaderBytes};
 use crate::listener::{Limits, Settings};
+use crate::memory::Memory;
 use crate::tls::{ClientCertificate, ServerSettings};
 
 /// Reads the table `listen`.
@@ -27,6 +28,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         http2_max_streams: section.value::<Count>("http2_max_streams", "200").0,
         http2_max_pending_resets: section.value::<Count>("http2_max_pending_resets", "20").size(),
         http2_max_error_resets: section.value::<Count>("http2_max_error_resets", "1024").size(),
+        memory: Memory::default(),
     }
 }
 

@@ -25,6 +25,9 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_FULL_QUEUE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Encrypted bytes that wait for an app which does not read: one record, and not rustls' 64 KiB.
+const TLS_BUFFER: usize = 16 * 1024;
+
 /// A connection before anything is spoken on it.
 pub(in crate::proxy) enum Stream {
     Tcp(TcpStream),
@@ -50,7 +53,8 @@ pub(in crate::proxy) async fn dial(
 async fn encrypt(stream: Stream, tls: &ClientTls, http2: bool) -> io::Result<Stream> {
     let Stream::Tcp(stream) = stream else { return Ok(stream) };
     let config = if http2 { tls.http2() } else { tls.http1() };
-    let stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
+    let mut stream = TlsConnector::from(config).connect(tls.server_name(), stream).await?;
+    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
     if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the app does not offer h2 in its TLS handshake"));
     }

@@ -253,7 +253,7 @@ impl Pool {
                 vitals.watch(pings).await;
             }
         });
-        let open = GaugeGuard::raise(&self.metrics.connections);
+        let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
         let (pool, driven) = (Arc::downgrade(self), Arc::downgrade(&connection));
         let task = tokio::spawn(async move {
             // Requests on it have the error; an idle connection's end is no news.

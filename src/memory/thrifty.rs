@@ -1,0 +1,144 @@
+//! Reads that leave little behind where memory is short.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Memory;
+
+/// Bytes that are read at once where memory is short. hyper asks for 8,192 at first, and for twice as many
+/// after each read that filled its buffer, up to its limit: one byte less keeps it at 8,192.
+const SHORT_READ: usize = 8 * 1024 - 1;
+
+thread_local! {
+    /// Where short reads land, to be copied: hyper's own buffer can't be lent in part without writing all
+    /// of it.
+    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
+}
+
+/// A stream that is read in small pieces while [`Memory::is_short`]. hyper passes on what it has read as it
+/// is, so that each read waits in memory for as long as the other side does not take it.
+pub struct Thrifty<T> {
+    inner: T,
+    memory: Memory,
+    is_short: fn(&Memory) -> bool,
+}
+
+impl<T> Thrifty<T> {
+    /// Wraps the app's connection of HTTP/1.1.
+    pub fn app(inner: T, memory: Memory) -> Self {
+        Self { inner, memory, is_short: Memory::is_short }
+    }
+
+    /// Wraps a client's connection of HTTP/1.1.
+    pub fn client(inner: T, memory: Memory) -> Self {
+        Self { inner, memory, is_short: Memory::is_short_for_uploads }
+    }
+
+    /// The connection within.
+    pub fn inner(&self) -> &T {
+        &self.inner
+    }
+
+    /// The connection that was wrapped.
+    pub fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ample = buffer.remaining() <= SHORT_READ || !(self.is_short)(&self.memory);
+        let stream = Pin::new(&mut self.inner);
+        if ample {
+            return stream.poll_read(context, buffer);
+        }
+        LANDING.with_borrow_mut(|landing| {
+            let mut read = ReadBuf::new(landing);
+            ready!(stream.poll_read(context, &mut read))?;
+            buffer.put_slice(read.filled());
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Thrifty<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Empty};
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::super::ROOMY_EXCHANGES;
+    use super::*;
+
+    /// The longest piece of a body that hyper hands on from a connection with `exchanges` beside it.
+    async fn longest_piece(exchanges: usize) -> usize {
+        let memory = Memory::default();
+        let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
+        let (ours, mut theirs) = duplex(1024 * 1024);
+        let io = TokioIo::new(Thrifty::app(ours, memory.clone()));
+        let (mut sender, connection) = handshake(io).await.expect("a connection");
+        tokio::spawn(connection);
+        tokio::spawn(async move {
+            let mut head = [0; 1024];
+            let _ = theirs.read(&mut head).await.expect("a request");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 900000\r\n\r\n";
+            theirs.write_all(answer).await.expect("room");
+            theirs.write_all(&vec![b'x'; 900_000]).await.expect("room");
+        });
+        let request = http::Request::new(Empty::<bytes::Bytes>::new());
+        let mut body = sender.send_request(request).await.expect("an answer").into_body();
+        let (mut longest, mut total) = (0, 0);
+        while let Some(frame) = body.frame().await {
+            let length = frame.expect("a frame").data_ref().expect("data").len();
+            longest = longest.max(length);
+            total += length;
+        }
+        assert_eq!(total, 900_000);
+        longest
+    }
+
+    #[tokio::test]
+    async fn many_exchanges_keep_reads_short() {
+        assert!(longest_piece(ROOMY_EXCHANGES).await > 64 * 1024);
+        assert_eq!(longest_piece(ROOMY_EXCHANGES + 1).await, SHORT_READ);
+    }
+}

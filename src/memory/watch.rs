@@ -1,0 +1,263 @@
+//! The thread that measures memory, ends the largest holders near the limit, and has freed memory given back.
+
+use std::cmp::Reverse;
+use std::hint::black_box;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::meter::Meter;
+use super::{Holder, Memory, MemoryMetrics, State};
+
+/// Between two looks: far from the limit, and at half of it or more.
+const FAR: Duration = Duration::from_millis(100);
+const NEAR: Duration = Duration::from_millis(5);
+
+/// How long what moves is watched before a connection is ended for what does not, and after it was ended
+/// until its memory is free.
+const WATCHED: Duration = Duration::from_millis(100);
+/// The same when hardly any memory is left.
+const WATCHED_LAST: Duration = Duration::from_millis(15);
+
+/// Between two times that allocators tidy up, and how often they do so after connections have ended: one
+/// thread may free what another has allocated, who only then has something to give back.
+const TIDY: Duration = Duration::from_secs(2);
+const TIDY_ROUNDS: u32 = 3;
+/// Between two times while memory is nearly used up.
+const TIDY_FULL: Duration = Duration::from_millis(20);
+
+/// Connections that have to end, or bytes to be taken, before allocators tidy up.
+const TIDY_GONE: usize = 16;
+const TIDY_GROWN: u64 = 8 << 20;
+
+/// Between two lines about it in the log.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// Has memory watched until it is dropped.
+pub struct Watch {
+    _stop: SyncSender<()>,
+}
+
+impl Watch {
+    /// Starts the thread. `limit` is what the process may take; `workers` are the threads that serve.
+    ///
+    /// # Errors
+    ///
+    /// The system's, which has no thread left.
+    pub fn start(
+        memory: &Memory,
+        limit: Option<u64>,
+        workers: Vec<Handle>,
+        metrics: MemoryMetrics,
+    ) -> io::Result<Self> {
+        metrics.limit.set(limit.map_or(0, gauge));
+        let (stop, stopped) = sync_channel(0);
+        let state = Arc::clone(&memory.0);
+        let watching = move || Watching::new(state, limit, workers, metrics).run(&stopped);
+        // The least that a thread may have is more than enough.
+        let thread = thread::Builder::new().name("velt-memory".to_owned()).stack_size(64 * 1024);
+        thread.spawn(watching)?;
+        Ok(Self { _stop: stop })
+    }
+}
+
+struct Watching {
+    state: Arc<State>,
+    limit: Option<u64>,
+    workers: Vec<Handle>,
+    metrics: MemoryMetrics,
+    meter: Meter,
+    /// What the kernel held when it was asked last, and when.
+    kernel: (u64, Instant),
+    /// Since when what moves is watched.
+    marked: Option<Instant>,
+    /// Connections that were ended last.
+    ending: Vec<Weak<dyn Holder>>,
+    /// What was taken then.
+    used_at_end: u64,
+    tidied: Instant,
+    rounds: u32,
+    /// What was taken after the last tidying up, and how many connections had ended by then.
+    settled: (u64, usize),
+    /// Since the last line in the log, and when that was.
+    ended: usize,
+    logged: Option<Instant>,
+}
+
+impl Watching {
+    fn new(
+        state: Arc<State>,
+        limit: Option<u64>,
+        workers: Vec<Handle>,
+        metrics: MemoryMetrics,
+    ) -> Self {
+        let (meter, now) = (Meter::new(), Instant::now());
+        let (kernel, settled) = ((meter.of_kernel(), now), (meter.own(), 0));
+        let (rounds, ended, ending) = (0, 0, Vec::new());
+        let (marked, logged, tidied) = (None, None, now);
+        Self {
+            state,
+            limit,
+            workers,
+            metrics,
+            meter,
+            kernel,
+            marked,
+            ending,
+            used_at_end: 0,
+            tidied,
+            rounds,
+            settled,
+            ended,
+            logged,
+        }
+    }
+
+    fn run(mut self, stopped: &Receiver<()>) {
+        let mut pause = FAR;
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+            let now = Instant::now();
+            let own = self.meter.own();
+            if now.duration_since(self.kernel.1) >= FAR {
+                self.kernel = (self.meter.of_kernel(), now);
+            }
+            let used = own + self.kernel.0;
+            self.metrics.used.set(gauge(used));
+            let wary = self.limit.is_some_and(|limit| self.guard(used, limit, now));
+            pause = if wary { NEAR } else { FAR };
+            if now.duration_since(self.tidied) >= TIDY {
+                self.tidy_if_due(own, now);
+            }
+        }
+    }
+
+    /// Keeps the process below its limit. Returns whether it is anywhere near.
+    fn guard(&mut self, used: u64, limit: u64, now: Instant) -> bool {
+        let wary = used > limit / 2;
+        if wary != self.state.wary.swap(wary, Ordering::Relaxed) {
+            self.state.judge();
+        }
+        if !wary {
+            self.marked = None;
+            self.used_at_end = 0;
+            *self.state.full() = None;
+            return false;
+        }
+        let Some(marked) = self.marked else {
+            self.mark(now);
+            return true;
+        };
+        let watched = now.duration_since(marked);
+        let full = used > limit / 10 * 7;
+        {
+            let mut since = self.state.full();
+            *since = if full { since.or_else(|| Some(now)) } else { None };
+        }
+        if full && now.duration_since(self.tidied) >= TIDY_FULL {
+            self.tidy(now);
+        }
+        // What was ended before is to be free first, unless that takes too long or more is taken meanwhile.
+        let free = self.ending.iter().all(|holder| holder.strong_count() == 0);
+        let grows = used > self.used_at_end + limit / 32;
+        let enough = match free {
+            _ if grows && used > limit / 10 * 8 => WATCHED_LAST,
+            true => WATCHED,
+            false => 5 * WATCHED,
+        };
+        if full && watched >= enough {
+            self.used_at_end = used;
+            self.end_largest(used - limit / 10 * 6, now);
+            self.mark(now);
+        } else if watched >= 10 * WATCHED {
+            self.mark(now);
+        }
+        true
+    }
+
+    fn mark(&mut self, now: Instant) {
+        self.state.open().iter().for_each(|holder| holder.mark());
+        self.marked = Some(now);
+    }
+
+    /// Ends what holds most, half of `excess` at a time: what it holds is an estimate.
+    fn end_largest(&mut self, excess: u64, now: Instant) {
+        let holders = self.state.open();
+        let mut holders: Vec<(u64, Arc<dyn Holder>)> =
+            holders.into_iter().map(|holder| (holder.holds(), holder)).collect();
+        let held: u64 = holders.iter().map(|(held, _)| held).sum();
+        holders.sort_unstable_by_key(|(held, _)| Reverse(*held));
+        self.ending.clear();
+        let mut freed = 0;
+        // If connections hold little of it, others would be ended for nothing.
+        for (held, holder) in holders.iter().take_while(|_| held > excess / 4) {
+            if freed >= excess.div_ceil(2) {
+                break;
+            }
+            if holder.end() {
+                freed += held;
+                self.ending.push(Arc::downgrade(holder));
+                self.ended += 1;
+            }
+        }
+        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOGGED) {
+            self.logged = Some(now);
+            let ended = std::mem::take(&mut self.ended);
+            warn!(
+                ended,
+                excess,
+                held,
+                "memory is nearly used up: connections that hold most of it without moving are ended; \
+                 raise the container's memory limit, or lower listen.max_connections"
+            );
+        }
+    }
+
+    /// Has allocators tidy up when connections have ended or memory has grown since they last did.
+    fn tidy_if_due(&mut self, own: u64, now: Instant) {
+        let gone = self.state.gone();
+        if gone - self.settled.1 >= TIDY_GONE || own > self.settled.0 + TIDY_GROWN {
+            self.rounds = TIDY_ROUNDS;
+            self.settled = (own, gone);
+        }
+        if self.rounds > 0 {
+            self.rounds -= 1;
+            self.tidy(now);
+            self.settled.0 = self.settled.0.min(own);
+        } else {
+            self.tidied = now;
+        }
+    }
+
+    fn tidy(&mut self, now: Instant) {
+        for worker in &self.workers {
+            worker.spawn(async { tidy_thread() });
+        }
+        tidy_thread();
+        self.tidied = now;
+    }
+}
+
+/// More than there are addresses for, and just less than mimalloc refuses without a look.
+const IMPOSSIBLE: u64 = (1 << 48) - (1 << 20);
+
+/// Has mimalloc give free memory of this thread back to the system. It does so by itself only in passing, when
+/// the thread goes on to allocate; and all of it before it reports that memory has run out
+/// (`_mi_malloc_generic`), which an allocation of this size brings about. There is no safe function for it.
+fn tidy_thread() {
+    let bytes = usize::try_from(IMPOSSIBLE).unwrap_or(usize::MAX / 2);
+    let mut impossible: Vec<u8> = Vec::new();
+    let refused = impossible.try_reserve_exact(black_box(bytes));
+    // Looked at, or the compiler would leave the allocation out.
+    black_box((refused.is_err(), impossible.capacity()));
+}
+
+fn gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
