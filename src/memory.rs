@@ -28,7 +28,7 @@ const ROOMY_EXCHANGES: usize = 72;
 const ROOMY_UPLOADS: usize = 16;
 
 /// How long a new connection waits for memory before it is refused, and how often it asks.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Entries of ended connections that are kept until the next look at all of them.
@@ -135,7 +135,7 @@ impl Memory {
         holders.all.push(holder);
     }
 
-    /// Waits until there is room for a new connection. `false` if there has been none for a second.
+    /// Waits until there is room for a new connection. `false` if there has been none for [`PATIENCE`].
     pub async fn has_room(&self) -> bool {
         loop {
             let full = *self.0.full();
