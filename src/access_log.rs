@@ -18,7 +18,7 @@ use tracing::warn;
 pub use self::line::{End, Line};
 use crate::lines::{Habits, Lines};
 
-/// How long the first line of a batch waits for others.
+/// How long the thread waits after the first line of a batch, so that further lines join the batch.
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// How a line looks.

@@ -51,7 +51,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers by `metrics`; `before_scrape` brings gauges up to date that nothing else does.
+    /// Answers with `metrics`; `before_scrape` brings gauges up to date that are only computed for a
+    /// scrape.
     pub fn new(
         metrics: Arc<Metrics>,
         readiness: Readiness,

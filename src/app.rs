@@ -109,7 +109,7 @@ pub struct App {
     /// One for each thread that serves; the first is that of whoever runs this.
     sidecars: Vec<Arc<Sidecar>>,
     threads: Threads,
-    /// For as long as anything is served.
+    /// Watch over the process's memory, for as long as anything is served.
     _watch: Watch,
     admin: Arc<Admin>,
     traffic_listener: Listener,
@@ -161,7 +161,7 @@ impl App {
         Self::bind_with(config, log)
     }
 
-    /// The same for a process whose log is the sidecar's own.
+    /// Like [`Self::bind`], for a process whose log is the sidecar's own.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl App {
         config.app.memory = memory.clone();
         let limit = config.memory_limit.bytes();
         if let Some(limit) = limit {
-            // The other half is for what connections take.
+            // A quarter for tokens: connections are bounded at seven tenths of the limit.
             config.cache.max_bytes = config.cache.max_bytes.min(limit / 4);
         }
         let certificates = Certificates::load(&config).map_err(StartError::Tls)?;

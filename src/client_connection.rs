@@ -6,12 +6,12 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// State of one client connection. Dropped with the connection, and so is what it keeps.
+/// State of one client connection. Dropped with the connection, and the kept thing with it.
 #[derive(Default)]
 pub struct ClientConnection {
     /// Requests whose body has not come to its end.
     uploads: AtomicUsize,
-    /// Whether `kept` has something in it, so that an ordinary request needs no lock to find out.
+    /// Whether `kept` holds a thing, so that an ordinary request needs no lock to find out.
     keeps: AtomicBool,
     kept: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -28,19 +28,19 @@ impl ClientConnection {
         self.uploads.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps `thing` for this client alone, in place of what was kept before.
+    /// Keeps `thing` for this client alone, in place of the thing kept before.
     pub fn keep(&self, thing: Box<dyn Any + Send>) {
         let before = self.kept().replace(thing);
         self.keeps.store(true, Ordering::Release);
         drop(before);
     }
 
-    /// Whether something is kept.
+    /// Whether a thing is kept.
     pub fn keeps(&self) -> bool {
         self.keeps.load(Ordering::Acquire)
     }
 
-    /// Takes out what is kept.
+    /// Takes out the thing that is kept.
     pub fn take(&self) -> Option<Box<dyn Any + Send>> {
         if !self.keeps() {
             return None;

@@ -1,9 +1,9 @@
 //! Lines for standard output or standard error: a buffer, and the thread that writes it out.
 //!
-//! Threads that serve append lines and never wait for the reader of the output. While the reader
-//! stalls and the buffer is full, lines are dropped and counted. A buffer of bytes and not a channel of
-//! lines: its bound is one of memory, a line costs no allocation, and the thread is woken once per
-//! batch instead of once per line.
+//! Threads that serve append lines and never wait for the reader of the output. While the reader stalls
+//! and the buffer is full, lines are dropped and counted. The buffer holds bytes, where a channel would
+//! hold lines: bytes bound memory, a line costs no allocation, and the thread is woken once for each
+//! batch.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -16,7 +16,7 @@ use prometheus::IntCounter;
 /// What may wait to be written, in bytes: some 3,000 lines.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What may wait beyond that of lines that are urgent, in bytes.
+/// Bytes of urgent lines that may wait when [`MAX_BYTES`] are waiting already.
 const URGENT_BYTES: usize = 64 << 10;
 
 /// A batch of this size is written at once.
@@ -25,17 +25,18 @@ const BATCH_BYTES: usize = 64 << 10;
 /// A standard output that somebody has made non-blocking is tried again after this.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Whose lines they are.
+/// How the lines of one log are gathered, counted and reported.
 pub struct Habits {
     /// Name of the thread that writes.
     pub thread: &'static str,
-    /// How long the first line of a batch waits for others.
+    /// How long the thread waits after the first line of a batch, so that further lines join the batch.
     pub gathering: Duration,
-    /// Counts lines that are lost.
+    /// Counts lines that are dropped.
     pub dropped: IntCounter,
-    /// Called by the thread with the first error in a row.
+    /// Called by the writing thread with the first write error after a success.
     pub failed: fn(&io::Error),
-    /// Called by the thread after a write if lines were dropped since the last call, with their count.
+    /// Called by the writing thread after a write if lines were dropped since the last call, with their
+    /// count.
     pub resumed: fn(u64),
 }
 
@@ -74,7 +75,7 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// The system's, which has no thread left.
+    /// The system's error if it can start no thread.
     pub fn start(out: impl Write + Send + 'static, habits: Habits) -> io::Result<Arc<Self>> {
         let name = habits.thread.to_owned();
         let (state, wanted, written) = Default::default();
@@ -89,7 +90,7 @@ impl Lines {
         self.append_within(MAX_BYTES, write);
     }
 
-    /// Has `write` append a line for which there is room when none is left for others.
+    /// Lets `write` append a line, into the bytes reserved for urgent lines if all others are taken.
     pub fn append_urgent(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.append_within(MAX_BYTES + URGENT_BYTES, write);
     }

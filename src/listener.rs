@@ -86,7 +86,7 @@ pub struct Settings {
     pub http2_max_pending_resets: usize,
     /// Streams of one connection that had to be reset for what the client sent on them.
     pub http2_max_error_resets: usize,
-    /// What its connections share with those to the app.
+    /// Memory that connections of clients share with connections to the app.
     pub memory: Memory,
 }
 
@@ -140,7 +140,7 @@ pub struct Remote {
     pub encrypted: bool,
     /// The names in its certificate, if it has shown one that we take.
     pub names: Option<Arc<CertificateNames>>,
-    /// What is known of the connection beyond its requests.
+    /// State of the connection that outlives a single request.
     pub connection: Arc<ClientConnection>,
 }
 
@@ -192,9 +192,9 @@ impl Listener {
         self
     }
 
-    /// Refuses no connection: at `max_connections`, at `per_peer` connections of one address, or without
-    /// a file descriptor, the connection that is idle longest is closed for the new one and counted in
-    /// `evicted`. For [`Self::serve`] only.
+    /// Refuses no connection. At `max_connections`, at `per_peer` connections of one address, or
+    /// without a file descriptor, the listener closes the connection that has been idle longest to take
+    /// the new one, and counts it in `evicted`. For [`Self::serve`] only.
     #[must_use]
     pub fn evicting(mut self, per_peer: usize, evicted: IntCounter) -> Self {
         self.room = Some(Room::new(self.settings.max_connections, per_peer, evicted));
@@ -251,7 +251,7 @@ impl Listener {
     {
         // Each connection holds a receiver; none left means that all have ended.
         let open = watch::Sender::new(());
-        // What was evicted keeps its slot until its task has ended.
+        // An evicted connection keeps its slot until its task has ended.
         let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
         let slots = Arc::new(Semaphore::new(self.settings.max_connections + evictions));
         let spawn = |(stream, peer)| {
@@ -286,8 +286,8 @@ impl Listener {
                 accepted = self.accept() => {
                     spawn(accepted);
                     if self.room.is_some() {
-                        // A request that is there already is answered before its connection could
-                        // be evicted by those that come after it.
+                        // Answers a request that has already arrived before later connections can evict
+                        // its connection.
                         yield_now().await;
                     }
                 }
@@ -307,17 +307,19 @@ impl Listener {
         open.closed().await;
     }
 
-    /// Says that there is no memory for another connection, as far as that can be said at once.
+    /// Answers 503 for want of memory, if the socket takes the answer at once.
     fn turn_away(&self, stream: &TcpStream) {
         self.metrics.refused_for_memory.inc();
         if self.handshakes.is_none() {
-            // Bytes left unread would have the answer thrown away with the connection.
+            // Bytes left unread would make the kernel reset the connection, and the client would lose
+            // the answer.
             let _ = stream.try_read(&mut [0; 4096]);
             let _ = stream.try_write(NO_MEMORY);
         }
     }
 
-    /// The next connection that there is memory for. Errors are counted and waited out: the listener outlives them.
+    /// Accepts the next connection for which there is memory. Errors are counted and waited out, so
+    /// that the listener outlives them.
     async fn accept(&self) -> (TcpStream, SocketAddr) {
         let mut failures = 0_u64;
         loop {
@@ -354,8 +356,8 @@ impl Listener {
         }
     }
 
-    /// Accepts with a descriptor of the reserve; without one left there, with that of a connection
-    /// which is closed for it. `None` if neither yields a connection.
+    /// Accepts with a descriptor of the reserve. If none is left there, closes an idle connection and
+    /// takes its descriptor. `None` if neither yields a connection.
     async fn accept_from_reserve(
         &self,
         room: &Room,

@@ -1,11 +1,12 @@
 //! Log lines for rare events: starting, ending, Velt failing and coming back.
 //!
-//! No thread that serves waits for the reader of standard error: lines are queued, and a thread of their
-//! own writes them ([`Lines`]). At the level `debug` a client can cause a line for each request.
+//! No thread that serves waits for the reader of standard error: lines are queued, and a thread of
+//! their own writes them ([`Lines`]). At the level `debug` a client can cause a line for each request.
 //!
-//! What others say (an app, Velt, a certificate) can end up in a line, so each event is one line
-//! whatever is in it. Only events of this crate are written, at any level: what the libraries
-//! below log of a message, headers included, is theirs to decide and not ours to check.
+//!
+//! Text of an app, of Velt or of a certificate can end up in a line, so each event is written as one
+//! line (`OneLine`). Only events of this crate are written, at any level: events of the libraries
+//! below may hold headers of a message, and this crate has not checked them.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -26,7 +27,7 @@ use tracing_subscriber::{registry, reload};
 
 use crate::lines::{Habits, Lines};
 
-/// How long a thread that panics waits for its line to be written: the panic may end the process.
+/// How long a panicking thread waits until its line is written: the panic may end the process.
 const PANIC_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How much is logged.
@@ -61,14 +62,14 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// The log of this process: its level, which can be changed while the sidecar runs, and its lines.
-/// Clones are the same log.
+/// Log of this process: its lines, and its level, which can be changed while the sidecar runs. Clones
+/// share one log.
 #[derive(Clone)]
 pub struct Log {
     level: Arc<Mutex<Level>>,
-    /// `None` where the log is not the sidecar's to change.
+    /// Changes the level; `None` if the log belongs to an embedding process.
     change: Option<Arc<Change>>,
-    /// `None` where lines are written elsewhere.
+    /// Queue of lines; `None` if lines are written without a queue.
     lines: Option<Arc<Lines>>,
     dropped: IntCounter,
 }
@@ -76,7 +77,7 @@ pub struct Log {
 type Change = dyn Fn(Level) -> bool + Send + Sync;
 
 impl Log {
-    /// A log that the embedding process writes: shows `level`, which can't be changed.
+    /// Log that the embedding process writes: shows `level`, which can't be changed.
     pub fn fixed(level: Level) -> Self {
         let (level, dropped) = (Arc::new(Mutex::new(level)), dropped());
         Self { level, change: None, lines: None, dropped }
@@ -87,7 +88,7 @@ impl Log {
         *self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs by `level` from now on. `false` if the log is not the sidecar's to change.
+    /// Sets the level to `level`. `false` if the log belongs to an embedding process.
     pub fn set_level(&self, level: Level) -> bool {
         // Held meanwhile, so that what is shown is what was set last.
         let mut shown = self.level.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,19 +99,19 @@ impl Log {
         changed
     }
 
-    /// Lines lost so far because standard error did not take them in time.
+    /// Lines dropped so far because standard error did not take them in time.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 
-    /// Waits until what is queued has been written, at most `patience`; whether that was enough. Blocks
-    /// the thread.
+    /// Waits at most `patience` until the queued lines have been written, and returns whether they
+    /// have. Blocks the thread.
     pub fn flush(&self, patience: Duration) -> bool {
         self.lines.as_ref().is_none_or(|lines| lines.flush(patience))
     }
 }
 
-/// Counts lines before there are metrics; a scrape copies its count.
+/// Counter of dropped lines, which exists before the metrics do; a scrape copies its count.
 fn dropped() -> IntCounter {
     IntCounter::new("log_dropped", "Lines lost.").expect("a valid metric")
 }
@@ -124,7 +125,7 @@ pub fn level(text: &str) -> Option<Level> {
 /// and only the log that it returns can change the level.
 pub fn init(settings: &Settings) -> Log {
     let dropped = dropped();
-    // Without a thread or a descriptor left, lines are written by the thread that logs.
+    // If no thread or descriptor is left, the thread that logs writes its own lines.
     let lines = start_lines(dropped.clone()).ok();
     let (subscriber, level, change) = switched(settings, Sink { lines: lines.clone() });
     // An error says that a subscriber is there already, as in a process with several sidecars.
@@ -142,13 +143,13 @@ pub fn init(settings: &Settings) -> Log {
 
 /// Starts the thread that writes to standard error.
 fn start_lines(dropped: IntCounter) -> io::Result<Arc<Lines>> {
-    // A descriptor of its own: a thread that stalls in `Stderr` would hold its lock.
+    // Duplicates the descriptor: a thread that stalls in `Stderr` would hold its lock.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let habits = Habits {
         thread: "log",
         gathering: Duration::ZERO,
         dropped,
-        // There is nowhere to tell.
+        // A failed write to standard error has nowhere to be reported.
         failed: |_| {},
         resumed: |lines| {
             warn!(lines, "log lines were dropped: standard error was not read in time");
@@ -165,7 +166,7 @@ where
     switched(settings, writer).0
 }
 
-/// The same, its level, and what changes it.
+/// Subscriber that writes to `writer`, with its level and the handle that changes the level.
 fn switched<W>(
     settings: &Settings,
     writer: W,
@@ -197,12 +198,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     error!(place, said = said.unwrap_or(&"(not logged)"), "a panic, which is a bug of the sidecar");
 }
 
-/// Where each event goes: to the queue, or straight to standard error if there is none.
+/// Destination of events: the queue, or standard error itself if there is no queue.
 struct Sink {
     lines: Option<Arc<Lines>>,
 }
 
-/// One event on its way.
+/// One event while its line is written.
 struct Event {
     lines: Option<Arc<Lines>>,
     is_urgent: bool,
@@ -216,7 +217,8 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Event {
-        // A flood of lines at `debug` shall not cost the lines that tell of trouble.
+        // Lines at `warn` and `error` have bytes of their own, so that a flood at `debug` does not drop
+        // them.
         Event { is_urgent: *event.level() <= Level::WARN, ..self.make_writer() }
     }
 }

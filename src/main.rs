@@ -44,7 +44,7 @@ const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
 
-/// How long the end waits for the reader of the log.
+/// How long the process waits at its end for the reader of the log.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request allocates some twenty times, in sizes that come and go by the thousand: with this allocator
@@ -143,7 +143,7 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
         let app = match App::bind_with(config, log.clone()) {
             Ok(app) => app,
             Err(error) => {
-                // Its own lines come after those that led to it.
+                // Writes the queued lines first, since they led to the error.
                 log.flush(FLUSH_PATIENCE);
                 return not_started(&error);
             }

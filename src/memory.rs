@@ -1,9 +1,11 @@
-//! How much memory connections may take: small buffers when many requests are under way, a budget below
-//! the container's limit, and memory given back to the system when a load has gone.
+//! Memory that connections may take: small buffers when many requests are under way, a budget below the
+//! container's limit, and free memory given back to the system after a load.
 //!
-//! The kernel ends a process that passes its container's limit, and the app has no other door. So a
-//! thread (`watch`) measures what the process takes (`meter`) against the limit (`limit`). Near it, new
-//! connections wait, then are refused, and those which hold most without moving are ended.
+//!
+//! The kernel ends a process that passes its container's limit, and then the app is unreachable. So a
+//! thread (`watch`) measures the memory of the process (`meter`) against the limit (`limit`). Near the
+//! limit, new connections wait and are then refused, and the connections that hold most without moving
+//! are ended.
 
 mod limit;
 mod meter;
@@ -20,24 +22,25 @@ pub use self::thrifty::Thrifty;
 pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
 
-/// Connections to the app up to which every connection reads as much at once as there is. A stalled one
-/// then holds up to 400 KiB; with more of them it holds two reads of 8 KiB.
+/// Open connections to the app up to which each connection reads as much at once as has arrived. With
+/// more of them, each reads at most 8 KiB at once, so that a stalled connection holds two such reads.
 const ROOMY_EXCHANGES: usize = 72;
 
-/// The same for what clients send: an upload that the app does not read holds up to 350 KiB then.
+/// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With
+/// more of them, it reads at most 8 KiB at once.
 const ROOMY_UPLOADS: usize = 16;
 
 /// How long a new connection waits for memory before it is refused, and how often it asks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Entries of ended connections that are kept until the next look at all of them.
+/// Entries of ended connections that may be kept before the list is cleaned.
 const MOST_GONE: usize = 1024;
 
-/// `runtime.memory_limit`: what the process may take.
+/// `runtime.memory_limit`: memory that the process may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// The control group's, if it has one.
+    /// Limit of the control group, if it has one.
     Auto,
     Off,
     Bytes(u64),
@@ -56,17 +59,17 @@ impl Limit {
 
 /// A connection that takes memory.
 pub trait Holder: Send + Sync {
-    /// An estimate of the bytes that are held by what has not moved since the last [`Holder::mark`].
+    /// Estimates the bytes held by requests that have not moved since the last [`Holder::mark`].
     fn holds(&self) -> u64;
 
-    /// Begins to watch anew what moves.
+    /// Forgets which requests have moved so far.
     fn mark(&self);
 
-    /// Ends the connection, for the memory that it takes. `false` if it was ended before.
+    /// Ends the connection because of the memory that it holds. `false` if it was ended before.
     fn end(&self) -> bool;
 }
 
-/// Memory that all connections of a process share. Its clones are the same.
+/// Memory that all connections of a process share. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<State>);
 
@@ -76,24 +79,24 @@ struct State {
     exchanges: AtomicUsize,
     /// Connections to the app that have been closed.
     closed: AtomicUsize,
-    /// More than half of the limit is taken.
+    /// Whether more than half of the limit is taken.
     wary: AtomicBool,
-    /// What `is_short` says.
+    /// Result of [`Memory::is_short`].
     short: AtomicBool,
-    /// What `is_short_for_uploads` says.
+    /// Result of [`Memory::is_short_for_uploads`].
     short_for_uploads: AtomicBool,
-    /// Since when there has been no room, if there is none.
+    /// Time since which there has been no room; `None` while there is room.
     full: Mutex<Option<Instant>>,
     holders: Mutex<Holders>,
 }
 
-/// Connections, some of which have ended since.
+/// Clients' connections, some of which have ended.
 #[derive(Default)]
 struct Holders {
     all: Vec<Weak<dyn Holder>>,
-    /// How many were open at the last look at all.
+    /// How many connections were open when the list was last cleaned.
     open: usize,
-    /// How many had ended by the looks so far.
+    /// How many connections had ended when the list was last cleaned.
     gone: usize,
 }
 
@@ -104,17 +107,17 @@ impl std::fmt::Debug for State {
 }
 
 impl Memory {
-    /// Whether to read little at once, since any of many requests may come to stand still.
+    /// Whether to read little at once from the app, since any of many requests may come to stand still.
     pub fn is_short(&self) -> bool {
         self.0.short.load(Ordering::Relaxed)
     }
 
-    /// The same for what is read of clients.
+    /// Whether to read little at once from clients.
     pub fn is_short_for_uploads(&self) -> bool {
         self.0.short_for_uploads.load(Ordering::Relaxed)
     }
 
-    /// Whether so much is taken that it matters which connection takes it.
+    /// Whether more than half of the limit is taken, so that the largest holders must be known.
     pub fn is_wary(&self) -> bool {
         self.0.wary.load(Ordering::Relaxed)
     }
@@ -126,7 +129,7 @@ impl Memory {
         Exchange(Arc::clone(&self.0))
     }
 
-    /// Takes a connection into account for as long as it lives.
+    /// Enters a connection in the list, for as long as it lives.
     pub fn register(&self, holder: Weak<dyn Holder>) {
         let mut holders = self.0.holders();
         if holders.all.len() > 2 * holders.open + MOST_GONE {
@@ -171,7 +174,7 @@ impl State {
         holders.all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many connections have ended so far, the clients' and the app's.
+    /// How many connections of clients and to the app have ended so far.
     fn gone(&self) -> usize {
         let mut holders = self.holders();
         holders.forget_gone();
@@ -189,7 +192,7 @@ impl Holders {
     }
 }
 
-/// A connection to the app that is counted.
+/// Guard that counts a connection to the app.
 pub struct Exchange(Arc<State>);
 
 impl Drop for Exchange {

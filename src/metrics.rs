@@ -278,7 +278,7 @@ impl ListenerMetrics {
     }
 }
 
-/// What is measured of memory.
+/// Metrics of the memory that connections take.
 #[derive(Clone)]
 pub struct MemoryMetrics {
     pub used: IntGauge,
@@ -333,7 +333,7 @@ pub struct Metrics {
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
-    /// Lines of the log that could not be written, as of the last scrape.
+    /// Lines of the log that were dropped, as of the last scrape.
     pub log_dropped: IntCounter,
     pub ready: IntGauge,
     /// Calls to the admin port that change or reveal something.

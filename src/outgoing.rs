@@ -38,7 +38,7 @@ pub fn client(url: &Url, roots: &Roots, connect_timeout: Duration) -> Result<Cli
     Recipe::new(url, roots, connect_timeout)?.client()
 }
 
-/// What a client is made of. Each client that it makes has new connections.
+/// Settings from which clients are made. Each client opens connections of its own.
 pub struct Recipe {
     tls: rustls::ClientConfig,
     encrypted: bool,
@@ -46,25 +46,26 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// For `url` and what is below it. The look-up of a name may take `connect_timeout`, and so may
-    /// what follows it up to the end of the TLS handshake, less what the look-up took.
+    /// Recipe for requests to `url` and below it. Looking up the host's name may take
+    /// `connect_timeout`; opening the connection, up to the end of the TLS handshake, may take the rest
+    /// of it.
     ///
     /// # Errors
     ///
     /// See [`TlsError`].
     pub fn new(url: &Url, roots: &Roots, connect_timeout: Duration) -> Result<Self, TlsError> {
         let trusted = match (url.scheme(), roots) {
-            // Whoever has named a file is told if it can't be read, needed or not.
+            // An operator who has named a file is told if it can't be read, even where no TLS is used.
             ("https", _) | (_, Roots::File(_)) => roots,
-            // In plain text nobody has to vouch for anybody, and to read the system's takes 2 ms
-            // and leaves 400 KiB.
+            // Plain text checks no certificate, so the system's roots are not read: reading them costs
+            // time and memory.
             _ => &Roots::Bundled,
         };
         let tls = trusted.client_config().map_err(|error| TlsError(error.into()))?;
         Ok(Self { tls, encrypted: url.scheme() == "https", connect_timeout })
     }
 
-    /// A client without a connection.
+    /// Makes a client, which has no connection yet.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl Recipe {
         let http = Client::builder()
             .tls_backend_preconfigured(self.tls.clone())
             .user_agent(concat!("velt-sidecar/", env!("CARGO_PKG_VERSION")))
-            // A redirect could carry credentials to another host, or have keys come from there.
+            // A redirect could carry credentials to another host, or fetch keys from there.
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(LookUp { limit: self.connect_timeout })
             .connect_timeout(self.connect_timeout + self.connect_timeout / AFTER_LOOK_UP)
@@ -81,33 +82,33 @@ impl Recipe {
         let http = if self.encrypted {
             http.https_only(true)
         } else {
-            // Plain text is for a stand-in close by; a forward proxy has no business there.
+            // Plain text is for a stand-in on the same host or near it, never through a forward proxy.
             http.no_proxy()
         };
         http.build().map_err(|error| TlsError(error.into()))
     }
 }
 
-/// The part of the connect timeout that is added to it, so that a look-up that is too slow ends as
-/// that, and not as a connection that was not opened.
+/// Part of the connect timeout that is added for the connection, so that a slow look-up is reported as
+/// a failed look-up and not as a failed connection.
 const AFTER_LOOK_UP: u32 = 8;
 
-/// The system's look-up of names, within a limit.
+/// Look-up of names by the system, with a time limit.
 struct LookUp {
     limit: Duration,
 }
 
-/// Why a name was not looked up. Found in the sources of a client's error.
+/// Reason why a name was not looked up, found in the sources of a client's error.
 #[derive(Debug)]
 pub enum LookUpError {
     /// The system gave no answer within the limit.
     TimedOut,
-    /// The system's answer: no such name, or no name server.
+    /// The system answered that there is no such name, or no name server.
     Failed(io::Error),
 }
 
 impl LookUpError {
-    /// The one among the sources of `error`, if the look-up failed.
+    /// Finds the look-up error among the sources of `error`, if the look-up failed.
     pub fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         let mut source = Some(error);
         while let Some(error) = source {

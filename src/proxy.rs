@@ -91,7 +91,7 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
-    /// What its connections share with those of clients.
+    /// Memory that connections to the app share with connections of clients.
     pub memory: Memory,
 }
 
@@ -107,13 +107,14 @@ pub enum UpstreamError {
     Idle,
     /// It broke off, or its answer is not HTTP.
     Broken(hyper::Error),
-    /// It broke off, over HTTP/2.
+    /// The app broke its response off, over HTTP/2.
     BrokenStream(h2::Error),
     /// It switched protocols without being asked to, or not to the one it was asked for.
     BadUpgrade,
     /// The client broke off while sending its request.
     ClientGone(hyper::Error),
-    /// The client waits for `100 Continue` before it sends the body, and can't be told.
+    /// The client waits for `100 Continue` before it sends the body, and hyper can't send it over
+    /// HTTP/2.
     Expectation,
 }
 
@@ -153,7 +154,7 @@ pub struct Upstream {
     /// For requests of HTTP/1.0 that name no host.
     default_host: HeaderValue,
     pool: Arc<Pool>,
-    /// Pools of the other threads, and this one's.
+    /// Pools of all threads that serve, this thread's among them.
     neighbours: Neighbours,
     request_trailers: TrailerFilter,
     response_trailers: TrailerFilter,
@@ -194,7 +195,8 @@ impl Upstream {
         }
     }
 
-    /// Shares the app's patience for idle connections with the `neighbours`, one for each thread.
+    /// Adds this pool to the `neighbours`, one for each thread that serves: a request here may have an
+    /// idle connection there closed.
     #[must_use]
     pub fn beside(mut self, neighbours: &Neighbours) -> Self {
         neighbours.add(&self.pool);
@@ -251,8 +253,9 @@ impl Upstream {
         self.exchange(request, over_http2, handshake, progress, asker).await
     }
 
-    /// Asks the app something on the sidecar's own behalf, without a body, for a client's request with the
-    /// headers `of_client`. A login that the client has on its connection counts for the question.
+    /// Sends the app a request of the sidecar's own, without a body, on behalf of a client's request
+    /// with the headers `of_client`. A login that the client has on its connection holds for this
+    /// request too.
     ///
     /// # Errors
     ///
@@ -379,7 +382,7 @@ impl Upstream {
         progress: Progress,
     ) -> Result<Response<Body>, UpstreamError> {
         let Progress { gate, clock, mut sent, .. } = progress;
-        // Most often the request has ended before it was answered.
+        // Most often the request has come to its end before the app answers.
         let is_over =
             |sent: &mut oneshot::Receiver<()>| sent.try_recv() != Err(TryRecvError::Empty);
         let sending = sent.take_if(|sent| !is_over(sent));

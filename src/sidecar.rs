@@ -60,7 +60,7 @@ pub struct Sidecar {
     /// Those in force. Whoever replaces them leaves the rest alone: tokens, connections, counts.
     pub rules: Arc<ArcSwap<Rules>>,
     pub tokens: TokenCache,
-    /// Between the cache and Velt. Here only to be explained and observed.
+    /// Queue between the cache and Velt. The sidecar only explains it and updates its gauges.
     pub admission: Arc<ArcSwap<Admission>>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
@@ -125,7 +125,7 @@ impl Sidecar {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let responded = {
-            // Over HTTP/2 several requests share a connection, so that none of them has it to itself.
+            // Over HTTP/2 several requests share a connection, so no request has it to itself.
             let connection = Some(connection).filter(|_| version < Version::HTTP_2);
             let responding = pin!(self.respond(peer, connection, request, &mut guard.record));
             catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))

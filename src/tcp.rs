@@ -22,18 +22,18 @@ pub use self::gathering::Gathering;
 pub use self::half_open::{HalfOpen, OverTcp, Waiting};
 pub use self::watched::{Watched, Watcher};
 
-/// A peer that is quiet for this long is asked by the kernel whether it is still there, and again after each
-/// pause.
+/// Quiet time after which the kernel asks a peer whether it is still there, and the pause before it
+/// asks again.
 const QUIET: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(15);
 const ASKED: u32 = 4;
 
-/// How long an app on another host may leave unacknowledged what it was sent.
+/// How long an app on another host may leave sent bytes unacknowledged.
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
-/// Bytes that may wait in the kernel because the peer does not read. By default they are up to 4 MiB
-/// (`net.ipv4.tcp_wmem`), and a socket is writable again when a third of them has gone: a slow reader would
-/// seem to stand still for minutes.
+/// Bytes that may wait in the kernel because the peer does not read. The kernel's default is up to 4
+/// MiB (`net.ipv4.tcp_wmem`), and a socket is writable again only when a third of them has gone: a slow
+/// reader would seem to stand still for minutes.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
@@ -60,9 +60,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Sends small messages at once, keeps little unsent, and finds out when `peer` is gone: a quiet one by
-/// [`QUIET`], and one that was sent something when it is `unacknowledged` for so long. Best effort: without
-/// it, messages are slow and dead connections stay, but nothing is wrong.
+/// Sends small messages at once, keeps few bytes unsent, and finds out when `peer` is gone: [`QUIET`]
+/// finds a quiet peer, `unacknowledged` a peer that acknowledges nothing. Best effort: without these
+/// options, messages are slow and dead connections stay, but nothing is wrong.
 pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);
@@ -71,7 +71,8 @@ pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     #[cfg(target_os = "linux")]
     {
         let _ = socket.set_tcp_notsent_lowat(UNSENT);
-        // Linux counts in that a peer does not read (tcp(7)). One on this host can't be cut off.
+        // Linux counts time in which a peer does not read as unacknowledged (tcp(7)). A peer on this
+        // host can't be cut off.
         if !peer.ip().is_loopback() {
             let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
         }

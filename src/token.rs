@@ -41,7 +41,8 @@ pub type MintFuture<'a> = Pin<Box<dyn Future<Output = Result<Minted, MintError>>
 
 /// The one seam between the cache and Velt.
 pub trait Mint: Send + Sync + 'static {
-    /// Asks for one token. `demand` says how much it is wanted, and is told how far the mint has come.
+    /// Asks for one token. `demand` says how urgently the token is wanted, and is told how far the mint
+    /// has come.
     fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a>;
 }
 
@@ -65,12 +66,12 @@ pub enum MintError {
     },
     /// The call was sent, and no answer came in time.
     Timeout,
-    /// The name of Velt's host could not be looked up, or not in time. The network's fault.
+    /// The name of Velt's host could not be looked up, or not in time: a fault of the network.
     LookUp { timed_out: bool, source: Arc<dyn Error + Send + Sync> },
-    /// No connection to Velt could be opened, or not in time. The network's fault, or Velt's.
+    /// No connection to Velt could be opened, or not in time: a fault of the network or of Velt.
     Connect { timed_out: bool, source: Arc<dyn Error + Send + Sync> },
-    /// No call was made: all that may run at once were taken by other users' mints, until nobody
-    /// asked for this one any more. Our own bound.
+    /// No call was made: other users' mints took all calls that may run at once, until no client asked
+    /// for this token any more. A bound of the sidecar's own.
     Queued,
     /// An answer without a usable token. Velt's fault, or somebody's in between.
     Malformed { reason: MalformedReason },
@@ -82,7 +83,7 @@ pub enum MintError {
     Panicked,
 }
 
-/// What calls are suspended for.
+/// Reason for a suspension of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspendedFor {
     /// Velt, or the way to it, is down.
@@ -133,7 +134,7 @@ impl MintError {
         )
     }
 
-    /// Whether Velt has said nothing at all.
+    /// Whether Velt has not answered at all.
     pub(crate) fn is_silence(&self) -> bool {
         matches!(self, Self::Timeout | Self::Unavailable { http_status: None, .. })
     }
@@ -156,7 +157,7 @@ impl MintError {
         }
     }
 
-    /// The same error `elapsed` later: the wait that is left is shorter by that.
+    /// Copy of the error `elapsed` later, with a wait shorter by `elapsed`.
     pub fn after(mut self, elapsed: Duration) -> Self {
         match &mut self {
             Self::RateLimited { retry_after: Some(wait) }

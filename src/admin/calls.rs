@@ -54,7 +54,8 @@ pub struct Standing {
 /// The calls, and who may make them.
 pub(super) struct Door {
     calls: Calls,
-    /// Apart, so that a flood of explanations keeps no token alive that is to be forgotten.
+    /// Walks that invalidate tokens, apart from those of explanations: a flood of explanations must not
+    /// delay an invalidation.
     invalidations: Walks<()>,
     explanations: Walks<()>,
 }

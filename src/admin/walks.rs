@@ -1,9 +1,9 @@
 //! Walks over the whole token cache, for scrapes and admin calls.
 //!
-//! A walk takes a time that grows with the cache, so one sort of walk runs at a time, in a thread of
-//! tokio's for blocking work, and rests after each. However often and from however many connections it
-//! is asked for, it costs one thread and a bounded share of a processor. Callers wait for their turn
-//! in the order in which they came.
+//! A walk takes a time that grows with the cache. So one walk of each sort runs at a time, in a thread
+//! of tokio's for blocking work, and the sort rests after each walk. However many connections ask for
+//! walks, each sort costs one thread and a bounded share of a processor. Callers wait for their turn in
+//! the order in which they came.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,8 @@ impl<L: Clone + Default + Send + 'static> Walks<L> {
         Self { turn: Arc::new(Mutex::new(turn)) }
     }
 
-    /// Result of the last walk if it `will_do` when this caller's turn has come, else that of `walk`.
+    /// Result of the last walk if `will_do` accepts it when this caller's turn has come, else the
+    /// result of `walk`.
     pub(super) async fn result(
         &self,
         will_do: impl FnOnce(&L) -> bool,
@@ -54,17 +55,17 @@ impl<L: Clone + Default + Send + 'static> Walks<L> {
         let walking = tokio::spawn(async move {
             sleep_until(turn.rested_at).await;
             let begun = Instant::now();
-            let walked = spawn_blocking(walk).await.expect("it does not panic");
+            let walked = spawn_blocking(walk).await.expect("a walk does not panic");
             turn.last = walked.clone();
             turn.rested_at = Instant::now() + (REST * begun.elapsed()).min(LONGEST_REST);
             walked
         });
-        walking.await.expect("it does not panic")
+        walking.await.expect("a walk does not panic")
     }
 }
 
 impl Walks<()> {
-    /// Result of `walk`, which is this caller's alone.
+    /// Runs `walk` for this caller alone and returns its result.
     pub(super) async fn own<T: Send + 'static>(
         &self,
         walk: impl FnOnce() -> T + Send + 'static,
@@ -73,7 +74,7 @@ impl Walks<()> {
         // An error says that the caller has left.
         let walk = move || drop(result.send(walk()));
         self.result(|()| false, walk).await;
-        walked.await.expect("it does not panic")
+        walked.await.expect("a walk does not panic")
     }
 }
 
@@ -91,7 +92,7 @@ pub(super) struct Scrapes {
 #[derive(Clone, Default)]
 struct Scrape {
     number: u64,
-    /// `None` if the metrics could not be written.
+    /// Text of the scrape; `None` if the metrics could not be written.
     text: Option<Bytes>,
 }
 
@@ -100,7 +101,7 @@ impl Scrapes {
         Self { metrics, before, begun: Arc::default(), walks: Walks::new() }
     }
 
-    /// The text of a scrape that has begun after this call. `None` if it could not be written.
+    /// Text of a scrape that begins after this call. `None` if the metrics could not be written.
     pub(super) async fn next(&self) -> Option<Bytes> {
         let arrived = self.begun.load(Ordering::SeqCst);
         let (metrics, before) = (Arc::clone(&self.metrics), Arc::clone(&self.before));
@@ -154,7 +155,7 @@ mod tests {
         };
         let first = spawn();
         reaches(&walks, 1).await;
-        // The walk under way may have missed what these are to see.
+        // The walk under way may have begun before the change that these scrapes are to see.
         let waiting: Vec<_> = std::iter::repeat_with(spawn).take(100).collect();
         yield_now().await;
         go.send(()).expect("a walk waits");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Config, ConfigError, Effective};
 
-/// How often files are read again until two readings agree, and the pause before each: an editor
-/// empties a file and writes it a moment later.
+/// How often files are read again until two readings agree, and the pause before each reading: an
+/// editor empties a file and writes its new text a moment later.
 const READINGS: u32 = 5;
 const SETTLING: Duration = Duration::from_millis(20);
 
@@ -44,7 +44,7 @@ struct Found {
 }
 
 impl Found {
-    /// Compares the text, and the content of secrets and other files that it names.
+    /// Compares the text of the file, and the content of secrets and other files that the text names.
     fn shows_the_same_as(&self, other: &Self) -> bool {
         let shown = |found: &Self| {
             let config = found.config.as_ref().ok()?;
@@ -89,8 +89,8 @@ impl Origin {
         self.parse(text)
     }
 
-    /// Reads the same files, any of which may be half written, until two readings in a row find the same.
-    /// Blocks for some 20 ms.
+    /// Reads the files until two readings in a row find the same: an editor may have written any of
+    /// them only half. Blocks for [`SETTLING`] or longer.
     ///
     /// # Errors
     ///

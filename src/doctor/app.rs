@@ -45,7 +45,7 @@ fn place(settings: &Settings) -> String {
     }
 }
 
-/// An app that closes a connection so soon after its response keeps none.
+/// App that closes a connection so soon after its response that the sidecar keeps no idle connection.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A little longer than the sidecar keeps an idle connection itself.

@@ -34,26 +34,26 @@ const OFTEN: Duration = Duration::from_secs(1);
 /// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
 const REFUSED_HEADS: usize = 16;
 
-/// Bytes that a client, and the kernel and proxies before it, may hold before they are read.
+/// Bytes that may wait unread at a client, in its kernel and in proxies before it.
 const MOST_TAKEN: usize = 4 * 1024 * 1024;
-/// Estimates for a connection, and for each of its requests that stands still (benches/peers measures both);
-/// and how often a head is held while its request waits: in the app's connection, for a second try, in the
-/// access log.
+/// Estimated bytes of a connection and of each of its requests that stands still (`benches/peers
+/// stalls` measures both), and how many copies of a head are held while its request waits: one in the
+/// app's connection, one for a second try, one in the access log.
 const OPEN_BYTES: usize = 16 * 1024;
 const STILL_BYTES: usize = 32 * 1024;
 const HEAD_COPIES: usize = 3;
 
-/// How long a connection counts as new: most answers have come by then.
+/// Age up to which a connection counts as new: most answers have come by then.
 const JUST_ACCEPTED: Duration = Duration::from_secs(1);
 
-/// A piece of a frame on a stream of HTTP/2 while memory is short. hyper holds two of them for a client
-/// that does not read, which then are parts of one read and not two.
+/// Bytes of a piece into which an HTTP/2 frame is cut while memory is short. hyper holds two frames for
+/// a client that does not read; cut, the two are parts of one read of 8 KiB.
 const PIECE_BYTES: usize = 4 * 1024;
 
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the accept to the first byte.
+    /// Time from the accept to the first byte.
     pub first_byte: Duration,
     /// Without a request.
     pub idle: Duration,
@@ -72,9 +72,9 @@ pub struct Activity {
     connection: Arc<ClientConnection>,
     /// Requests whose response has not been sent to its end.
     requests: AtomicUsize,
-    /// Whether the last of them had a body, which may not have been read to its end.
+    /// Whether the last request had a body, which may not have been read to its end.
     had_body: AtomicBool,
-    /// Whether its answer is sent in chunks.
+    /// Whether the answer to the last request is sent in chunks.
     chunked: AtomicBool,
     /// Set with the first of them.
     begun: SetOnce<()>,
@@ -86,15 +86,16 @@ pub struct Activity {
     stalled_since: AtomicU64,
     /// Bytes written since the last request, or since the client last stood still for [`OFTEN`] or longer.
     taken: AtomicUsize,
-    /// Whether the watchdog looks [`OFTEN`], and what tells it to begin.
+    /// Whether the watchdog looks every [`OFTEN`]; `look_often` wakes the watchdog to begin.
     looks_often: AtomicBool,
     look_often: Notify,
-    /// Frames of bodies and whole responses that have passed since the last look at memory.
+    /// Frames of bodies and whole responses that have passed since the last [`Holder::mark`].
     moved: AtomicUsize,
-    /// Bytes of the heads of requests in progress, of those taken up while memory was scarce.
+    /// Bytes of the heads of requests in progress, counted only for requests that began while memory
+    /// was scarce.
     heads: AtomicUsize,
     memory: Memory,
-    /// Set when the connection is to end for the memory that it holds.
+    /// Set when the connection must end because of the memory that it holds.
     evicted: SetOnce<()>,
     /// Here, since the socket has this for as long as it is open.
     held: Held,
@@ -144,7 +145,7 @@ impl Activity {
         activity
     }
 
-    /// What the handler of its requests may know and keep of the connection.
+    /// State of the connection that the handler of its requests may read and keep things in.
     pub fn connection(&self) -> Arc<ClientConnection> {
         Arc::clone(&self.connection)
     }
@@ -156,7 +157,7 @@ impl Activity {
         self.quiet_since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// A request's head is complete, and a body may follow.
+    /// Notes that a request's head is complete and a body may follow.
     pub fn begin(self: &Arc<Self>, has_body: bool) -> InProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.had_body.store(has_body, Ordering::Relaxed);
@@ -176,12 +177,12 @@ impl Activity {
         }
     }
 
-    /// The answer to the last request is sent in chunks.
+    /// Notes that the answer to the last request is sent in chunks.
     pub fn answer_in_chunks(&self) {
         self.chunked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client may still be sending a request that has been answered.
+    /// Whether the client may still be sending the body of a request that has been answered.
     pub fn owes_body(&self) -> bool {
         self.had_body.load(Ordering::Relaxed)
     }
@@ -191,13 +192,15 @@ impl Activity {
         self.held.slot.semaphore().available_permits() < most / 4
     }
 
-    /// Something has passed. Requests of one connection share a thread, and an estimate is enough where they
-    /// do not: an addition of several threads would cost each frame more.
+    /// Counts a frame or a response that has passed. Load and store, where `fetch_add` would cost each
+    /// frame more: requests of one connection usually share a thread, and an estimate is enough where
+    /// they do not.
     fn count_move(&self) {
         self.moved.store(self.moved.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Whether the client does not read: bytes wait that its socket has no room for.
+    /// Whether the client does not read: the sidecar has bytes for which the client's socket has no
+    /// room.
     fn is_stuck(&self) -> bool {
         self.stalled_since.load(Ordering::Relaxed) > 0
     }
@@ -212,7 +215,7 @@ impl Activity {
         // Limits are kept to within two such looks: one dates, and another judges.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
-            // The look itself wakes the connection's task, which then looks at its socket.
+            // The timer itself wakes the connection's task, which then looks at its socket.
             let often = self.looks_often.load(Ordering::Relaxed);
             tokio::select! {
                 () = sleep(if often { look.min(OFTEN) } else { look }) => {}
@@ -265,7 +268,7 @@ impl Watcher for Activity {
             return;
         }
         if self.connection.is_uploading() {
-            // The rest of a request that was answered before its end.
+            // These bytes are the rest of a request that was answered before its end.
             self.quiet_since.store(JUST_NOW, Ordering::Relaxed);
         } else if self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(JUST_NOW, Ordering::Relaxed);
@@ -316,7 +319,8 @@ impl Holder for Activity {
     fn holds(&self) -> u64 {
         let requests = self.requests.load(Ordering::Relaxed);
         let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
-        // Clients that do not read go before those that wait, and these before those that have just come.
+        // Ends clients that do not read first, then clients that wait, last clients that have just
+        // come.
         let each = match self.is_stuck() {
             true => 2 * STILL_BYTES,
             false if self.accepted.elapsed() < JUST_ACCEPTED => STILL_BYTES / 4,
@@ -341,7 +345,7 @@ pub struct InProgress {
 }
 
 impl InProgress {
-    /// Takes the bytes of the request's head into account.
+    /// Adds the bytes of the request's head to what the connection holds.
     pub fn weigh(&mut self, head: usize) {
         self.head = head;
         self.activity.heads.fetch_add(head, Ordering::Relaxed);
@@ -364,14 +368,14 @@ impl Drop for InProgress {
 pub struct Attended<B> {
     /// `None` for an answer of the listener's own, which has nothing in it.
     body: Option<B>,
-    /// What is left of a frame that goes out in pieces.
+    /// Rest of a frame that goes out in pieces.
     rest: Bytes,
     http2: bool,
     in_progress: InProgress,
 }
 
 impl<B> Attended<B> {
-    /// The connection that it is sent over.
+    /// Connection over which the body is sent.
     pub fn connection(&self) -> &Activity {
         &self.in_progress.activity
     }
@@ -386,7 +390,7 @@ impl<B> Attended<B> {
 }
 
 impl<B> Attended<B> {
-    /// Begins with a frame of HTTP/2 that would be too much at once.
+    /// Cuts an HTTP/2 frame that is longer than a piece, and returns the first piece.
     fn begin_pieces(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         match frame.into_data() {
             Ok(data) if data.len() > PIECE_BYTES => {
@@ -430,8 +434,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Attended<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        // hyper asks again when it has written what it holds; until then it would queue up to its buffer's
-        // limit.
+        // Offers hyper no more while the client does not read: hyper would queue up to its buffer's
+        // limit. hyper polls again when it has written what it holds.
         if !self.http2 && self.in_progress.activity.is_stuck() {
             return Poll::Pending;
         }
@@ -497,7 +501,7 @@ mod tests {
         activity.wrote(&[], &mut Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
-        // A client that has taken much at once may be reading it.
+        // A client that has taken much at once may still be reading those bytes.
         activity.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
         activity.wrote(&[], &mut Poll::Pending);
         assert_eq!(activity.judge(seconds(119), LIMITS), None);

@@ -43,12 +43,12 @@ const HTTP1_BUFFER: usize = 64 * 1024;
 /// Up to so many headers hyper parses without allocating.
 const HTTP1_FREE_HEADERS: usize = 100;
 
-/// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so what an upload
-/// that stands still costs.
+/// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so the cost of
+/// an upload that stands still.
 const HTTP2_STREAM_WINDOW: u32 = 32 * 1024;
 
-/// Bytes beyond the windows of all streams that an HTTP/2 connection may have under way: for a stream that
-/// the sidecar has reset and whose client does not know it yet.
+/// Bytes that an HTTP/2 connection may have under way beyond the windows of all its streams: for
+/// streams that the sidecar has reset before the client knows.
 const HTTP2_SPARE_WINDOW: u32 = 256 * 1024;
 
 /// Largest window that HTTP/2 has (RFC 9113 section 6.9.1).
@@ -57,7 +57,8 @@ const HTTP2_MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
 /// Response bytes buffered per HTTP/2 stream.
 const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 
-/// Finds an HTTP/2 client whose kernel is there, and whose program answers no more.
+/// Interval of pings, which find an HTTP/2 client whose kernel still answers but whose program does
+/// not.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a connection without a request is kept when the listener stops: for one that its
@@ -189,7 +190,7 @@ impl Established {
                 Ok(response)
             }))
         };
-        // What is left of a connection that has been answered.
+        // Stream that is left when the last answer of a connection has been sent.
         let mut rest = None;
         let served = if http2 {
             let io = TokioIo::new(InTurns(stream));
@@ -212,7 +213,7 @@ impl Established {
             let leaving = std::future::pending();
             let driven = Pin::new(&mut connection);
             let served = drive(driven, end, &activity, limits, leaving, phase.clone()).await;
-            // Not after an upgrade, whose tunnel has the socket.
+            // An upgraded connection is skipped: its tunnel has the socket.
             if let (Ended::ByItself(_), Some(parts)) = (&served, connection.into_parts()) {
                 rest = Some(parts.io.into_inner());
             }
@@ -275,7 +276,8 @@ fn is_chunked<B: Body>(response: &Response<B>) -> bool {
         && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
-/// Bytes of a request's head: over HTTP/2 a few bytes on the wire can stand for kilobytes.
+/// Bytes of a request's head, counted unpacked: over HTTP/2 a few bytes on the wire can stand for
+/// kilobytes.
 fn head_bytes<B>(request: &Request<B>) -> usize {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
@@ -373,7 +375,8 @@ async fn drive<C: Future>(
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let head = settings.max_header_bytes as usize;
     let mut builder = http1::Builder::new();
-    // No timer of hyper's: see `Activity`. A client that has ended its half has its answer: see `HalfOpen`.
+    // hyper's own timers stay off: see `Activity`. A client that has ended its half still gets its
+    // answer: see `HalfOpen`.
     builder.half_close(true).max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
     if settings.max_headers != HTTP1_FREE_HEADERS {
         builder.max_headers(settings.max_headers);
@@ -386,7 +389,8 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Requests> {
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_INTERVAL)
-        // A slow reader has to read what was sent before the ping.
+        // A slow reader reads what was sent before the ping first, so the answer to the ping takes
+        // long.
         .keep_alive_timeout(settings.limits.stalled)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(connection_window(settings.http2_max_streams))
@@ -398,8 +402,8 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Requests> {
     builder
 }
 
-/// Window of an HTTP/2 connection that `streams` uploads which stand still do not use up: the connection's
-/// other requests still send.
+/// Window of an HTTP/2 connection with room for `streams` uploads that stand still, so that the
+/// connection's other requests can still send.
 fn connection_window(streams: u32) -> u32 {
     let all = streams.saturating_mul(HTTP2_STREAM_WINDOW);
     all.saturating_add(HTTP2_SPARE_WINDOW).min(HTTP2_MAX_WINDOW)

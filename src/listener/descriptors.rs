@@ -1,8 +1,9 @@
-//! Limit on open files: each client is one, and so is the connection to the app that its request takes.
+//! Limit on open files: each client takes one, and the connection to the app for its request takes
+//! another.
 //!
 //! The kernel compares a new descriptor's number with the soft limit. So the soft limit stays a little
-//! below the hard one, and the numbers between are a reserve: only [`beyond_limit`] can take one, and
-//! when one is closed, only `beyond_limit` can take it again.
+//! below the hard one, and the numbers between the two are a reserve: only [`beyond_limit`] can take a
+//! descriptor there, and once that descriptor is closed, only `beyond_limit` can take its number again.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -11,14 +12,14 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::debug;
 
-/// Descriptors that only the admin port can take, or an eighth of a limit that is small.
+/// Descriptors that only the admin port can take; an eighth of the hard limit if that limit is small.
 pub const RESERVED_DESCRIPTORS: u64 = 64;
 const LARGEST_SHARE: u64 = 8;
 
-/// Held while the limit is raised, which is the whole process's.
+/// Lock held while the soft limit is raised, because the limit belongs to the whole process.
 static RAISED: Mutex<()> = Mutex::new(());
 
-/// Raises the soft limit as far as this process may, up to the reserve, and says what it is then.
+/// Raises the soft limit as far as this process may, up to the reserve, and returns the new soft limit.
 ///
 /// The soft limit is small for programs that use `select(2)`, which this one doesn't.
 pub fn raise_descriptor_limit() -> u64 {
@@ -43,7 +44,7 @@ pub(super) fn beyond_limit<T>(open: impl FnOnce() -> T) -> T {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let opened = open();
     if raised.is_ok() {
-        // The same call has just worked, with a limit that is higher.
+        // The same system call has just worked with the higher limit.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
     opened

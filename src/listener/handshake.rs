@@ -26,10 +26,11 @@ const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 40\r\nConnection: close\r\n\r\n\
     This port speaks TLS: ask with https://\n";
 
-/// How long a client that has been told so may go on sending: it does not count as a handshake.
+/// How long a client that was told to speak TLS may go on sending; this time does not count as a
+/// handshake.
 const AFTER_PLAIN_ANSWER: Patience = Patience { most: Duration::from_secs(5), ..Patience::SHORT };
 
-/// Best effort: the client may have left.
+/// Sends [`PLAIN_ANSWER`]. Best effort: the client may have left.
 async fn say_what_is_spoken(mut stream: TcpStream) {
     if stream.write_all(PLAIN_ANSWER).await.is_ok() && stream.shutdown().await.is_ok() {
         linger(stream, true, || AFTER_PLAIN_ANSWER).await;

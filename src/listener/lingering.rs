@@ -1,10 +1,10 @@
 //! The end of a connection whose client may still be sending.
 //!
-//! A socket that is closed with unread bytes, or that more bytes reach after it, answers them with a reset,
-//! and a reset has the client's kernel throw away what the client has not read yet: the answer. Python's
-//! `http.client` and Node's `fetch` send their whole body first, and would see a broken pipe. So the sidecar
-//! says that it sends no more, and reads what comes until the client has read its answer and closes, as
-//! nginx and Apache do.
+//! The kernel answers with a reset when a socket is closed with unread bytes, or when more bytes reach
+//! a closed socket. On a reset the client's kernel throws away the answer that the client has not read
+//! yet. Python's `http.client` and Node's `fetch` send their whole body first, and would see a broken
+//! pipe. So the sidecar shuts down its sending half, and reads what comes until the client has read its
+//! answer and closes, as nginx and Apache do.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-/// Bytes read at a time, and thrown away.
+/// Bytes read at a time and thrown away.
 const BUFFER: usize = 16 * 1024;
 
 thread_local! {
-    /// One for all of a thread's connections, so that one which lingers holds no memory.
+    /// Buffer that all connections of a thread share, so that a lingering connection holds no memory.
     static DISCARDED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
 
@@ -30,17 +30,18 @@ const MOST_BYTES: usize = 256 * 1024 * 1024;
 /// How long a client may go on sending after its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// Without a byte.
+    /// Time without a byte.
     pub quiet: Duration,
-    /// In all.
+    /// Time in all.
     pub most: Duration,
 }
 
 impl Patience {
-    /// Seconds that Apache and nginx take by default.
+    /// Limits that Apache and nginx have by default.
     pub const USUAL: Self = Self { quiet: Duration::from_secs(2), most: Duration::from_secs(30) };
 
-    /// For a listener that has few connections left, or that is to end: a round trip over a slow line.
+    /// Limits for a listener that has few connections left or is about to stop: a round trip over a
+    /// slow line.
     pub const SHORT: Self =
         Self { quiet: Duration::from_millis(300), most: Duration::from_secs(1) };
 }
@@ -70,7 +71,7 @@ pub async fn linger<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads once, and forgets it.
+/// Reads once and throws the bytes away.
 fn discard<S: AsyncRead>(
     stream: Pin<&mut S>,
     context: &mut Context<'_>,
@@ -120,7 +121,7 @@ mod tests {
         let began = Instant::now();
         linger(stream, true, || Patience::USUAL).await;
         assert!(began.elapsed() <= Patience::USUAL.most + Duration::from_millis(1));
-        dripping.await.expect("it is told");
+        dripping.await.expect("the client sees the end");
     }
 
     #[tokio::test]
@@ -129,6 +130,6 @@ mod tests {
             Instant::now() + Duration::from_secs(20),
             linger(repeat(b'x'), true, || Patience::USUAL),
         );
-        read.await.expect("it does not read for ever");
+        read.await.expect("lingering ends");
     }
 }

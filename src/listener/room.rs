@@ -1,10 +1,11 @@
-//! Room for one more connection at a listener that must never refuse one, the admin port: the
+//! Room for one more connection at a listener that must never refuse a connection, the admin port: the
 //! connection that has been idle longest is closed for the new one.
 //!
-//! Shared by all peers: `total` connections. One peer may hold `per_peer` of them and pays for more
-//! with its own; when all are taken, the peer that holds most pays. A kubelet with one connection
-//! loses it only to 255 other addresses, and a kubelet that shares its address with a flood of silent
-//! connections is the youngest there.
+//! All peers share `total` connections. A peer may hold `per_peer` of them; beyond that, the peer's own
+//! longest idle connection is closed. When all `total` are taken, the peer that holds most loses one. A
+//! kubelet with one connection loses it only to 255 other addresses. A kubelet that shares its address
+//! with a flood of silent connections keeps its connection, because its requests make it the youngest
+//! of that address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,18 +31,19 @@ struct Present {
     events: u64,
 }
 
-/// One connection.
+/// One connection of the listener.
 struct Guest {
-    /// Number of its accept, which tells it from a later connection with the same address and port.
+    /// Number of the accept, which tells this connection from a later one with the same address and
+    /// port.
     entered: u64,
-    /// Number of its last event. A byte that is no whole head is no event, or a peer that drips
-    /// half a head would stay young.
+    /// Number of the last event. A byte that completes no head is no event, or a peer that drips half a
+    /// head would stay young.
     last_event: u64,
-    /// Ends the task that serves it. `None` until the task has started.
+    /// Ends the task that serves the connection. `None` until the task has started.
     task: Option<AbortHandle>,
 }
 
-/// The entry of one connection, removed when this is dropped.
+/// Entry of one connection in a [`Room`], removed when the guard is dropped.
 pub(super) struct Place {
     room: Arc<Room>,
     peer: SocketAddr,
@@ -49,12 +51,12 @@ pub(super) struct Place {
 }
 
 impl Room {
-    /// Keeps `total` connections at most, and `per_peer` of one address; counts in `evicted`.
+    /// Makes room for `total` connections, `per_peer` of one address; counts evictions in `evicted`.
     pub(super) fn new(total: usize, per_peer: usize, evicted: IntCounter) -> Arc<Self> {
         Arc::new(Self { total, per_peer, present: Mutex::default(), evicted })
     }
 
-    /// Enters a new connection, after closing another if there is no room.
+    /// Enters a new connection. Closes another connection first if there is no room.
     pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Place {
         let mut present = self.present();
         let ip = ip_of(peer);
@@ -68,7 +70,8 @@ impl Room {
         Place { room: Arc::clone(self), peer, entered }
     }
 
-    /// Closes the longest idle connection of the peer that holds most. `false` if there is none.
+    /// Closes the longest idle connection of the peer that holds most. `false` if there is no
+    /// connection.
     pub(super) fn make(&self) -> bool {
         self.evict(&mut self.present(), None)
     }
@@ -132,7 +135,8 @@ impl Present {
         self.guests.keys().filter(|peer| ip_of(**peer) == ip).count()
     }
 
-    /// The address with most connections; of equals, the one that holds the longest idle.
+    /// The address with most connections; among equals, the address that holds the longest idle
+    /// connection.
     fn most_present(&self) -> Option<IpAddr> {
         let mut by_ip: HashMap<IpAddr, (usize, u64)> = HashMap::new();
         for (peer, guest) in &self.guests {
@@ -154,7 +158,7 @@ impl Drop for Place {
     }
 }
 
-/// The address of `peer`, the same for IPv4 through an IPv6 socket.
+/// Address of `peer`, in one form for IPv4 and for IPv4 through an IPv6 socket.
 fn ip_of(peer: SocketAddr) -> IpAddr {
     peer.ip().to_canonical()
 }
@@ -184,7 +188,7 @@ mod tests {
         let kubelet = at("10.0.0.1:9");
         let mut places = vec![room.enter(kubelet)];
         places.extend((1..=3).map(|port| room.enter(SocketAddr::new(at("10.0.0.2:1").ip(), port))));
-        // The first answers a request, so the second is idle longest.
+        // The first connection of 10.0.0.2 answers a request, so its second is idle longest.
         room.note(at("10.0.0.2:1"));
         places.push(room.enter(at("[::ffff:10.0.0.2]:4")));
         let left = [kubelet, at("10.0.0.2:1"), at("10.0.0.2:3"), at("[::ffff:10.0.0.2]:4")];
@@ -229,6 +233,6 @@ mod tests {
         });
         room.seat(at("10.0.0.1:1"), task.abort_handle());
         let _next = room.enter(at("10.0.0.2:1"));
-        assert!(task.await.expect_err("it never ends by itself").is_cancelled());
+        assert!(task.await.expect_err("the task never ends by itself").is_cancelled());
     }
 }

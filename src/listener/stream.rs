@@ -1,8 +1,9 @@
-//! A request of an HTTP/2 connection, as the task that it is: ended when its client reads its answer no
-//! more. The connection goes on, and so do its other requests.
+//! A request of an HTTP/2 connection and the task that runs it, which ends when its client stops
+//! reading the answer. The connection and its other requests go on.
 //!
-//! The socket does not tell, since the client reads there what is for its other requests. Here an answer
-//! stands still when it has handed a piece of its body out, and is not asked for the next.
+//! The socket does not show this, since the client goes on reading the answers to its other requests
+//! there. An answer stands still when its body has handed out a piece and hyper does not ask for the
+//! next.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -14,25 +15,26 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
-/// Bytes that a slow reader reads within `listen.write_timeout`: of 60 s, 8 KiB/s. Most clients open a window
-/// again when they have read half of it: through a large window, a slow reader seems to stand still for long.
+/// Bytes that a slow reader reads within `listen.write_timeout`. Most clients open a window again when
+/// they have read half of it, so through a large window a slow reader seems to stand still for long.
 const SLOWEST: usize = 512 * 1024;
 
-/// The largest window that counts. curl has 10 MiB.
+/// Largest window that counts. curl opens 10 MiB.
 const LARGEST_WINDOW: usize = 16 * 1024 * 1024;
 
 /// What the body of an answer has said while its request's task ran.
 #[derive(Clone, Copy)]
 enum Said {
     Nothing,
-    /// It has no more for now.
+    /// The body has no more for now.
     NoMore,
-    /// So many bytes.
+    /// The body has handed out so many bytes.
     Bytes(usize),
 }
 
 thread_local! {
-    /// A task and the body in it are polled by the same thread, one within the other.
+    /// What the body has said since the task was last polled. A thread-local, since a thread polls the
+    /// body within its task.
     static SAID: Cell<Said> = const { Cell::new(Said::Nothing) };
 }
 
@@ -70,7 +72,7 @@ pin_project! {
 }
 
 impl<F: Future> Future for Stream<F> {
-    /// `None` if the client has stopped reading the answer.
+    /// Output of the request; `None` if the client has stopped reading the answer.
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -86,19 +88,19 @@ impl<F: Future> Future for Stream<F> {
     }
 }
 
-/// How an answer gets on.
+/// Progress of an answer.
 struct Answer {
     stalled: Duration,
     /// Bytes handed out.
     sent: usize,
-    /// Whether there are bytes that the client gives no room for.
+    /// Whether the client gives no room for bytes that the body has handed out.
     stands: bool,
-    /// Whether it has moved since the timer was last set.
+    /// Whether the answer has moved since the timer was last set.
     moved: bool,
-    /// How often in a row the timer has found that it has not.
+    /// How often in a row the timer has found the answer where it was.
     found: u32,
-    /// Set when the answer first stands still, and again whenever it runs out: not each time that the answer
-    /// stands still, which for a large one is often.
+    /// Timer that is set when the answer first stands still, and again whenever it runs out. Setting it
+    /// at each standstill would be often for a large answer.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -139,7 +141,8 @@ impl Answer {
     }
 }
 
-/// How long a client may stand still that has taken so many bytes at once, and may be reading them slowly.
+/// How long a client may stand still that has taken `taken` bytes at once and may be reading them
+/// slowly.
 pub fn patience(stalled: Duration, taken: usize) -> Duration {
     stalled * u32::try_from(taken / SLOWEST).unwrap_or(u32::MAX).max(1)
 }
@@ -193,6 +196,6 @@ mod tests {
         });
         let mut stream = Box::pin(Stream { request, answer: Answer::new(STALLED) });
         let waiting = tokio::time::timeout(Duration::from_secs(10_000), &mut stream).await;
-        assert!(waiting.is_err(), "it is not ended");
+        assert!(waiting.is_err(), "the answer is not ended");
     }
 }

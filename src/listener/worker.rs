@@ -37,7 +37,8 @@ impl<H: Clone> Worker<H> {
         Arc::strong_count(&self.seat.taken)
     }
 
-    /// Has `serve` serve a connection that was accepted here, and returns what ends that.
+    /// Has `serve` serve a connection that was accepted on this thread. Returns the handle that ends
+    /// its task.
     ///
     /// # Errors
     ///

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Above this, version 1 means no limit: it writes the largest number of whole pages.
+/// Value above which version 1 means no limit: it writes the largest number of whole pages.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The control group of memory that this process is in, and which version it is of.
+/// Control group of memory that this process is in, and whether the group is of version 2.
 pub(super) struct Group {
     pub(super) path: PathBuf,
     pub(super) version2: bool,
@@ -15,7 +15,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Finds it below `root`, which is `/` but for tests.
+    /// Finds the group below `root`, which is `/` except in tests.
     pub(super) fn own(root: &Path) -> Option<Self> {
         let listed = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
         let unified = root.join("sys/fs/cgroup");
@@ -29,13 +29,14 @@ impl Group {
             None => (unified, listed.lines().find_map(|line| line.strip_prefix("0::"))?, true),
         };
         let path = top.join(own.trim_start_matches('/'));
-        // In a container the path may be the host's; what is seen there is the container's own.
+        // In a container the path may be the host's; the folder visible there is the container's own
+        // group.
         let seen = !own.contains("..") && path.join("cgroup.procs").exists();
         let path = if seen { path } else { top.clone() };
         Some(Self { path, version2, top })
     }
 
-    /// The least limit of this group and those that it is in.
+    /// Least limit of this group and of the groups that contain it.
     fn limit(&self) -> Option<u64> {
         let files: &[&str] =
             if self.version2 { &["memory.max", "memory.high"] } else { &["memory.limit_in_bytes"] };
@@ -45,14 +46,14 @@ impl Group {
         limits.filter(|limit| *limit < NO_LIMIT).min()
     }
 
-    /// Whether this process is alone in it.
+    /// Whether this process is alone in the group.
     pub(super) fn is_ours(&self) -> bool {
         let processes = fs::read_to_string(self.path.join("cgroup.procs"));
         processes.is_ok_and(|processes| processes.lines().count() == 1)
     }
 }
 
-/// The limit of the control groups that this process is in; `max` is no number.
+/// Limit of the control groups that this process is in; `max` is no number, so it sets no limit.
 pub(super) fn of_control_groups(root: &Path) -> Option<u64> {
     Group::own(root)?.limit()
 }
@@ -65,7 +66,8 @@ pub(super) fn number(path: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What is found where `/proc/self/cgroup` and these files are.
+    /// Limit that is found if `/proc/self/cgroup` reads `own` and `files` exist below the control
+    /// groups.
     fn found(own: &str, files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().expect("a folder");
         let write = |path: &str, text: &str| {

@@ -1,4 +1,5 @@
-//! What the process takes of its container's memory, cheaply enough to be asked a hundred times a second.
+//! Memory that the process takes of its container's limit, cheap enough to measure a hundred times a
+//! second.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -6,24 +7,23 @@ use std::path::Path;
 
 use super::limit::{Group, number};
 
-/// Reads what is in use.
+/// Reads how much memory is in use.
 pub(super) struct Meter {
     statm: Option<File>,
     page: u64,
-    /// Where the kernel says what it holds for this process alone: sockets above all.
+    /// Control group in which the kernel counts memory for this process alone: sockets above all.
     group: Option<Group>,
 }
 
 impl Meter {
     pub(super) fn new() -> Self {
-        // In a control group with others, what the kernel holds may be for them.
+        // In a control group shared with other processes, the kernel's memory may be theirs.
         let group = Group::own(Path::new("/")).filter(Group::is_ours);
         let page = rustix::param::page_size() as u64;
         Self { statm: File::open("/proc/self/statm").ok(), page, group }
     }
 
-    /// Bytes that the process holds and that the kernel could not take back: its own pages without those
-    /// of files.
+    /// Bytes of the process that the kernel can't take back: its resident pages without pages of files.
     pub(super) fn own(&self) -> u64 {
         let pages = || {
             let mut text = [0; 128];
@@ -36,7 +36,7 @@ impl Meter {
         pages().unwrap_or_default() * self.page
     }
 
-    /// Bytes that the kernel holds for this process and counts towards the same limit.
+    /// Bytes that the kernel holds for this process and counts towards the container's limit.
     pub(super) fn of_kernel(&self) -> u64 {
         let Some(group) = &self.group else { return 0 };
         if !group.version2 {

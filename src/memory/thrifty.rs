@@ -9,18 +9,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Memory;
 
-/// Bytes that are read at once where memory is short. hyper asks for 8,192 at first, and for twice as many
-/// after each read that filled its buffer, up to its limit: one byte less keeps it at 8,192.
+/// Bytes read at once while memory is short. hyper asks for 8,192 bytes at first, and for twice as many
+/// after each read that filled its buffer, up to its limit: a read of one byte less keeps hyper at
+/// 8,192.
 const SHORT_READ: usize = 8 * 1024 - 1;
 
 thread_local! {
-    /// Where short reads land, to be copied: hyper's own buffer can't be lent in part without writing all
-    /// of it.
+    /// Buffer of short reads, from which they are copied: to lend a part of hyper's own buffer, all of
+    /// it would have to be written first.
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
-/// A stream that is read in small pieces while [`Memory::is_short`]. hyper passes on what it has read as it
-/// is, so that each read waits in memory for as long as the other side does not take it.
+/// Stream that is read in small pieces while [`Memory::is_short`]. hyper passes on each piece as it was
+/// read, so each read stays in memory until the other side takes it.
 pub struct Thrifty<T> {
     inner: T,
     memory: Memory,
@@ -38,12 +39,12 @@ impl<T> Thrifty<T> {
         Self { inner, memory, is_short: Memory::is_short_for_uploads }
     }
 
-    /// The connection within.
+    /// Stream within.
     pub fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// The connection that was wrapped.
+    /// Takes out the stream within.
     pub fn into_inner(self) -> T {
         self.inner
     }

@@ -16,31 +16,32 @@ use tracing::warn;
 use super::meter::Meter;
 use super::{Holder, Memory, MemoryMetrics, State};
 
-/// Between two looks: far from the limit, and at half of it or more.
+/// Pauses between two measurements: far from the limit, and at half of the limit or more.
 const FAR: Duration = Duration::from_millis(100);
 const NEAR: Duration = Duration::from_millis(5);
 
-/// How long what moves is watched before a connection is ended for what does not, and after it was ended
-/// until its memory is free.
+/// How long requests are watched for movement before the largest holders are ended. The same time must
+/// pass after connections were ended, so that their memory is free.
 const WATCHED: Duration = Duration::from_millis(100);
-/// The same when hardly any memory is left.
+/// Time for which requests are watched when hardly any memory is left.
 const WATCHED_LAST: Duration = Duration::from_millis(15);
 
-/// Between two times that allocators tidy up, and how often they do so after connections have ended: one
-/// thread may free what another has allocated, who only then has something to give back.
+/// Pause between two rounds in which allocators tidy up, and the number of rounds after connections
+/// have ended. One thread may free memory that another thread has allocated; the other thread can give
+/// that memory back only in a later round.
 const TIDY: Duration = Duration::from_secs(2);
 const TIDY_ROUNDS: u32 = 3;
-/// Between two times while memory is nearly used up.
+/// Pause between two rounds while memory is nearly used up.
 const TIDY_FULL: Duration = Duration::from_millis(20);
 
-/// Connections that have to end, or bytes to be taken, before allocators tidy up.
+/// Connections that must end, or bytes that must be taken, before allocators tidy up.
 const TIDY_GONE: usize = 16;
 const TIDY_GROWN: u64 = 8 << 20;
 
-/// Between two lines about it in the log.
+/// Pause between two log lines about connections that were ended.
 const LOGGED: Duration = Duration::from_secs(60);
 
-/// Has memory watched until it is dropped.
+/// Keeps memory watched until it is dropped.
 pub struct Watch {
     _stop: SyncSender<()>,
 }
@@ -50,7 +51,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// The system's, which has no thread left.
+    /// The system's error if it can start no thread.
     pub fn start(
         memory: &Memory,
         limit: Option<u64>,
@@ -61,7 +62,7 @@ impl Watch {
         let (stop, stopped) = sync_channel(0);
         let state = Arc::clone(&memory.0);
         let watching = move || Watching::new(state, limit, workers, metrics).run(&stopped);
-        // The least that a thread may have is more than enough.
+        // The thread needs less than the smallest stack that the system gives.
         let thread = thread::Builder::new().name("velt-memory".to_owned()).stack_size(64 * 1024);
         thread.spawn(watching)?;
         Ok(Self { _stop: stop })
@@ -74,19 +75,19 @@ struct Watching {
     workers: Vec<Handle>,
     metrics: MemoryMetrics,
     meter: Meter,
-    /// What the kernel held when it was asked last, and when.
+    /// Bytes that the kernel held when it was last asked, and the time of the question.
     kernel: (u64, Instant),
-    /// Since when what moves is watched.
+    /// Time of the last [`Holder::mark`]; `None` while memory is not watched.
     marked: Option<Instant>,
     /// Connections that were ended last.
     ending: Vec<Weak<dyn Holder>>,
-    /// What was taken then.
+    /// Bytes that were taken when connections were last ended.
     used_at_end: u64,
     tidied: Instant,
     rounds: u32,
-    /// What was taken after the last tidying up, and how many connections had ended by then.
+    /// Bytes that were taken after allocators last tidied up, and connections that had ended by then.
     settled: (u64, usize),
-    /// Since the last line in the log, and when that was.
+    /// Connections ended since the last log line, and the time of the line.
     ended: usize,
     logged: Option<Instant>,
 }
@@ -138,7 +139,7 @@ impl Watching {
         }
     }
 
-    /// Keeps the process below its limit. Returns whether it is anywhere near.
+    /// Keeps the process below its limit. Returns whether more than half of the limit is taken.
     fn guard(&mut self, used: u64, limit: u64, now: Instant) -> bool {
         let wary = used > limit / 2;
         if wary != self.state.wary.swap(wary, Ordering::Relaxed) {
@@ -163,7 +164,8 @@ impl Watching {
         if full && now.duration_since(self.tidied) >= TIDY_FULL {
             self.tidy(now);
         }
-        // What was ended before is to be free first, unless that takes too long or more is taken meanwhile.
+        // Waits until the memory of connections that were ended is free, unless that takes too long or
+        // more memory is taken meanwhile.
         let free = self.ending.iter().all(|holder| holder.strong_count() == 0);
         let grows = used > self.used_at_end + limit / 32;
         let enough = match free {
@@ -186,7 +188,7 @@ impl Watching {
         self.marked = Some(now);
     }
 
-    /// Ends what holds most, half of `excess` at a time: what it holds is an estimate.
+    /// Ends the connections that hold most, half of `excess` at a time, since `held` is an estimate.
     fn end_largest(&mut self, excess: u64, now: Instant) {
         let holders = self.state.open();
         let mut holders: Vec<(u64, Arc<dyn Holder>)> =
@@ -195,7 +197,7 @@ impl Watching {
         holders.sort_unstable_by_key(|(held, _)| Reverse(*held));
         self.ending.clear();
         let mut freed = 0;
-        // If connections hold little of it, others would be ended for nothing.
+        // If connections hold little of the memory, ending them would not help.
         for (held, holder) in holders.iter().take_while(|_| held > excess / 4) {
             if freed >= excess.div_ceil(2) {
                 break;
@@ -219,7 +221,7 @@ impl Watching {
         }
     }
 
-    /// Has allocators tidy up when connections have ended or memory has grown since they last did.
+    /// Lets allocators tidy up when connections have ended or memory has grown since the last time.
     fn tidy_if_due(&mut self, own: u64, now: Instant) {
         let gone = self.state.gone();
         if gone - self.settled.1 >= TIDY_GONE || own > self.settled.0 + TIDY_GROWN {
@@ -244,17 +246,18 @@ impl Watching {
     }
 }
 
-/// More than there are addresses for, and just less than mimalloc refuses without a look.
+/// Bytes that no address space has room for, but just few enough that mimalloc looks for them.
 const IMPOSSIBLE: u64 = (1 << 48) - (1 << 20);
 
-/// Has mimalloc give free memory of this thread back to the system. It does so by itself only in passing, when
-/// the thread goes on to allocate; and all of it before it reports that memory has run out
-/// (`_mi_malloc_generic`), which an allocation of this size brings about. There is no safe function for it.
+/// Makes mimalloc give free memory of this thread back to the system. By itself, mimalloc does so only
+/// in passing, when the thread goes on to allocate. But it gives back all free memory before it reports
+/// that memory has run out (`_mi_malloc_generic`), and an allocation of this size brings that about.
+/// There is no safe function for this.
 fn tidy_thread() {
     let bytes = usize::try_from(IMPOSSIBLE).unwrap_or(usize::MAX / 2);
     let mut impossible: Vec<u8> = Vec::new();
     let refused = impossible.try_reserve_exact(black_box(bytes));
-    // Looked at, or the compiler would leave the allocation out.
+    // `black_box` keeps the compiler from leaving the allocation out.
     black_box((refused.is_err(), impossible.capacity()));
 }
 

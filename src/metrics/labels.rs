@@ -142,7 +142,7 @@ label!(
     Refused = "refused",
     RateLimited = "rate_limited",
     Unavailable = "unavailable",
-    /// A call was sent and not answered in time.
+    /// A call was sent, and no answer came in time.
     Timeout = "timeout",
     /// The name of Velt's host was not looked up, or not in time.
     LookUpFailed = "lookup_failed",
@@ -289,7 +289,7 @@ label!(
     Http2Flood = "http2_flood",
     /// It did not answer a ping. HTTP/2.
     Unresponsive = "unresponsive",
-    /// It held most of the memory, without moving, when that was nearly used up.
+    /// The connection held most of the memory, without moving, when memory was nearly used up.
     Memory = "memory",
 });
 

@@ -1,4 +1,4 @@
-//! A response's body as it comes from the app, over either version of HTTP.
+//! Body of a response as it comes from the app, over either version of HTTP.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,13 +11,13 @@ use super::body::BodyError;
 use super::pool::http2::Inbound;
 use super::upload::Uploading;
 
-/// A response's body from the app.
+/// Body of a response from the app.
 pub(super) enum Arriving {
     Http1(Incoming),
     Http2 {
         body: Inbound,
-        /// The request's body, where the app has answered before all of it was sent. Boxed, because
-        /// it is rare.
+        /// Rest of the request's body, if the app has answered before all of the body was sent. Boxed,
+        /// because such answers are rare.
         uploading: Option<Box<Uploading>>,
     },
 }

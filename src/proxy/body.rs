@@ -22,7 +22,7 @@ pub struct Body(Inner);
 pub enum BodyError {
     /// The app broke off.
     App(hyper::Error),
-    /// The app broke off, over HTTP/2.
+    /// The app broke its response off, over HTTP/2.
     AppStream(h2::Error),
     /// Neither the request nor the response has moved for `app.stream_idle_timeout`.
     Idle,
@@ -107,7 +107,7 @@ pub(super) struct AppBody {
     lease: Option<Lease>,
     trailers: TrailerFilter,
     clock: StreamClock,
-    /// Resolves at the end of the request, if the app has answered before it.
+    /// Resolves at the end of the request, if the app has answered before that end.
     sending: Option<oneshot::Receiver<()>>,
     /// Runs while the body is waited for, if there is a limit.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,

@@ -1,6 +1,7 @@
-//! Logins that an app ties to a TCP connection, as Windows logins do (NTLM and Negotiate, RFC 4559):
-//! what arrives on such a connection is taken for the user who has logged in there, whatever it says.
-//! So a connection with a login is kept for one client connection and never shared.
+//! Logins that an app ties to a TCP connection, as Windows logins do (NTLM and Negotiate, RFC 4559).
+//! The app takes every request on such a connection for a request of the user who has logged in there,
+//! even if the request names another user. So a connection with a login is kept for one client
+//! connection and never shared.
 
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
@@ -15,9 +16,9 @@ use crate::names::{NameSet, Names};
 /// Schemes of logins that hold for a connection and not for a message.
 const SCHEMES: [&[u8]; 6] = [b"ntlm", b"negotiate", b"kerberos", b"nego2", b"spnego", b"credssp"];
 
-/// Says whether a login holds for the connection (MS-N2HT).
+/// Header that says whether a login holds for the connection (MS-N2HT).
 const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
-/// Says that a login at the proxy holds for the connection (RFC 4559 section 6).
+/// Header that says that a login at the proxy holds for the connection (RFC 4559 section 6).
 const PROXY_SUPPORT: HeaderName = HeaderName::from_static("proxy-support");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -31,7 +32,7 @@ pub(super) fn is_in(headers: &HeaderMap, names: Names) -> bool {
     names.may_have(&AUTHORIZATION)
         && headers.get_all(AUTHORIZATION).iter().any(|value| {
             let value = value.as_bytes();
-            // A bearer's token is long, and has no comma in it.
+            // A bearer's token is long and has no comma.
             let (scheme, _) = first_word(value);
             SCHEMES.iter().any(|wanted| wanted.eq_ignore_ascii_case(scheme))
                 || value.contains(&b',') && SCHEMES.iter().any(|wanted| is_word_of(value, wanted))
@@ -52,7 +53,8 @@ fn has_scheme(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Whether one of the words in a header's values is `wanted`. Challenges may stand in one line or in
-/// several, so every word is looked at: one too many costs a connection, one too few a user's page.
+/// several, so every word is looked at: a word too many costs a connection, a word too few lets one
+/// user see another user's page.
 fn has_word(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
     headers.get_all(name).iter().any(|value| is_word_of(value.as_bytes(), wanted))
 }
@@ -76,39 +78,40 @@ fn first_word(value: &[u8]) -> (&[u8], &[u8]) {
     (&value[..end], value.get(end + 1..).unwrap_or_default())
 }
 
-/// Who is at the other end of a request: the connection it came over, and the chain of addresses that
-/// goes to the app. A front that sends several clients' requests over one connection names each there.
+/// Client of a request: the connection over which the request came, and the chain of addresses that
+/// goes to the app. A front that sends several clients' requests over one connection names each client
+/// in the chain.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
-    /// `None` over HTTP/2, where requests share a connection: a login holds for one request then.
+    /// `None` over HTTP/2, where requests share a connection: there, a login holds for one request.
     pub(super) connection: Option<&'a Arc<ClientConnection>>,
     /// Whether the request is part of a login.
     pub(super) logs_in: bool,
 }
 
 impl Asker<'_> {
-    /// Whether the request must go over a connection of its client's own.
+    /// Whether the request must use a connection that belongs to its client alone.
     pub(super) fn has_own(self) -> bool {
         self.logs_in || self.connection.is_some_and(|connection| connection.keeps())
     }
 
-    /// Takes out the connection to the app that the client has a login on. One that another client of
-    /// the same front has logged in on is closed.
+    /// Takes out the connection to the app on which the client has logged in. Closes the connection if
+    /// another client of the same front has logged in on it.
     pub(super) fn take_own(self, chain: &[HeaderValue]) -> Option<Lease> {
         let kept = self.connection?.take()?.downcast::<Kept>().ok()?;
         (kept.chain == chain).then_some(kept.lease)
     }
 
-    /// Who gets the connection back.
+    /// Client that the connection to the app will belong to.
     pub(super) fn owner(self, chain: Vec<HeaderValue>) -> Owner {
         Owner { connection: self.connection.map(Arc::clone), chain }
     }
 }
 
-/// The client that a connection to the app belongs to.
+/// Client that a connection to the app belongs to.
 #[derive(Default)]
 pub(super) struct Owner {
-    /// `None`: the connection closes after its response.
+    /// Connection of the client; `None` if the connection to the app closes after its response.
     connection: Option<Arc<ClientConnection>>,
     chain: Vec<HeaderValue>,
 }
@@ -128,14 +131,14 @@ impl Owner {
     }
 }
 
-/// Gives a question of the sidecar's own the addresses of the client's request that it is asked for.
+/// Gives a request of the sidecar's own the addresses of the client's request for which it is sent.
 pub(super) fn take_chain(question: &mut HeaderMap, of_client: &HeaderMap) {
     for value in of_client.get_all(X_FORWARDED_FOR) {
         question.append(X_FORWARDED_FOR, value.clone());
     }
 }
 
-/// The addresses that a request has come through, as the app is told.
+/// Addresses through which a request has come, as the app is told.
 pub(super) fn chain(headers: &HeaderMap) -> Vec<HeaderValue> {
     headers.get_all(X_FORWARDED_FOR).iter().cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! Connections to the app: a LIFO stack of idle HTTP/1.1 ones, or the shared ones of HTTP/2.
+//! Connections to the app: a LIFO stack of idle HTTP/1.1 connections, or shared HTTP/2 connections.
 //!
 //! Our own over hyper's connection API, since that is what lets the retry rule see whether a
 //! connection was reused and whether a request ever reached it.
@@ -39,12 +39,12 @@ use crate::tls::ClientTls;
 /// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
 
-/// An app that has answered before the request's end is left when it has taken nothing of the rest for
-/// this time, and up to as much again.
+/// How long the app may take nothing of the rest of a request that it has answered early, before the
+/// connection is closed; in the worst case twice as long.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// First pause between looks for a connection that has become idle, while a new one is being opened: one
-/// that is given back may not be ready at once.
+/// First pause before the pool looks again for an idle connection while it opens a new one: a
+/// connection that was given back may not be ready at once.
 const IDLE_LOOK: Duration = Duration::from_millis(10);
 
 type Http1 = http1::SendRequest<RequestBody>;
@@ -54,14 +54,14 @@ pub(super) struct Pool {
     address: Address,
     tls: Option<Arc<ClientTls>>,
     connect_timeout: Duration,
-    /// For an app that takes a connection and says nothing.
+    /// Time limit for an app that takes a connection and says nothing.
     response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
     memory: Memory,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
-    /// Requests that wait for a new connection, and would take an idle one.
+    /// Requests that wait for a new connection and would take an idle one.
     waiting: AtomicUsize,
     given_back: Notify,
     http2: Mutex<Connections>,
@@ -84,9 +84,9 @@ pub(super) struct Lease {
     sent: Arc<Sent>,
     pool: Arc<Pool>,
     reused: bool,
-    /// The client that has logged in on the connection, if the login holds for all of it.
+    /// Client that has logged in on the connection and alone may use it.
     owner: Option<Box<Owner>>,
-    /// Ends the connection, which hyper keeps for as long as a request is being sent.
+    /// Ends the connection, which hyper would keep for as long as a request is being sent.
     task: AbortHandle,
 }
 
@@ -123,7 +123,8 @@ impl Lease {
         self.owner = Some(Box::new(owner));
     }
 
-    /// Keeps the connection from all other clients, if it has no owner yet: it closes after its response.
+    /// Keeps the connection from all other clients, if no client owns it yet: it closes after its
+    /// response.
     pub(super) fn belong_to_none(&mut self) {
         self.owner.get_or_insert_default();
     }
@@ -148,8 +149,9 @@ impl Lease {
         }
     }
 
-    /// Makes it available again after a complete response whose request is still being `sending`, once
-    /// that has come to its end too. An app that has answered and takes nothing more is left.
+    /// Makes the connection available again after a complete response whose request is still being
+    /// sent. Waits until `sending` has come to its end too, and closes the connection if the app takes
+    /// nothing more.
     pub(super) fn give_back_after(self, mut sending: oneshot::Receiver<()>) {
         if sending.try_recv() == Err(TryRecvError::Closed) {
             return self.give_back();
@@ -157,7 +159,7 @@ impl Lease {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    // An error only says that the sender is gone, which is how the end is told.
+                    // An error only says that the sender is dropped, which is how the end is told.
                     _ = &mut sending => return self.give_back(),
                     () = sleep(LEFTOVER_PATIENCE) => {}
                 }
@@ -209,8 +211,8 @@ impl Pool {
         }
     }
 
-    /// A new HTTP/1.1 connection, or one that becomes idle before the new one is open: where the app's
-    /// accept queue is full, the kernel asks again after a second only.
+    /// Opens a new HTTP/1.1 connection, or takes one that becomes idle before the new one is open: if
+    /// the app's accept queue is full, the kernel tries again only after a second.
     pub(super) async fn soonest(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
         let _waiting = Waiting::count(&self.waiting);
         let mut connecting = pin!(self.connect());

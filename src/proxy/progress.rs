@@ -18,8 +18,9 @@ use super::stream_clock::StreamClock;
 /// (RFC 9110 section 10.1.1 forbids waiting for ever).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a client over HTTP/2 may wait before it sends a body that the app has asked for. hyper's
-/// server can't say `100 Continue` over HTTP/2. Most clients wait for a second.
+/// How long a client over HTTP/2 may wait before it sends a body for which the app has asked. hyper's
+/// server can't send `100 Continue` over HTTP/2. Most clients send the body after a second all the
+/// same.
 const UNTOLD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How far a request has come on its way to the app.
@@ -33,7 +34,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins the app's time anew: opening its connection may have taken longer than all of it.
+    /// Starts the app's response time anew: opening the connection may have taken longer than all of
+    /// it.
     pub(super) fn connected(&mut self) {
         self.begun = Instant::now();
         self.clock.moved();
@@ -61,7 +63,7 @@ impl Progress {
                 tokio::select! {
                     biased;
                     response = &mut sending => return Ok(response),
-                    // An error says that the body has begun, or was given up.
+                    // An error says that the body has begun, or was dropped.
                     _ = begun => {}
                     () = sleep(UNTOLD_PATIENCE) => return Err(UpstreamError::Expectation),
                 }
@@ -92,12 +94,12 @@ impl Progress {
 pub(super) struct Gate {
     asked: Arc<Notify>,
     pub(super) keeper: GateKeeper,
-    /// Resolves when the body begins to come, where the client can't be told that it may.
+    /// Resolves when the body begins to come, if the client can't be told to send it.
     begun: Option<oneshot::Receiver<()>>,
 }
 
 impl Gate {
-    /// Told when the app asks for the body.
+    /// Notified when the app asks for the body.
     pub(super) fn asked(&self) -> Arc<Notify> {
         Arc::clone(&self.asked)
     }

@@ -51,13 +51,13 @@ struct Stream {
     trailers: Option<TrailerFilter>,
     clock: StreamClock,
     gate: Option<oneshot::Receiver<()>>,
-    /// Dropped when the body begins to come.
+    /// Sender that is dropped when the body begins to come.
     begun: Option<oneshot::Sender<()>>,
-    /// The connection to the app that it leaves by.
+    /// Connection to the app by which the body is sent.
     way: Option<Arc<Sent>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
-    /// Tells the listener that the body is still coming in.
+    /// Guard that tells the listener that the body is still coming in.
     upload: Option<Upload>,
 }
 
@@ -83,7 +83,7 @@ impl RequestBody {
         }
     }
 
-    /// Has what is left of it, when it is dropped, read all the same: it has come over HTTP/2.
+    /// Makes the rest of the body be read when it is dropped, because it has come over HTTP/2.
     pub fn linger(&mut self) {
         if let Some(stream) = &mut self.0 {
             stream.incoming.linger();
@@ -110,8 +110,8 @@ impl RequestBody {
         Some(receiver)
     }
 
-    /// Sends the body, if there is one, by the connection that `way` watches, and only while the app reads:
-    /// hyper would queue up to its buffer's limit, which is a response's.
+    /// Sends the body, if there is one, over the connection that `way` watches, and only while the app
+    /// reads: otherwise hyper would queue up to its buffer's limit, which is meant for responses.
     pub(super) fn leave_by(&mut self, way: &Arc<Sent>) {
         if let Some(stream) = &mut self.0 {
             stream.way = Some(Arc::clone(way));
@@ -126,7 +126,7 @@ impl RequestBody {
         Some(GateKeeper(Some(sender)))
     }
 
-    /// Tells, if there is a body, when its first frame has come or it was given up.
+    /// Resolves, if there is a body, when its first frame has come or the body was dropped.
     pub(super) fn announce(&mut self) -> Option<oneshot::Receiver<()>> {
         let (sender, receiver) = oneshot::channel();
         self.0.as_mut()?.begun = Some(sender);
@@ -171,7 +171,7 @@ impl Stream {
                 return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
             }
         }
-        // hyper asks again when it has written what it holds.
+        // hyper polls again when it has written what it holds.
         if self.way.as_ref().is_some_and(|way| way.is_stuck()) {
             return Poll::Pending;
         }

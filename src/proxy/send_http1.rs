@@ -13,13 +13,13 @@ use super::progress::Progress;
 use super::request_body::RequestBody;
 use super::{Upstream, UpstreamError, classify, taken};
 
-/// How long a client's own connection is waited for to notice the end of its last response, which the
-/// client has had already.
+/// How long the sidecar waits until a client's own connection is ready again after its last response,
+/// which the client has had already.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Upstream {
     /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new
-    /// connection, if the kept-alive one had died and either the request never reached it or is
+    /// connection, if the kept-alive connection had died, and the request either never reached it or is
     /// idempotent (RFC 9110 section 9.2.2) and has no body.
     pub(super) async fn send_http1(
         &self,
@@ -27,7 +27,7 @@ impl Upstream {
         progress: &mut Progress,
         asker: Asker<'_>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        // The rare ways are boxed, out of this future's size.
+        // Rare paths are boxed, so that this future stays small.
         if asker.has_own() {
             return Box::pin(self.send_on_own(request, progress, asker)).await;
         }
@@ -75,8 +75,9 @@ impl Upstream {
         Ok((response.map_err(classify)?, lease))
     }
 
-    /// Sends on the connection that the client has logged in on, or begins a login on a new one. Part of
-    /// a login is never sent again: on another connection it would be part of none.
+    /// Sends on the connection on which the client has logged in, or begins a login on a new
+    /// connection. A request that is part of a login is never sent again: on another connection the
+    /// login would not hold.
     async fn send_on_own(
         &self,
         request: &mut Request<RequestBody>,
@@ -118,7 +119,7 @@ impl Upstream {
         tokio::select! {
             biased;
             answered = answered => answered,
-            () = self.neighbours.make_room() => unreachable!("it goes on until the answer"),
+            () = self.neighbours.make_room() => unreachable!("room is made until the answer"),
         }
     }
 }

@@ -18,33 +18,35 @@ use super::spare::Spare;
 use super::upload::{Source, Upload};
 use super::{Upstream, UpstreamError};
 
-/// How often one request is sent. An app that closes connections all the time is broken.
+/// How often one request is sent at most. More tries would not help an app that always closes
+/// connections.
 const TRIES: usize = 5;
 
 /// Why a try has failed.
 enum Failed {
-    /// The client broke its request off.
+    /// The client's body ended with an error.
     Client(hyper::Error),
-    /// The connection or the stream did.
+    /// The connection or the stream ended with an error.
     App(Box<Lost>),
 }
 
-/// A request that has no answer, and what it takes to send it again.
+/// Request that has no answer, and what is needed to send it again.
 struct Lost {
     error: h2::Error,
     source: Source,
-    /// The app has not looked at it.
+    /// The app has not processed the request.
     unseen: bool,
-    /// The app has had enough of its connection.
+    /// The app wants no more requests on the connection.
     calmed: bool,
 }
 
 impl Upstream {
-    /// Sends on one of the HTTP/2 connections. The retry rule: as often as the app says that it has
-    /// not looked at the request (RFC 9113 sections 6.8 and 8.7), or the request never left; and once
-    /// if a connection that was used before has died and the request is idempotent and has no body;
-    /// such a one also when the app wants no more on the connection that it came on. A request that the app has reset is answered by that. `asked` is told when the app asks for
-    /// the request's body.
+    /// Sends on one of the HTTP/2 connections. The retry rule: again, up to [`TRIES`], if the app says
+    /// that it has not processed the request (RFC 9113 sections 6.8 and 8.7), or the request never
+    /// left; once if the connection was used before and has died, and the request is idempotent and has
+    /// no body. A request of that kind is also sent again when the app wants no more requests on its
+    /// connection. A reset for another reason is the app's answer. `asked` is notified when the app
+    /// asks for the request's body.
     pub(super) async fn send_http2(
         &self,
         request: &mut Request<RequestBody>,
@@ -88,7 +90,7 @@ async fn attempt(
     let written = ticket.written();
     let (mut response, stream) = match ticket.send(head, source.is_empty()) {
         Ok(sent) => sent,
-        // The connection was about to end.
+        // The connection was about to end when it was taken.
         Err(error) => {
             let lost = Lost { error, source, unseen: true, calmed: false };
             return Err(Failed::App(Box::new(lost)));
@@ -138,7 +140,7 @@ fn begin(
     response.map(|stream| Arriving::http2(Inbound::new(stream, ticket, length), uploading))
 }
 
-/// Says that there is no body where a method leads the app to expect one (RFC 9110 section 8.6).
+/// States that there is no body, for methods where the app may expect one (RFC 9110 section 8.6).
 fn say_length(request: &mut Request<RequestBody>) {
     let unexpected = [Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT];
     if request.body().is_end_stream()

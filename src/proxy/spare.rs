@@ -24,7 +24,7 @@ fn may_go_twice(request: &Request<RequestBody>) -> bool {
     idempotent && request.body().is_end_stream()
 }
 
-/// The head of a request over HTTP/2, which is copied before it goes.
+/// Head of a request over HTTP/2, copied before the request is sent.
 pub(super) struct Spare {
     head: Request<()>,
     may_go_twice: bool,
@@ -47,7 +47,7 @@ impl Spare {
         self.may_go_twice
     }
 
-    /// The head, for one try of several.
+    /// Head for one of several tries.
     pub(super) fn head(&self) -> Request<()> {
         let mut head = Request::new(());
         *head.method_mut() = self.head.method().clone();
@@ -63,7 +63,7 @@ impl Spare {
 #[derive(Default)]
 pub(super) struct Sent {
     wanted: AtomicBool,
-    /// How the app takes what is written: one of the three below.
+    /// Whether the app takes what is written: [`TAKES`], [`FULL`] or [`SEEN_FULL`].
     room: AtomicU8,
     head: Mutex<Head>,
 }
@@ -72,7 +72,7 @@ pub(super) struct Sent {
 const TAKES: u8 = 0;
 /// The app had no room for the last write.
 const FULL: u8 = 1;
-/// The same, and [`Sent::stands_still`] has seen it.
+/// The app had no room for the last write, and [`Sent::stands_still`] has reported it.
 const SEEN_FULL: u8 = 2;
 
 /// A request's head in writing, which is all of a request that may go twice.
@@ -110,20 +110,20 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
-    /// Whether the app does not read: hyper holds bytes that the socket has no room for.
+    /// Whether the app does not read: hyper holds bytes for which the socket has no room.
     pub(super) fn is_stuck(&self) -> bool {
         self.room.load(Ordering::Relaxed) != TAKES
     }
 
-    /// Whether the app has taken nothing since this was last asked, though there was something for it.
+    /// Whether the app has taken nothing since the last call, though bytes were waiting.
     pub(super) fn stands_still(&self) -> bool {
         let relaxed = Ordering::Relaxed;
         self.room.compare_exchange(FULL, SEEN_FULL, relaxed, relaxed) == Err(SEEN_FULL)
     }
 
-    /// Notes how the app takes what is written, and hides that it has closed its end: its answer may
-    /// have come before that, and hyper would look at it no more. An app that has closed without an
-    /// answer is found when the answer is read.
+    /// Notes whether the app takes what is written, and hides from hyper that the app has closed its
+    /// end: its answer may have arrived before that, and hyper would not read it. If the app has closed
+    /// without an answer, the read finds out.
     fn note(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Err(error)) if is_closed_by_peer(error) => {
@@ -132,7 +132,7 @@ impl Sent {
                 self.room.store(TAKES, Ordering::Relaxed);
             }
             Poll::Ready(_) => self.room.store(TAKES, Ordering::Relaxed),
-            // tokio lets other tasks have their turn if the budget is used up; the app reads all the same.
+            // tokio returns `Pending` too when the task's budget is used up, although the app reads.
             Poll::Pending if !has_budget_remaining() => {}
             Poll::Pending if self.room.load(Ordering::Relaxed) == TAKES => {
                 self.room.store(FULL, Ordering::Relaxed);
@@ -269,7 +269,7 @@ mod tests {
         }
         let mut written = Poll::Ready(Err(OutOfMemory.into()));
         sent.wrote(&slices, &mut written);
-        assert!(matches!(written, Poll::Ready(Err(_))), "another error is told");
+        assert!(matches!(written, Poll::Ready(Err(_))), "other errors reach the caller");
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         let look = || sent.stands_still();
         assert!(!look() && !look(), "nothing was written");
         offer(&sent, b"x", None);
-        assert!(!look(), "it may have been just now");
+        assert!(!look(), "the first standstill may have just begun");
         offer(&sent, b"x", None);
         assert!(look() && look());
         offer(&sent, b"x", Some(1));
@@ -287,7 +287,7 @@ mod tests {
         assert!(!look());
         offer(&sent, b"x", Some(1));
         offer(&sent, b"x", None);
-        assert!(!look(), "it has taken something since");
+        assert!(!look(), "the app has taken bytes since");
     }
 
     #[test]

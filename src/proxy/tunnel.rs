@@ -22,8 +22,8 @@ pub use self::frames::Frames;
 use super::stream_clock::StreamClock;
 use crate::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 
-/// How long one direction of a tunnel goes on after the other has ended. A WebSocket has no use for half
-/// a connection (RFC 6455 section 7.1.1), save for what is under way.
+/// How long one direction of a tunnel goes on after the other direction has ended. A WebSocket has no
+/// use for half a connection (RFC 6455 section 7.1.1), except for bytes under way.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
 
 /// What tunnels are to do about the end of the sidecar.
@@ -121,15 +121,15 @@ impl Handshake {
     }
 }
 
-/// Waits for both directions, but not for long after the first has ended: a peer that has closed may be
-/// gone, while the other one keeps its socket.
+/// Waits for both directions, but not for long after the first has ended: the peer that has closed may
+/// be gone, while the other peer keeps its socket.
 async fn both(
     mut directions: JoinSet<io::Result<Farewell>>,
 ) -> Result<Farewell, Box<dyn Error + Send + Sync>> {
     let mut next = directions.join_next().await;
     while let Some(ended) = next {
         if let Farewell::Said = ended?? {
-            // Both have said their last word.
+            // Both directions have ended.
             return Ok(Farewell::Said);
         }
         next = timeout(HALF_CLOSED, directions.join_next()).await.unwrap_or(None);
@@ -169,7 +169,7 @@ mod tests {
             if app_closes { (&mut app, &mut client) } else { (&mut client, &mut app) };
         let began = Instant::now();
         closed.shutdown().await.expect("open");
-        // The other peer is told, may still speak, and keeps its socket.
+        // The other peer sees the end, may still send, and keeps its socket.
         assert_eq!(other.read(&mut [0; 1]).await.expect("an end"), 0);
         other.write_all(b"x").await.expect("half of it is open");
         assert_eq!(closed.read_u8().await.expect("a byte"), b'x');

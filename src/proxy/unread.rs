@@ -1,8 +1,9 @@
-//! What is left of a request over HTTP/2 that has been answered.
+//! Rest of a request over HTTP/2 that has been answered.
 //!
-//! Dropped before its end, it would have the stream reset at once, and curl throws away an answer that is
-//! followed by a reset while it is still sending. So it is read to its end, within bounds. Over HTTP/1.1 the
-//! listener does the same for the whole connection.
+//!
+//! Dropping the request's body before its end would reset the stream at once, and curl throws away an
+//! answer that is followed by a reset while curl is still sending. So the body is read to its end,
+//! within bounds. Over HTTP/1.1 the listener does the same for the whole connection.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -19,9 +20,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 256 * 1024 * 1024;
 
-/// The body of a request, which is read to its end if it is dropped before and `lingers` has been called.
+/// Body of a request, which is read to its end if it is dropped earlier and `linger` has been called.
 pub(super) struct Unread {
-    /// `None` only while it is dropped.
+    /// Body; `None` only while it is dropped.
     incoming: Option<Incoming>,
     lingers: bool,
 }
@@ -31,7 +32,7 @@ impl Unread {
         Self { incoming: Some(incoming), lingers: false }
     }
 
-    /// It has come over HTTP/2.
+    /// Reads the rest when the body is dropped. Called for bodies that come over HTTP/2.
     pub(super) fn linger(&mut self) {
         self.lingers = true;
     }
@@ -41,13 +42,13 @@ impl Deref for Unread {
     type Target = Incoming;
 
     fn deref(&self) -> &Incoming {
-        self.incoming.as_ref().expect("it is not dropped yet")
+        self.incoming.as_ref().expect("the body is not dropped yet")
     }
 }
 
 impl DerefMut for Unread {
     fn deref_mut(&mut self) -> &mut Incoming {
-        self.incoming.as_mut().expect("it is not dropped yet")
+        self.incoming.as_mut().expect("the body is not dropped yet")
     }
 }
 

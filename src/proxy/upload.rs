@@ -1,4 +1,4 @@
-//! A request's body on its way to an app over HTTP/2, and what it takes to send it once more.
+//! Body of a request on its way to an app over HTTP/2, and its beginning, kept to be sent once more.
 
 use std::future::poll_fn;
 use std::mem;
@@ -17,20 +17,20 @@ use tokio::time::timeout;
 use super::pool::http2::{Load, Ticket};
 use super::request_body::{RequestBody, RequestBodyError};
 
-/// The beginning of a body that is kept for a second try.
+/// Bytes of a body's beginning that are kept for a second try.
 const KEPT: usize = 16 * 1024;
 
 /// How long an app that has answered in full may leave the rest of the request unread.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// A request's body, and what has been sent of it.
+/// Body of a request, and how much of it has been sent.
 pub(super) struct Source {
     rest: RequestBody,
-    /// What has come from the client so far, if it is short: copied, since a piece of a body keeps
-    /// the whole buffer that it was read into.
+    /// Bytes that have come from the client so far, if they are few. Copied, since a piece of a body
+    /// keeps the whole buffer into which it was read.
     kept: Option<BytesMut>,
     trailers: Option<HeaderMap>,
-    /// What is sent before anything else is read from the client.
+    /// Bytes that are sent again before more is read from the client.
     replayed: Bytes,
     is_drained: bool,
     moved: u64,
@@ -55,7 +55,7 @@ impl Source {
         self.is_drained && self.replayed.is_empty() && self.trailers.is_none()
     }
 
-    /// The load that the body is for a connection.
+    /// Load that the body adds to its connection.
     pub(super) fn load(&self) -> Load {
         if self.is_empty() {
             return Load::None;
@@ -64,7 +64,7 @@ impl Source {
         length.map_or(Load::Unknown, |rest| Load::Known(rest + self.moved))
     }
 
-    /// Goes back to the beginning, if all since then is still here.
+    /// Goes back to the beginning. `false` if more has come than is kept.
     pub(super) fn rewind(&mut self) -> bool {
         let Some(kept) = &self.kept else { return false };
         self.replayed = Bytes::copy_from_slice(kept);
@@ -119,25 +119,26 @@ impl Source {
         }
     }
 
-    /// Notes that all has come. The body goes, which is how others learn that it has been sent.
+    /// Notes that the whole body has come. Drops the client's body, which tells others that it has been
+    /// sent.
     fn drain(&mut self) {
         self.is_drained = true;
         self.rest = RequestBody::default();
     }
 }
 
-/// A body on its way over one stream.
+/// Body on its way over one stream.
 pub(super) struct Upload {
     source: Source,
     stream: SendStream<Bytes>,
-    /// What the app has no room for yet.
+    /// Bytes for which the app has no room yet.
     left: Bytes,
     ticket: Arc<Ticket>,
     is_done: bool,
 }
 
 impl Upload {
-    /// Begins to send `source`. A body that is gone with the head ends with it.
+    /// Begins to send `source`. A body that ended with the head is done already.
     pub(super) fn new(source: Source, stream: SendStream<Bytes>, ticket: &Arc<Ticket>) -> Self {
         let is_done = source.is_empty();
         let ticket = Arc::clone(ticket);
@@ -148,16 +149,16 @@ impl Upload {
         self.is_done
     }
 
-    /// The body, to be sent again.
+    /// Takes out the body, to send it again.
     pub(super) fn into_source(self) -> Source {
         self.source
     }
 
-    /// Sends as much as there is and the app takes. An app that takes no more says so in its answer.
+    /// Sends as much as has come and the app takes. An app that takes no more says so in its answer.
     ///
     /// # Errors
     ///
-    /// The client's.
+    /// The error of the client's body.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         if self.is_done {
             return Poll::Ready(Ok(()));
@@ -184,7 +185,7 @@ impl Upload {
                 }
                 continue;
             }
-            // Asked for, since the client may send nothing for long.
+            // Looks for a reset before the body is polled, since the client may send nothing for long.
             if self.stream.poll_reset(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -209,7 +210,7 @@ impl Upload {
         }
     }
 
-    /// How much the app takes now. `None` if it takes no more at all.
+    /// Bytes that the app takes now. `None` if it takes no more at all.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Option<usize>> {
         self.stream.reserve_capacity(self.left.len());
         let room = self.stream.capacity();
@@ -220,16 +221,16 @@ impl Upload {
     }
 
     /// Goes on after the app has begun to answer, for as long as the answer is read, and then for as
-    /// long as the app goes on reading. Ends at once when the guard is dropped.
+    /// long as the app goes on reading the request. Ends at once when the guard is dropped.
     pub(super) fn go_on(mut self) -> Uploading {
-        // It is not sent again any more.
+        // A request that has been answered is not sent again.
         self.source.kept = None;
         let (guard, mut answered) = oneshot::channel::<()>();
         tokio::spawn(async move {
             let reading = &mut answered;
             tokio::select! {
                 _ = poll_fn(|context| self.poll(context)) => return,
-                // Told that the answer has been read to its end, or dropped before.
+                // Resolves when the answer has been read to its end, or has been dropped before.
                 read = reading => if read.is_err() {
                     return self.stream.send_reset(Reason::CANCEL);
                 }
@@ -254,11 +255,11 @@ impl Upload {
     }
 }
 
-/// The rest of a request's body that is still on its way. Dropped, the rest is given up.
+/// Guard of a body that is still on its way. Dropping the guard resets the stream.
 pub(super) struct Uploading(Option<oneshot::Sender<()>>);
 
 impl Uploading {
-    /// The answer has been read to its end: the app may go on reading the request.
+    /// Notes that the answer has been read to its end: the app may go on reading the request.
     pub(super) fn answered(&mut self) {
         if let Some(guard) = mem::take(&mut self.0) {
             let _ = guard.send(());

@@ -29,7 +29,7 @@ pub(super) enum NoToken {
     NoOrganization,
     /// Velt was called and has not answered. The mint goes on, for the next request.
     Pending,
-    /// The mint waits for its turn, and goes on too.
+    /// The mint waits for its turn, and goes on for the next request.
     Queued,
     Failed(MintError),
 }

@@ -1,5 +1,5 @@
-//! A client's connection that serves on after the client has ended its half, and finds out whether the
-//! client is still there.
+//! Connection of a client that has shut down its sending half: the sidecar still answers, and finds out
+//! whether the client is still there.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -16,32 +16,32 @@ use tokio_rustls::server::TlsStream;
 use super::{Gathering, Watched};
 use crate::memory::Thrifty;
 
-/// First bytes of every answer over HTTP/1, whatever it will say.
+/// First bytes of every answer over HTTP/1.
 const BEGINNING: &[u8] = b"HTTP/1.";
 
-/// Beginning of every size of a chunk (RFC 9112 section 7.1), which may have zeros in front of it.
+/// Digit that may be put in front of the size of any chunk (RFC 9112 section 7.1).
 const ZERO: &[u8] = b"0";
 
-/// The most of them in one place: curl and Go take 16 digits, of which hyper writes eight at most.
+/// Most zeros in front of one size: curl and Go take 16 digits, and hyper writes eight at most.
 const ZEROS: usize = 7;
 
-/// Time from the client's FIN to the first byte. A health checker that reads once gets its answer whole if
-/// the answer comes sooner.
+/// Time from the client's FIN to the first byte. A health checker that reads once gets its answer whole
+/// if the answer comes within this time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Pause of the kernel between two questions whether a client that has ended its half is still there.
+/// Pause of the kernel before it asks a client that has shut down its half whether it is still there.
 const KERNEL_ASKS: Duration = Duration::from_secs(5);
 
-/// A client's connection as [`HalfOpen`] is told of it.
+/// State of a client's connection, as [`HalfOpen`] needs it.
 pub trait Waiting: Send + Sync {
     /// Whether the client waits for an answer, or for the rest of one.
     fn waits(&self) -> bool;
 
-    /// Whether what it waits for is a body in chunks.
+    /// Whether the awaited answer is a body in chunks.
     fn is_chunked(&self) -> bool;
 
-    /// Called when the client may leave without waking the connection's task: for as long as the client
-    /// waits, the task is to be woken every second.
+    /// Called when the client may leave without waking the connection's task: the task must then be
+    /// woken every second, for as long as the client waits.
     fn look_often(&self);
 }
 
@@ -68,28 +68,31 @@ impl<S: OverTcp> OverTcp for TlsStream<S> {
     }
 }
 
-/// A client's stream, for hyper to speak HTTP/1 over with its option `half_close`.
+/// Stream of a client, for hyper to speak HTTP/1 over with its option `half_close`.
 ///
-/// A FIN says that the client sends no more, by `shutdown` or by `close`; which of them, its kernel tells
-/// only when it is sent something: after `close` it answers with a reset. So where the answer takes long,
-/// the client is sent the first byte that every answer has, later the second, and so on, and the answer goes
-/// without them. In an answer that is sent in chunks, and stands still, it is a zero in front of the next
-/// chunk's size. In any other, the kernel's keep-alive does it, but slowly: Linux forgets a closed connection
-/// after a minute (`net.ipv4.tcp_fin_timeout`), and only then answers with a reset.
 ///
-/// hyper reads until it has a whole request, and again when it has answered. In between nothing reads, so
-/// this stream looks for the end whenever it is flushed, which hyper does each time it is woken and has
+/// A FIN says that the client sends no more. The client may have called `shutdown` or `close`; its
+/// kernel shows which of the two only when the client is sent something, since after `close` the kernel
+/// answers with a reset. So if the answer takes long, the client is sent the first byte that every
+/// answer has, later the second, and so on, and the answer is then sent without these bytes. If an
+/// answer in chunks stands still, the byte is a zero in front of the next chunk's size. For any other
+/// answer, the kernel's keep-alive finds out, but slowly: Linux forgets a closed connection after a
+/// minute (`net.ipv4.tcp_fin_timeout`), and only then answers with a reset.
+///
+///
+/// hyper reads until it has a whole request, and again when it has answered. In between nothing reads,
+/// so this stream looks for the FIN whenever it is flushed; hyper flushes each time it is woken and has
 /// nothing left to write.
 pub struct HalfOpen<S> {
     stream: S,
     client: Arc<dyn Waiting>,
-    /// Whether a read has found nothing, and hyper will be woken by the next byte or the end.
+    /// Whether hyper's last read found nothing, so that the next byte or the FIN will wake hyper.
     reading: bool,
-    /// Whether something has been written since the client waits.
+    /// Whether a byte of the answer has been written since the client began to wait.
     begun: bool,
-    /// Bytes sent ahead of what hyper writes next: of [`BEGINNING`], or of [`ZERO`] if it has begun.
+    /// Bytes sent ahead of what hyper writes next: of [`BEGINNING`], or zeros if the answer has begun.
     ahead: usize,
-    /// When to send the next of them, once the client has ended its half.
+    /// Time to send the next byte ahead, once the client has shut down its half.
     next: Option<Instant>,
 }
 
@@ -98,14 +101,14 @@ impl<S> HalfOpen<S> {
         Self { stream, client, reading: false, begun: false, ahead: 0, next: None }
     }
 
-    /// What was given to [`HalfOpen::new`].
+    /// Takes out the stream.
     pub fn into_inner(self) -> S {
         self.stream
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
-    /// Looks whether the client has ended its half, or is gone altogether.
+    /// Looks whether the client has shut down its half, or is gone altogether.
     ///
     /// # Errors
     ///
@@ -121,13 +124,13 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
             && Pin::new(&mut self.stream).poll_write(context, byte)?.is_ready()
         {
             self.ahead += 1;
-            // Ever more rarely, since there are few of them.
+            // Bytes follow ever more rarely, since there are few of them.
             self.next = Some(now + FIRST_PAUSE * (1 << self.ahead));
         }
         Ok(())
     }
 
-    /// Next byte that changes nothing of what the client will have read in the end.
+    /// Next byte that can be sent ahead without changing the answer that the client will have read.
     fn byte_ahead(&self) -> Option<&'static [u8]> {
         if !self.begun {
             return BEGINNING.get(self.ahead..=self.ahead);
@@ -138,26 +141,26 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
     fn look_for_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let socket = self.stream.socket();
         if socket.poll_read_ready(context)?.is_pending() {
-            // The end will wake the task.
+            // The FIN will wake the task.
             return Ok(());
         }
-        // An end behind unread bytes, or a reset after the end, will not.
+        // A FIN behind unread bytes, or a reset after the FIN, will not wake the task.
         self.client.look_often();
         if let Poll::Ready(ready) = pin!(socket.ready(Interest::READABLE)).poll(context)
             && ready?.is_read_closed()
         {
-            // Best effort: without it, the client is found to be gone when it is written to.
+            // Best effort: without keep-alive, a write finds out that the client is gone.
             let asking = TcpKeepalive::new().with_time(KERNEL_ASKS).with_interval(KERNEL_ASKS);
             let _ = SockRef::from(socket).set_tcp_keepalive(&asking);
             self.next = Some(Instant::now() + FIRST_PAUSE);
-            // It may be a reset.
+            // The end of the stream may be a reset.
             return socket.take_error()?.map_or(Ok(()), Err);
         }
         Ok(())
     }
 
-    /// Writes the beginning of an answer without the bytes that the client has, and says that all was
-    /// written.
+    /// Writes the beginning of an answer without the bytes that the client has already, and reports all
+    /// bytes as written.
     fn begin(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let ahead = self.ahead;
         let Some(rest) = bytes.strip_prefix(&BEGINNING[..ahead]) else {
@@ -168,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
         Poll::Ready(Ok(ahead + written))
     }
 
-    /// Whether what hyper writes now has lost its beginning to the client already.
+    /// Whether the beginning of what hyper writes now has been sent ahead.
     fn goes_on(&mut self) -> bool {
         let goes_on = !self.begun && self.ahead > 0;
         if !goes_on {
@@ -211,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> AsyncWrite for HalfOpen<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.goes_on() {
-            // The first has all of the answer's head.
+            // The first slice has all of the answer's head.
             return self.begin(context, slices.first().map_or(&[], |slice| slice));
         }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)

@@ -12,9 +12,9 @@ pub trait Watcher: Send + Sync {
     /// Bytes have arrived.
     fn received(&self) {}
 
-    /// Called after each write. `offered` is what the caller passed; `written` is how many of those bytes
-    /// the socket took, `Pending` if its buffer was full, or why it took none. The caller is told what
-    /// the watcher leaves in `written`.
+    /// Notes a write. `offered` is what the caller passed; `written` is how many of those bytes the
+    /// socket took, `Pending` if its buffer was full, or the error if it took none. The caller receives
+    /// the value that the watcher leaves in `written`.
     fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>);
 }
 

@@ -1,9 +1,10 @@
-//! Which call to Velt may begin, and when: the queue of mints, and everything that holds it up.
+//! Queue of mints, which decides when each call to Velt may begin.
 //!
-//! Four causes keep a call from being made, and each has evidence of its own: as many calls run as
-//! may (`limit`), Velt's rate limit (`pace`), an outage of Velt (`breaker`), and refusals of one
+//!
+//! Four causes hold calls back, and each has evidence of its own: the number of calls under way
+//! (`limit`), Velt's rate limit (`pace`), an outage of Velt (`breaker`), and refusals of one
 //! organization or of the credentials (`refusals`). The first three hold the queue, so that a mint
-//! keeps its place and loses no time of its own; the last holds only the mints concerned.
+//! keeps its place and loses none of its own time; refusals hold only the mints concerned.
 
 mod state;
 
@@ -23,20 +24,21 @@ use super::refusals::Party;
 use super::{MintError, MintRequest, SuspendedFor};
 use crate::metrics::TokenMetrics;
 
-/// Far enough for a timer that is not to fire.
+/// Delay of a timer that must not fire.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
-/// Decides which call to Velt begins next. One for each set of credentials.
+/// Decides which call to Velt begins next. Each set of credentials has its own.
 #[derive(Debug)]
 pub struct Admission {
     state: Mutex<State>,
-    /// A suspension has begun or ended.
+    /// Notified when a suspension has begun or ended.
     changed: Notify,
-    /// How long a mint may take once it is its turn, and how long it stays queued unasked for.
+    /// How long a mint may take once it has its turn, and how long it stays queued when no client asks
+    /// for it.
     patience: Duration,
 }
 
-/// The time that is left to one mint. Starts when it is its turn for the first time.
+/// Time that is left to one mint. It starts when the mint has its first turn.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     end: Option<Instant>,
@@ -47,30 +49,30 @@ impl Patience {
         self.end.get_or_insert(now + patience);
     }
 
-    /// The end of the patience, had it to start `now`.
+    /// End of the patience, if it started `now` at the latest.
     fn end(&self, now: Instant, patience: Duration) -> Instant {
         self.end.unwrap_or(now + patience)
     }
 
-    /// Whether there is time for something that begins at `at`.
+    /// Whether the patience lasts longer than until `at`.
     pub(super) fn lasts_until(&self, at: Instant) -> bool {
         self.end.is_none_or(|end| at < end)
     }
 }
 
 impl Admission {
-    /// No call under way, nothing held against Velt. `patience` is for one mint, `bounds` are of
-    /// the calls at once.
+    /// State with no call under way and nothing held against Velt. `patience` is for one mint; `bounds`
+    /// limit the calls that run at once.
     pub(super) fn new(patience: Duration, bounds: Bounds) -> Self {
         let state = State::new(bounds);
         Self { state: Mutex::new(state), changed: Notify::new(), patience }
     }
 
-    /// Waits until a call for `party` may begin. With `again`, ahead of mints that had no call yet.
+    /// Waits until a call for `party` may begin. `again` puts it ahead of mints that had no call yet.
     ///
     /// # Errors
     ///
-    /// The reason why none may begin before `patience` ends, or before the demand has lapsed.
+    /// The reason why no call may begin before `patience` ends, or before the demand has lapsed.
     pub(super) async fn enter(
         self: &Arc<Self>,
         party: Party,
@@ -103,7 +105,7 @@ impl Admission {
         }
     }
 
-    /// How long the refusals of others keep `party` from a call.
+    /// How long refusals of other users keep `party` from a call.
     fn refused_for(&self, party: Party) -> Option<Duration> {
         match self.state().refusals.gate(party, Instant::now()) {
             Gate::Closed { remaining } => Some(remaining),
@@ -161,7 +163,7 @@ impl Admission {
         Place { admission: Arc::clone(self), turn, taken: false }
     }
 
-    /// Learns from a call that began at `begun` how those after it will fare.
+    /// Learns from a call that began at `begun` whether later calls will succeed.
     pub(super) fn learn(
         &self,
         mut permit: Permit,
@@ -179,7 +181,7 @@ impl Admission {
         change
     }
 
-    /// How long no call is made for `request`, and what for; `None` if the next one is.
+    /// Error that a call for `request` would get now, with its wait; `None` if the call would be made.
     pub fn suspended_for(&self, request: &MintRequest, now: Instant) -> Option<MintError> {
         let state = self.state();
         if let Some((_, error)) = state.held(now) {
@@ -193,7 +195,7 @@ impl Admission {
         }
     }
 
-    /// Brings the gauges up to date; called before a scrape. Only for the one in force.
+    /// Updates the gauges; called before a scrape, and only for the set of credentials in force.
     pub fn observe(&self, metrics: &TokenMetrics) {
         self.state().observe(metrics, Instant::now());
     }
@@ -203,7 +205,7 @@ impl Admission {
     }
 }
 
-/// A mint's place in the queue. Gives the turn back if it is dropped with one.
+/// Place of a mint in the queue. Dropping it gives an unused turn back.
 struct Place {
     admission: Arc<Admission>,
     turn: oneshot::Receiver<Grant>,
@@ -225,12 +227,12 @@ impl Drop for Place {
     }
 }
 
-/// The right to one call. Ends with it.
+/// Right to one call, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     admission: Arc<Admission>,
     grant: Grant,
-    /// The user and organization of the call, until its result has been learnt.
+    /// User and organization of the call, until its result has been learnt.
     party: Option<Party>,
 }
 

@@ -1,8 +1,8 @@
-//! Suspends calls after repeated failures: for a while none is made, then one finds out.
+//! Suspends calls after repeated failures: no call is made for a while, then one probe finds out.
 //!
-//! A pure state machine over `now`. One stands for Velt as a whole and hears only of failures that
-//! are Velt's; others stand for what Velt refuses (`refusals`). Hashicorp/vault #25712 is what happens
-//! without one: renewals of a revoked credential that never end.
+//! A pure state machine over `now`. One breaker stands for Velt as a whole and hears only of failures
+//! that are Velt's; others stand for refusals (`refusals`). Without a breaker, renewals of a revoked
+//! credential never end: Hashicorp/vault #25712.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ const ENOUGH: f64 = 20.0;
 /// Evidence that suspends calls at once.
 const PLENTY: f64 = 4.0 * ENOUGH;
 
-/// Half of the evidence is forgotten in this time: one user whose calls always fail, alone, is no
-/// evidence about the next user's call.
+/// Time in which half of the evidence is forgotten: one user whose calls always fail must not suspend
+/// the calls of other users.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// Weight of a failure that is hardly the user's: five of them are enough.
+/// Weight of a failure that is hardly the user's fault: five such failures are enough.
 pub(super) const HEAVY: f64 = ENOUGH / 5.0;
 
-/// Weight of a failure that may well be the user's: twenty of them are enough.
+/// Weight of a failure that may well be the user's fault: twenty such failures are enough.
 pub(super) const LIGHT: f64 = ENOUGH / 20.0;
 
-/// When to suspend, and for how long.
+/// Evidence that suspends calls, and the length of the pauses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy {
-    /// Time from the first failed call's begin that failures must last, unless there are plenty.
+    /// Time that failures must last, from the begin of the first failed call, unless there are plenty.
     pub(super) span: Duration,
-    /// Sources that must have failed: users, or organizations.
+    /// Number of users or organizations whose calls must have failed.
     pub(super) sources: usize,
     /// The first pause. Doubles with every probe that fails.
     pub(super) first_pause: Duration,
@@ -47,25 +47,25 @@ pub(super) struct Breaker {
 #[derive(Clone, Debug)]
 enum State {
     Closed(Evidence),
-    /// No call before `until`; `pause` is how long this pause is.
+    /// No call before `until`; `pause` is the length of this pause.
     Open {
         until: Instant,
         pause: Duration,
     },
-    /// One call is under way to find out.
+    /// One call, the probe, is under way.
     Probing {
         pause: Duration,
     },
 }
 
-/// Failures without a success between them.
+/// Weight of the failures without a success between them.
 #[derive(Clone, Debug, Default)]
 struct Evidence {
     weight: f64,
-    /// When the first of the failed calls began.
+    /// Begin of the first of the failed calls.
     since: Option<Instant>,
     last: Option<Instant>,
-    /// Hashes of the first sources, up to as many as the policy asks for.
+    /// Hashes of the first users or organizations, up to the number in the policy.
     sources: Vec<u64>,
 }
 
@@ -97,26 +97,26 @@ impl Evidence {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {
     pub(super) weight: f64,
-    /// When the call began.
+    /// Begin of the call.
     pub(super) begun: Instant,
     /// Hash of the user or organization.
     pub(super) source: u64,
 }
 
-/// What a call may do.
+/// Whether a call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
     Open,
-    /// The pause is over: one call may find out, by [`Breaker::begin_probe`].
+    /// The pause is over: one call may probe, by [`Breaker::begin_probe`].
     ProbeDue,
-    /// Closed for so long. While a probe is under way, its result is waited for.
+    /// Closed for this time. While a probe is under way, calls wait for its result.
     Closed {
         remaining: Duration,
     },
 }
 
 impl Gate {
-    /// The gate that stands where both have to be passed.
+    /// The stricter of two gates.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Closed { remaining: one }, Self::Closed { remaining }) => {
@@ -134,7 +134,7 @@ impl Breaker {
         Self { policy, state: State::Closed(Evidence::default()) }
     }
 
-    /// Whether calls go through. Changes nothing.
+    /// Whether calls may be made at `now`. Changes nothing.
     pub(super) fn gate(&self, now: Instant) -> Gate {
         match self.state {
             State::Closed(_) => Gate::Open,
@@ -146,7 +146,7 @@ impl Breaker {
         }
     }
 
-    /// Notes that the one call is under way.
+    /// Notes that the probe is under way.
     pub(super) fn begin_probe(&mut self) {
         if let State::Open { pause, .. } = self.state {
             self.state = State::Probing { pause };
@@ -160,15 +160,15 @@ impl Breaker {
         }
     }
 
-    /// Notes a call that shows the opposite of a failure: evidence ends, and a suspension with it.
-    /// Says whether calls were suspended.
+    /// Notes a call that succeeded: evidence is forgotten, and a suspension ends. Returns whether calls
+    /// were suspended.
     pub(super) fn succeeded(&mut self) -> bool {
         let was_suspended = self.is_suspended();
         self.state = State::Closed(Evidence::default());
         was_suspended
     }
 
-    /// Notes a failed call. Says whether calls are suspended from now on and were not before.
+    /// Notes a failed call. Returns whether this call begins a suspension.
     pub(super) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
         match &mut self.state {
             State::Closed(evidence) => {
@@ -185,12 +185,12 @@ impl Breaker {
                 self.state = State::Open { until: now + pause, pause };
                 false
             }
-            // A call that began before the suspension tells nothing new.
+            // A call that began before the suspension shows nothing new.
             State::Open { .. } => false,
         }
     }
 
-    /// Whether calls are suspended, pause and probe alike. A pause that is over suspends nothing.
+    /// Whether calls are suspended, in a pause or by a probe. A pause that is over suspends nothing.
     pub(super) fn is_suspended_at(&self, now: Instant) -> bool {
         matches!(self.gate(now), Gate::Closed { .. })
     }
@@ -199,7 +199,7 @@ impl Breaker {
         !matches!(self.state, State::Closed(_))
     }
 
-    /// Whether nothing is held against anyone any more.
+    /// Whether no evidence is left, so that the breaker can be forgotten.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         match &self.state {
             State::Closed(evidence) => evidence.last.is_none_or(|last| now >= last + HALF_LIFE * 4),
@@ -225,7 +225,7 @@ mod tests {
         Failure { weight, begun: now, source }
     }
 
-    /// Suspended since `now`, by failures that began before.
+    /// Breaker that is suspended since `now`, by failures that began before.
     fn suspended(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(POLICY);
         for user in 0..5 {

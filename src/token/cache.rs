@@ -67,13 +67,13 @@ type MintResult = Result<Token, MintError>;
 /// Where the result of a mint in flight will be.
 type Landing = watch::Receiver<Option<MintResult>>;
 
-/// The mints in flight, one per key.
+/// Mints in flight (begun and not ended), one for each key.
 #[derive(Default)]
 struct Board {
     by_request: HashMap<Arc<MintRequest>, Listed>,
     /// Flights so far. A number tells a flight from the one that took its place on the board.
     started: u64,
-    /// The oldest generation of credentials whose tokens are kept.
+    /// Oldest generation of credentials whose tokens are kept.
     oldest_generation: u64,
 }
 
@@ -99,11 +99,11 @@ pub struct Flight {
 }
 
 impl Lookup {
-    /// The result, waiting for a mint in flight at most `patience`.
+    /// Result of the mint; waits at most `patience` for a mint in flight.
     ///
     /// # Errors
     ///
-    /// Why the mint had not ended when `patience` ran out.
+    /// The reason why the mint had not ended when `patience` ran out.
     pub async fn within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         match self {
             Self::Ready(result) => Ok(result),
@@ -356,7 +356,7 @@ impl Shared {
         let result = minted.map(|minted| Token::new(minted, request, now));
         self.metrics.mints.increment(outcome(&result));
         if let Err(error) = &result {
-            // Suspended or queued, Velt was not asked.
+            // While calls are suspended or queued, Velt was not asked.
             if !matches!(error, MintError::Suspended { .. } | MintError::Queued) {
                 self.metrics.recent.mint_failed(outcome(&result));
                 warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");

@@ -1,5 +1,5 @@
-//! How much a token is wanted, and how far its mint has come: shared by the cache, which hears the
-//! callers, and the calls to Velt, which are made in the order of urgency.
+//! Demand for a token and progress of its mint, shared by the cache, which hears the callers, and the
+//! calls to Velt, which are made in the order of urgency.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,18 +22,18 @@ pub enum Stage {
     CalledOnReused,
 }
 
-/// Why a mint has not ended yet.
+/// Reason why a mint has not ended yet.
 #[derive(Clone, Debug)]
 pub enum Unfinished {
-    /// It waits for its turn: as many calls run as may.
+    /// The mint waits for its turn: all calls that may run at once are taken.
     Queued,
     /// Velt was called and has not answered.
     Called,
-    /// No call is made at the moment, for this reason.
+    /// No call is made at the moment, because of this error.
     Held(MintError),
 }
 
-/// The demand for one token. Shared by everything that takes part in its mint.
+/// Demand for one token, shared by all parts of its mint.
 #[derive(Debug)]
 pub struct Demand {
     urgent: AtomicBool,
@@ -42,9 +42,9 @@ pub struct Demand {
     waiting: AtomicUsize,
     asked: Mutex<Instant>,
     raised: Notify,
-    /// The reason why no call is made, and when it was noted.
+    /// Reason why no call is made, and when the reason was noted.
     held: Mutex<Option<(Instant, MintError)>>,
-    /// When the call under way began.
+    /// Begin of the call under way.
     called: Mutex<Instant>,
 }
 
@@ -71,7 +71,7 @@ impl Demand {
         })
     }
 
-    /// Whether a user goes without a token until the mint has ended.
+    /// Whether the user has no token until the mint has ended.
     pub fn is_urgent(&self) -> bool {
         self.urgent.load(Ordering::Relaxed)
     }
@@ -90,19 +90,19 @@ impl Demand {
         Waiting(Arc::clone(self))
     }
 
-    /// Resolves when the demand has become urgent. Never, if it was from the start.
+    /// Resolves when the demand has become urgent. Never resolves if it was urgent from the start.
     pub(super) async fn became_urgent(&self) {
         if self.is_urgent() {
             return std::future::pending().await;
         }
         let raised = self.raised.notified();
-        // Raised since the check above, `notified` would wait in vain.
+        // If the demand was raised since the check above, `notified` would wait in vain.
         if !self.is_urgent() {
             raised.await;
         }
     }
 
-    /// Resolves when no caller waits and none has asked for `patience`.
+    /// Resolves when no caller waits and no caller has asked for `patience`.
     pub(super) async fn lapsed(&self, patience: Duration) {
         loop {
             let now = Instant::now();
@@ -118,15 +118,15 @@ impl Demand {
         }
     }
 
-    /// Notes why no call is made at the moment, if none is.
+    /// Notes why no call is made at the moment, if no call is under way.
     pub(super) fn hold(&self, error: Option<MintError>) {
         let held = error.map(|error| (Instant::now(), error));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// Why the mint has not ended for a caller that has waited for `waited`, with the wait that is left
-    /// if no call is made. Of two causes the one that took longer: a call that began a moment ago is not
-    /// to blame.
+    /// Reason why the mint has not ended for a caller that has waited for `waited`, with the wait that
+    /// is left if no call is made. Names the cause that took most of the wait: a call that began a
+    /// moment ago is not to blame.
     pub(super) fn unfinished(&self, waited: Duration) -> Unfinished {
         if self.stage() != Stage::Queued {
             let called = *self.called.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +155,7 @@ impl Demand {
     }
 }
 
-/// A caller that waits for a mint.
+/// Guard of a caller that waits for a mint.
 #[derive(Debug)]
 pub(super) struct Waiting(Arc<Demand>);
 

@@ -1,14 +1,14 @@
-//! How many calls to Velt may run at once: a limit that follows what Velt shows it can take.
+//! Limit on calls to Velt at once, which follows what Velt shows that it can take.
 //!
-//! Additive increase, multiplicative decrease, as TCP has it (RFC 5681): the limit grows with each
-//! success while all calls are in use, is halved by a failure, and gives growth back where calls
-//! take longer the more of them there are. A pure state machine over `now`.
+//! Additive increase, multiplicative decrease, as in TCP (RFC 5681): the limit grows with each success
+//! while all calls are in use, is halved by a failure, and shrinks again where more calls make each
+//! call slower. A pure state machine over `now`.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Calls may take this many times as long as before the limit grew, and [`SLACK`] on top.
+/// How many times as long calls may take as before the limit grew, with [`SLACK`] on top.
 const SLOWER: u32 = 2;
 
 /// Noise of the network and of a busy machine, which says nothing about Velt.
@@ -17,15 +17,15 @@ const SLACK: Duration = Duration::from_millis(100);
 /// Bounds of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Calls at once that failures leave. At least 1.
+    /// Calls at once that remain after failures. At least 1.
     pub floor: usize,
     /// Calls at once at most.
     pub ceiling: usize,
 }
 
 impl Bounds {
-    /// The limit before anything is known: two thirds of the ceiling, so that one round of fast
-    /// answers reaches the ceiling, and a first burst does not use all of it.
+    /// Limit before Velt has answered: two thirds of the ceiling, so that one round of fast answers
+    /// reaches the ceiling, and a first burst does not use all of it.
     fn start(self) -> usize {
         (self.ceiling * 2).div_ceil(3).clamp(self.floor, self.ceiling)
     }
@@ -36,11 +36,11 @@ impl Bounds {
 pub(super) struct Limit {
     bounds: Bounds,
     current: f64,
-    /// Below it the limit grows by one for each success, above it by one for each round of calls.
+    /// Limit below which each success adds one call; above it, each round of calls adds one.
     threshold: f64,
-    /// The fastest call of a round at or below [`Bounds::start`].
+    /// Fastest call of a round at or below [`Bounds::start`].
     yardstick: Option<Duration>,
-    /// Calls of the running round still to come, and its fastest so far.
+    /// Calls of the running round that have not ended, and the fastest that has.
     left: usize,
     fastest: Duration,
     cut_at: Option<Instant>,
@@ -66,7 +66,7 @@ impl Limit {
         self.current as usize
     }
 
-    /// Notes a call that brought an answer after `latency`; `busy` says that as many calls ran as may.
+    /// Notes a call that was answered after `latency`; `busy` says that as many calls ran as may.
     pub(super) fn answered(&mut self, latency: Duration, busy: bool) {
         self.fastest = self.fastest.min(latency);
         self.left = self.left.saturating_sub(1);
@@ -79,7 +79,8 @@ impl Limit {
         self.current = self.current.min(self.bounds.ceiling as f64);
     }
 
-    /// Compares the round's fastest call with the yardstick, and takes growth back if it was slow.
+    /// Compares the round's fastest call with the yardstick, and takes growth back if the call was
+    /// slow.
     fn end_round(&mut self) {
         let start = self.bounds.start() as f64;
         let slow = self.yardstick.is_some_and(|yardstick| is_slow(self.fastest, yardstick));
@@ -88,7 +89,7 @@ impl Limit {
             self.threshold = self.current;
         } else {
             if slow {
-                // As few calls as at the start take longer too: their number is not the cause.
+                // As few calls as at the start are slow too, so the number of calls is not the cause.
                 self.threshold = self.bounds.ceiling as f64;
             }
             if slow || self.yardstick.is_none() || self.current <= start + 1.0 {
@@ -98,7 +99,8 @@ impl Limit {
         (self.left, self.fastest) = (self.current(), Duration::MAX);
     }
 
-    /// Notes a call, begun at `begun`, that Velt could not take. Calls that ran together cut once.
+    /// Notes a call, begun at `begun`, that Velt could not take. Calls that ran together cut the limit
+    /// once.
     pub(super) fn failed(&mut self, begun: Instant, now: Instant) {
         if self.cut_at.is_some_and(|at| begun < at) {
             return;
@@ -193,7 +195,7 @@ mod tests {
     fn limit_takes_a_slower_velt_for_the_new_yardstick() {
         let mut limit = Limit::new(BOUNDS);
         rounds(&mut limit, 3, |_| Duration::from_millis(2));
-        // Slow whatever the limit is: fewer calls at once would only serve fewer users.
+        // Slow at any limit: fewer calls at once would only serve fewer users.
         rounds(&mut limit, 12, |_| Duration::from_millis(1300));
         assert_eq!(limit.current(), 48);
     }

@@ -1,5 +1,5 @@
-//! The rate limit of the API key: after a 429 no call is made until the time that Velt named, then
-//! one call finds out. It is the key's limit, so it paces all users; it is no outage.
+//! Rate limit of the API key: after a 429 no call is made until the time that Velt named, then one call
+//! probes. The limit is the key's, so it holds all users; it is no outage.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use tokio::time::Instant;
 
 use super::breaker::Gate;
 
-/// The first pause where Velt names none, or names zero. Doubles with each 429 in a row.
+/// First pause if Velt names none, or names zero. Doubles with each 429 in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause that is ours. Velt's messages speak of a minute.
+/// Longest pause that the sidecar chooses itself. Velt's messages speak of a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The pace that Velt's rate limit leaves.
+/// State of Velt's rate limit.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The end of the pause.
+    /// End of the pause.
     until: Option<Instant>,
-    /// 429s in a row, those of one pause counted once.
+    /// 429s in a row; those of one pause count once.
     in_a_row: u32,
     probing: bool,
 }
 
 impl Pace {
-    /// Whether calls go through.
+    /// Whether calls may be made at `now`.
     pub(super) fn gate(&self, now: Instant) -> Gate {
         match self.until {
             None => Gate::Open,
@@ -34,7 +34,7 @@ impl Pace {
         }
     }
 
-    /// Notes that the one call is under way.
+    /// Notes that the probe is under way.
     pub(super) fn begin_probe(&mut self) {
         self.probing = true;
     }
@@ -44,12 +44,12 @@ impl Pace {
         self.probing = false;
     }
 
-    /// Notes an answer to the probe other than 429: calls go on.
+    /// Notes an answer to the probe other than 429: the pause is over.
     pub(super) fn resume(&mut self) {
         *self = Self::default();
     }
 
-    /// Notes a 429 with `retry_after`. Says whether it began a pause.
+    /// Notes a 429 with `retry_after`. Returns whether it began a pause.
     pub(super) fn limited(&mut self, retry_after: Option<Duration>, now: Instant) -> bool {
         let begins = self.until.is_none_or(|until| until <= now);
         if begins {

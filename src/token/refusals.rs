@@ -1,8 +1,8 @@
-//! What Velt refuses, and how much of it: one user, one organization, or the credentials.
+//! Refusals by Velt, of one user, of one organization, or of the credentials.
 //!
-//! A refusal is held against its organization. Only where several organizations are refused and
-//! none is served are the credentials at fault. So the refusals of one organization's users cost no
-//! other organization a token, and dead credentials cost a handful of calls a minute.
+//! A refusal counts against its organization. The credentials are at fault only if several
+//! organizations are refused and none is served. So refusals of one organization's users cost no other
+//! organization a token, and dead credentials cost a handful of calls a minute.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::breaker::{Breaker, Failure, Gate, HEAVY, LIGHT, Policy};
 use super::{MintRequest, RefusedStatus};
 
-/// Organizations that are remembered at most. A record has some 150 bytes.
+/// Organizations that are remembered at most.
 const MAX_ORGANIZATIONS: usize = 1024;
 
-/// The first pause. Short, since a user who would be served may be the next to ask.
+/// First pause. Short, since a user whom Velt would serve may be the next to ask.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause: three calls a minute for an organization, or for dead credentials.
+/// Longest pause: three calls a minute for an organization, or for dead credentials.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 const OF_ORGANIZATION: Policy = Policy {
@@ -30,7 +30,7 @@ const OF_ORGANIZATION: Policy = Policy {
 
 const OF_CREDENTIALS: Policy = Policy { sources: 3, ..OF_ORGANIZATION };
 
-/// The user and the organization of a mint, as hashes: nothing of them is kept.
+/// User and organization of a mint, as hashes, so that no name is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Party {
     pub(super) user: u64,
@@ -38,14 +38,14 @@ pub(super) struct Party {
 }
 
 impl Party {
-    /// The party of `request`.
+    /// Party of `request`.
     pub(super) fn of(request: &MintRequest) -> Self {
         let (user, organization) = request.hashes();
         Self { user, organization }
     }
 }
 
-/// Refusals by whom they are about.
+/// Refusals, by organization and for the credentials.
 #[derive(Debug)]
 pub(super) struct Refusals {
     credentials: Breaker,
@@ -59,14 +59,14 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Whether calls for `party` go through.
+    /// Whether calls for `party` may be made at `now`.
     pub(super) fn gate(&self, party: Party, now: Instant) -> Gate {
         let own = self.organizations.get(&party.organization);
         let own = own.map_or(Gate::Open, |breaker| breaker.gate(now));
         self.credentials.gate(now).and(own)
     }
 
-    /// Lets a call for `party` through, as the one that finds out if a pause is over; says whether.
+    /// Begins a call for `party`, as a probe if a pause is over. Returns whether the call is a probe.
     pub(super) fn begin(&mut self, party: Party, now: Instant) -> bool {
         if matches!(self.gate(party, now), Gate::Closed { .. }) {
             return false;
@@ -84,13 +84,13 @@ impl Refusals {
         self.concerned(party).for_each(|breaker| breaker.lose_probe(now));
     }
 
-    /// Notes a token for `party`: the credentials are good, and the organization is.
+    /// Notes a token for `party`: the credentials and the organization are good.
     pub(super) fn minted(&mut self, party: Party) {
         self.credentials.succeeded();
         self.organizations.remove(&party.organization);
     }
 
-    /// Notes a refusal. Says whether calls are suspended from now on and were not before.
+    /// Notes a refusal. Returns whether it begins a suspension.
     pub(super) fn refused(
         &mut self,
         party: Party,
@@ -119,7 +119,7 @@ impl Refusals {
         }
     }
 
-    /// Organizations whose calls are suspended, and one more if all calls are.
+    /// Organizations whose calls are suspended, plus one if all calls are.
     pub(super) fn suspended(&self, now: Instant) -> usize {
         let breakers = self.organizations.values().chain([&self.credentials]);
         breakers.filter(|breaker| breaker.is_suspended_at(now)).count()
@@ -130,7 +130,7 @@ impl Refusals {
         own.into_iter().chain([&mut self.credentials])
     }
 
-    /// Forgets what is old before one more organization is remembered, or else any.
+    /// Forgets old records before one more organization is remembered, or any record if none is old.
     fn make_room(&mut self, party: Party, now: Instant) {
         if self.organizations.len() < MAX_ORGANIZATIONS
             || self.organizations.contains_key(&party.organization)
@@ -145,7 +145,7 @@ impl Refusals {
     }
 }
 
-/// What calls are suspended for.
+/// Scope of a suspension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspended {
     Organization,

@@ -1,4 +1,4 @@
-//! From one call to Velt to a mint: its turn among all calls, a time limit for each, and retries.
+//! One mint, made of calls to Velt: its turn among all calls, a time limit for each call, and retries.
 //!
 //! Wraps any [`Mint`], so that all of it is tested in virtual time without a socket.
 
@@ -29,10 +29,10 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// How patient to be with Velt.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For one call, from its begin. A call that was sent is never cut off sooner.
+    /// Time limit of one call, from its begin. A call that was sent is never cut off sooner.
     pub attempt_timeout: Duration,
-    /// For one mint, from its first turn: no call of it begins later. Time in the queue is not
-    /// counted.
+    /// Time limit of one mint, from its first turn: no call of it begins later. Time in the queue is
+    /// not counted.
     pub deadline: Duration,
     /// Calls under way at the same time, over all users.
     pub concurrency: Bounds,
@@ -44,7 +44,7 @@ pub struct Resilient<M> {
     settings: Settings,
     admission: Arc<Admission>,
     jitter: RandomState,
-    /// Waits so far: what makes each jitter another one.
+    /// Waits so far, which make each jitter differ.
     waits: AtomicU64,
     metrics: TokenMetrics,
 }
@@ -57,7 +57,7 @@ impl<M: Mint> Resilient<M> {
         Self { inner, settings, admission, jitter, waits, metrics }
     }
 
-    /// The state of calls to Velt, for reports and gauges.
+    /// State of calls to Velt, for reports and gauges.
     pub fn admission(&self) -> Arc<Admission> {
         Arc::clone(&self.admission)
     }
@@ -80,13 +80,13 @@ impl<M: Mint> Resilient<M> {
                 Err(error) => error,
             };
             if on_dead_connection && !met_dead_connection {
-                // At once, over a new connection, and if need be past the deadline: the time that
-                // is lost is nobody's fault at Velt.
+                // Retries at once over a new connection, past the deadline if necessary: Velt is not to
+                // blame for the time that is lost.
                 met_dead_connection = true;
                 continue;
             }
             if let MintError::RateLimited { .. } = error {
-                // The pause that Velt asked for holds the queue, or ends the mint.
+                // Velt's pause holds the queue, or ends the mint.
                 continue;
             }
             attempts += 1;
@@ -100,7 +100,7 @@ impl<M: Mint> Resilient<M> {
         }
     }
 
-    /// Makes one call. Says too whether a dead connection of the pool is to blame for its failure.
+    /// Makes one call. Returns too whether a dead connection of the pool is to blame for its failure.
     async fn attempt(
         &self,
         request: &MintRequest,
@@ -125,7 +125,7 @@ impl<M: Mint> Resilient<M> {
         (result, on_dead_connection)
     }
 
-    /// Half to all of `backoff`, so that mints that failed together do not return together.
+    /// Wait of half to all of `backoff`, so that mints that failed together do not return together.
     fn jittered(&self, backoff: Duration) -> Duration {
         let noise = self.jitter.hash_one(self.waits.fetch_add(1, Ordering::Relaxed)) % 1024;
         backoff.mul_f64(0.5 + 0.5 * noise as f64 / 1024.0)
@@ -138,7 +138,7 @@ impl<M: Mint> Mint for Resilient<M> {
     }
 }
 
-/// Tells a person who reads the log, once per change.
+/// Logs a change for the operator, once per change.
 fn tell(change: Change, error: Option<&MintError>) {
     let error = error.map(|error| Chain(error).to_string()).unwrap_or_default();
     match change {

@@ -247,7 +247,7 @@ async fn read_capped(answer: Response) -> Result<Vec<u8>, MintError> {
 }
 
 fn transport_error(error: reqwest::Error) -> MintError {
-    // The URL is the operator's own and could hold anything; errors are logged.
+    // The URL is the operator's own and may hold credentials; errors are logged.
     let error = error.without_url();
     let (timed_out, connecting) = (error.is_timeout(), error.is_connect());
     let look_up = LookUpError::among(&error).map(|why| matches!(why, LookUpError::TimedOut));

@@ -12,7 +12,7 @@ use crate::listener::{self, Limits};
 /// The variable with the token; the commands that make admin calls read it too.
 pub const TOKEN_VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
 
-/// How patient the admin port is. A kubelet and Prometheus send their request with the connection and
+/// Time limits of the admin port. A kubelet and Prometheus send their request with the connection and
 /// read the answer at once.
 const LIMITS: Limits = Limits {
     first_byte: Duration::from_secs(2),

@@ -41,7 +41,7 @@ pub fn read(
         deadline: section.value::<Span>("deadline", "8s").0,
         concurrency: read_concurrency(section),
     };
-    // A connection that is not opened in time must end before the call does, to be told as that.
+    // Opening a connection must time out before the call does, so that the error names the connection.
     let connect_timeout = connect_timeout.min(resilience.attempt_timeout.mul_f64(0.75));
     if resilience.attempt_timeout > resilience.deadline {
         section.complain_about(

@@ -1,4 +1,4 @@
-//! A new connection to the app: to an address, to one of the addresses of a name, or to a unix socket.
+//! Opens connections to the app: to an address, to one of the addresses of a name, or to a unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,22 +21,23 @@ use crate::tls::ClientTls;
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Pauses between attempts on a unix socket whose accept queue is full. The kernel refuses such an
-/// attempt at once, where it would send a SYN again over TCP.
+/// attempt at once; over TCP it would send the SYN again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_FULL_QUEUE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Encrypted bytes that wait for an app which does not read: one record, and not rustls' 64 KiB.
+/// Encrypted bytes that may wait for an app which does not read: one record, less than the 64 KiB of
+/// rustls.
 const TLS_BUFFER: usize = 16 * 1024;
 
-/// A connection before anything is spoken on it.
+/// Connection on which nothing has been spoken yet.
 pub(in crate::proxy) enum Stream {
     Tcp(TcpStream),
-    /// Large, and rare enough.
+    /// Boxed, because TLS to the app is rare and its stream is large.
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
-/// Opens a connection to `address`, for HTTP/1.1 or for HTTP/2. In its own time.
+/// Opens a connection to `address`, for HTTP/1.1 or for HTTP/2, within its own time limit.
 pub(in crate::proxy) async fn dial(
     address: &Address,
     tls: Option<&ClientTls>,

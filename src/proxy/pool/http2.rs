@@ -1,7 +1,7 @@
-//! HTTP/2 connections to the app, and the places that requests have on them.
+//! HTTP/2 connections to the app, and the places of requests on them.
 //!
-//! One connection is enough for an app that is well. There is another as soon as the first has no
-//! place left, or a request's body on it stands still: all bodies on a connection share one window of
+//! One connection is enough for an app that keeps up. Another is opened as soon as the first has no
+//! place left, or a request's body stands still on it: all bodies on a connection share one window of
 //! the app's.
 
 mod connection;
@@ -32,30 +32,32 @@ use crate::proxy::UpstreamError;
 /// Connections per thread at most. A request beyond them waits for a place.
 const MAX_CONNECTIONS: usize = 128;
 
-/// How long no other connection is tried where one has failed and requests can wait for those open.
+/// How long no further connection is tried after one has failed, if requests can use those that are
+/// open.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// HTTP/2 connections to one app.
 #[derive(Default)]
 pub(super) struct Connections {
-    /// Connections, the oldest first: these are filled first, so that the others become idle.
+    /// Open connections, the oldest first. The oldest are filled first, so that the youngest become
+    /// idle.
     open: Vec<Arc<Connection>>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
-    /// Attempts to open one so far.
+    /// Attempts to open a connection so far.
     attempts: u64,
-    /// Whether the last attempt to open one has failed.
+    /// Whether the last attempt to open a connection has failed.
     has_failed: bool,
 }
 
 impl Connections {
-    /// Whether requests must do with the connections that there are.
+    /// Whether requests must share the connections that are open, since no other can be opened.
     fn may_share(&self) -> bool {
         self.has_failed || self.open.len() >= MAX_CONNECTIONS
     }
 
-    /// Whether a request must wait because others do. Those with a body may wait for a window, which
-    /// is nothing to a request without.
+    /// Whether a request with `load` must wait behind the requests that wait already. A waiting request
+    /// with a body may lack only room in a window, so a request without a body need not wait behind it.
     fn has_priority_over(&self, load: Load) -> bool {
         self.waiting.iter().any(|waiting| load != Load::None || waiting.load == Load::None)
     }
@@ -63,16 +65,17 @@ impl Connections {
 
 struct Waiting {
     load: Load,
-    /// How many attempts to open a connection there had been.
+    /// Attempts to open a connection before the request began to wait.
     since: u64,
     told: Told,
 }
 
-/// Tells a request that waits what has come of it.
+/// Gives a waiting request its place, or the error.
 type Told = oneshot::Sender<Result<Ticket, UpstreamError>>;
 
 impl Pool {
-    /// Finds a place for a request. Opens another connection if need be, and waits if there are too many.
+    /// Finds a place for a request. Opens another connection if necessary, and waits if there are too
+    /// many.
     pub(in crate::proxy) async fn place(
         self: &Arc<Self>,
         load: Load,
@@ -96,7 +99,7 @@ impl Pool {
         }
     }
 
-    /// Closes connections that are not needed any more: all but one, if unused since the last call.
+    /// Closes connections that have had no request since the last call, but keeps one.
     pub(super) fn reap_http2(&self) {
         let mut spare = Vec::new();
         let mut connections = self.connections();
@@ -112,7 +115,7 @@ impl Pool {
         drop(spare);
     }
 
-    /// Gives places to those who wait for one.
+    /// Gives places to the requests that wait.
     fn seat(self: &Arc<Self>) {
         loop {
             let mut connections = self.connections();
@@ -126,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// Takes the first of those who wait for whom there is a place.
+    /// Takes the first waiting request for which there is a place.
     fn next(self: &Arc<Self>, connections: &mut Connections) -> Option<(Told, Ticket)> {
         connections.waiting.retain(|waiting| !waiting.told.is_closed());
         for load in [None, Some(Load::None)] {
@@ -141,8 +144,8 @@ impl Pool {
         None
     }
 
-    /// Takes a place on the oldest connection that has one. A request with a body shares the app's window
-    /// with another that may have used it up only if there can be no other connection.
+    /// Takes a place on the oldest connection that has one. A request with a body joins a connection
+    /// whose window other bodies may have used up only if no further connection can be opened.
     fn take(self: &Arc<Self>, connections: &mut Connections, load: Load) -> Option<Ticket> {
         let (mut found, mut gone) = (None::<(SendRequest<Bytes>, &Arc<Connection>)>, false);
         for connection in &connections.open {
@@ -182,7 +185,7 @@ impl Pool {
         connections.is_opening = true;
         connections.attempts += 1;
         let pool = Arc::clone(self);
-        // A task of its own: a client that leaves must not stop what the others wait for.
+        // A task of its own: if one client leaves, the other requests still need the connection.
         tokio::spawn(async move {
             let opened = pool.connect_http2().await;
             let is_useless = pool.opened(opened);
@@ -195,9 +198,9 @@ impl Pool {
         });
     }
 
-    /// Notes what has become of an attempt, and returns whether another should be put off. If there is
-    /// no connection at all, the attempt failed for those who waited when it began, or for all if it
-    /// took too long.
+    /// Notes the result of an attempt to open a connection, and returns whether the next attempt should
+    /// wait. If no connection is open, requests that waited when the attempt began get the error; all
+    /// waiting requests get it if the attempt timed out.
     fn opened(&self, opened: Result<Arc<Connection>, UpstreamError>) -> bool {
         let mut connections = self.connections();
         connections.has_failed = opened.is_err();
@@ -236,7 +239,7 @@ impl Pool {
         }
     }
 
-    /// Opens a connection, and waits for the app's settings: they say how many requests it takes.
+    /// Opens a connection, and waits for the app's settings, which say how many requests the app takes.
     async fn greet<T>(self: &Arc<Self>, stream: T) -> Result<Arc<Connection>, UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -247,7 +250,7 @@ impl Pool {
         let vitals = Arc::clone(connection.vitals());
         let (told, greeted) = oneshot::channel();
         let watching = tokio::spawn(async move {
-            // The settings come first, so that they are here when the answer is.
+            // The app sends its settings before its answer to the ping, so they have arrived by then.
             let answered = pings.ping(Ping::opaque()).await;
             if told.send(answered).is_ok() {
                 vitals.watch(pings).await;
@@ -256,7 +259,7 @@ impl Pool {
         let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
         let (pool, driven) = (Arc::downgrade(self), Arc::downgrade(&connection));
         let task = tokio::spawn(async move {
-            // Requests on it have the error; an idle connection's end is no news.
+            // Requests on the connection get the error; the end of an idle connection is not reported.
             let ended = driving.await;
             watching.abort();
             drop(open);
@@ -266,7 +269,8 @@ impl Pool {
             }
             ended
         });
-        // An app may be busy. But those who can wait for another connection need not wait for this one.
+        // A busy app may be slow. But requests that can wait for another connection need not wait for
+        // this one.
         let is_first = self.connections().open.is_empty();
         let patience = if is_first { self.response_timeout } else { self.connect_timeout };
         match timeout(patience, greeted).await {
@@ -287,7 +291,7 @@ impl Pool {
     }
 }
 
-/// The same error, for another request.
+/// Copies an error, for another request that waits.
 fn again(error: &UpstreamError) -> UpstreamError {
     match error {
         UpstreamError::Unreachable(error) => {

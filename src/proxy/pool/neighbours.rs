@@ -8,17 +8,18 @@ use tokio::time::{Instant, sleep};
 
 use super::Pool;
 
-/// How long a request on a new connection waits before it makes room for itself, and how long a
-/// connection must have been idle to be closed for it: one that is in use now and again stays.
+/// How long a request waits for its answer on a new connection before the sidecar closes an idle
+/// connection for it, and how long a connection must have been idle to be closed: a connection that is
+/// used now and again stays.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The same, once making room has helped.
+/// Wait before closing an idle connection, once closing one has helped.
 const SHORT_PATIENCE: Duration = Duration::from_millis(5);
 
-/// An answer that comes so soon after a connection was closed has waited for that.
+/// Time within which an answer counts as an effect of closing a connection.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
-/// Pools of all threads that serve. Clones are the same.
+/// Pools of all threads that serve. Clones share one list.
 ///
 /// An app may give a worker of its own to each connection that it keeps alive. When all of them have
 /// idle connections of one thread, the kernel still accepts a new connection of another thread, but the
@@ -29,7 +30,7 @@ pub struct Neighbours(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     pools: Mutex<Vec<Weak<Pool>>>,
-    /// Whether making room helped last time.
+    /// Whether closing an idle connection helped last time.
     helped: AtomicBool,
 }
 
@@ -39,9 +40,9 @@ impl Neighbours {
         self.pools().push(Arc::downgrade(pool));
     }
 
-    /// Closes an idle connection of any thread after a short wait, and then ever more rarely, for as long
-    /// as the future is polled, which is until the app has answered. Where the app is merely slow, that
-    /// costs a few idle connections.
+    /// Closes an idle connection of any thread after a short wait, and further ones ever more rarely,
+    /// for as long as the future is polled, which is until the app has answered. If the app is merely
+    /// slow, this costs a few idle connections.
     pub(in crate::proxy) async fn make_room(&self) {
         let mut attempt = Attempt { helped: &self.0.helped, closed: None };
         let has_helped = self.0.helped.load(Ordering::Relaxed);
@@ -55,7 +56,7 @@ impl Neighbours {
         }
     }
 
-    /// Whether there was a connection that has been idle for `long`.
+    /// Closes the longest idle connection of all threads. Returns whether one was idle for `long`.
     fn close_longest_idle(&self, long: Duration) -> bool {
         let now = Instant::now();
         let pools = self.pools();
@@ -74,7 +75,7 @@ impl Neighbours {
 /// A request's attempt to make room, dropped when its answer is there.
 struct Attempt<'a> {
     helped: &'a AtomicBool,
-    /// When it closed a connection last.
+    /// Time at which the request last closed an idle connection.
     closed: Option<Instant>,
 }
 

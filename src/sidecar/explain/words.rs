@@ -23,7 +23,7 @@ use crate::token::{MintError, MintPlan, MintRequest};
 pub(super) enum Cache<'a> {
     /// No sidecar was asked.
     Unasked,
-    /// What is cached, and the error that a call would meet, if no call is made at the moment.
+    /// Cached state, and the error of a call if calls are held at the moment.
     Known(&'a Known, Option<&'a MintError>),
 }
 

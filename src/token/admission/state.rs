@@ -1,5 +1,5 @@
-//! The state behind the queue of mints: who waits, how many calls run, and what is held against whom.
-//! Changes with each call's result; knows no tasks.
+//! State of the queue of mints: which mints wait, how many calls run, and what is held against Velt, an
+//! organization or the credentials. Changes with each call's result; knows no tasks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::token::pace::Pace;
 use crate::token::refusals::{self, Party, Refusals};
 use crate::token::{MintError, SuspendedFor};
 
-/// Evidence about Velt as a whole. The span is longer than a hiccup of a load balancer; the first
-/// pause is short, since a mint that has time waits for its end.
+/// Policy for evidence about Velt as a whole. The span is longer than a hiccup of a load balancer. The
+/// first pause is short, since a mint with time left waits for its end.
 const OF_VELT: Policy = Policy {
     span: Duration::from_millis(500),
     sources: 2,
@@ -23,7 +23,7 @@ const OF_VELT: Policy = Policy {
     longest_pause: Duration::from_secs(30),
 };
 
-/// Who waits, how many calls run, and what is held against whom.
+/// Mints that wait, calls that run, and evidence that holds calls back.
 #[derive(Debug)]
 pub(super) struct State {
     velt: Breaker,
@@ -36,18 +36,18 @@ pub(super) struct State {
     pub(super) refreshes: VecDeque<Turn>,
 }
 
-/// A mint in the queue. Closed where its task has left.
+/// Mint in the queue. The channel is closed if the mint's task has ended.
 pub(super) type Turn = oneshot::Sender<Grant>;
 
-/// What a mint is granted.
+/// Turn that a mint is granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grant {
     refresh: bool,
-    /// Whether this call finds out for all whether Velt is back.
+    /// Whether the call is a probe, which finds out for all mints whether Velt works again.
     pub(super) probe: bool,
 }
 
-/// A change that an operator wants to know of.
+/// Change that an operator wants to know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::token) enum Change {
     Suspended,
@@ -56,12 +56,12 @@ pub(in crate::token) enum Change {
     Refused(refusals::Suspended),
 }
 
-/// What a call has shown.
+/// Result of a call, as evidence.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::token) enum Verdict<'a> {
     Minted,
     Failed(&'a MintError),
-    /// The call met a connection that had died while it lay idle: nothing about Velt.
+    /// The call met a connection that had died while idle, which shows nothing about Velt.
     DeadConnection,
 }
 
@@ -80,7 +80,7 @@ impl State {
         }
     }
 
-    /// What holds every call, how long for, and the error of a mint that can't wait.
+    /// Pause that holds every call, and the error of a mint that can't wait for its end.
     pub(super) fn held(&self, now: Instant) -> Option<(Duration, MintError)> {
         let limited = |remaining| MintError::RateLimited { retry_after: Some(remaining) };
         let suspended =
@@ -118,8 +118,8 @@ impl State {
         }
     }
 
-    /// The next in the queue. Refreshes come last, and leave half of the calls to users who have
-    /// no token.
+    /// Takes the next mint in the queue. Refreshes come last, and leave half of the calls to users who
+    /// have no token.
     fn next(&mut self) -> Option<(Turn, bool)> {
         if let Some(turn) = self.urgent.pop_front() {
             return Some((turn, false));
@@ -130,7 +130,7 @@ impl State {
         self.refreshes.pop_front().map(|turn| (turn, true))
     }
 
-    /// Ends a call, or a turn that was granted and not taken. A probe that it still is, is lost.
+    /// Ends a call, or a turn that was granted and not used. A probe is lost with it.
     pub(super) fn release(&mut self, grant: Grant) {
         let now = Instant::now();
         self.running -= 1;
@@ -187,12 +187,12 @@ impl State {
         self.answered(probe, begun, now)
     }
 
-    /// Velt has answered as it should, if only with a refusal: it is not down.
+    /// Notes that Velt has answered as it should, even if with a refusal: Velt is not down.
     fn answered(&mut self, probe: bool, begun: Instant, now: Instant) -> Option<Change> {
         self.limit.answered(now - begun, self.running >= self.limit.current());
         let resumed = self.velt.succeeded();
         if probe {
-            // An answer to an earlier call says nothing about the pause that began since.
+            // A call that began before the pause says nothing about the pause.
             self.pace.resume();
         }
         resumed.then_some(Change::Resumed)
@@ -216,17 +216,17 @@ impl State {
         self.velt.failed(&failure, now).then_some(Change::Suspended)
     }
 
-    /// Removes places that were given up, where they are many.
+    /// Removes places of mints that have left, if there are many.
     pub(super) fn sweep(&mut self) {
         for queue in [&mut self.urgent, &mut self.refreshes] {
-            // From the front, where most of them are: those who came first leave first.
+            // From the front: mints that came first leave first.
             while queue.front().is_some_and(Turn::is_closed) {
                 queue.pop_front();
             }
         }
     }
 
-    /// Sets the gauges to what is so at `now`.
+    /// Sets the gauges to the state at `now`.
     pub(super) fn observe(&self, metrics: &TokenMetrics, now: Instant) {
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.breaker_open.set(i64::from(self.velt.is_suspended_at(now)));

@@ -1,5 +1,4 @@
-//! What the end of a mint comes to: its word in the metrics, its span, and how long a failure is
-//! remembered.
+//! End of a mint: its outcome in the metrics, its span, and how long a failure is remembered.
 
 use std::time::Duration;
 
@@ -24,9 +23,9 @@ pub(super) fn memory_of(error: &MintError, count: u32) -> Duration {
         .min(LONGEST_FAILURE_MEMORY);
     match error {
         MintError::Refused { .. } | MintError::Mismatch => REFUSAL_MEMORY,
-        // The breaker does the sparing; the memory must not outlast it.
+        // The breaker spares Velt; a longer memory would hide that the breaker has ended.
         MintError::Suspended { retry_after, .. } => *retry_after,
-        // The next to ask queues again.
+        // The next request for this user queues again.
         MintError::Queued => Duration::ZERO,
         MintError::RateLimited { retry_after } | MintError::Unavailable { retry_after, .. } => {
             retry_after.unwrap_or(transient).clamp(transient, REFUSAL_MEMORY)
@@ -39,7 +38,7 @@ pub(super) fn memory_of(error: &MintError, count: u32) -> Duration {
     }
 }
 
-/// Tells how a mint went, all of its attempts together. Whose it was, a span does not say.
+/// Records how a mint went, with all of its attempts, in a span. The span does not name the user.
 pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
     let outcome = outcome(result).as_str();
     let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
@@ -54,7 +53,7 @@ pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResul
     span.end("mint", attributes, result.is_err());
 }
 
-/// The word for how a mint ended.
+/// Outcome of a mint, as a label.
 pub(super) fn outcome(result: &MintResult) -> MintOutcome {
     let Err(error) = result else { return MintOutcome::Minted };
     match error {

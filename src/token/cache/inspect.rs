@@ -112,8 +112,8 @@ impl TokenCache {
 }
 
 impl TokenCache {
-    /// Forgets the tokens of all generations of credentials before `generation`, and keeps none that
-    /// is minted for one of them from now on.
+    /// Forgets the tokens of all generations of credentials before `generation`, and keeps no token
+    /// that a mint in flight brings for such a generation.
     pub fn retire(&self, generation: u64) {
         let shared = &self.shared;
         let is_old = |request: &MintRequest| request.issuer().credentials_generation < generation;

@@ -1,7 +1,7 @@
-//! The connections to Velt, thrown away as a whole when one of them turns out to be dead.
+//! Connections to Velt, all replaced when one of them turns out to be dead.
 //!
-//! What ends one idle connection in silence (a load balancer, a NAT table, a node that went away)
-//! has as a rule ended all of them. reqwest would hand out the next dead one for each retry.
+//! A load balancer, a NAT table or a node that ends one idle connection in silence has as a rule ended
+//! all of them. reqwest would use the next dead connection for each retry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ pub(super) struct Connections {
 /// A client and its connections.
 struct Pool {
     client: Client,
-    /// Whether an answer has come over one of them, so that one may lie idle.
+    /// Whether an answer has come over one of the connections, so that it may lie idle.
     used: AtomicBool,
 }
 
@@ -34,20 +34,20 @@ impl Pool {
 }
 
 impl Connections {
-    /// None open.
+    /// Starts without an open connection.
     pub(super) fn new(recipe: Recipe) -> Result<Self, TlsError> {
         let pool = ArcSwap::from_pointee(Pool::of(recipe.client()?));
         Ok(Self { recipe, pool })
     }
 
-    /// A connection for one call, which must say when its answer has begun.
+    /// Lends a connection for one call, which must say when its answer has begun.
     pub(super) fn lend(&self) -> Lent<'_> {
         let pool = self.pool.load_full();
         let reused = pool.used.load(Ordering::Relaxed);
         Lent { connections: self, pool, reused, answered: false.into() }
     }
 
-    /// Has all later calls open connections of their own, unless `dead` has been replaced already.
+    /// Makes all later calls open connections of their own, unless `dead` has been replaced already.
     fn replace(&self, dead: &Arc<Pool>) {
         match self.recipe.client() {
             Ok(client) => {
@@ -59,8 +59,8 @@ impl Connections {
     }
 }
 
-/// The use of a connection for one call. Dropped before an answer has begun, by an error or by a
-/// time limit, it takes all idle connections with it.
+/// Use of a connection for one call. If it is dropped before an answer has begun, by an error or by a
+/// time limit, all idle connections are replaced.
 pub(super) struct Lent<'a> {
     connections: &'a Connections,
     pool: Arc<Pool>,
@@ -69,7 +69,7 @@ pub(super) struct Lent<'a> {
 }
 
 impl Lent<'_> {
-    /// The client to call with.
+    /// Client that makes the call.
     pub(super) fn client(&self) -> &Client {
         &self.pool.client
     }

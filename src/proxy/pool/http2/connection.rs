@@ -1,4 +1,5 @@
-//! One HTTP/2 connection to the app: its windows, the task that drives it, and how it is found dead.
+//! One HTTP/2 connection to the app: its windows, the task that drives it, and the pings that find it
+//! dead.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -24,61 +25,62 @@ const STREAM_WINDOW: u32 = 16 * 1024;
 /// Streams opened on one connection at most, or fewer if the app says so.
 const MAX_STREAMS: usize = 100;
 
-/// More than all streams of a connection can leave unread together, so that the others always have
-/// room.
+/// Window of a connection: more than all its streams can leave unread together, so that the other
+/// streams have room.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Bytes of a request's body that wait in a connection for the app to take them.
 const SEND_BUFFER: usize = 16 * 1024;
 
-/// Bytes of request bodies that are open on one connection together, or one longer body. An app's
-/// window for a connection is 65,535 bytes, unless it says otherwise, which h2 does not tell.
+/// Bytes that the open request bodies on one connection may have together, or one longer body alone. An
+/// app's window for a connection is 65,535 bytes unless the app says otherwise, and h2 does not report
+/// it.
 const SHARED_WINDOW: u64 = 48 * 1024;
 
 /// The longest head or trailers, by HTTP/2's own count. Over HTTP/1.1 the read buffer allows 192 KiB.
 const MAX_HEAD: u32 = 256 * 1024;
 
-/// A connection on which the app has said nothing for one to two of these is asked for a sign.
+/// Silence of the app after which a connection is pinged; in the worst case twice as long.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How long the sign is waited for.
+/// How long the sidecar waits for the app's answer to a ping.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// gRPC servers close a connection that is pinged more often than every five minutes, after the
-/// third time, unless they have sent something between.
+/// Pings in a row, and the pause after them. gRPC servers close a connection at the third ping that
+/// comes within five minutes of the one before, unless the servers have sent something between.
 const PINGS: u32 = 2;
 const PAUSE: Duration = Duration::from_secs(301);
 
-/// One connection.
+/// One HTTP/2 connection to the app.
 pub(super) struct Connection {
     sender: SendRequest<Bytes>,
     vitals: Arc<Vitals>,
 }
 
-/// What there is to know of a connection without keeping it open.
+/// State of a connection for its tasks, which must not keep it open.
 #[derive(Default)]
 pub(super) struct Vitals {
     round: Arc<Round>,
     traffic: Arc<Traffic>,
     streams: AtomicUsize,
-    /// Bytes of the bodies of the requests that are open.
+    /// Bytes of the bodies of open requests.
     charge: AtomicU64,
-    /// Streams that were enough for the app, or none if it has not said so.
+    /// Number of streams after which the app has asked for calm; 0 if it has not.
     enough: AtomicUsize,
-    /// Whether a request has come since the last look.
+    /// Whether a request has come since the last look for unused connections.
     used: AtomicBool,
-    /// Whether there has been a request at all.
+    /// Whether the connection has had a request.
     has_begun: AtomicBool,
-    /// Whether the app has said nothing for a while.
+    /// Whether the app has sent nothing for a while.
     quiet: AtomicBool,
-    /// A request has come on a quiet connection.
+    /// Notified when a request comes on a quiet connection.
     wanted: Notify,
     dead: AtomicBool,
 }
 
 impl Connection {
-    /// Speaks HTTP/2 over `stream`. Returned with its pings, and with the future that drives it to its
-    /// end.
+    /// Speaks HTTP/2 over `stream`. Returns the connection, its pings, and the future that drives it to
+    /// its end.
     pub(super) async fn open<T>(stream: T) -> Result<(Self, PingPong, Driving), h2::Error>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -90,7 +92,7 @@ impl Connection {
             .data_frame_budget(CONNECTION_WINDOW as usize)
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
-            // Faults of single streams, which are no reason to end all others.
+            // These errors concern single streams, so they must not end the others.
             .max_local_error_reset_streams(None)
             .enable_push(false)
             .handshake::<_, Bytes>(Line::new(stream, Arc::clone(&vitals.traffic)))
@@ -104,7 +106,7 @@ impl Connection {
         &self.vitals
     }
 
-    /// The mailboxes of its streams.
+    /// Mailboxes of the connection's streams.
     pub(super) fn round(&self) -> &Arc<Round> {
         &self.vitals.round
     }
@@ -128,19 +130,19 @@ impl Connection {
         }
     }
 
-    /// The app has refused a stream with `ENHANCE_YOUR_CALM`, as Node.js does when what is unread on a
-    /// connection fills 10 MB: no more before one of the others has ended.
+    /// Notes that the app has refused a stream with `ENHANCE_YOUR_CALM`, as Node.js does when unread
+    /// data on a connection fill 10 MB. No further stream is opened before one of the others has ended.
     pub(super) fn calm(&self) {
         let others = self.vitals.streams().saturating_sub(1);
         self.vitals.enough.store(others, Ordering::Relaxed);
     }
 
-    /// Whether there are requests on it, or have been since the last call.
+    /// Whether the connection has requests, or has had any since the last call.
     pub(super) fn is_wanted(&self) -> bool {
         self.vitals.used.swap(false, Ordering::Relaxed) || self.vitals.streams() > 0
     }
 
-    /// Counts a stream. Returns whether there were others before.
+    /// Counts a stream. Returns whether the connection had streams before.
     pub(super) fn begin_stream(&self) -> bool {
         let Vitals { streams, quiet, wanted, used, has_begun, .. } = &*self.vitals;
         streams.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +161,7 @@ impl Connection {
     }
 
     /// Whether a request's body finds room in the app's window for the connection, even if the app
-    /// reads no other.
+    /// reads none of the other bodies.
     pub(super) fn fits(&self, load: Load) -> bool {
         let charge = self.charged();
         match load {
@@ -183,7 +185,7 @@ impl Connection {
         self.vitals.charge.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that have gone out so far.
+    /// Bytes that the connection has sent so far.
     pub(super) fn written(&self) -> u64 {
         self.vitals.traffic.written()
     }
@@ -194,7 +196,7 @@ impl Vitals {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection when the app is found to be gone without a word.
+    /// Ends the connection when the app has gone without closing it.
     pub(super) async fn watch(&self, mut pings: PingPong) {
         let (mut asked, mut next) = (0, Instant::now());
         loop {
@@ -205,7 +207,7 @@ impl Vitals {
             }
             self.quiet.store(true, Ordering::Relaxed);
             if self.streams() == 0 {
-                // TCP's keep-alive looks after idle connections. A request can't wait for that.
+                // TCP keep-alive looks after idle connections, but is too slow for a request.
                 self.wanted.notified().await;
             } else if asked >= PINGS {
                 tokio::select! {
@@ -231,7 +233,7 @@ impl Vitals {
     }
 }
 
-/// A connection on its way to its end.
+/// Connection on its way to its end.
 pub(super) type Driving = Pin<Box<dyn Future<Output = Result<(), h2::Error>> + Send>>;
 
 async fn drive<T>(
@@ -256,7 +258,7 @@ where
         })
         .await
     };
-    // What the connection's end has told its streams.
+    // Polls the streams once more, now that the connection's end has reached them.
     round.deliver();
     ended
 }
@@ -264,9 +266,9 @@ where
 /// Whether a connection takes one more stream.
 pub(super) enum Room {
     For(SendRequest<Bytes>),
-    /// Later.
+    /// Not now: as many streams are open as may be.
     None,
-    /// Never again.
+    /// Never again: the connection is closing.
     Gone,
 }
 

@@ -1,4 +1,4 @@
-//! The socket below an HTTP/2 connection to the app, and what its use tells.
+//! The socket below an HTTP/2 connection to the app, and the record of its traffic.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that a connection reads before its streams are looked after. h2 keeps a record of a few
-/// hundred bytes for each frame, and a frame can be ten bytes long: the records of one turn are all
-/// that there ever are.
+/// Bytes that a connection reads before its streams are served. h2 keeps a record of a few hundred
+/// bytes for each frame, and a frame can be ten bytes long: this bounds the records, because those of
+/// one turn are taken before the next.
 const TURN: usize = 32 * 1024;
 
-/// What a [`Line`] has seen.
+/// Traffic of a [`Line`].
 #[derive(Default)]
 pub(super) struct Traffic {
     heard: AtomicBool,
@@ -22,7 +22,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Whether the app has sent anything since the question was asked last.
+    /// Whether the app has sent anything since the last call.
     pub(super) fn was_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
     }
@@ -40,9 +40,9 @@ impl Traffic {
 
 /// A socket that reads in turns, and does not fail while it is written to.
 ///
-/// An app that closes a connection says in its last frame, GOAWAY, which requests it has not looked
-/// at. The kernel keeps that frame for the reader, while it refuses whatever is still written. So a
-/// failed write is no end: what is written goes nowhere, and the end comes when all has been read.
+/// An app that closes a connection says in its last frame, GOAWAY, which requests it has not processed.
+/// The kernel keeps the frame for the reader, but refuses further writes. So a failed write does not
+/// end the connection: the bytes are dropped, and the end comes when all has been read.
 pub(super) struct Line<T> {
     inner: T,
     traffic: Arc<Traffic>,
@@ -54,7 +54,7 @@ impl<T> Line<T> {
         Self { inner, traffic, deaf: false }
     }
 
-    /// Notes the result of a write, and forgives its failure.
+    /// Notes the result of a write, and turns a failure into success.
     fn wrote(
         &mut self,
         offered: usize,

@@ -13,13 +13,14 @@ use http_body::{Frame, SizeHint};
 
 use super::Ticket;
 
-/// Step by which the room for unread bytes grows.
+/// Step by which the buffer for unread bytes grows.
 const STEP: usize = 4096;
 
-/// The mailboxes of one connection that something has arrived for.
+/// Mailboxes of one connection for which frames have arrived.
 ///
-/// h2 calls a stream's waker while it is locked itself, so that the frame can't be taken then. It is
-/// taken at the end of the same turn of the connection's task.
+///
+/// h2 calls a stream's waker while h2 is locked, so the frame can't be taken then. The frame is taken
+/// at the end of the same turn of the connection's task.
 #[derive(Default)]
 pub(super) struct Round {
     due: Mutex<Due>,
@@ -30,7 +31,7 @@ pub(super) struct Round {
 #[derive(Default)]
 struct Due {
     mailboxes: Vec<Arc<Mailbox>>,
-    /// Whether the task looks at them before it sleeps.
+    /// Whether the task will look at the mailboxes before it sleeps.
     is_awake: bool,
     task: Option<Waker>,
 }
@@ -45,9 +46,9 @@ impl Round {
         due.is_awake = true;
     }
 
-    /// Ends a turn: takes what has arrived out of h2, into the mailboxes.
+    /// Ends a turn: moves what has arrived from h2 into the mailboxes.
     pub(super) fn deliver(&self) {
-        // Clients that read have had their turn since the last.
+        // Clients that read have taken their bytes since the last turn.
         for mailbox in mem::take(&mut *locked(&self.lately)) {
             mailbox.settle();
         }
@@ -59,7 +60,7 @@ impl Round {
         }
     }
 
-    /// Mailboxes that something has arrived for. If there are none, the turn is over.
+    /// Takes the mailboxes for which frames have arrived. If there are none, the turn is over.
     fn take(&self) -> Option<Vec<Arc<Mailbox>>> {
         let mut due = locked(&self.due);
         if due.mailboxes.is_empty() {
@@ -87,9 +88,9 @@ impl Round {
     }
 }
 
-/// The unread part of one response. Frames leave h2 as soon as they arrive, so that h2's own records
-/// of them, which all streams of a connection share, never grow. The window is given back only when
-/// the client takes the bytes.
+/// Unread part of one response. Frames leave h2 as soon as they arrive, so that h2's records of frames,
+/// which all streams of a connection share, never grow. The window is given back only when the client
+/// takes the bytes.
 pub(super) struct Mailbox {
     round: Arc<Round>,
     is_due: AtomicBool,
@@ -97,11 +98,11 @@ pub(super) struct Mailbox {
 }
 
 struct Content {
-    /// `None` once all has arrived, or the reader is gone.
+    /// Stream; `None` once all has arrived, or the reader is dropped.
     stream: Option<RecvStream>,
     ticket: Option<Arc<Ticket>>,
-    /// Bytes that have stayed for longer than a turn, copied: a frame keeps the whole buffer that it
-    /// was read into.
+    /// Bytes that have stayed for longer than a turn, copied: a frame would keep the whole buffer into
+    /// which it was read.
     settled: BytesMut,
     frames: VecDeque<Bytes>,
     unread: usize,
@@ -130,7 +131,8 @@ impl Mailbox {
 }
 
 impl Content {
-    /// Takes all that has arrived. At the end, returns the ticket, which others may be waiting for.
+    /// Takes all that has arrived. At the end, returns the ticket, for which other requests may be
+    /// waiting.
     fn fill(&mut self, context: &mut Context<'_>) -> Option<Arc<Ticket>> {
         let stream = self.stream.as_mut()?;
         let end = loop {
@@ -153,7 +155,7 @@ impl Content {
                 Poll::Pending => return None,
             }
         };
-        // All is here: the connection's window needs not wait for the client.
+        // All has arrived, so the connection's window need not wait for the client.
         let _ = stream.flow_control().release_capacity(self.unread);
         self.end = Some(end);
         self.stream = None;
@@ -223,7 +225,7 @@ impl Wake for Mailbox {
     }
 }
 
-/// The reader's end of a [`Mailbox`]. Dropped before the end, it resets the stream.
+/// Reader's end of a [`Mailbox`]. Resets the stream if it is dropped before the end.
 struct Reader(Arc<Mailbox>);
 
 impl Reader {
@@ -255,7 +257,7 @@ impl Reader {
         locked(&self.0.content).poll_frame(context)
     }
 
-    /// Whether all has been read.
+    /// Whether all bytes have been read.
     fn is_at_end(&self) -> bool {
         locked(&self.0.content).is_at_end()
     }
@@ -266,15 +268,15 @@ impl Drop for Reader {
         let mut content = locked(&self.0.content);
         let (stream, ticket) = (content.stream.take(), content.ticket.take());
         drop(content);
-        // In this order: who gets the place must find it free.
+        // The place is freed before the next request is woken, which must find it free.
         drop(stream);
         drop(ticket);
     }
 }
 
-/// A response's body over HTTP/2.
+/// Body of a response over HTTP/2.
 pub(in crate::proxy) struct Inbound {
-    /// `None` if there is none.
+    /// Reader; `None` if the response has no body.
     reader: Option<Reader>,
     length: Option<u64>,
 }

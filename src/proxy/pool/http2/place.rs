@@ -11,8 +11,8 @@ use http::Request;
 use super::connection::Connection;
 use crate::proxy::pool::Pool;
 
-/// How much a request adds to what all request bodies of a connection share: the window that the app
-/// gives to the whole connection.
+/// Bytes that a request's body adds to the load of its connection: the app gives all request bodies on
+/// a connection one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Load {
     /// No body.
@@ -23,15 +23,15 @@ pub(in crate::proxy) enum Load {
     Unknown,
 }
 
-/// A request's place on a connection.
+/// Place of a request on a connection.
 pub(in crate::proxy) struct Ticket {
     sender: SendRequest<Bytes>,
     connection: Arc<Connection>,
     pool: Arc<Pool>,
     is_reused: bool,
     load: Load,
-    /// What the connection has been charged with for the request's body. It counts until the stream
-    /// ends: only then is it known that the app has given the window back.
+    /// Bytes charged to the connection for the request's body. They count until the stream ends: only
+    /// then has the app surely given the window back.
     charged: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Ticket {
         &self.connection
     }
 
-    /// Whether others have used the connection before, so that the app may be closing it.
+    /// Whether other requests have used the connection before, so that the app may be closing it.
     pub(in crate::proxy) fn is_reused(&self) -> bool {
         self.is_reused
     }
