@@ -191,7 +191,7 @@ impl TokenMetrics {
             ),
             call_limit: page.gauge(
                 "velt_call_limit",
-                "Calls to Velt that may run at once, as Velt's answers have it.",
+                "Calls to Velt that may run at once; follows Velt's answers.",
             ),
             mints_queued: page
                 .gauge("mints_queued", "Mints under way that wait for a turn to call Velt."),
