@@ -1,5 +1,5 @@
-//! Connections to the app: how they are opened, shared and given up, so that one request does not have
-//! to wait for what another keeps.
+//! Connections to the app: how they are opened, shared and closed, so that one request does not wait
+//! for a connection that another request keeps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ async fn sidecar(app: &str, toml: &str) -> TestSidecar {
     TestSidecar::start(app, FakeVelt::start().await.address, toml)
 }
 
-/// Statuses of so many requests at once.
+/// Statuses of `count` requests sent at once.
 async fn statuses(address: SocketAddr, count: usize) -> Vec<u16> {
     let mut asking = JoinSet::new();
     for _ in 0..count {
@@ -44,7 +44,8 @@ const PLAIN: &str = "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok";
 #[tokio::test]
 async fn burst_before_a_short_accept_queue_is_served() {
     let (listener, address) = short_queue();
-    // One request after the other, each over a connection of its own, as Python's http.server does it.
+    // The app answers one request after the other, each over its own connection, as Python's
+    // http.server does.
     tokio::spawn(async move {
         loop {
             let mut wire = Wire::over(listener.accept().await.expect("a connection").0);
@@ -62,7 +63,7 @@ async fn burst_before_a_short_accept_queue_is_served() {
 async fn burst_before_a_busy_app_is_served_as_connections_become_idle() {
     let (listener, address) = short_queue();
     tokio::spawn(async move {
-        // Busy with something else first.
+        // The app is busy before it accepts.
         sleep(Duration::from_millis(400)).await;
         loop {
             let mut wire = Wire::over(listener.accept().await.expect("a connection").0);
@@ -159,7 +160,7 @@ async fn slow_connection_leaves_the_app_its_time_to_answer() {
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
-/// Keeps an app's worker for each connection, of which there are so many.
+/// App that keeps a worker for each connection, of which it has `workers`.
 async fn worker_for_each_connection(workers: usize) -> RawApp {
     let workers = Arc::new(Semaphore::new(workers));
     RawApp::serving(move |mut wire, _| {
@@ -264,6 +265,6 @@ async fn idle_connections_are_shared_out_among_the_threads() {
     for wire in &mut wires {
         assert!(wire.head().await.starts_with("HTTP/1.1 200"));
     }
-    // Half of three, rounded up, for each.
+    // Each thread keeps half of three, rounded up.
     stage.sidecar.metric_reaches("app_connections", 4.0).await;
 }

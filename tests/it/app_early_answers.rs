@@ -19,7 +19,7 @@ async fn sidecar(app: &RawApp, toml: &str) -> TestSidecar {
     TestSidecar::start(&app.address.to_string(), FakeVelt::start().await.address, toml)
 }
 
-/// Uploads, and reads what is answered meanwhile.
+/// Uploads, and reads the answer that comes meanwhile.
 async fn upload(address: SocketAddr, bytes: usize, framing: &str) -> String {
     let stream = TcpStream::connect(address).await.expect("it listens");
     let (mut reader, mut writer) = stream.into_split();
@@ -36,7 +36,7 @@ async fn upload(address: SocketAddr, bytes: usize, framing: &str) -> String {
         writer
     });
     let mut answer = Vec::new();
-    // A reset after the answer is the end of it.
+    // A reset after the answer ends the connection too.
     let _ = timeout(PATIENCE, reader.read_to_end(&mut answer)).await.expect("an end");
     writing.abort();
     String::from_utf8_lossy(&answer).into_owned()
@@ -49,7 +49,7 @@ async fn early_answer_arrives_though_the_app_closes() {
             wire.head().await;
             let page = "no".repeat(700);
             let length = page.len();
-            // Closing with the rest unread resets the connection.
+            // Closing the socket with the rest unread resets the connection.
             wire.send(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{page}")).await;
         })
         .await;
@@ -100,7 +100,7 @@ async fn upload_goes_on_after_its_answer() {
     wire.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BYTES}\r\n\r\n")).await;
     assert!(wire.head().await.starts_with("HTTP/1.1 202"));
     for _ in 0..BYTES {
-        // Longer than a head may take, all in all.
+        // All pauses together are longer than a head may take.
         sleep(Duration::from_millis(13)).await;
         wire.send("x").await;
     }

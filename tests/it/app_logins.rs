@@ -1,5 +1,5 @@
-//! An app whose login holds for the connection, as Windows logins do: what arrives there is taken for the
-//! user who has logged in there.
+//! An app whose login holds for the connection, as Windows logins do: the app takes each request on a
+//! connection for a request of the user who has logged in there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::support::raw::{RawApp, Wire};
 use crate::support::velt::{FakeVelt, user_of};
 use crate::support::{ONE_WORKER, TestSidecar};
 
-/// The app says who is at the other end of the connection, in its page and to the sidecar.
+/// Names the user of the connection, in the page and to the sidecar.
 async fn serve(mut wire: Wire, number: usize, last_legs: Arc<AtomicUsize>) {
     let (mut user, mut greeted) = (None, false);
     loop {
@@ -33,7 +33,7 @@ async fn serve(mut wire: Wire, number: usize, last_legs: Arc<AtomicUsize>) {
                 user = leg.strip_prefix("three-").filter(|_| greeted).map(str::to_owned);
                 None
             }
-            // Kerberos: one leg, and the connection is logged in.
+            // Kerberos: one leg of the login is enough.
             Some((_, token)) if token.starts_with("ticket-") => {
                 user = token.strip_prefix("ticket-").map(str::to_owned);
                 None
@@ -83,7 +83,7 @@ impl Stage {
         Browser(Wire::to(self.address()).await)
     }
 
-    /// Who a client without a login is to the app, over a connection of the client's own.
+    /// User that the app sees for a client without a login, on a connection of the client's own.
     async fn stranger(&self) -> String {
         let page = Client::to(self.address()).get("/open").send().await.text();
         page.split(' ').next().expect("a word").to_owned()
@@ -105,7 +105,7 @@ impl Browser {
         (status, String::from_utf8_lossy(&page).into_owned())
     }
 
-    /// Who the client is to the app, and over which connection.
+    /// User that the app sees for the client, and the number of the connection.
     async fn who(&mut self) -> String {
         self.ask("/open", "").await.1
     }
@@ -136,7 +136,7 @@ async fn login_of_a_connection_stays_with_its_client() {
         let of_grace = grace.log_in(scheme, "grace").await;
         assert_eq!((ada.who().await, grace.who().await), (page, of_grace));
         assert_eq!(stage.stranger().await, "nobody");
-        // A connection with a login ends with the client's.
+        // The connection to the app ends with the connection of the client that has logged in.
         drop(ada);
         drop(grace);
         stage.sidecar.metric_reaches("connections_open", 0.0).await;

@@ -12,10 +12,10 @@ use crate::support::raw::{Wire, nobody};
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, Stage, TestSidecar};
 
-/// More than the kernel's buffers of both ends hold.
+/// Bytes of an upload: more than the kernel's buffers of both ends hold.
 const UPLOAD: usize = 23_000_001;
 
-/// Sends a head and a body of [`UPLOAD`] bytes to its end, as Python's `http.client` does, and only then
+/// Sends a head and a whole body of [`UPLOAD`] bytes, as Python's `http.client` does, and only then
 /// reads the answer.
 async fn upload<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, head: &str) -> String {
     let sent = async {
@@ -32,7 +32,7 @@ async fn upload<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, head: &str) ->
     timeout(PATIENCE, sent).await.expect("sent in time").expect("the sidecar reads to the end");
     let mut answer = Vec::new();
     match timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end in time") {
-        // Over TLS the sidecar says that it is the end.
+        // Over TLS the sidecar announces the end of the connection.
         Ok(_) => {}
         Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&answer)),
     }
@@ -43,7 +43,7 @@ fn post(path: &str, more: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {UPLOAD}\r\n{more}\r\n")
 }
 
-/// What comes early, its status, and a head that has it come.
+/// Causes of an early answer: a name, the status, and a head that brings the answer about.
 fn early() -> [(&'static str, &'static str, String); 6] {
     const ADA: &str = "x-forwarded-user: ada\r\n";
     [
@@ -86,7 +86,7 @@ async fn early_answer_reaches_client_that_is_sending_over_tls() {
         let answer = upload(stream.expect("a handshake"), &head).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{name}: {answer:?}");
     }
-    // What does not speak TLS is told so.
+    // A client that does not speak TLS is told to.
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let answer = upload(stream, &post("/", "")).await;
     assert_eq!(answer.split(' ').nth(1), Some("400"), "{answer:?}");
@@ -97,7 +97,7 @@ async fn early_answer_over_http2_is_whole_before_the_reset() {
     const INITIAL_WINDOW_SIZE: u16 = 4;
     const NO_ERROR: [u8; 4] = [0; 4];
     let stage = Stage::set("").await;
-    // Once with room for the whole answer, and once for ten bytes of it at a time.
+    // Windows with room for the whole answer, and for ten bytes of the answer at a time.
     for window in [65_535, 10] {
         let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
         wire.send(opening_with(&[(INITIAL_WINDOW_SIZE, window)])).await;
@@ -144,7 +144,7 @@ async fn lingering_clients_make_room_for_others() {
         assert_eq!(&answer, b"HTTP/1.1 401");
         lingering.push(stream);
     }
-    // They neither send nor close, and yet are gone.
+    // The clients neither send nor close, and yet their connections end.
     let gone = stage.sidecar.metric_reaches("connections_open", 0.0);
     timeout(Duration::from_secs(5), gone).await.expect("soon");
 }

@@ -95,8 +95,8 @@ async fn a_running_sidecar_says_what_its_cache_holds() {
     assert!(token(&failed).contains("PERMISSION_DENIED, HTTP 403"), "{failed}");
     assert_eq!(failed.answer.code.as_deref(), Some("token_refused"));
 
-    // Five in a row suspend the organization's calls, which a user never seen before is told of. The
-    // pauses double, until they are longer than a mint may take.
+    // Five refusals in a row suspend the organization's calls; a new user of the organization is told
+    // so. The pauses double, until a pause is longer than a mint may take.
     for n in 0..8 {
         stage.get_as(&format!("user-{n}"), "/api/velt/token").await;
     }

@@ -1,4 +1,4 @@
-//! Clients that end their half of the connection after their request, and clients that are gone.
+//! Clients that end their half of the connection after their request, and clients that have left.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::support::certificates::{Authority, Folder, VALID, connect};
 use crate::support::raw::Wire;
 use crate::support::{PATIENCE, Stage};
 
-/// Longer than the sidecar waits before it finds out whether a client is gone.
+/// Time after which the sidecar has found out whether a client has left.
 const LONG: Duration = Duration::from_millis(3_700);
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -105,7 +105,7 @@ enum Leaving {
 async fn leave<S: AsyncWrite + Unpin>(mut stream: S, stage: &Stage, leaving: Leaving) {
     if let Leaving::ClosingHalfFirst = leaving {
         stream.shutdown().await.expect("still open");
-        // Long enough for the sidecar to know of it.
+        // The sidecar has noticed by then.
         sleep(Duration::from_millis(300)).await;
         assert_eq!(stage.metric("requests_in_flight").await, 1.0);
     }
@@ -137,7 +137,7 @@ async fn client_that_is_gone_cancels_its_request() {
     assert_eq!(stage.metric("requests_total{outcome=\"client_gone\"}").await, 3.0);
 }
 
-/// One event, then a pause, and another.
+/// App that sends one event, then pauses, and sends another.
 async fn events(pause: Duration) -> FakeApp {
     FakeApp::answering(move |_| {
         let events = futures_util::stream::unfold(false, move |paused| async move {
@@ -160,7 +160,7 @@ async fn event_stream_goes_on_after_half_a_close() {
     wire.end().await;
     let received = wire.read_to("data: 1\n\n\r\n").await;
     assert!(received.contains("transfer-encoding: chunked"), "{received}");
-    // In a chunk of 9 bytes, whose size may have zeros in front of it.
+    // The event comes in a chunk of 9 bytes, whose size may have zeros in front.
     let next = wire.read_to("9\r\ndata: 1\n\n\r\n").await;
     let (size, event) = next.split_once("\r\n").expect("a chunk");
     assert_eq!((size.trim_start_matches('0'), event), ("9", "data: 1\n\n\r\n"), "{next:?}");

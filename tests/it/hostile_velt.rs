@@ -153,8 +153,8 @@ fn gzip_bomb() -> Vec<u8> {
     packed
 }
 
-/// Asks for new users' tokens until calls are suspended, by the gauge `suspended`; how many calls that
-/// took. A suspended user is told `status` and `code`.
+/// Asks for new users' tokens until the gauge `suspended` shows that calls are suspended, and returns
+/// the number of calls. A suspended user is told `status` and `code`.
 async fn calls_until_suspended(stage: &Stage, suspended: &str, status: u16, code: &str) -> usize {
     for n in 0..60 {
         stage.get_as(&format!("user-{n}"), "/api/velt/token").await;
@@ -172,7 +172,7 @@ async fn calls_until_suspended(stage: &Stage, suspended: &str, status: u16, code
     panic!("failure after failure, and calls go on");
 }
 
-/// Mints that end with their first failures, so that the next user's follow soon.
+/// Settings with which a mint ends at its first failure, so that the next user's mint follows soon.
 const HASTY: &str = "[velt]\nattempt_timeout = \"400ms\"\ndeadline = \"400ms\"";
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn t44_every_failure_of_velt_suspends_calls_after_a_few() {
             stage.velt.script(move |_: &Call, _| response.clone());
             let calls =
                 calls_until_suspended(&stage, "breaker_open", 503, "token_unavailable").await;
-            // Five that last for half a second, or twenty.
+            // Five failures that last for half a second suspend calls, or twenty.
             assert!((5..=25).contains(&calls), "{what}: {calls} calls");
         });
     }

@@ -1,4 +1,4 @@
-//! An app that speaks HTTP/2: what one request of a connection does to the others.
+//! An app that speaks HTTP/2, and what one request of a connection does to the other requests.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ async fn before(app: SocketAddr, app_toml: &str) -> TestSidecar {
     TestSidecar::start(&app.to_string(), velt.address, &toml)
 }
 
-/// An app made by hand of h2, each request answered by a task of its own.
+/// App built on h2, with a task for each request.
 struct H2App {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ impl H2App {
         Self::serving_each(builder, move |_, request, respond| answer(request, respond)).await
     }
 
-    /// Answers with a count that each connection has for itself.
+    /// Serves each request with `answer`, which gets a counter of the request's connection.
     async fn serving_each<F, R>(builder: Builder, answer: F) -> Self
     where
         F: Fn(Arc<AtomicUsize>, Request<RecvStream>, SendResponse<Bytes>) -> R
@@ -151,7 +151,7 @@ async fn unread_answers_leave_other_answers_whole() {
         assert_eq!(answer.body().len(), LONG, "HTTP/2: {http2}");
     }
     assert!(app.connection_count() <= 3, "{} connections", app.connection_count());
-    // And who has waited still gets all of it.
+    // The client that has waited still gets its whole answer.
     let mut last = stalled.pop().expect("one of them");
     let mut rest = vec![0; LONG];
     timeout(PATIENCE, last.read_exact(&mut rest)).await.expect("in time").expect("all of it");
@@ -175,7 +175,7 @@ async fn event_streams_leave_room_for_requests() {
     let toml = "response_timeout = \"5s\"\nidle_timeout = \"1s\"";
     let sidecar = before(app.address, toml).await;
     let client = Client::to(sidecar.addresses.traffic);
-    // At once, so that they come before the app has said how many it takes.
+    // All requests come at once, before the app has said how many it takes.
     let opening: JoinSet<_> = (0..20).map(|_| client.get("/events").begin()).collect();
     let streams = opening.join_all().await;
     let quick: JoinSet<_> = (0..4).map(|_| client.get("/").send()).collect();
@@ -184,7 +184,7 @@ async fn event_streams_leave_room_for_requests() {
     }
     assert!((3..=4).contains(&app.connection_count()), "{}", app.connection_count());
 
-    // Connections that are not needed any more are closed, but for one.
+    // The sidecar closes connections without requests, but keeps one.
     drop(streams);
     let mut open = app.open.subscribe();
     let closed = timeout(PATIENCE, open.wait_for(|open| *open == 1)).await;
@@ -223,7 +223,7 @@ async fn long_heads_and_trailers_pass_over_http2() {
     let answer = client.get("/102400").header("te", "trailers").send().await;
     assert_eq!((answer.status(), answer.text().as_str()), (200, "body"));
     assert_eq!(answer.header("x-app-long").map(str::len), Some(102_400));
-    // One that is too long is the failure of its own request.
+    // A head that is too long is an error of its own request only.
     let mut beside = client.get("/1").begin().await.into_body();
     let refused = client.get("/300000").send().await;
     assert_eq!((refused.status(), &*refused.code()), (502, "app_broken"));
@@ -257,7 +257,7 @@ async fn unread_small_messages_leave_other_streams_alone() {
     for _ in 0..13 {
         stalled.push(unread(&sidecar, "/").await);
     }
-    // Until the last of them has filled its window.
+    // Requests until the last connection has filled its window.
     for _ in 0..11 {
         client.get("/beside").begin().await;
     }
@@ -285,7 +285,7 @@ async fn unread_upload_leaves_other_uploads_alone() {
     let sidecar = before(app.address, "").await;
     let client = Client::to(sidecar.addresses.traffic);
     let mut stalled = JoinSet::new();
-    // Those that use up the app's window for a connection alone, in a few, or in many.
+    // Uploads that use up the app's window for a connection one at a time, by a few, or by many.
     for bytes in [LONG, LONG, 60_000, 60_000, 23_000, 23_000, 23_000, 23_000, 1_000, 1_000] {
         stalled.spawn(client.post("/unread", vec![b'x'; bytes]).begin());
     }
@@ -325,7 +325,7 @@ async fn rotation_by_goaway_loses_no_post() {
                     wire.send(frame(GOAWAY, 0, 0, &goaway)).await;
                 }
             }
-            // What has come after the last is not looked at.
+            // The app does not process requests after the last that it has taken.
             if answered >= EACH && open.is_empty() {
                 return;
             }
@@ -418,7 +418,7 @@ async fn client_over_http2_that_waits_for_100_is_answered() {
         let request = Request::post("http://app.example/").header("expect", "100-continue");
         request.body(()).expect("a request")
     };
-    // One that sends its body all the same, as most do after a second.
+    // A client that sends its body without `100 Continue`, as most do after a second.
     let (response, mut body) = client.send_request(head(), false).expect("it is sent");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     body.send_data(Bytes::from_static(b"body"), true).expect("it is sent");
@@ -435,7 +435,7 @@ async fn request_refused_for_the_sake_of_others_goes_elsewhere() {
     let app = H2App::serving_each(Builder::new(), move |unread, request, mut respond| {
         let big = big.clone();
         async move {
-            // As Node.js does when what is unread fills the memory of a session.
+            // Refused as Node.js does when unread data fill the memory of a session.
             if unread.load(Ordering::SeqCst) > 0 {
                 return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
             }

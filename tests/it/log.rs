@@ -1,4 +1,4 @@
-//! The log on standard error: whoever reads it holds up no request.
+//! The log on standard error: a reader that stalls holds up no request.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::support::binary::{CREDENTIALS, PORTS};
 use crate::support::client::Client;
 use crate::support::raw::Wire;
 
-/// A sidecar at `debug` whose standard error is read up to where it listens, and no further.
+/// Sidecar at `debug` whose standard error is read up to the line that says where it listens.
 struct Unread {
     child: Child,
     traffic: SocketAddr,
@@ -43,7 +43,7 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        // Errors only say that it has ended.
+        // An error says that the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -52,7 +52,7 @@ impl Drop for Unread {
 #[tokio::test]
 async fn stalled_reader_of_the_log_holds_up_nothing() {
     let mut sidecar = Unread::start();
-    // A line of some 130 bytes each: twice what the pipe and the reader's buffer hold.
+    // Lines of some 130 bytes each: together twice what the pipe and the reader's buffer hold.
     for _ in 0..1100 {
         let mut wrong = Wire::to(sidecar.traffic).await;
         wrong.send("GET / HTTP/9.9\r\n\r\n").await;
@@ -65,7 +65,7 @@ async fn stalled_reader_of_the_log_holds_up_nothing() {
     let answer = timeout(Duration::from_secs(1), route).await;
     assert_eq!(answer.expect("an answer in time").status(), 401);
 
-    // The end waits for the reader no longer than a second.
+    // The end of the process waits for the reader of the log for a second at most.
     let term = Command::new("kill").arg(sidecar.child.id().to_string()).status();
     assert!(term.expect("kill is installed").success());
     let told = Instant::now();

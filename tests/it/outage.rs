@@ -31,7 +31,8 @@ async fn repeated_refusals_suspend_calls_without_an_outage() {
     for answer in futures_util::future::join_all(asking).await {
         assert_eq!((answer.status(), answer.token()), (200, None));
     }
-    // One for ada, as many as run at once, and the probes of the seconds that the rest waited.
+    // One call for ada, as many as run at once, and the probes of the seconds for which the others
+    // waited.
     let calls = stage.velt.call_count();
     assert!((6..=40).contains(&calls), "{calls} calls");
     assert_eq!(stage.metric("refusals_suspended").await, 1.0);

@@ -169,7 +169,7 @@ async fn files_are_looked_at_without_being_told() {
     assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
 }
 
-/// Has each reading of the file at `path` find the next of `versions`; the last stays.
+/// Makes each reading of the file at `path` find the next of `versions`; the last version stays.
 fn found_in_turn(path: &str, versions: Vec<String>) {
     let (path, next) = (path.to_owned(), format!("{path}.next"));
     let replace_by_pipe = {
@@ -184,7 +184,7 @@ fn found_in_turn(path: &str, versions: Vec<String>) {
     std::thread::spawn(move || {
         let count = versions.len();
         for (nth, version) in versions.into_iter().enumerate() {
-            // Opens when the reader does.
+            // Opening blocks until the reader opens the pipe.
             let mut pipe = OpenOptions::new().write(true).open(&path).expect("a pipe");
             pipe.write_all(version.as_bytes()).expect("it is read");
             // The reader sees the end only once the next version is in place.

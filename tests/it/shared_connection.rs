@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::support::app::{AppBody, FakeApp, full};
 use crate::support::{PATIENCE, Stage};
 
-/// One HTTP/2 connection, as a front has it that multiplexes.
+/// One HTTP/2 connection of a front that multiplexes.
 struct Front {
     sender: SendRequest<Full<Bytes>>,
 }
@@ -47,10 +47,10 @@ impl Front {
     }
 }
 
-/// Never reads uploads to `/stands-still`, and answers others with the count of their bytes.
+/// Never reads uploads to `/stands-still`; answers other requests with the count of their bytes.
 async fn reluctant(request: Request<Incoming>) -> Response<AppBody> {
     if request.uri().path() == "/stands-still" {
-        // Holds the request, and with it the connection.
+        // Holding the request keeps the connection open.
         let _request = request;
         pending::<()>().await;
         unreachable!("it never goes on");

@@ -1,4 +1,4 @@
-//! Clients that read slowly and steadily, and those that have stopped.
+//! Clients that read slowly and steadily, and clients that have stopped reading.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::support::certificates::{Authority, Folder, VALID};
 use crate::support::raw::Wire;
 use crate::support::{PATIENCE, Stage};
 
-/// More than the kernel's buffers of both ends hold, by default.
+/// Bytes of an answer: more than the kernel's buffers of both ends hold by default.
 const BODY: usize = 19_000_000;
 
-/// A client that reads less than a third of the kernel's send buffer within twice this limit.
+/// Limit within twice which the client reads less than a third of the kernel's send buffer.
 const LIMIT: &str = "[listen]\nwrite_timeout = \"2300ms\"\n";
 const SLOWLY: Duration = Duration::from_millis(9_700);
 const PIECE: usize = 20_000;
@@ -102,13 +102,13 @@ async fn reader_that_has_stopped_is_cut_off() {
     stage.sidecar.metric_reaches("connections_closed_total{reason=\"stalled\"}", 1.0).await;
 }
 
-/// Over HTTP/2, where the client reads on for its other requests.
+/// Stops reading one answer over HTTP/2, but reads on for its other requests.
 #[tokio::test]
 async fn answer_that_is_not_read_is_ended_alone() {
     let stage = Stage::with(app().await, LIMIT).await;
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     wire.send([opening_with(&[]), request(1, END_STREAM, "GET", "/")].concat()).await;
-    // As much as its window lets through, and no more.
+    // The client takes as much as its window lets through, and no more.
     let reset = wire.frame_of(RESET).await;
     assert_eq!(reset.stream, 1);
     stage.sidecar.metric_reaches("requests_in_flight", 0.0).await;

@@ -1,5 +1,5 @@
-//! One stands still, the others do not notice: each way for a client or an app to stand still, over each
-//! protocol of either. `ends` says when the one that stands still is ended.
+//! Requests that stand still beside requests that do not notice: each way for a client or an app to
+//! stand still, over each protocol of either. `ends` says when a request that stands still is ended.
 
 mod app;
 mod client;
@@ -23,8 +23,8 @@ use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, opening_with, request, str
 use crate::support::certificates::{Authority, Folder, VALID};
 use crate::support::{ONE_WORKER, Stage};
 
-/// Requests that stand still in each case. With the windows that hyper has by default, three or four are
-/// enough to hold up all others.
+/// Requests that stand still in each case. With hyper's default windows, three or four would hold up
+/// all others.
 const STALLED: usize = 13;
 
 /// Bytes of an upload that is taken: more than a stream's window.
@@ -48,7 +48,7 @@ enum Stall {
     AppCloses,
 }
 
-/// A cell of the matrix.
+/// Cell of the matrix: a way to stand still, and the protocols of the app and the client.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     stall: Stall,
@@ -69,7 +69,7 @@ impl Case {
         let (authority, folder) = (Authority::new(), Folder::new());
         folder.write_pair(&authority.issue(&["localhost"], VALID));
         let tls = if self.client.is_tls() { folder.toml() } else { String::new() };
-        // Last, as it may go on with the table [app].
+        // The test's own lines come before [app], since they may begin other tables.
         let toml = format!("{ONE_WORKER}{tls}{toml}\n[app]\nprotocol = \"{}\"\n", self.app.word());
         let moved = Moved::new();
         let stage = Stage::with(moved.serve(self.app).await, &toml).await;
@@ -93,7 +93,7 @@ fn post(path: &str, body: Body) -> Request<Body> {
     Request::post(path).body(body).expect("a request")
 }
 
-/// What keeps requests standing still, for as long as it is there.
+/// Connections and answers that keep requests standing still until this is dropped.
 #[derive(Default)]
 struct Standing {
     answers: Vec<Response<Incoming>>,
@@ -102,7 +102,7 @@ struct Standing {
 }
 
 impl Set {
-    /// Has so many requests stand still, and returns when they do.
+    /// Makes `count` requests stand still, and returns when they do.
     async fn stall(&self, stall: Stall, count: usize) -> Standing {
         let mut standing = Standing::default();
         match stall {
@@ -156,7 +156,7 @@ impl Set {
         answer
     }
 
-    /// Has the app break an answer off, and waits until the client hears of it.
+    /// Makes the app break an answer off, and waits until the client hears of it.
     async fn is_broken_off(&self) {
         let mut body = self.answered(get("/broken")).await.into_body();
         let first = timeout(PROMPT, body.frame()).await.expect("in time").expect("a frame");
@@ -166,7 +166,7 @@ impl Set {
         end.expect("not the end of a whole answer").expect_err("an answer that was broken off");
     }
 
-    /// A connection over which HTTP/2 has 20 answers on the way, of which nothing is read.
+    /// Connection on which 20 answers of HTTP/2 are on the way, and none of them is read.
     async fn unread_frames(&self) -> Box<dyn Duplex> {
         const WIDE: u32 = 1 << 30;
         let mut connection = self.client.connect().await;
@@ -179,8 +179,8 @@ impl Set {
         connection
     }
 
-    /// Asks for a large answer, uploads a large body and posts for a token, over the connection of those that
-    /// stand still, where there is one, and over another.
+    /// Asks for a large answer, uploads a large body and posts for a token, over the connection of the
+    /// requests that stand still, if they share one, and over another connection.
     async fn others_are_served(&self) {
         for client in [&self.client, &self.client.another()] {
             let large = self.all_of(client, get("/large")).await;
@@ -214,7 +214,7 @@ impl Standing {
             let client = set.client.sharing().await;
             let sending = request();
             self.tasks.spawn(async move {
-                // What it is answered in the end is another test's matter.
+                // Other tests check how the request ends.
                 let _ = client.begin(sending).await;
             });
         }
@@ -222,7 +222,7 @@ impl Standing {
     }
 }
 
-/// Runs the cases of a way to stand still, and says of which the check has failed.
+/// Runs the cases of a way to stand still, and names the cases whose check has failed.
 async fn each<F, R>(stall: Stall, clients: &[Speaks], check: F)
 where
     F: Fn(Case) -> R,
@@ -232,7 +232,7 @@ where
     for app in AppSpeaks::ALL {
         for client in clients {
             let case = Case { stall, app, client: *client };
-            // All at a time: a case waits more than it works.
+            // Cases run at the same time, since a case waits more than it works.
             running.push((case, tokio::spawn(check(case))));
         }
     }
@@ -245,13 +245,14 @@ where
     assert!(failed.is_empty(), "{} cases:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// What a panic says.
+/// Message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-/// Checks that others are served while many stand still, with limits that nothing reaches meanwhile.
+/// Checks that other clients are served while many requests stand still, with limits that nothing
+/// reaches meanwhile.
 async fn others_are_served(stall: Stall, clients: &[Speaks]) {
     each(stall, clients, |case| async move {
         let set = case.set("").await;

@@ -1,4 +1,4 @@
-//! Clients that are gone without a word, as when their host loses power or its network.
+//! Clients that vanish without closing, as when their host loses power or its network.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -18,19 +18,20 @@ fn ip(arguments: &str) -> bool {
     ran.is_ok_and(|status| status.success())
 }
 
-/// A host of its own, with a wire to this one: a network namespace. Dropping it removes it.
+/// A network namespace that acts as another host, with a wire to this host. Dropping it removes the
+/// namespace.
 struct Host {
     name: String,
-    /// This host, as that one sees it.
+    /// Address of this host, as the other host sees it.
     here: String,
 }
 
 impl Host {
-    /// `None` where this process may not make one.
+    /// Makes the namespace; `None` where this process may not make one.
     fn plug_in() -> Option<Self> {
         let number = std::process::id() % 16_000;
         let name = format!("velt-{number}");
-        // Among addresses for benchmarks (RFC 2544), four for each process.
+        // The network is among those for benchmarks (RFC 2544), with four addresses for each process.
         let network = |last| {
             let host = 4 * number + last;
             format!("198.18.{}.{}", host / 256, host % 256)
@@ -49,7 +50,7 @@ impl Host {
         plugged.then_some(host)
     }
 
-    /// Nothing from there arrives here any more, and nobody is told.
+    /// Cuts the wire: no packet from the other host arrives here any more, and neither end is told.
     fn vanish(&self) {
         let Self { name, here } = self;
         assert!(ip(&format!("-n {name} route add blackhole {here}/32")));
@@ -62,18 +63,18 @@ impl Drop for Host {
     }
 }
 
-/// A client on such a host.
+/// Client on the other host.
 struct Client(Child);
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // It may have ended.
+        // The client may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// An event every now and then.
+/// App that sends an event every now and then.
 async fn events() -> FakeApp {
     FakeApp::answering(|_| {
         let events = futures_util::stream::unfold((), |()| async {
@@ -91,7 +92,7 @@ async fn vanished_client_of_event_stream_is_found() {
         eprintln!("skipped: `ip netns add` needs root and iproute2");
         return;
     };
-    // Half as much again is what it may leave unacknowledged.
+    // A client may leave bytes unacknowledged for half as long again as this limit.
     let toml = "[listen]\naddress = \"0.0.0.0:0\"\nwrite_timeout = \"2s\"";
     let stage = Stage::with(events().await, toml).await;
     let (here, port) = (&host.here, stage.sidecar.addresses.traffic.port());

@@ -419,7 +419,8 @@ async fn assert_each_comes_to(rows: Vec<(String, Response<Full<Bytes>>, Expected
     let mut checks = JoinSet::new();
     for (name, mut response, expected) in rows {
         if expected.label == RATE_LIMITED.label {
-            // Longer than a mint may take, or it would wait for the end of the pause.
+            // The wait is longer than a mint may take; otherwise the mint would wait for the end of the
+            // pause.
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }
         let script = move |_: &Call, _: usize| response.clone();
@@ -734,7 +735,7 @@ async fn a_retry_after_beyond_the_deadline_is_passed_on_instead_of_waited_for() 
         (503, "", Some("1"), 3),
         (403, "60", None, 1),
     ] {
-        // Where no time is named, the pause of half a second must be longer than a mint may take.
+        // If Velt names no time, the pause of half a second must be longer than a mint may take.
         let hasty = if calls == 1 { "400ms" } else { "20s" };
         let stage = Stage::set(&PATIENT.replacen("\"20s\"", &format!("\"{hasty}\""), 2)).await;
         stage.velt.script(move |_, _| {

@@ -1,5 +1,5 @@
-//! Connections to Velt that die while they lie idle, and connections that are never opened: what it
-//! costs users, and whose fault it is said to be.
+//! Connections to Velt that die while they are idle, and connections that are never opened: what these
+//! failures cost users, and which fault they are reported as.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::support::app::FakeApp;
 use crate::support::client::Client;
 use crate::support::velt::token;
 
-/// What becomes of a connection that was opened before the network changed.
+/// What happens to a connection that was opened before the network changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Silent,
@@ -118,13 +118,13 @@ async fn dead_idle_connections_cost_one_attempt_and_open_no_breaker() {
         let asked = Instant::now();
         assert_eq!(ask(&sidecar, "ada".into()).await, 200, "{fate:?}");
         assert!(asked.elapsed() < Duration::from_secs(2), "{fate:?}: {:?}", asked.elapsed());
-        // The first has thrown all idle connections away.
+        // The first failure has replaced all idle connections.
         let asked = Instant::now();
         assert_eq!(ask_at_once(&sidecar, "late", 17).await, [200; 17], "{fate:?}");
         assert!(asked.elapsed() < Duration::from_secs(1), "{fate:?}: {:?}", asked.elapsed());
         assert_eq!(sidecar.metric("breaker_open").await, 0.0);
 
-        // The same with many who meet dead connections at once.
+        // Repeats the check with many users who meet dead connections at once.
         velt.change_network();
         assert_eq!(ask_at_once(&sidecar, "later", 15).await, [200; 15], "{fate:?}");
         assert_eq!(sidecar.metric("mints_total{outcome=\"minted\"}").await, 49.0);
@@ -150,7 +150,7 @@ impl FullQueue {
             .map(|_| {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
                 socket.set_nonblocking(true).expect("a socket option");
-                // In progress, and so it stays.
+                // The attempt to connect is in progress, and stays so.
                 let _ = socket.connect(&address);
                 socket
             })

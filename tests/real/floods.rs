@@ -330,7 +330,7 @@ async fn answer(request: Request<Incoming>) -> Response<AppBody> {
         }
         // A head, and the body some day.
         "/held" => StreamBody::new(stream::pending()).boxed(),
-        // Takes nothing of the request's body, and answers nothing either.
+        // Takes nothing of the request's body, and sends no answer.
         "/unread" => {
             let unread = request.into_body();
             let never = async move {

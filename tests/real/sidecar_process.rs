@@ -57,7 +57,7 @@ impl SidecarProcess {
         Self::start_after(&format!("ulimit -S -n {limit}"), app, environment).await
     }
 
-    /// The same in a control group.
+    /// Starts the sidecar in a control group.
     pub async fn start_in(group: &Path, app: SocketAddr, environment: &[(&str, &str)]) -> Self {
         let processes = group.join("cgroup.procs");
         Self::start_after(&format!("echo $$ > {}", processes.display()), app, environment).await
@@ -196,7 +196,7 @@ impl SidecarProcess {
         kib.parse().expect("a number")
     }
 
-    /// Memory of its own in KiB: no page of a file, and no page that another process shares.
+    /// Memory of the process's own in KiB: no page of a file, and no page that another process shares.
     pub fn own_memory(&mut self) -> u64 {
         let rollup = self.read("smaps_rollup");
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));

@@ -1,6 +1,7 @@
-//! Requests that stand still in front of real apps: Node, gunicorn and nginx serve others meanwhile, and what
-//! one of them costs the sidecar in memory. `tests/it/standing_still.rs` has every protocol, and when the
-//! one that stands still is ended; `benches/peers` has the memory of the released binary.
+//! Requests that stand still in front of real apps: Node, gunicorn and nginx serve other requests
+//! meanwhile, and each costs the sidecar little memory. `tests/it/standing_still.rs` has every
+//! protocol, and when a request that stands still is ended; `benches/peers stalls` has the memory of
+//! the released binary.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,8 +27,8 @@ use crate::program::{APPS, Program};
 use crate::sidecar_process::SidecarProcess;
 use crate::wire::Protocol;
 
-/// Requests that stand still before the memory is looked at, so that the sidecar has more connections than it
-/// has large buffers for, and those that are looked at.
+/// Requests that stand still before memory is measured, so that the sidecar has more connections than
+/// large buffers; and requests that are measured.
 const BEFORE: usize = 90;
 const MORE: usize = 110;
 
@@ -37,10 +38,11 @@ const ENDLESS: u64 = 1 << 40;
 /// Bytes of an answer to others, and of their uploads.
 const LARGE: usize = 300_007;
 
-/// TCP segments of a network. For those of loopback the kernel would hold 2.6 MB for each connection.
+/// TCP segments of a network. With those of loopback, the kernel would hold 2.6 MB for each connection
+/// (`benches/peers stalls`).
 const SEGMENT: u32 = 1_460;
 
-/// How soon others are answered.
+/// Time within which other requests must be answered.
 const PROMPT: Duration = Duration::from_secs(8);
 
 type Upload = UnsyncBoxBody<Bytes, Infallible>;
@@ -98,7 +100,7 @@ impl Standing {
         }
     }
 
-    /// Sends a request, and keeps the answer that it may have.
+    /// Sends a request, and keeps its answer if one comes.
     async fn send<F>(&mut self, stall: Stall, sending: F)
     where
         F: Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>> + Send + 'static,
@@ -148,7 +150,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
     socket.connect(address).await.expect("it listens")
 }
 
-/// Waits until the sidecar's memory does not grow any more, and says how much it is.
+/// Waits until the sidecar's memory no longer grows, and returns it in KiB.
 async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     let begun = Instant::now();
     let (mut most, mut grew) = (0, begun);
@@ -164,7 +166,8 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     most
 }
 
-/// Has requests stand still in front of Node, checks that others are served, and says what one costs in KiB.
+/// Makes requests stand still in front of Node, checks that other requests are served, and returns what
+/// one of the former costs in KiB.
 async fn stand_before_node(stall: Stall, app_speaks: Protocol, client: Protocol) -> u64 {
     let protocol = app_speaks.to_string();
     let (_app, app) = Program::node("streams_app.js", &[&protocol]).listening().await;
@@ -187,7 +190,7 @@ async fn stand_before_node(stall: Stall, app_speaks: Protocol, client: Protocol)
     each
 }
 
-/// Uploads something large, and asks for something large if there is a place for it.
+/// Uploads a large body, and asks for a large answer if there is a place for it.
 async fn others_are_served(sidecar: SocketAddr, upload_to: &str, large: &str) {
     let client = http_client();
     let url = |path: &str| format!("http://{sidecar}{path}");
@@ -202,8 +205,8 @@ async fn others_are_served(sidecar: SocketAddr, upload_to: &str, large: &str) {
     assert!(bytes == LARGE || large == "/", "{bytes} bytes");
 }
 
-/// Most memory of a request that stands still, in KiB: over HTTP/1.1, and of an HTTP/2 stream. A stream of the
-/// released binary costs 32 KiB at most (`benches/peers`); that of the tests has larger futures.
+/// Most memory of a request that stands still, in KiB: over HTTP/1.1, and of an HTTP/2 stream. A stream
+/// of the released binary costs less (`benches/peers stalls`), since unoptimized futures are larger.
 fn most(client: Protocol) -> u64 {
     if client == Protocol::Http1 { 64 } else { 48 }
 }
@@ -236,7 +239,7 @@ async fn silent_uploads_to_node_cost_little() {
     stand_before_each_node(Stall::Silence).await;
 }
 
-/// gunicorn with a thread for each request that stands still, and a few more.
+/// Runs gunicorn with a thread for each request that stands still, and a few more.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_uploads_to_gunicorn_leave_others_served() {
     let command = |port: u16| {
@@ -256,7 +259,7 @@ async fn silent_uploads_to_gunicorn_leave_others_served() {
             others_are_served(sidecar.traffic, "/", "/").await;
         }
     }
-    // It has a worker to take along.
+    // gunicorn ends its worker too.
     app.terminate();
 }
 
@@ -268,7 +271,7 @@ async fn downloads_unread_from_nginx_leave_others_served() {
     std::fs::write(files.join("endless.txt"), vec![b'x'; 32 << 20]).expect("a file in it");
     std::fs::write(files.join("large.txt"), vec![b'x'; LARGE]).expect("a file in it");
     let config = std::fs::read_to_string(Path::new(APPS).join("files.conf")).expect("it is there");
-    // Nothing of it is compressed, so that its length is known.
+    // Nothing is compressed, so that the length of an answer is known.
     let config = config.replace("gzip on;", "gzip off;");
     let command = |port: u16| {
         let config = config.replace("PORT", &port.to_string());

@@ -36,7 +36,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 /// A running app and token API.
 pub struct Backend {
     pub app: SocketAddr,
-    /// The same app at the far end of a network, as far as the kernel can tell: see
+    /// Address of the app at which the kernel treats it as one at the far end of a network: see
     /// [`stalls::SEGMENT`].
     pub distant_app: SocketAddr,
     pub api: SocketAddr,
@@ -48,7 +48,7 @@ struct State {
     mint_millis: AtomicU64,
     /// Requests that the app has taken and stands still with, since the start.
     stalled: AtomicUsize,
-    /// Tells the app to give up all that it stands still with.
+    /// Tells the app to drop all requests with which it stands still.
     stalls_over: Notify,
     epoch: Instant,
     small: Vec<u8>,
@@ -188,7 +188,7 @@ impl State {
         )
     }
 
-    /// Sends a body that is too large for any buffer, or takes none of the request's.
+    /// Sends a body that is too large for any buffer, or reads nothing of the request's body.
     async fn stall(&self, mut stream: TcpStream, request: &[u8]) -> io::Result<()> {
         let over = self.stalls_over.notified();
         self.stalled.fetch_add(1, Ordering::Relaxed);

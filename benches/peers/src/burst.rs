@@ -1,5 +1,5 @@
-//! A thousand requests at once of a hundred users of whom no cache knows: a page of a few requests, opened
-//! by a team at the start of a meeting. How many answers of the app go out without their token?
+//! A thousand requests at once of a hundred users whom no cache knows: a page of a few requests, opened
+//! by a team at the start of a meeting. Counts the app's answers that go out without a token.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -19,13 +19,13 @@ const USERS: usize = 100;
 /// Time that a mint takes: a call across a country.
 const MINT_TIME: Duration = Duration::from_millis(50);
 
-/// The first user of the first burst. No other measurement asks for them.
+/// Number of the first user of the first burst. No other measurement asks for users from here on.
 const COLD: usize = 6_000_000;
 
 /// The sidecar's own default for `delivery.header.max_wait`. The peers wait 5 s.
 const MAX_WAIT: &str = "250ms";
 
-/// Express is left out: it answers some of so many requests at once with an error of its own.
+/// Peers without Express, which answers some of so many requests at once with an error of its own.
 const PEERS: [Peer; 4] = [Peer::Sidecar, Peer::NginxLua, Peer::NginxNjs, Peer::HaproxyMap];
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -48,7 +48,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Mints so far, once none has come for a while: an answer without a token has not waited for its mint.
+/// Number of mints so far, once no mint has come for a while: an answer without a token has not waited
+/// for its mint.
 fn mints_once_settled(bench: &Bench) -> usize {
     let mut mints = bench.backend.mints();
     loop {
@@ -69,8 +70,8 @@ impl Burst {
         tokens::user(self.first + number % USERS)
     }
 
-    /// Sends all requests before it reads any answer, and counts the answers that have no token. Fails
-    /// if one has another user's token, or is not the app's.
+    /// Sends all requests before it reads any answer, and counts the answers without a token. Fails if
+    /// an answer has another user's token, or is not the app's.
     fn answers_without_token(&self, one: &Running) -> Result<usize> {
         let mut connections = Vec::new();
         for _ in 0..REQUESTS {

@@ -34,7 +34,7 @@ pub const BODY: usize = 10_000_000;
 /// run into the machine's limit. With the segments of a network it gives 87 KB.
 pub const SEGMENT: u32 = 1_460;
 
-/// A client's receive and send buffer in the kernel, so that little of a body is there.
+/// Bytes of a client's receive and send buffer in the kernel, so that they hold little of a body.
 const SOCKET_BUFFER: u32 = 16 * 1024;
 
 /// Requests that stand still at the same time. HAProxy is configured for 4,000 connections, and takes two
@@ -71,7 +71,7 @@ pub fn body() -> Bytes {
     Bytes::from_static(&BYTES)
 }
 
-/// Has the peer of this socket send no larger segments than those of a network.
+/// Makes the peer of this socket send segments no larger than those of a network.
 pub fn as_on_a_network(socket: &impl AsFd) -> std::io::Result<()> {
     SockRef::from(socket).set_tcp_mss(SEGMENT)
 }
@@ -97,7 +97,7 @@ fn growth(bench: &Bench, one: &Running, kind: Kind) -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let app_had = bench.backend.stalled();
-        // Dropping them ends what stands still.
+        // Dropping `standing` ends the requests that stand still.
         let mut standing = Standing::default();
         match kind {
             Kind::Download => standing.download(one.http1).await?,
@@ -129,7 +129,7 @@ struct Standing {
 }
 
 impl Standing {
-    /// Asks for bodies, and reads no further than the heads.
+    /// Asks for bodies, and reads only the heads.
     async fn download(&mut self, address: SocketAddr) -> Result<()> {
         for _ in 0..STALLED {
             let mut stream = connect(address).await?;
@@ -150,7 +150,7 @@ impl Standing {
         Ok(())
     }
 
-    /// Sends bodies for as long as they are taken.
+    /// Sends bodies until the proxy takes no more.
     async fn upload(&mut self, address: SocketAddr) -> Result<()> {
         for _ in 0..STALLED {
             let mut stream = connect(address).await?;
@@ -164,7 +164,7 @@ impl Standing {
         Ok(())
     }
 
-    /// Asks for bodies over HTTP/2, and takes a byte of each now and then.
+    /// Asks for bodies over HTTP/2, and takes a byte of each body now and then.
     async fn stream(&mut self, address: SocketAddr) -> Result<()> {
         for _ in 0..STALLED / STREAMS {
             let (mut sender, connection) = h2::client::Builder::new()
@@ -192,7 +192,7 @@ impl Standing {
                     Err("a stream ended".into())
                 });
             }
-            // Dropping it would end the connection once its streams have.
+            // Keeps the sender: dropping it would end the connection once its streams have ended.
             self.tasks.spawn_local(async move {
                 let _sender = sender;
                 std::future::pending().await
@@ -201,7 +201,7 @@ impl Standing {
         Ok(())
     }
 
-    /// Fails if a request has come to an end.
+    /// Fails if a request has ended.
     fn check(&mut self) -> Result<()> {
         self.tasks.try_join_next().map_or(Ok(()), |ended| ended?)
     }

@@ -1,4 +1,4 @@
-//! Connections to the admin port that stand still, and probes beside them that do not notice.
+//! Connections to the admin port that stand still, and probes that are answered in time beside them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::support::client::{Answer, Client};
 use crate::support::raw::Wire;
 use crate::support::{Stage, document};
 
-/// More than the admin port holds.
+/// Connections, more than the admin port holds.
 const CROWD: usize = 300;
 const ADDRESSES: [u8; 3] = [2, 3, 4];
 
-/// What the kubelet waits for a probe by default.
+/// Time that the kubelet waits for a probe by default.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 const PATHS: [&str; 4] = ["/healthz/live", "/healthz/ready", "/healthz/startup", "/metrics"];
@@ -145,11 +145,11 @@ async fn silent_connection_is_closed_within_seconds() {
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
 
-/// For the whole process, of which a dozen are the admin port's.
+/// Open files of the whole process, a dozen of which are the admin port's.
 const FILES: u32 = 96;
 
 #[tokio::test]
-async fn probes_are_answered_when_clients_have_used_up_the_descriptors() {
+async fn probes_are_answered_when_clients_hold_all_descriptors() {
     let (_gate, app) = FakeApp::gated().await;
     let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let configuration = document(&app.address.to_string(), nobody, "");
@@ -166,7 +166,7 @@ async fn probes_are_answered_when_clients_have_used_up_the_descriptors() {
             break;
         }
     }
-    // Waits in the kernel's queue, and would take each descriptor that comes free.
+    // Waits in the kernel's queue, and would take each descriptor that becomes free.
     let _waiting = Wire::to(traffic).await;
     for path in PATHS.into_iter().cycle().take(20) {
         assert_eq!(probe(9, admin, path).await.status(), 200, "{path}");
@@ -186,7 +186,7 @@ async fn commands_are_answered_in_a_crowd() {
     let stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
     let address = stage.sidecar.addresses.admin;
     let mut crowd = Vec::new();
-    // The commands' own address among them.
+    // Connections from the commands' own address are among the crowd.
     for nth in 0..CROWD {
         let host = [1, 2, 3][nth % 3];
         crowd.push(stand_still(Still::Silent, host, address).await);

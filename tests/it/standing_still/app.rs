@@ -1,4 +1,4 @@
-//! The app of the matrix: it has a path for each way to stand still, and three for those who do not.
+//! The app of the matrix: a path for each way to stand still, and three paths for requests that move.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -23,7 +23,7 @@ use crate::support::app::{AppBody, FakeApp, full};
 /// A body that a client sends.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What the app speaks with the sidecar.
+/// Protocol that the app speaks with the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppSpeaks {
     Http1,
@@ -33,25 +33,25 @@ pub enum AppSpeaks {
 impl AppSpeaks {
     pub const ALL: [Self; 2] = [Self::Http1, Self::H2c];
 
-    /// As `app.protocol` has it.
+    /// Value of `app.protocol`.
     pub fn word(self) -> &'static str {
         if self == Self::H2c { "h2c" } else { "http1" }
     }
 }
 
-/// Bytes of a whole answer: more than the window of a stream, and not a multiple of anything.
+/// Bytes of a whole answer: more than the window of a stream, and a multiple of no buffer's size.
 pub const LARGE: usize = 300_007;
 
 /// A piece of a body without an end.
 const PIECE: &[u8] = &[b'x'; 16_001];
 
-/// What the bodies without an end have in common: how many bytes have been taken of them, and how many of
-/// them have been given up.
+/// State that bodies without an end share: how many of their bytes have been taken, and how many bodies
+/// have been dropped.
 #[derive(Clone)]
 pub struct Moved {
     bytes: Arc<AtomicU64>,
     given_up: watch::Sender<usize>,
-    /// Has the app break an answer off that it has begun.
+    /// Makes the app break off an answer that it has begun.
     pub break_off: Arc<Notify>,
 }
 
@@ -60,7 +60,7 @@ impl Moved {
         Self { bytes: Arc::default(), given_up: watch::Sender::new(0), break_off: Arc::default() }
     }
 
-    /// Waits until no more bytes are taken: all that can stand still does.
+    /// Waits until no more bytes are taken, so that each body stands still.
     pub async fn stands_still(&self) {
         let (mut ticks, mut last, mut same) = (interval(Duration::from_millis(30)), u64::MAX, 0);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +75,7 @@ impl Moved {
         timeout(PATIENCE, still).await.expect("bodies that are not read stand still");
     }
 
-    /// Waits until the sidecar has left so many bodies of the app's without an end.
+    /// Waits until the sidecar has dropped `count` of the app's bodies without an end.
     pub async fn given_up(&self, count: usize) {
         let mut given_up = self.given_up.subscribe();
         let left = timeout(PATIENCE, given_up.wait_for(|left| *left >= count)).await;
@@ -127,14 +127,14 @@ impl Moved {
                 let first = Ok(Frame::data(Bytes::from_static(b"first")));
                 let break_off = Arc::clone(&self.break_off);
                 let broken = stream::once(async move {
-                    // The client has had what came before.
+                    // The client has received the bytes before the break.
                     break_off.notified().await;
                     Err(io::Error::other("the app breaks off"))
                 });
                 BodyExt::boxed(StreamBody::new(stream::iter([first]).chain(broken)))
             }
             "/large" => full(vec![b'x'; LARGE]),
-            // Whoever breaks off gets no answer anyway.
+            // A client whose request breaks off gets no answer.
             _ => {
                 let body = request.into_body().collect().await;
                 full(body.map_or(0, |body| body.to_bytes().len()).to_string())
@@ -161,12 +161,12 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// A body of which nothing comes.
+/// Body that never sends anything.
 pub fn silence() -> Body {
     StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync()
 }
 
-/// A body of so many pieces of 7 bytes with a pause before each.
+/// Body of `pieces` pieces of 7 bytes with a pause before each.
 pub fn drip(pieces: usize, pause: Duration) -> Body {
     let pieces = stream::iter(0..pieces).then(move |_| async move {
         sleep(pause).await;

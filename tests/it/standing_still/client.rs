@@ -1,4 +1,4 @@
-//! A client of the matrix: over HTTP/1.1 a connection for each request, over HTTP/2 one for all of them.
+//! A client of the matrix: over HTTP/1.1 it has a connection for each request, over HTTP/2 one for all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::app::Body;
 
-/// What a client speaks with the sidecar.
+/// Protocol that a client speaks with the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
     Http1,
@@ -39,24 +39,24 @@ impl Speaks {
         matches!(self, Self::Http2 | Self::TlsHttp2)
     }
 
-    /// Its name in a TLS handshake.
+    /// Name of the protocol in a TLS handshake.
     pub fn alpn(self) -> &'static [u8] {
         if self.is_http2() { b"h2" } else { b"http/1.1" }
     }
 }
 
-/// How long an answer may take while another request stands still. A request that waits for the one that
-/// stands still waits for ever.
+/// Time within which an answer must come while another request stands still. An answer that had to wait
+/// for the request that stands still would never come.
 pub const PROMPT: Duration = Duration::from_secs(6);
 
 /// The client's receive buffer, so that little of a body has been taken when the client reads nothing.
 const RECEIVE_BUFFER: u32 = 16 * 1024;
 
-/// TCP segments of a network.
+/// Bytes of a TCP segment on a network.
 const SEGMENT: u32 = 1_460;
 
-/// The client's own windows: those of all streams fit the connection's, so that it is never the client who
-/// holds one answer up for another.
+/// Windows of the client: those of all streams together fit the connection's, so that the client itself
+/// never holds one answer up for another.
 const STREAM_WINDOW: u32 = 8 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
@@ -77,22 +77,22 @@ impl Client {
         Self { address, speaks, tls, shared: OnceCell::new() }
     }
 
-    /// One like this that shares no connection with it.
+    /// Copy of this client that shares no connection with it.
     pub fn another(&self) -> Self {
         Self::new(self.address, self.speaks, self.tls.clone())
     }
 
-    /// One that shares the connection over HTTP/2.
+    /// Copy of this client that shares its connection over HTTP/2.
     pub async fn sharing(&self) -> Self {
         let shared = OnceCell::new();
         if self.speaks.is_http2() {
-            // An error says that it is set, and it is not.
+            // `set` can't fail: `shared` is new.
             let _ = shared.set(self.multiplexed().await);
         }
         Self { shared, ..self.another() }
     }
 
-    /// A connection on which nothing has been said yet.
+    /// Connection on which no byte has been sent yet.
     pub async fn connect(&self) -> Box<dyn Duplex> {
         self.connect_over(TcpSocket::new_v4().expect("a socket")).await
     }
@@ -115,7 +115,7 @@ impl Client {
         sent.unwrap_or_else(|_| panic!("{what} is not answered within {PROMPT:?}"))
     }
 
-    /// The same without a bound.
+    /// Sends a request and waits for the head of its answer, without a time limit.
     pub async fn begin(&self, mut request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         let path = request.uri().clone();
         if self.speaks.is_http2() {
@@ -126,11 +126,12 @@ impl Client {
         }
         request.headers_mut().insert("host", "localhost".parse().expect("a value"));
         let socket = TcpSocket::new_v4().expect("a socket");
-        // For the segments of loopback the kernel would take 2.6 MB of an answer that is not read.
+        // With the segments of loopback, the kernel would take 2.6 MB of an unread answer
+        // (`benches/peers stalls`).
         SockRef::from(&socket).set_tcp_mss(SEGMENT).expect("an option");
         let stream = TokioIo::new(self.connect_over(socket).await);
         let (mut sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1");
-        // Its error, if any, is the request's too.
+        // An error of the connection reaches its requests too.
         tokio::spawn(async move { drop(connection.await) });
         sender.send_request(request).await
     }

@@ -1,5 +1,5 @@
-//! When the one that stands still is ended, how each side hears of it, and that it takes no other request of
-//! its connection along.
+//! End of a request that stands still: when it comes, how each side hears of it, and that it ends no
+//! other request of the same connection.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::{Case, Set, Stall, each, get, post};
 use crate::frames::opening;
 use crate::support::PATIENCE;
 
-/// The limits of a case; all others keep their defaults, which no test waits for. They are longer than a busy
-/// machine takes to begin.
+/// Limits of a case, longer than a busy machine takes to begin. All other limits keep their defaults,
+/// which no test waits for.
 const IDLE: Duration = Duration::from_millis(900);
 const HEAD: Duration = Duration::from_millis(500);
 const WRITE: Duration = Duration::from_millis(700);
 const ANSWER: Duration = Duration::from_millis(800);
 const STREAM: Duration = Duration::from_millis(600);
 
-/// Time for which a slow peer goes on: longer than any limit, and a look or two of the sidecar's.
+/// Time for which a slow peer goes on: longer than any limit here and a look or two of the sidecar's.
 const LONG: Duration = Duration::from_millis(2_300);
 
 fn setting(name: &str, limit: Duration) -> String {
@@ -33,8 +33,8 @@ fn closed(reason: &str) -> String {
     format!("connections_closed_total{{reason=\"{reason}\"}}")
 }
 
-/// Runs the cases of a way to stand still, with one limit, and checks afterwards that others are served over
-/// the same connection, if it has not ended.
+/// Runs the cases of a way to stand still, with one limit. Afterwards checks that other requests are
+/// served over the same connection, if the connection has not ended.
 async fn ends<F, R>(stall: Stall, clients: &[Speaks], limit: (&'static str, Duration), check: F)
 where
     F: Fn(Case, Set, Instant) -> R + Clone + Send + Sync + 'static,
@@ -90,7 +90,7 @@ async fn unread_http2_connection_ends_after_write_timeout() {
     .await;
 }
 
-/// The connection goes on: it may carry the requests of many.
+/// Checks that the connection goes on, since it may carry the requests of many clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_http2_download_ends_after_write_timeout() {
     let clients = [Speaks::Http2, Speaks::TlsHttp2];
@@ -132,7 +132,7 @@ async fn slow_download(case: Case, set: Set, begun: Instant) -> Set {
         }
         return set;
     }
-    // By hand, because hyper's client reads ahead.
+    // The frames are written by hand, because hyper's client reads ahead.
     let mut connection = set.client.connect().await;
     let request = b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n";
     connection.write_all(request).await.expect("it reads");
@@ -143,7 +143,8 @@ async fn slow_download(case: Case, set: Set, begun: Instant) -> Set {
         assert_ne!(read.expect("it is not broken off"), 0, "it has no end");
         sleep(Duration::from_millis(40)).await;
     }
-    // What the kernel had when the sidecar broke it off would still be there.
+    // The reads above would not show a break yet, since the kernel holds earlier bytes; the metric
+    // would.
     assert_eq!(set.stage.metric(&closed("stalled")).await, 0.0);
     set
 }
@@ -159,7 +160,7 @@ async fn silent_connection_ends_as_idle() {
         }
         let mut rest = Vec::new();
         let read = timeout(PATIENCE, connection.read_to_end(&mut rest)).await;
-        // A TLS connection without a goodbye is an end too.
+        // A TLS connection that ends without `close_notify` counts as an end too.
         let _ = read.expect("its end in time");
         not_before(IDLE, begun);
         set.stage.sidecar.metric_reaches(&closed("idle"), 1.0).await;
@@ -242,7 +243,7 @@ async fn silent_app_is_answered_for_with_504() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answer_broken_off_ends_at_once() {
-    // The longest limit that there could be: it has no part in this.
+    // A limit so long that it has no part in this test.
     let limit = ("app.stream_idle_timeout", PATIENCE);
     ends(Stall::AppCloses, &Speaks::ALL, limit, async |_, set, begun| {
         set.is_broken_off().await;

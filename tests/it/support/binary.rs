@@ -105,7 +105,7 @@ impl Running {
         running.listening().await
     }
 
-    /// The same where the system allows `files` open files, and no more.
+    /// Like `configured`, for a system that allows only `files` open files.
     pub async fn with_files(files: u32, document: &str) -> (Self, SocketAddr, SocketAddr) {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("sidecar.toml"), document).expect("a disk");

@@ -16,8 +16,8 @@ use velt_sidecar::token::{
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const LIFE: Duration = Duration::from_secs(48 * 3600);
 
-/// Mints in memory: answers from a script, else with a new token; keeps count, of calls that are cut
-/// off too.
+/// Mint in memory: answers from a script, else with a new token. Counts calls, even those that are cut
+/// off.
 #[derive(Clone, Default)]
 pub struct Double {
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ struct Shared {
     rate: Mutex<Option<Rate>>,
 }
 
-/// A rate limit: so many calls in each window, and what a call above it is told.
+/// Rate limit: the number of calls in each window, and the answer to a call above it.
 struct Rate {
     calls: usize,
     window: Duration,
@@ -81,18 +81,18 @@ impl Double {
         self.shared.calls.lock().expect("no panic").len()
     }
 
-    /// Answers 429 above so many calls in each window.
+    /// Answers 429 to calls above `calls` in each window.
     pub fn at_most(&self, calls: usize, window: Duration, retry_after: Option<Duration>) {
         let rate = Rate { calls, window, retry_after, admitted: Vec::new() };
         *self.shared.rate.lock().expect("no panic") = Some(rate);
     }
 
-    /// Calls that were given up before their answer.
+    /// Calls that were dropped before their answer.
     pub fn cut_off(&self) -> usize {
         *self.shared.cut_off.lock().expect("no panic")
     }
 
-    /// When each call came.
+    /// Times at which calls came.
     pub fn came(&self) -> Vec<Instant> {
         self.shared.calls.lock().expect("no panic").clone()
     }
@@ -167,7 +167,7 @@ pub fn text(token: &Token) -> String {
     token.value().expose().to_owned()
 }
 
-/// With the default patience, and a fixed number of calls at once.
+/// Wraps `double` with the default patience and a fixed number of calls at once.
 pub fn resilient(double: &Double, max_concurrent: usize) -> Resilient<Double> {
     let settings = resilience::Settings {
         attempt_timeout: Duration::from_secs(3),

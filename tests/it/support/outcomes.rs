@@ -42,8 +42,8 @@ const SETTINGS: &str = r#"
 pub const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// What can't be provoked here: an app that is down takes another sidecar, assertions another
-/// source of identity, a queue another number of calls, and a bug is not there to be had.
+/// Outcomes that can't be provoked here: an app that is down takes another sidecar, assertions take
+/// another source of identity, a queue takes another number of calls, and a panic takes a bug.
 pub const NOT_PROVOKED: [Outcome; 5] = [
     Outcome::AppUnreachable,
     Outcome::InvalidAssertion,
@@ -84,7 +84,7 @@ impl Surroundings {
             "refused" => refused(403, "PERMISSION_DENIED"),
             "limited" => {
                 let mut limited = answer(429, "canary");
-                // Longer than a mint may take.
+                // The wait is longer than a mint may take.
                 limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
                 limited
             }
@@ -122,7 +122,7 @@ impl Surroundings {
     /// Brings every outcome about, and checks that it has been counted as that.
     pub async fn provoke(&self, traffic: SocketAddr, admin: SocketAddr) -> Vec<Said> {
         let mut said = Vec::new();
-        // First, since calls pause in the end.
+        // Comes first, since calls pause at the end.
         self.leave(traffic, admin).await;
         for (outcome, line, user, more) in REQUESTS {
             said.push(Said { outcome, text: exchange(traffic, &request(line, user, more)).await });

@@ -95,7 +95,7 @@ impl Wire {
         self.read_to("\r\n\r\n").await
     }
 
-    /// A message's head, `None` if the peer sends no other.
+    /// Head of a message; `None` if the peer sends no other message.
     pub async fn try_head(&mut self) -> Option<String> {
         while !self.read.windows(4).any(|window| window == b"\r\n\r\n") {
             if !self.more().await {
@@ -121,7 +121,7 @@ impl Wire {
         self.stream.shutdown().await.expect("still open");
     }
 
-    /// Leaves with a reset, of which the peer learns at once.
+    /// Closes the connection with a reset, so that the peer learns of it at once.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option of sockets");

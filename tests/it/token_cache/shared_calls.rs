@@ -1,5 +1,6 @@
-//! What mints share: calls at once, the queue, Velt's rate limit, and what is held against whom.
-//! Latencies do not divide the deadline, and there are always several users.
+//! Shared resources of mints: calls at once, the queue, Velt's rate limit, and evidence held against
+//! users, organizations and Velt. Latencies do not divide the deadline, and there are always several
+//! users.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::support::double::{Double, HOUR, plan, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A cache before calls that share everything, in virtual time.
+/// Cache in front of shared calls to Velt, in virtual time.
 struct Shared {
     double: Double,
     cache: TokenCache,
@@ -44,7 +45,7 @@ impl Shared {
         self.metrics.breaker_open.get()
     }
 
-    /// A page's four tries, a second apart, each of at most 5 s.
+    /// Asks as a page does: four tries, a second apart, each of at most 5 s.
     async fn page(&self, request: MintRequest) -> Result<Duration, Vec<String>> {
         let start = Instant::now();
         let mut told = Vec::new();
@@ -59,7 +60,7 @@ impl Shared {
         Err(told)
     }
 
-    /// Pages of so many users at once; how long the last of them waited.
+    /// Loads pages of `users` users at once, and returns how long the last of them waited.
     async fn pages(self: &Arc<Self>, users: usize) -> Duration {
         let pages: Vec<_> = (0..users)
             .map(|n| {
@@ -135,7 +136,7 @@ async fn hiccup_of_velt_costs_no_user_a_token() {
 #[tokio::test(start_paused = true)]
 async fn call_that_was_sent_is_never_cut_by_the_deadline() {
     let shared = Shared::with(1, 1);
-    // Fails at 2.9 s and at 6 s; the third call, begun before 8 s, ends after it.
+    // The first two calls fail at 2.9 s and at 6 s; the third, begun before 8 s, ends after it.
     shared.double.latency(Duration::from_millis(2900));
     shared.double.then(Err(unavailable()));
     shared.double.then(Err(unavailable()));
@@ -152,11 +153,11 @@ async fn queued_caller_is_told_of_the_queue_and_not_of_velt() {
     let second = shared.cache.get(request("grace"));
     let told = second.within(SECOND).await.expect_err("it waits");
     assert!(matches!(told, Unfinished::Queued), "{told:?}");
-    // Called at 2.9 s: of the 3.3 s that this caller waits, the queue took most.
+    // The call begins at 2.9 s: of the 3.3 s that this caller waits, the queue took most.
     let third = shared.cache.get(request("grace")).within(Duration::from_millis(2300)).await;
     assert!(matches!(third, Err(Unfinished::Queued)), "{third:?}");
     assert!(first.within(HOUR).await.expect("it landed").is_ok());
-    // Nobody asks for these any more, and a call for the last would begin after 8 s.
+    // No client asks for these tokens any more, and a call for the last would begin after 8 s.
     for n in 0..5 {
         drop(shared.cache.get(request(&format!("user-{n}"))));
     }
@@ -209,7 +210,7 @@ async fn refusals_of_one_organization_cost_another_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_credentials_of_many_organizations_cost_a_handful_of_calls() {
+async fn dead_credentials_cost_a_handful_of_calls() {
     let shared = Shared::with(4, 48);
     shared.double.otherwise(Some(invalid()));
     let start = Instant::now();
@@ -323,7 +324,8 @@ async fn refresh_becomes_urgent_when_its_token_expires() {
     let shared = Arc::new(Shared::with(1, 1));
     shared.double.then(Ok(Duration::from_secs(400)));
     shared.cache.get(request("ada")).within(HOUR).await.expect("it landed").expect("a token");
-    // Due, and about to expire, while another's call takes its time and refreshes wait.
+    // The token is due and about to expire, while another user's call takes its time and refreshes
+    // wait.
     advance(Duration::from_secs(338)).await;
     shared.double.latency(Duration::from_millis(2900));
     let other = shared.cache.get(request("grace"));
@@ -359,7 +361,7 @@ async fn suspension_is_remembered_no_longer_than_it_lasts() {
     shared.double.otherwise(Some(unavailable()));
     let start = Instant::now();
     let mut n = 0;
-    // Until a pause is longer than a mint waits.
+    // Fails until a pause is longer than a mint waits.
     let pause = loop {
         n += 1;
         let result = shared.cache.get(request(&format!("user-{n}"))).within(HOUR).await;
@@ -411,7 +413,7 @@ async fn probe_that_tells_nothing_does_not_suspend_for_ever() {
         }
         shared.admission.observe(&shared.metrics);
         assert_eq!(shared.metrics.refusals_suspended.get(), 1);
-        // The probes of a minute say nothing about refusals; then all is well again.
+        // Failed probes of a minute say nothing about refusals; then Velt answers again.
         shared.double.otherwise(Some(silent.clone()));
         for n in 0..20 {
             drop(shared.cache.get(request(&format!("prober-{n}"))));

@@ -14,8 +14,8 @@ use crate::sidecar_process::SidecarProcess;
 /// For the whole process, some 20 of which it needs for itself.
 const FILES: u32 = 64;
 
-/// What is left for clients: two each, 32 to spare, 4 that the second thread has, and an eighth of all
-/// for the admin port.
+/// Connections of clients for which descriptors remain: two for each, after 32 to spare, 4 for the
+/// second thread, and an eighth of all for the admin port.
 const CONNECTIONS: usize = 10;
 
 async fn connect(sidecar: &SidecarProcess) -> TcpStream {

@@ -1,8 +1,9 @@
-//! Many that stand still at once: what each costs, that memory comes back when they have gone, and that the
-//! process stays below its container's limit.
+//! Many requests that stand still at once: what each costs, that memory comes back when they have gone,
+//! and that the process stays below its container's limit.
 //!
-//! With `VELT_SIDECAR_LONG=1` under a limit of 256 MiB, as the shipped pod has it, with a thousand downloads, a
-//! thousand uploads and forty connections of HTTP/2.
+//!
+//! With `VELT_SIDECAR_LONG=1` the limit is 256 MiB, as in the shipped pod, and the load is a thousand
+//! downloads, a thousand uploads and forty connections of HTTP/2.
 
 use std::env;
 use std::fs;
@@ -19,17 +20,17 @@ use crate::sidecar_process::SidecarProcess;
 
 /// Memory that a stalled exchange over HTTP/1.1 and a stalled stream of HTTP/2 may cost, in KiB.
 const EXCHANGE: f64 = 64.0;
-/// An unoptimized build has larger futures. Released, it is 32.
+/// An unoptimized build has larger futures; 32 is the bound of the released binary.
 const STREAM: f64 = if cfg!(debug_assertions) { 48.0 } else { 32.0 };
 
-/// Memory that may be kept when the load has gone, in KiB, and after how long.
+/// Memory that may be kept when the load has gone, in KiB, and the time after which it is measured.
 const KEPT: u64 = 8 * 1024;
 const RETURN: Duration = Duration::from_secs(10);
 
 const STREAMS: u32 = 200;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A client that reads nothing, or can't write more, and leaves when this is dropped.
+/// Client that reads nothing, or can't write more. Dropping the stream ends the client.
 async fn client(sidecar: &SidecarProcess, opening: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option");
@@ -37,7 +38,7 @@ async fn client(sidecar: &SidecarProcess, opening: &[u8]) -> TcpStream {
     let mut rest = opening;
     while !rest.is_empty() {
         stream.writable().await.expect("open");
-        // The sidecar may have ended it.
+        // The sidecar may have ended the connection.
         match stream.try_write(rest) {
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -83,12 +84,12 @@ fn drip(connections: &[TcpStream]) {
         (0..STREAMS).flat_map(|nth| frame(WINDOW_UPDATE, 0, stream(nth), &1_u32.to_be_bytes()));
     let open: Vec<u8> = open.collect();
     for connection in connections {
-        // If there is no room for them, they come the next time.
+        // If the socket has no room for the frames, they are sent the next time.
         let _ = connection.try_write(&open);
     }
 }
 
-/// What the sidecar holds when it holds no more than a moment ago, in KiB.
+/// Waits until the sidecar's memory no longer grows, and returns it in KiB.
 async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     let mut last = sidecar.memory();
     let mut still = 0;
@@ -111,7 +112,7 @@ async fn returns(sidecar: &mut SidecarProcess, before: u64, what: &str) {
     }
 }
 
-/// Prints what one of `count` that stand still costs in KiB, and returns it.
+/// Prints what one of `count` requests that stand still costs in KiB, and returns it.
 fn each(what: &str, count: f64, before: u64, during: u64) -> f64 {
     let each = during.saturating_sub(before) as f64 / count;
     println!("| {what} | {count} | {before} | {during} | {each:.1} |");
@@ -120,7 +121,7 @@ fn each(what: &str, count: f64, before: u64, during: u64) -> f64 {
 
 const COUNT: usize = 400;
 
-/// A sidecar that is warm, and the memory that it has then.
+/// Starts a sidecar, warms it up, and returns the memory that it has then.
 async fn warm(app: std::net::SocketAddr) -> (SidecarProcess, u64) {
     raise_descriptor_limit();
     let mut sidecar = SidecarProcess::start(app, &[("VELT_SIDECAR_APP__IDLE_TIMEOUT", "1s")]).await;
@@ -199,7 +200,7 @@ async fn idle_connections_leave_no_memory_behind() {
 struct Container(PathBuf);
 
 impl Container {
-    /// `None` if this machine does not let one be made; says so.
+    /// Makes the group; says so and returns `None` if this machine does not allow one.
     fn new(limit: u64) -> Option<Self> {
         let name = format!("velt-sidecar-test-{}", std::process::id());
         let version1 = Path::new("/sys/fs/cgroup/memory");
@@ -250,7 +251,7 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
         uploads.push(upload(&sidecar).await);
         if nth % (many / few) == 0 {
             connections.push(streams(&sidecar, "/endless").await);
-            // A dynamic table's entry that is referred to by a byte, in each of 200 heads: the HTTP/2 Bomb.
+            // Each byte in 200 heads refers to an entry of the dynamic table: the HTTP/2 Bomb.
             connections.push(bomb(&sidecar).await);
         }
         peak = peak.max(sidecar.memory());
@@ -269,7 +270,7 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
     assert!(sidecar.line_count() < 20, "{warned}");
 }
 
-/// A connection whose 200 requests have cookies of 1,000 crumbs each, for a byte each.
+/// Connection whose 200 requests have cookies of 1,000 crumbs each, with one byte for each crumb.
 async fn bomb(sidecar: &SidecarProcess) -> TcpStream {
     use crate::frames::{END_HEADERS, HEADERS, block};
     let requests = (0..STREAMS).flat_map(|nth| {
