@@ -1,8 +1,7 @@
 //! Log lines for rare events: starting, ending, Velt failing and coming back.
 //!
 //! No thread that serves waits for the reader of standard error: lines are queued, and a thread of
-//! their own writes them ([`Lines`]). At the level `debug` a client can cause a line for each request.
-//!
+//! their own writes them (`lines`). At the level `debug` a client can cause a line for each request.
 //!
 //! Text of an app, of Velt or of a certificate can end up in a line, so each event is written as one
 //! line (`OneLine`). Only events of this crate are written, at any level: events of the libraries

@@ -1,7 +1,6 @@
 //! Memory that connections may take: small buffers when many requests are under way, a budget below the
 //! container's limit, and free memory given back to the system after a load.
 //!
-//!
 //! The kernel ends a process that passes its container's limit, and then the app is unreachable. So a
 //! thread (`watch`) measures the memory of the process (`meter`) against the limit (`limit`). Near the
 //! limit, new connections wait and are then refused, and the connections that hold most without moving
@@ -192,7 +191,7 @@ impl Holders {
     }
 }
 
-/// Guard that counts a connection to the app.
+/// Guard that counts a connection to the app, or a request on one of HTTP/2.
 pub struct Exchange(Arc<State>);
 
 impl Drop for Exchange {

@@ -90,7 +90,7 @@ impl Origin {
     }
 
     /// Reads the files until two readings in a row find the same: an editor may have written any of
-    /// them only half. Blocks for [`SETTLING`] or longer.
+    /// them only half. Blocks for at least the time between two readings.
     ///
     /// # Errors
     ///

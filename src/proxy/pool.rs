@@ -9,7 +9,7 @@ mod neighbours;
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,8 +86,35 @@ pub(super) struct Lease {
     reused: bool,
     /// Client that has logged in on the connection and alone may use it.
     owner: Option<Box<Owner>>,
-    /// Ends the connection, which hyper would keep for as long as a request is being sent.
-    task: AbortHandle,
+    task: LeasedTask,
+}
+
+/// Task of a leased connection. Ends with the lease, since hyper would keep the connection for as long as
+/// a request is being sent, and an app that does not read keeps a request from ending.
+struct LeasedTask {
+    handle: AbortHandle,
+    /// Whether the connection outlives the lease: it is idle again, or has become a WebSocket's.
+    outlives: AtomicBool,
+}
+
+impl LeasedTask {
+    fn new(handle: AbortHandle) -> Self {
+        Self { handle, outlives: AtomicBool::new(false) }
+    }
+
+    /// Has the connection outlive the lease.
+    fn release(&self) -> AbortHandle {
+        self.outlives.store(true, Ordering::Relaxed);
+        self.handle.clone()
+    }
+}
+
+impl Drop for LeasedTask {
+    fn drop(&mut self) {
+        if !self.outlives.load(Ordering::Relaxed) {
+            self.handle.abort();
+        }
+    }
 }
 
 impl Lease {
@@ -110,6 +137,7 @@ impl Lease {
 
     /// From here on it is a WebSocket's.
     pub(super) fn switch(&self) {
+        self.task.release();
         self.sent.end();
     }
 
@@ -140,6 +168,8 @@ impl Lease {
         }
         let Self { sender, timer, sent, pool, task, .. } = self;
         let mut idle = pool.idle();
+        // Of the rest, the app is told by an orderly end, which dropping the sender brings about.
+        let task = task.release();
         if idle.len() < pool.max_idle {
             idle.push(Idle { sender, timer, sent, task, since: Instant::now() });
         }
@@ -164,7 +194,7 @@ impl Lease {
                     () = sleep(LEFTOVER_PATIENCE) => {}
                 }
                 if self.sent.stands_still() {
-                    return self.task.abort();
+                    return drop(self);
                 }
             }
         });
@@ -207,6 +237,7 @@ impl Pool {
             }
             let Idle { sender, timer, sent, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
+            let task = LeasedTask::new(task);
             return Some(Lease { sender, timer, sent, pool, reused: true, owner, task });
         }
     }
@@ -240,6 +271,7 @@ impl Pool {
         };
         let timer = Box::pin(sleep(Duration::ZERO));
         let (pool, owner) = (Arc::clone(self), None);
+        let task = LeasedTask::new(task);
         Ok(Lease { sender, timer, sent, pool, reused: false, owner, task })
     }
 

@@ -1,6 +1,5 @@
 //! Rest of a request over HTTP/2 that has been answered.
 //!
-//!
 //! Dropping the request's body before its end would reset the stream at once, and curl throws away an
 //! answer that is followed by a reset while curl is still sending. So the body is read to its end,
 //! within bounds. Over HTTP/1.1 the listener does the same for the whole connection.

@@ -29,6 +29,10 @@ const ZEROS: usize = 7;
 /// if the answer comes within this time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Time for which an upload stands still before its client is sent a byte, to find out whether the client
+/// is still there.
+const STANDS_STILL: Duration = Duration::from_secs(3);
+
 /// Pause of the kernel before it asks a client that has shut down its half whether it is still there.
 const KERNEL_ASKS: Duration = Duration::from_secs(5);
 
@@ -70,7 +74,6 @@ impl<S: OverTcp> OverTcp for TlsStream<S> {
 
 /// Stream of a client, for hyper to speak HTTP/1 over with its option `half_close`.
 ///
-///
 /// A FIN says that the client sends no more. The client may have called `shutdown` or `close`; its
 /// kernel shows which of the two only when the client is sent something, since after `close` the kernel
 /// answers with a reset. So if the answer takes long, the client is sent the first byte that every
@@ -79,6 +82,8 @@ impl<S: OverTcp> OverTcp for TlsStream<S> {
 /// answer, the kernel's keep-alive finds out, but slowly: Linux forgets a closed connection after a
 /// minute (`net.ipv4.tcp_fin_timeout`), and only then answers with a reset.
 ///
+/// An upload that the app does not read can hide the FIN: the kernel takes none before the bytes that it
+/// has no room for. So the client of such an upload is asked in the same way.
 ///
 /// hyper reads until it has a whole request, and again when it has answered. In between nothing reads,
 /// so this stream looks for the FIN whenever it is flushed; hyper flushes each time it is woken and has
@@ -94,11 +99,16 @@ pub struct HalfOpen<S> {
     ahead: usize,
     /// Time to send the next byte ahead, once the client has shut down its half.
     next: Option<Instant>,
+    /// Whether the client has shut down its half.
+    ended: bool,
+    /// When the client's bytes were first found to wait unread.
+    unread_since: Option<Instant>,
 }
 
 impl<S> HalfOpen<S> {
     pub fn new(stream: S, client: Arc<dyn Waiting>) -> Self {
-        Self { stream, client, reading: false, begun: false, ahead: 0, next: None }
+        let (reading, begun, ended) = (false, false, false);
+        Self { stream, client, reading, begun, ahead: 0, next: None, ended, unread_since: None }
     }
 
     /// Takes out the stream.
@@ -152,9 +162,16 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
             // Best effort: without keep-alive, a write finds out that the client is gone.
             let asking = TcpKeepalive::new().with_time(KERNEL_ASKS).with_interval(KERNEL_ASKS);
             let _ = SockRef::from(socket).set_tcp_keepalive(&asking);
-            self.next = Some(Instant::now() + FIRST_PAUSE);
+            (self.next, self.ended) = (Some(Instant::now() + FIRST_PAUSE), true);
             // The end of the stream may be a reset.
             return socket.take_error()?.map_or(Ok(()), Err);
+        }
+        // The FIN of a client that left may wait behind bytes for which the kernel has no room, until
+        // the app reads on.
+        let now = Instant::now();
+        let unread_since = *self.unread_since.get_or_insert(now);
+        if now.saturating_duration_since(unread_since) >= STANDS_STILL {
+            self.next = Some(now);
         }
         Ok(())
     }
@@ -192,6 +209,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfOpen<S> {
         }
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.reading = read.is_pending();
+        if !self.ended {
+            (self.next, self.unread_since) = (None, None);
+        }
         read
     }
 }

@@ -1,6 +1,5 @@
 //! Queue of mints, which decides when each call to Velt may begin.
 //!
-//!
 //! Four causes hold calls back, and each has evidence of its own: the number of calls under way
 //! (`limit`), Velt's rate limit (`pace`), an outage of Velt (`breaker`), and refusals of one
 //! organization or of the credentials (`refusals`). The first three hold the queue, so that a mint

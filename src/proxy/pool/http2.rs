@@ -256,7 +256,7 @@ impl Pool {
                 vitals.watch(pings).await;
             }
         });
-        let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
+        let open = GaugeGuard::raise(&self.metrics.connections);
         let (pool, driven) = (Arc::downgrade(self), Arc::downgrade(&connection));
         let task = tokio::spawn(async move {
             // Requests on the connection get the error; the end of an idle connection is not reported.

@@ -12,11 +12,11 @@ use crate::neighbour::PATIENCE;
 use crate::sidecar_process::SidecarProcess;
 
 /// For the whole process, some 20 of which it needs for itself.
-const FILES: u32 = 64;
+const FILES: u32 = 128;
 
-/// Connections of clients for which descriptors remain: two for each, after 32 to spare, 4 for the
+/// Connections of clients for which descriptors remain: two for each, after 64 to spare, 4 for the
 /// second thread, and an eighth of all for the admin port.
-const CONNECTIONS: usize = 10;
+const CONNECTIONS: usize = 22;
 
 async fn connect(sidecar: &SidecarProcess) -> TcpStream {
     TcpStream::connect(sidecar.traffic).await.expect("the kernel takes it")
@@ -34,7 +34,7 @@ async fn ask(stream: &mut TcpStream) -> String {
 /// Opens more streams than there are descriptors, each of which takes one for the app.
 async fn exhaust(sidecar: &SidecarProcess) -> TcpStream {
     let mut attacker = connect(sidecar).await;
-    let held = (0..100).flat_map(|nth| request(stream(nth), END_STREAM, "GET", "/held"));
+    let held = (0..150).flat_map(|nth| request(stream(nth), END_STREAM, "GET", "/held"));
     let bytes = [opening(), held.collect()].concat();
     attacker.write_all(&bytes).await.expect("it reads");
     let none_left = "app_connects_total{result=\"failed\"}";

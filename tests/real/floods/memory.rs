@@ -1,7 +1,6 @@
 //! Many requests that stand still at once: what each costs, that memory comes back when they have gone,
 //! and that the process stays below its container's limit.
 //!
-//!
 //! With `VELT_SIDECAR_LONG=1` the limit is 256 MiB, as in the shipped pod, and the load is a thousand
 //! downloads, a thousand uploads and forty connections of HTTP/2.
 

@@ -18,7 +18,6 @@ const STEP: usize = 4096;
 
 /// Mailboxes of one connection for which frames have arrived.
 ///
-///
 /// h2 calls a stream's waker while h2 is locked, so the frame can't be taken then. The frame is taken
 /// at the end of the same turn of the connection's task.
 #[derive(Default)]

@@ -9,6 +9,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
 
 use super::connection::Connection;
+use crate::memory::Exchange;
 use crate::proxy::pool::Pool;
 
 /// Bytes that a request's body adds to the load of its connection: the app gives all request bodies on
@@ -33,6 +34,8 @@ pub(in crate::proxy) struct Ticket {
     /// Bytes charged to the connection for the request's body. They count until the stream ends: only
     /// then has the app surely given the window back.
     charged: AtomicU64,
+    /// Counts the request among those that may come to stand still.
+    _exchange: Exchange,
 }
 
 impl Ticket {
@@ -45,7 +48,8 @@ impl Ticket {
         let is_reused = connection.begin_stream();
         let charged = if let Load::Known(bytes) = load { bytes } else { 0 };
         connection.charge(charged);
-        Self { sender, connection, pool, is_reused, load, charged: AtomicU64::new(charged) }
+        let (charged, exchange) = (AtomicU64::new(charged), pool.memory.count_exchange());
+        Self { sender, connection, pool, is_reused, load, charged, _exchange: exchange }
     }
 
     pub(super) fn connection(&self) -> &Connection {
