@@ -132,7 +132,12 @@ impl Watching {
             let used = own + self.kernel.0;
             self.metrics.used.set(gauge(used));
             let wary = self.limit.is_some_and(|limit| self.guard(used, limit, now));
-            pause = if wary { NEAR } else { FAR };
+            pause = match (wary, self.limit) {
+                (true, _) => NEAR,
+                (false, Some(_)) => FAR,
+                // Nothing has to be ended in time: an idle sidecar is woken as rarely as tidying asks.
+                (false, None) => TIDY,
+            };
             if now.duration_since(self.tidied) >= TIDY {
                 self.tidy_if_due(own, now);
             }

@@ -221,7 +221,7 @@ impl Drop for Place {
         if let Ok(grant) = self.turn.try_recv() {
             state.release(grant);
         } else {
-            state.sweep();
+            state.give_up();
         }
     }
 }

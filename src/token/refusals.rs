@@ -66,7 +66,7 @@ impl Refusals {
         self.credentials.gate(now).and(own)
     }
 
-    /// Begins a call for `party`, as a probe if a pause is over. Returns whether the call is a probe.
+    /// Begins a call for `party`, as a probe if a pause is over. `false` if no call may be made now.
     pub(super) fn begin(&mut self, party: Party, now: Instant) -> bool {
         if matches!(self.gate(party, now), Gate::Closed { .. }) {
             return false;

@@ -34,6 +34,8 @@ pub(super) struct State {
     refreshing: usize,
     pub(super) urgent: VecDeque<Turn>,
     pub(super) refreshes: VecDeque<Turn>,
+    /// Places given up since the queues were last cleaned.
+    given_up: usize,
 }
 
 /// Mint in the queue. The channel is closed if the mint's task has ended.
@@ -77,6 +79,7 @@ impl State {
             refreshing: 0,
             urgent: VecDeque::new(),
             refreshes: VecDeque::new(),
+            given_up: 0,
         }
     }
 
@@ -216,13 +219,14 @@ impl State {
         self.velt.failed(&failure, now).then_some(Change::Suspended)
     }
 
-    /// Removes places of mints that have left, if there are many.
-    pub(super) fn sweep(&mut self) {
-        for queue in [&mut self.urgent, &mut self.refreshes] {
-            // From the front: mints that came first leave first.
-            while queue.front().is_some_and(Turn::is_closed) {
-                queue.pop_front();
-            }
+    /// Notes that a place was given up. Removes such places when they are half of the queues, so that the
+    /// queues hold at most twice the mints that wait, and each removal is paid for by a place given up.
+    pub(super) fn give_up(&mut self) {
+        self.given_up += 1;
+        if 2 * self.given_up > self.urgent.len() + self.refreshes.len() {
+            self.urgent.retain(|turn| !turn.is_closed());
+            self.refreshes.retain(|turn| !turn.is_closed());
+            self.given_up = 0;
         }
     }
 
@@ -237,5 +241,26 @@ impl State {
         metrics.call_limit.set(gauge(self.limit.current()));
         let queued = self.urgent.iter().chain(&self.refreshes);
         metrics.mints_queued.set(gauge(queued.filter(|turn| !turn.is_closed()).count()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_holds_at_most_twice_the_mints_that_wait() {
+        let mut state = State::new(Bounds { floor: 1, ceiling: 1 });
+        let (sender, _waiting) = oneshot::channel();
+        state.urgent.push_back(sender);
+        for n in 0..1000 {
+            // One mint waits at the front all the time; others come and leave.
+            let (sender, waiting) = oneshot::channel();
+            state.refreshes.push_back(sender);
+            drop(waiting);
+            state.give_up();
+            let held = state.urgent.len() + state.refreshes.len();
+            assert!(held <= 3, "{held} places after {n} were given up");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Many requests that stand still at once: what each costs, that memory comes back when they have gone,
 //! and that the process stays below its container's limit.
 //!
-//! With `VELT_SIDECAR_LONG=1` the limit is 256 MiB, as in the shipped pod, and the load is a thousand
-//! downloads, a thousand uploads and forty connections of HTTP/2.
+//! The long form (`VELT_SIDECAR_LONG=1`) has a limit of 256 MiB, as the shipped pod has, and a load of a
+//! thousand downloads, a thousand uploads and forty connections of HTTP/2.
 
 use std::env;
 use std::fs;
@@ -264,6 +264,7 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
     let served = probe.end().await.unwrap_or_else(|error| panic!("{error}"));
     let closed = "connections_closed_total{reason=\"memory\"}";
     println!("| at most {peak} KiB of {} | {served} |", limit << 10);
+    assert!(peak < limit << 10, "the limit was reached: {peak} KiB");
     sidecar.metric_is(closed, |count| count > 0.0).await;
     let warned = sidecar.line_with("memory is nearly used up").await;
     assert!(sidecar.line_count() < 20, "{warned}");
