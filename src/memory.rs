@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-pub use self::thrifty::Thrifty;
+pub use self::thrifty::{Demand, Thrifty};
 pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
 
 /// Open connections to the app up to which each connection reads as much at once as has arrived. With
-/// more of them, each reads at most 8 KiB at once, so that a stalled connection holds two such reads.
+/// more of them, each reads at most 8 KiB at once, and only what is wanted, so that a stalled download
+/// holds one such read.
 const ROOMY_EXCHANGES: usize = 72;
 
 /// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With

@@ -295,7 +295,7 @@ impl Upstream {
             (progress.bound(pin!(sending), timer.as_mut(), patience).await??, None)
         } else {
             let (response, lease) = self.send_http1(request, &mut progress, asker).await?;
-            (response.map(Arriving::Http1), Some(lease))
+            (response.map(|body| Arriving::Http1 { body, demand: lease.demand() }), Some(lease))
         };
         self.receive(response, lease, handshake, progress)
     }

@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,23 +23,67 @@ thread_local! {
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
+/// Whether the reader of a response wants more of it. hyper reads one piece ahead of its reader, and
+/// while memory is short that piece is left in the kernel.
+#[derive(Default)]
+pub struct Demand {
+    met: AtomicBool,
+    /// Task that would have read ahead.
+    reading: Mutex<Option<Waker>>,
+}
+
+impl Demand {
+    /// Notes that the reader has a piece to work on: until the next call of [`Demand::wants`], the stream
+    /// is not read while memory is short.
+    pub fn meet(&self) {
+        self.met.store(true, Ordering::Release);
+    }
+
+    /// Notes that the reader wants more.
+    pub fn wants(&self) {
+        if self.met.load(Ordering::Relaxed) {
+            self.met.store(false, Ordering::Release);
+            if let Some(reading) = mem::take(&mut *self.reading()) {
+                reading.wake();
+            }
+        }
+    }
+
+    /// Waits until the reader wants more.
+    fn poll_wanted(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.met.load(Ordering::Acquire) {
+            *self.reading() = Some(context.waker().clone());
+            // Again: the reader may have looked for the waker before it was there.
+            if self.met.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Stream that is read in small pieces while [`Memory::is_short`]. hyper passes on each piece as it was
 /// read, so each read stays in memory until the other side takes it.
 pub struct Thrifty<T> {
     inner: T,
     memory: Memory,
     is_short: fn(&Memory) -> bool,
+    demand: Option<Arc<Demand>>,
 }
 
 impl<T> Thrifty<T> {
-    /// Wraps the app's connection of HTTP/1.1.
-    pub fn app(inner: T, memory: Memory) -> Self {
-        Self { inner, memory, is_short: Memory::is_short }
+    /// Wraps the app's connection of HTTP/1.1, whose responses are read on `demand`.
+    pub fn app(inner: T, memory: Memory, demand: Arc<Demand>) -> Self {
+        Self { inner, memory, is_short: Memory::is_short, demand: Some(demand) }
     }
 
     /// Wraps a client's connection of HTTP/1.1.
     pub fn client(inner: T, memory: Memory) -> Self {
-        Self { inner, memory, is_short: Memory::is_short_for_uploads }
+        Self { inner, memory, is_short: Memory::is_short_for_uploads, demand: None }
     }
 
     /// Stream within.
@@ -56,9 +103,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ample = buffer.remaining() <= SHORT_READ || !(self.is_short)(&self.memory);
+        let is_short = (self.is_short)(&self.memory);
+        if is_short && let Some(demand) = &self.demand {
+            ready!(demand.poll_wanted(context));
+        }
         let stream = Pin::new(&mut self.inner);
-        if ample {
+        if !is_short || buffer.remaining() <= SHORT_READ {
             return stream.poll_read(context, buffer);
         }
         LANDING.with_borrow_mut(|landing| {
@@ -115,7 +165,7 @@ mod tests {
         let memory = Memory::default();
         let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(1024 * 1024);
-        let io = TokioIo::new(Thrifty::app(ours, memory.clone()));
+        let io = TokioIo::new(Thrifty::app(ours, memory.clone(), Arc::default()));
         let (mut sender, connection) = handshake(io).await.expect("a connection");
         tokio::spawn(connection);
         tokio::spawn(async move {
@@ -135,6 +185,34 @@ mod tests {
         }
         assert_eq!(total, 900_000);
         longest
+    }
+
+    /// Bytes of a body that are read while its reader has a piece to work on.
+    async fn read_ahead(exchanges: usize) -> usize {
+        let memory = Memory::default();
+        let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
+        let (ours, mut theirs) = duplex(1024);
+        let demand = Arc::new(Demand::default());
+        let mut stream = Thrifty::app(ours, memory, Arc::clone(&demand));
+        demand.meet();
+        let reading = tokio::spawn(async move {
+            let mut bytes = [0; 100];
+            stream.read_exact(&mut bytes).await.map(|_| bytes.len())
+        });
+        theirs.write_all(&[b'x'; 100]).await.expect("room");
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let ahead = if reading.is_finished() { 100 } else { 0 };
+        demand.wants();
+        assert_eq!(reading.await.expect("no panic").expect("bytes"), 100, "it is woken");
+        ahead
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_ahead_while_memory_is_short() {
+        assert_eq!(read_ahead(ROOMY_EXCHANGES).await, 100);
+        assert_eq!(read_ahead(ROOMY_EXCHANGES + 1).await, 0);
     }
 
     #[tokio::test]

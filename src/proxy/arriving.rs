@@ -1,6 +1,7 @@
 //! Body of a response as it comes from the app, over either version of HTTP.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,10 +11,14 @@ use hyper::body::Incoming;
 use super::body::BodyError;
 use super::pool::http2::Inbound;
 use super::upload::Uploading;
+use crate::memory::Demand;
 
 /// Body of a response from the app.
 pub(super) enum Arriving {
-    Http1(Incoming),
+    Http1 {
+        body: Incoming,
+        demand: Arc<Demand>,
+    },
     Http2 {
         body: Inbound,
         /// Rest of the request's body, if the app has answered before all of the body was sent. Boxed,
@@ -32,8 +37,12 @@ impl Arriving {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Http1(incoming) => {
-                let frame = Pin::new(incoming).poll_frame(context);
+            Self::Http1 { body, demand } => {
+                demand.wants();
+                let frame = Pin::new(&mut *body).poll_frame(context);
+                if matches!(&frame, Poll::Ready(Some(Ok(_)))) && !body.is_end_stream() {
+                    demand.meet();
+                }
                 frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::App)))
             }
             Self::Http2 { body, .. } => {
@@ -45,14 +54,14 @@ impl Arriving {
 
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http1 { body, .. } => body.is_end_stream(),
             Self::Http2 { body, .. } => body.is_end_stream(),
         }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Http1 { body, .. } => body.size_hint(),
             Self::Http2 { body, .. } => body.size_hint(),
         }
     }

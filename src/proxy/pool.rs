@@ -29,7 +29,7 @@ use super::login::Owner;
 use super::request_body::RequestBody;
 use super::spare::Sent;
 use super::{Address, Settings, UpstreamError};
-use crate::memory::{Memory, Thrifty};
+use crate::memory::{Demand, Memory, Thrifty};
 use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp::{Gathering, Watched};
 use crate::tls::ClientTls;
@@ -72,6 +72,7 @@ struct Idle {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
+    demand: Arc<Demand>,
     task: AbortHandle,
     since: Instant,
 }
@@ -82,6 +83,7 @@ pub(super) struct Lease {
     /// Stays with its connection: to set a timer anew costs less than to make one for each request.
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
+    demand: Arc<Demand>,
     pool: Arc<Pool>,
     reused: bool,
     /// Client that has logged in on the connection and alone may use it.
@@ -135,6 +137,11 @@ impl Lease {
         self.sent.request()
     }
 
+    /// Tells the connection when its response is wanted.
+    pub(super) fn demand(&self) -> Arc<Demand> {
+        Arc::clone(&self.demand)
+    }
+
     /// From here on it is a WebSocket's.
     pub(super) fn switch(&self) {
         self.task.release();
@@ -166,12 +173,12 @@ impl Lease {
             self.reused = true;
             return owner.keep(self);
         }
-        let Self { sender, timer, sent, pool, task, .. } = self;
+        let Self { sender, timer, sent, demand, pool, task, .. } = self;
         let mut idle = pool.idle();
         // Of the rest, the app is told by an orderly end, which dropping the sender brings about.
         let task = task.release();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, sent, task, since: Instant::now() });
+            idle.push(Idle { sender, timer, sent, demand, task, since: Instant::now() });
         }
         drop(idle);
         if pool.waiting.load(Ordering::Relaxed) > 0 {
@@ -235,10 +242,10 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, sent, task, .. } = entry;
+            let Idle { sender, timer, sent, demand, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
             let task = LeasedTask::new(task);
-            return Some(Lease { sender, timer, sent, pool, reused: true, owner, task });
+            return Some(Lease { sender, timer, sent, demand, pool, reused: true, owner, task });
         }
     }
 
@@ -263,16 +270,16 @@ impl Pool {
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
-        let sent = Arc::new(Sent::default());
+        let (sent, demand) = (Arc::new(Sent::default()), Arc::new(Demand::default()));
         let (sender, task) = match self.dial(false).await? {
-            Stream::Tcp(stream) => self.handshake_http1(stream, &sent).await?,
-            Stream::Tls(stream) => self.handshake_http1(stream, &sent).await?,
-            Stream::Unix(stream) => self.handshake_http1(stream, &sent).await?,
+            Stream::Tcp(stream) => self.handshake_http1(stream, &sent, &demand).await?,
+            Stream::Tls(stream) => self.handshake_http1(stream, &sent, &demand).await?,
+            Stream::Unix(stream) => self.handshake_http1(stream, &sent, &demand).await?,
         };
         let timer = Box::pin(sleep(Duration::ZERO));
         let (pool, owner) = (Arc::clone(self), None);
         let task = LeasedTask::new(task);
-        Ok(Lease { sender, timer, sent, pool, reused: false, owner, task })
+        Ok(Lease { sender, timer, sent, demand, pool, reused: false, owner, task })
     }
 
     /// When the connection that has been idle for longest became idle.
@@ -322,12 +329,13 @@ impl Pool {
         &self,
         stream: T,
         sent: &Arc<Sent>,
+        demand: &Arc<Demand>,
     ) -> Result<(Http1, AbortHandle), UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watched = Watched::new(Gathering(stream), Arc::clone(sent) as _);
-        let io = TokioIo::new(Thrifty::app(watched, self.memory.clone()));
+        let io = TokioIo::new(Thrifty::app(watched, self.memory.clone(), Arc::clone(demand)));
         let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         let task = self.drive(connection.with_upgrades());

@@ -171,15 +171,16 @@ impl Stream {
                 return Poll::Ready(Some(Err(RequestBodyError::NotWanted)));
             }
         }
-        // hyper polls again when it has written what it holds.
-        if self.way.as_ref().is_some_and(|way| way.is_stuck()) {
-            return Poll::Pending;
+        if let Some(way) = &self.way {
+            ready!(way.poll_room(context));
         }
         let mut frame = ready!(Pin::new(&mut *self.incoming).poll_frame(context));
         self.clock.moved();
         self.begun = None;
-        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame) {
-            meter.add(frame.data_ref().map_or(0, Bytes::len));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.meter.iter().for_each(|meter| meter.add(bytes));
+            self.way.iter().for_each(|way| way.took(bytes));
         }
         match (&mut frame, &self.trailers) {
             (Some(Ok(frame)), Some(filter)) => filter_trailers(frame, filter),

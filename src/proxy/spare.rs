@@ -3,9 +3,9 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::Body as _;
@@ -65,8 +65,15 @@ pub(super) struct Sent {
     wanted: AtomicBool,
     /// Whether the app takes what is written: [`TAKES`], [`FULL`] or [`SEEN_FULL`].
     room: AtomicU8,
+    /// Bytes of the body that hyper has taken since the last write.
+    unwritten: AtomicUsize,
+    /// Task that waits for a write.
+    writing: Mutex<Option<Waker>>,
     head: Mutex<Head>,
 }
+
+/// Bytes of a body that hyper may hold unwritten before it gets more: one frame of HTTP/2 reaches it.
+const UNWRITTEN: usize = 16 * 1024;
 
 /// The app took the last write.
 const TAKES: u8 = 0;
@@ -110,9 +117,37 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
-    /// Whether the app does not read: hyper holds bytes for which the socket has no room.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.room.load(Ordering::Relaxed) != TAKES
+    /// Waits until the socket has taken what hyper holds of the body: hyper would take as much as its
+    /// buffer's limit, which is meant for responses.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.has_room() {
+            *self.writing() = Some(context.waker().clone());
+            // Again: a write may have looked for the waker before it was there.
+            if !self.has_room() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Notes that hyper has taken so many bytes of the body.
+    pub(super) fn took(&self, bytes: usize) {
+        self.unwritten.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn has_room(&self) -> bool {
+        let takes = self.room.load(Ordering::Acquire) == TAKES;
+        takes && self.unwritten.load(Ordering::Acquire) < UNWRITTEN
+    }
+
+    /// Notes that the socket takes what is written.
+    fn takes(&self) {
+        let had_room = self.has_room();
+        self.unwritten.store(0, Ordering::Release);
+        self.room.store(TAKES, Ordering::Release);
+        if !had_room && let Some(writing) = mem::take(&mut *self.writing()) {
+            writing.wake();
+        }
     }
 
     /// Whether the app has taken nothing since the last call, though bytes were waiting.
@@ -129,9 +164,9 @@ impl Sent {
             Poll::Ready(Err(error)) if is_closed_by_peer(error) => {
                 let bytes = offered.iter().map(|slice| slice.len()).sum();
                 *written = Poll::Ready(Ok(bytes));
-                self.room.store(TAKES, Ordering::Relaxed);
+                self.takes();
             }
-            Poll::Ready(_) => self.room.store(TAKES, Ordering::Relaxed),
+            Poll::Ready(_) => self.takes(),
             // tokio returns `Pending` too when the task's budget is used up, although the app reads.
             Poll::Pending if !has_budget_remaining() => {}
             Poll::Pending if self.room.load(Ordering::Relaxed) == TAKES => {
@@ -139,6 +174,10 @@ impl Sent {
             }
             Poll::Pending => {}
         }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn head(&self) -> MutexGuard<'_, Head> {
