@@ -14,9 +14,8 @@ const ENOUGH: f64 = 20.0;
 /// Evidence that suspends calls at once.
 const PLENTY: f64 = 4.0 * ENOUGH;
 
-/// Time in which half of the evidence is forgotten: one user whose calls always fail must not suspend
-/// the calls of other users.
-const HALF_LIFE: Duration = Duration::from_secs(60);
+/// Evidence forgotten in a second: a heavy failure is forgotten in half a minute.
+const FADING: f64 = HEAVY / 30.0;
 
 /// Weight of a failure that is hardly the user's fault: five such failures are enough.
 pub(super) const HEAVY: f64 = ENOUGH / 5.0;
@@ -71,19 +70,26 @@ struct Evidence {
 
 impl Evidence {
     fn add(&mut self, failure: &Failure, wanted: usize, now: Instant) {
-        if let Some(last) = self.last {
-            let age = now.saturating_duration_since(last);
-            self.weight *= 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
-            if age >= HALF_LIFE * 4 {
-                *self = Self::default();
-            }
+        let left = self.weight_at(now);
+        if left == 0.0 {
+            *self = Self::default();
         }
-        self.weight += failure.weight;
-        self.since.get_or_insert(failure.begun);
-        self.last = Some(now);
         if self.sources.len() < wanted && !self.sources.contains(&failure.source) {
             self.sources.push(failure.source);
         }
+        self.weight = left + failure.weight;
+        if self.sources.len() < wanted {
+            // However often one user's calls fail, the first failure of another user is not enough.
+            self.weight = self.weight.min(ENOUGH * share(self.sources.len(), wanted));
+        }
+        self.since.get_or_insert(failure.begun);
+        self.last = Some(now);
+    }
+
+    /// Weight that is not forgotten at `now`.
+    fn weight_at(&self, now: Instant) -> f64 {
+        let age = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        (self.weight - age.as_secs_f64() * FADING).max(0.0)
     }
 
     fn suffices(&self, policy: &Policy, now: Instant) -> bool {
@@ -91,6 +97,12 @@ impl Evidence {
         let weighs = self.weight >= PLENTY - 0.5 || (self.weight >= ENOUGH - 0.5 && lasted);
         weighs && self.sources.len() >= policy.sources
     }
+}
+
+/// `part` of `whole`.
+fn share(part: usize, whole: usize) -> f64 {
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    number(part) / number(whole)
 }
 
 /// A failed call.
@@ -199,10 +211,19 @@ impl Breaker {
         !matches!(self.state, State::Closed(_))
     }
 
+    /// When the last failure was noted. `None` before the first failure and while a probe is under way.
+    pub(super) fn last_failure(&self) -> Option<Instant> {
+        match &self.state {
+            State::Closed(evidence) => evidence.last,
+            State::Open { until, pause } => until.checked_sub(*pause),
+            State::Probing { .. } => None,
+        }
+    }
+
     /// Whether no evidence is left, so that the breaker can be forgotten.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         match &self.state {
-            State::Closed(evidence) => evidence.last.is_none_or(|last| now >= last + HALF_LIFE * 4),
+            State::Closed(evidence) => evidence.weight_at(now) == 0.0,
             State::Open { until, .. } => now >= *until + self.policy.longest_pause * 4,
             State::Probing { .. } => false,
         }
@@ -299,11 +320,35 @@ mod tests {
     async fn evidence_fades_with_time() {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(POLICY);
-        for minute in 0..300 {
-            breaker.failed(&failure(HEAVY, minute % 2, now), now);
-            assert_eq!(breaker.gate(now), Gate::Open, "minute {minute}");
-            now += Duration::from_secs(61);
+        for call in 0..600 {
+            assert!(!breaker.is_idle(now - Duration::from_secs(1)) || call == 0, "call {call}");
+            assert!(breaker.is_idle(now), "call {call}");
+            breaker.failed(&failure(HEAVY, call % 2, now), now);
+            assert_eq!(breaker.gate(now), Gate::Open, "call {call}");
+            now += Duration::from_secs(30);
         }
+        for call in 0..7 {
+            assert_eq!(breaker.gate(now), Gate::Open, "call {call}");
+            breaker.failed(&failure(HEAVY, call % 2, now), now);
+            now += Duration::from_secs(10);
+        }
+        assert_ne!(breaker.gate(now - Duration::from_secs(10)), Gate::Open, "three times as often");
+    }
+
+    #[tokio::test]
+    async fn failures_of_one_source_are_not_held_against_the_next() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(POLICY);
+        for _ in 0..500 {
+            breaker.failed(&failure(HEAVY, 7, now), now);
+            now += Duration::from_millis(730);
+        }
+        for _ in 0..2 {
+            breaker.failed(&failure(HEAVY, 8, now), now);
+            assert_eq!(breaker.gate(now), Gate::Open);
+        }
+        breaker.failed(&failure(HEAVY, 9, now), now);
+        assert_ne!(breaker.gate(now), Gate::Open, "half of the evidence is of others");
     }
 
     #[tokio::test]

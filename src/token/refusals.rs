@@ -1,8 +1,9 @@
 //! Refusals by Velt, of one user, of one organization, or of the credentials.
 //!
-//! A refusal counts against its organization. The credentials are at fault only if several
-//! organizations are refused and none is served. So refusals of one organization's users cost no other
-//! organization a token, and dead credentials cost a handful of calls a minute.
+//! A refusal counts against its organization. The credentials are under suspicion only if several
+//! organizations are refused and none is served. Even then an organization that has not been refused may
+//! make a call (`Exemptions`). So refusals of some organizations' users cost no other organization a
+//! token, and dead credentials cost a handful of calls a minute.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,6 +31,14 @@ const OF_ORGANIZATION: Policy = Policy {
 
 const OF_CREDENTIALS: Policy = Policy { sources: 3, ..OF_ORGANIZATION };
 
+/// Calls in a row that are exempt from the suspicion against the credentials, and the time after which
+/// one more is: three calls a minute.
+const EXEMPT_CALLS: u32 = 50;
+const EXEMPT_EVERY: Duration = Duration::from_secs(20);
+
+/// Time after which an organization counts as not refused.
+const FORGIVEN: Duration = Duration::from_secs(600);
+
 /// User and organization of a mint, as hashes, so that no name is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Party {
@@ -49,12 +58,33 @@ impl Party {
 #[derive(Debug)]
 pub(super) struct Refusals {
     credentials: Breaker,
+    exemptions: Exemptions,
     organizations: HashMap<u64, Breaker>,
+}
+
+/// Calls that are made although the credentials are under suspicion. Bounds calls as a leaky bucket does.
+#[derive(Debug, Default)]
+struct Exemptions {
+    /// Time at which all exemptions are available again.
+    full: Option<Instant>,
+}
+
+impl Exemptions {
+    /// How long until a call is exempt.
+    fn wait(&self, now: Instant) -> Duration {
+        let spent = self.full.map_or(Duration::ZERO, |full| full.saturating_duration_since(now));
+        spent.saturating_sub(EXEMPT_EVERY * (EXEMPT_CALLS - 1))
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full = Some(self.full.map_or(now, |full| full.max(now)) + EXEMPT_EVERY);
+    }
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { credentials: Breaker::new(OF_CREDENTIALS), organizations: HashMap::new() }
+        let credentials = Breaker::new(OF_CREDENTIALS);
+        Self { credentials, exemptions: Exemptions::default(), organizations: HashMap::new() }
     }
 }
 
@@ -63,13 +93,30 @@ impl Refusals {
     pub(super) fn gate(&self, party: Party, now: Instant) -> Gate {
         let own = self.organizations.get(&party.organization);
         let own = own.map_or(Gate::Open, |breaker| breaker.gate(now));
-        self.credentials.gate(now).and(own)
+        match self.credentials.gate(now) {
+            Gate::Closed { remaining } if self.is_exempt(party, now) => {
+                match self.exemptions.wait(now) {
+                    Duration::ZERO => own,
+                    wait => own.and(Gate::Closed { remaining: remaining.min(wait) }),
+                }
+            }
+            credentials => own.and(credentials),
+        }
+    }
+
+    /// Whether the organization of `party` has not been refused for [`FORGIVEN`].
+    fn is_exempt(&self, party: Party, now: Instant) -> bool {
+        let own = self.organizations.get(&party.organization);
+        own.is_none_or(|breaker| breaker.last_failure().is_some_and(|last| now >= last + FORGIVEN))
     }
 
     /// Begins a call for `party`, as a probe if a pause is over. `false` if no call may be made now.
     pub(super) fn begin(&mut self, party: Party, now: Instant) -> bool {
         if matches!(self.gate(party, now), Gate::Closed { .. }) {
             return false;
+        }
+        if self.credentials.is_suspended_at(now) {
+            self.exemptions.take(now);
         }
         for breaker in self.concerned(party) {
             if breaker.gate(now) == Gate::ProbeDue {
@@ -150,4 +197,81 @@ impl Refusals {
 pub(super) enum Suspended {
     Organization,
     Credentials,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DENIED: RefusedStatus = RefusedStatus::PermissionDenied;
+
+    fn party(organization: u64, user: u64) -> Party {
+        Party { user, organization }
+    }
+
+    /// Refusals of users of `organizations`, until the credentials are under suspicion.
+    fn refused(organizations: std::ops::Range<u64>, now: Instant) -> Refusals {
+        let mut refusals = Refusals::default();
+        for call in 0..60 {
+            let organization =
+                organizations.start + call % (organizations.end - organizations.start);
+            refusals.refused(party(organization, call % 2), DENIED, now, now);
+        }
+        refusals
+    }
+
+    #[tokio::test]
+    async fn suspicion_holds_up_no_organization_that_is_not_refused() {
+        let now = Instant::now();
+        let mut refusals = refused(0..3, now);
+        assert!(refusals.credentials.is_suspended_at(now));
+        assert!(!refusals.begin(party(1, 7), now), "this organization is refused");
+        let newcomer = party(9, 7);
+        assert!(refusals.begin(newcomer, now));
+        refusals.minted(newcomer);
+        assert_eq!(refusals.gate(party(8, 8), now), Gate::Open, "the credentials are good");
+        assert!(!refusals.begin(party(1, 7), now), "and the organization is still refused");
+    }
+
+    #[tokio::test]
+    async fn dead_credentials_of_many_organizations_cost_few_calls() {
+        let start = Instant::now();
+        let mut refusals = refused(0..3, start);
+        let mut calls = 0;
+        for second in 0..7_200 {
+            let now = start + Duration::from_secs(second);
+            // Every organization is new.
+            let party = party(100 + second, second);
+            if refusals.begin(party, now) {
+                calls += usize::from(second >= 3_600);
+                refusals.refused(party, DENIED, now, now);
+            }
+        }
+        assert!((300..=370).contains(&calls), "{calls} calls in the second hour");
+    }
+
+    #[tokio::test]
+    async fn organization_is_forgiven_after_ten_minutes() {
+        let now = Instant::now();
+        let mut refusals = refused(0..3, now);
+        let once = party(5, 1);
+        assert!(refusals.begin(once, now));
+        refusals.refused(once, DENIED, now, now);
+        assert!(!refusals.begin(once, now), "refused a moment ago");
+        assert!(!refusals.is_exempt(once, now + FORGIVEN - Duration::from_secs(1)));
+        assert!(refusals.is_exempt(once, now + FORGIVEN));
+    }
+
+    #[tokio::test]
+    async fn exemption_that_is_spent_is_waited_for() {
+        let now = Instant::now();
+        let mut refusals = refused(0..3, now);
+        for organization in 10..10 + u64::from(EXEMPT_CALLS) {
+            assert!(refusals.begin(party(organization, 1), now));
+        }
+        // Longer than the first pause of the credentials, which ends first.
+        assert_eq!(refusals.gate(party(20, 1), now), Gate::Closed { remaining: FIRST_PAUSE });
+        assert_eq!(refusals.exemptions.wait(now), EXEMPT_EVERY);
+        assert_eq!(refusals.exemptions.wait(now + EXEMPT_EVERY), Duration::ZERO);
+    }
 }

@@ -28,6 +28,8 @@ struct Shared {
     calls: Mutex<Vec<Instant>>,
     script: Mutex<VecDeque<Result<Duration, MintError>>>,
     otherwise: Mutex<Option<MintError>>,
+    /// Organization whose users get a token although `otherwise` is an error.
+    served: Mutex<Option<String>>,
     latency: Mutex<Duration>,
     active: Mutex<(usize, usize)>,
     cut_off: Mutex<usize>,
@@ -107,6 +109,11 @@ impl Double {
         *self.shared.otherwise.lock().expect("no panic") = error;
     }
 
+    /// Serves users of `organization` whatever [`Double::otherwise`] says.
+    pub fn serve(&self, organization: &str) {
+        *self.shared.served.lock().expect("no panic") = Some(organization.to_owned());
+    }
+
     pub fn latency(&self, latency: Duration) {
         *self.shared.latency.lock().expect("no panic") = latency;
     }
@@ -125,7 +132,11 @@ impl Mint for Double {
             calls.len()
         };
         let scripted = self.shared.script.lock().expect("no panic").pop_front();
-        let otherwise = self.shared.otherwise.lock().expect("no panic").clone();
+        let mut otherwise = self.shared.otherwise.lock().expect("no panic").clone();
+        let served = self.shared.served.lock().expect("no panic");
+        otherwise =
+            otherwise.filter(|_| served.is_none() || request.organization() != served.as_deref());
+        drop(served);
         let answer = scripted.unwrap_or(otherwise.map_or(Ok(LIFE), Err));
         let mut rate = self.shared.rate.lock().expect("no panic");
         let answer = rate.as_mut().and_then(Rate::admit).map_or(answer, Err);

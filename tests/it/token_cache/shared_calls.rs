@@ -210,21 +210,57 @@ async fn refusals_of_one_organization_cost_another_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_credentials_cost_a_handful_of_calls() {
-    let shared = Shared::with(4, 48);
-    shared.double.otherwise(Some(invalid()));
-    let start = Instant::now();
-    let mut n = 0;
-    while start.elapsed() < 600 * SECOND {
-        for _ in 0..20 {
-            n += 1;
-            drop(shared.cache.get(of_organization(&n.to_string(), &(n % 97).to_string())));
+async fn refusals_of_many_organizations_cost_another_nothing() {
+    for organizations in [1, 2, 3, 7, 40] {
+        let shared = Arc::new(Shared::with(4, 48));
+        shared.double.otherwise(Some(refused()));
+        shared.double.serve("initech");
+        let ask = async || {
+            for n in 0..120 {
+                let organization = format!("organization-{}", n % organizations);
+                drop(shared.cache.get(of_organization(&format!("user-{n}"), &organization)));
+            }
+            advance(3 * SECOND).await;
+            settle().await;
+        };
+        for _ in 0..23 {
+            ask().await;
         }
-        advance(SECOND).await;
-        settle().await;
+        let innocent = shared.page(of_organization("ada", "initech")).await.expect("a token");
+        assert!(innocent < 2 * SECOND, "{innocent:?} with {organizations} organizations");
+        let calls = shared.double.calls();
+        for _ in 0..20 {
+            ask().await;
+        }
+        let more = shared.double.calls() - calls;
+        assert!(more <= 5 * organizations, "{more} calls in a minute");
+        let second = shared.page(of_organization("bob", "initech")).await.expect("a token");
+        assert!(second < 2 * SECOND, "{second:?} with {organizations} organizations");
     }
-    let calls = shared.double.calls();
-    assert!(calls < 100, "{calls} calls in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_credentials_cost_a_handful_of_calls() {
+    for organizations in [1, 2, 3, 7, 97] {
+        let shared = Shared::with(4, 48);
+        shared.double.otherwise(Some(invalid()));
+        let (mut n, mut minutes) = (0, Vec::new());
+        for _ in 0..20 {
+            let before = shared.double.calls();
+            for _ in 0..60 * 20 {
+                n += 1;
+                let organization = (n % organizations).to_string();
+                drop(shared.cache.get(of_organization(&n.to_string(), &organization)));
+                if n % 20 == 0 {
+                    advance(SECOND).await;
+                    settle().await;
+                }
+            }
+            minutes.push(shared.double.calls() - before);
+        }
+        assert!(minutes[0] <= 85, "{organizations} organizations: {minutes:?}");
+        assert!(minutes[1..].iter().all(|calls| *calls <= 12), "{organizations}: {minutes:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
