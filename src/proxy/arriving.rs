@@ -76,3 +76,57 @@ impl Drop for Arriving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::Empty;
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::memory::{Memory, Thrifty};
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 90000\r\n\r\n";
+    const LENGTH: usize = 90_000;
+    /// Bytes that wait between the app and the sidecar.
+    const ON_THE_WAY: usize = 1_000;
+
+    #[tokio::test]
+    async fn body_is_read_on_demand_while_memory_is_short() {
+        let memory = Memory::default();
+        let _held: Vec<_> = (0..100).map(|_| memory.count_exchange()).collect();
+        let (ours, mut theirs) = duplex(ON_THE_WAY);
+        let demand = Arc::new(Demand::default());
+        let io = TokioIo::new(Thrifty::app(ours, memory, Arc::clone(&demand)));
+        let (mut sender, connection) = handshake(io).await.expect("a connection");
+        tokio::spawn(connection);
+        let left = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&left);
+        tokio::spawn(async move {
+            let _ = theirs.read(&mut [0; 1024]).await.expect("a request");
+            theirs.write_all(HEAD).await.expect("room");
+            while theirs.write_all(b"x").await.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let request = http::Request::new(Empty::<Bytes>::new());
+        let response = sender.send_request(request).await.expect("an answer");
+        let mut arriving = Arriving::Http1 { body: response.into_body(), demand };
+        let mut read = 0;
+        while !arriving.is_end_stream() {
+            let frame = poll_fn(|context| arriving.poll_frame(context)).await.expect("a frame");
+            read += frame.expect("no error").data_ref().expect("data").len();
+            for _ in 0..5_000 {
+                yield_now().await;
+            }
+            let ahead = left.load(Ordering::Relaxed) - read;
+            assert!(ahead <= ON_THE_WAY || read == LENGTH, "{ahead} bytes after {read}");
+        }
+        assert_eq!(read, LENGTH);
+    }
+}

@@ -230,6 +230,9 @@ fn read(head: &[u8]) -> Option<Request<RequestBody>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -274,6 +277,40 @@ mod tests {
         for method in ["POST", "PATCH", "LOCK"] {
             assert!(!is_kept(method, true), "{method}");
         }
+    }
+
+    /// Counts how often a task is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn body_waits_for_the_write_of_what_hyper_holds() {
+        let (sent, woken) = (Sent::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let waits = || sent.poll_room(&mut Context::from_waker(&waker)).is_pending();
+        let wakes = || woken.0.swap(0, Ordering::Relaxed);
+        sent.took(UNWRITTEN - 1);
+        assert!(!waits());
+        sent.took(1);
+        assert!(waits(), "a frame is unwritten");
+        offer(&sent, b"a frame", None);
+        assert!(waits() && wakes() == 0, "and stays unwritten");
+        offer(&sent, b"a frame", Some(7));
+        assert_eq!(wakes(), 1);
+        assert!(!waits(), "it is written");
+        offer(&sent, b"another", None);
+        assert!(waits(), "the app has no room");
+        let mut closed = Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        sent.wrote(&[IoSlice::new(b"another")], &mut closed);
+        assert!(wakes() == 1 && !waits(), "the app has closed");
+        offer(&sent, b"a third", Some(7));
+        assert_eq!(wakes(), 0, "no task waits");
     }
 
     #[test]
