@@ -22,8 +22,8 @@ pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
 
 /// Open connections to the app up to which each connection reads as much at once as has arrived. With
-/// more of them, each reads at most 8 KiB at once, and only what is wanted, so that a stalled download
-/// holds one such read.
+/// more of them, each reads at most 8 KiB at once, and only when its reader wants more, so that a stalled
+/// download holds one such read.
 const ROOMY_EXCHANGES: usize = 72;
 
 /// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With

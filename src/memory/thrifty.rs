@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -23,26 +23,38 @@ thread_local! {
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
-/// Whether the reader of a response wants more of it. hyper reads one piece ahead of its reader, and
-/// while memory is short that piece is left in the kernel.
+/// Bytes of a response that are worth reading on demand even while memory is not short.
+const MUCH: u64 = 256 * 1024;
+
+/// Whether the reader of a response wants more of it. hyper reads one piece ahead of its reader; of a
+/// long response, and while memory is short, that piece is left in the kernel.
 #[derive(Default)]
 pub struct Demand {
-    met: AtomicBool,
+    /// [`WANTS`], [`MET`] or [`MET_BY_MUCH`].
+    state: AtomicU8,
     /// Task that would have read ahead.
     reading: Mutex<Option<Waker>>,
 }
 
+/// The reader wants more.
+const WANTS: u8 = 0;
+/// The reader has a piece to work on.
+const MET: u8 = 1;
+/// The reader has a piece to work on, and much is to come.
+const MET_BY_MUCH: u8 = 2;
+
 impl Demand {
-    /// Notes that the reader has a piece to work on: until the next call of [`Demand::wants`], the stream
-    /// is not read while memory is short.
-    pub fn meet(&self) {
-        self.met.store(true, Ordering::Release);
+    /// Notes that the reader has a piece to work on, and that at least `rest` bytes are to come. Until the
+    /// next call of [`Demand::wants`], the stream is not read if the rest is long or memory is short.
+    pub fn meet(&self, rest: u64) {
+        let state = if rest > MUCH { MET_BY_MUCH } else { MET };
+        self.state.store(state, Ordering::Release);
     }
 
     /// Notes that the reader wants more.
     pub fn wants(&self) {
-        if self.met.load(Ordering::Relaxed) {
-            self.met.store(false, Ordering::Release);
+        if self.state.load(Ordering::Relaxed) != WANTS {
+            self.state.store(WANTS, Ordering::Release);
             if let Some(reading) = mem::take(&mut *self.reading()) {
                 reading.wake();
             }
@@ -50,11 +62,16 @@ impl Demand {
     }
 
     /// Waits until the reader wants more.
-    fn poll_wanted(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.met.load(Ordering::Acquire) {
+    fn poll_wanted(&self, is_short: bool, context: &mut Context<'_>) -> Poll<()> {
+        let is_met = || match self.state.load(Ordering::Acquire) {
+            WANTS => false,
+            MET => is_short,
+            _ => true,
+        };
+        if is_met() {
             *self.reading() = Some(context.waker().clone());
             // Again: the reader may have looked for the waker before it was there.
-            if self.met.load(Ordering::Acquire) {
+            if is_met() {
                 return Poll::Pending;
             }
         }
@@ -104,8 +121,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let is_short = (self.is_short)(&self.memory);
-        if is_short && let Some(demand) = &self.demand {
-            ready!(demand.poll_wanted(context));
+        if let Some(demand) = &self.demand {
+            ready!(demand.poll_wanted(is_short, context));
         }
         let stream = Pin::new(&mut self.inner);
         if !is_short || buffer.remaining() <= SHORT_READ {
@@ -187,14 +204,14 @@ mod tests {
         longest
     }
 
-    /// Bytes of a body that are read while its reader has a piece to work on.
-    async fn read_ahead(exchanges: usize) -> usize {
+    /// Bytes of a body that are read while its reader has a piece to work on and `rest` is to come.
+    async fn read_ahead(exchanges: usize, rest: u64) -> usize {
         let memory = Memory::default();
         let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(1024);
         let demand = Arc::new(Demand::default());
         let mut stream = Thrifty::app(ours, memory, Arc::clone(&demand));
-        demand.meet();
+        demand.meet(rest);
         let reading = tokio::spawn(async move {
             let mut bytes = [0; 100];
             stream.read_exact(&mut bytes).await.map(|_| bytes.len())
@@ -210,9 +227,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_ahead_while_memory_is_short() {
-        assert_eq!(read_ahead(ROOMY_EXCHANGES).await, 100);
-        assert_eq!(read_ahead(ROOMY_EXCHANGES + 1).await, 0);
+    async fn nothing_is_read_ahead_if_memory_is_short_or_much_to_come() {
+        assert_eq!(read_ahead(ROOMY_EXCHANGES, MUCH).await, 100);
+        assert_eq!(read_ahead(ROOMY_EXCHANGES, MUCH + 1).await, 0);
+        assert_eq!(read_ahead(ROOMY_EXCHANGES + 1, 0).await, 0);
     }
 
     #[tokio::test]

@@ -41,7 +41,7 @@ impl Arriving {
                 demand.wants();
                 let frame = Pin::new(&mut *body).poll_frame(context);
                 if matches!(&frame, Poll::Ready(Some(Ok(_)))) && !body.is_end_stream() {
-                    demand.meet();
+                    demand.meet(body.size_hint().lower());
                 }
                 frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::App)))
             }

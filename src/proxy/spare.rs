@@ -294,23 +294,23 @@ mod tests {
         let (sent, woken) = (Sent::default(), Arc::new(Woken::default()));
         let waker = Waker::from(Arc::clone(&woken));
         let waits = || sent.poll_room(&mut Context::from_waker(&waker)).is_pending();
-        let wakes = || woken.0.swap(0, Ordering::Relaxed);
+        let times_woken = || woken.0.swap(0, Ordering::Relaxed);
         sent.took(UNWRITTEN - 1);
         assert!(!waits());
         sent.took(1);
         assert!(waits(), "a frame is unwritten");
         offer(&sent, b"a frame", None);
-        assert!(waits() && wakes() == 0, "and stays unwritten");
+        assert!(waits() && times_woken() == 0, "and stays unwritten");
         offer(&sent, b"a frame", Some(7));
-        assert_eq!(wakes(), 1);
+        assert_eq!(times_woken(), 1);
         assert!(!waits(), "it is written");
         offer(&sent, b"another", None);
         assert!(waits(), "the app has no room");
         let mut closed = Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         sent.wrote(&[IoSlice::new(b"another")], &mut closed);
-        assert!(wakes() == 1 && !waits(), "the app has closed");
+        assert!(times_woken() == 1 && !waits(), "the app has closed");
         offer(&sent, b"a third", Some(7));
-        assert_eq!(wakes(), 0, "no task waits");
+        assert_eq!(times_woken(), 0, "no task waits");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{Bench, Result, app, rounds, tokens};
 /// every connection and grown every buffer.
 const FILL: usize = 20_000;
 const SHORT_FILL: usize = 5_000;
-const WARM: usize = 500;
+const WARM: usize = 2_000;
 
 /// WebSockets that are open while a proxy's memory is looked at: so many that the difference is theirs.
 const FEW_SOCKETS: usize = 100;
