@@ -24,7 +24,7 @@ pub use crate::metrics::MemoryMetrics;
 /// Open connections to the app up to which each connection reads as much at once as has arrived. With
 /// more of them, each reads at most 8 KiB at once, and only when its reader wants more, so that a stalled
 /// download holds one such read.
-const ROOMY_EXCHANGES: usize = 72;
+const ROOMY_EXCHANGES: usize = 64;
 
 /// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With
 /// more of them, it reads at most 8 KiB at once.
