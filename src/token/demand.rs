@@ -29,7 +29,7 @@ pub enum Unfinished {
     Queued,
     /// Velt was called and has not answered.
     Called,
-    /// No call is made at the moment, because of this error.
+    /// No call is made at the moment, or the call before has failed, because of this error.
     Held(MintError),
 }
 
@@ -44,6 +44,8 @@ pub struct Demand {
     raised: Notify,
     /// Reason why no call is made, and when the reason was noted.
     held: Mutex<Option<(Instant, MintError)>>,
+    /// Error of the last call, and when the call ended.
+    failed: Mutex<Option<(Instant, MintError)>>,
     /// Begin of the call under way.
     called: Mutex<Instant>,
 }
@@ -67,6 +69,7 @@ impl Demand {
             asked: Mutex::new(Instant::now()),
             raised: Notify::new(),
             held: Mutex::new(None),
+            failed: Mutex::new(None),
             called: Mutex::new(Instant::now()),
         })
     }
@@ -124,17 +127,28 @@ impl Demand {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
+    /// Notes why a call failed that will be made again.
+    pub(super) fn note_failure(&self, error: MintError) {
+        let failed = Some((Instant::now(), error));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+    }
+
     /// Reason why the mint has not ended for a caller that has waited for `waited`, with the wait that
     /// is left if no call is made. Names the cause that took most of the wait: a call that began a
-    /// moment ago is not to blame.
+    /// moment ago is not to blame, but a failed call before it is.
     pub(super) fn unfinished(&self, waited: Duration) -> Unfinished {
-        if self.stage() != Stage::Queued {
-            let called = *self.called.lock().unwrap_or_else(PoisonError::into_inner);
-            let mostly = called.elapsed() >= waited / 2;
-            return if mostly { Unfinished::Called } else { Unfinished::Queued };
+        let reason = |reason: &Mutex<Option<(Instant, MintError)>>| {
+            let reason = reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            reason.map(|(at, error)| Unfinished::Held(error.after(at.elapsed())))
+        };
+        if self.stage() == Stage::Queued {
+            return reason(&self.held).or(reason(&self.failed)).unwrap_or(Unfinished::Queued);
         }
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        held.map_or(Unfinished::Queued, |(at, error)| Unfinished::Held(error.after(at.elapsed())))
+        let called = *self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        if called.elapsed() >= waited / 2 {
+            return Unfinished::Called;
+        }
+        reason(&self.failed).unwrap_or(Unfinished::Queued)
     }
 
     /// How far the mint has come.

@@ -95,6 +95,8 @@ impl<M: Mint> Resilient<M> {
             if !error.is_retryable() || attempts == ATTEMPTS || !in_time {
                 return Err(error);
             }
+            demand.reached(Stage::Queued);
+            demand.note_failure(error);
             sleep(wait).await;
             backoff *= 2;
         }

@@ -169,6 +169,26 @@ async fn queued_caller_is_told_of_the_queue_and_not_of_velt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn caller_is_told_why_the_calls_before_have_failed() {
+    for error in [unavailable(), MintError::Timeout] {
+        // The second call begins at 1.4 s or so, and the third one at 3.1 s.
+        for (latency, patience) in [(1300, 1900), (1300, 1350), (1300, 3300), (2300, 5000)] {
+            let shared = Shared::with(4, 48);
+            shared.double.otherwise(Some(error.clone()));
+            shared.double.latency(Duration::from_millis(latency));
+            let asked = shared.cache.get(request("ada"));
+            let told = asked.within(Duration::from_millis(patience)).await.expect_err("it waits");
+            let Unfinished::Held(told) = told else { panic!("{told:?} after {patience} ms") };
+            assert_eq!(told.to_string(), error.to_string());
+        }
+        let shared = Shared::with(4, 48);
+        shared.double.latency(2 * SECOND);
+        let told = shared.cache.get(request("ada")).within(SECOND).await.expect_err("it waits");
+        assert!(matches!(told, Unfinished::Called), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn user_who_keeps_asking_keeps_the_place_in_the_queue() {
     let shared = Shared::with(1, 1);
     shared.double.latency(Duration::from_millis(2900));
