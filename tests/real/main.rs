@@ -32,6 +32,7 @@ mod program;
 mod promtool;
 mod scanner;
 mod sidecar_process;
+mod snippets;
 mod stalls;
 mod varnish;
 mod webdriver;
