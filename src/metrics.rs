@@ -418,6 +418,7 @@ impl Metrics {
             "Connections to the admin port closed as the longest idle, to make room for a new one.",
         );
         page.build_info();
+        #[cfg(target_os = "linux")]
         page.process();
         Self {
             registry: page.registry,
@@ -520,7 +521,9 @@ impl Page {
         self.register(&info);
     }
 
-    /// The process's own figures under their conventional, unprefixed names.
+    /// The process's own figures under their conventional, unprefixed names. They come from `/proc`, so that
+    /// there are none on other systems.
+    #[cfg(target_os = "linux")]
     fn process(&self) {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         self.registry.register(Box::new(process)).expect("registered once");

@@ -17,6 +17,7 @@ mod cli;
 mod config;
 mod explain;
 mod doctor;
+mod documents;
 mod early_answers;
 mod forged_tokens;
 mod fuzz_corpus;

@@ -21,6 +21,7 @@ mod caches;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod certificates;
 mod framing;
+mod front_pages;
 mod grpc;
 mod login;
 mod messages;
@@ -31,6 +32,7 @@ mod program;
 mod promtool;
 mod scanner;
 mod sidecar_process;
+mod snippets;
 mod stalls;
 mod varnish;
 mod webdriver;

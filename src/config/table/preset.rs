@@ -1,4 +1,4 @@
-//! What the common fronts send, as their documentation has it (`docs/identity.md` says where).
+//! What the common fronts send, as their documentation has it (the pages in `docs/fronts` cite it).
 //!
 //! A preset is nothing but other defaults for the keys of `identity`. What only the operator can
 //! know has none and stays required.

@@ -15,12 +15,16 @@ function start(issuer, redirectUri) {
       client_secret: 'secret-of-the-front',
       redirect_uris: [redirectUri],
     }],
-    findAccount: (context, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    claims: { openid: ['sub'], email: ['email'], profile: ['name'] },
+    findAccount: (context, id) => {
+      const claims = { sub: id, email: `${id}@example.com`, name: `${id} of the test` };
+      return { accountId: id, claims: () => claims };
+    },
     // Nobody is asked whether the client may know his name.
     async loadExistingGrant({ oidc }) {
       const { clientId } = oidc.client;
       const grant = new oidc.provider.Grant({ clientId, accountId: oidc.session.accountId });
-      grant.addOIDCScope('openid');
+      grant.addOIDCScope('openid email profile');
       await grant.save();
       return grant;
     },

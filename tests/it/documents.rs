@@ -1,0 +1,181 @@
+//! What documents say, held against the program: configurations are accepted, transcripts are what is
+//! printed, links lead somewhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::binary::{CREDENTIALS, finished_in};
+
+const FRONTS: &str = "docs/fronts";
+
+/// The sections of a front's page, in this order.
+const SECTIONS: [&str; 5] = [
+    "## The front",
+    "## The sidecar",
+    "## What is believed, and why",
+    "## The trap",
+    "## See that it works",
+];
+
+/// A value for `identity.secret` where a page has a `secret_header`.
+const SECRET: (&str, &str) =
+    ("VELT_SIDECAR_IDENTITY__SECRET", "a-secret-of-the-front-with-32-bytes-or-more");
+
+fn read(file: impl AsRef<Path>) -> String {
+    let file = file.as_ref();
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn documents_in(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of documents");
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|it| it == "md")).collect();
+    files.sort();
+    files
+}
+
+/// The pages of fronts, without their index.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = documents_in(FRONTS);
+    pages.retain(|file| !file.ends_with("README.md"));
+    assert!(pages.len() >= 15, "only {} pages", pages.len());
+    pages
+}
+
+/// The fenced blocks in `language`, without the indent of a list.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let opening = format!("```{language}");
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_start() == opening {
+            let indent = line.len() - line.trim_start().len();
+            let block = lines.by_ref().take_while(|line| line.trim_start() != "```");
+            let block = block.flat_map(|line| [line.get(indent..).unwrap_or(""), "\n"]);
+            blocks.push(block.collect());
+        }
+    }
+    blocks
+}
+
+#[test]
+fn each_page_of_a_front_has_all_its_parts() {
+    for page in pages() {
+        let (text, page) = (read(&page), page.display());
+        let mut rest = &*text;
+        for section in SECTIONS {
+            let heading = format!("\n{section}\n");
+            let (before, after) = rest
+                .split_once(&*heading)
+                .unwrap_or_else(|| panic!("{page}: no {section}, or not in its place"));
+            assert!(after.len() > 100, "{page}: nothing in {section}");
+            // What a reader copies for the front stands before the section about the sidecar.
+            assert!(section != "## The sidecar" || before.contains("\n```"), "{page}: no front");
+            rest = after;
+        }
+        let commands = blocks(&text, "sh");
+        assert_eq!(commands.len(), 1, "{page}: one command shows that it works");
+        assert!(commands[0].starts_with("curl "), "{page}: {}", commands[0]);
+        let sources = text.rsplit("\nSources: ").next().expect("split has a last part");
+        assert!(sources.contains("](https://"), "{page}: no source of its facts");
+    }
+}
+
+#[test]
+fn the_index_of_fronts_names_each_page_once() {
+    let index = read(format!("{FRONTS}/README.md"));
+    let rows: Vec<_> = index.lines().filter(|line| line.starts_with('|')).collect();
+    let pages = pages();
+    // A heading and a line beneath it.
+    assert_eq!(rows.len(), pages.len() + 2, "{rows:#?}");
+    for page in pages {
+        let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
+        let link = format!("[{name}]({name}) |");
+        let named = rows.iter().filter(|row| row.contains(&link)).count();
+        assert_eq!(named, 1, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn check_accepts_the_configurations_in_documents() {
+    let mut checked = 0;
+    for document in pages().into_iter().chain(["README.md".into()]) {
+        let configurations = blocks(&read(&document), "toml");
+        assert!(!configurations.is_empty(), "{}: no sidecar.toml", document.display());
+        for text in configurations {
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::write(folder.path().join("sidecar.toml"), &text).expect("a file in it");
+            let mut environment = CREDENTIALS.to_vec();
+            if text.contains("secret_header") {
+                environment.push(SECRET);
+            }
+            let check = finished_in(folder.path(), &["check"], &environment).await;
+            assert_eq!(check.code, Some(0), "{}: {text}{}", document.display(), check.stderr);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 20, "only {checked} configurations");
+}
+
+#[tokio::test]
+async fn the_errors_in_configuration_md_are_what_is_printed() {
+    let page = read("docs/configuration.md");
+    let (_, section) = page.split_once("\n## Errors\n").expect("a section of its own");
+    let files = blocks(section, "toml");
+    let transcripts = blocks(section, "console");
+    assert_eq!((files.len(), transcripts.len()), (1, 2), "a file, and a transcript without one");
+    let files = [Some(&files[0]), None];
+    for (file, transcript) in files.into_iter().zip(&transcripts) {
+        let (command, printed) = transcript.split_once('\n').expect("a command");
+        let command = command.strip_prefix("$ ").expect("a prompt");
+        let (environment, _) = command.split_once("velt-sidecar check").expect("check");
+        let environment: Vec<_> = environment
+            .split_whitespace()
+            .map(|variable| variable.split_once('=').expect("a variable"))
+            .collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        if let Some(file) = file {
+            fs::write(folder.path().join("sidecar.toml"), file).expect("a file in it");
+        }
+        let check = finished_in(folder.path(), &["check"], &environment).await;
+        let printed = printed.strip_suffix("exit 78\n").unwrap_or(printed);
+        assert_eq!((check.code, &*check.stderr), (Some(78), printed), "{command}");
+    }
+}
+
+/// The name of a heading in links, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = [documents_in("."), documents_in("docs"), documents_in(FRONTS)].concat();
+    documents.retain(|file| !file.ends_with("CHANGELOG.md"));
+    let mut followed = 0;
+    for document in documents {
+        let text = read(&document);
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().expect("split has a first part");
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let folder = document.parent().expect("a folder");
+            let target = if file.is_empty() { document.clone() } else { folder.join(file) };
+            assert!(target.exists(), "{}: {link}", document.display());
+            let known = heading.is_empty() || anchors(&read(&target)).contains(heading);
+            assert!(known, "{}: no such heading: {link}", document.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 100, "only {followed} links");
+}

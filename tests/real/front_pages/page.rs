@@ -1,0 +1,46 @@
+//! A page of `docs/fronts`: its fenced blocks, which a test starts programs from.
+
+use std::fs;
+
+/// The folder of the pages.
+const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fronts");
+
+/// One page.
+pub struct Page {
+    name: &'static str,
+    text: String,
+}
+
+impl Page {
+    pub fn named(name: &'static str) -> Self {
+        let file = format!("{PAGES}/{name}.md");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        Self { name, text }
+    }
+
+    /// The fenced block number `number` in `language`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If the page has no such block.
+    pub fn block(&self, language: &str, number: usize) -> &str {
+        let opening = format!("\n```{language}\n");
+        let block = self.text.split(&*opening).nth(number + 1);
+        let block = block.unwrap_or_else(|| panic!("{}: no {language} {number}", self.name));
+        block.split("\n```").next().expect("split has a first part")
+    }
+
+    /// The block with each `(from, to)` replaced: what a reader puts in of their own.
+    ///
+    /// # Panics
+    ///
+    /// If one of them does not stand in the block.
+    pub fn filled(&self, language: &str, number: usize, own: &[(&str, &str)]) -> String {
+        let mut text = self.block(language, number).to_owned();
+        for (from, to) in own {
+            assert!(text.contains(from), "{}: no {from:?} in {language} {number}", self.name);
+            text = text.replace(from, to);
+        }
+        text
+    }
+}

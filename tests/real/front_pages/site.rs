@@ -1,0 +1,129 @@
+//! What stands around a front: a sidecar with the page's `sidecar.toml`, an app behind it, an emulator
+//! in Velt's place, and a stand-in for the program that a front asks who is signed in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use http::header::COOKIE;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use velt_sidecar::app::App;
+use velt_sidecar::config::Config;
+
+use super::page::Page;
+use crate::neighbour::{CREDENTIALS, RunningEmulator, Task, serve_app, start_emulator};
+
+/// The secret that front and sidecar share.
+pub const SECRET: &str = "the-secret-of-the-front-and-the-sidecar";
+
+/// The path at which the app answers with [`LONG_HEADERS`].
+pub const LONG_PATH: &str = "/api/long";
+
+/// A path for which the login program says yes, and no user.
+pub const OPEN_PATH: &str = "/robots.txt";
+
+/// As long as the longest token that a sidecar accepts, and as long as an app's own head may be.
+const LONG_HEADERS: [(&str, usize); 2] = [("x-like-a-token", 12 * 1024), ("x-own", 4 * 1024)];
+
+/// Everything but the front.
+pub struct Site {
+    pub sidecar: SocketAddr,
+    /// Where the front asks who is signed in.
+    pub login: SocketAddr,
+    _stop: oneshot::Sender<()>,
+    _tasks: (Task, Task),
+    _emulator: RunningEmulator,
+}
+
+impl Site {
+    /// With the `sidecar.toml` number `number` of the page, and a login program that answers as `login` does.
+    pub async fn open(page: &Page, number: usize, login: fn(&str) -> Headers) -> Self {
+        let (app_task, app) = serve_app(show).await;
+        let (login_task, login) = serve_app(move |request| answer(request, login)).await;
+        let emulator = start_emulator().await;
+        let (api_key, auth_token) = CREDENTIALS;
+        let (app, velt) = (app.to_string(), emulator.address);
+        let velt = format!("http://{velt}/v2/auth/generate_token");
+        let text = page.block("toml", number);
+        // What is of this machine alone. Everything else is the page's.
+        let mut environment = vec![
+            ("VELT_API_KEY", api_key),
+            ("VELT_AUTH_TOKEN", auth_token),
+            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_APP__ADDRESS", &app),
+            ("VELT_SIDECAR_VELT__ENDPOINT", &velt),
+            // Long enough that a busy machine does not make it a miss.
+            ("VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT", "20s"),
+            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
+            ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "1s"),
+        ];
+        if text.contains("secret_header") {
+            environment.push(("VELT_SIDECAR_IDENTITY__SECRET", SECRET));
+        }
+        let environment: BTreeMap<_, _> = environment
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let config = Config::parse("the page's sidecar.toml", text, &environment);
+        let app = App::bind(config.unwrap_or_else(|error| panic!("{error}")));
+        let app = app.unwrap_or_else(|error| panic!("{error}"));
+        let sidecar = app.addresses().traffic;
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(app.run(async move {
+            // Dropped is as good as sent.
+            let _ = stopped.await;
+        }));
+        Self { sidecar, login, _stop: stop, _tasks: (app_task, login_task), _emulator: emulator }
+    }
+}
+
+/// Headers of an answer.
+pub type Headers = Vec<(&'static str, String)>;
+
+/// The app: says which headers it has got.
+fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let mut headers = Map::new();
+    for (name, value) in request.headers() {
+        let lines = headers.entry(name.as_str()).or_insert_with(|| json!([]));
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        lines.as_array_mut().expect("it is one").push(value.into());
+    }
+    let mut response = Response::new(Full::from(Value::Object(headers).to_string()));
+    if request.uri().path() == LONG_PATH {
+        for (name, length) in LONG_HEADERS {
+            let value = "x".repeat(length).parse().expect("visible ASCII");
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// The user whose session the request has.
+fn session_of(request: &Request<Incoming>) -> Option<String> {
+    let cookies = request.headers().get(COOKIE)?.to_str().ok()?;
+    cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session=of-")).map(str::to_owned)
+}
+
+/// A login program: 401, or what it says of the user, with 202 where oauth2-proxy has it.
+fn answer(request: &Request<Incoming>, login: fn(&str) -> Headers) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    // oauth2-proxy answers it to strangers too.
+    if request.uri().path() == OPEN_PATH {
+        return response;
+    }
+    let Some(user) = session_of(request) else {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        return response;
+    };
+    if request.uri().path() == "/oauth2/auth" {
+        *response.status_mut() = StatusCode::ACCEPTED;
+    }
+    for (name, value) in login(&user) {
+        response.headers_mut().insert(name, value.parse().expect("visible ASCII"));
+    }
+    response
+}
