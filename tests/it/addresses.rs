@@ -52,9 +52,10 @@ async fn health_and_drain_find_an_admin_port_of_both_families() {
     let (running, _, admin) = Running::sidecar(&[("VELT_SIDECAR_ADMIN__ADDRESS", "[::]:0")]).await;
     let address = format!("[::]:{}", admin.port());
     let environment = [("VELT_SIDECAR_ADMIN__ADDRESS", &*address)];
-    for (command, code) in [("health", 0), ("drain", 0), ("health", 1)] {
-        let finished = finished(&[command], &environment).await;
-        assert_eq!(finished.code, Some(code), "{command}: {}", finished.stderr);
+    let ready = &["health", "--ready"][..];
+    for (command, code) in [(ready, 0), (&["drain"], 0), (ready, 1)] {
+        let finished = finished(command, &environment).await;
+        assert_eq!(finished.code, Some(code), "{command:?}: {}", finished.stderr);
     }
     drop(running);
 }

@@ -158,16 +158,33 @@ impl Container {
         fs::write(path, spec.to_string()).expect("a disk");
     }
 
-    /// Takes IPv6 away, as a kernel does that is started with `ipv6.disable=1`.
-    fn without_ipv6(&self) {
+    /// Changes what runc reads.
+    fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.bundle.path().join("config.json");
         let text = fs::read_to_string(&path).expect("it is written");
         let mut spec: Value = serde_json::from_str(&text).expect("JSON");
-        let of_ipv6 = json!({"index": 0, "value": AF_INET6, "op": "SCMP_CMP_EQ"});
-        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{
-            "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": EAFNOSUPPORT, "args": [of_ipv6],
-        }]});
+        change(&mut spec);
         fs::write(path, spec.to_string()).expect("a disk");
+    }
+
+    /// Takes IPv6 away, as a kernel does that is started with `ipv6.disable=1`.
+    fn without_ipv6(&self) {
+        let of_ipv6 = json!({"index": 0, "value": AF_INET6, "op": "SCMP_CMP_EQ"});
+        let refused = json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+            "errnoRet": EAFNOSUPPORT, "args": [of_ipv6]});
+        self.change(|spec| {
+            spec["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]});
+        });
+    }
+
+    /// Gives it a network of its own, in which sockets of IPv6 are not of IPv4 unless they ask for it.
+    fn with_separate_families(&self) {
+        self.change(|spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+            namespaces.push(json!({"type": "network"}));
+            spec["linux"]["sysctl"] = json!({"net.ipv6.bindv6only": "1"});
+        });
     }
 
     fn runc(&self, arguments: &[&str]) -> Command {
@@ -242,6 +259,25 @@ async fn without_ipv6_the_charts_addresses_serve_by_ipv4() {
     container.exec(&["drain"]).expect("it drains");
     let error = container.exec(&["health", "--ready"]).expect_err("it leaves");
     assert!(error.contains("503"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_addresses_are_of_both_families_by_any_sysctl() {
+    let (api_key, auth_token) = CREDENTIALS;
+    let container = Container::new(&[
+        format!("VELT_API_KEY={api_key}"),
+        format!("VELT_AUTH_TOKEN={auth_token}"),
+        "VELT_SIDECAR_LISTEN__ADDRESS=[::]:8080".to_owned(),
+        "VELT_SIDECAR_ADMIN__ADDRESS=[::]:9901".to_owned(),
+    ]);
+    container.with_separate_families();
+    let mut process = container.start();
+    let mut lines = lines_of(process.child().stderr.take().expect("piped"));
+    listening(&mut lines).await;
+    for url in ["http://127.0.0.1:9901", "http://[::1]:9901"] {
+        let health = container.exec(&["health", "--ready", "--admin", url]);
+        health.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
