@@ -35,9 +35,14 @@ fn rules() -> Value {
 fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
     // JSON is YAML.
     fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
-    let tests = folder.join("rules_test.yaml");
-    fs::copy(file("tests/real/deploy/rules_test.yaml"), &tests).expect("a disk");
-    run(Command::new(tool("promtool")).args(["test", "rules"]).arg(tests), "")
+    let mut promtool = Command::new(tool("promtool"));
+    promtool.args(["test", "rules"]);
+    for name in ["rules_test.yaml", "long_rules_test.yaml"] {
+        let tests = folder.join(name);
+        fs::copy(file("tests/real/deploy").join(name), &tests).expect("a disk");
+        promtool.arg(tests);
+    }
+    run(&mut promtool, "")
 }
 
 #[test]
