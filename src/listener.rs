@@ -35,7 +35,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::activity::Held;
-pub use self::activity::Limits;
+pub use self::activity::{Limits, SHORT_IDLE};
 use self::connection::Connection;
 pub use self::descriptors::{RESERVED_DESCRIPTORS, raise_descriptor_limit};
 use self::descriptors::{beyond_limit, is_exhausted};
@@ -69,6 +69,16 @@ pub fn spare_descriptors(threads: usize) -> u64 {
     SPARE_DESCRIPTORS.saturating_add(more.saturating_mul(DESCRIPTORS_OF_A_THREAD))
 }
 
+/// Takes `address` as a listener would, and gives it back. Without listening, so that a sidecar that
+/// starts at the same moment is not in its way.
+///
+/// # Errors
+///
+/// The system's.
+pub fn claim(address: SocketAddr) -> io::Result<()> {
+    tcp::bind(address).map(drop)
+}
+
 /// Where to listen, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -97,8 +107,8 @@ impl Settings {
             address,
             max_connections: 10_000,
             limits: Limits {
-                first_byte: Duration::from_secs(75),
-                idle: Duration::from_secs(75),
+                first_byte: SHORT_IDLE,
+                idle: SHORT_IDLE,
                 head: Duration::from_secs(10),
                 stalled: Duration::from_secs(60),
             },
@@ -182,6 +192,10 @@ impl Listener {
     /// Outside a tokio runtime, which watches the socket.
     pub fn bind(settings: Settings, metrics: ListenerMetrics) -> io::Result<Self> {
         let socket = tcp::listen(settings.address)?;
+        let bound = socket.local_addr()?;
+        if bound.is_ipv4() != settings.address.is_ipv4() {
+            info!(asked = %settings.address, %bound, "this system has no IPv6; listening by IPv4 alone");
+        }
         Ok(Self { socket, settings, handshakes: None, room: None, metrics })
     }
 
@@ -255,6 +269,7 @@ impl Listener {
         let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
         let slots = Arc::new(Semaphore::new(self.settings.max_connections + evictions));
         let spawn = |(stream, peer)| {
+            let peer = tcp::canonical(peer);
             let place = self.room.as_ref().map(|room| Box::new(room.enter(peer)));
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 self.metrics.refused.inc();

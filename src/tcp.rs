@@ -6,13 +6,14 @@ mod half_open;
 mod watched;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -42,7 +43,7 @@ const UNSENT: u32 = 64 * 1024;
 /// second, or is reset, and when an app's pod is replaced, all of its clients knock in one moment.
 const BACKLOG: u32 = 4096;
 
-/// Listens at `address`.
+/// Listens at `address`; `[::]` takes clients of IPv6 and of IPv4, see [`bind`].
 ///
 /// # Errors
 ///
@@ -52,12 +53,53 @@ const BACKLOG: u32 = 4096;
 ///
 /// Outside a tokio runtime, which watches the socket.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address)?.listen(BACKLOG)
+}
+
+/// Takes `address` without listening there.
+///
+/// The unspecified address of IPv6, `[::]`, stands for both families, also where
+/// `net.ipv6.bindv6only` is set: a manifest can't know of which family a pod's addresses are. A system
+/// without IPv6 takes `0.0.0.0` instead.
+///
+/// # Errors
+///
+/// The system's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    match bind_exactly(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
+            bind_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bind_exactly(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
     // Or connections of the process before would keep the port for a minute.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
+}
+
+/// Whether `error` says that the system has no IPv6: no such sockets, or no such addresses.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+}
+
+/// Address of a client as it is written everywhere else: a listener of both families sees
+/// `::ffff:10.0.0.7` where `10.0.0.7` has connected.
+pub fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), peer.port()),
+        // As it is: a link-local address has its interface with it.
+        IpAddr::V6(_) => peer,
+    }
 }
 
 /// Sends small messages at once, keeps few bytes unsent, and finds out when `peer` is gone: [`QUIET`]
@@ -114,6 +156,37 @@ impl Plain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unspecified_ipv6_address_is_of_both_families() {
+        let Ok(socket) = bind((Ipv6Addr::UNSPECIFIED, 0).into()) else { panic!("a port is free") };
+        // Without IPv6 it is of IPv4.
+        if socket.local_addr().expect("it is bound").is_ipv6() {
+            assert!(!SockRef::from(&socket).only_v6().expect("an option"), "whatever the sysctl");
+        }
+        for (error, expected) in [
+            (Errno::AFNOSUPPORT, true),
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::ADDRINUSE, false),
+            (Errno::ACCESS, false),
+        ] {
+            assert_eq!(lacks_ipv6(&error.into()), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn peers_of_ipv4_are_written_as_ipv4() {
+        for (seen, expected) in [
+            ("[::ffff:10.1.2.3]:80", "10.1.2.3:80"),
+            ("10.1.2.3:80", "10.1.2.3:80"),
+            ("[fd00::7]:80", "[fd00::7]:80"),
+            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[::10.1.2.3]:80", "[::10.1.2.3]:80"),
+        ] {
+            let peer = canonical(seen.parse().expect("an address"));
+            assert_eq!(peer, expected.parse().expect("an address"));
+        }
+    }
 
     #[tokio::test]
     async fn a_tuned_connection_asks_after_its_peer() {

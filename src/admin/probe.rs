@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
@@ -85,11 +85,9 @@ impl Error for Unhealthy {
 
 /// The URL of the admin port that listens at `address`, for whoever is on the same machine.
 pub fn url_of(address: SocketAddr) -> String {
-    let reachable = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
+    // `[::]` takes clients of both families, and without IPv6 it is `0.0.0.0`: IPv4 finds it in any case.
+    let reachable =
+        if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     format!("http://{}", SocketAddr::new(reachable, address.port()))
 }
 

@@ -1,16 +1,16 @@
 //! Where the sidecar listens, who can get there, and whom of those it believes.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::Url;
-use socket2::{Domain, Socket, Type};
 
 use super::{Check, Finding, Findings, Surroundings};
 use crate::identity::Source;
+use crate::listener;
 use crate::outgoing;
 use crate::tls::Roots;
 
@@ -28,7 +28,7 @@ pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
         [("listen.address", config.listen.address), ("admin.address", config.admin.address)];
     for (setting, address) in ports {
         let place = format!("{setting} {address}");
-        match claim(address) {
+        match listener::claim(address) {
             Ok(()) => findings.ok(place, "free"),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 if is_sidecar(config.admin.address).await {
@@ -62,27 +62,16 @@ pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
         findings.note(
             place,
             "the kubelet's probes and Prometheus come from outside the pod and can't reach it",
-            "write address = \"0.0.0.0:9901\" in [admin], unless nothing probes or scrapes",
+            "write address = \"[::]:9901\" in [admin], unless nothing probes or scrapes",
         );
     }
     findings.all()
 }
 
-/// Takes the address and gives it back. Without listening, so that a sidecar that starts at the same
-/// moment is not in its way.
-fn claim(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
-}
-
 async fn is_sidecar(admin: SocketAddr) -> bool {
     let mut address = admin;
     if admin.ip().is_unspecified() {
-        address.set_ip(match admin {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     let asking = async {
         let url: Url = format!("http://{address}/healthz/live").parse().ok()?;

@@ -46,12 +46,16 @@ const HEAD_COPIES: usize = 3;
 /// Age up to which a connection counts as new: most answers have come by then.
 const JUST_ACCEPTED: Duration = Duration::from_secs(1);
 
+/// Longest that a connection may be without its first request, or without a next one while few
+/// connections are free: a long [`Limits::idle`] is for a front that will send more.
+pub const SHORT_IDLE: Duration = Duration::from_secs(75);
+
 /// How patient to be with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Time from the accept to the first byte.
     pub first_byte: Duration,
-    /// Without a request.
+    /// Without a request. See [`SHORT_IDLE`] for when it is shorter.
     pub idle: Duration,
     /// From the first byte of a request's head to its last.
     pub head: Duration,
@@ -206,8 +210,10 @@ impl Activity {
         self.begun.wait().await;
     }
 
-    /// Resolves when the connection has used up one of its limits, in time or in refused heads.
-    pub async fn overdue(&self, limits: Limits) -> CloseReason {
+    /// Resolves when the connection, one of `most`, has used up one of its limits, in time or in refused
+    /// heads.
+    pub async fn overdue(&self, mut limits: Limits, most: usize) -> CloseReason {
+        let usual = limits.idle;
         // Limits are kept to within two such looks: one dates, and another judges.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
@@ -222,6 +228,8 @@ impl Activity {
             if often && !self.waits() {
                 self.looks_often.store(false, Ordering::Relaxed);
             }
+            let short = self.is_crowded(most) || !self.begun.initialized();
+            limits.idle = if short { usual.min(SHORT_IDLE) } else { usual };
             if let Some(reason) = self.judge(self.now(), limits) {
                 return reason;
             }
@@ -440,7 +448,33 @@ mod tests {
         let activity = Activity::new(held(), &Memory::default());
         let start = Instant::now();
         activity.received();
-        assert_eq!(activity.overdue(LIMITS).await, CloseReason::SlowHead);
+        assert_eq!(activity.overdue(LIMITS, 1).await, CloseReason::SlowHead);
         assert!(start.elapsed() <= 2 * LIMITS.head, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_end_earlier_while_few_are_free() {
+        let limits = Limits { idle: Duration::from_secs(3900), ..LIMITS };
+        for (open, asked, expected) in [
+            (1, true, limits.idle),
+            (75, true, limits.idle),
+            (76, true, SHORT_IDLE),
+            (1, false, SHORT_IDLE),
+        ] {
+            let slots = Arc::new(Semaphore::new(100));
+            let mut held = (0..open).map(|_| {
+                let slot = Arc::clone(&slots).try_acquire_owned().expect("one is free");
+                Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
+            });
+            let activity = Activity::new(held.next().expect("one"), &Memory::default());
+            let _others: Vec<_> = held.collect();
+            if asked {
+                drop(activity.begin(false));
+            }
+            let start = Instant::now();
+            assert_eq!(activity.overdue(limits, 100).await, CloseReason::Idle);
+            let after = start.elapsed();
+            assert!(after >= expected && after <= expected + 2 * limits.head, "{open}: {after:?}");
+        }
     }
 }

@@ -156,7 +156,7 @@ impl Established {
     {
         let Self { remote, protocol, activity, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
-        let mut limits = settings.limits;
+        let (mut limits, most) = (settings.limits, settings.max_connections);
         let (requests, memory) = (Arc::clone(&activity), settings.memory.clone());
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
@@ -202,7 +202,8 @@ impl Established {
             let end = http2::Connection::graceful_shutdown;
             // HTTP/1.1 is told in its answers.
             let leaving = leaving(phase.clone(), &activity);
-            drive(Pin::new(&mut connection), end, &activity, limits, leaving, phase.clone()).await
+            drive(Pin::new(&mut connection), end, &activity, limits, most, leaving, phase.clone())
+                .await
         } else {
             let stream = Thrifty::client(stream, settings.memory.clone());
             let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&activity) as _));
@@ -212,7 +213,7 @@ impl Established {
             let end = http1::UpgradeableConnection::graceful_shutdown;
             let leaving = std::future::pending();
             let driven = Pin::new(&mut connection);
-            let served = drive(driven, end, &activity, limits, leaving, phase.clone()).await;
+            let served = drive(driven, end, &activity, limits, most, leaving, phase.clone()).await;
             // An upgraded connection is skipped: its tunnel has the socket.
             if let (Ended::ByItself(_), Some(parts)) = (&served, connection.into_parts()) {
                 rest = Some(parts.io.into_inner());
@@ -324,12 +325,14 @@ enum Event {
 }
 
 /// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
-/// the requests it has. `leaving` says when to tell the client to go elsewhere.
+/// the requests it has. `most` connections may be open; `leaving` says when to tell the client to go
+/// elsewhere.
 async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     activity: &Activity,
     limits: Limits,
+    most: usize,
     leaving: impl Future<Output = ()>,
     mut phase: watch::Receiver<Phase>,
 ) -> Ended<C::Output> {
@@ -338,7 +341,7 @@ async fn drive<C: Future>(
     loop {
         let event = pin!(async {
             tokio::select! {
-                reason = activity.overdue(limits) => Event::Overdue(reason),
+                reason = activity.overdue(limits, most) => Event::Overdue(reason),
                 () = &mut leaving => Event::Leaving,
                 () = stopped_in(&mut phase) => Event::Stopped,
             }
@@ -368,7 +371,7 @@ async fn drive<C: Future>(
     graceful_shutdown(connection.as_mut());
     tokio::select! {
         served = connection => Ended::ByItself(served),
-        reason = activity.overdue(limits) => Ended::Overdue(reason),
+        reason = activity.overdue(limits, most) => Ended::Overdue(reason),
     }
 }
 

@@ -15,9 +15,9 @@ use velt_sidecar::listener::{self, Listener};
 use velt_sidecar::metrics::ListenerMetrics;
 
 use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
-use crate::support::Stage;
 use crate::support::app::FakeApp;
 use crate::support::raw::Wire;
+use crate::support::{Stage, config};
 use crate::websocket;
 
 const SHORT: &str = "[listen]\nidle_timeout = \"300ms\"\nheader_timeout = \"100ms\"\n\
@@ -299,4 +299,17 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
     let waiting = timeout(Duration::from_secs(10), try_join_all(burst)).await;
     let waiting = waiting.expect("none has to knock again").expect("none is refused");
     assert_eq!(waiting.len(), count);
+}
+
+#[test]
+fn default_idle_timeout_outlasts_every_front() {
+    // As in docs/configuration.md: HTTP clients of Go, Caddy, Google Cloud, Envoy.
+    let limits = config("").expect("the defaults are valid").listen.limits;
+    for front in [60, 90, 120, 350, 600, 3600].map(Duration::from_secs) {
+        assert!(limits.idle > front, "{front:?}");
+    }
+    // A client that has asked for nothing is no front's idle connection.
+    assert_eq!(limits.first_byte, Duration::from_secs(75));
+    let short = config("[listen]\nidle_timeout = \"5s\"").expect("valid").listen.limits;
+    assert_eq!(short.first_byte, Duration::from_secs(5));
 }

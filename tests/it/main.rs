@@ -7,6 +7,7 @@
 mod support;
 
 mod access_log;
+mod addresses;
 mod admin;
 mod app_connections;
 mod app_early_answers;

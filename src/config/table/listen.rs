@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{Count, HeaderBytes};
-use crate::listener::{Limits, Settings};
+use crate::listener::{Limits, SHORT_IDLE, Settings};
 use crate::memory::Memory;
 use crate::tls::{ClientCertificate, ServerSettings};
 
@@ -13,12 +13,13 @@ use crate::tls::{ClientCertificate, ServerSettings};
 pub fn read(section: &Section<'_, '_>) -> Settings {
     let (address, max_connections) =
         (section.value("address", "0.0.0.0:8080"), section.value("max_connections", "10000"));
-    let idle = section.value::<Span>("idle_timeout", "75s").0;
+    // Longer than any front of docs/configuration.md keeps an idle connection, Envoy's hour among them.
+    let idle = section.value::<Span>("idle_timeout", "65m").0;
     Settings {
         address,
         max_connections,
         limits: Limits {
-            first_byte: idle,
+            first_byte: idle.min(SHORT_IDLE),
             idle,
             head: section.value::<Span>("header_timeout", "10s").0,
             stalled: section.value::<Span>("write_timeout", "60s").0,

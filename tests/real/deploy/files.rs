@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::{documents, file, run, run_well};
 use crate::neighbour::tool;
 
@@ -77,4 +79,38 @@ fn the_workflow_runs_the_tests_before_it_publishes_anything() {
     for architecture in ["amd64", "arm64"] {
         assert!(text.contains(&format!("linux/{architecture}")), "{architecture}");
     }
+}
+
+/// What the commands of a step leave in `GITHUB_ENV`, in a repository whose name has capitals.
+fn environment_after(step: &Value) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let left = folder.path().join("env");
+    let mut bash = Command::new("bash");
+    bash.args(["-eo", "pipefail", "-c", step["run"].as_str().expect("commands")]);
+    bash.env("GITHUB_ENV", &left).env("REGISTRY", "ghcr.io");
+    bash.env("GITHUB_REPOSITORY", "Acme-Corp/Velt-Sidecar");
+    run_well(&mut bash, "");
+    fs::read_to_string(left).expect("it is written")
+}
+
+#[test]
+fn names_of_images_are_lower_case_in_any_repository() {
+    let text = fs::read_to_string(file(RELEASE)).expect("the workflow");
+    let workflow = &documents(&text)[0];
+    let jobs = workflow["jobs"].as_object().expect("jobs");
+    let mut named = 0;
+    for (name, job) in jobs {
+        let steps = job["steps"].as_array().expect("steps");
+        let uses = |step: &Value| step.to_string().contains("IMAGE");
+        let Some(first) = steps.iter().find(|step| uses(step)) else { continue };
+        let left = environment_after(first);
+        assert_eq!(left, "IMAGE=ghcr.io/acme-corp/velt-sidecar\n", "{name}");
+        named += 1;
+    }
+    assert_eq!(named, 2, "of the image, and of what is published");
+    // The contexts have the name as it is written, and no function to change it.
+    for as_written in ["github.repository }}", "github.repository_owner"] {
+        assert!(!text.contains(as_written), "{as_written}");
+    }
+    assert!(text.contains("${GITHUB_REPOSITORY_OWNER,,}/charts"), "{text}");
 }

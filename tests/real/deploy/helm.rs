@@ -49,7 +49,14 @@ const VALUES: &[&[&str]] = &[
     &["--set", "velt-sidecar.config.cache\\.max_entries=1000000"],
     &["--set", "velt-sidecar.config.log\\.format=null"],
     &["--set", "velt-sidecar.config.identity\\.on_ambiguous=drop"],
+    &["--set", "velt-sidecar.resources.limits.cpu=500m"],
+    &["--set", "velt-sidecar.securityContext.runAsUser=null"],
+    &["--set", "velt-sidecar.securityContext.runAsUser=1000680000"],
+    ON_OPENSHIFT,
 ];
+
+/// What Helm sees of a cluster of `OpenShift`.
+const ON_OPENSHIFT: &[&str] = &["--api-versions", "security.openshift.io/v1"];
 
 #[test]
 fn the_charts_lint_package_and_render_a_pod_that_fits_the_code() {
@@ -86,6 +93,7 @@ fn values_that_make_no_sense_are_refused() {
             ("image.pullPolicy=Sometimes", "pullPolicy"),
             ("image.digest=sha256:abc", "digest"),
             ("ports.http=80000", "http"),
+            ("securityContext.runAsUser=0", "runAsUser"),
             ("secret.mounted=perhaps", "mounted"),
             ("config.listen_address=x", "listen_address"),
             ("config.velt\\.auth_token=secret", "velt.auth_token"),
@@ -110,4 +118,52 @@ fn a_digest_wins_over_the_tag() {
     let [workload] = of_kind(&objects, "Deployment")[..] else { panic!("one Deployment") };
     let image = &Pod::of(workload, &objects).sidecar()["image"];
     assert_eq!(*image, format!("registry.example/velt-sidecar@{digest}"));
+}
+
+/// The sidecar's container with some values, the same by both versions of Helm.
+fn container(more: &[&str]) -> Value {
+    let [new, old] = HELMS.map(|helm| {
+        let rendered = Charts::with(helm).template(more);
+        let objects = rendered.unwrap_or_else(|error| panic!("{helm}: {error}"));
+        let [workload] = of_kind(&objects, "Deployment")[..] else { panic!("one Deployment") };
+        Pod::of(workload, &objects).sidecar().clone()
+    });
+    assert_eq!(new, old, "{more:?}");
+    new
+}
+
+#[test]
+fn openshift_and_quotas_have_their_way_by_values() {
+    let user = |more: &[&str]| {
+        let context = &container(more)["securityContext"];
+        [context["runAsUser"].clone(), context["runAsGroup"].clone()]
+    };
+    assert_eq!(user(&[]), [Value::from(65532), Value::from(65532)], "the image's own");
+    assert_eq!(user(ON_OPENSHIFT), [Value::Null, Value::Null]);
+    let of_namespace = "velt-sidecar.securityContext.runAsUser=1000680000";
+    for cluster in [&[][..], ON_OPENSHIFT] {
+        let [uid, _] = user(&[cluster, &["--set", of_namespace]].concat());
+        assert_eq!(uid, 1_000_680_000, "what is said wins");
+    }
+    let none = "velt-sidecar.securityContext.runAsUser=null";
+    assert_eq!(user(&["--set", none]), [Value::Null, Value::from(65532)]);
+    let limited = container(&["--set", "velt-sidecar.resources.limits.cpu=500m"]);
+    let expected = serde_json::json!({"cpu": "500m", "memory": "256Mi"});
+    assert_eq!(limited["resources"]["limits"], expected);
+}
+
+#[test]
+fn kubectl_logs_goes_to_the_examples_app() {
+    let charts = Charts::with(HELMS[0]);
+    let objects = charts.template(&[]).unwrap_or_else(|error| panic!("{error}"));
+    let [workload] = of_kind(&objects, "Deployment")[..] else { panic!("one Deployment") };
+    let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["kubectl.kubernetes.io/default-container"], "app");
+}
+
+/// The pods of the example, as labels and ports, for what selects pods.
+pub fn example() -> Value {
+    let charts = Charts::with(HELMS[0]);
+    let objects = charts.template(&[]).unwrap_or_else(|error| panic!("{error}"));
+    of_kind(&objects, "Deployment")[0]["spec"]["template"].clone()
 }

@@ -21,6 +21,10 @@ use crate::neighbour::{
 /// Where the container finds a name server. Of its own, so that nobody else is there.
 const NAME_SERVER: &str = "127.0.61.53:53";
 
+/// Of Linux: the family of IPv6, and the error of a kernel without it.
+const AF_INET6: u32 = 10;
+const EAFNOSUPPORT: u32 = 97;
+
 /// The root file system, as deploy/rootfs lays it out.
 fn root_files(folder: &Path) -> PathBuf {
     let (binary, root) = (folder.join("velt-sidecar"), folder.join("rootfs"));
@@ -154,6 +158,35 @@ impl Container {
         fs::write(path, spec.to_string()).expect("a disk");
     }
 
+    /// Changes what runc reads.
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.bundle.path().join("config.json");
+        let text = fs::read_to_string(&path).expect("it is written");
+        let mut spec: Value = serde_json::from_str(&text).expect("JSON");
+        change(&mut spec);
+        fs::write(path, spec.to_string()).expect("a disk");
+    }
+
+    /// Takes IPv6 away, as a kernel does that is started with `ipv6.disable=1`.
+    fn without_ipv6(&self) {
+        let of_ipv6 = json!({"index": 0, "value": AF_INET6, "op": "SCMP_CMP_EQ"});
+        let refused = json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+            "errnoRet": EAFNOSUPPORT, "args": [of_ipv6]});
+        self.change(|spec| {
+            spec["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]});
+        });
+    }
+
+    /// Gives it a network of its own, in which sockets of IPv6 are not of IPv4 unless they ask for it.
+    fn with_separate_families(&self) {
+        self.change(|spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+            namespaces.push(json!({"type": "network"}));
+            spec["linux"]["sysctl"] = json!({"net.ipv6.bindv6only": "1"});
+        });
+    }
+
     fn runc(&self, arguments: &[&str]) -> Command {
         let mut runc = Command::new(tool("runc"));
         runc.arg("--root").arg(self.bundle.path().join("runc")).args(arguments);
@@ -186,6 +219,65 @@ fn addresses(line: &str) -> [SocketAddr; 2] {
         let (_, rest) = line.split_once(name).expect("an address");
         rest.split(' ').next().expect("an end").parse().expect("an address")
     })
+}
+
+/// Waits until the sidecar says that it listens: everything that it has said.
+async fn listening(lines: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> String {
+    let mut printed = String::new();
+    while !printed.contains("velt-sidecar is listening") {
+        printed += &lines.recv().await.unwrap_or_else(|| panic!("it ended: {printed}"));
+        printed.push('\n');
+    }
+    printed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ipv6_the_charts_addresses_serve_by_ipv4() {
+    let (_app, app) = serve_app(|_| Response::default()).await;
+    let (api_key, auth_token) = CREDENTIALS;
+    // The hooks and probes by command need to know the port.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let admin = free.local_addr().expect("it is bound");
+    drop(free);
+    let container = Container::new(&[
+        format!("VELT_API_KEY={api_key}"),
+        format!("VELT_AUTH_TOKEN={auth_token}"),
+        "VELT_SIDECAR_LISTEN__ADDRESS=[::]:0".to_owned(),
+        format!("VELT_SIDECAR_ADMIN__ADDRESS=[::]:{}", admin.port()),
+        format!("VELT_SIDECAR_APP__ADDRESS={app}"),
+    ]);
+    container.without_ipv6();
+    let mut process = container.start();
+    let mut lines = lines_of(process.child().stderr.take().expect("piped"));
+    let printed = listening(&mut lines).await;
+    assert!(printed.contains("this system has no IPv6"), "{printed}");
+    let [traffic, _] = addresses(printed.lines().last().expect("a line"));
+    assert!(traffic.ip().is_unspecified() && traffic.is_ipv4(), "{printed}");
+    let answer = http_client().get(format!("http://127.0.0.1:{}/", traffic.port())).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    container.exec(&["health", "--ready"]).expect("it is ready");
+    container.exec(&["drain"]).expect("it drains");
+    let error = container.exec(&["health", "--ready"]).expect_err("it leaves");
+    assert!(error.contains("503"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_addresses_are_of_both_families_by_any_sysctl() {
+    let (api_key, auth_token) = CREDENTIALS;
+    let container = Container::new(&[
+        format!("VELT_API_KEY={api_key}"),
+        format!("VELT_AUTH_TOKEN={auth_token}"),
+        "VELT_SIDECAR_LISTEN__ADDRESS=[::]:8080".to_owned(),
+        "VELT_SIDECAR_ADMIN__ADDRESS=[::]:9901".to_owned(),
+    ]);
+    container.with_separate_families();
+    let mut process = container.start();
+    let mut lines = lines_of(process.child().stderr.take().expect("piped"));
+    listening(&mut lines).await;
+    for url in ["http://127.0.0.1:9901", "http://[::1]:9901"] {
+        let health = container.exec(&["health", "--ready", "--admin", url]);
+        health.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,14 @@
 //! The component, and the examples that use it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::pod::Pod;
-use super::{BEFORE_NATIVE, NATIVE, complaints, documents, file, of_kind, run_well};
+use super::{BEFORE_NATIVE, NATIVE, complaints, documents, file, of_kind, run, run_well};
 use crate::neighbour::tool;
 
 const DOCUMENT: &str = "docs/kubernetes.md";
@@ -24,14 +25,48 @@ fn build(folder: &Path) -> Vec<Value> {
 }
 
 /// An overlay of a test's own, beside a copy of deploy/.
+struct Overlay {
+    folder: TempDir,
+}
+
+impl Overlay {
+    fn of(manifests: &str, kustomization: &str) -> Self {
+        let overlay = Self { folder: tempfile::tempdir().expect("a folder") };
+        copy(&file("deploy"), &overlay.folder.path().join("deploy"));
+        fs::create_dir(overlay.path()).expect("a folder");
+        fs::write(overlay.path().join("manifests.yaml"), manifests).expect("a disk");
+        fs::write(overlay.path().join("kustomization.yaml"), kustomization).expect("a disk");
+        overlay
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("overlay")
+    }
+
+    /// What is wrong with it, by both versions of kubectl.
+    fn complaints(&self) -> [String; 2] {
+        ["kubectl", "kubectl-old"].map(|kubectl| {
+            let built = run(Command::new(tool(kubectl)).arg("kustomize").arg(self.path()), "");
+            built.expect_err("the build ends")
+        })
+    }
+
+    /// What deploy/kustomize/chosen says of it.
+    fn chosen(&self) -> Result<String, String> {
+        chosen(&self.path())
+    }
+}
+
+fn chosen(overlay: &Path) -> Result<String, String> {
+    let kubectl = tool("kubectl");
+    let folder = kubectl.parent().expect("a folder").to_str().expect("a plain path");
+    let mut chosen = Command::new(file("deploy/kustomize/chosen"));
+    chosen.arg(overlay).env("PATH", format!("{folder}:/usr/bin:/bin"));
+    run(&mut chosen, "")
+}
+
 fn overlay(manifests: &str, kustomization: &str) -> Vec<Value> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let own = folder.path().join("overlay");
-    copy(&file("deploy"), &folder.path().join("deploy"));
-    fs::create_dir(&own).expect("a folder");
-    fs::write(own.join("manifests.yaml"), manifests).expect("a disk");
-    fs::write(own.join("kustomization.yaml"), kustomization).expect("a disk");
-    build(&own)
+    build(&Overlay::of(manifests, kustomization).path())
 }
 
 /// Copies a folder.
@@ -46,6 +81,12 @@ pub fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), to).expect("a disk");
         }
     }
+}
+
+/// The pods of the example.
+pub fn example() -> Value {
+    let objects = build(&file("deploy/kustomize/example/overlay"));
+    of_kind(&objects, "Deployment")[0]["spec"]["template"].clone()
 }
 
 #[test]
@@ -68,7 +109,7 @@ fn the_overlay_puts_a_native_sidecar_into_the_example() {
 const ANY: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: shop}
+metadata: {name: shop, labels: {velt-sidecar/inject: \"true\"}}
 spec:
   serviceName: shop
   selector: {matchLabels: {app: shop}}
@@ -85,7 +126,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: shop}
+metadata: {name: shop, labels: {velt-sidecar/inject: first-port}}
 spec: {selector: {app: shop}, ports: [{name: http, port: 80}, {name: grpc, port: 81}]}
 ---
 apiVersion: apps/v1
@@ -96,6 +137,35 @@ spec:
   template:
     metadata: {labels: {app: redis}}
     spec: {containers: [{name: redis, image: redis}]}
+";
+
+/// What no label chooses: a database with its Services, an app elsewhere, a Service without ports.
+const OTHERS: &str = "
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: postgres}
+spec:
+  serviceName: postgres
+  selector: {matchLabels: {app: postgres}}
+  template:
+    metadata: {labels: {app: postgres}}
+    spec: {containers: [{name: postgres, image: postgres}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: postgres}
+spec: {selector: {app: postgres}, ports: [{name: sql, port: 5432}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mail}
+spec: {type: ExternalName, externalName: mail.example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: peers}
+spec: {clusterIP: None, selector: {app: shop}}
 ";
 
 /// All that an overlay needs: the component, and a Secret that somebody has made.
@@ -145,7 +215,7 @@ fn the_pre_stop_hooks_are_commands_that_there_are() {
         let [workload] = of_kind(&objects, "StatefulSet")[..] else { panic!("one StatefulSet") };
         let sidecar = Pod::of(workload, &objects).sidecar();
         let command = &sidecar["lifecycle"]["preStop"]["exec"]["command"];
-        assert_eq!(*command, serde_json::json!(expected), "{component}");
+        assert_eq!(*command, json!(expected), "{component}");
     }
 }
 
@@ -168,14 +238,14 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
         let found = policies.iter().find(|policy| policy["metadata"]["name"] == name);
         &found.unwrap_or_else(|| panic!("the policy {name}"))["spec"]
     };
-    assert_eq!(named("default-deny")["podSelector"], serde_json::json!({}));
+    assert_eq!(named("default-deny")["podSelector"], json!({}));
     assert!(
         named("default-deny")["ingress"].is_null() && named("default-deny")["egress"].is_null()
     );
     let way_in = &named("app")["ingress"][0];
-    assert_eq!(way_in["ports"], serde_json::json!([{"protocol": "TCP", "port": 8080}]));
+    assert_eq!(way_in["ports"], json!([{"protocol": "TCP", "port": 8080}]));
     let selector = &way_in["from"][0]["podSelector"]["matchLabels"];
-    assert_eq!(*selector, serde_json::json!({"app.kubernetes.io/name": "oauth2-proxy"}));
+    assert_eq!(*selector, json!({"app.kubernetes.io/name": "oauth2-proxy"}));
     let [ingress] = of_kind(&objects, "Ingress")[..] else { panic!("one Ingress") };
     let backend = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"];
     assert_eq!(backend["service"]["name"], "oauth2-proxy");
@@ -189,6 +259,152 @@ fn every_component_is_valid_by_itself() {
     }
     let objects = overlay(ANY, &minimal("../monitoring"));
     assert_eq!(complaints(&objects, NATIVE), "");
+}
+
+#[test]
+fn what_is_not_chosen_stays_as_it_is() {
+    for component in ["component", "component-before-1.29"] {
+        let manifests = format!("{ANY}{OTHERS}");
+        let objects = overlay(&manifests, &minimal(component));
+        assert_eq!(complaints(&objects, NATIVE), "");
+        let before = documents(OTHERS);
+        assert_eq!(before.len(), 4);
+        for other in before {
+            assert!(objects.contains(&other), "{component}: {other}");
+        }
+    }
+}
+
+#[test]
+fn a_label_says_which_port_of_a_service_leads_to_the_sidecar() {
+    let ports = [
+        json!({"name": "metrics", "port": 9090}),
+        json!({"name": "http", "port": 80}),
+        json!({"name": "web", "port": 81, "targetPort": "web"}),
+        json!({"name": "https", "port": 443, "targetPort": 3000}),
+    ];
+    for (place, label) in
+        ["first-port", "second-port", "third-port", "fourth-port"].iter().enumerate()
+    {
+        let service = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "shop", "labels": {"velt-sidecar/inject": label}},
+            "spec": {"selector": {"app": "shop"}, "ports": ports}});
+        let objects = overlay(&service.to_string(), &minimal("component"));
+        assert_eq!(complaints(&objects, NATIVE), "");
+        let [service] = of_kind(&objects, "Service")[..] else { panic!("one Service") };
+        for (other, port) in ports.iter().enumerate() {
+            let mut expected = port.clone();
+            if other == place {
+                expected["targetPort"] = 8080.into();
+            }
+            assert_eq!(service["spec"]["ports"][other], expected, "{label}");
+        }
+    }
+}
+
+#[test]
+fn a_label_that_chooses_nothing_ends_the_build_and_says_why() {
+    for (from, to, said) in [
+        ("inject: \"true\"", "inject: enabled", "a Deployment or StatefulSet is"),
+        ("inject: first-port", "inject: \"true\"", "a Service is first-port to fourth-port"),
+        ("inject: first-port", "inject: third-port", "/spec/ports/2/targetPort"),
+        ("kind: StatefulSet", "kind: DaemonSet", "chooses only a Deployment"),
+    ] {
+        assert_eq!(ANY.matches(from).count(), 1, "{from}");
+        let overlay = Overlay::of(&ANY.replace(from, to), &minimal("component"));
+        for complaint in overlay.complaints() {
+            assert!(complaint.contains(said), "{to}: {complaint}");
+        }
+    }
+}
+
+#[test]
+fn chosen_says_what_gets_the_sidecar_and_what_does_not() {
+    let second = ANY.replace("{name: grpc, port: 81}", "{name: metrics, port: 8080}");
+    let expected = "\
+        Deployment/redis: left alone\n\
+        Service/mail: left alone, has no ports\n\
+        Service/peers: left alone, has no ports\n\
+        Service/postgres: port sql 5432 -> 5432\n\
+        Service/shop: port http 80 -> 8080, velt-sidecar\n\
+        Service/shop: port metrics 8080 -> 8080\n\
+        StatefulSet/postgres: left alone\n\
+        StatefulSet/shop: velt-sidecar, in front of web\n";
+    for component in ["component", "component-before-1.29"] {
+        let overlay = Overlay::of(&format!("{second}{OTHERS}"), &minimal(component));
+        assert_eq!(overlay.chosen().as_deref(), Ok(expected), "{component}");
+    }
+    chosen(&file("deploy/kustomize/example/overlay")).unwrap_or_else(|error| panic!("{error}"));
+    // Without labels it fails, so that a pipeline may ask it.
+    let none = chosen(&file("deploy/kustomize/example/app")).expect_err("nothing is chosen");
+    assert!(none.contains("Nothing is chosen") && none.contains("left alone"), "{none}");
+}
+
+/// The container that `kubectl logs` and `kubectl exec` go to without `-c`.
+fn default_container(workload: &Value) -> &str {
+    let template = &workload["spec"]["template"];
+    let annotation =
+        &template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"];
+    let first = &template["spec"]["containers"][0]["name"];
+    annotation.as_str().or(first.as_str()).expect("a name")
+}
+
+#[test]
+fn app_pre_stop_and_kubectl_go_to_the_app_by_either_component() {
+    for component in ["component", "component-before-1.29"] {
+        for order in [[component, "app-pre-stop"], ["app-pre-stop", component]] {
+            let components = order.map(|it| format!("../deploy/kustomize/{it}")).join(", ");
+            let kustomization =
+                format!("resources: [manifests.yaml]\ncomponents: [{components}]\n");
+            let objects = overlay(&format!("{ANY}{OTHERS}"), &kustomization);
+            assert_eq!(complaints(&objects, &NATIVE[1..]), "");
+            let workloads = of_kind(&objects, "StatefulSet");
+            let shop = workloads.iter().find(|it| it["metadata"]["name"] == "shop").expect("it");
+            let pod = Pod::of(shop, &objects);
+            let web = pod.container("containers", "web").expect("the app");
+            assert_eq!(web["lifecycle"]["preStop"]["sleep"]["seconds"], 10, "{order:?}");
+            let hook = &pod.sidecar()["lifecycle"]["preStop"]["exec"]["command"];
+            assert_eq!(hook[1], "drain", "{order:?}");
+            assert_eq!(default_container(shop), "web", "{order:?}");
+            let postgres = workloads.iter().find(|it| it["metadata"]["name"] == "postgres");
+            let postgres =
+                postgres.expect("it")["spec"]["template"]["spec"]["containers"][0].clone();
+            assert!(postgres["lifecycle"].is_null(), "not chosen");
+        }
+    }
+    let objects = build(&file("deploy/examples/oauth2-proxy"));
+    for workload in of_kind(&objects, "Deployment") {
+        assert_eq!(default_container(workload), workload["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn on_openshift_the_sidecar_takes_the_user_that_it_is_given() {
+    let components = "[../deploy/kustomize/component, ../deploy/kustomize/openshift]";
+    let kustomization = format!("resources: [manifests.yaml]\ncomponents: {components}\n");
+    let objects = overlay(&format!("{ANY}{OTHERS}"), &kustomization);
+    assert_eq!(complaints(&objects, NATIVE), "");
+    let workloads = of_kind(&objects, "StatefulSet");
+    let shop = workloads.iter().find(|it| it["metadata"]["name"] == "shop").expect("it");
+    let pod = Pod::of(shop, &objects);
+    pod.assert_fits();
+    pod.assert_restricted(true);
+    let context = &pod.sidecar()["securityContext"];
+    assert!(context["runAsUser"].is_null() && context["runAsGroup"].is_null(), "{context}");
+}
+
+#[test]
+fn the_document_shows_how_a_quota_gets_its_cpu_limit() {
+    let document = fs::read_to_string(file(DOCUMENT)).expect("the document");
+    let patch = document.split("```yaml\n").find(|it| it.starts_with("# A CPU limit")).expect("it");
+    let (patch, _) = patch.split_once("```").expect("an end");
+    let objects = overlay(ANY, &format!("{}{patch}", minimal("component")));
+    assert_eq!(complaints(&objects, NATIVE), "");
+    let [workload] = of_kind(&objects, "StatefulSet")[..] else { panic!("one StatefulSet") };
+    let resources = &Pod::of(workload, &objects).sidecar()["resources"];
+    assert_eq!(resources["limits"], json!({"cpu": "1", "memory": "256Mi"}), "{resources}");
+    let redis = of_kind(&objects, "Deployment")[0];
+    assert!(redis["spec"]["template"]["spec"]["initContainers"].is_null(), "{redis}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{NATIVE, complaints, documents, file, run, run_well};
+use super::{NATIVE, complaints, documents, file, helm, kustomize, run, run_well};
 use crate::certificates::{Authority, Folder, VALID};
 use crate::neighbour::{eventually, http_client, tool};
 use crate::promtool::{busy_sidecar, make_traffic, start_prometheus};
@@ -35,9 +35,14 @@ fn rules() -> Value {
 fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
     // JSON is YAML.
     fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
-    let tests = folder.join("rules_test.yaml");
-    fs::copy(file("tests/real/deploy/rules_test.yaml"), &tests).expect("a disk");
-    run(Command::new(tool("promtool")).args(["test", "rules"]).arg(tests), "")
+    let mut promtool = Command::new(tool("promtool"));
+    promtool.args(["test", "rules"]);
+    for name in ["rules_test.yaml", "long_rules_test.yaml"] {
+        let tests = folder.join(name);
+        fs::copy(file("tests/real/deploy").join(name), &tests).expect("a disk");
+        promtool.arg(tests);
+    }
+    run(&mut promtool, "")
 }
 
 #[test]
@@ -161,5 +166,24 @@ fn grafana_finds_what_it_needs_in_the_dashboard() {
         {
             assert!(taken.insert(cell), "{} lies over another one", panel["title"]);
         }
+    }
+}
+
+#[test]
+fn the_pod_monitor_finds_the_pods_of_both_charts() {
+    let monitor = &documents(&read("deploy/monitoring/pod-monitor.yaml"))[0]["spec"];
+    let wanted = monitor["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+    assert!(monitor["selector"]["matchExpressions"].is_null(), "{monitor}");
+    for pod in [helm::example(), kustomize::example()] {
+        let labels = &pod["metadata"]["labels"];
+        assert!(wanted.iter().all(|(name, value)| labels[name] == *value), "{labels}");
+        assert_eq!(labels["velt-sidecar/injected"], "true", "for policies");
+        let containers = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_array());
+        let mut ports = containers.into_iter().flatten().flatten().flat_map(|container| {
+            let ports = container["ports"].as_array().into_iter().flatten();
+            ports.map(|port| port["name"].clone())
+        });
+        let scraped = &monitor["podMetricsEndpoints"][0]["port"];
+        assert!(ports.any(|port| port == *scraped), "{scraped}");
     }
 }

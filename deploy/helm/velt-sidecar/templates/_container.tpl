@@ -4,7 +4,7 @@ The sidecar as an entry of your pod's initContainers, where restartPolicy: Alway
     initContainers:
       {{- include "velt-sidecar.container" . | nindent 6 }}
 
-Point your Service at the port velt-http, and have the app listen on loopback.
+Point your Service at ports.http, and have the app listen on loopback.
 */}}
 {{- define "velt-sidecar.container" -}}
 {{- $values := index .Values "velt-sidecar" -}}
@@ -45,15 +45,7 @@ Point your Service at the port velt-http, and have the app listen on loopback.
   resources:
     {{- toYaml $values.resources | nindent 4 }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    allowPrivilegeEscalation: false
-    readOnlyRootFilesystem: true
-    capabilities:
-      drop: [ALL]
-    seccompProfile:
-      type: RuntimeDefault
+    {{- include "velt-sidecar.securityContext" . | nindent 4 }}
   {{- if or $values.secret.mounted $values.extraVolumeMounts }}
   volumeMounts:
     {{- if $values.secret.mounted }}
@@ -79,6 +71,32 @@ With secret.mounted, an entry of your pod's volumes. Without it, nothing.
 {{- end }}
 {{- end }}
 
+{{/*
+Labels for the pod's metadata, beside your own, by which NetworkPolicies find it:
+
+    labels:
+      {{- include "velt-sidecar.podLabels" . | nindent 6 }}
+*/}}
+{{- define "velt-sidecar.podLabels" -}}
+velt-sidecar/injected: "true"
+{{- end }}
+
+{{/*
+Without what is null. OpenShift's restricted-v2 gives each pod a user id of its namespace's range and refuses
+any other, so the image's own is left out there.
+*/}}
+{{- define "velt-sidecar.securityContext" -}}
+{{- $openshift := .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- $context := dict -}}
+{{- range $key, $value := (index .Values "velt-sidecar").securityContext -}}
+{{- $image := and (has $key (list "runAsUser" "runAsGroup")) (eq (toString $value) "65532") -}}
+{{- if not (or (kindIs "invalid" $value) (and $openshift $image)) -}}
+{{- $_ := set $context $key $value -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $context }}
+{{- end }}
+
 {{- define "velt-sidecar.image" -}}
 {{- $image := (index .Values "velt-sidecar").image -}}
 {{- if $image.digest -}}
@@ -89,7 +107,8 @@ With secret.mounted, an entry of your pod's volumes. Without it, nothing.
 {{- end }}
 
 {{- define "velt-sidecar.environment" -}}
-{{- $config := dict "listen.address" (printf "0.0.0.0:%v" .ports.http) "admin.address" (printf "0.0.0.0:%v" .ports.admin) -}}
+{{- /* An address of the pod is of IPv6, IPv4 or both: [::] takes clients of all, also where there is no IPv6. */ -}}
+{{- $config := dict "listen.address" (printf "[::]:%v" .ports.http) "admin.address" (printf "[::]:%v" .ports.admin) -}}
 {{- range $key, $address := pick .config "listen.address" "admin.address" -}}
 {{- $port := hasPrefix "listen" $key | ternary $.ports.http $.ports.admin -}}
 {{- if not (hasSuffix (printf ":%v" $port) (toString $address)) -}}
