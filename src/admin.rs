@@ -27,6 +27,15 @@ use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// A URL as somebody has written it, for a message: not if there may be a password in it.
+fn shown_url(url: &str) -> String {
+    if url.contains(['@', '?']) {
+        "(not repeated here, since a password may be in it)".into()
+    } else {
+        format!("{url:?}")
+    }
+}
+
 /// Whether traffic should come here.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use velt_sidecar::config;
 use velt_sidecar::emulator::Failure;
 
@@ -23,6 +24,21 @@ pub struct Arguments {
     /// The configuration file [default: sidecar.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The complaint about `--config` where a command reads no configuration.
+    pub fn refused(&self) -> Option<clap::Error> {
+        let alone = match self.command.as_ref()? {
+            Command::Demo { .. } => "demo runs with settings of its own",
+            Command::Emulator(_) => "emulator is told everything by its own flags",
+            Command::Version => "version has nothing to configure",
+            _ => return None,
+        };
+        self.config.as_ref()?;
+        let message = format!("{alone}, so --config would have no effect: leave it out");
+        Some(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
 }
 
 #[derive(Subcommand)]
@@ -96,20 +112,39 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Ask the sidecar that runs there, which knows its cache [default: by the configuration alone]
-    #[arg(long, value_name = "URL")]
+    /// Ask the running sidecar, which knows its cache: there, or at admin.address of the configuration
+    /// [default: by the configuration alone]
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     pub admin: Option<String>,
     #[command(flatten)]
     pub port: AdminPort,
+}
+
+impl ExplainArguments {
+    /// Whether a running sidecar is asked, and at which URL if one is named; and the request's line. After a
+    /// bare `--admin`, what looks like a URL there is the line's first word.
+    pub fn admin_and_line(&self) -> (Option<Option<String>>, Vec<String>) {
+        let is_method =
+            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let mut line = self.line.clone();
+        let admin = self.admin.as_ref().map(|word| {
+            if word.starts_with('/') || is_method(word) {
+                line.insert(0, word.clone());
+                return None;
+            }
+            Some(word.clone()).filter(|url| !url.is_empty())
+        });
+        (admin, line)
+    }
 }
 
 #[derive(clap::Args)]
 pub struct AdminArguments {
     #[command(subcommand)]
     pub call: AdminCall,
-    /// Where its admin port is
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9901")]
-    pub admin: String,
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, global = true, value_name = "URL")]
+    pub admin: Option<String>,
     #[command(flatten)]
     pub port: AdminPort,
 }

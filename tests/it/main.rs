@@ -18,6 +18,7 @@ mod config;
 mod explain;
 mod doctor;
 mod early_answers;
+mod files;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
