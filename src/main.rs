@@ -33,7 +33,7 @@ use velt_sidecar::logging::{self, Log};
 
 use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
-    ExplainArguments,
+    ExplainArguments, Explainer,
 };
 
 /// sysexits.h: the command line was wrong.
@@ -166,7 +166,7 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
 }
 
 fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
-    let (admin, line) = arguments.admin_and_line();
+    let (whom, line) = arguments.explainer_and_line();
     let ExplainArguments { json, port, .. } = arguments;
     let asked = Asked::from_flags(Flags {
         headers: arguments.header,
@@ -193,8 +193,13 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         }
         ExitCode::SUCCESS
     };
-    if let Some(named) = admin {
-        let url = match kubelet::url(file, named) {
+    let url = match whom {
+        Explainer::Configuration => None,
+        Explainer::Configured => Some(kubelet::url(file, None)),
+        Explainer::At(url) => Some(Ok(url)),
+    };
+    if let Some(url) = url {
+        let url = match url {
             Ok(url) => url,
             Err(code) => return code,
         };

@@ -347,7 +347,7 @@ impl<'r, 'a> Section<'r, 'a> {
         let parsed = T::parse(&found.text);
         if parsed.is_none() {
             // A URL may hold a password, and complaints are logged.
-            let shown = if found.text.contains('@') {
+            let shown = if may_hold_password(&found.text) {
                 "its value".to_owned()
             } else {
                 format!("{:?}", found.text)
@@ -448,6 +448,11 @@ impl Drop for Section<'_, '_> {
             }
         }
     }
+}
+
+/// Whether `text` has the form of `user:password@host`, behind a scheme or not.
+fn may_hold_password(text: &str) -> bool {
+    text.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 fn source_of(place: Option<&Place>) -> Source {

@@ -120,21 +120,32 @@ pub struct ExplainArguments {
     pub port: AdminPort,
 }
 
+/// Which running sidecar explains a request.
+pub enum Explainer {
+    /// None: the configuration alone does.
+    Configuration,
+    /// The one at `admin.address` of the configuration.
+    Configured,
+    /// The one at this URL.
+    At(String),
+}
+
 impl ExplainArguments {
-    /// Whether a running sidecar is asked, and at which URL if one is named; and the request's line. After a
-    /// bare `--admin`, what looks like a URL there is the line's first word.
-    pub fn admin_and_line(&self) -> (Option<Option<String>>, Vec<String>) {
-        let is_method =
-            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    /// Who explains, and the request's line. What stands after a bare `--admin` and is a method or a path
+    /// is the line's first word.
+    pub fn explainer_and_line(&self) -> (Explainer, Vec<String>) {
+        let is_method = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
         let mut line = self.line.clone();
-        let admin = self.admin.as_ref().map(|word| {
-            if word.starts_with('/') || is_method(word) {
-                line.insert(0, word.clone());
-                return None;
+        let explainer = match self.admin.as_deref() {
+            None => Explainer::Configuration,
+            Some("") => Explainer::Configured,
+            Some(word) if word.starts_with('/') || is_method(word) => {
+                line.insert(0, word.to_owned());
+                Explainer::Configured
             }
-            Some(word.clone()).filter(|url| !url.is_empty())
-        });
-        (admin, line)
+            Some(url) => Explainer::At(url.to_owned()),
+        };
+        (explainer, line)
     }
 }
 

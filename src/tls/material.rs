@@ -229,25 +229,30 @@ pub enum Look {
     Unsettled,
 }
 
+/// What lies where the files are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Content(Print),
+    Unreadable,
+}
+
 /// What the looks so far have seen.
 struct Seen {
     in_force: Print,
-    /// What was rejected last and not mended since. Its content is `None` if it could not be read.
-    rejected: Option<Option<Print>>,
-    /// Content that is not in force, and since when it has lain there.
-    found: Option<(Print, Instant)>,
+    /// What was rejected last and not mended since.
+    rejected: Option<Found>,
+    /// What is not in force, and since when it has lain there.
+    found: Option<(Found, Instant)>,
 }
 
 impl Seen {
-    /// Whether content that is not in force has lain there unchanged for long enough.
-    fn has_rested(&mut self, print: Print) -> bool {
+    /// Whether what is not in force has lain there unchanged for long enough.
+    fn has_rested(&mut self, lies: Found) -> bool {
         let now = Instant::now();
         match self.found {
-            Some((found, since)) if found == print => {
-                now.saturating_duration_since(since) >= RESTED
-            }
+            Some((found, since)) if found == lies => now.saturating_duration_since(since) >= RESTED,
             _ => {
-                self.found = Some((print, now));
+                self.found = Some((lies, now));
                 false
             }
         }
@@ -256,11 +261,11 @@ impl Seen {
     /// Notes a rejection. It is told once, unless it is asked for `again`.
     fn reject(
         &mut self,
-        print: Option<Print>,
+        rejected: Found,
         again: bool,
         error: FileError,
     ) -> Result<Look, FileError> {
-        let known = self.rejected.replace(print) == Some(print);
+        let known = self.rejected.replace(rejected) == Some(rejected);
         if known && !again { Ok(Look::Rejected) } else { Err(error) }
     }
 }
@@ -294,14 +299,18 @@ impl<T> Material<T> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (contents, print) = match Contents::read(&self.paths) {
             Ok(read) => read,
-            Err(error) => return seen.reject(None, again, error),
+            // Somebody may be about to write it again.
+            Err(_) if !again && !seen.has_rested(Found::Unreadable) => return Ok(Look::Unsettled),
+            Err(error) => return seen.reject(Found::Unreadable, again, error),
         };
         let is_new = print != seen.in_force;
         if !is_new && !again {
             seen.found = None;
             return Ok(match seen.rejected {
                 None => Look::Same,
-                Some(rejected) if rejected == Some(print) && accept(&self.current()).is_err() => {
+                Some(rejected)
+                    if rejected == Found::Content(print) && accept(&self.current()).is_err() =>
+                {
                     Look::Rejected
                 }
                 Some(_) => {
@@ -311,12 +320,12 @@ impl<T> Material<T> {
             });
         }
         let may_be_half = is_new && !self.paths.iter().all(|path| is_replaced_at_once(path));
-        if may_be_half && !again && !seen.has_rested(print) {
+        if may_be_half && !again && !seen.has_rested(Found::Content(print)) {
             return Ok(Look::Unsettled);
         }
         let fresh = match (self.build)(&contents).and_then(|fresh| accept(&fresh).map(|()| fresh)) {
             Ok(fresh) => fresh,
-            Err(error) => return seen.reject(Some(print), again, error),
+            Err(error) => return seen.reject(Found::Content(print), again, error),
         };
         self.current.store(Arc::new(fresh));
         let was_rejected = seen.rejected.is_some();

@@ -32,8 +32,12 @@ impl Flaw {
         }
         let unseen = |character: char| match character {
             // What cannot be decoded; soft hyphen, marks of direction and of no width, joiners.
-            '\u{fffd}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' => true,
-            '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
+            '\u{fffd}'
+            | '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => true,
             _ => !character.is_ascii() && (character.is_whitespace() || character.is_control()),
         };
         text.contains(unseen).then_some(Self("holds a character that can't be seen", copied))

@@ -174,6 +174,12 @@ enum Read {
 }
 
 impl Content {
+    /// Whether there is nothing in it but the braces of an object.
+    fn is_bare(&self) -> bool {
+        let is_brace = |byte: &u8| b"{}".contains(byte) || byte.is_ascii_whitespace();
+        matches!(self, Self::Plain(body) if body.iter().all(is_brace))
+    }
+
     fn read(&self, http_status: StatusCode) -> Read {
         let not_velt = MalformedReason::NotVelt { http_status: http_status.as_u16() };
         let body = match self {
@@ -217,8 +223,8 @@ pub(super) fn classify(
         }
         return Err(match read {
             Read::Foreign(reason) => malformed(reason),
-            // Velt's errors have an `error` in them.
-            Read::Envelope(Answer { error: None, .. }) => {
+            // Velt's errors have an `error` in them. Of an empty object there is no telling.
+            Read::Envelope(Answer { error: None, .. }) if !body.is_bare() => {
                 malformed(MalformedReason::NotVelt { http_status: http_status.as_u16() })
             }
             _ => numbered,
