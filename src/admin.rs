@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A URL as somebody has written it, for a message: not if there may be a password in it.
+/// The URL of a command line for a message, left out if a password may be in the URL.
 fn shown_url(url: &str) -> String {
     if url.contains(['@', '?']) {
         "(not repeated here, since a password may be in it)".into()

@@ -277,7 +277,7 @@ pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> Sock
 }
 
 /// Complains about a credential of Velt's that stands in a second place as well: the API key is known to
-/// every browser, and the auth token to nobody but Velt.
+/// every browser, and the auth token is for Velt alone.
 fn check_secrets(
     section: &Section<'_, '_>,
     velt: Option<&table::velt::Parts>,

@@ -37,8 +37,8 @@ pub struct Settings {
     pub export: Option<ExportSettings>,
 }
 
-/// Who decides by the sampled flag of a `traceparent` that spans are exported. Whoever does decides what
-/// the collector has to take, and which traces it files them under.
+/// Clients whose sampled flag in `traceparent` has spans exported. Such a client decides how much the
+/// collector has to take, and under which traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampledBy {
     /// Peers that are believed about users.

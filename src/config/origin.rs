@@ -41,7 +41,7 @@ pub enum LoadError {
         file: PathBuf,
         source: io::Error,
     },
-    /// It has nothing in it, not even a comment: somebody is about to write it, or it was lost.
+    /// The file has nothing in it, not even a comment: an editor is about to write the text, or it was lost.
     Empty {
         file: PathBuf,
     },

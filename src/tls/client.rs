@@ -144,7 +144,7 @@ fn roots_of(roots: &Roots, contents: &Contents<'_>) -> Result<RootCertStore, Fil
 
 /// Adds the system's roots, or those that the environment names in their place.
 ///
-/// A file or folder that the environment names is somebody's choice: without it, other roots would be
+/// A file or folder that the environment names is the operator's choice: without it, other roots would be
 /// trusted than were meant, and those that were meant would not be.
 fn add_system(store: &mut RootCertStore) -> Result<(), FileError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -20,8 +20,8 @@ use super::pem::{self, Fault};
 /// so many the last one counts.
 const READINGS: u32 = 5;
 
-/// How long new content must lie unchanged before it is used, unless somebody asks for it: whoever
-/// writes a file may stand still between two halves of it, each of which could pass for the whole.
+/// How long new content must lie unchanged before a look uses it, unless the operator asks for the look
+/// (SIGHUP): a writer may pause between two halves of a file, each of which could pass for the whole.
 pub const RESTED: Duration = Duration::from_secs(2);
 
 /// The link by which the kubelet replaces all files of a mounted Secret or `ConfigMap` at once.
@@ -290,7 +290,7 @@ impl<T> Material<T> {
 
     /// Looks at the files again and replaces what is in force if they are new, at rest, good and
     /// `accept`ed. What was rejected is judged again at each look, since time alone may make it good.
-    /// `again` is somebody's wish: new content is taken at once, and a rejection told once more.
+    /// `again` says that the operator has asked: new content is taken at once, a rejection told once more.
     pub(super) fn refresh(
         &self,
         again: bool,
@@ -299,7 +299,7 @@ impl<T> Material<T> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (contents, print) = match Contents::read(&self.paths) {
             Ok(read) => read,
-            // Somebody may be about to write it again.
+            // A writer may be replacing the file.
             Err(_) if !again && !seen.has_rested(Found::Unreadable) => return Ok(Look::Unsettled),
             Err(error) => return seen.reject(Found::Unreadable, again, error),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{ENV_PREFIX, nearest};
 
-/// What to do about the variable `name`, which nobody has asked for; `None` if it is no attempt at a setting.
+/// What to do about the variable `name`, which no setting has; `None` if it is no attempt at a setting.
 /// `read` are the variables that there are.
 pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option<String> {
     let mean = |known: &str| format!("did you mean {known}?");

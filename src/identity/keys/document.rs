@@ -135,7 +135,7 @@ impl Document {
         }
     }
 
-    /// Fetches before anybody needs the keys. A failure leaves no trace here: it is the caller's to tell.
+    /// Fetches before a request needs the keys. A failure leaves no trace here: the caller tells of it.
     pub(super) async fn fetch_first(&self) -> Result<(), FetchError> {
         let keys = self.read(self.fetch.fetch(&self.url).await)?;
         self.learn(Ok(keys), Instant::now());
