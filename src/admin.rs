@@ -27,6 +27,15 @@ use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// The URL of a command line for a message, left out if a password may be in the URL.
+fn shown_url(url: &str) -> String {
+    if url.contains(['@', '?']) {
+        "(not repeated here, since a password may be in it)".into()
+    } else {
+        format!("{url:?}")
+    }
+}
+
 /// Whether traffic should come here.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);

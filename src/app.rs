@@ -72,10 +72,23 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind { what, address, .. } => write!(
-                formatter,
-                "can't listen on {address}: choose another {what}, or end what uses it"
-            ),
+            Self::Bind { what, address, source } => {
+                write!(formatter, "can't listen on {address}: ")?;
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(formatter, "choose another {what}, or end what uses it")
+                    }
+                    io::ErrorKind::PermissionDenied => write!(
+                        formatter,
+                        "choose a port from 1024 on for {what}, such as 8080, since lower ones are for \
+                         privileged users; or give the container the capability NET_BIND_SERVICE"
+                    ),
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(formatter, "write an address of this machine for {what}")
+                    }
+                    _ => write!(formatter, "choose another {what}"),
+                }
+            }
             Self::Tls(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
             Self::Identity(error) | Self::Tracing(error) => error.fmt(formatter),

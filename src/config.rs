@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
-pub use self::origin::{LoadError, Origin};
+pub use self::origin::{LoadError, Origin, Reading};
 pub use self::reader::{Complaint, Effective, Place, Source};
 use self::reader::{Reader, Section};
 use self::setting::{Bytes, Limit, Setting, Share};
@@ -30,6 +31,7 @@ use crate::logging;
 use crate::memory;
 use crate::proxy;
 use crate::tls;
+pub use crate::tls::RESTED;
 use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
 use crate::trace;
@@ -56,6 +58,8 @@ pub struct Config {
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
+    /// Whose sampled traces are exported.
+    pub sampled_by: trace::SampledBy,
     /// How often to look whether any of this has changed; `None` leaves it to SIGHUP.
     pub reload_interval: Option<Duration>,
     /// The same as text with the source of each value, for `check`.
@@ -165,7 +169,10 @@ impl Config {
                 Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
                 _ => (&section, "header"),
             };
-            table::velt::read(&top.section("velt"), section, suffix, source, roots.clone())
+            let velt = top.section("velt");
+            let read = table::velt::read(&velt, section, suffix, source, roots.clone());
+            check_secrets(&velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
+            read
         };
         let cache = {
             let section = top.section("cache");
@@ -199,7 +206,7 @@ impl Config {
                 user: section.value("user", "false"),
             }
         };
-        let tracing = table::tracing::read(&top.section("tracing"), &roots);
+        let (tracing, sampled_by) = table::tracing::read(&top.section("tracing"), &roots);
         let reload_interval = top.section("reload").value::<Limit>("interval", "10s").0;
         // Last, since a table that has not been read is taken for one that there is not.
         let (velt, plan, resilience) = velt?;
@@ -221,10 +228,19 @@ impl Config {
             log,
             access_log,
             tracing,
+            sampled_by,
             reload_interval,
             effective: Vec::new(),
             origin: None,
         })
+    }
+
+    /// The file that holds the value of the setting `path`, such as `velt.auth_token`, if it is not in the
+    /// configuration itself.
+    fn file_of(&self, path: &str) -> Option<PathBuf> {
+        let key = if path.ends_with("_file") { path.to_owned() } else { format!("{path}_file") };
+        let named = self.effective.iter().find(|setting| setting.path() == key)?;
+        serde_json::from_str(&named.value).ok()
     }
 
     /// As [`describe`] has it.
@@ -258,6 +274,40 @@ pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> Sock
     let reader = Reader::new(text, environment);
     let document = reader.document();
     table::admin::read_address(&Section::top(&reader, &document).section("admin"))
+}
+
+/// Complains about a credential of Velt's that stands in a second place as well: the API key is known to
+/// every browser, and the auth token is for Velt alone.
+fn check_secrets(
+    section: &Section<'_, '_>,
+    velt: Option<&table::velt::Parts>,
+    identity: Option<&identity::Settings>,
+    admin_token: Option<&SecretString>,
+) {
+    let Some((velt, ..)) = velt else { return };
+    let (api_key, auth_token) = (velt.api_key.expose_secret(), velt.auth_token.expose_secret());
+    // An emulator takes anything.
+    if api_key == auth_token && velt.endpoint.scheme() == "https" {
+        section.complain_about(
+            "auth_token",
+            "it is the same as velt.api_key, which every browser knows",
+            "copy each of the two again from Velt's console",
+        );
+    }
+    let shown = identity.and_then(|identity| identity.secret.as_ref());
+    let shown = shown.into_iter().flat_map(|secret| &secret.accepted);
+    let others = shown.map(|secret| ("identity.secret", secret));
+    let others = others.chain(admin_token.map(|token| ("admin.token", token)));
+    for (name, secret) in others {
+        let secret = secret.expose_secret();
+        if secret == api_key || secret == auth_token {
+            section.complain_about(
+                "auth_token",
+                &format!("a credential of Velt's is given as {name} too"),
+                "make another one with: openssl rand -hex 32",
+            );
+        }
+    }
 }
 
 /// Names in certificates say nothing unless somebody signs the certificates.

@@ -218,11 +218,29 @@ impl Identity {
         }
     }
 
+    /// Waits until keys are at hand that [`Self::start`] has not begun to fetch. Returns at once where
+    /// none are needed, or where they were taken over.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be fetched.
+    pub async fn keys_arrive(&self) -> Result<(), keys::Unfetched> {
+        match &self.reader {
+            Reader::Assertion(assertions) => assertions.keys_arrive().await,
+            Reader::Header(_) | Reader::App(_) => Ok(()),
+        }
+    }
+
     /// Sets the gauges that age by themselves, before a scrape.
     pub fn observe(&self) {
         if let Reader::Assertion(assertions) = &self.reader {
             assertions.observe();
         }
+    }
+
+    /// Whether a request with these headers, which are as they came, is from a peer that is believed.
+    pub fn trusts(&self, peer: &Peer, headers: &HeaderMap) -> bool {
+        self.anchors.trust(peer, self.anchors.shown(headers)).is_trusted()
     }
 
     /// Reads who is asking, and leaves in `headers` only what the app may see of it.

@@ -9,6 +9,7 @@ mod kubelet;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ use velt_sidecar::logging::{self, Log};
 
 use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
-    ExplainArguments,
+    ExplainArguments, Explainer,
 };
 
 /// sysexits.h: the command line was wrong.
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
         }
     };
     let file = arguments.config.as_deref();
+    if let Some(refused) = arguments.refused() {
+        let _ = refused.print();
+        return EX_USAGE.into();
+    }
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => with_config(file, run),
         Command::Check => with_config(file, |config| {
@@ -75,7 +80,7 @@ fn main() -> ExitCode {
         Command::Demo { listen } => demo(listen),
         Command::Emulator(arguments) => emulator(arguments),
         Command::Explain(arguments) => explain(file, arguments),
-        Command::Admin(arguments) => admin(arguments),
+        Command::Admin(arguments) => admin(file, arguments),
         Command::Health(arguments) => kubelet::health(file, arguments),
         Command::Drain(arguments) => kubelet::drain(file, arguments),
         Command::Version => {
@@ -96,15 +101,14 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
 }
 
 fn environment() -> BTreeMap<String, String> {
-    let variables = std::env::vars_os();
-    variables
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    // What is not text is read all the same, so that it is complained of.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
     let DoctorArguments { json, user, organization, no_mint, init, timeout, strict } = arguments;
-    let (file, text) = Origin::new(file, environment()).text();
+    let (file, text) = Origin::new(file, environment()).text_for_start();
     let examination = Examination {
         file,
         text,
@@ -162,7 +166,8 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
 }
 
 fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
-    let ExplainArguments { json, admin, port, .. } = arguments;
+    let (whom, line) = arguments.explainer_and_line();
+    let ExplainArguments { json, port, .. } = arguments;
     let asked = Asked::from_flags(Flags {
         headers: arguments.header,
         peer: arguments.peer,
@@ -171,7 +176,7 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         data: arguments.data,
         response_headers: arguments.response_header,
         response_status: arguments.response_status,
-        line: arguments.line,
+        line,
         curl_words: arguments.words,
         curl_line: arguments.curl,
     });
@@ -188,7 +193,16 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         }
         ExitCode::SUCCESS
     };
-    if let Some(url) = admin {
+    let url = match whom {
+        Explainer::Configuration => None,
+        Explainer::Configured => Some(kubelet::url(file, None)),
+        Explainer::At(url) => Some(Ok(url)),
+    };
+    if let Some(url) = url {
+        let url = match url {
+            Ok(url) => url,
+            Err(code) => return code,
+        };
         return calling(&url, &port, async |client| client.explain(&asked).await.map(print));
     }
     with_config(file, |config| {
@@ -206,9 +220,13 @@ fn unclear(error: &Unclear) -> ExitCode {
     EX_USAGE.into()
 }
 
-fn admin(arguments: AdminArguments) -> ExitCode {
+fn admin(file: Option<&Path>, arguments: AdminArguments) -> ExitCode {
     let AdminArguments { call, admin, port } = arguments;
-    calling(&admin, &port, async |client| {
+    let url = match kubelet::url(file, admin) {
+        Ok(url) => url,
+        Err(code) => return code,
+    };
+    calling(&url, &port, async |client| {
         let answer = match &call {
             AdminCall::Invalidate { user, .. } => client.invalidate(user.as_deref()).await,
             AdminCall::LogLevel { level } => client.log_level(level.as_deref()).await,

@@ -6,19 +6,21 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response, Url};
 use tokio::time::timeout;
 
 use crate::tls::Roots;
 
-/// TLS could not be set up: whoever should vouch for servers can't be read.
+/// Calls could not be set up: whoever should vouch for servers can't be read, or the proxy that the
+/// environment names is none. The operator's fault.
 #[derive(Debug)]
 pub struct TlsError(Box<dyn Error + Send + Sync>);
 
 impl fmt::Display for TlsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("TLS for outgoing calls could not be set up")
+        formatter.write_str("calls of the sidecar's own could not be set up")
     }
 }
 
@@ -27,6 +29,71 @@ impl Error for TlsError {
         Some(self.0.as_ref())
     }
 }
+
+/// Variables with the forward proxy for `https://`, in the order in which reqwest looks at them. The second
+/// pair counts where the first is not set, or empty.
+const PROXY_VARIABLES: [[&str; 2]; 2] =
+    [["HTTPS_PROXY", "https_proxy"], ["ALL_PROXY", "all_proxy"]];
+
+const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// A proxy setting of the environment that would be ignored. Its value may hold a password, and is not in
+/// here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// It is no URL of an HTTP proxy.
+    Url { variable: &'static str },
+    /// It is in quotes, or part of it is.
+    Quotes { variable: &'static str },
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { variable } => write!(
+                formatter,
+                "{variable} is no URL of an HTTP proxy, so calls would go past it: write \
+                 http://proxy.example:3128, or unset it"
+            ),
+            Self::Quotes { variable } => write!(
+                formatter,
+                "{variable} has quotes in it, which count as part of it: write it without"
+            ),
+        }
+    }
+}
+
+impl Error for ProxyError {}
+
+/// Checks the proxy settings in `environment`, of which reqwest ignores in silence what it can't read.
+///
+/// # Errors
+///
+/// See [`ProxyError`].
+pub fn check_proxy(environment: impl Fn(&str) -> Option<String>) -> Result<(), ProxyError> {
+    let first = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| environment(name).map(|value| (name, value)))
+    };
+    let set = PROXY_VARIABLES.into_iter().filter_map(first);
+    let Some((variable, value)) = set.into_iter().find(|(_, value)| !value.is_empty()) else {
+        return Ok(());
+    };
+    if value.contains(QUOTES) {
+        return Err(ProxyError::Quotes { variable });
+    }
+    let anywhere = http::Uri::from_static("https://velt.invalid/");
+    let proxy = Matcher::builder().https(value).build().intercept(&anywhere);
+    let speaks_http = |scheme: Option<&str>| matches!(scheme, Some("http" | "https"));
+    if !proxy.is_some_and(|proxy| speaks_http(proxy.uri().scheme_str())) {
+        return Err(ProxyError::Url { variable });
+    }
+    match first(NO_PROXY_VARIABLES) {
+        Some((variable, value)) if value.contains(QUOTES) => Err(ProxyError::Quotes { variable }),
+        _ => Ok(()),
+    }
+}
+
+const QUOTES: [char; 2] = ['"', '\''];
 
 /// A client for `url` and what is below it, which trusts whom `roots` vouch for: with the proxy
 /// settings of the environment and a connection pool of its own.
@@ -62,6 +129,10 @@ impl Recipe {
             _ => &Roots::Bundled,
         };
         let tls = trusted.client_config().map_err(|error| TlsError(error.into()))?;
+        if url.scheme() == "https" {
+            let variable = |name: &str| std::env::var(name).ok();
+            check_proxy(variable).map_err(|error| TlsError(error.into()))?;
+        }
         Ok(Self { tls, encrypted: url.scheme() == "https", connect_timeout })
     }
 
@@ -167,4 +238,42 @@ pub async fn read_capped(mut answer: Response, limit: usize) -> reqwest::Result<
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(variables: &[(&str, &str)]) -> Result<(), ProxyError> {
+        check_proxy(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn a_proxy_setting_that_would_be_ignored_is_refused() {
+        let url = |variable| Err(ProxyError::Url { variable });
+        let quotes = |variable| Err(ProxyError::Quotes { variable });
+        for (variables, expected) in [
+            (&[][..], Ok(())),
+            (&[("HTTPS_PROXY", "")], Ok(())),
+            (&[("HTTPS_PROXY", "http://user:secret@proxy:3128")], Ok(())),
+            (&[("https_proxy", "proxy:3128")], Ok(())),
+            (&[("ALL_PROXY", "https://proxy/")], Ok(())),
+            (&[("HTTPS_PROXY", "\"http://proxy:3128\"")], quotes("HTTPS_PROXY")),
+            (&[("https_proxy", "'proxy:3128'")], quotes("https_proxy")),
+            (&[("HTTPS_PROXY", " http://proxy:3128")], url("HTTPS_PROXY")),
+            (&[("HTTPS_PROXY", "http://proxy:3128\n")], url("HTTPS_PROXY")),
+            (&[("HTTPS_PROXY", "htp://proxy:3128")], url("HTTPS_PROXY")),
+            (&[("HTTPS_PROXY", "${PROXY}")], url("HTTPS_PROXY")),
+            (&[("HTTPS_PROXY", "socks5://proxy:1080")], url("HTTPS_PROXY")),
+            (&[("HTTPS_PROXY", ""), ("all_proxy", "//")], url("all_proxy")),
+            (&[("HTTPS_PROXY", "proxy:1"), ("ALL_PROXY", "//")], Ok(())),
+            (&[("HTTPS_PROXY", "proxy:1"), ("NO_PROXY", "\"velt.dev\"")], quotes("NO_PROXY")),
+            (&[("NO_PROXY", "\"velt.dev\"")], Ok(())),
+        ] {
+            assert_eq!(checked(variables), expected, "{variables:?}");
+        }
+    }
 }

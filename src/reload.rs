@@ -2,9 +2,10 @@
 //! secrets, and the files of certificates.
 //!
 //! What is good takes effect as a whole; of what is not, the last good one stays, and that is counted
-//! and told. The files are looked at now and then, since what Kubernetes mounts is replaced behind a
-//! symlink, which no watch of a file survives; and at once on SIGHUP. Nothing here knows the parts
-//! that change: the composition root hands in what replaces them.
+//! and told. Secrets are replaced all the same: a mistake in the configuration must not keep a token that
+//! was taken back in use. The files are looked at now and then, since what Kubernetes mounts is replaced
+//! behind a symlink, which no watch of a file survives; and at once on SIGHUP. Nothing here knows the
+//! parts that change: the composition root hands in what replaces them.
 
 mod changes;
 
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 pub use self::changes::{Change, Changes};
-use crate::config::{Config, Effective, Origin};
+use crate::config::{Config, Effective, LoadError, Origin, RESTED, Reading};
 use crate::logging::Chain;
 use crate::metrics::{Label as _, ReloadMetrics, ReloadPart};
 
@@ -27,9 +28,22 @@ pub type Refusal = Box<dyn Error + Send + Sync>;
 /// Puts a configuration into force, as far as it has changed; what is in force then comes last.
 pub type Apply = Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), Refusal> + Send + Sync>;
 
-/// Looks at some files again; says whether it has put something new into force. The same bad content
-/// is complained of once, unless it is asked `again`.
-pub type Refresh = Arc<dyn Fn(bool) -> Result<bool, Refusal> + Send + Sync>;
+/// What a look at some files has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing new: what is in force lies there, or what was rejected and told of before.
+    Same,
+    /// New content is in force.
+    Replaced,
+    /// What was rejected is gone: what is in force lies there again, or is good by now.
+    Mended,
+    /// There is new content, which may be half written.
+    Unsettled,
+}
+
+/// Looks at some files again, and puts what is new and good into force. The same bad content is complained
+/// of once, unless it is asked `again`.
+pub type Refresh = Arc<dyn Fn(bool) -> Result<Look, Refusal> + Send + Sync>;
 
 /// Asks for a look now.
 #[derive(Clone)]
@@ -55,12 +69,17 @@ pub struct Reload {
     files: Vec<(ReloadPart, Refresh)>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     metrics: ReloadMetrics,
+    /// Whether the last look has found something that may be half written.
+    unsettled: bool,
 }
 
 /// The configuration that is in force.
 struct Configuration {
+    /// With the text that is in force.
     origin: Origin,
     effective: Vec<Effective>,
+    /// What was read last and is not in force, and since when it has lain there.
+    found: Option<(Arc<Reading>, Instant)>,
     /// What differs from it but waits for a restart, as it was told last.
     waiting: Vec<Change>,
     /// What was wrong with the last one that was read.
@@ -80,6 +99,7 @@ impl Reload {
         let configuration = config.origin.clone().map(|origin| Configuration {
             origin,
             effective: config.effective.clone(),
+            found: None,
             waiting: Vec::new(),
             complaint: None,
             apply,
@@ -91,10 +111,9 @@ impl Reload {
             metrics.succeeded(*part, SystemTime::now());
         }
         let (sender, asked) = mpsc::channel(1);
-        (
-            Self { interval: config.reload_interval, configuration, files, asked, metrics },
-            Trigger(sender),
-        )
+        let interval = config.reload_interval;
+        let reload = Self { interval, configuration, files, asked, metrics, unsettled: false };
+        (reload, Trigger(sender))
     }
 
     /// Looks for as long as the sidecar runs.
@@ -106,6 +125,7 @@ impl Reload {
         loop {
             tokio::select! {
                 _ = ticks.tick(), if self.interval.is_some() => self.look(false).await,
+                () = sleep(RESTED), if self.unsettled => self.look(false).await,
                 Some(done) = self.asked.recv() => {
                     self.look(true).await;
                     // An error only says that whoever has asked does not wait.
@@ -117,15 +137,21 @@ impl Reload {
 
     async fn look(&mut self, again: bool) {
         self.metrics.looks.inc();
+        self.unsettled = false;
         if let Some(configuration) = &mut self.configuration {
-            configuration.look(again, &self.metrics).await;
+            self.unsettled = configuration.look(again, &self.metrics).await;
         }
         for (part, refresh) in &self.files {
             let refresh = Arc::clone(refresh);
             let refreshed = off_the_runtime(move || refresh(again)).await;
             match refreshed {
-                Ok(false) => {}
-                Ok(true) => {
+                Ok(Look::Same) => {}
+                Ok(Look::Unsettled) => self.unsettled = true,
+                Ok(Look::Mended) => {
+                    info!(part = part.as_str(), "what is in force lies there, and is good");
+                    self.metrics.good(*part);
+                }
+                Ok(Look::Replaced) => {
                     info!(part = part.as_str(), "new certificates are in force");
                     self.metrics.applied(*part, SystemTime::now());
                 }
@@ -138,52 +164,163 @@ impl Reload {
     }
 }
 
+/// What was put into force.
+struct Applied {
+    origin: Option<Origin>,
+    effective: Vec<Effective>,
+    changes: Vec<Change>,
+}
+
+/// What has come of what was read.
+#[derive(Default)]
+struct Judged {
+    applied: Option<Applied>,
+    /// What waits for a restart, and whether live settings wait with it.
+    waiting: Vec<Change>,
+    together: bool,
+    refusal: Option<Refusal>,
+}
+
 impl Configuration {
-    async fn look(&mut self, again: bool, metrics: &ReloadMetrics) {
-        let part = ReloadPart::Config;
-        let (origin, apply, effective) =
-            (self.origin.clone(), Arc::clone(&self.apply), self.effective.clone());
-        let looked = off_the_runtime(move || {
-            let config = origin.load_settled()?;
-            let changes = Changes::between(&effective, &config.effective);
-            let effective = changes::in_force(&effective, &config.effective);
-            if !changes.live.is_empty() {
-                apply(&config, &changes, &effective)?;
-            }
-            Ok::<_, Refusal>((effective, changes))
-        });
-        let (effective, changes) = match looked.await {
-            Ok(looked) => looked,
-            Err(error) => {
-                let complaint = Chain(error.as_ref()).to_string();
-                if again || self.complaint.as_ref() != Some(&complaint) {
-                    error!(%complaint, "the configuration was rejected; the last good one stays in force");
-                    metrics.rejected(part);
-                }
-                self.complaint = Some(complaint);
-                return;
-            }
-        };
-        self.complaint = None;
-        metrics.restart_needed.set(i64::try_from(changes.at_restart.len()).unwrap_or(i64::MAX));
-        if self.waiting != changes.at_restart {
-            if !changes.at_restart.is_empty() {
-                let settings = listed(&changes.at_restart);
-                warn!(settings, "settings were changed that take effect at the next start only");
-            }
-            self.waiting.clone_from(&changes.at_restart);
+    /// Looks again. Returns whether there is something that may be half written, so that it was not
+    /// judged.
+    async fn look(&mut self, again: bool, metrics: &ReloadMetrics) -> bool {
+        let origin = self.origin.clone();
+        let reading = Arc::new(off_the_runtime(move || origin.read_settled()).await);
+        if !self.has_rested(&reading) && !again {
+            return true;
         }
-        if changes.live.is_empty() {
+        let (apply, effective) = (Arc::clone(&self.apply), self.effective.clone());
+        let judged = off_the_runtime(move || judge(&reading, &effective, &apply)).await;
+        self.tell(judged, again, metrics);
+        false
+    }
+
+    /// Whether what was read is in force, can't be half written, or has lain there unchanged for long enough.
+    fn has_rested(&mut self, reading: &Arc<Reading>) -> bool {
+        let now = Instant::now();
+        let at_once = reading.config.as_ref().is_ok_and(|config| {
+            let changes = Changes::between(&self.effective, &config.effective).all();
+            changes.iter().all(|change| self.origin.is_replaced_at_once(reading, &change.path))
+        });
+        if at_once {
+            self.found = None;
+            return true;
+        }
+        match &self.found {
+            Some((found, since)) if found.shows_the_same_as(reading) => {
+                now.saturating_duration_since(*since) >= RESTED
+            }
+            _ => {
+                self.found = Some((Arc::clone(reading), now));
+                false
+            }
+        }
+    }
+
+    /// Notes, logs and counts what has come of a look.
+    fn tell(&mut self, judged: Judged, again: bool, metrics: &ReloadMetrics) {
+        let part = ReloadPart::Config;
+        let Judged { applied, waiting, together, refusal } = judged;
+        metrics.restart_needed.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
+        if self.waiting != waiting {
+            if !waiting.is_empty() {
+                let settings = listed(&waiting);
+                if together {
+                    warn!(
+                        settings,
+                        "who gets here or which app is behind was changed, which takes effect at the \
+                         next start only, so all settings wait for it; secrets do not"
+                    );
+                } else {
+                    warn!(
+                        settings,
+                        "settings were changed that take effect at the next start only"
+                    );
+                }
+            }
+            self.waiting = waiting;
+        }
+        let is_new = applied.is_some();
+        if let Some(Applied { origin, effective, changes }) = applied {
+            let changes = listed(&changes);
+            if refusal.is_none() {
+                info!(changes, "a new configuration is in force");
+            } else {
+                info!(changes, "new secrets are in force");
+            }
+            metrics.applied(part, SystemTime::now());
+            self.effective = effective;
+            if let Some(origin) = origin {
+                self.origin = origin;
+            }
+        }
+        let Some(refusal) = refusal else {
+            self.complaint = None;
             metrics.good(part);
-            if again {
+            if again && !is_new {
                 info!("the configuration was read again; nothing new takes effect");
             }
             return;
+        };
+        let complaint = Chain(refusal.as_ref()).to_string();
+        let is_known = self.complaint.as_ref() == Some(&complaint);
+        if again || !is_known {
+            error!(%complaint, "the configuration was rejected; the last good one stays in force");
+            metrics.rejected(part);
+        } else {
+            // What was applied beside it has not mended it.
+            metrics.still_rejected(part);
         }
-        info!(changes = listed(&changes.live), "a new configuration is in force");
-        metrics.applied(part, SystemTime::now());
-        self.effective = effective;
+        self.complaint = Some(complaint);
     }
+}
+
+/// Puts into force what may be of `reading`, where `in_force` is so far.
+fn judge(reading: &Reading, in_force: &[Effective], apply: &Apply) -> Judged {
+    let mut judged = Judged::default();
+    let together = match &reading.config {
+        Ok(config) => {
+            let changes = Changes::between(in_force, &config.effective);
+            changes.wait_together() && !changes.live.is_empty()
+        }
+        Err(error) => {
+            judged.refusal = Some(error.to_string().into());
+            true
+        }
+    };
+    // Of a text that is wrong or has to wait nothing is taken, but the secrets of now are.
+    let config = if together { reading.taken.as_ref() } else { Some(&reading.config) };
+    match config.map(|config| put_into_force(config, in_force, apply)) {
+        Some(Ok(applied)) => judged.applied = applied,
+        Some(Err(error)) => {
+            judged.refusal.get_or_insert(error);
+        }
+        None => {}
+    }
+    if let Ok(config) = &reading.config {
+        let now = judged.applied.as_ref().map_or(in_force, |applied| &applied.effective);
+        let changes = Changes::between(now, &config.effective);
+        judged.together = together && !changes.live.is_empty();
+        judged.waiting = if judged.together { changes.all() } else { changes.at_restart };
+    }
+    judged
+}
+
+/// Puts a configuration into force as far as it has changed; `None` if it has not.
+fn put_into_force(
+    config: &Result<Config, LoadError>,
+    in_force: &[Effective],
+    apply: &Apply,
+) -> Result<Option<Applied>, Refusal> {
+    let config = config.as_ref().map_err(|error| Refusal::from(error.to_string()))?;
+    let changes = Changes::between(in_force, &config.effective);
+    if changes.live.is_empty() {
+        return Ok(None);
+    }
+    let effective = changes::in_force(in_force, &config.effective);
+    apply(config, &changes, &effective)?;
+    Ok(Some(Applied { origin: config.origin.clone(), effective, changes: changes.live }))
 }
 
 fn listed(changes: &[Change]) -> String {

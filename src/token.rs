@@ -110,6 +110,12 @@ pub enum MalformedReason {
     /// Over 64 KiB.
     TooLarge,
     NotJson,
+    /// An error whose body is not Velt's: a firewall's page, or a proxy's.
+    NotVelt {
+        http_status: u16,
+    },
+    /// Compressed, which was not asked for: by a proxy on the way.
+    Encoded,
     NoToken,
     /// Empty, too long, or bytes that no JWT has.
     UnusableToken,
@@ -208,6 +214,11 @@ impl fmt::Display for MintError {
                 "the token had no turn among the sidecar's own calls to Velt \
                  (velt.max_concurrent); Velt was not asked",
             ),
+            Self::Malformed { reason: MalformedReason::NotVelt { http_status } } => write!(
+                formatter,
+                "not Velt but something in its place answered HTTP {http_status}, such as a firewall or \
+                 a proxy: check velt.endpoint, egress rules and the proxy settings of the environment"
+            ),
             Self::Malformed { reason } => write!(formatter, "Velt's answer is unusable: {reason}"),
             Self::Mismatch => {
                 formatter.write_str("Velt's token names another user than was asked for; dropped")
@@ -252,7 +263,9 @@ impl fmt::Display for MalformedReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::TooLarge => "over 64 KiB",
-            Self::NotJson => "not JSON",
+            Self::NotJson => "not JSON, so it is not Velt's but that of something in its place",
+            Self::NotVelt { .. } => "not Velt's",
+            Self::Encoded => "compressed, which was not asked for, so by a proxy on the way",
             Self::NoToken => "no result.data.token",
             Self::UnusableToken => "the token is empty, too long or not visible ASCII",
             Self::AlreadyExpired => "the token has already expired",

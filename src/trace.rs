@@ -1,6 +1,7 @@
 //! Distributed tracing: whose trace a request is part of (W3C Trace Context, level 1), and the spans
 //! that the sidecar adds to it where they are exported (OTLP).
 //!
+//! A stranger's sampled trace passes, but is not recorded unless `tracing.sampled_by` says so.
 //! A request without a sampled trace costs the reading of one header. The headers that came are
 //! changed in two cases only: the sidecar makes spans and so becomes the app's parent, or it starts a
 //! trace because `tracing.create` asks for it. The response is never changed.
@@ -36,11 +37,22 @@ pub struct Settings {
     pub export: Option<ExportSettings>,
 }
 
+/// Clients whose sampled flag in `traceparent` has spans exported. Such a client decides how much the
+/// collector has to take, and under which traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampledBy {
+    /// Peers that are believed about users.
+    TrustedPeers,
+    /// Any client.
+    Anyone,
+}
+
 /// Says whose trace a request is part of.
 #[derive(Clone)]
 pub struct Tracing {
     create: bool,
     sample: f64,
+    sampled_by: SampledBy,
     exporter: Option<Exporter>,
 }
 
@@ -54,7 +66,13 @@ pub struct Trace {
 impl Tracing {
     /// Traces by `settings`; the spans of sampled ones go to `exporter`.
     pub fn new(settings: &Settings, exporter: Option<Exporter>) -> Self {
-        Self { create: settings.create, sample: settings.sample, exporter }
+        let (create, sample, sampled_by) = (settings.create, settings.sample, SampledBy::Anyone);
+        Self { create, sample, sampled_by, exporter }
+    }
+
+    /// The same, with spans for traces that these have sampled.
+    pub fn sampled_by(self, sampled_by: SampledBy) -> Self {
+        Self { sampled_by, ..self }
     }
 
     /// Whether a request's headers may be changed, or spans exported.
@@ -62,16 +80,32 @@ impl Tracing {
         self.create || self.exporter.is_some()
     }
 
-    /// Finds the trace that a request is part of, or starts one, and leaves the headers as the app is
-    /// to see them.
+    /// [`Self::enter_from`] a peer that is believed.
     pub fn enter(&self, headers: &mut HeaderMap) -> Option<Trace> {
+        self.enter_from(headers, |_| true)
+    }
+
+    /// Finds the trace that a request is part of, or starts one, and leaves the headers as the app is
+    /// to see them. `is_trusted` says whether the request comes from a peer that is believed, and is asked
+    /// only where that matters.
+    pub fn enter_from(
+        &self,
+        headers: &mut HeaderMap,
+        is_trusted: impl FnOnce(&HeaderMap) -> bool,
+    ) -> Option<Trace> {
         let came = Context::read(headers);
         let (context, parent) = match came {
             Some(context) => (context, Some(context.parent)),
             None if self.create => (self.start(headers), None),
             None => return None,
         };
-        let exporter = self.exporter.as_ref().filter(|_| context.flags.is_sampled());
+        let exporter = self.exporter.as_ref().filter(|_| {
+            context.flags.is_sampled()
+                // What was started here was sampled here.
+                && (parent.is_none()
+                    || self.sampled_by == SampledBy::Anyone
+                    || is_trusted(headers))
+        });
         let recording = exporter.map(|exporter| {
             let (request, app_call) = random_spans();
             let ours = Context { parent: app_call, ..context };

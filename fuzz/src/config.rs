@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use velt_sidecar::config::{Complaint, Config, ConfigError, Place};
 
-/// Stands for every secret: must not be in anything that is printed. Long enough for each.
+/// What every secret begins with: must not be in anything that is printed. Long enough for each.
 const CANARY: &str = "canary-5f1d0c-5f1d0c-5f1d0c-5f1d0c";
 
 /// Each secret's variable, and its key.
@@ -17,6 +17,11 @@ const SECRETS: [(&str, &str); 5] = [
     ("VELT_SIDECAR_IDENTITY__NEXT_SECRET", "next_secret"),
     ("VELT_SIDECAR_ADMIN_TOKEN", "token"),
 ];
+
+/// The secret of this variable: each has its own, since no two may be the same.
+fn secret_of(name: &str) -> String {
+    format!("{CANARY}-{name}")
+}
 
 /// # Panics
 ///
@@ -35,7 +40,7 @@ pub fn check(input: &[u8]) {
     }
     for (name, _) in SECRETS {
         if let Some(value) = environment.get_mut(name).filter(|value| !value.is_empty()) {
-            CANARY.clone_into(value);
+            *value = secret_of(name);
         }
     }
     match Config::parse("sidecar.toml", text, &environment) {
@@ -75,7 +80,7 @@ fn assert_described(config: &Config) {
     for (name, key) in SECRETS {
         let shown = description.contains(&format!("\n{}", redacted(key)));
         if shown && !description.contains(&format!("\n{key}_file = ")) {
-            secrets.insert(name.to_owned(), CANARY.to_owned());
+            secrets.insert(name.to_owned(), secret_of(name));
         }
     }
     let secret = |line: &&str| SECRETS.iter().any(|(_, key)| line.starts_with(&redacted(key)));

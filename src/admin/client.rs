@@ -31,7 +31,7 @@ pub struct Client {
 /// Why a call came to nothing.
 #[derive(Debug)]
 pub enum ClientError {
-    /// `--admin` is no URL of an admin port.
+    /// `--admin` is no URL of an admin port, as it may be shown.
     Url(String),
     TokenFile {
         name: String,
@@ -56,7 +56,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => {
-                write!(formatter, "--admin {url:?} is no URL: write http://127.0.0.1:9901")
+                write!(formatter, "--admin {url} is no URL: write http://127.0.0.1:9901")
             }
             Self::TokenFile { name, .. } => write!(
                 formatter,
@@ -102,7 +102,7 @@ impl Client {
         file: Option<&Path>,
         variable: Option<String>,
     ) -> Result<Self, ClientError> {
-        let bad_url = || ClientError::Url(url.to_owned());
+        let bad_url = || ClientError::Url(super::shown_url(url));
         let url = Url::parse(url).map_err(|_| bad_url())?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(bad_url());
@@ -201,7 +201,8 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let unreachable = |source: reqwest::Error| ClientError::Unreachable {
-            url: self.url.to_string(),
+            // Without user, password and query.
+            url: self.url.origin().ascii_serialization(),
             source: source.without_url(),
         };
         let answer = request.send().await.map_err(unreachable)?;

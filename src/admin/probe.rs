@@ -44,7 +44,7 @@ impl Probe {
 /// Why the answer is no.
 #[derive(Debug)]
 pub enum Unhealthy {
-    /// `--admin` is no URL of an admin port. The caller's fault.
+    /// `--admin` is no URL of an admin port, as it may be shown. The caller's fault.
     Url(String),
     /// Nobody answers there, or not in time.
     Unreachable { address: String, source: io::Error },
@@ -59,7 +59,7 @@ impl fmt::Display for Unhealthy {
         match self {
             Self::Url(url) => write!(
                 formatter,
-                "--admin {url:?} is no URL of an admin port: write http://127.0.0.1:9901"
+                "--admin {url} is no URL of an admin port: write http://127.0.0.1:9901"
             ),
             Self::Unreachable { address, .. } => write!(
                 formatter,
@@ -98,9 +98,9 @@ pub fn url_of(address: SocketAddr) -> String {
 /// See [`Unhealthy`].
 pub fn ask(url: &str, probe: Probe) -> Result<(), Unhealthy> {
     let deadline = Instant::now() + PATIENCE;
-    let uri: Uri = url.parse().map_err(|_| Unhealthy::Url(url.to_owned()))?;
+    let uri: Uri = url.parse().map_err(|_| Unhealthy::Url(super::shown_url(url)))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(Unhealthy::Url(url.to_owned()));
+        return Err(Unhealthy::Url(super::shown_url(url)));
     };
     let port = uri.port_u16().unwrap_or(80);
     let address = format!("{host}:{port}");

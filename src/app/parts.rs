@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
+use tokio::runtime::Handle;
 
 use super::StartError;
 use crate::access_log::AccessLog;
@@ -15,9 +16,9 @@ use crate::inject::Injection;
 use crate::logging::Log;
 use crate::metrics::{Certificate, Metrics, ReloadPart};
 use crate::proxy::{Neighbours, Upstream};
-use crate::reload::{Changes, Refresh, Refusal};
+use crate::reload::{Changes, Look, Refresh, Refusal};
 use crate::sidecar::{Rules, Sidecar};
-use crate::tls::{ClientTls, FileError, ServerTls};
+use crate::tls::{self, ClientTls, FileError, ServerTls};
 use crate::token::cache::TokenCache;
 use crate::token::resilience::Resilient;
 use crate::token::velt::VeltClient;
@@ -51,12 +52,11 @@ impl Certificates {
 
     /// What looks at their files again.
     pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
-        let refused = |error: FileError| -> Refusal { error.into() };
         let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::ListenTls, Arc::new(move |again| tls.refresh(again).map_err(refused)))
+            (ReloadPart::ListenTls, Arc::new(move |again| looked(tls.refresh(again))))
         });
         let app = self.app.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::AppTls, Arc::new(move |again| tls.refresh(again).map_err(refused)))
+            (ReloadPart::AppTls, Arc::new(move |again| looked(tls.refresh(again))))
         });
         listener.into_iter().chain(app).collect()
     }
@@ -70,6 +70,16 @@ impl Certificates {
             expiry.set_time(Certificate::ClientCa, valid_to);
         }
     }
+}
+
+/// What a look at files means to a reload.
+fn looked(look: Result<tls::Look, FileError>) -> Result<Look, Refusal> {
+    Ok(match look? {
+        tls::Look::Same | tls::Look::Rejected => Look::Same,
+        tls::Look::Replaced => Look::Replaced,
+        tls::Look::Mended => Look::Mended,
+        tls::Look::Unsettled => Look::Unsettled,
+    })
 }
 
 fn identity(
@@ -109,7 +119,7 @@ pub(super) fn sidecars(
     let exporter = exporter.transpose().map_err(StartError::Tracing)?;
     let admission = Arc::new(ArcSwap::from(mint.admission()));
     let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
-    let tracing = Tracing::new(&config.tracing, exporter);
+    let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
     let neighbours = Neighbours::default();
     let one = || Sidecar {
         rules: Arc::clone(&rules),
@@ -161,7 +171,7 @@ pub(super) struct Replaceable {
 
 impl Replaceable {
     /// Puts what has changed into force. Everything that can fail comes first, so that either all
-    /// of it is in force or nothing.
+    /// of it is in force or nothing. Blocks while keys are fetched.
     pub(super) fn apply(
         &self,
         config: &Config,
@@ -181,6 +191,9 @@ impl Replaceable {
         } else {
             Arc::clone(&old.identity)
         };
+
+        // Where keys come from has changed: those at hand stay until there are others.
+        Handle::current().block_on(identity.keys_arrive())?;
 
         // Another key is another workspace, whose tokens are no use to this one.
         let generation = old.plan.issuer().credentials_generation;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, ConfigError, Effective};
+use crate::tls::is_replaced_at_once;
 
 /// How often files are read again until two readings agree, and the pause before each reading: an
 /// editor empties a file and writes its new text a moment later.
@@ -15,12 +16,22 @@ const READINGS: u32 = 5;
 const SETTLING: Duration = Duration::from_millis(20);
 
 /// A file, which may be absent if nobody has named it, and the environment over it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Origin {
     file: PathBuf,
     is_named: bool,
     /// As it was when the process began; nothing changes it from outside.
     environment: BTreeMap<String, String>,
+    /// The file's content when it was taken; `None` if it was absent, or has not been taken.
+    taken: Option<String>,
+}
+
+/// The file alone: the environment has secrets in it.
+impl fmt::Debug for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, is_named, .. } = self;
+        formatter.debug_struct("Origin").field("file", file).field("is_named", is_named).finish()
+    }
 }
 
 /// Why a configuration could not be read. The operator's fault.
@@ -30,7 +41,7 @@ pub enum LoadError {
         file: PathBuf,
         source: io::Error,
     },
-    /// It has nothing in it, not even a comment: somebody is about to write it.
+    /// The file has nothing in it, not even a comment: an editor is about to write the text, or it was lost.
     Empty {
         file: PathBuf,
     },
@@ -38,19 +49,24 @@ pub enum LoadError {
 }
 
 /// What one reading has found.
-struct Found {
+pub struct Reading {
     text: Option<String>,
-    config: Result<Config, LoadError>,
+    /// Of the text that lies there.
+    pub config: Result<Config, LoadError>,
+    /// Of the text that was taken, with the secrets of now; `None` if that is the text that lies there.
+    pub taken: Option<Result<Config, LoadError>>,
 }
 
-impl Found {
+impl Reading {
     /// Compares the text of the file, and the content of secrets and other files that the text names.
-    fn shows_the_same_as(&self, other: &Self) -> bool {
-        let shown = |found: &Self| {
-            let config = found.config.as_ref().ok()?;
-            Some(config.effective.iter().map(Effective::shown).collect::<Vec<_>>())
+    pub fn shows_the_same_as(&self, other: &Self) -> bool {
+        let shown = |config: &Result<Config, LoadError>| match config {
+            Ok(config) => config.effective.iter().map(Effective::shown).collect(),
+            Err(error) => vec![error.to_string()],
         };
-        self.text == other.text && shown(self) == shown(other)
+        self.text == other.text
+            && shown(&self.config) == shown(&other.config)
+            && self.taken.as_ref().map(shown) == other.taken.as_ref().map(shown)
     }
 }
 
@@ -61,7 +77,12 @@ impl fmt::Display for LoadError {
                 write!(formatter, "{} can't be read: {source}", file.display())
             }
             Self::Empty { file } => {
-                write!(formatter, "{} is empty: write what is in force into it", file.display())
+                write!(
+                    formatter,
+                    "{} is empty: write the configuration into it, or a comment if the environment \
+                     has all of it",
+                    file.display()
+                )
             }
             Self::Wrong(error) => error.fmt(formatter),
         }
@@ -76,7 +97,7 @@ impl Origin {
     pub fn new(file: Option<&Path>, environment: BTreeMap<String, String>) -> Self {
         let is_named = file.is_some();
         let file = file.unwrap_or(Path::new("sidecar.toml")).to_owned();
-        Self { file, is_named, environment }
+        Self { file, is_named, environment, taken: None }
     }
 
     /// Reads it, and every file that it names for a secret.
@@ -85,39 +106,61 @@ impl Origin {
     ///
     /// See [`LoadError`].
     pub fn load(&self) -> Result<Config, LoadError> {
-        let text = self.read()?;
-        self.parse(text)
+        self.look().config
     }
 
     /// Reads the files until two readings in a row find the same: an editor may have written any of
     /// them only half. Blocks for at least the time between two readings.
-    ///
-    /// # Errors
-    ///
-    /// See [`LoadError`].
     #[allow(clippy::disallowed_methods, reason = "says that it blocks")]
-    pub fn load_settled(&self) -> Result<Config, LoadError> {
-        let mut found = self.look()?;
+    pub fn read_settled(&self) -> Reading {
+        let mut found = self.look();
         for _ in 0..READINGS {
             std::thread::sleep(SETTLING);
-            let again = self.look()?;
+            let again = self.look();
             let is_settled = again.shows_the_same_as(&found);
             found = again;
             if is_settled {
                 break;
             }
         }
-        match found.text {
-            Some(text) if text.is_empty() && self.is_named => {
-                Err(LoadError::Empty { file: self.file.clone() })
-            }
-            _ => found.config,
-        }
+        found
     }
 
-    fn look(&self) -> Result<Found, LoadError> {
-        let text = self.read()?;
-        Ok(Found { config: self.parse(text.clone()), text })
+    /// Whether the value that `reading` has for the setting `path` can't be half written, since it stands in a
+    /// file of a mounted Secret or `ConfigMap`, and so does the text if that is new.
+    pub fn is_replaced_at_once(&self, reading: &Reading, path: &str) -> bool {
+        let file = reading.config.as_ref().ok().and_then(|config| config.file_of(path));
+        let is_old_text = reading.text == self.taken;
+        (is_old_text || is_replaced_at_once(&self.file))
+            && is_replaced_at_once(file.as_deref().unwrap_or(&self.file))
+    }
+
+    fn look(&self) -> Reading {
+        let (text, config) = match self.read() {
+            Ok(text) => (text.clone(), self.parse(text)),
+            Err(error) => (None, Err(error)),
+        };
+        let is_taken = config.is_ok() && text == self.taken;
+        let taken = (!is_taken).then(|| self.parse(self.taken.clone()));
+        Reading { text, config, taken }
+    }
+
+    /// How to name the file in messages, and its text, with which a sidecar would start.
+    pub fn text_for_start(&self) -> (String, io::Result<String>) {
+        let (name, text) = self.text();
+        let is_empty = text.as_ref().is_ok_and(|text| self.is_lost(text));
+        let text = if is_empty {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty, without even a comment"))
+        } else {
+            text
+        };
+        (name, text)
+    }
+
+    /// Whether the file is there, with nothing in it. A device such as `/dev/null` is so on purpose.
+    fn is_lost(&self, text: &str) -> bool {
+        text.trim_start_matches('\u{feff}').trim().is_empty()
+            && std::fs::metadata(&self.file).is_ok_and(|file| file.is_file())
     }
 
     /// How to name the file in messages, and its text, which is empty if it may be absent and is.
@@ -141,11 +184,14 @@ impl Origin {
     }
 
     fn parse(&self, text: Option<String>) -> Result<Config, LoadError> {
+        if text.as_ref().is_some_and(|text| self.is_lost(text)) {
+            return Err(LoadError::Empty { file: self.file.clone() });
+        }
         // One that was there may not go away.
         let is_named = self.is_named || text.is_some();
-        let origin = Self { is_named, ..self.clone() };
         let name = self.file.display().to_string();
-        let config = Config::parse(&name, &text.unwrap_or_default(), &self.environment);
+        let config = Config::parse(&name, text.as_deref().unwrap_or_default(), &self.environment);
+        let origin = Self { is_named, taken: text, ..self.clone() };
         Ok(Config { origin: Some(origin), ..config.map_err(LoadError::Wrong)? })
     }
 }

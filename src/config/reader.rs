@@ -6,6 +6,7 @@
 
 mod report;
 mod secret;
+mod variable;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use self::report::{Complaint, Effective, Fingerprint, Place, Source};
 pub use self::secret::Inline;
+use self::secret::in_quotes;
 use super::setting::Setting;
 
 /// What every variable of ours begins with.
@@ -74,19 +76,10 @@ impl<'a> Reader<'a> {
     pub fn finish(self) -> (Vec<Effective>, Vec<Complaint>) {
         let read = self.read_variables.into_inner();
         let mut complaints = self.complaints.into_inner();
-        for name in self.environment.keys() {
-            // Kubernetes sets VELT_SIDECAR_PORT and the like for a Service of that name; a setting
-            // has a section and so two underscores.
-            let setting = name.strip_prefix(ENV_PREFIX).filter(|rest| rest.contains("__"));
-            if let Some(setting) = setting
-                && !read.contains(name)
+        for (name, value) in self.environment {
+            if !read.contains(name)
+                && let Some(remedy) = variable::remedy(name, value, &read)
             {
-                // Without the prefix, by which they are all alike.
-                let known = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
-                let remedy = match nearest(setting, known) {
-                    Some(nearest) => format!("did you mean {ENV_PREFIX}{nearest}?"),
-                    None => "unset it".into(),
-                };
                 complaints.push(Complaint {
                     place: Place::Environment(name.clone()),
                     problem: "there is no such setting".into(),
@@ -321,6 +314,10 @@ impl<'r, 'a> Section<'r, 'a> {
             Some((name, text)) if text.trim_start().starts_with('[') => {
                 (self.reader.arrays.get(&name), Place::Environment(name))
             }
+            // One item, which is complained of.
+            Some((name, text)) if in_quotes(text.trim()) => {
+                return Some((Place::Environment(name), vec![text.trim().to_owned()]));
+            }
             Some((name, text)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 return Some((Place::Environment(name), items.map(str::to_owned).collect()));
@@ -341,10 +338,16 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     fn parse<T: Setting>(&self, key: &str, found: &Found) -> Option<T> {
+        if matches!(found.place, Place::Environment(_)) && in_quotes(&found.text) {
+            let problem =
+                format!("{}: it is in quotes, which count as part of it", self.path_of(key));
+            self.complain(found.place.clone(), problem, "write it without".into());
+            return None;
+        }
         let parsed = T::parse(&found.text);
         if parsed.is_none() {
             // A URL may hold a password, and complaints are logged.
-            let shown = if found.text.contains("://") && found.text.contains('@') {
+            let shown = if may_hold_password(&found.text) {
                 "its value".to_owned()
             } else {
                 format!("{:?}", found.text)
@@ -445,6 +448,11 @@ impl Drop for Section<'_, '_> {
             }
         }
     }
+}
+
+/// Whether `text` has the form of `user:password@host`, behind a scheme or not.
+fn may_hold_password(text: &str) -> bool {
+    text.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 fn source_of(place: Option<&Place>) -> Source {

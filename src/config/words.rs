@@ -16,6 +16,7 @@ use crate::proxy::{Address, AppProtocol};
 use crate::tls::{ClientCertificate, Roots, name_kind};
 use crate::token::velt::{Api, VerifyUser};
 use crate::token::{AccessRole, ResourceKind};
+use crate::trace::SampledBy;
 
 /// The size of a request's head.
 pub(super) struct HeaderBytes(pub(super) u32);
@@ -252,6 +253,9 @@ words!(OnInvalid, "\"refuse\" or \"anonymous\"", {
     "refuse" => Self::Refuse, "anonymous" => Self::Anonymous,
 });
 words!(OnMintFailure, "\"omit\" or \"refuse\"", { "omit" => Self::Omit, "refuse" => Self::Refuse });
+words!(SampledBy, "\"trusted_peers\" or \"anyone\"", {
+    "trusted_peers" => Self::TrustedPeers, "anyone" => Self::Anyone,
+});
 words!(ShapeName, "\"object\" or \"string\"", { "object" => Self::Object, "string" => Self::String });
 words!(ResourceKind, "\"organization\", \"folder\" or \"document\"", {
     "organization" => Self::Organization, "folder" => Self::Folder, "document" => Self::Document,

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Check, Finding, Findings, Surroundings};
 use crate::config::Effective;
-
-/// The link by which the kubelet replaces all files of a mounted Secret or `ConfigMap` at once.
-const CURRENT_VERSION: &str = "..data";
+use crate::tls::is_replaced_at_once;
 
 /// Permissions beyond the owner's and the group's.
 const OTHERS_READ: u32 = 0o004;
@@ -75,7 +73,7 @@ impl Named {
                 return;
             }
         };
-        let is_projected = is_projected(&self.path);
+        let is_projected = is_replaced_at_once(&self.path);
         self.look_at_mode(facts.permissions().mode(), is_projected, findings);
         if self.content == Content::Secret {
             self.look_at_space(&content, findings);
@@ -136,12 +134,6 @@ impl Named {
             );
         }
     }
-}
-
-/// Whether `path` is a link into the current version of a mounted Secret or `ConfigMap`.
-fn is_projected(path: &Path) -> bool {
-    let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|facts| facts.is_symlink());
-    is_link(path) && path.parent().is_some_and(|folder| is_link(&folder.join(CURRENT_VERSION)))
 }
 
 /// Whether something is mounted on `path` itself, by proc(5), "mountinfo": the fifth field, with

@@ -43,11 +43,16 @@ pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
                     findings.fatal(place, "in use, and not by a velt-sidecar", remedy);
                 }
             }
-            Err(error) => findings.fatal(
-                place,
-                format!("it can't be listened on: {error}"),
-                "choose an address of this machine, and a port from 1024 on",
-            ),
+            Err(error) => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "choose a port from 1024 on, or give the container the capability \
+                         NET_BIND_SERVICE"
+                    }
+                    _ => "choose an address of this machine",
+                };
+                findings.fatal(place, format!("it can't be listened on: {error}"), remedy);
+            }
         }
     }
     let admin = config.admin.address;

@@ -113,6 +113,12 @@ fn remedy(error: &MintError) -> &'static str {
         MintError::Malformed { reason: MalformedReason::NoUserClaim } => {
             "Velt's tokens name no user here: write verify_user = \"auto\" in [velt]"
         }
+        MintError::Malformed {
+            reason: MalformedReason::NotVelt { .. } | MalformedReason::Encoded,
+        } => {
+            "have the firewall or proxy on the way let calls to velt.endpoint through as they are; if \
+             there is none, check that velt.endpoint is the URL of velt.api"
+        }
         MintError::Malformed { .. } => {
             "check that velt.endpoint is the URL of velt.api; something else answers there"
         }

@@ -246,7 +246,8 @@ impl Findings {
 
     /// Calls of our own can't be made: whoever should vouch for servers can't be read.
     pub(super) fn no_roots(&mut self, error: &TlsError) {
-        let remedy = "install ca-certificates, or choose another outgoing.roots or ca_file";
+        let remedy = "correct what it names, install ca-certificates, or choose another \
+                      outgoing.roots or ca_file";
         self.fatal("[outgoing]", Chain(error).to_string(), remedy);
     }
 

@@ -21,7 +21,7 @@ pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
 pub use self::jws::verify;
 pub use super::algorithm::Algorithm;
 use super::headers::only;
-use super::keys::{Found, KeyLocation, Keys};
+use super::keys::{Found, KeyLocation, Keys, Unfetched};
 use super::{Refusal, User};
 use crate::metrics::{AssertionResult, IdentityMetrics};
 use crate::outgoing::TlsError;
@@ -139,6 +139,10 @@ impl Assertions {
 
     pub(super) fn start(&self) {
         self.keys.start();
+    }
+
+    pub(super) async fn keys_arrive(&self) -> Result<(), Unfetched> {
+        self.keys.arrive().await
     }
 
     pub(super) fn observe(&self) {

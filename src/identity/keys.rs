@@ -6,6 +6,9 @@ mod fetch;
 mod set;
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,8 +59,30 @@ pub struct Keys {
     fetch: Arc<dyn Fetch>,
     documents: Mutex<Documents>,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Whether requests are judged by these.
+    in_use: AtomicBool,
     metrics: IdentityMetrics,
 }
+
+/// Why keys were not put into use. The fault of the configuration, the publisher or the network.
+#[derive(Debug)]
+pub struct Unfetched {
+    url: Url,
+    error: FetchError,
+}
+
+impl fmt::Display for Unfetched {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, error } = self;
+        write!(
+            formatter,
+            "the keys of identity assertions can't be fetched from {url}: {error}. Correct \
+             identity.assertion, or let the pod reach it; it is tried again"
+        )
+    }
+}
+
+impl Error for Unfetched {}
 
 struct Documents {
     /// By key id; of a set, under the empty one.
@@ -92,6 +117,7 @@ impl Keys {
             fetch: Arc::new(fetch),
             documents: Mutex::new(documents),
             keeper: Mutex::default(),
+            in_use: AtomicBool::new(false),
             metrics,
         }
     }
@@ -104,6 +130,7 @@ impl Keys {
     /// Begins to fetch, if it has not begun, and goes on until this is dropped. Where each key has a document of its
     /// own there is nothing to fetch before an assertion names one.
     pub fn start(&self) {
+        self.in_use.store(true, Ordering::Relaxed);
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let KeyLocation::Set(_) = self.location
             && keeper.is_none()
@@ -117,6 +144,32 @@ impl Keys {
                 }
             }));
         }
+    }
+
+    /// Fetches keys that are not in use yet, so that they may take the place of others. Where each key has a
+    /// document of its own, any answer from there will do.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unfetched`].
+    pub async fn arrive(&self) -> Result<(), Unfetched> {
+        if self.in_use.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (url, fetched) = match &self.location {
+            KeyLocation::Set(url) => {
+                let document = self.document("").expect("a set has one document");
+                (url, document.fetch_first().await)
+            }
+            KeyLocation::Each(url) => {
+                let reached = match self.fetch.fetch(url).await {
+                    Err(error @ (FetchError::Unreachable | FetchError::Timeout)) => Err(error),
+                    _ => Ok(()),
+                };
+                (url, reached)
+            }
+        };
+        fetched.map_err(|error| Unfetched { url: url.clone(), error })
     }
 
     /// Sets the gauges.

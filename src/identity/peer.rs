@@ -133,15 +133,22 @@ impl Anchors {
     /// Removes the secret and says whether it was one. Shown twice it is none: one of the two
     /// may be the client's.
     pub(super) fn take_secret(&self, headers: &mut HeaderMap) -> Shown {
+        let shown = self.shown(headers);
+        if let Some(secret) = &self.secret {
+            headers.remove(&secret.header);
+        }
+        shown
+    }
+
+    /// What is shown of the secret, which stays where it is.
+    pub(super) fn shown(&self, headers: &HeaderMap) -> Shown {
         let Some(secret) = &self.secret else { return Shown::Unneeded };
         let mut values = headers.get_all(&secret.header).iter();
-        let shown = match (values.next(), values.next()) {
+        match (values.next(), values.next()) {
             (None, _) => Shown::Nothing,
             (Some(value), None) if secret.is(value.as_bytes()) => Shown::Right,
             _ => Shown::Wrong,
-        };
-        headers.remove(&secret.header);
-        shown
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use velt_sidecar::config;
 use velt_sidecar::emulator::Failure;
 
@@ -23,6 +24,21 @@ pub struct Arguments {
     /// The configuration file [default: sidecar.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The complaint about `--config` where a command reads no configuration.
+    pub fn refused(&self) -> Option<clap::Error> {
+        let alone = match self.command.as_ref()? {
+            Command::Demo { .. } => "demo runs with settings of its own",
+            Command::Emulator(_) => "emulator is told everything by its own flags",
+            Command::Version => "version has nothing to configure",
+            _ => return None,
+        };
+        self.config.as_ref()?;
+        let message = format!("{alone}, so --config would have no effect: leave it out");
+        Some(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
 }
 
 #[derive(Subcommand)]
@@ -96,20 +112,50 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Ask the sidecar that runs there, which knows its cache [default: by the configuration alone]
-    #[arg(long, value_name = "URL")]
+    /// Ask the running sidecar, which knows its cache: there, or at admin.address of the configuration
+    /// [default: by the configuration alone]
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     pub admin: Option<String>,
     #[command(flatten)]
     pub port: AdminPort,
+}
+
+/// Which running sidecar explains a request.
+pub enum Explainer {
+    /// None: the configuration alone does.
+    Configuration,
+    /// The one at `admin.address` of the configuration.
+    Configured,
+    /// The one at this URL.
+    At(String),
+}
+
+impl ExplainArguments {
+    /// Who explains, and the request's line. What stands after a bare `--admin` and is a method or a path
+    /// is the line's first word.
+    pub fn explainer_and_line(&self) -> (Explainer, Vec<String>) {
+        let is_method = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let mut line = self.line.clone();
+        let explainer = match self.admin.as_deref() {
+            None => Explainer::Configuration,
+            Some("") => Explainer::Configured,
+            Some(word) if word.starts_with('/') || is_method(word) => {
+                line.insert(0, word.to_owned());
+                Explainer::Configured
+            }
+            Some(url) => Explainer::At(url.to_owned()),
+        };
+        (explainer, line)
+    }
 }
 
 #[derive(clap::Args)]
 pub struct AdminArguments {
     #[command(subcommand)]
     pub call: AdminCall,
-    /// Where its admin port is
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9901")]
-    pub admin: String,
+    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    #[arg(long, global = true, value_name = "URL")]
+    pub admin: Option<String>,
     #[command(flatten)]
     pub port: AdminPort,
 }

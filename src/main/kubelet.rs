@@ -50,7 +50,7 @@ pub fn drain(file: Option<&Path>, arguments: DrainArguments) -> ExitCode {
 }
 
 /// The admin port that was named, else where the sidecar with this configuration has it.
-fn url(file: Option<&Path>, named: Option<String>) -> Result<String, ExitCode> {
+pub fn url(file: Option<&Path>, named: Option<String>) -> Result<String, ExitCode> {
     if let Some(url) = named {
         return Ok(url);
     }

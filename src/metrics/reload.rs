@@ -73,6 +73,11 @@ impl ReloadMetrics {
         self.failing.set(part, 0.0);
     }
 
+    /// What was rejected still lies there, although secrets beside it were put into force.
+    pub fn still_rejected(&self, part: ReloadPart) {
+        self.failing.set(part, 1.0);
+    }
+
     /// What lies there can't be put into force.
     pub fn rejected(&self, part: ReloadPart) {
         self.rejections.increment(part);

@@ -59,6 +59,27 @@ impl Changes {
         changes
     }
 
+    /// Whether what waits for a restart says who gets here, or which app is behind: then whom to believe,
+    /// where to ask and which paths carry tokens may be meant for that alone, and wait as well.
+    pub fn wait_together(&self) -> bool {
+        const PLACES: [&str; 7] = [
+            "listen.address",
+            "listen.tls.",
+            "admin.address",
+            "app.address",
+            "app.protocol",
+            "app.ca_file",
+            "app.server_name",
+        ];
+        let waiting = self.at_restart.iter();
+        waiting.map(|change| &change.path).any(|path| PLACES.iter().any(|it| path.starts_with(it)))
+    }
+
+    /// All of them.
+    pub fn all(self) -> Vec<Change> {
+        self.at_restart.into_iter().chain(self.live).collect()
+    }
+
     /// Whether the live setting `path` differs.
     pub fn names(&self, path: &str) -> bool {
         self.live.iter().any(|change| change.path == path)

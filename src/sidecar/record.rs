@@ -6,7 +6,7 @@ mod spans;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::{Sidecar, scheme_of};
@@ -57,7 +57,9 @@ impl Record {
         let Sidecar { access_log, tracing, upstream, .. } = sidecar;
         let mut record = Self { started, app_call: AppCall::default(), notes: None };
         if access_log.is_on() || tracing.is_on() {
-            let trace = tracing.enter(request.headers_mut());
+            let is_trusted =
+                |headers: &HeaderMap| sidecar.rules.load().identity.trusts(peer, headers);
+            let trace = tracing.enter_from(request.headers_mut(), is_trusted);
             let is_recorded = trace.as_ref().is_some_and(|trace| trace.recording.is_some());
             if access_log.is_on() || is_recorded {
                 let app = is_recorded.then(|| (upstream.scheme(), upstream.address().clone()));

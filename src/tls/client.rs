@@ -6,8 +6,12 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::material::{Contents, FileError, Material, read};
+use super::material::{Contents, FileError, Look, Material, read};
 use super::provider;
+
+/// Variables that name the system's roots, as OpenSSL has them.
+const CERT_FILE: &str = "SSL_CERT_FILE";
+const CERT_DIR: &str = "SSL_CERT_DIR";
 
 /// Who vouches for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +87,7 @@ impl ClientTls {
     /// # Errors
     ///
     /// See [`FileError`]; what was in force stays so.
-    pub fn refresh(&self, again: bool) -> Result<bool, FileError> {
+    pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
         self.material.refresh(again, |_| Ok(()))
     }
 }
@@ -121,18 +125,14 @@ fn client_config(roots: RootCertStore) -> ClientConfig {
 
 fn roots_of(roots: &Roots, contents: &Contents<'_>) -> Result<RootCertStore, FileError> {
     let mut store = RootCertStore::empty();
-    let add_system = |store: &mut RootCertStore| {
-        let native = rustls_native_certs::load_native_certs();
-        store.add_parsable_certificates(native.certs);
-    };
     match roots {
         Roots::Auto => {
-            add_system(&mut store);
+            add_system(&mut store)?;
             if store.is_empty() {
                 store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             }
         }
-        Roots::System => add_system(&mut store),
+        Roots::System => add_system(&mut store)?,
         Roots::Bundled => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Roots::File(path) => add_file(&mut store, path, contents.certificates(0)?)?,
     }
@@ -140,6 +140,32 @@ fn roots_of(roots: &Roots, contents: &Contents<'_>) -> Result<RootCertStore, Fil
         return Err(FileError::NoRoots);
     }
     Ok(store)
+}
+
+/// Adds the system's roots, or those that the environment names in their place.
+///
+/// A file or folder that the environment names is the operator's choice: without it, other roots would be
+/// trusted than were meant, and those that were meant would not be.
+fn add_system(store: &mut RootCertStore) -> Result<(), FileError> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(file) = set(CERT_FILE) {
+        let paths = [PathBuf::from(file)];
+        let certificates = read(&paths, |contents| contents.certificates(0));
+        let named = |error| FileError::Named { variable: CERT_FILE, error: Box::new(error) };
+        // A bundle of a system may hold roots that rustls can't use.
+        store.add_parsable_certificates(certificates.map_err(named)?);
+        if set(CERT_DIR).is_none() {
+            return Ok(());
+        }
+    }
+    let native = rustls_native_certs::load_native_certs();
+    store.add_parsable_certificates(native.certs);
+    match set(CERT_DIR) {
+        Some(folders) if store.is_empty() => {
+            Err(FileError::NoneIn { variable: CERT_DIR, folders: folders.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn add_file(

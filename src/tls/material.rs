@@ -6,17 +6,26 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{Context, Digest, SHA256};
-use rustls::pki_types::pem::PemObject as _;
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
+use tokio::time::Instant;
+
+use super::pem::{self, Fault};
 
 /// Files are read until two readings agree, so that none is seen while it is being replaced; after
 /// so many the last one counts.
 const READINGS: u32 = 5;
+
+/// How long new content must lie unchanged before a look uses it, unless the operator asks for the look
+/// (SIGHUP): a writer may pause between two halves of a file, each of which could pass for the whole.
+pub const RESTED: Duration = Duration::from_secs(2);
+
+/// The link by which the kubelet replaces all files of a mounted Secret or `ConfigMap` at once.
+const CURRENT_VERSION: &str = "..data";
 
 /// No certificate chain, key or bundle of roots is longer.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -31,12 +40,18 @@ pub enum FileError {
     TooLarge { path: PathBuf },
     /// There is no such thing in it, or it is cut off.
     Missing { path: PathBuf, what: &'static str },
+    /// There is one, but not in the form that is read.
+    Form { path: PathBuf, fault: Fault },
     /// The key is another certificate's: half of a pair was replaced.
     Mismatch { certificate: PathBuf, key: PathBuf },
     /// It has expired, or is not valid yet.
     NotValid { path: PathBuf, valid_from: SystemTime, valid_to: SystemTime },
     /// The system has no certificate authorities.
     NoRoots,
+    /// A file that a variable of the environment names is no good.
+    Named { variable: &'static str, error: Box<FileError> },
+    /// Folders that a variable of the environment names hold no certificate authority.
+    NoneIn { variable: &'static str, folders: PathBuf },
     /// TLS can't work with it.
     Unusable { path: PathBuf, source: Box<dyn Error + Send + Sync> },
 }
@@ -57,6 +72,7 @@ impl fmt::Display for FileError {
                 "{} has no whole {what} in PEM form in it (-----BEGIN ...): copy it again",
                 path.display()
             ),
+            Self::Form { path, fault } => write!(formatter, "{} {fault}", path.display()),
             Self::Mismatch { certificate, key } => write!(
                 formatter,
                 "the key in {} is not that of the certificate in {}: replace both together",
@@ -73,6 +89,16 @@ impl fmt::Display for FileError {
             Self::NoRoots => formatter.write_str(
                 "this system has no certificate authorities: install ca-certificates, or take \
                  outgoing.roots = \"bundled\"",
+            ),
+            Self::Named { variable, error } => write!(
+                formatter,
+                "{variable} names a file that can't be used: {error}; correct it, or unset {variable}"
+            ),
+            Self::NoneIn { variable, folders } => write!(
+                formatter,
+                "{variable} names {}, where there is no certificate authority: correct it, or unset \
+                 {variable}",
+                folders.display()
             ),
             Self::Unusable { path, source } => {
                 write!(formatter, "{} can't be used for TLS: {source}", path.display())
@@ -95,11 +121,11 @@ pub(super) struct Contents<'p> {
 
 impl<'p> Contents<'p> {
     /// Reads `paths` until nothing changes any more.
-    fn read(paths: &'p [PathBuf]) -> Result<(Self, Digest), FileError> {
+    fn read(paths: &'p [PathBuf]) -> Result<(Self, Print), FileError> {
         let mut last = Self::read_once(paths)?;
         for _ in 1..READINGS {
             let again = Self::read_once(paths)?;
-            let same = again.1.as_ref() == last.1.as_ref();
+            let same = again.1 == last.1;
             last = again;
             if same {
                 break;
@@ -108,7 +134,7 @@ impl<'p> Contents<'p> {
         Ok(last)
     }
 
-    fn read_once(paths: &'p [PathBuf]) -> Result<(Self, Digest), FileError> {
+    fn read_once(paths: &'p [PathBuf]) -> Result<(Self, Print), FileError> {
         let mut files = Vec::with_capacity(paths.len());
         let mut digest = Context::new(&SHA256);
         for path in paths {
@@ -122,7 +148,8 @@ impl<'p> Contents<'p> {
             digest.update(&content);
             files.push((path.as_path(), content));
         }
-        Ok((Self { files }, digest.finish()))
+        let print = digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Ok((Self { files }, print))
     }
 
     /// All certificates in file number `index`; at least one.
@@ -131,18 +158,13 @@ impl<'p> Contents<'p> {
         index: usize,
     ) -> Result<Vec<CertificateDer<'static>>, FileError> {
         let (path, content) = &self.files[index];
-        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
-        match read {
-            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            _ => Err(FileError::Missing { path: (*path).into(), what: "certificate" }),
-        }
+        pem::certificates(content).map_err(|fault| unreadable_pem(path, "certificate", fault))
     }
 
     /// The private key in file number `index`.
     pub(super) fn key(&self, index: usize) -> Result<PrivateKeyDer<'static>, FileError> {
         let (path, content) = &self.files[index];
-        let missing = |_| FileError::Missing { path: (*path).into(), what: "private key" };
-        PrivateKeyDer::from_pem_slice(content).map_err(missing)
+        pem::key(content).map_err(|fault| unreadable_pem(path, "private key", fault))
     }
 
     /// How many files there are.
@@ -156,6 +178,21 @@ impl<'p> Contents<'p> {
     }
 }
 
+fn unreadable_pem(path: &Path, what: &'static str, fault: Fault) -> FileError {
+    let path = path.to_owned();
+    match fault {
+        Fault::Missing => FileError::Missing { path, what },
+        fault => FileError::Form { path, fault },
+    }
+}
+
+/// Whether `path` is a link into the current version of a mounted Secret or `ConfigMap`: its content is
+/// replaced at once, and is never half written.
+pub fn is_replaced_at_once(path: &Path) -> bool {
+    let is_link = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink());
+    is_link(path) && path.parent().is_some_and(|folder| is_link(&folder.join(CURRENT_VERSION)))
+}
+
 /// What `build` makes of `paths` now, for what is not replaced when they are.
 pub(super) fn read<T>(
     paths: &[PathBuf],
@@ -166,13 +203,71 @@ pub(super) fn read<T>(
 
 type Build<T> = Box<dyn Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync>;
 
+/// Tells one content of files from another.
+type Print = [u8; 32];
+
 /// What was made of the last good content of some files.
 pub(super) struct Material<T> {
     paths: Vec<PathBuf>,
     build: Build<T>,
     current: ArcSwap<T>,
-    /// Of the content that was looked at last, good or bad.
-    seen: Mutex<Option<Digest>>,
+    seen: Mutex<Seen>,
+}
+
+/// What a look at files has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What is in force lies there, as before.
+    Same,
+    /// New content is in force.
+    Replaced,
+    /// What was rejected is gone: what is in force lies there again, or is good by now.
+    Mended,
+    /// What was rejected, and told of, still lies there.
+    Rejected,
+    /// There is new content, which may be half written: look again after [`RESTED`].
+    Unsettled,
+}
+
+/// What lies where the files are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Content(Print),
+    Unreadable,
+}
+
+/// What the looks so far have seen.
+struct Seen {
+    in_force: Print,
+    /// What was rejected last and not mended since.
+    rejected: Option<Found>,
+    /// What is not in force, and since when it has lain there.
+    found: Option<(Found, Instant)>,
+}
+
+impl Seen {
+    /// Whether what is not in force has lain there unchanged for long enough.
+    fn has_rested(&mut self, lies: Found) -> bool {
+        let now = Instant::now();
+        match self.found {
+            Some((found, since)) if found == lies => now.saturating_duration_since(since) >= RESTED,
+            _ => {
+                self.found = Some((lies, now));
+                false
+            }
+        }
+    }
+
+    /// Notes a rejection. It is told once, unless it is asked for `again`.
+    fn reject(
+        &mut self,
+        rejected: Found,
+        again: bool,
+        error: FileError,
+    ) -> Result<Look, FileError> {
+        let known = self.rejected.replace(rejected) == Some(rejected);
+        if known && !again { Ok(Look::Rejected) } else { Err(error) }
+    }
 }
 
 impl<T> Material<T> {
@@ -181,10 +276,11 @@ impl<T> Material<T> {
         paths: Vec<PathBuf>,
         build: impl Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync + 'static,
     ) -> Result<Self, FileError> {
-        let (contents, digest) = Contents::read(&paths)?;
+        let (contents, in_force) = Contents::read(&paths)?;
         let current = ArcSwap::from_pointee(build(&contents)?);
         drop(contents);
-        Ok(Self { paths, build: Box::new(build), current, seen: Mutex::new(Some(digest)) })
+        let seen = Mutex::new(Seen { in_force, rejected: None, found: None });
+        Ok(Self { paths, build: Box::new(build), current, seen })
     }
 
     /// What is in force.
@@ -192,29 +288,52 @@ impl<T> Material<T> {
         self.current.load_full()
     }
 
-    /// Looks at the files again and replaces what is in force if they are new, good, and `accept`ed;
-    /// says whether it did. Content that was found bad is only spoken of once, unless `again`.
+    /// Looks at the files again and replaces what is in force if they are new, at rest, good and
+    /// `accept`ed. What was rejected is judged again at each look, since time alone may make it good.
+    /// `again` says that the operator has asked: new content is taken at once, a rejection told once more.
     pub(super) fn refresh(
         &self,
         again: bool,
         accept: impl Fn(&T) -> Result<(), FileError>,
-    ) -> Result<bool, FileError> {
+    ) -> Result<Look, FileError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (contents, digest) = match Contents::read(&self.paths) {
+        let (contents, print) = match Contents::read(&self.paths) {
             Ok(read) => read,
-            Err(error) => {
-                let news = seen.take().is_some() || again;
-                return if news { Err(error) } else { Ok(false) };
-            }
+            // A writer may be replacing the file.
+            Err(_) if !again && !seen.has_rested(Found::Unreadable) => return Ok(Look::Unsettled),
+            Err(error) => return seen.reject(Found::Unreadable, again, error),
         };
-        let known = seen.as_ref().is_some_and(|seen| seen.as_ref() == digest.as_ref());
-        if known && !again {
-            return Ok(false);
+        let is_new = print != seen.in_force;
+        if !is_new && !again {
+            seen.found = None;
+            return Ok(match seen.rejected {
+                None => Look::Same,
+                Some(rejected)
+                    if rejected == Found::Content(print) && accept(&self.current()).is_err() =>
+                {
+                    Look::Rejected
+                }
+                Some(_) => {
+                    seen.rejected = None;
+                    Look::Mended
+                }
+            });
         }
-        *seen = Some(digest);
-        let fresh = (self.build)(&contents)?;
-        accept(&fresh)?;
+        let may_be_half = is_new && !self.paths.iter().all(|path| is_replaced_at_once(path));
+        if may_be_half && !again && !seen.has_rested(Found::Content(print)) {
+            return Ok(Look::Unsettled);
+        }
+        let fresh = match (self.build)(&contents).and_then(|fresh| accept(&fresh).map(|()| fresh)) {
+            Ok(fresh) => fresh,
+            Err(error) => return seen.reject(Found::Content(print), again, error),
+        };
         self.current.store(Arc::new(fresh));
-        Ok(!known)
+        let was_rejected = seen.rejected.is_some();
+        *seen = Seen { in_force: print, rejected: None, found: None };
+        Ok(match (is_new, was_rejected) {
+            (true, _) => Look::Replaced,
+            (false, true) => Look::Mended,
+            (false, false) => Look::Same,
+        })
     }
 }

@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tracing::warn;
 
 use super::certificate::validity;
-use super::material::{Contents, FileError, Material};
+use super::material::{Contents, FileError, Look, Material};
 use super::provider;
 
 /// What the listener offers, the better first.
@@ -77,13 +77,13 @@ impl ServerTls {
         Arc::clone(&self.material.current().config)
     }
 
-    /// Takes new files if there are any, they fit each other and are valid now; says whether it
-    /// did. The same bad content is complained of once, unless asked `again`.
+    /// Takes new files if there are any, they fit each other and are valid now. The same bad content is
+    /// complained of once, unless asked `again`; it is taken later if only its time had not come.
     ///
     /// # Errors
     ///
     /// See [`FileError`]; what was in force stays so.
-    pub fn refresh(&self, again: bool) -> Result<bool, FileError> {
+    pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
         self.material.refresh(again, |server| self.check_validity(server))
     }
 

@@ -5,15 +5,16 @@
 //! (live status codes, claims, `exp`) is accepted where it is likely and never asserted.
 
 mod claims;
+mod clock;
 mod connections;
 mod inspection;
 mod wire;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,9 +22,10 @@ use tokio::time::Instant;
 
 use self::claims::Claims;
 pub use self::claims::TokenFacts;
+use self::clock::Clock;
 use self::connections::Connections;
 pub use self::inspection::Inspection;
-use self::wire::{body, classify};
+use self::wire::{Content, body, classify};
 use crate::outgoing::{self, LookUpError, Recipe, TlsError};
 use crate::tls::Roots;
 use crate::token::{
@@ -101,6 +103,7 @@ pub struct VeltClient {
     settings: Settings,
     /// Credentials of v2, made once.
     headers: HeaderMap,
+    clock: Clock,
 }
 
 /// An answer of Velt's, read to its end.
@@ -108,7 +111,9 @@ struct Answered {
     status: StatusCode,
     velt_now: Duration,
     retry_after: Option<Duration>,
-    body: Vec<u8>,
+    body: Content,
+    /// Whether the request was dated by a clock that was wrong.
+    misdated: bool,
 }
 
 impl Answered {
@@ -159,19 +164,28 @@ impl VeltClient {
         let recipe = Recipe::new(endpoint, roots, *connect_timeout).map_err(BuildError::Tls)?;
         let connections = Connections::new(recipe).map_err(BuildError::Tls)?;
         let headers = credential_headers(&settings)?;
-        Ok(Self { connections, settings, headers })
+        Ok(Self { connections, settings, headers, clock: Clock::default() })
     }
 
     async fn call(&self, request: &MintRequest, demand: &Demand) -> Result<Minted, MintError> {
         let started = Instant::now();
-        let answered = self.send(request, demand).await?;
+        let answered = self.ask(request, demand).await?;
         let value = answered.classify()?;
         self.judge(value, request, answered.velt_now, started.elapsed())
     }
 
-    /// Asks for a token and reads what comes, whatever it means.
+    /// Asks for a token, and once more if the first answer shows that its grants were dated by a wrong
+    /// clock: they would end too soon or too late, or Velt may have refused them as past.
+    async fn ask(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
+        let answered = self.send(request, demand).await?;
+        let resources = &request.issuer().resources;
+        let is_dated = resources.iter().any(|resource| resource.expires_in.is_some());
+        if is_dated && answered.misdated { self.send(request, demand).await } else { Ok(answered) }
+    }
+
+    /// Makes one call and reads what comes, whatever it means.
     async fn send(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
-        let body = body(&self.settings, request, unix_now());
+        let body = body(&self.settings, request, self.clock.now());
         let connection = self.connections.lend();
         demand.reached(connection.stage());
         let mut call = connection.client().post(self.settings.endpoint.clone()).body(body);
@@ -183,17 +197,20 @@ impl VeltClient {
         connection.answered();
         demand.reached(Stage::Called);
         let status = answer.status();
-        let velt_now = velt_clock(answer.headers());
+        let misdated = self.clock.set_by(answer.headers());
+        let velt_now = self.clock.now();
+        let is_encoded = answer.headers().get(CONTENT_ENCODING).is_some_and(|it| it != "identity");
         let retry_after = retry_after(answer.headers(), velt_now);
         if status.is_redirection() {
             return Err(MintError::Malformed { reason: MalformedReason::Redirect });
         }
         let body = match read_capped(answer).await {
-            // An error is that error, however long its page.
-            Err(MintError::Malformed { .. }) if !status.is_success() => Vec::new(),
-            body => body?,
+            // Velt says what is wrong in less.
+            Err(MintError::Malformed { .. }) if !status.is_success() => Content::Foreign,
+            Ok(_) if is_encoded => Content::Encoded,
+            body => Content::Plain(body?),
         };
-        Ok(Answered { status, velt_now, retry_after, body })
+        Ok(Answered { status, velt_now, retry_after, body, misdated })
     }
 
     /// Checks whose token this is and how long it lives.
@@ -274,17 +291,4 @@ fn retry_after(headers: &HeaderMap, velt_now: Duration) -> Option<Duration> {
         date.duration_since(UNIX_EPOCH + velt_now).unwrap_or_default()
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
-}
-
-/// Velt's clock as Unix time, by the answer's `Date`, so that ours may be wrong.
-fn velt_clock(headers: &HeaderMap) -> Duration {
-    headers
-        .get(DATE)
-        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
-        .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
-        .unwrap_or_else(unix_now)
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -257,7 +257,8 @@ async fn t40_check_and_its_complaints_never_show_a_secret() {
         ("[velt]\nauth_token_file = \"key\"", 78),
         ("[velt]\nauth_token_file = \"bad\"", 78),
         ("[velt]\nauth-token = \"canary\"", 78),
-        ("", 0),
+        ("", 78),
+        ("# nothing", 0),
     ] {
         write("sidecar.toml", toml);
         for command in ["check", "run"] {

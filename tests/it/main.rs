@@ -20,6 +20,7 @@ mod explain;
 mod doctor;
 mod documents;
 mod early_answers;
+mod files;
 mod forged_tokens;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]

@@ -1,5 +1,8 @@
 //! What is read again while the sidecar runs: configuration, secrets, certificates.
 
+mod half;
+mod whole;
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;

@@ -1,5 +1,7 @@
 //! Traces pass, start where that is asked for, and are told to a collector.
 
+mod strangers;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -15,6 +15,43 @@ pub enum Inline {
     Refused,
 }
 
+/// What has come along with a secret without being part of it, and what to do.
+struct Flaw(&'static str, &'static str);
+
+impl Flaw {
+    fn of(text: &str) -> Option<Self> {
+        let copied = "write the secret alone, such as by: printf %s \"$SECRET\" > file";
+        if text.starts_with('\u{feff}') {
+            return Some(Self(
+                "begins with a byte order mark, which would count as part of it",
+                copied,
+            ));
+        }
+        if in_quotes(text) {
+            return Some(Self("is in quotes, which would count as part of it", "write it without"));
+        }
+        let unseen = |character: char| match character {
+            // What cannot be decoded; soft hyphen, marks of direction and of no width, joiners.
+            '\u{fffd}'
+            | '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => true,
+            _ => !character.is_ascii() && (character.is_whitespace() || character.is_control()),
+        };
+        text.contains(unseen).then_some(Self("holds a character that can't be seen", copied))
+    }
+}
+
+/// Whether `text` stands in quotes, as an environment file leaves a value that it was given so.
+pub(super) fn in_quotes(text: &str) -> bool {
+    const PAIRS: [(char, char); 5] =
+        [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    let inner = |(open, close): (char, char)| text.strip_prefix(open)?.strip_suffix(close);
+    PAIRS.into_iter().any(|pair| inner(pair).is_some())
+}
+
 impl Section<'_, '_> {
     /// A secret that is needed: in the file that `<key>_file` names, or in `variable`. `None` is
     /// complained of.
@@ -75,6 +112,10 @@ impl Section<'_, '_> {
         if text.trim().is_empty() {
             let remedy = self.secret_remedy(&file_key, variable);
             self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
+            return None;
+        }
+        if let Some(flaw) = Flaw::of(text) {
+            self.complain(place, format!("{} {}", self.path_of(key), flaw.0), flaw.1.into());
             return None;
         }
         if HeaderValue::from_str(text).is_err() {

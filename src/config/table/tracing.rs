@@ -5,10 +5,10 @@ use reqwest::Url;
 use super::super::reader::Section;
 use super::super::setting::Share;
 use crate::tls::Roots;
-use crate::trace::{ExportSettings, Settings};
+use crate::trace::{ExportSettings, SampledBy, Settings};
 
-/// Reads the table `tracing`; `roots` vouch for the collector.
-pub fn read(section: &Section<'_, '_>, roots: &Roots) -> Settings {
+/// Reads the table `tracing`, and whose sampled traces are exported; `roots` vouch for the collector.
+pub fn read(section: &Section<'_, '_>, roots: &Roots) -> (Settings, SampledBy) {
     let create = section.value("create", "false");
     let sample = if create {
         section.value::<Share>("sample", "1.0").0
@@ -17,7 +17,15 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots) -> Settings {
         section.refuse("sample", "it has no effect on traces that others start", remedy);
         1.0
     };
-    let export = if section.has("otlp_endpoint") {
+    let has_collector = section.has("otlp_endpoint");
+    let sampled_by = if has_collector {
+        section.value("sampled_by", "trusted_peers")
+    } else {
+        let remedy = "write otlp_endpoint = \"http://collector:4318/v1/traces\", or remove it";
+        section.refuse("sampled_by", "without otlp_endpoint it has no effect", remedy);
+        SampledBy::TrustedPeers
+    };
+    let export = if has_collector {
         let endpoint = section.optional("otlp_endpoint");
         let service_name = section.value("service_name", "velt-sidecar");
         endpoint.map(|endpoint| ExportSettings { endpoint, service_name, roots: roots.clone() })
@@ -28,5 +36,5 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots) -> Settings {
         section.refuse("service_name", "without otlp_endpoint it has no effect", remedy);
         None
     };
-    Settings { create, sample, export }
+    (Settings { create, sample, export }, sampled_by)
 }

@@ -130,17 +130,28 @@ impl Document {
             let fetching = Fetching(Arc::clone(self));
             tokio::spawn(async move {
                 let fetched = fetching.0.fetch.fetch(&fetching.0.url).await;
-                fetching.0.learn(fetched, Instant::now());
+                fetching.0.learn(fetching.0.read(fetched), Instant::now());
             });
         }
     }
 
-    fn learn(&self, fetched: Result<Vec<u8>, FetchError>, now: Instant) {
-        let read = |document: Vec<u8>| match &self.id {
+    /// Fetches before a request needs the keys. A failure leaves no trace here: the caller tells of it.
+    pub(super) async fn fetch_first(&self) -> Result<(), FetchError> {
+        let keys = self.read(self.fetch.fetch(&self.url).await)?;
+        self.learn(Ok(keys), Instant::now());
+        Ok(())
+    }
+
+    fn read(&self, fetched: Result<Vec<u8>, FetchError>) -> Result<KeySet, FetchError> {
+        let document = fetched?;
+        let keys = match &self.id {
             Some(id) => KeySet::from_pem(id, &document),
             None => KeySet::from_jwks(&document),
         };
-        let keys = fetched.and_then(|document| read(document).map_err(|_| FetchError::Malformed));
+        keys.map_err(|_| FetchError::Malformed)
+    }
+
+    fn learn(&self, keys: Result<KeySet, FetchError>, now: Instant) {
         let mut state = self.lock();
         let (result, keys) = match keys {
             Ok(keys) => (KeyFetchResult::Fetched, Ok(keys)),

@@ -1,5 +1,6 @@
 //! Fetches one document of keys.
 
+use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -44,6 +45,21 @@ pub enum FetchError {
     Encoded,
     /// It came, and is no document of keys.
     Malformed,
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Unreachable => "there is no connection to it",
+            Self::Timeout => "it does not answer in time",
+            Self::NotFound => "it answers that there is no such document",
+            Self::Status => "it answers with an error",
+            Self::Redirect => "it answers with a redirect, which is not followed",
+            Self::TooLarge => "what it answers is too long to be keys",
+            Self::Encoded => "what it answers is compressed, which was not asked for",
+            Self::Malformed => "what it answers holds no keys that can check a signature",
+        })
+    }
 }
 
 impl FetchError {

@@ -82,6 +82,8 @@ impl KeySet {
     ///
     /// See [`KeySetError`].
     pub fn from_jwks(document: &[u8]) -> Result<Self, KeySetError> {
+        // RFC 8259 section 8.1 lets a byte order mark be ignored.
+        let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
         let set: Jwks = serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
         if set.keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany);

@@ -51,8 +51,8 @@ pub(super) fn on_identity(
              identity.assertion.header"
         )),
         (Conclusion::Caller(Caller::Unverified), Reads::Assertion(_)) => Some(
-            "ask a running sidecar, which has keys: --admin http://127.0.0.1:9901; if it has none \
-             either, see identity.assertion.jwks_url and the log"
+            "ask a running sidecar, which has keys: --admin; if it has none either, see \
+             identity.assertion.jwks_url and the log"
                 .into(),
         ),
         _ => None,

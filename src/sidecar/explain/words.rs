@@ -303,10 +303,7 @@ pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>)
     let (verdict, why) = match cache {
         Cache::Unasked => (
             "looked up, else minted".into(),
-            format!(
-                "for {asked}, by {mint}; what is cached only a running sidecar knows: --admin \
-                 http://127.0.0.1:9901"
-            ),
+            format!("for {asked}, by {mint}; what is cached only a running sidecar knows: --admin"),
         ),
         Cache::Known(Known::Fresh { remaining }, _) => {
             ("cached, fresh".into(), format!("for {asked}, for {} more", span(*remaining)))

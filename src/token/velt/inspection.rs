@@ -29,7 +29,7 @@ impl VeltClient {
     /// Mints once, as [`crate::token::Mint::mint`] does, and tells what came.
     pub async fn inspect(&self, request: &MintRequest) -> Inspection {
         let started = Instant::now();
-        let answered = match self.send(request, &Demand::urgent()).await {
+        let answered = match self.ask(request, &Demand::urgent()).await {
             Ok(answered) => answered,
             Err(error) => {
                 return Inspection {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Settings};
@@ -12,8 +13,8 @@ use crate::token::{
     ResourceKind, TokenValue,
 };
 
-/// The request's body. `unix_now` dates the grants that expire.
-pub(super) fn body(settings: &Settings, request: &MintRequest, unix_now: Duration) -> Vec<u8> {
+/// The request's body. `velt_now`, the time since 1970 by Velt's clock, dates the grants that expire.
+pub(super) fn body(settings: &Settings, request: &MintRequest, velt_now: Duration) -> Vec<u8> {
     let in_body = |secret: &SecretString| Some(secret.expose_secret().to_owned());
     let mut data = Data { user_id: Some(&request.user), ..Data::default() };
     match settings.api {
@@ -28,7 +29,7 @@ pub(super) fn body(settings: &Settings, request: &MintRequest, unix_now: Duratio
             // The organization goes into the resources only: in `userProperties` it is a
             // documented cause of INVALID_ARGUMENT.
             data.user_properties = Some(UserProperties::of(request.details()));
-            data.permissions = Some(Permissions { resources: grants(request, unix_now) });
+            data.permissions = Some(Permissions { resources: grants(request, velt_now) });
         }
     }
     if settings.api != Api::V2 {
@@ -102,7 +103,7 @@ struct Grant<'a> {
 }
 
 /// The organization itself, then what the configuration adds.
-fn grants(request: &MintRequest, unix_now: Duration) -> Vec<Grant<'_>> {
+fn grants(request: &MintRequest, velt_now: Duration) -> Vec<Grant<'_>> {
     let own = request.organization().map(|id| Grant {
         r#type: "organization",
         id,
@@ -125,7 +126,7 @@ fn grants(request: &MintRequest, unix_now: Duration) -> Vec<Grant<'_>> {
                 AccessRole::Viewer => "viewer",
                 AccessRole::Editor => "editor",
             }),
-            expires_at: resource.expires_in.map(|life| (unix_now + life).as_secs()),
+            expires_at: resource.expires_in.map(|life| (velt_now + life).as_secs()),
         }
     });
     own.into_iter().chain(configured).collect()
@@ -153,25 +154,89 @@ struct AnswerError {
     status: Option<String>,
 }
 
-/// The token, or the class of the failure: by `error.status` first, by HTTP status second.
+/// The body of an answer.
+pub(super) enum Content {
+    Plain(Vec<u8>),
+    /// Compressed, which was not asked for, so not by Velt.
+    Encoded,
+    /// Too long to be an error of Velt's.
+    Foreign,
+}
+
+/// What reading a body has found.
+enum Read {
+    Envelope(Answer),
+    /// JSON, but not of the form that Velt's answers have.
+    OtherJson,
+    Nothing,
+    /// What no answer of Velt's is.
+    Foreign(MalformedReason),
+}
+
+impl Content {
+    /// Whether there is nothing in it but the braces of an object.
+    fn is_bare(&self) -> bool {
+        let is_brace = |byte: &u8| b"{}".contains(byte) || byte.is_ascii_whitespace();
+        matches!(self, Self::Plain(body) if body.iter().all(is_brace))
+    }
+
+    fn read(&self, http_status: StatusCode) -> Read {
+        let not_velt = MalformedReason::NotVelt { http_status: http_status.as_u16() };
+        let body = match self {
+            Self::Plain(body) => body,
+            Self::Encoded => return Read::Foreign(MalformedReason::Encoded),
+            Self::Foreign => return Read::Foreign(not_velt),
+        };
+        // RFC 8259 section 8.1 lets a byte order mark be ignored.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if let Ok(answer) = serde_json::from_slice(body) {
+            return Read::Envelope(answer);
+        }
+        if body.trim_ascii().is_empty() {
+            return Read::Nothing;
+        }
+        match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => Read::OtherJson,
+            Err(_) => Read::Foreign(not_velt),
+        }
+    }
+}
+
+/// The token, or the class of the failure: by `error.status` first, by HTTP status second. A refusal in
+/// another form than Velt's errors have is not Velt's word, but that of a firewall or proxy in its place.
 pub(super) fn classify(
     http_status: StatusCode,
     retry_after: Option<Duration>,
-    body: &[u8],
+    body: &Content,
 ) -> Result<TokenValue, MintError> {
-    let answer: Option<Answer> = serde_json::from_slice(body).ok();
     let malformed = |reason| MintError::Malformed { reason };
-    let named = answer
-        .as_ref()
-        .and_then(|answer| answer.error.as_ref()?.status.as_deref())
-        .and_then(|status| error_named(status, http_status, retry_after));
-    if let Some(error) = named {
+    let read = body.read(http_status);
+    if let Read::Envelope(Answer { error: Some(AnswerError { status: Some(word) }), .. }) = &read
+        && let Some(error) = error_named(word, http_status, retry_after)
+    {
         return Err(error);
     }
     if !http_status.is_success() {
-        return Err(error_numbered(http_status, retry_after));
+        let numbered = error_numbered(http_status, retry_after);
+        if !matches!(numbered, MintError::Refused { .. }) {
+            return Err(numbered);
+        }
+        return Err(match read {
+            Read::Foreign(reason) => malformed(reason),
+            // Velt's errors have an `error` in them. Of an empty object there is no telling.
+            Read::Envelope(Answer { error: None, .. }) if !body.is_bare() => {
+                malformed(MalformedReason::NotVelt { http_status: http_status.as_u16() })
+            }
+            _ => numbered,
+        });
     }
-    let answer = answer.ok_or(malformed(MalformedReason::NotJson))?;
+    let answer = match read {
+        Read::Envelope(answer) => answer,
+        Read::Foreign(MalformedReason::Encoded) => return Err(malformed(MalformedReason::Encoded)),
+        Read::OtherJson | Read::Nothing | Read::Foreign(_) => {
+            return Err(malformed(MalformedReason::NotJson));
+        }
+    };
     let token = answer.result.and_then(|result| result.data?.token);
     let token = token.ok_or(malformed(MalformedReason::NoToken))?;
     TokenValue::parse(&token).ok_or(malformed(MalformedReason::UnusableToken))
@@ -179,8 +244,8 @@ pub(super) fn classify(
 
 /// Velt's own word for a failure, if it has the form of one: whatever else stands there is not
 /// repeated.
-pub(super) fn error_word(body: &[u8]) -> Option<String> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
+pub(super) fn error_word(body: &Content) -> Option<String> {
+    let Read::Envelope(answer) = body.read(StatusCode::OK) else { return None };
     let word = answer.error?.status?;
     let plain = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
     (word.len() <= 40 && word.bytes().all(plain)).then_some(word)

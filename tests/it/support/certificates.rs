@@ -63,6 +63,13 @@ impl Authority {
         sign(&params, Some(self))
     }
 
+    /// One that is valid only after so long.
+    pub fn issue_after(&self, names: &[&str], wait: Duration) -> Leaf {
+        let mut params = params(names);
+        params.not_before = (SystemTime::now() + wait).into();
+        sign(&params, Some(self))
+    }
+
     /// What a client trusts that trusts this authority only.
     pub fn client(&self, certificate: Option<&Leaf>, protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();

@@ -1,0 +1,194 @@
+//! A configuration takes effect as a whole or not at all, and secrets in either case.
+
+use std::time::Duration;
+
+use velt_sidecar::config::{LoadError, Origin};
+
+use super::{FakeApp, Folder, Issuer, Pen, Pod, claims};
+use crate::support::certificates::{Authority, VALID, connect, terminate};
+use crate::support::client::Client;
+use crate::support::raw::nobody;
+
+const WAITING: &str = "config_restart_needed";
+
+/// Whether the login proxy's word for a user still brings a token, in the header.
+async fn serves(pod: &Pod) -> bool {
+    pod.get_as("ada", "/").await.token().is_some()
+}
+
+#[tokio::test]
+async fn tls_and_the_names_that_it_brings_wait_together() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    folder.write_pair(&authority.issue(&["localhost"], VALID));
+    folder.write("ca.crt", authority.pem());
+    let tls = format!("{}client_ca_file = {:?}\n", folder.toml(), folder.path("ca.crt"));
+    let mut pod = Pod::with(folder, "[identity]\nforward_headers = \"keep\"\n").await;
+    let named = format!("{tls}[identity]\ntrusted_names = [\"front\"]\n");
+    pod.change("[identity]\n", &named).await;
+    assert!(serves(&pod).await, "nobody could show a name over plain HTTP");
+    assert_eq!(pod.reloads("config").await, [0.0, 0.0, 0.0]);
+    assert!(pod.sidecar.metric(WAITING).await >= 4.0, "the names wait as well");
+    // What came with it may come later, and waits too.
+    pod.change("forward_headers = \"keep\"", "forward_headers = \"strip\"").await;
+    assert!(serves(&pod).await);
+    assert!(pod.app.journal().pop().expect("a request").header("x-forwarded-user").is_some());
+    assert_eq!(pod.reloads("config").await, [0.0, 0.0, 0.0]);
+    pod.change(&named, "[identity]\n").await;
+    assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "the rest alone may take effect");
+    assert_eq!(pod.sidecar.metric(WAITING).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_app_that_names_its_users_waits_with_its_address() {
+    let mut pod = Pod::start("[identity]\nforward_headers = \"keep\"\n").await;
+    let other = FakeApp::start().await;
+    let (old, new) = (pod.app.address.to_string(), other.address.to_string());
+    let toml = pod.toml.replace(&old, &new);
+    pod.toml = toml.replace("forward_headers = \"keep\"", "source = \"app\"\napp_path = \"/me\"");
+    pod.folder.write("sidecar.toml", &pod.toml);
+    pod.trigger.look().await;
+    assert!(serves(&pod).await, "the old app names nobody");
+    assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 0.0);
+    assert_eq!(other.journal().len(), 0);
+}
+
+#[tokio::test]
+async fn a_place_that_waits_holds_up_every_setting_but_no_secret() {
+    for (from, to) in [
+        ("[listen]\naddress = \"127.0.0.1:0\"", "[listen]\naddress = \"127.0.0.2:0\""),
+        ("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"127.0.0.2:0\""),
+        ("protocol = \"http1\"", "protocol = \"h2c\""),
+    ] {
+        let toml = "[app]\nprotocol = \"http1\"\n[delivery.header]\npaths = [\"/*\"]\n";
+        let mut pod = Pod::start(toml).await;
+        pod.toml = pod.toml.replace("[\"/*\"]", "[\"/b\"]");
+        pod.folder.write("token", "second-token");
+        pod.change(from, to).await;
+        assert!(serves(&pod).await, "{to}: {}", pod.toml);
+        assert_eq!(pod.sidecar.metric(WAITING).await, 2.0, "{to}");
+        assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "{to}: the token alone");
+        let last = pod.velt.calls().pop().expect("a call");
+        assert_eq!(last.body["data"]["authToken"], "second-token", "{to}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_rotate_while_the_configuration_is_wrong() {
+    let pod = Pod::start("").await;
+    for (number, wrong) in ["", " \n", "[listen", "[listen]\nadress = 1\n"].into_iter().enumerate()
+    {
+        pod.folder.write("sidecar.toml", wrong);
+        pod.trigger.look().await;
+        assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 1.0, "{wrong:?}");
+        let token = format!("token-{number}");
+        pod.folder.write("token", &token);
+        pod.trigger.look().await;
+        assert_eq!(pod.get_as(&token, "/api/velt/token").await.status(), 200);
+        let last = pod.velt.calls().pop().expect("a call");
+        assert_eq!(last.body["data"]["authToken"], token, "{wrong:?}");
+        let failing = pod.sidecar.metric("reload_failing{part=\"config\"}").await;
+        assert_eq!(failing, 1.0, "{wrong:?} still lies there");
+    }
+    std::fs::remove_file(pod.folder.path("sidecar.toml")).expect("removed");
+    pod.folder.write("token", "last-token");
+    pod.trigger.look().await;
+    assert_eq!(pod.get_as("last", "/api/velt/token").await.status(), 200);
+    let last = pod.velt.calls().pop().expect("a call");
+    assert_eq!(last.body["data"]["authToken"], "last-token");
+}
+
+#[test]
+fn an_empty_file_is_refused_at_the_start_too() {
+    let folder = Folder::new();
+    for empty in ["", "\n", " \t\r\n", "\u{feff}", "\u{feff}\n"] {
+        let file = folder.write("sidecar.toml", empty);
+        let origin = Origin::new(Some(file.as_ref()), crate::support::environment());
+        let error = origin.load().expect_err("an empty file");
+        assert!(matches!(error, LoadError::Empty { .. }), "{error}");
+        assert!(error.to_string().contains("sidecar.toml is empty"), "{error}");
+    }
+    for full in ["# all of it is in the environment\n", "\u{feff}[log]\nlevel = \"warn\"\n"] {
+        let file = folder.write("sidecar.toml", full);
+        let origin = Origin::new(Some(file.as_ref()), crate::support::environment());
+        origin.load().unwrap_or_else(|error| panic!("{full:?}: {error}"));
+    }
+    // Nothing, on purpose.
+    let device = Origin::new(Some("/dev/null".as_ref()), crate::support::environment());
+    device.load().unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Where an issuer publishes its keys.
+fn published(issuer: &Issuer) -> String {
+    format!("http://{}/keys", issuer.server.address)
+}
+
+/// Whether an assertion of `pen` brings a token.
+async fn believes(pod: &Pod, pen: &Pen) -> bool {
+    let client = Client::to(pod.sidecar.addresses.traffic);
+    let answer = client.get("/").header("x-assertion", pen.sign(&claims("ada"))).send().await;
+    answer.token().is_some()
+}
+
+#[tokio::test]
+async fn keys_stay_until_those_of_another_place_are_there() {
+    let (old, new) = (Pen::es256("old"), Pen::es256("new"));
+    let (first, second) = (Issuer::publishing(&[&old]).await, Issuer::publishing(&[&new]).await);
+    let mut pod = Pod::start(&first.toml()).await;
+    assert!(believes(&pod, &old).await);
+    let (known, dead) = (published(&first), format!("http://{}/keys", nobody().await));
+    pod.change(&known, &dead).await;
+    assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0], "nobody publishes there");
+    assert!(believes(&pod, &old).await, "the keys at hand stay");
+    // Told once, tried at each look.
+    pod.folder.write("token", "second-token");
+    pod.trigger.look().await;
+    assert!(believes(&pod, &old).await);
+    pod.change(&dead, &published(&second)).await;
+    assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 0.0);
+    assert!(believes(&pod, &new).await && !believes(&pod, &old).await);
+}
+
+#[tokio::test]
+async fn roots_that_reach_no_keys_leave_the_keys_at_hand() {
+    let pen = Pen::es256("one");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let authority = Authority::new();
+    let server = authority.issue(&["localhost"], VALID).server(&["http/1.1"]);
+    let address = terminate(issuer.server.address, server).await;
+    let folder = Folder::new();
+    folder.write("roots.crt", authority.pem());
+    let url = format!("https://localhost:{}/keys", address.port());
+    let assertion = issuer.toml().replace(&published(&issuer), &url);
+    let toml = format!("[outgoing]\nca_file = \"FOLDERroots.crt\"\n{assertion}");
+    let pod = Pod::with(folder, &toml).await;
+    assert!(believes(&pod, &pen).await);
+    pod.folder.write("roots.crt", Authority::new().pem());
+    pod.trigger.look().await;
+    assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0]);
+    assert!(believes(&pod, &pen).await);
+}
+
+#[tokio::test]
+async fn a_certificate_is_taken_when_its_time_has_come() {
+    for interval in ["50ms", "off"] {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        folder.write_pair(&authority.issue(&["localhost"], VALID));
+        let toml = format!("{}[reload]\ninterval = {interval:?}\n", folder.toml());
+        let pod = Pod::with(folder, &toml).await;
+        let next = authority.issue_after(&["localhost"], Duration::from_secs(4));
+        pod.folder.write_pair(&next);
+        pod.trigger.look().await;
+        assert_eq!(pod.reloads("listen_tls").await, [0.0, 1.0, 1.0], "{interval}: too early");
+        if interval == "off" {
+            while pod.reloads("listen_tls").await[0] < 1.0 {
+                pod.trigger.look().await;
+            }
+        } else {
+            pod.sidecar.metric_reaches("reloads_total{part=\"listen_tls\"}", 1.0).await;
+            assert_eq!(pod.reloads("listen_tls").await, [1.0, 1.0, 0.0], "told once");
+        }
+        assert_eq!(pod.reloads("listen_tls").await[2], 0.0, "{interval}");
+        let client = authority.client(None, &["http/1.1"]);
+        connect(pod.sidecar.addresses.traffic, &client).await.expect("a handshake");
+    }
+}
