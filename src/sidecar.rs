@@ -32,7 +32,7 @@ use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use crate::access_log::AccessLog;
 use crate::client_connection::ClientConnection;
-use crate::identity::{Caller, Identified, Identity, Peer, User};
+use crate::identity::{Caller, Identified, Identity, Organization, Peer, User};
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
@@ -373,6 +373,9 @@ fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken
         Caller::Unverified => return Err(NoToken::Unverified),
         Caller::Unnamed => return Err(NoToken::Unnamed),
     };
+    if user.organization == Organization::Unusable {
+        return Err(NoToken::NoOrganization);
+    }
     plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
 }
 
@@ -384,7 +387,7 @@ fn scheme_of(peer: &Peer) -> Scheme {
 /// What the token may say of the caller. Which of the fields are known is the configuration's matter.
 fn details(user: &User) -> Details {
     Details {
-        organization: user.organization.clone(),
+        organization: user.organization.name().map(Box::from),
         email: user.email.clone(),
         name: user.name.clone(),
         is_admin: user.is_admin,

@@ -348,8 +348,9 @@ impl NoToken {
             Self::NoOrganization => (
                 StatusCode::BAD_REQUEST,
                 "no_organization",
-                "The request came without an organization, which this Velt API needs: set \
-                 velt.organization, or have the login proxy send identity.organization_header."
+                "The request came without an organization that can be used, which this Velt API \
+                 needs: set velt.organization, or have the login proxy send \
+                 identity.organization_header."
                     .into(),
             ),
             Self::Queued => (
