@@ -249,11 +249,10 @@ impl Identity {
         spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &seen));
         let trust = self.anchors.trust(peer, shown);
         let trusted = trust.is_trusted();
-        let none = Flaws::default();
         let found = match &self.reader {
             Reader::Header(_) if !trusted => {
                 spoofs.forged(self.guard.strip(headers, &seen));
-                Ok((Caller::Anonymous.into(), none))
+                Ok((Caller::Anonymous.into(), Flaws::default()))
             }
             Reader::Header(source) => {
                 let clear = self.guard.unambiguous(headers, &seen);
@@ -268,7 +267,7 @@ impl Identity {
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
                 spoofs.forged(self.guard.strip(headers, &seen));
-                Ok((Caller::Unnamed.into(), none))
+                Ok((Caller::Unnamed.into(), Flaws::default()))
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
@@ -299,10 +298,10 @@ impl Identity {
         };
         let (conclusion, flaws) = found.unwrap_or_else(|refusal| {
             if self.ambiguous == OnAmbiguous::Refuse {
-                return (Conclusion::Refused(refusal), none);
+                return (Conclusion::Refused(refusal), Flaws::default());
             }
             self.guard.strip(headers, &seen);
-            (Conclusion::Ignored(refusal), none)
+            (Conclusion::Ignored(refusal), Flaws::default())
         });
         let refused = matches!(conclusion, Conclusion::Refused(_));
         if self.forward == ForwardIdentity::Strip && !refused {

@@ -71,11 +71,12 @@ impl HeaderSource {
     /// them, and takes nothing from the others.
     fn is_admin(&self, reading: &mut Reading<'_>) -> Result<Option<bool>, Refusal> {
         let Some(name) = &self.groups else { return Ok(None) };
-        if self.admin_groups.is_empty() {
-            return Ok(None);
-        }
+        // Whether they are read here or not: an app may join two lines, of which one is the client's.
         if self.groups_lines == GroupsLines::One {
             only(reading.headers, name)?;
+        }
+        if self.admin_groups.is_empty() {
+            return Ok(None);
         }
         let mut is_admin = false;
         for value in reading.headers.get_all(name) {

@@ -146,6 +146,15 @@ async fn a_second_groups_line_is_refused_unless_several_may_come() {
     assert_ambiguous(&lines(&stage).send_http2().await);
     refusals_are(&stage, RefusalKind::Repeated, 2).await;
 
+    // An app might join what the sidecar does not read.
+    let stage = Stage::set(
+        "[identity]\npreset = \"oauth2-proxy\"\n[velt]\napi = \"v2\"\norganization = \"o\"",
+    )
+    .await;
+    let unread = as_ada(&stage, "/").header("x-forwarded-groups", "staff");
+    refused(unread.header("x-forwarded-groups", "admins")).await;
+    refusals_are(&stage, RefusalKind::Repeated, 1).await;
+
     let stage = Stage::set(&every_header_and("groups_lines = \"several\"")).await;
     assert!(lines(&stage).send().await.token().is_some());
     let properties = &stage.velt.calls()[0].body["data"]["userProperties"];
