@@ -372,7 +372,7 @@ impl Identity {
         }
     }
 
-    /// Nobody: the front names no user, so what is said of one beside that is its client's.
+    /// Removes the user's attributes: the front names no user, so the attributes are its client's.
     fn nobody(
         &self,
         source: &HeaderSource,
@@ -385,8 +385,8 @@ impl Identity {
         Caller::Anonymous
     }
 
-    /// Nobody: no assertion names a user. The front signs whom it knows, so what stands in plain headers
-    /// is its client's.
+    /// Removes the plain headers: the front signs whom it knows and no assertion names a user, so what
+    /// the plain headers say is its client's.
     fn unsigned(
         &self,
         assertions: &Assertions,

@@ -95,7 +95,7 @@ fn assert_believable(said: &Claims, header: &[u8], claims: &[u8], aws: bool) {
     assert_eq!(*user.id, *sub, "byte for byte");
     assert!((1..=MAX_VALUE_BYTES).contains(&user.id.len()));
     assert!(!user.id.chars().any(char::is_control) && user.id.trim() == &*user.id);
-    // An address that can't be used, or that nobody has verified, is left out.
+    // An address that can't be used, or that its issuer has not verified, is left out.
     if let Some(email) = user.email.as_deref() {
         assert_eq!(Some(email), claims.pointer("/profile/email").and_then(Value::as_str));
         assert!((1..=MAX_VALUE_BYTES).contains(&email.len()) && email.trim() == email);

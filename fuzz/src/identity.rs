@@ -158,7 +158,7 @@ impl Case {
                 || is_single(said, user, false) && (!is_named() || usable() && fields()))
     }
 
-    /// Whether `name` says something of a user although nobody is named.
+    /// Whether `name` says something of a user although no user is named.
     fn is_leftover(&self, name: &HeaderName, said: &HeaderMap) -> bool {
         self.guards(name)
             && *name != self.source.user

@@ -56,7 +56,7 @@ impl Identity {
     }
 }
 
-/// Whom the app named: where it named nobody, the caller is nobody to the sidecar.
+/// Caller by the app's word: without a user, the caller stays unnamed.
 fn named_by_app(said: Said) -> Caller {
     said.user.map_or(Caller::Unnamed, Caller::Known)
 }

@@ -39,8 +39,8 @@ impl HeaderSource {
         std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
-    /// What `headers` say of a user. A flaw of the user's id refuses them, and so does whatever could
-    /// be read in two ways; a flaw of another attribute costs that attribute.
+    /// Reads what `headers` say of a user. A flaw of the user's id refuses the headers, and so does what
+    /// could be read in two ways; a flaw of another attribute costs that attribute.
     pub(super) fn read(&self, headers: &HeaderMap) -> Result<Said, Refusal> {
         let mut reading =
             Reading { headers, placeholders: &self.placeholders, flaws: Flaws::default() };
@@ -108,7 +108,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// The user's id. A line that says nothing names nobody.
+    /// Reads the user's id. `None` if the line says nothing.
     fn id(&mut self, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = only(self.headers, name)? else { return Ok(None) };
         let refuse = |kind| Err(Refusal::ambiguous(kind, name));

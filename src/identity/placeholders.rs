@@ -66,7 +66,7 @@ impl Placeholders {
 }
 
 /// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
-/// is nobody's address. A form whose ends are alike, or that has no end, has to be the whole value:
+/// is no address. A form whose ends are alike, or that has no end, has to be the whole value:
 /// `caf%C3%A9` is no template.
 fn matches(text: &str, before: &str, after: &str) -> bool {
     if after.is_empty() {

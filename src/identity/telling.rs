@@ -34,7 +34,7 @@ impl Identity {
                 self.metrics.recent.ambiguous(*kind, header, peer);
             }
             Refusal::Invalid(fault) => {
-                // Counted by whoever checked it.
+                // Counted where the assertion is checked.
                 if let Some(peer) = peer {
                     self.metrics.recent.invalid(fault.result(), peer);
                 }
@@ -112,7 +112,7 @@ impl Identity {
         self.metrics.attributes_dropped.increment(flaw);
         let Some(count) = self.flaws.raise(flaw, 1) else { return };
         let (attribute, reason, peer) = (attribute.as_str(), flaw.reason(), peer.map(display));
-        // A user without an address is no fault of anybody's.
+        // A user without an address is a normal state.
         if flaw == Flaw::Empty {
             info!(attribute, reason, count, peer, "an attribute of a user was left out");
         } else {

@@ -107,7 +107,7 @@ impl Flaws {
 /// What a source says of who is asking.
 #[derive(Clone)]
 pub(super) struct Said {
-    /// `None` if the source names nobody.
+    /// `None` if the source names no user.
     pub(super) user: Option<User>,
     pub(super) flaws: Flaws,
 }

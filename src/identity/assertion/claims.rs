@@ -164,7 +164,7 @@ impl Policy {
 }
 
 impl ClaimNames {
-    /// Who is named. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
+    /// Reads who is named. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
     /// costs that attribute.
     fn read(&self, claims: &Map<String, Value>) -> Result<Said, Fault> {
         let mut flaws = Flaws::default();
@@ -177,7 +177,7 @@ impl ClaimNames {
             }
             Err(_) => return Err(Fault::Claims),
         };
-        // Anybody can write any address into their profile at some providers.
+        // At some providers a user can write any address into their profile.
         if self.user.is_address() && is_unverified(&self.user, claims) {
             return Err(Fault::Claims);
         }

@@ -257,7 +257,7 @@ async fn t04_without_an_identity_the_clients_copies_are_gone_and_there_is_no_tok
         forged("/").send_http2().await,
         forged("/").header("x-forwarded-user", "").send().await,
         forged("/").header("x-forwarded-user", "(null)").send().await,
-        // Two lines would be ambiguous if anybody were named.
+        // Two lines would be ambiguous if a user were named.
         forged("/").header("x-auth-request-groups", "staff").send().await,
     ];
     for answer in &named_nobody {

@@ -1,4 +1,4 @@
-//! Lines that name nobody: empty ones, placeholders, and templates that were not filled in.
+//! Lines that name no user: empty ones, placeholders, and templates that were not filled in.
 
 use velt_sidecar::metrics::{Label as _, RefusalKind};
 
@@ -33,7 +33,7 @@ async fn an_empty_user_line_names_nobody() {
     for kind in RefusalKind::ALL {
         assert_eq!(refusal_count(&stage, *kind).await, 0.0, "{kind:?}");
     }
-    // The front's own word for nobody is no attempt of a client's.
+    // The front's own empty line is no attempt of a client's.
     assert_eq!(spoof_count(&stage, "identity_header").await, 0.0);
     assert_eq!(stage.velt.call_count(), 0);
 }

@@ -37,7 +37,7 @@ fn some_value() -> impl Strategy<Value = HeaderValue> {
         .prop_filter_map("no header holds that", |bytes| HeaderValue::from_bytes(&bytes).ok())
 }
 
-/// Whether `value` says that there is nobody.
+/// Whether `value` stands for no user.
 fn says_nothing(value: &HeaderValue) -> bool {
     std::str::from_utf8(value.as_bytes()).is_ok_and(|text| {
         let words = ["(null)", "-", "null", "nil", "undefined", "None", "NaN"];
