@@ -6,7 +6,8 @@
 //! vouches for is removed before the app can see it.
 //!
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
-//! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word.
+//! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word. `user` is
+//! what they all arrive at, `placeholders` what stands for no value, `telling` counts and logs.
 
 mod alarm;
 mod algorithm;
@@ -17,29 +18,30 @@ mod guard;
 mod headers;
 pub mod keys;
 mod peer;
+mod placeholders;
+mod telling;
+mod user;
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::alarm::Alarms;
 pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
-use self::assertion::{Assertions, Verdict};
+use self::assertion::{Assertions, Presented, Verdict};
 pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
 use self::guard::{Guard, Seen, Stripped};
-pub use self::headers::HeaderSource;
+pub use self::headers::{GroupsLines, HeaderSource};
 use self::peer::Anchors;
 pub use self::peer::{Peer, SecretSettings, Shown, Trust};
-use crate::metrics::{AssertionResult, IdentityMetrics, RefusalKind, SpoofKind};
+pub use self::placeholders::{Placeholder, Placeholders};
+use self::user::Said;
+pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
+use crate::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
-use crate::user_id::UserId;
-
-/// The longest user id, email, name or organization that is believed, in bytes.
-pub const MAX_VALUE_BYTES: usize = 256;
 
 /// Where identity comes from and whom to believe.
 #[derive(Clone, Debug)]
@@ -100,17 +102,6 @@ pub enum Caller {
     Unnamed,
 }
 
-/// What a trusted source said about a user, byte for byte. It cannot print itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    pub id: UserId,
-    pub email: Option<Box<str>>,
-    pub name: Option<Box<str>>,
-    pub organization: Option<Box<str>>,
-    /// `None` unless groups decide it.
-    pub is_admin: Option<bool>,
-}
-
 /// Who is asking, through whom.
 pub struct Identified {
     pub caller: Caller,
@@ -154,6 +145,7 @@ pub struct Identity {
     metrics: IdentityMetrics,
     spoofs: Alarms<SpoofKind>,
     refusals: Alarms<RefusalKind>,
+    flaws: Alarms<Flaw>,
     faults: Alarms<AssertionResult>,
 }
 
@@ -207,6 +199,7 @@ impl Identity {
             metrics,
             spoofs: Alarms::new(),
             refusals: Alarms::new(),
+            flaws: Alarms::new(),
             faults: Alarms::new(),
         })
     }
@@ -274,19 +267,25 @@ impl Identity {
         spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &seen));
         let trust = self.anchors.trust(peer, shown);
         let trusted = trust.is_trusted();
-        let conclusion = match &self.reader {
+        let found = match &self.reader {
             Reader::Header(_) if !trusted => {
                 spoofs.forged(self.guard.strip(headers, &seen));
-                Ok(Conclusion::Caller(Caller::Anonymous))
+                Ok((Caller::Anonymous.into(), Flaws::default()))
             }
             Reader::Header(source) => {
                 let clear = self.guard.unambiguous(headers, &seen);
-                clear.and_then(|()| source.read(headers)).map(Conclusion::Caller)
+                clear.and_then(|()| source.read(headers)).map(|said| {
+                    let caller = match said.user {
+                        Some(user) => Caller::Known(user),
+                        None => self.nobody(source, headers, &seen, &mut spoofs),
+                    };
+                    (caller.into(), said.flaws)
+                })
             }
             Reader::App(_) => {
                 // Not even the front proxy speaks for the app.
                 spoofs.forged(self.guard.strip(headers, &seen));
-                Ok(Conclusion::Caller(Caller::Unnamed))
+                Ok((Caller::Unnamed.into(), Flaws::default()))
             }
             Reader::Assertion(assertions) => {
                 if !trusted {
@@ -294,66 +293,39 @@ impl Identity {
                 }
                 let found = self.guard.unambiguous(headers, &seen);
                 match found.and_then(|()| assertions.find(headers)) {
-                    Ok(Some(assertion)) => {
+                    Ok(Presented::Assertion(assertion)) => {
                         let verdict = self.judge(asking, assertions, &assertion).await;
-                        Ok(self.by_verdict(
+                        let flaws = verdict.flaws();
+                        let conclusion = self.by_verdict(
                             assertions,
                             verdict,
                             trusted,
                             headers,
                             &seen,
                             &mut spoofs,
-                        ))
+                        );
+                        Ok((conclusion, flaws))
                     }
-                    Ok(None) => {
-                        // The front signs whom it knows; what stands here unsigned is its
-                        // client's.
-                        spoofs.forged(self.strip_unsigned(assertions, headers, &seen));
-                        Ok(Conclusion::Caller(Caller::Anonymous))
+                    Ok(presented) => {
+                        let conclusion = self.unsigned(assertions, headers, &seen, &mut spoofs);
+                        Ok((conclusion, presented.flaws()))
                     }
                     Err(refusal) => Err(refusal),
                 }
             }
         };
-        let conclusion = conclusion.unwrap_or_else(|refusal| {
+        let (conclusion, flaws) = found.unwrap_or_else(|refusal| {
             if self.ambiguous == OnAmbiguous::Refuse {
-                return Conclusion::Refused(refusal);
+                return (Conclusion::Refused(refusal), Flaws::default());
             }
             self.guard.strip(headers, &seen);
-            Conclusion::Ignored(refusal)
+            (Conclusion::Ignored(refusal), Flaws::default())
         });
         let refused = matches!(conclusion, Conclusion::Refused(_));
         if self.forward == ForwardIdentity::Strip && !refused {
             self.guard.strip(headers, &seen);
         }
-        Decision { trust, spoofs, conclusion }
-    }
-
-    /// Takes out of the app's response, or of its trailers, what the app says of who is asking.
-    /// `None` where that is not the app's to say.
-    pub fn word_of_app(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
-        let said = self.app_said(headers)?;
-        if let Err(Refusal::Ambiguous { kind, header }) = &said {
-            self.metrics.refusals.increment(*kind);
-            self.metrics.recent.ambiguous(*kind, header, None);
-        }
-        Some(said)
-    }
-
-    /// The same, uncounted.
-    pub fn app_said(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
-        match &self.reader {
-            Reader::App(source) => Some(source.take(&self.guard, headers)),
-            Reader::Header(_) | Reader::Assertion(_) => None,
-        }
-    }
-
-    /// Where to ask the app who is asking, if it is the app's to say.
-    pub fn app_path(&self) -> Option<&PathAndQuery> {
-        match &self.reader {
-            Reader::App(source) => Some(&source.path),
-            Reader::Header(_) | Reader::Assertion(_) => None,
-        }
+        Decision { trust, spoofs, flaws, conclusion }
     }
 
     /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
@@ -371,7 +343,7 @@ impl Identity {
         &self,
         asking: Asking,
         assertions: &Assertions,
-        assertion: &http::HeaderValue,
+        assertion: &HeaderValue,
     ) -> Verdict {
         let now = unix_now();
         if asking == Asking::ToExplain {
@@ -395,8 +367,12 @@ impl Identity {
         spoofs: &mut Spoofs,
     ) -> Conclusion {
         match verdict {
-            Verdict::User(user) => Conclusion::Caller(Caller::Known(user)),
-            Verdict::NoUser => Conclusion::Caller(Caller::Anonymous),
+            Verdict::Valid(Said { user: Some(user), .. }) => {
+                Conclusion::Caller(Caller::Known(user))
+            }
+            Verdict::Valid(Said { user: None, .. }) | Verdict::OtherScheme => {
+                self.unsigned(assertions, headers, seen, spoofs)
+            }
             Verdict::Unavailable => {
                 if !trusted {
                     assertions.strip(headers);
@@ -412,6 +388,33 @@ impl Identity {
                 Conclusion::Ignored(Refusal::Invalid(fault))
             }
         }
+    }
+
+    /// Removes the user's attributes: the front names no user, so the attributes are its client's.
+    fn nobody(
+        &self,
+        source: &HeaderSource,
+        headers: &mut HeaderMap,
+        seen: &Seen,
+        spoofs: &mut Spoofs,
+    ) -> Caller {
+        let blank = |value: &HeaderValue| source.is_blank(value);
+        spoofs.forged(self.guard.strip_leftovers(&source.user, blank, headers, seen));
+        Caller::Anonymous
+    }
+
+    /// Removes the plain headers: the front signs whom it knows and no assertion names a user, so what
+    /// the plain headers say is its client's.
+    fn unsigned(
+        &self,
+        assertions: &Assertions,
+        headers: &mut HeaderMap,
+        seen: &Seen,
+        spoofs: &mut Spoofs,
+    ) -> Conclusion {
+        let blank = |value: &HeaderValue| assertions.is_blank(value);
+        spoofs.forged(self.guard.strip_leftovers(assertions.header(), blank, headers, seen));
+        Conclusion::Caller(Caller::Anonymous)
     }
 
     /// Removes every plain identity header, but not the assertion's.
@@ -449,23 +452,6 @@ impl Source {
 impl Refusal {
     fn ambiguous(kind: RefusalKind, header: &HeaderName) -> Self {
         Self::Ambiguous { kind, header: header.clone() }
-    }
-}
-
-/// Why a value is not one that a user id, email, name or organization may be.
-fn flaw(text: &str) -> Option<RefusalKind> {
-    // Nearly all are of this kind, in which there is nothing to trim.
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_plain && matches!(text.len(), 1..=MAX_VALUE_BYTES) {
-        None
-    } else if text.trim().is_empty() {
-        Some(RefusalKind::Empty)
-    } else if text.len() > MAX_VALUE_BYTES {
-        Some(RefusalKind::TooLong)
-    } else if text.trim().len() != text.len() || text.chars().any(char::is_control) {
-        Some(RefusalKind::BadBytes)
-    } else {
-        None
     }
 }
 

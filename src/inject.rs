@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_LENGTH,
+    CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -311,6 +311,14 @@ pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
     *response.status_mut() = status;
     response.headers_mut().clone_from(&OWN_HEADERS);
     response
+}
+
+/// The answer to a HEAD instead of a GET (RFC 9110 section 9.3.2): the same head, which says how long
+/// the content would be, and no content. Over HTTP/2 content would be an error.
+pub fn without_content(mut answer: Response<Bytes>) -> Response<Bytes> {
+    let length = HeaderValue::from(answer.body().len());
+    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    answer.map(|_| Bytes::new())
 }
 
 /// Lets scripts of other origins read `name`, where the app lets them read the response at all.

@@ -117,6 +117,7 @@ pub struct RequestMetrics {
 #[derive(Clone)]
 pub struct IdentityMetrics {
     pub refusals: Counters<RefusalKind>,
+    pub attributes_dropped: Counters<Flaw>,
     pub spoofs: Counters<SpoofKind>,
     pub assertions: Counters<AssertionResult>,
     pub key_fetches: Counters<KeyFetchResult>,
@@ -381,7 +382,11 @@ impl Metrics {
             recent: Arc::clone(&recent),
             refusals: page.counters(
                 "identity_refusals_total",
-                "Requests whose identity was ambiguous, by kind.",
+                "Requests whose identity was ambiguous, or a placeholder, by kind.",
+            ),
+            attributes_dropped: page.counters(
+                "identity_attributes_dropped_total",
+                "Emails, names, organizations and groups left out as unusable, by reason.",
             ),
             spoofs: page.counters(
                 "spoof_attempts_total",

@@ -32,8 +32,8 @@ use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use crate::access_log::AccessLog;
 use crate::client_connection::ClientConnection;
-use crate::identity::{Caller, Identified, Identity, Peer, User};
-use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute};
+use crate::identity::{Caller, Identified, Identity, Organization, Peer, User};
+use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use crate::proxy::headers::{is_websocket, validate};
 use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
@@ -124,6 +124,7 @@ impl Sidecar {
     ) -> Response<ResponseBody> {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
+        let is_head = request.method() == Method::HEAD;
         let responded = {
             // Over HTTP/2 several requests share a connection, so no request has it to itself.
             let connection = Some(connection).filter(|_| version < Version::HTTP_2);
@@ -134,7 +135,7 @@ impl Sidecar {
             Ok(responded) => responded,
             Err(error) => {
                 error.log();
-                (error.answer().map(Body::own), error.outcome())
+                (own(error.answer(), is_head), error.outcome())
             }
         };
         // Whoever sent an ambiguous message may have sent more of it.
@@ -177,7 +178,8 @@ impl Sidecar {
                 };
                 record.identified(&caller);
                 let response = self.serve_token(rules, route, &caller, request, record).await?;
-                return Ok((response.map(Body::own), Outcome::TokenServed));
+                let is_head = request.method() == Method::HEAD;
+                return Ok((own(response, is_head), Outcome::TokenServed));
             }
             Route::Forward { coverage } => coverage.is_covered(),
         };
@@ -315,13 +317,19 @@ async fn insist(
     }
 }
 
+/// An answer of the sidecar's own. HEAD is told what GET would be, without the content.
+fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
+    let answer = if is_head { without_content(answer) } else { answer };
+    answer.map(Body::own)
+}
+
 /// Whether a token route may be asked like this, before the app or Velt is.
 fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), RequestError> {
     if !injection.may_ask(request.headers()) {
         return Err(RequestError::CrossOrigin);
     }
     match *request.method() {
-        Method::GET | Method::POST => Ok(()),
+        Method::GET | Method::HEAD | Method::POST => Ok(()),
         _ => Err(RequestError::MethodNotAllowed),
     }
 }
@@ -365,6 +373,9 @@ fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken
         Caller::Unverified => return Err(NoToken::Unverified),
         Caller::Unnamed => return Err(NoToken::Unnamed),
     };
+    if user.organization == Organization::Unusable {
+        return Err(NoToken::NoOrganization);
+    }
     plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
 }
 
@@ -376,7 +387,7 @@ fn scheme_of(peer: &Peer) -> Scheme {
 /// What the token may say of the caller. Which of the fields are known is the configuration's matter.
 fn details(user: &User) -> Details {
     Details {
-        organization: user.organization.clone(),
+        organization: user.organization.name().map(Box::from),
         email: user.email.clone(),
         name: user.name.clone(),
         is_admin: user.is_admin,

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use velt_sidecar::identity::{
-    Caller, ForwardIdentity, HeaderSource, Identified, Identity, MAX_VALUE_BYTES, OnAmbiguous,
-    Peer, Refusal, Settings, Source,
+    Caller, ForwardIdentity, GroupsLines, HeaderSource, Identified, Identity, MAX_VALUE_BYTES,
+    OnAmbiguous, Organization, Peer, Placeholder, Placeholders, Refusal, Settings, Source,
 };
 use velt_sidecar::metrics::Metrics;
 
@@ -47,8 +47,10 @@ pub fn check(input: &[u8]) {
             assert_eq!(left, if strip { others } else { all });
         }
         (Ok(Caller::Anonymous), true) => {
-            assert!(!said.contains_key(&case.source.user), "somebody is named");
-            assert_eq!(left, if strip { others } else { all });
+            let named = said.get_all(&case.source.user);
+            assert!(named.iter().all(|value| kind(value) == Kind::Blank), "somebody is named");
+            let leftover = |name: &HeaderName| case.is_leftover(name, &said) || is_token(name);
+            assert_eq!(left, if strip { others } else { lines::without(&said, leftover) });
         }
         (Ok(Caller::Anonymous), false) => {
             assert!(drop, "anonymous although the settings say to refuse");
@@ -86,7 +88,11 @@ impl Case {
             organization: Some(name("x-org")),
             groups: Some(name("x-groups")),
             groups_separator: ',',
+            groups_lines: GroupsLines::One,
             admin_groups: vec!["admins".into()],
+            placeholders: Placeholders::new(
+                PLACEHOLDERS.iter().filter_map(|word| Placeholder::parse(word)),
+            ),
         };
         let settings = Settings {
             source: Source::Header(Box::new(source.clone())),
@@ -139,29 +145,76 @@ impl Case {
                     let field = field.as_ref().expect("configured");
                     !said.contains_key(field) || is_single(said, field, commas)
                 },
-            ) && said.get_all(groups.as_ref().expect("configured")).iter().all(is_text)
+            ) && said.get_all(groups.as_ref().expect("configured")).iter().count() <= 1
         };
+        let is_named = || match said.get(user).map(kind) {
+            None | Some(Kind::Blank) => false,
+            Some(Kind::Unusable | Kind::Text) => true,
+        };
+        let usable = || said.get(user).is_some_and(|user| kind(user) == Kind::Text);
         !aliased
             && !nominated
-            && (!said.contains_key(user) || is_single(said, user, false) && fields())
+            && (!said.contains_key(user)
+                || is_single(said, user, false) && (!is_named() || usable() && fields()))
+    }
+
+    /// Whether `name` says something of a user although no user is named.
+    fn is_leftover(&self, name: &HeaderName, said: &HeaderMap) -> bool {
+        self.guards(name)
+            && *name != self.source.user
+            && said.get_all(name).iter().any(|value| kind(value) != Kind::Blank)
     }
 
     fn assert_is(&self, user: &velt_sidecar::identity::User, said: &HeaderMap) {
         let value = |name: &Option<HeaderName>| {
             let value = said.get(name.as_ref().expect("configured"));
-            value.map(|value| value.as_bytes().to_vec())
+            value.filter(|value| kind(value) == Kind::Text).map(|value| value.as_bytes().to_vec())
         };
-        let bytes = |text: &Option<Box<str>>| text.as_ref().map(|text| text.as_bytes().to_vec());
+        let bytes = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
         assert_eq!(user.id.as_bytes(), said[&self.source.user].as_bytes(), "byte for byte");
-        assert_eq!(bytes(&user.email), value(&self.source.email));
-        assert_eq!(bytes(&user.name), value(&self.source.name));
-        assert_eq!(bytes(&user.organization), value(&self.source.organization));
-        let groups = said.get_all(self.source.groups.as_ref().expect("configured"));
-        let is_admin = groups.iter().any(|line| {
+        assert_eq!(bytes(user.email.as_deref()), value(&self.source.email));
+        assert_eq!(bytes(user.name.as_deref()), value(&self.source.name));
+        let organization = self.source.organization.as_ref().expect("configured");
+        match &user.organization {
+            Organization::Named(name) => {
+                assert_eq!(name.as_bytes(), said[organization].as_bytes(), "byte for byte");
+            }
+            Organization::Unnamed => {
+                assert!(said.get(organization).is_none_or(|value| kind(value) == Kind::Blank));
+            }
+            Organization::Unusable => assert!(kind(&said[organization]) == Kind::Unusable),
+        }
+        let groups = said.get(self.source.groups.as_ref().expect("configured"));
+        let is_admin = groups.is_some_and(|line| {
             let mut groups = line.as_bytes().split(|byte| *byte == b',');
-            groups.any(|group| group.trim_ascii() == b"admins")
+            groups.any(|group| String::from_utf8_lossy(group).trim_matches(' ') == "admins")
         });
         assert_eq!(user.is_admin, Some(is_admin));
+    }
+}
+
+/// What one value is to a careful reader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Blank,
+    Unusable,
+    Text,
+}
+
+/// Values that stand for none.
+const PLACEHOLDERS: [&str; 2] = ["(null)", "-"];
+
+fn kind(value: &HeaderValue) -> Kind {
+    let Ok(text) = std::str::from_utf8(value.as_bytes()) else { return Kind::Unusable };
+    if text.trim().is_empty() || PLACEHOLDERS.contains(&text) {
+        Kind::Blank
+    } else if text.len() > MAX_VALUE_BYTES
+        || text.chars().any(char::is_control)
+        || text.trim() != text
+    {
+        Kind::Unusable
+    } else {
+        Kind::Text
     }
 }
 
@@ -183,18 +236,9 @@ fn folded(name: &HeaderName) -> String {
     name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 
+/// Whether `name` stands once, and is no list of usable values.
 fn is_single(said: &HeaderMap, name: &HeaderName, commas: bool) -> bool {
     let values: Vec<&HeaderValue> = said.get_all(name).iter().collect();
     let [value] = values[..] else { return false };
-    let Ok(text) = std::str::from_utf8(value.as_bytes()) else { return false };
-    (1..=MAX_VALUE_BYTES).contains(&text.len())
-        && is_text(value)
-        && !text.starts_with(char::is_whitespace)
-        && !text.ends_with(char::is_whitespace)
-        && (commas || !text.contains(','))
-}
-
-fn is_text(value: &HeaderValue) -> bool {
-    std::str::from_utf8(value.as_bytes())
-        .is_ok_and(|text| text.chars().all(|character| !character.is_control()))
+    commas || kind(value) != Kind::Text || !value.as_bytes().contains(&b',')
 }

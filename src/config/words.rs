@@ -8,7 +8,7 @@ use super::Workers;
 use super::setting::{Bytes, Setting};
 use crate::access_log;
 use crate::identity::assertion::{Algorithm, ClaimPath, OnInvalid};
-use crate::identity::{ForwardIdentity, OnAmbiguous};
+use crate::identity::{ForwardIdentity, GroupsLines, OnAmbiguous, Placeholder};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
 use crate::memory;
@@ -113,6 +113,14 @@ impl Setting for Separator {
         let mut characters = text.chars();
         let (only, None) = (characters.next()?, characters.next()) else { return None };
         (only.is_ascii_punctuation() || only == ' ').then_some(Self(only))
+    }
+}
+
+impl Setting for Placeholder {
+    const EXPECTED: &'static str = "a word of at most 64 bytes that stands for no value, such as \
+        \"(null)\", or the form of a template, such as \"{...}\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 
@@ -246,6 +254,9 @@ words!(Roots, "\"auto\", \"system\" or \"bundled\"", {
 });
 words!(OnAmbiguous, "\"refuse\" or \"drop\"", { "refuse" => Self::Refuse, "drop" => Self::Drop });
 words!(ForwardIdentity, "\"keep\" or \"strip\"", { "keep" => Self::Keep, "strip" => Self::Strip });
+words!(GroupsLines, "\"one\" or \"several\"", {
+    "one" => Self::One, "several" => Self::Several,
+});
 words!(SourceName, "\"header\", \"assertion\" or \"app\"", {
     "header" => Self::Header, "assertion" => Self::Assertion, "app" => Self::App,
 });

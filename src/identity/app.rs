@@ -4,7 +4,8 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 
 use super::guard::Guard;
-use super::{Caller, HeaderSource, Refusal};
+use super::user::Said;
+use super::{Caller, HeaderSource, Identity, Reader, Refusal};
 
 /// An app that says who is asking.
 #[derive(Clone, Debug)]
@@ -17,13 +18,45 @@ pub struct AppSource {
 
 impl AppSource {
     /// Takes what the app says out of its response: it is meant for nobody else.
-    pub(super) fn take(&self, guard: &Guard, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
+    pub(super) fn take(&self, guard: &Guard, headers: &mut HeaderMap) -> Result<Said, Refusal> {
         let said = self.headers.read(headers);
         let seen = guard.look(headers);
         guard.strip(headers, &seen);
-        said.map(|caller| match caller {
-            Caller::Anonymous => Caller::Unnamed,
-            named => named,
-        })
+        said
     }
+}
+
+impl Identity {
+    /// Takes out of the app's response, or of its trailers, what the app says of who is asking.
+    /// `None` where that is not the app's to say.
+    pub fn word_of_app(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
+        let Reader::App(source) = &self.reader else { return None };
+        let said = source.take(&self.guard, headers);
+        match &said {
+            Ok(said) => self.tell_flaws(said.flaws, None),
+            Err(refusal) => self.count_refusal(refusal, None),
+        }
+        Some(said.map(named_by_app))
+    }
+
+    /// The same, uncounted.
+    pub fn app_said(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
+        match &self.reader {
+            Reader::App(source) => Some(source.take(&self.guard, headers).map(named_by_app)),
+            Reader::Header(_) | Reader::Assertion(_) => None,
+        }
+    }
+
+    /// Where to ask the app who is asking, if it is the app's to say.
+    pub fn app_path(&self) -> Option<&PathAndQuery> {
+        match &self.reader {
+            Reader::App(source) => Some(&source.path),
+            Reader::Header(_) | Reader::Assertion(_) => None,
+        }
+    }
+}
+
+/// Caller by the app's word: without a user, the caller stays unnamed.
+fn named_by_app(said: Said) -> Caller {
+    said.user.map_or(Caller::Unnamed, Caller::Known)
 }

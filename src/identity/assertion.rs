@@ -19,11 +19,12 @@ use moka::sync::Cache;
 
 pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
 pub use self::jws::verify;
+use super::Refusal;
 pub use super::algorithm::Algorithm;
-use super::headers::only;
+use super::headers::{checked, is_blank, only};
 use super::keys::{Found, KeyLocation, Keys, Unfetched};
-use super::{Refusal, User};
-use crate::metrics::{AssertionResult, IdentityMetrics};
+use super::user::{Flaws, Said};
+use crate::metrics::{AssertionResult, Flaw, IdentityMetrics};
 use crate::outgoing::TlsError;
 use crate::tls::Roots;
 
@@ -77,14 +78,42 @@ pub enum Fault {
     Claims,
 }
 
+/// What a request has in the assertion's header.
+pub(super) enum Presented {
+    Assertion(HeaderValue),
+    /// Nothing, or in `Authorization` another scheme than `Bearer`.
+    Nothing,
+    /// A word that stands for no assertion.
+    Placeholder,
+}
+
+impl Presented {
+    pub(super) fn flaws(&self) -> Flaws {
+        match self {
+            Self::Placeholder => Flaws::placeholder(),
+            Self::Assertion(_) | Self::Nothing => Flaws::default(),
+        }
+    }
+}
+
 /// What is to be made of an assertion.
-pub enum Verdict {
-    User(User),
-    /// It is valid and names no user.
-    NoUser,
+pub(super) enum Verdict {
+    /// It is valid. It may name no user all the same.
+    Valid(Said),
     Invalid(Fault),
+    /// In `Authorization`: credentials of the app's own, which are none of the sidecar's business.
+    OtherScheme,
     /// There are no keys to check it with.
     Unavailable,
+}
+
+impl Verdict {
+    pub(super) fn flaws(&self) -> Flaws {
+        match self {
+            Self::Valid(said) => said.flaws,
+            Self::Invalid(_) | Self::OtherScheme | Self::Unavailable => Flaws::default(),
+        }
+    }
 }
 
 /// Checks assertions.
@@ -100,7 +129,7 @@ pub(super) struct Assertions {
 /// What a checked assertion said, by the wall clock, since that is what it is about.
 #[derive(Clone)]
 struct Remembered {
-    user: Option<User>,
+    said: Said,
     from: Duration,
     until: Duration,
 }
@@ -157,10 +186,25 @@ impl Assertions {
         self.on_invalid == OnInvalid::Refuse
     }
 
-    /// The assertion of a request. `Authorization` of another scheme is none.
-    pub(super) fn find(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
-        let value = only(headers, &self.header)?;
-        Ok(value.filter(|value| bearer(&self.header, value.as_bytes()).is_some()).cloned())
+    /// The assertion of a request. An empty line is none, as a front writes it that knows no user.
+    pub(super) fn find(&self, headers: &HeaderMap) -> Result<Presented, Refusal> {
+        let Some(value) = only(headers, &self.header)? else { return Ok(Presented::Nothing) };
+        let presented = match bearer(&self.header, value.as_bytes()) {
+            None => Presented::Nothing,
+            Some(_) if self.header == AUTHORIZATION => Presented::Assertion(value.clone()),
+            Some(_) => match checked(value, &self.policy.claims.placeholders) {
+                Err(Flaw::Empty) => Presented::Nothing,
+                Err(Flaw::Placeholder) => Presented::Placeholder,
+                // Assertions are longer than what else is said of a user.
+                Ok(_) | Err(_) => Presented::Assertion(value.clone()),
+            },
+        };
+        Ok(presented)
+    }
+
+    /// Whether the value of a plain header says nothing of a user.
+    pub(super) fn is_blank(&self, value: &HeaderValue) -> bool {
+        is_blank(value, &self.policy.claims.placeholders)
     }
 
     /// Keeps an assertion from the app. `Authorization` stays: what it holds may be meant for the
@@ -179,7 +223,7 @@ impl Assertions {
             return None;
         }
         self.metrics.assertions.increment(AssertionResult::Cached);
-        Some(remembered.user.map_or(Verdict::NoUser, Verdict::User))
+        Some(Verdict::Valid(remembered.said))
     }
 
     /// The same by its signature and claims. Waits a moment for keys, if need be.
@@ -187,9 +231,10 @@ impl Assertions {
         let token = self.token(assertion);
         let checked = self.check(token, now).await;
         self.metrics.assertions.increment(match &checked {
-            Ok(Some(checked)) if checked.user.is_some() => AssertionResult::Verified,
+            Ok(Some(checked)) if checked.said.user.is_some() => AssertionResult::Verified,
             Ok(Some(_)) => AssertionResult::NoUser,
             Ok(None) => AssertionResult::KeysUnavailable,
+            Err(fault) if self.is_other_scheme(token, *fault) => return Verdict::OtherScheme,
             Err(fault) => fault.result(),
         });
         match checked {
@@ -197,7 +242,7 @@ impl Assertions {
                 if checked.until > now {
                     self.remembered.insert(name_of(token), checked.clone());
                 }
-                checked.user.map_or(Verdict::NoUser, Verdict::User)
+                Verdict::Valid(checked.said)
             }
             Ok(None) => Verdict::Unavailable,
             Err(fault) => Verdict::Invalid(fault),
@@ -215,10 +260,17 @@ impl Assertions {
                 Found::Unavailable => Ok(None),
             });
         match checked {
-            Ok(Some(Claims { user, .. })) => user.map_or(Verdict::NoUser, Verdict::User),
+            Ok(Some(claims)) => Verdict::Valid(claims.into_said()),
             Ok(None) => Verdict::Unavailable,
+            Err(fault) if self.is_other_scheme(token, fault) => Verdict::OtherScheme,
             Err(fault) => Verdict::Invalid(fault),
         }
+    }
+
+    /// Whether `token` is no JWT by its form, in the one header that an app has for its own credentials
+    /// (opaque tokens, encrypted ones): then it is the app's, and no assertion that went wrong.
+    fn is_other_scheme(&self, token: &[u8], fault: Fault) -> bool {
+        self.header == AUTHORIZATION && fault == Fault::Malformed && !jws::has_form(token)
     }
 
     fn token<'a>(&self, assertion: &'a HeaderValue) -> &'a [u8] {
@@ -237,8 +289,9 @@ impl Assertions {
             Found::Unknown => return Err(Fault::UnknownKey),
             Found::Unavailable => return Ok(None),
         };
-        let Claims { user, expires } = verify(token, &self.policy, &keys, now)?;
-        Ok(Some(Remembered { user, from: now, until: expires.min(now + REMEMBERED) }))
+        let claims = verify(token, &self.policy, &keys, now)?;
+        let until = claims.expires.min(now + REMEMBERED);
+        Ok(Some(Remembered { said: claims.into_said(), from: now, until }))
     }
 }
 

@@ -1,12 +1,12 @@
 //! What was decided of a request and why, apart from counting it and telling of it.
 
 use http::HeaderName;
-use tracing::warn;
 
 use super::guard::{Removed, Stripped};
 use super::peer::Trust;
-use super::{Caller, Identity, Peer, Reader, Refusal};
-use crate::metrics::{Label as _, SpoofKind};
+use super::user::Flaws;
+use super::{Caller, Identity, Reader, Refusal};
+use crate::metrics::SpoofKind;
 
 /// Why somebody wants to know who is asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Decision {
     pub trust: Trust,
     /// Headers that were removed since only the front proxy may set them.
     pub spoofs: Spoofs,
+    /// What was said of a user and could not be used, though that refuses nothing.
+    pub flaws: Flaws,
     pub conclusion: Conclusion,
 }
 
@@ -31,6 +33,12 @@ pub enum Conclusion {
     /// Refused, but the settings say to go on as anonymous.
     Ignored(Refusal),
     Refused(Refusal),
+}
+
+impl From<Caller> for Conclusion {
+    fn from(caller: Caller) -> Self {
+        Self::Caller(caller)
+    }
 }
 
 /// Attempts of one kind to say what only the front proxy may say.
@@ -90,59 +98,5 @@ impl Identity {
     /// Whether a name in a client certificate has to vouch for the front proxy.
     pub fn needs_name(&self) -> bool {
         self.anchors.needs_name()
-    }
-
-    /// Counts what was decided, and tells of it now and then.
-    pub(super) fn tell(&self, decision: &Decision, peer: &Peer) {
-        for spoof in decision.spoofs.iter() {
-            self.tell_spoof(spoof, Some(peer));
-        }
-        match &decision.conclusion {
-            Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
-            Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
-                self.tell_refusal(refusal, peer);
-            }
-        }
-    }
-
-    fn tell_refusal(&self, refusal: &Refusal, peer: &Peer) {
-        let address = peer.address;
-        match refusal {
-            Refusal::Ambiguous { kind, header } => {
-                self.metrics.refusals.increment(*kind);
-                self.metrics.recent.ambiguous(*kind, header, Some(address));
-                if let Some(count) = self.refusals.raise(*kind, 1) {
-                    let reason = kind.reason();
-                    warn!(%header, reason, count, peer = %address, "an ambiguous identity");
-                }
-            }
-            Refusal::Invalid(fault) => {
-                self.metrics.recent.invalid(fault.result(), address);
-                if let Some(count) = self.faults.raise(fault.result(), 1) {
-                    let reason = fault.reason();
-                    warn!(reason, count, peer = %address, "an assertion was refused");
-                }
-            }
-        }
-    }
-
-    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>) {
-        let Spoof { kind, removed: Removed { count, header } } = spoof;
-        if *count == 0 {
-            return;
-        }
-        let address = peer.map(|peer| peer.address);
-        self.metrics.spoofs.add(*kind, *count);
-        self.metrics.recent.spoofed(*kind, header.clone(), address);
-        if let Some(count) = self.spoofs.raise(*kind, *count) {
-            let peer = address.map(tracing::field::display);
-            warn!(
-                kind = kind.as_str(),
-                count,
-                peer,
-                "headers were removed that only the front proxy may set; \
-                 identity.trusted_peers says who that is"
-            );
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which headers are guarded, and in which spellings an app may take others for them.
 
 use http::header::{CONNECTION, TRAILER};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Refusal;
 use crate::metrics::RefusalKind;
@@ -107,13 +107,13 @@ impl Guard {
 
     /// Removes our own headers and their aliases from a request.
     pub(super) fn strip_own(&self, headers: &mut HeaderMap, seen: &Seen) -> Removed {
-        let stripped = remove(&self.own, None, headers, seen);
+        let stripped = remove(&self.own, headers, seen, |_, _, _| false);
         stripped.headers.and(stripped.aliases)
     }
 
     /// Removes every identity header and its aliases.
     pub(super) fn strip(&self, headers: &mut HeaderMap, seen: &Seen) -> Stripped {
-        remove(&self.identity, None, headers, seen)
+        remove(&self.identity, headers, seen, |_, _, _| false)
     }
 
     /// The same but for `kept` and its aliases.
@@ -123,26 +123,42 @@ impl Guard {
         headers: &mut HeaderMap,
         seen: &Seen,
     ) -> Stripped {
-        remove(&self.identity, Some(kept), headers, seen)
+        remove(&self.identity, headers, seen, |_, name, _| name == kept)
+    }
+
+    /// The same but for lines that say nothing either: a front that has no user sends them empty, and
+    /// they are no attempt of a client's.
+    pub(super) fn strip_leftovers(
+        &self,
+        kept: &HeaderName,
+        is_blank: impl Fn(&HeaderValue) -> bool,
+        headers: &mut HeaderMap,
+        seen: &Seen,
+    ) -> Stripped {
+        remove(&self.identity, headers, seen, |headers, name, found| {
+            name == kept || headers.get_all(found).iter().all(&is_blank)
+        })
     }
 }
 
+/// Removes `names` and their aliases, but for those that `keeps` spares: it is given one of `names`,
+/// and the name under which that was found.
 fn remove(
     names: &NameSet,
-    kept: Option<&HeaderName>,
     headers: &mut HeaderMap,
     seen: &Seen,
+    keeps: impl Fn(&HeaderMap, &HeaderName, &HeaderName) -> bool,
 ) -> Stripped {
     let mut stripped = Stripped::default();
     for alias in &seen.aliases {
-        let own = alias_of(alias, names).filter(|own| Some(*own) != kept);
+        let own = alias_of(alias, names).filter(|own| !keeps(headers, own, alias));
         if own.is_some() && headers.remove(alias).is_some() {
             stripped.aliases.add(alias);
         }
     }
     if seen.names.may_have_any(names) {
-        for name in names.iter().filter(|name| Some(*name) != kept) {
-            if headers.remove(name).is_some() {
+        for name in names.iter() {
+            if !keeps(headers, name, name) && headers.remove(name).is_some() {
                 stripped.headers.add(name);
             }
         }

@@ -2,8 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Caller, Refusal, User, flaw};
-use crate::metrics::RefusalKind;
+use super::placeholders::Placeholders;
+use super::user::{Attribute, Flaws, Organization, Said, User, flaw};
+use super::{MAX_VALUE_BYTES, Refusal};
+use crate::metrics::{Flaw, RefusalKind};
 
 /// Identity in plain headers that the front proxy sets.
 #[derive(Clone, Debug)]
@@ -15,8 +17,20 @@ pub struct HeaderSource {
     pub groups: Option<HeaderName>,
     /// What stands between two groups.
     pub groups_separator: char,
+    pub groups_lines: GroupsLines,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
+    /// Values that stand for none.
+    pub placeholders: Placeholders,
+}
+
+/// In how many lines the front proxy sends a user's groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupsLines {
+    /// In one. A second line could be the client's, and make an admin of them.
+    One,
+    /// In one for each group, or as many as it likes.
+    Several,
 }
 
 impl HeaderSource {
@@ -25,39 +39,55 @@ impl HeaderSource {
         std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
-    pub(super) fn read(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let Some(id) = single(headers, &self.user, Commas::Refused)? else {
-            return Ok(Caller::Anonymous);
+    /// Reads what `headers` say of a user. A flaw of the user's id refuses the headers, and so does what
+    /// could be read in two ways; a flaw of another attribute costs that attribute.
+    pub(super) fn read(&self, headers: &HeaderMap) -> Result<Said, Refusal> {
+        let mut reading =
+            Reading { headers, placeholders: &self.placeholders, flaws: Flaws::default() };
+        let Some(id) = reading.id(&self.user)? else {
+            return Ok(Said { user: None, flaws: reading.flaws });
         };
-        let optional = |name: &Option<HeaderName>, commas| match name {
-            Some(name) => Ok(single(headers, name, commas)?.map(Box::from)),
-            None => Ok(None),
-        };
-        Ok(Caller::Known(User {
+        let email = reading.attribute(Attribute::Email, self.email.as_ref(), Commas::Refused)?;
+        // "Lovelace, Ada" is one name.
+        let name = reading.attribute(Attribute::Name, self.name.as_ref(), Commas::Allowed)?;
+        let organization = self.organization.as_ref();
+        let named = reading.attribute(Attribute::Organization, organization, Commas::Refused)?;
+        let user = User {
             id: id.into(),
-            email: optional(&self.email, Commas::Refused)?,
-            // "Lovelace, Ada" is one name.
-            name: optional(&self.name, Commas::Allowed)?,
-            organization: optional(&self.organization, Commas::Refused)?,
-            is_admin: self.is_admin(headers)?,
-        }))
+            email,
+            name,
+            organization: Organization::new(named, reading.flaws.of(Attribute::Organization)),
+            is_admin: self.is_admin(&mut reading)?,
+        };
+        Ok(Said { user: Some(user), flaws: reading.flaws })
     }
 
-    /// Whether one of the caller's groups is an admin group. Groups are a list by nature: several
-    /// lines mean more groups.
-    fn is_admin(&self, headers: &HeaderMap) -> Result<Option<bool>, Refusal> {
+    /// Whether `value` says nothing of a user: it is blank, or a placeholder.
+    pub(super) fn is_blank(&self, value: &HeaderValue) -> bool {
+        is_blank(value, &self.placeholders)
+    }
+
+    /// Whether one of the user's groups is an admin group. A group with odd bytes in it is none of
+    /// them, and takes nothing from the others.
+    fn is_admin(&self, reading: &mut Reading<'_>) -> Result<Option<bool>, Refusal> {
         let Some(name) = &self.groups else { return Ok(None) };
+        // Whether they are read here or not: an app may join two lines, of which one is the client's.
+        if self.groups_lines == GroupsLines::One {
+            only(reading.headers, name)?;
+        }
         if self.admin_groups.is_empty() {
             return Ok(None);
         }
         let mut is_admin = false;
-        for value in headers.get_all(name) {
-            let groups = text(value)
-                .filter(|text| !text.chars().any(char::is_control))
-                .ok_or_else(|| Refusal::ambiguous(RefusalKind::BadBytes, name))?;
-            is_admin |= groups.split(self.groups_separator).any(|group| {
-                self.admin_groups.iter().any(|admin| admin == group.trim_matches(' '))
-            });
+        for value in reading.headers.get_all(name) {
+            let groups = String::from_utf8_lossy(value.as_bytes());
+            for group in groups.split(self.groups_separator) {
+                if group.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+                    reading.flaws.add(Attribute::Groups, Flaw::BadBytes);
+                    continue;
+                }
+                is_admin |= self.admin_groups.iter().any(|admin| admin == group.trim_matches(' '));
+            }
         }
         Ok(Some(is_admin))
     }
@@ -70,26 +100,69 @@ enum Commas {
     Refused,
 }
 
-/// The one value of `name`, `None` if the header is not there.
-fn single<'a>(
+/// The headers of one message while they are read.
+struct Reading<'a> {
     headers: &'a HeaderMap,
-    name: &HeaderName,
-    commas: Commas,
-) -> Result<Option<&'a str>, Refusal> {
-    let Some(value) = only(headers, name)? else { return Ok(None) };
-    let refuse = |kind| Err(Refusal::ambiguous(kind, name));
-    let Some(text) = text(value) else {
+    placeholders: &'a Placeholders,
+    flaws: Flaws,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the user's id. `None` if the line says nothing.
+    fn id(&mut self, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+        let Some(value) = only(self.headers, name)? else { return Ok(None) };
+        let refuse = |kind| Err(Refusal::ambiguous(kind, name));
+        match checked(value, self.placeholders) {
+            Ok(text) if text.contains(',') => refuse(RefusalKind::List),
+            Ok(text) => Ok(Some(text)),
+            Err(Flaw::Empty) => Ok(None),
+            Err(Flaw::Placeholder) => {
+                self.flaws = Flaws::placeholder();
+                Ok(None)
+            }
+            Err(Flaw::TooLong) => refuse(RefusalKind::TooLong),
+            Err(_) => refuse(RefusalKind::BadBytes),
+        }
+    }
+
+    /// What the one line of `name` says, unless a flaw makes it unusable.
+    fn attribute(
+        &mut self,
+        attribute: Attribute,
+        name: Option<&HeaderName>,
+        commas: Commas,
+    ) -> Result<Option<Box<str>>, Refusal> {
+        let Some(name) = name else { return Ok(None) };
+        let Some(value) = only(self.headers, name)? else { return Ok(None) };
+        match checked(value, self.placeholders) {
+            Ok(text) if commas == Commas::Refused && text.contains(',') => {
+                Err(Refusal::ambiguous(RefusalKind::List, name))
+            }
+            Ok(text) => Ok(Some(text.into())),
+            Err(flaw) => {
+                self.flaws.add(attribute, flaw);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether `value` says nothing of a user: it is blank, or one of `placeholders`.
+pub(super) fn is_blank(value: &HeaderValue, placeholders: &Placeholders) -> bool {
+    matches!(checked(value, placeholders), Err(Flaw::Empty | Flaw::Placeholder))
+}
+
+/// `value` as text that can be used. No normalisation: users who differ in a byte are different users.
+pub(super) fn checked<'a>(
+    value: &'a HeaderValue,
+    placeholders: &Placeholders,
+) -> Result<&'a str, Flaw> {
+    let Ok(text) = std::str::from_utf8(value.as_bytes()) else {
         // Told apart by its length first, as text is.
-        let too_long = value.len() > super::MAX_VALUE_BYTES;
-        return refuse(if too_long { RefusalKind::TooLong } else { RefusalKind::BadBytes });
+        let too_long = value.len() > MAX_VALUE_BYTES;
+        return Err(if too_long { Flaw::TooLong } else { Flaw::BadBytes });
     };
-    if let Some(kind) = flaw(text) {
-        return refuse(kind);
-    }
-    if commas == Commas::Refused && text.contains(',') {
-        return refuse(RefusalKind::List);
-    }
-    Ok(Some(text))
+    flaw(text, placeholders).map_or(Ok(text), Err)
 }
 
 /// The one line of `name`, `None` if the header is not there.
@@ -102,9 +175,4 @@ pub(super) fn only<'a>(
         (value, None) => Ok(value),
         _ => Err(Refusal::ambiguous(RefusalKind::Repeated, name)),
     }
-}
-
-/// `value` as UTF-8. No normalisation: users who differ in a byte are different users.
-fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
 }

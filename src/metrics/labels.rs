@@ -162,16 +162,17 @@ label!(
 });
 
 label!(
-    /// Why an identity was refused.
+    /// Why an identity was refused, or not taken for one.
     RefusalKind, "kind", {
     Repeated = "repeated",
     List = "list",
     Alias = "alias",
     ConnectionNominated = "connection_nominated",
     Trailer = "trailer",
-    Empty = "empty",
     TooLong = "too_long",
     BadBytes = "bad_bytes",
+    /// Stands for no user: the request went on as anonymous.
+    Placeholder = "placeholder",
 });
 
 impl RefusalKind {
@@ -183,11 +184,41 @@ impl RefusalKind {
             Self::Alias => "another header differs from it only in its punctuation",
             Self::ConnectionNominated => "the Connection header names it",
             Self::Trailer => "it is announced as a trailer",
-            Self::Empty => "it is empty",
             Self::TooLong => "it is over 256 bytes",
             Self::BadBytes => {
                 "it holds control characters, outer spaces or bytes that are not UTF-8"
             }
+            Self::Placeholder => {
+                "it holds a placeholder (identity.placeholders) or a template that was not filled in"
+            }
+        }
+    }
+}
+
+label!(
+    /// Why an attribute of a user was left out.
+    Flaw, "reason", {
+    Empty = "empty",
+    /// Stands for no value.
+    Placeholder = "placeholder",
+    TooLong = "too_long",
+    BadBytes = "bad_bytes",
+    /// A claim that is no text, such as a list of addresses.
+    WrongType = "wrong_type",
+    /// An address that its issuer has not verified.
+    Unverified = "unverified",
+});
+
+impl Flaw {
+    /// In words, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Empty => "it is empty",
+            Self::Placeholder => RefusalKind::Placeholder.reason(),
+            Self::TooLong => RefusalKind::TooLong.reason(),
+            Self::BadBytes => RefusalKind::BadBytes.reason(),
+            Self::WrongType => "it is not text",
+            Self::Unverified => "its issuer says that it is not verified",
         }
     }
 }
@@ -195,7 +226,7 @@ impl RefusalKind {
 label!(
     /// What a client tried that only the front proxy may do.
     SpoofKind, "kind", {
-    /// An identity header from a peer that is not trusted, or that no assertion backs.
+    /// An identity header from a peer that is not trusted, or beside which no user is named.
     IdentityHeader = "identity_header",
     /// An underscore alias of an identity header from such a peer.
     Alias = "alias",

@@ -209,7 +209,7 @@ impl RequestError {
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "Ask for a token with GET or POST.".into(),
+                "Ask for a token with GET, HEAD or POST.".into(),
             ),
             Self::BodyTooLarge(limit) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -244,12 +244,10 @@ impl RequestError {
         let mut response = own_answer(status, json.expect("two strings"));
         let headers = response.headers_mut();
         if let Self::MethodNotAllowed = self {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         }
-        if let Self::Identity(Refusal::Invalid(_)) = self {
-            // RFC 6750 section 3.1; of RFC 9110 section 15.5.2 too, which wants some challenge.
-            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            headers.insert(WWW_AUTHENTICATE, challenge);
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(self.challenge()));
         }
         if let Self::NoToken(absent) = self
             && let Some(wait) = absent.retry_after()
@@ -259,6 +257,15 @@ impl RequestError {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
+    }
+
+    /// The challenge of a 401, without which clients take it for a broken answer (RFC 9110 section
+    /// 15.5.2). `Bearer`, since no browser opens a dialog for it (RFC 6750 section 3).
+    fn challenge(&self) -> &'static str {
+        match self {
+            Self::Identity(Refusal::Invalid(_)) => "Bearer error=\"invalid_token\"",
+            _ => "Bearer realm=\"velt-sidecar\"",
+        }
     }
 
     /// Only what an operator must see, since metrics count the rest.
@@ -341,8 +348,9 @@ impl NoToken {
             Self::NoOrganization => (
                 StatusCode::BAD_REQUEST,
                 "no_organization",
-                "The request came without an organization, which this Velt API needs: set \
-                 velt.organization, or have the login proxy send identity.organization_header."
+                "The request came without an organization that can be used, which this Velt API \
+                 needs: set velt.organization, or have the login proxy send \
+                 identity.organization_header."
                     .into(),
             ),
             Self::Queued => (

@@ -6,8 +6,11 @@ mod aliases;
 mod anchors;
 mod app_word;
 mod assertion;
+mod attributes;
+mod claims;
 mod config;
 mod keys;
+mod nobody;
 mod nominated;
 mod presets;
 mod properties;
@@ -18,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use velt_sidecar::identity::{Caller, Identified, Identity, Peer, Refusal};
-use velt_sidecar::metrics::{Label, Metrics, RefusalKind};
+use velt_sidecar::metrics::{Flaw, Label, Metrics, RefusalKind};
 
 use crate::support::client::{Answer, Sending};
 use crate::support::raw::Wire;
@@ -119,6 +122,12 @@ async fn refusals_are(stage: &Stage, kind: RefusalKind, count: usize) {
 
 async fn refusal_count(stage: &Stage, kind: RefusalKind) -> f64 {
     stage.metric(&format!("identity_refusals_total{{kind=\"{}\"}}", kind.as_str())).await
+}
+
+/// How often an attribute was left out for this reason.
+async fn dropped_count(stage: &Stage, flaw: Flaw) -> f64 {
+    let series = format!("identity_attributes_dropped_total{{reason=\"{}\"}}", flaw.as_str());
+    stage.metric(&series).await
 }
 
 async fn spoof_count(stage: &Stage, kind: &str) -> f64 {

@@ -127,15 +127,58 @@ async fn a_posted_user_id_must_be_the_callers() {
 #[tokio::test]
 async fn a_route_refuses_other_methods_and_large_bodies() {
     let stage = Stage::set("").await;
-    for method in [Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS] {
+    for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
         let sending = stage.client().request(method.clone(), "/api/velt/token");
         let answer = sending.header("x-forwarded-user", "ada").send().await;
         assert_eq!(answer.status(), 405, "{method}");
-        assert_eq!(answer.header("allow"), Some("GET, POST"));
+        assert_eq!(answer.header("allow"), Some("GET, HEAD, POST"));
     }
     let large = stage.client().post("/api/velt/token", vec![b' '; 64 * 1024 + 1]);
     let answer = large.header("x-forwarded-user", "ada").send().await;
     assert_eq!((answer.status(), &*answer.code()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn a_route_answers_head_as_get_without_the_content() {
+    let stage = Stage::set("").await;
+    for user in ["ada", ""] {
+        let asking = |method: Method| {
+            let sending = stage.client().request(method, "/api/velt/token");
+            sending.header("x-forwarded-user", user)
+        };
+        let got = asking(Method::GET).send().await;
+        let length = got.text().len().to_string();
+        for head in [asking(Method::HEAD).send().await, asking(Method::HEAD).send_http2().await] {
+            assert_eq!((head.status(), head.text().len()), (got.status(), 0), "{user:?}");
+            assert_eq!(head.header("content-length"), Some(&*length), "as long as GET's");
+            for name in ["content-type", "cache-control", "vary", "www-authenticate"] {
+                assert_eq!(head.header(name), got.header(name), "{name}");
+            }
+        }
+    }
+    assert_eq!(stage.velt.call_count(), 1, "HEAD asks for the same token");
+    // Errors beside the routes have no content for HEAD either.
+    let twice = stage.client().request(Method::HEAD, "/").header("x-forwarded-user", "a");
+    let refused = twice.header("x-forwarded-user", "b").send_http2().await;
+    assert_eq!((refused.status(), refused.text().len()), (400, 0));
+}
+
+#[tokio::test]
+async fn each_401_names_a_challenge_for_which_no_browser_asks() {
+    let stage = Stage::set("").await;
+    let app = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
+    for stage in [stage, Stage::set(app).await] {
+        for sending in [
+            stage.client().get("/api/velt/token"),
+            stage.client().post("/api/velt/token", "{}"),
+            stage.client().request(Method::HEAD, "/generate-velt-jwt-token"),
+        ] {
+            let answer = sending.send().await;
+            assert_eq!(answer.status(), 401);
+            let challenge = answer.header("www-authenticate");
+            assert_eq!(challenge, Some("Bearer realm=\"velt-sidecar\""));
+        }
+    }
 }
 
 #[tokio::test]

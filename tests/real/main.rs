@@ -27,6 +27,7 @@ mod login;
 mod messages;
 mod neighbour;
 mod nginx;
+mod nobody;
 mod otel;
 mod program;
 mod promtool;

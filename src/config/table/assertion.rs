@@ -8,7 +8,9 @@ use reqwest::Url;
 use super::super::reader::Section;
 use super::super::setting::Setting as _;
 use super::check_plaintext;
+use super::identity::Groups;
 use super::preset::AssertionPreset;
+use crate::identity::Placeholders;
 use crate::identity::assertion::{AssertionSource, ClaimNames, Policy};
 use crate::identity::keys::KeyLocation;
 use crate::tls::Roots;
@@ -50,8 +52,8 @@ pub fn refuse(section: &Section<'_, '_>) {
 pub fn read(
     section: &Section<'_, '_>,
     preset: Option<&AssertionPreset>,
-    groups_separator: char,
-    admin_groups: &[String],
+    groups: &Groups,
+    placeholders: Placeholders,
     roots: &Roots,
 ) -> Option<AssertionSource> {
     let of = |field: fn(&AssertionPreset) -> Option<&'static str>| preset.and_then(field);
@@ -103,8 +105,9 @@ pub fn read(
         name: section.optional_or("name_claim", of(|preset| preset.name_claim)),
         organization: section.optional("organization_claim"),
         groups: section.optional_or("groups_claim", of(|preset| preset.groups_claim)),
-        groups_separator,
-        admin_groups: admin_groups.to_vec(),
+        groups_separator: groups.separator,
+        admin_groups: groups.admins.clone(),
+        placeholders,
     };
     let policy = Policy { issuer: issuer?, audience, algorithms, leeway, signer, claims };
     let roots = roots.clone();

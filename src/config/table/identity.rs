@@ -8,7 +8,10 @@ use super::super::reader::{Inline, Section};
 use super::super::words::{CertificateName, Separator, SourceName};
 use super::preset::Preset;
 use super::{assertion, check_length};
-use crate::identity::{AppSource, HeaderSource, SecretSettings, Settings, Source};
+use crate::identity::{
+    AppSource, GroupsLines, HeaderSource, Placeholder, Placeholders, SecretSettings, Settings,
+    Source,
+};
 use crate::inject::{self, OnMintFailure};
 use crate::spelling::folded;
 use crate::tls::Roots;
@@ -38,6 +41,27 @@ const PLAIN_HEADERS: [&str; 4] = [
     "X-Forwarded-Groups",
 ];
 
+/// What fronts and apps are known to write where they have no user: Apache, Envoy, JavaScript, Lua,
+/// Python and Go; and the templates of Caddy, Envoy, nginx, Kubernetes and others.
+const PLACEHOLDERS: [&str; 16] = [
+    "(null)",
+    "-",
+    "null",
+    "nil",
+    "undefined",
+    "None",
+    "NaN",
+    "<nil>",
+    "<no value>",
+    "[object Object]",
+    "{...}",
+    "%[...]",
+    "$(...)",
+    "<%...%>",
+    "$...",
+    "%...%",
+];
+
 const SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__SECRET";
 
 const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__NEXT_SECRET";
@@ -62,10 +86,13 @@ pub fn read(
     };
     let Separator(groups_separator) = groups_separator.unwrap_or(Separator(','));
     let admin_groups: Vec<String> = section.list("admin_groups", &[]);
+    let groups = Groups { separator: groups_separator, admins: admin_groups };
+    let placeholders = section.list::<Placeholder>("placeholders", &PLACEHOLDERS);
+    let placeholders = Placeholders::new(placeholders);
     let headers = match name {
         SourceName::Header | SourceName::App => {
             let default = if name == SourceName::App { "X-Velt-User" } else { "X-Forwarded-User" };
-            read_headers(section, preset, default, groups_separator, &admin_groups)
+            read_headers(section, preset, default, &groups, &placeholders)
         }
         SourceName::Assertion => {
             refuse_headers(section);
@@ -97,8 +124,7 @@ pub fn read(
         }
         SourceName::Assertion => {
             let preset = preset.map(|preset| &preset.assertion);
-            let source =
-                assertion::read(assertion, preset, groups_separator, &admin_groups, roots)?;
+            let source = assertion::read(assertion, preset, &groups, placeholders, roots)?;
             Source::Assertion(Box::new(source))
         }
     };
@@ -160,6 +186,17 @@ fn refuse_headers(section: &Section<'_, '_>) {
             &format!("remove it, or write {field}_claim in [identity.assertion]"),
         );
     }
+    section.refuse(
+        "groups_lines",
+        "it has no effect while identity.source is \"assertion\"",
+        "remove it: groups_claim may be a list",
+    );
+}
+
+/// How groups are written, and which of them are admins.
+pub(super) struct Groups {
+    pub(super) separator: char,
+    pub(super) admins: Vec<String>,
 }
 
 fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) -> SourceName {
@@ -184,8 +221,8 @@ fn read_headers(
     section: &Section<'_, '_>,
     preset: Option<&'static Preset>,
     default: &str,
-    groups_separator: char,
-    admin_groups: &[String],
+    groups: &Groups,
+    placeholders: &Placeholders,
 ) -> Option<HeaderSource> {
     let of = |field: fn(&Preset) -> Option<&'static str>| preset.and_then(field);
     let user = match preset {
@@ -196,13 +233,16 @@ fn read_headers(
         // Its names are the operator's.
         Some(_) => section.required("user_header"),
     };
+    let groups_lines: GroupsLines = section.value("groups_lines", "one");
     let source = HeaderSource {
         email: section.optional_or("email_header", of(|preset| preset.email_header)),
         name: section.optional_or("name_header", of(|preset| preset.name_header)),
         organization: section.optional("organization_header"),
         groups: section.optional_or("groups_header", of(|preset| preset.groups_header)),
-        groups_separator,
-        admin_groups: admin_groups.to_vec(),
+        groups_separator: groups.separator,
+        groups_lines,
+        admin_groups: groups.admins.clone(),
+        placeholders: placeholders.clone(),
         user: user?,
     };
     Some(source)

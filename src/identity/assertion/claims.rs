@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Algorithm, Fault};
-use crate::identity::{User, flaw};
+use crate::identity::Placeholders;
+use crate::identity::user::{Attribute, Flaws, Organization, Said, User, flaw};
+use crate::metrics::Flaw;
 
 /// Which assertions are believed.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct ClaimNames {
     pub groups_separator: char,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
+    /// Values that stand for none.
+    pub placeholders: Placeholders,
 }
 
 /// The way to a claim, from the outside in: `sub`, `custom.user.id`, or as a JSON pointer
@@ -58,8 +62,17 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(first)?, step).filter(|value| !value.is_null())
     }
 
-    fn is(&self, name: &str) -> bool {
-        matches!(&self.0[..], [only] if only == name)
+    /// The claim beside this one that says whether its value is verified: `email_verified`.
+    fn verification(&self) -> Self {
+        let mut names = self.0.clone();
+        if let Some(last) = names.last_mut() {
+            last.push_str("_verified");
+        }
+        Self(names)
+    }
+
+    fn is_address(&self) -> bool {
+        self.0.last().is_some_and(|name| name.ends_with("email"))
     }
 }
 
@@ -80,8 +93,16 @@ fn unescape(token: &str) -> Option<String> {
 pub struct Claims {
     /// `None` if it names nobody.
     pub user: Option<User>,
+    /// What it says of the user and can't be used.
+    pub flaws: Flaws,
     /// The end of its life, as time since 1970.
     pub expires: Duration,
+}
+
+impl Claims {
+    pub(super) fn into_said(self) -> Said {
+        Said { user: self.user, flaws: self.flaws }
+    }
 }
 
 impl Policy {
@@ -101,7 +122,8 @@ impl Policy {
             return Err(Fault::Issuer);
         }
         self.check_audience(claims.get("aud").or_else(|| header.get("client")))?;
-        Ok(Claims { user: self.user(claims)?, expires })
+        let Said { user, flaws } = self.claims.read(claims)?;
+        Ok(Claims { user, flaws, expires })
     }
 
     /// When it expires; both ends by our clock give or take the leeway.
@@ -139,59 +161,107 @@ impl Policy {
         };
         if fits { Ok(()) } else { Err(Fault::Audience) }
     }
+}
 
-    fn user(&self, claims: &Map<String, Value>) -> Result<Option<User>, Fault> {
-        let ClaimNames { user, email, name, organization, .. } = &self.claims;
-        let optional = |path: &Option<ClaimPath>| match path {
-            Some(path) => Ok(text(path.find(claims))?.map(Box::from)),
-            None => Ok(None),
+impl ClaimNames {
+    /// Reads who is named. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
+    /// costs that attribute.
+    fn read(&self, claims: &Map<String, Value>) -> Result<Said, Fault> {
+        let mut flaws = Flaws::default();
+        let id = match self.text(self.user.find(claims)) {
+            Ok(Some(id)) => id,
+            // So Cloudflare writes the `sub` of a machine.
+            Ok(None) | Err(Flaw::Empty) => return Ok(Said { user: None, flaws }),
+            Err(Flaw::Placeholder) => {
+                return Ok(Said { user: None, flaws: Flaws::placeholder() });
+            }
+            Err(_) => return Err(Fault::Claims),
         };
-        let Some(id) = text(user.find(claims))? else { return Ok(None) };
-        // Anybody can write any address into his profile at some providers.
-        let unverified = |value: &Value| *value == false || *value == "false";
-        if user.is("email") && claims.get("email_verified").is_some_and(unverified) {
+        // At some providers a user can write any address into their profile.
+        if self.user.is_address() && is_unverified(&self.user, claims) {
             return Err(Fault::Claims);
         }
-        Ok(Some(User {
+        let mut attribute = |attribute, path: Option<&ClaimPath>| {
+            let path = path?;
+            let said = match self.text(path.find(claims)) {
+                Ok(Some(_)) if attribute == Attribute::Email && is_unverified(path, claims) => {
+                    Err(Flaw::Unverified)
+                }
+                said => said,
+            };
+            said.unwrap_or_else(|flaw| {
+                flaws.add(attribute, flaw);
+                None
+            })
+            .map(Box::from)
+        };
+        let email = attribute(Attribute::Email, self.email.as_ref());
+        let name = attribute(Attribute::Name, self.name.as_ref());
+        let named = attribute(Attribute::Organization, self.organization.as_ref());
+        let user = User {
             id: (&*id).into(),
-            email: optional(email)?,
-            name: optional(name)?,
-            organization: optional(organization)?,
-            is_admin: self.is_admin(claims)?,
-        }))
+            email,
+            name,
+            organization: Organization::new(named, flaws.of(Attribute::Organization)),
+            is_admin: self.is_admin(claims, &mut flaws),
+        };
+        Ok(Said { user: Some(user), flaws })
     }
 
-    fn is_admin(&self, claims: &Map<String, Value>) -> Result<Option<bool>, Fault> {
-        let ClaimNames { groups, groups_separator, admin_groups, .. } = &self.claims;
-        let Some(path) = groups.as_ref().filter(|_| !admin_groups.is_empty()) else {
-            return Ok(None);
-        };
-        let is_admin = |group: &str| admin_groups.iter().any(|admin| admin == group);
+    /// Whether one of the user's groups is an admin group. What is no text among them is none.
+    fn is_admin(&self, claims: &Map<String, Value>, flaws: &mut Flaws) -> Option<bool> {
+        let path = self.groups.as_ref().filter(|_| !self.admin_groups.is_empty())?;
+        let is_admin = |group: &str| self.admin_groups.iter().any(|admin| admin == group);
         match path.find(claims) {
-            None => Ok(Some(false)),
-            Some(Value::String(groups)) => Ok(Some(
-                groups.split(*groups_separator).any(|group| is_admin(group.trim_matches(' '))),
-            )),
-            Some(Value::Array(groups)) => {
-                let groups: Option<Vec<&str>> = groups.iter().map(Value::as_str).collect();
-                Ok(Some(groups.ok_or(Fault::Claims)?.into_iter().any(is_admin)))
+            None => Some(false),
+            Some(Value::String(groups)) => {
+                let mut groups = groups.split(self.groups_separator);
+                Some(groups.any(|group| is_admin(group.trim_matches(' '))))
             }
-            Some(_) => Err(Fault::Claims),
+            Some(Value::Array(groups)) => {
+                if !groups.iter().all(Value::is_string) {
+                    flaws.add(Attribute::Groups, Flaw::WrongType);
+                }
+                Some(groups.iter().filter_map(Value::as_str).any(is_admin))
+            }
+            Some(_) => {
+                flaws.add(Attribute::Groups, Flaw::WrongType);
+                Some(false)
+            }
         }
+    }
+
+    /// A claim as text, byte for byte. A whole number is the text of its digits.
+    fn text<'c>(&self, claim: Option<&'c Value>) -> Result<Option<Cow<'c, str>>, Flaw> {
+        let text = match claim {
+            None => return Ok(None),
+            Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
+            Some(Value::Number(number)) if !number.is_f64() => Cow::Owned(number.to_string()),
+            Some(_) => return Err(Flaw::WrongType),
+        };
+        flaw(&text, &self.placeholders).map_or(Ok(Some(text)), Err)
     }
 }
 
-/// A claim as text, byte for byte. An empty one is none: so Cloudflare writes the `sub` of a
-/// machine. A whole number is the text of its digits.
-fn text(claim: Option<&Value>) -> Result<Option<Cow<'_, str>>, Fault> {
-    let text = match claim {
-        None => return Ok(None),
-        Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
-        Some(Value::Number(number)) if !number.is_f64() => Cow::Owned(number.to_string()),
-        Some(_) => return Err(Fault::Claims),
-    };
-    if flaw(&text).is_some() { Err(Fault::Claims) } else { Ok(Some(text)) }
+/// Whether the issuer says that the address at `path` is not verified: in the claim beside it, or at the
+/// top if it is the address that stands there. Silence says nothing: many issuers verify all.
+fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
+    let beside = path.verification();
+    let at_top = claims.get("email").filter(|email| path.find(claims) == Some(*email));
+    let at_top = at_top.and_then(|_| claims.get("email_verified"));
+    beside.find(claims).into_iter().chain(at_top).any(denies)
+}
+
+/// Whether a claim says no, in one of the spellings that issuers have for it.
+fn denies(claim: &Value) -> bool {
+    match claim {
+        Value::Bool(verified) => !verified,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => {
+            ["false", "0", "no"].iter().any(|no| text.trim().eq_ignore_ascii_case(no))
+        }
+        _ => false,
+    }
 }
 
 /// A `NumericDate` (RFC 7519 section 2) as time since 1970.

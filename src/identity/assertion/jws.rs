@@ -104,6 +104,24 @@ impl<'a> Jws<'a> {
     }
 }
 
+/// Whether `token`, or one of a list of tokens, has the form of a signed JWT: three parts of which the
+/// first is a JSON object. Whether it is one that may be believed is another question.
+pub(super) fn has_form(token: &[u8]) -> bool {
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=".contains(byte);
+    token.split(|byte| b", \t".contains(byte)).any(|token| {
+        let mut parts = token.split(|byte| *byte == b'.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return false;
+        };
+        payload.iter().chain(signature).all(legal)
+            && PADDED_BASE64.decode(header).is_ok_and(|header| {
+                serde_json::from_slice::<Value>(&header).is_ok_and(|header| header.is_object())
+            })
+    })
+}
+
 /// The key that `token` names, once its header passes the policy.
 pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fault> {
     let jws = Jws::parse(token, policy)?;

@@ -58,6 +58,7 @@ impl Stage {
                 groups: None,
                 groups_separator: ',',
                 admin_groups: Vec::new(),
+                placeholders: crate::identity::Placeholders::default(),
             },
         };
         let header = HeaderName::from_static("x-assertion");

@@ -26,7 +26,9 @@ pub(super) fn on_identity(
             "have the login proxy remove every copy of {header} that comes from outside before it \
              sets its own"
         )),
-        (Conclusion::Caller(Caller::Anonymous), Reads::Header(_)) if forged => {
+        (Conclusion::Caller(Caller::Anonymous), Reads::Header(_))
+            if forged && !decision.trust.is_trusted() =>
+        {
             Some(match decision.trust {
                 Trust::NoSecret(_) => format!(
                     "have the login proxy send its secret in {}",

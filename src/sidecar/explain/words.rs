@@ -10,10 +10,10 @@ use super::super::error::NoToken;
 use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::identity::{
-    Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
+    Attribute, Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
 };
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
-use crate::metrics::Label as _;
+use crate::metrics::{Label as _, RefusalKind};
 use crate::proxy::BadRequest;
 use crate::token::cache::Known;
 use crate::token::{MintError, MintPlan, MintRequest};
@@ -86,7 +86,7 @@ pub(super) fn of_identity(
     let mut settings = settings_of(reads).to_vec();
     let (verdict, mut why) = match &decision.conclusion {
         Conclusion::Caller(caller) => {
-            (words_of(caller), why_caller(reads, before, decision.trust.is_trusted(), caller, live))
+            (words_of(caller), why_caller(reads, before, decision, caller, live))
         }
         Conclusion::Ignored(refusal) => {
             settings.push(setting_on(refusal));
@@ -97,6 +97,12 @@ pub(super) fn of_identity(
             ("refused".into(), refusal.to_string())
         }
     };
+    if decision.flaws.of(Attribute::User).is_some() {
+        settings.push("identity.placeholders");
+    }
+    for (attribute, flaw) in decision.flaws.iter().filter(|(which, _)| *which != Attribute::User) {
+        why = format!("{why}; the {} is left out, since {}", attribute.as_str(), flaw.reason());
+    }
     for spoof in decision.spoofs.iter() {
         let header = spoof.removed.header.as_ref().map_or("", HeaderName::as_str);
         why = format!("{why}; {header} was removed ({})", spoof.kind.as_str());
@@ -116,9 +122,11 @@ fn words_of(caller: &Caller) -> Cow<'static, str> {
 /// Quoted, so that no byte of it can pass for anything else.
 fn known(user: &User) -> String {
     let mut text = format!("{:?}", user.id.as_str());
-    for (name, value) in
-        [("organization", &user.organization), ("email", &user.email), ("name", &user.name)]
-    {
+    for (name, value) in [
+        ("organization", user.organization.name()),
+        ("email", user.email.as_deref()),
+        ("name", user.name.as_deref()),
+    ] {
         if let Some(value) = value {
             text = format!("{text}, {name} {value:?}");
         }
@@ -132,11 +140,17 @@ fn known(user: &User) -> String {
 fn why_caller(
     reads: Reads<'_>,
     before: &HeaderMap,
-    trusted: bool,
+    decision: &Decision,
     caller: &Caller,
     live: bool,
 ) -> String {
+    let trusted = decision.trust.is_trusted();
     match (reads, caller) {
+        (Reads::Header(header) | Reads::Assertion(header), _)
+            if decision.flaws.of(Attribute::User).is_some() =>
+        {
+            format!("{header} names nobody: {}", RefusalKind::Placeholder.reason())
+        }
         (Reads::Header(header), Caller::Known(_)) => format!("{header} names one user"),
         (Reads::Header(header), _) if !trusted && before.contains_key(header) => {
             format!("{header} counts only from a trusted peer")
@@ -151,7 +165,10 @@ fn why_caller(
             format!("the configuration alone has no keys to check {header} with")
         }
         (Reads::Assertion(header), _) if before.contains_key(header) => {
-            format!("the assertion in {header} is of another scheme, or names no user")
+            format!("the assertion in {header} is empty, of another scheme, or names no user")
+        }
+        (Reads::Header(header), _) if before.contains_key(header) => {
+            format!("{header} is empty, so it names nobody")
         }
         (Reads::Header(header) | Reads::Assertion(header), _) => {
             format!("{header} is not there")

@@ -32,6 +32,7 @@ const ADA: Headers = &[("x-forwarded-user", "ada")];
 const TOKEN: &str = "GET /api/velt/token";
 const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/session\"";
 const V2: &str = "[velt]\napi = \"v2\"\n[identity]\norganization_header = \"X-Org\"";
+const GUARDED: &str = "[identity]\nguarded_headers = [\"X-Forwarded-Access-Token\"]";
 const REFUSE: &str = "[delivery.header]\non_failure = \"refuse\"";
 
 fn cases() -> Vec<Case> {
@@ -58,6 +59,11 @@ fn cases() -> Vec<Case> {
         case("", "GET /", &[("x-forwarded-user", "ada, eve")]),
         case("", "GET /", &[("x-forwarded-user", "")]),
         case("", "GET /", &[("x-forwarded-user", " ada ")]),
+        case("", "GET /", &[("x-forwarded-user", "(null)")]),
+        case("", TOKEN, &[("x-forwarded-user", "{http.auth.user.id}")]),
+        case(GUARDED, "GET /", &[("x-forwarded-access-token", "t")]),
+        case("", "HEAD /api/velt/token", ADA),
+        case(V2, "GET /", &[("x-forwarded-user", "ada"), ("x-org", "a\tb")]),
         case("", "GET /", &[("x-forwarded-user", "ada"), ("connection", "x-forwarded-user")]),
         case("", "GET /", &[("connection", "x-forwarded-for")]),
         case("", "GET /", &[("x-velt-token", "forged")]),

@@ -45,3 +45,25 @@ async fn so_are_fifty_ambiguous_ones() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.contains("header=x-forwarded-user") && line.contains("more than once"), "{line}");
 }
+
+#[tokio::test]
+async fn fifty_flawed_attributes_are_one_line_for_each_kind() {
+    let toml = "[identity]\nemail_header = \"X-Email\"\nname_header = \"X-Name\"\n\
+        [velt]\napi = \"v2\"\norganization = \"o\"";
+    let name = "canary".repeat(50);
+    let headers = [("x-forwarded-user", "ada"), ("x-email", ""), ("x-name", &*name)];
+    let lines = logged(toml, &headers).await;
+    let [email, name] = &lines[..] else { panic!("{lines:?}") };
+    assert!(email.contains("attribute=\"email\"") && email.contains("it is empty"), "{email}");
+    assert!(email.contains("INFO"), "a user without an address is no fault: {email}");
+    assert!(name.contains("attribute=\"name\"") && name.contains("over 256 bytes"), "{name}");
+    assert!(name.contains("WARN") && name.contains("count=1 peer=127.0.0.1"), "{name}");
+}
+
+#[tokio::test]
+async fn fifty_placeholders_are_one_line_that_says_what_to_do() {
+    let lines = logged("", &[("x-forwarded-user", "{canary.user}")]).await;
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("WARN") && line.contains("header=x-forwarded-user"), "{line}");
+    assert!(line.contains("identity.placeholders"), "{line}");
+}

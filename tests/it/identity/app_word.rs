@@ -5,8 +5,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 
-use super::{refusal_count, spoof_count};
-use velt_sidecar::metrics::RefusalKind;
+use super::{dropped_count, refusal_count, spoof_count};
+use velt_sidecar::metrics::{Flaw, RefusalKind};
 
 use crate::support::app::{AppBody, Arrived, FakeApp, plain};
 use crate::support::velt::user_of;
@@ -155,6 +155,59 @@ async fn t05_an_app_that_names_two_users_names_nobody() {
     assert_eq!(answer.headers().get_all("x-velt-user").iter().count(), 0);
     assert_eq!(refusal_count(&stage, RefusalKind::Repeated).await, 1.0);
     assert_eq!(stage.velt.call_count(), 0);
+}
+
+/// An app that names its user by the query of the request.
+async fn saying() -> Stage {
+    let app = FakeApp::answering(|request| {
+        let mut response = plain("hello");
+        let query = request.target.split_once('?').map_or("", |(_, query)| query);
+        for line in query.split('&').filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once('=').expect("a pair");
+            let value = value.replace('+', " ").replace("%FC", "\u{fc}");
+            // ISO-8859-1, as Java and PHP write headers.
+            let value: Vec<u8> = value.chars().map(|c| u8::try_from(c).expect("Latin 1")).collect();
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            response.headers_mut().append(name, HeaderValue::from_bytes(&value).expect("a value"));
+        }
+        response
+    })
+    .await;
+    let toml = "[identity]\nsource = \"app\"\napp_path = \"/me?x-velt-user=undefined\"\n\
+        name_header = \"X-Velt-Name\"\ngroups_header = \"X-Velt-Groups\"\n\
+        admin_groups = [\"admins\"]\n[velt]\napi = \"v2\"\norganization = \"o\"\n\
+        [delivery.header]\nmax_wait = \"10s\"\n";
+    Stage::with(app, toml).await
+}
+
+#[tokio::test]
+async fn an_app_that_says_nothing_or_a_placeholder_names_nobody() {
+    let stage = saying().await;
+    for nobody in ["", "undefined", "null", "[object+Object]", "None", "${user.id}"] {
+        let answer = stage.client().get(&format!("/?x-velt-user={nobody}")).send().await;
+        let said = (answer.status(), answer.token_status());
+        assert_eq!(said, (200, Some("anonymous")), "{nobody:?}");
+        assert_eq!(answer.header("x-velt-user"), None);
+    }
+    let route = stage.client().get("/api/velt/token").send().await;
+    assert_eq!((route.status(), &*route.code()), (401, "no_identity"));
+    assert_eq!(refusal_count(&stage, RefusalKind::Placeholder).await, 6.0);
+    assert_eq!(stage.velt.call_count(), 0);
+}
+
+#[tokio::test]
+async fn a_flaw_in_what_the_app_adds_costs_that_alone() {
+    let stage = saying().await;
+    let path = "/?x-velt-user=ada&x-velt-name=M%FCller&x-velt-groups=admins,b%FCro";
+    let answer = stage.client().get(path).send().await;
+    assert_eq!(user_of(answer.token().expect("a token")), "ada");
+    let properties = &stage.velt.calls()[0].body["data"]["userProperties"];
+    assert_eq!(*properties, serde_json::json!({ "isAdmin": true }));
+    assert_eq!(dropped_count(&stage, Flaw::BadBytes).await, 2.0);
+
+    let twice = "/?x-velt-user=eve&x-velt-groups=staff&x-velt-groups=admins";
+    let answer = stage.client().get(twice).send().await;
+    assert_eq!((answer.token(), answer.token_status()), (None, Some("ambiguous")));
 }
 
 /// Names a user in a trailer.

@@ -10,11 +10,11 @@ use crate::support::issuer::{ISSUER, Issuer, Pen, base64, claims};
 use crate::support::velt::{unix_seconds, user_of};
 
 /// A stage that believes `issuer`, with more lines in `[identity.assertion]`.
-async fn believing(issuer: &Issuer, lines: &str) -> Stage {
+pub(super) async fn believing(issuer: &Issuer, lines: &str) -> Stage {
     Stage::set(&format!("{}{lines}\n", issuer.toml())).await
 }
 
-fn asserting(stage: &Stage, path: &str, assertion: &str) -> Sending {
+pub(super) fn asserting(stage: &Stage, path: &str, assertion: &str) -> Sending {
     stage.client().get(path).header("x-assertion", assertion)
 }
 
@@ -24,7 +24,7 @@ pub(super) async fn result_count(stage: &Stage, result: AssertionResult) -> f64 
 }
 
 #[track_caller]
-fn assert_invalid(answer: &Answer, what: &str) {
+pub(super) fn assert_invalid(answer: &Answer, what: &str) {
     assert_eq!((answer.status(), &*answer.code()), (401, "invalid_assertion"), "{what}");
     assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     assert_eq!((answer.token(), answer.token_status()), (None, None));
@@ -196,7 +196,7 @@ fn forged_claims(pen: &Pen) -> Vec<Forgery> {
     ]
 }
 
-fn unsigned(header: &Value, claims: &str) -> String {
+pub(super) fn unsigned(header: &Value, claims: &str) -> String {
     format!("{}.{}.", base64(header.to_string()), base64(claims))
 }
 
@@ -374,16 +374,6 @@ async fn authorization_is_an_assertion_only_if_it_is_a_bearer() {
         let arrived = stage.app.journal().pop().expect("it arrived");
         assert_eq!(arrived.header("authorization"), Some(other));
     }
-    for invalid in ["Bearer ", "Bearer opaque", &format!("Bearer {token}x")] {
-        let over_http2 = sending(invalid).send_http2().await;
-        // HTTP/1.1 trims the space, and with it the scheme's end.
-        assert_invalid(&over_http2, invalid);
-    }
-
-    let stage = Stage::set(&format!("{toml}on_invalid = \"anonymous\"\n")).await;
-    let answer = stage.client().get("/").header("authorization", "Bearer opaque").send().await;
-    assert_eq!((answer.status(), answer.token_status()), (200, Some("anonymous")));
-    assert_eq!(stage.app.only().header("authorization"), Some("Bearer opaque"), "the app's own");
 }
 
 #[tokio::test]
@@ -426,11 +416,6 @@ async fn claims_reach_velt_by_their_paths_byte_for_byte() {
             })
         );
     }
-    for (path, wrong) in [("email", json!(1.5)), ("groups", json!({})), ("groups", json!([1]))] {
-        let mut claims = full(json!("ada"), json!([]));
-        claims[path] = wrong;
-        assert_invalid(&asserting(&stage, "/", &pen.sign(&claims)).send().await, path);
-    }
 }
 
 #[tokio::test]
@@ -438,14 +423,14 @@ async fn an_assertion_of_nobody_is_anonymous() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "").await;
-    for nobody in [Value::Null, json!("")] {
+    for nobody in [Value::Null, json!(""), json!(" ")] {
         let answer = asserting(&stage, "/", &pen.sign(&with("sub", nobody))).send().await;
         assert_eq!((answer.status(), answer.token_status()), (200, Some("anonymous")));
     }
     let null = claims("ada").to_string().replace("\"ada\"", "null");
     let null = pen.sign_text(&pen.header().to_string(), &null);
     assert_eq!(asserting(&stage, "/", &null).send().await.token_status(), Some("anonymous"));
-    assert_eq!(result_count(&stage, AssertionResult::NoUser).await, 3.0);
+    assert_eq!(result_count(&stage, AssertionResult::NoUser).await, 4.0);
 }
 
 #[tokio::test]

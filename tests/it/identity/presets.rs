@@ -147,6 +147,33 @@ async fn t10_forged_headers_of_each_front_reach_nobody() {
 }
 
 #[tokio::test]
+async fn t04_where_a_front_names_no_user_nothing_more_reaches_the_app() {
+    for front in &PLAIN {
+        let stage = Stage::set(&front.toml("")).await;
+        let (user, more) = front.headers.split_first().expect("some headers");
+        let leftovers = || {
+            let sending = stage.client().get("/");
+            more.iter().fold(sending, |sending, (name, value)| sending.header(name, value))
+        };
+        let answers = [
+            leftovers().send().await,
+            leftovers().send_http2().await,
+            leftovers().header(user.0, "").send().await,
+        ];
+        for answer in answers {
+            assert_eq!(answer.token_status(), Some("anonymous"), "{}", front.preset);
+        }
+        for arrived in stage.app.journal() {
+            for (name, _) in more {
+                assert_eq!(arrived.header(name), None, "{} of {}", name, front.preset);
+            }
+        }
+        let count = 3.0 * more.len() as f64;
+        assert_eq!(spoof_count(&stage, "identity_header").await, count, "{}", front.preset);
+    }
+}
+
+#[tokio::test]
 async fn t01_an_alias_of_any_header_of_a_front_is_refused() {
     for front in &PLAIN {
         let stage = Stage::set(&front.toml("")).await;

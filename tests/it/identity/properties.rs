@@ -18,11 +18,31 @@ fn some_name() -> impl Strategy<Value = String> {
 
 /// What tends to matter, and anything else that a header may hold.
 fn some_value() -> impl Strategy<Value = HeaderValue> {
-    let words = ["", " ", "ada", "eve", "ada,eve", "admins", "close", "X-Forwarded-User", "x-org"];
+    let words = [
+        "",
+        " ",
+        "ada",
+        "eve",
+        "ada,eve",
+        "admins",
+        "close",
+        "X-Forwarded-User",
+        "x-org",
+        "(null)",
+        "{user}",
+    ];
     let word = prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());
     let bytes = prop::collection::vec(any::<u8>(), 0..300);
     prop_oneof![3 => word, 1 => bytes]
         .prop_filter_map("no header holds that", |bytes| HeaderValue::from_bytes(&bytes).ok())
+}
+
+/// Whether `value` stands for no user.
+fn says_nothing(value: &HeaderValue) -> bool {
+    std::str::from_utf8(value.as_bytes()).is_ok_and(|text| {
+        let words = ["(null)", "-", "null", "nil", "undefined", "None", "NaN"];
+        text.trim().is_empty() || words.contains(&text) || text.contains(['{', '%', '$', '<'])
+    })
 }
 
 fn some_headers() -> impl Strategy<Value = HeaderMap> {
@@ -47,8 +67,9 @@ proptest! {
                 prop_assert_eq!(user.id.as_bytes(), value.as_bytes());
                 prop_assert_eq!(headers.get("x-forwarded-user"), Some(&value));
             }
+            Ok(Caller::Anonymous) => prop_assert!(says_nothing(&value), "{value:?} is not nobody"),
             Err(Refusal::Ambiguous { header, .. }) => prop_assert_eq!(header, "x-forwarded-user"),
-            _ => prop_assert!(false, "{value:?} is not nobody"),
+            _ => prop_assert!(false, "{value:?} is a user, nobody or refused"),
         }
     }
 
@@ -63,10 +84,17 @@ proptest! {
                 prop_assert_eq!(named.len(), 1);
                 prop_assert_eq!(user.id.as_bytes(), named[0].as_bytes());
                 let org = original.get("x-auth-request-org").map(HeaderValue::as_bytes);
-                prop_assert_eq!(user.organization.as_deref().map(str::as_bytes), org);
+                if let Some(named) = user.organization.name() {
+                    prop_assert_eq!(Some(named.as_bytes()), org);
+                }
                 prop_assert!(headers.keys().all(|name| !name.as_str().contains('_')));
             }
-            Ok(Caller::Anonymous) => prop_assert!(named.is_empty()),
+            Ok(Caller::Anonymous) => {
+                prop_assert!(named.len() <= 1 && named.into_iter().all(says_nothing));
+                for name in &NAMES[1..] {
+                    prop_assert!(headers.get_all(*name).iter().all(says_nothing), "{name} is left");
+                }
+            }
             Ok(Caller::Unverified | Caller::Unnamed) => prop_assert!(false, "nothing was to be verified"),
             // Which of several reasons is given first is nobody's business.
             Err(_) => {}

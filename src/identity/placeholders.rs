@@ -1,0 +1,186 @@
+//! Values that stand for "no value": what a login proxy or an app writes where it has no user.
+
+/// Stands in a form for the name of a variable.
+const NAME: &str = "...";
+
+/// The longest entry, in bytes.
+const MAX_BYTES: usize = 64;
+
+/// One entry of `identity.placeholders`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placeholder {
+    /// The whole value, byte for byte: `(null)`.
+    Word(Box<str>),
+    /// A template that was not filled in: `{...}` stands for `{http.auth.user.id}`.
+    Form { before: Box<str>, after: Box<str> },
+}
+
+impl Placeholder {
+    /// Reads an entry. `None` if `text` could stand for any value, or for none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_clean = text.trim() == text && !text.chars().any(char::is_control);
+        if text.is_empty() || text.len() > MAX_BYTES || !is_clean {
+            return None;
+        }
+        let Some((before, after)) = text.split_once(NAME) else {
+            return Some(Self::Word(text.into()));
+        };
+        let is_form = !before.is_empty() && !after.contains(NAME);
+        is_form.then(|| Self::Form { before: before.into(), after: after.into() })
+    }
+}
+
+/// The entries of `identity.placeholders`.
+#[derive(Clone, Debug, Default)]
+pub struct Placeholders {
+    words: Box<[Box<str>]>,
+    forms: Box<[(Box<str>, Box<str>)]>,
+    /// First bytes of all forms: a value without any of them matches no form, as most don't.
+    starts: Box<[u8]>,
+}
+
+impl Placeholders {
+    /// Makes the set of these entries.
+    pub fn new(entries: impl IntoIterator<Item = Placeholder>) -> Self {
+        let (mut words, mut forms, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            match entry {
+                Placeholder::Word(word) => words.push(word),
+                Placeholder::Form { before, after } => {
+                    starts.extend(before.bytes().next());
+                    forms.push((before, after));
+                }
+            }
+        }
+        starts.sort_unstable();
+        starts.dedup();
+        Self { words: words.into(), forms: forms.into(), starts: starts.into() }
+    }
+
+    /// Whether `text` stands for no value.
+    pub(super) fn contain(&self, text: &str) -> bool {
+        self.words.iter().any(|word| **word == *text)
+            || text.bytes().any(|byte| self.starts.contains(&byte))
+                && self.forms.iter().any(|(before, after)| matches(text, before, after))
+    }
+}
+
+/// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
+/// is no address. A form whose ends are alike, or that has no end, has to be the whole value:
+/// `caf%C3%A9` is no template.
+fn matches(text: &str, before: &str, after: &str) -> bool {
+    if after.is_empty() {
+        return text.strip_prefix(before).is_some_and(is_identifier);
+    }
+    if before == after {
+        let inner = text.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        return inner.is_some_and(is_variable);
+    }
+    text.match_indices(before).any(|(at, _)| {
+        let rest = &text[at + before.len()..];
+        rest.find(after).is_some_and(|end| is_variable(&rest[..end]))
+    })
+}
+
+/// Whether `text` is a name alone: `http_x_user`.
+fn is_identifier(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && text.bytes().all(legal)
+}
+
+/// Whether `text` begins as the name of a variable does in some template language: a letter, or a
+/// sign that leads to one, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. A UUID in braces, as
+/// Windows writes them, is a user's id; so is JSON.
+fn is_variable(text: &str) -> bool {
+    let name = text.trim_start_matches([' ', '-', '=', '.', '$', '>', '#', '@', '~', '?', '_']);
+    name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_uuid(text)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let digits = || text.bytes().filter(|byte| *byte != b'-');
+    digits().count() == 32 && digits().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(entries: &[&str]) -> Placeholders {
+        Placeholders::new(entries.iter().map(|entry| Placeholder::parse(entry).expect("an entry")))
+    }
+
+    #[test]
+    fn a_word_is_matched_as_a_whole_and_byte_for_byte() {
+        let set = set(&["(null)", "-", "null"]);
+        for text in ["(null)", "-", "null"] {
+            assert!(set.contain(text), "{text}");
+        }
+        for text in ["Null", "NULL", "null ", "(Null)", "--", "", "nullo", "a-b", "null@a.example"]
+        {
+            assert!(!set.contain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_was_not_filled_in_is_found() {
+        let set = set(&["{...}", "%[...]", "$(...)", "<%...%>", "$...", "%...%"]);
+        for text in [
+            "{http.auth.user.id}",
+            "{http.reverse_proxy.header.Remote-User}",
+            "{user}",
+            "{>X-User}",
+            "{$USER}",
+            "{{user}}",
+            "{{ .Sub }}",
+            "{{- index .Claims \"sub\" -}}",
+            "${user}",
+            "%{REMOTE_USER}e",
+            "%{REMOTE_USER}",
+            "#{user.name}",
+            "%[var(txn.user)]",
+            "$(USER)",
+            "<%= user %>",
+            "$http_x_user",
+            "$remote_user",
+            "%REQ(X-USER)%",
+            "%DOWNSTREAM_PEER_SUBJECT%",
+            "caddy:{http.auth.user.id}",
+            "{http.auth.user.id}@example.com",
+        ] {
+            assert!(set.contain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_with_signs_in_it_is_no_template() {
+        let set = set(&["{...}", "%[...]", "$(...)", "<%...%>", "$...", "%...%"]);
+        for text in [
+            "{6B29FC40-CA47-1067-B31D-00DD010662DA}",
+            "{ab29fc40-ca47-1067-b31d-00dd010662da}",
+            "{ab29fc40ca471067b31d00dd010662da}",
+            "{\"$gt\":\"\"}",
+            "{}",
+            "{42}",
+            "caf%C3%A9",
+            "%C3%A9l%C3%A9onore",
+            "50% off",
+            "svc$",
+            "DOMAIN\\HOST$",
+            "$2b$10$N9qo8uLOickgx2ZMRZoMye",
+            "$",
+            "pa$$word",
+            "a<b",
+            "(ada)",
+        ] {
+            assert!(!set.contain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_could_stand_for_anything_is_none() {
+        for text in ["", " ", "...", "...}", "{...}...", " null", "a\tb", &"x".repeat(65)] {
+            assert_eq!(Placeholder::parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Counts of what was decided, and log lines, at most one a minute for each kind.
+
+use std::net::IpAddr;
+
+use tracing::field::display;
+use tracing::{info, warn};
+
+use super::guard::Removed;
+use super::user::{Attribute, Flaws};
+use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof};
+use crate::metrics::{Flaw, Label as _, RefusalKind};
+
+impl Identity {
+    /// Counts what was decided, and tells of it now and then.
+    pub(super) fn tell(&self, decision: &Decision, peer: &Peer) {
+        for spoof in decision.spoofs.iter() {
+            self.tell_spoof(spoof, Some(peer));
+        }
+        self.tell_flaws(decision.flaws, Some(peer.address));
+        match &decision.conclusion {
+            Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
+            Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
+                self.count_refusal(refusal, Some(peer.address));
+                self.tell_refusal(refusal, peer.address);
+            }
+        }
+    }
+
+    /// Counts a refusal. `peer` is not known where the app's word is refused.
+    pub(super) fn count_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
+        match refusal {
+            Refusal::Ambiguous { kind, header } => {
+                self.metrics.refusals.increment(*kind);
+                self.metrics.recent.ambiguous(*kind, header, peer);
+            }
+            Refusal::Invalid(fault) => {
+                // Counted where the assertion is checked.
+                if let Some(peer) = peer {
+                    self.metrics.recent.invalid(fault.result(), peer);
+                }
+            }
+        }
+    }
+
+    fn tell_refusal(&self, refusal: &Refusal, address: IpAddr) {
+        match refusal {
+            Refusal::Ambiguous { kind, header } => {
+                if let Some(count) = self.refusals.raise(*kind, 1) {
+                    let reason = kind.reason();
+                    warn!(%header, reason, count, peer = %address, "an ambiguous identity");
+                }
+            }
+            Refusal::Invalid(fault) => {
+                if let Some(count) = self.faults.raise(fault.result(), 1) {
+                    let reason = fault.reason();
+                    warn!(reason, count, peer = %address, "an assertion was refused");
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>) {
+        let Spoof { kind, removed: Removed { count, header } } = spoof;
+        if *count == 0 {
+            return;
+        }
+        let address = peer.map(|peer| peer.address);
+        self.metrics.spoofs.add(*kind, *count);
+        self.metrics.recent.spoofed(*kind, header.clone(), address);
+        if let Some(count) = self.spoofs.raise(*kind, *count) {
+            let peer = address.map(display);
+            warn!(
+                kind = kind.as_str(),
+                count,
+                peer,
+                "headers were removed that only the front proxy may set, and only beside the user \
+                 whom it names; identity.trusted_peers says who that is"
+            );
+        }
+    }
+
+    /// Counts and tells what could not be used of a user's description.
+    pub(super) fn tell_flaws(&self, flaws: Flaws, peer: Option<IpAddr>) {
+        for (attribute, flaw) in flaws.iter() {
+            if attribute == Attribute::User {
+                self.tell_placeholder(peer);
+            } else {
+                self.tell_dropped(attribute, flaw, peer);
+            }
+        }
+    }
+
+    fn tell_placeholder(&self, peer: Option<IpAddr>) {
+        let kind = RefusalKind::Placeholder;
+        let (Reads::Header(header) | Reads::Assertion(header) | Reads::App(header)) = self.reads();
+        self.metrics.refusals.increment(kind);
+        self.metrics.recent.ambiguous(kind, header, peer);
+        if let Some(count) = self.refusals.raise(kind, 1) {
+            let (reason, peer) = (kind.reason(), peer.map(display));
+            warn!(
+                %header,
+                reason,
+                count,
+                peer,
+                "what stands for the user is no user's id, so the request is anonymous: correct what \
+                 sets it, or take the word out of identity.placeholders"
+            );
+        }
+    }
+
+    fn tell_dropped(&self, attribute: Attribute, flaw: Flaw, peer: Option<IpAddr>) {
+        self.metrics.attributes_dropped.increment(flaw);
+        let Some(count) = self.flaws.raise(flaw, 1) else { return };
+        let (attribute, reason, peer) = (attribute.as_str(), flaw.reason(), peer.map(display));
+        // A user without an address is a normal state.
+        if flaw == Flaw::Empty {
+            info!(attribute, reason, count, peer, "an attribute of a user was left out");
+        } else {
+            warn!(
+                attribute,
+                reason,
+                count,
+                peer,
+                "an attribute of a user was left out; the request went on without it"
+            );
+        }
+    }
+}

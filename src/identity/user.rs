@@ -1,0 +1,130 @@
+//! A user as a trusted source describes them, and what of the description can't be used.
+
+use super::placeholders::Placeholders;
+use crate::metrics::Flaw;
+use crate::user_id::UserId;
+
+/// The longest user id, email, name or organization that is believed, in bytes.
+pub const MAX_VALUE_BYTES: usize = 256;
+
+/// What a trusted source said about a user, byte for byte. It cannot print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: Option<Box<str>>,
+    pub name: Option<Box<str>>,
+    pub organization: Organization,
+    /// `None` unless groups decide it.
+    pub is_admin: Option<bool>,
+}
+
+/// The organization of a user, as the source names it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Organization {
+    /// The source names none: the configured organization stands in, if there is one.
+    Unnamed,
+    Named(Box<str>),
+    /// The source names one that can't be used. No organization stands in, so there is no token: the
+    /// user must not get into another organization than their own.
+    Unusable,
+}
+
+impl Organization {
+    /// Makes one of what the source said and of the flaw for which that was left out.
+    pub(super) fn new(said: Option<Box<str>>, flaw: Option<Flaw>) -> Self {
+        match (said, flaw) {
+            (Some(name), _) => Self::Named(name),
+            (None, None | Some(Flaw::Empty | Flaw::Placeholder)) => Self::Unnamed,
+            (None, Some(_)) => Self::Unusable,
+        }
+    }
+
+    /// Its name, if it has a usable one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Unnamed | Self::Unusable => None,
+        }
+    }
+}
+
+/// A part of a user's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// The id itself. The only flaw that does not refuse the request is a placeholder.
+    User,
+    Email,
+    Name,
+    Organization,
+    Groups,
+}
+
+impl Attribute {
+    const ALL: [Self; 5] = [Self::User, Self::Email, Self::Name, Self::Organization, Self::Groups];
+
+    /// In a word, for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Email => "email",
+            Self::Name => "name",
+            Self::Organization => "organization",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+/// The attributes that a source gave and that can't be used, each with its flaw. Nearly always none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws([Option<Flaw>; Attribute::ALL.len()]);
+
+impl Flaws {
+    /// A placeholder in the place of a user.
+    pub(super) fn placeholder() -> Self {
+        let mut flaws = Self::default();
+        flaws.add(Attribute::User, Flaw::Placeholder);
+        flaws
+    }
+
+    pub(super) fn add(&mut self, attribute: Attribute, flaw: Flaw) {
+        self.0[attribute as usize] = Some(flaw);
+    }
+
+    /// The flaw of one attribute.
+    pub fn of(self, attribute: Attribute) -> Option<Flaw> {
+        self.0[attribute as usize]
+    }
+
+    /// Each flaw.
+    pub fn iter(self) -> impl Iterator<Item = (Attribute, Flaw)> {
+        Attribute::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter_map(|(attribute, flaw)| Some((attribute, flaw?)))
+    }
+}
+
+/// What a source says of who is asking.
+#[derive(Clone)]
+pub(super) struct Said {
+    /// `None` if the source names no user.
+    pub(super) user: Option<User>,
+    pub(super) flaws: Flaws,
+}
+
+/// Why `text` can't be used as a user's id, email, name or organization.
+pub(super) fn flaw(text: &str, placeholders: &Placeholders) -> Option<Flaw> {
+    // Nearly all values are of this kind, in which there is nothing to trim.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && matches!(text.len(), 1..=MAX_VALUE_BYTES) {
+        placeholders.contain(text).then_some(Flaw::Placeholder)
+    } else if text.trim().is_empty() {
+        Some(Flaw::Empty)
+    } else if text.len() > MAX_VALUE_BYTES {
+        Some(Flaw::TooLong)
+    } else if text.trim().len() != text.len() || text.chars().any(char::is_control) {
+        Some(Flaw::BadBytes)
+    } else {
+        placeholders.contain(text).then_some(Flaw::Placeholder)
+    }
+}
