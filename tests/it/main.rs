@@ -8,6 +8,7 @@ mod support;
 
 mod access_log;
 mod admin;
+mod app_answers;
 mod app_connections;
 mod app_early_answers;
 mod app_life;
