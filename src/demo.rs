@@ -226,6 +226,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         response_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
         max_idle: 64,
+        max_headers: 100,
         stream_idle_timeout: None,
         memory: Memory::default(),
     };

@@ -4,6 +4,7 @@
 //! attacker put under our names never survives, and a response that carries a token can't be
 //! stored by any cache.
 
+mod prefetch;
 mod storing;
 
 use std::sync::LazyLock;
@@ -16,6 +17,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
 use self::storing::unstorable;
 use crate::names::{NameSet, Names};
@@ -157,6 +159,8 @@ pub enum Coverage<'a> {
     Path,
     /// The browser says that no script will read the response.
     Destination,
+    /// The browser fetches ahead, for a page that may never be opened.
+    Prefetch,
 }
 
 impl Coverage<'_> {
@@ -234,6 +238,9 @@ impl Injection {
         // Absent in old browsers and in tools; `empty` is what fetch() and XHR send.
         if headers.get(SEC_FETCH_DEST).is_some_and(|dest| dest != "empty") {
             return Coverage::Destination;
+        }
+        if is_prefetch(headers) {
+            return Coverage::Prefetch;
         }
         Coverage::Covered(pattern)
     }

@@ -1,13 +1,14 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, bodies in `request_body` and `body`, how long an answer is waited for in `progress`, what
+//! `pool`, the length that an answer says in `framing`, bodies in `request_body` and `body`, how long an answer is waited for in `progress`, what
 //! may be sent again in `spare`, WebSockets in `tunnel`, their standing still in `stream_clock`. hyper
 //! 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a
 //! `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
 
 mod arriving;
 mod body;
+mod framing;
 pub mod headers;
 mod login;
 mod pool;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Unused connections kept.
     pub max_idle: usize,
+    /// Header lines of one response over HTTP/1.1.
+    pub max_headers: usize,
     /// How long a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
     /// Memory that connections to the app share with connections of clients.
@@ -109,6 +112,10 @@ pub enum UpstreamError {
     Broken(hyper::Error),
     /// The app broke its response off, over HTTP/2.
     BrokenStream(h2::Error),
+    /// The head of its answer is longer than `app.max_headers` or the read buffer allow.
+    HeadTooLarge(hyper::Error),
+    /// Where the body of its answer ends can't be known.
+    Framing,
     /// It switched protocols without being asked to, or not to the one it was asked for.
     BadUpgrade,
     /// The client broke off while sending its request.
@@ -127,6 +134,13 @@ impl fmt::Display for UpstreamError {
             Self::Broken(_) | Self::BrokenStream(_) => {
                 "the app broke off before it had answered, or its answer is not HTTP"
             }
+            Self::HeadTooLarge(_) => {
+                "the head of the app's answer has more lines than app.max_headers, or over 192 KiB"
+            }
+            Self::Framing => {
+                "the app's answer has a Transfer-Encoding other than chunked, or unequal \
+                 Content-Lengths"
+            }
             Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
             Self::ClientGone(_) => "the client broke off while sending its request",
             Self::Expectation => "the client waits for 100 Continue, which is not said over HTTP/2",
@@ -138,9 +152,13 @@ impl Error for UpstreamError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Unreachable(source) => Some(source),
-            Self::Broken(source) | Self::ClientGone(source) => Some(source),
+            Self::Broken(source) | Self::HeadTooLarge(source) | Self::ClientGone(source) => {
+                Some(source)
+            }
             Self::BrokenStream(source) => Some(source),
-            Self::Timeout | Self::Idle | Self::BadUpgrade | Self::Expectation => None,
+            Self::Timeout | Self::Idle | Self::Framing | Self::BadUpgrade | Self::Expectation => {
+                None
+            }
         }
     }
 }
@@ -399,10 +417,13 @@ impl Upstream {
         *response.version_mut() = Version::HTTP_11;
         let names = Names::of(response.headers());
         if let Some(lease) = &mut lease
-            && login::is_in_answer(response.headers(), names)
+            && (login::is_in_answer(response.headers(), names)
+                || lease.ends_with(response.headers())
+                || framing::may_be_followed(response.status(), response.headers(), names))
         {
             lease.belong_to_none();
         }
+        framing::settle(&mut response, names)?;
         headers::strip_hop_by_hop_among(names, response.headers_mut());
         if switching {
             set_upgrade(response.headers_mut());
@@ -432,5 +453,11 @@ fn classify<B>(error: TrySendError<B>) -> UpstreamError {
         .source()
         .and_then(|source| source.downcast_ref::<RequestBodyError>())
         .is_some_and(|error| matches!(error, RequestBodyError::Client(_)));
-    if by_client { UpstreamError::ClientGone(error) } else { UpstreamError::Broken(error) }
+    if by_client {
+        UpstreamError::ClientGone(error)
+    } else if error.is_parse_too_large() {
+        UpstreamError::HeadTooLarge(error)
+    } else {
+        UpstreamError::Broken(error)
+    }
 }

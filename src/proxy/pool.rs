@@ -6,6 +6,7 @@
 mod dial;
 pub(super) mod http2;
 mod neighbours;
+mod old_version;
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 pub(super) use self::dial::{Stream, dial};
 use self::http2::Connections;
 pub use self::neighbours::Neighbours;
+use self::old_version::{Modern, Seen};
 use super::login::Owner;
 use super::request_body::RequestBody;
 use super::spare::Sent;
@@ -38,6 +40,9 @@ use crate::tls::ClientTls;
 /// only as far as the app makes it, and where the client does not read, two of them wait: hyper's own
 /// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
+
+/// Up to so many header lines hyper reads without allocating.
+const FREE_HEADERS: usize = 100;
 
 /// How long the app may take nothing of the rest of a request that it has answered early, before the
 /// connection is closed; in the worst case twice as long.
@@ -58,6 +63,8 @@ pub(super) struct Pool {
     response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
+    /// Header lines of one response.
+    max_headers: usize,
     memory: Memory,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
     idle: Mutex<Vec<Idle>>,
@@ -72,6 +79,7 @@ struct Idle {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
+    seen: Arc<Seen>,
     demand: Arc<Demand>,
     task: AbortHandle,
     since: Instant,
@@ -83,6 +91,7 @@ pub(super) struct Lease {
     /// Stays with its connection: to set a timer anew costs less than to make one for each request.
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
+    seen: Arc<Seen>,
     demand: Arc<Demand>,
     pool: Arc<Pool>,
     reused: bool,
@@ -128,6 +137,7 @@ impl Lease {
     /// From here on `request` goes out on it.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
         request.body_mut().leave_by(&self.sent);
+        self.seen.begin();
         self.sent.begin(request, self.reused);
     }
 
@@ -135,6 +145,12 @@ impl Lease {
     /// have closed it, and if such a request may be sent twice.
     pub(super) fn sent(&self) -> Option<Request<RequestBody>> {
         self.sent.request()
+    }
+
+    /// Whether the connection ends with its response, which has these headers, because the response
+    /// is of HTTP/1.0.
+    pub(super) fn ends_with(&self, headers: &HeaderMap) -> bool {
+        self.seen.ends_with(headers)
     }
 
     /// Tells the connection when its response is wanted.
@@ -173,12 +189,12 @@ impl Lease {
             self.reused = true;
             return owner.keep(self);
         }
-        let Self { sender, timer, sent, demand, pool, task, .. } = self;
+        let Self { sender, timer, sent, seen, demand, pool, task, .. } = self;
         let mut idle = pool.idle();
         // Of the rest, the app is told by an orderly end, which dropping the sender brings about.
         let task = task.release();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, sent, demand, task, since: Instant::now() });
+            idle.push(Idle { sender, timer, sent, seen, demand, task, since: Instant::now() });
         }
         drop(idle);
         if pool.waiting.load(Ordering::Relaxed) > 0 {
@@ -221,6 +237,7 @@ impl Pool {
             response_timeout: settings.response_timeout,
             idle_timeout: settings.idle_timeout,
             max_idle: settings.max_idle,
+            max_headers: settings.max_headers,
             memory: settings.memory.clone(),
             idle: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -242,10 +259,10 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, sent, demand, task, .. } = entry;
+            let Idle { sender, timer, sent, seen, demand, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
-            let task = LeasedTask::new(task);
-            return Some(Lease { sender, timer, sent, demand, pool, reused: true, owner, task });
+            let (reused, task) = (true, LeasedTask::new(task));
+            return Some(Lease { sender, timer, sent, seen, demand, pool, reused, owner, task });
         }
     }
 
@@ -270,16 +287,11 @@ impl Pool {
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
-        let (sent, demand) = (Arc::new(Sent::default()), Arc::new(Demand::default()));
-        let (sender, task) = match self.dial(false).await? {
-            Stream::Tcp(stream) => self.handshake_http1(stream, &sent, &demand).await?,
-            Stream::Tls(stream) => self.handshake_http1(stream, &sent, &demand).await?,
-            Stream::Unix(stream) => self.handshake_http1(stream, &sent, &demand).await?,
-        };
-        let timer = Box::pin(sleep(Duration::ZERO));
-        let (pool, owner) = (Arc::clone(self), None);
-        let task = LeasedTask::new(task);
-        Ok(Lease { sender, timer, sent, demand, pool, reused: false, owner, task })
+        match self.dial(false).await? {
+            Stream::Tcp(stream) => self.handshake_http1(stream).await,
+            Stream::Tls(stream) => self.handshake_http1(stream).await,
+            Stream::Unix(stream) => self.handshake_http1(stream).await,
+        }
     }
 
     /// When the connection that has been idle for longest became idle.
@@ -325,21 +337,21 @@ impl Pool {
         result
     }
 
-    async fn handshake_http1<T>(
-        &self,
-        stream: T,
-        sent: &Arc<Sent>,
-        demand: &Arc<Demand>,
-    ) -> Result<(Http1, AbortHandle), UpstreamError>
+    async fn handshake_http1<T>(self: &Arc<Self>, stream: T) -> Result<Lease, UpstreamError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let watched = Watched::new(Gathering(stream), Arc::clone(sent) as _);
-        let io = TokioIo::new(Thrifty::app(watched, self.memory.clone(), Arc::clone(demand)));
-        let handshake = http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await;
+        let (sent, seen) = (Arc::new(Sent::default()), Arc::new(Seen::default()));
+        let demand = Arc::new(Demand::default());
+        let watched = Watched::new(Gathering(stream), Arc::clone(&sent) as _);
+        let thrifty = Thrifty::app(watched, self.memory.clone(), Arc::clone(&demand));
+        let io = TokioIo::new(Modern::new(thrifty, Arc::clone(&seen)));
+        let handshake = http1_builder(self.max_headers).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
-        let task = self.drive(connection.with_upgrades());
-        Ok((sender, task))
+        let task = LeasedTask::new(self.drive(connection.with_upgrades()));
+        let timer = Box::pin(sleep(Duration::ZERO));
+        let (pool, reused, owner) = (Arc::clone(self), false, None);
+        Ok(Lease { sender, timer, sent, seen, demand, pool, reused, owner, task })
     }
 
     fn drive(
@@ -354,6 +366,28 @@ impl Pool {
         });
         driving.abort_handle()
     }
+}
+
+/// Reads responses as leniently as a proxy may: what hyper puts right (a space before a header's colon,
+/// a folded line) does not reach the client (RFC 9112 sections 5.1 and 5.2).
+pub(super) fn http1_builder(max_headers: usize) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(HTTP1_BUFFER)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    if max_headers != FREE_HEADERS {
+        builder.max_headers(max_headers);
+    }
+    builder
+}
+
+/// `stream` with its first response in the version that [`http1_builder`]'s connections read.
+pub(super) fn modern<T>(stream: T) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    Modern::new(stream, Arc::default())
 }
 
 /// A request that waits for a connection.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::pool::{Stream, dial};
+use super::pool::{Stream, dial, http1_builder, modern};
 use super::{Address, AppProtocol, Settings, UpstreamError};
 use crate::tls::ClientTls;
 
@@ -70,9 +70,9 @@ pub async fn probe(
     let began = Instant::now();
     let asking = async {
         match stream {
-            Stream::Tcp(stream) => ask(stream, request, over_http2).await,
-            Stream::Tls(stream) => ask(stream, request, over_http2).await,
-            Stream::Unix(stream) => ask(stream, request, over_http2).await,
+            Stream::Tcp(stream) => ask(stream, request, settings).await,
+            Stream::Tls(stream) => ask(stream, request, settings).await,
+            Stream::Unix(stream) => ask(stream, request, settings).await,
         }
     };
     let asked = timeout(settings.response_timeout, asking).await;
@@ -107,20 +107,21 @@ enum Sender {
 async fn ask<T>(
     stream: T,
     request: Request<Empty<Bytes>>,
-    over_http2: bool,
+    settings: &Settings,
 ) -> Result<(Response<Incoming>, Sender, Connection), UpstreamError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let stream = TokioIo::new(stream);
-    if over_http2 {
-        let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+    if settings.protocol != AppProtocol::Http1 {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         let connection = drive(connection);
         let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
         return Ok((response, Sender::Http2(sender), connection));
     }
-    let (mut sender, connection) = http1::handshake(stream).await.map_err(UpstreamError::Broken)?;
+    let stream = TokioIo::new(modern(stream));
+    let handshake = http1_builder(settings.max_headers).handshake(stream).await;
+    let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
     let connection = drive(connection);
     let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
     Ok((response, Sender::Http1(sender), connection))

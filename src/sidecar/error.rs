@@ -170,6 +170,8 @@ impl RequestError {
             Self::App(
                 UpstreamError::Broken(_)
                 | UpstreamError::BrokenStream(_)
+                | UpstreamError::HeadTooLarge(_)
+                | UpstreamError::Framing
                 | UpstreamError::BadUpgrade,
             )
             | Self::AppFailed(_) => Outcome::AppBroken,
@@ -309,7 +311,11 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
         UpstreamError::ClientGone(_) => {
             (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
         }
-        UpstreamError::Broken(_) | UpstreamError::BrokenStream(_) | UpstreamError::BadUpgrade => {
+        UpstreamError::Broken(_)
+        | UpstreamError::BrokenStream(_)
+        | UpstreamError::HeadTooLarge(_)
+        | UpstreamError::Framing
+        | UpstreamError::BadUpgrade => {
             (StatusCode::BAD_GATEWAY, "app_broken", format!("velt-sidecar: {error}."))
         }
     }

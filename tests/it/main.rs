@@ -9,6 +9,7 @@ mod support;
 mod access_log;
 mod addresses;
 mod admin;
+mod app_answers;
 mod app_connections;
 mod app_early_answers;
 mod app_life;

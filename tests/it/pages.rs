@@ -145,3 +145,44 @@ async fn t29_a_response_with_a_token_says_that_nobody_may_keep_it() {
         }
     }
 }
+
+/// What browsers send with a request ahead of the user, and with one that is not.
+const PURPOSES: [(&str, &str, bool); 9] = [
+    ("sec-purpose", "prefetch", true),
+    ("sec-purpose", "prefetch;prerender", true),
+    ("sec-purpose", "prefetch; anonymous-client-ip", true),
+    ("sec-purpose", "Prefetch", true),
+    ("purpose", "prefetch", true),
+    ("x-purpose", "preview", true),
+    ("x-moz", "prefetch", true),
+    ("sec-purpose", "something-new", false),
+    ("x-other", "prefetch", false),
+];
+
+#[tokio::test]
+async fn prefetch_gets_no_token_and_may_be_kept() {
+    let app = FakeApp::answering(|_| {
+        let mut response = plain("x");
+        let value = HeaderValue::from_static("private, no-cache");
+        response.headers_mut().insert("cache-control", value);
+        response
+    })
+    .await;
+    let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"20s\"").await;
+    for (name, value, ahead) in PURPOSES {
+        let asking = stage.client().get("/api/me").header("x-forwarded-user", "ada");
+        let answer = asking.header("sec-fetch-dest", "empty").header(name, value).send().await;
+        assert_eq!(answer.status(), 200, "{name}: {value}");
+        assert_eq!(answer.token().is_none(), ahead, "{name}: {value}");
+        assert_eq!(answer.token_status(), None, "{name}: {value}");
+        let expected = if ahead { "private, no-cache" } else { "private, no-store" };
+        assert_eq!(answer.header("cache-control"), Some(expected), "{name}: {value}");
+        assert_eq!(stage.velt.call_count(), usize::from(!ahead), "{name}: {value}");
+    }
+    let arrived = stage.app.journal();
+    assert_eq!(arrived[0].header("sec-purpose"), Some("prefetch"), "the app is told");
+    let asking = stage.client().get("/api/me").header("sec-purpose", "prefetch").send().await;
+    assert_eq!(asking.token_status(), None, "nor for a user who has a token");
+    let asking = stage.client().post("/api/velt/token", "").header("x-forwarded-user", "ada");
+    assert_eq!(asking.header("sec-purpose", "prefetch").send().await.status(), 200, "a route");
+}

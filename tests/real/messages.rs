@@ -29,9 +29,11 @@ enum Differs {
     Version,
     /// A 304 goes out without the length of what it does not have (RFC 9110 section 8.6).
     Length,
+    /// A length beside chunks goes (RFC 9112 section 6.3).
+    Contradiction,
 }
 
-use Differs::{Chunked, Interim, Length, Nowhere, Version};
+use Differs::{Chunked, Contradiction, Interim, Length, Nowhere, Version};
 
 struct Case {
     name: String,
@@ -308,6 +310,10 @@ fn app_cases() -> Vec<Case> {
         cases.add(&format!("GET {path} HTTP/1.0"), "", "", Version);
         cases.add(&format!("GET {path} HTTP/1.0"), "Connection: keep-alive", "", Version);
     }
+    for path in ["/both", "/both-reversed"] {
+        cases.add(&format!("GET {path} HTTP/1.1"), "", "", Contradiction);
+        cases.add(&format!("HEAD {path} HTTP/1.1"), "", "", Contradiction);
+    }
     for (method, headers, body) in [
         ("GET", "", ""),
         ("POST", "Content-Length: 0", ""),
@@ -373,7 +379,7 @@ async fn compare(server: SocketAddr, cases: Vec<Case>) {
                 direct.framing = "chunks";
             }
             Version => direct.status = direct.status.replace("HTTP/1.1", "HTTP/1.0"),
-            Length => direct.headers.retain(|(name, _)| name != "content-length"),
+            Length | Contradiction => direct.headers.retain(|(name, _)| name != "content-length"),
         }
         // The app decides of its own connection, and nginx closes it after a 412 without a word. The
         // client's ends if it wants that, if a body has no other end, or if one was not asked for.
@@ -443,4 +449,17 @@ async fn files_of_nginx_arrive_as_they_would_without_a_sidecar() {
 async fn messages_of_node_arrive_as_they_would_without_a_sidecar() {
     let (_app, address) = Program::node("messages_app.js", &[]).listening().await;
     compare(address, app_cases()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_pythons_old_server_are_read_whole() {
+    let (_app, address) = Program::python("old_app.py", &[]).listening().await;
+    let sidecar = Sidecar::start(address).await;
+    let url = |path: &str| format!("http://{}{path}", sidecar.addresses.traffic);
+    let chunked = http_client().get(url("/chunked")).send().await.expect("an answer");
+    assert_eq!(chunked.text().await.expect("a whole body"), "hello");
+    let folded = http_client().get(url("/folded")).send().await.expect("an answer");
+    assert_eq!(folded.headers()["x-folded"], "one, two");
+    assert_eq!(folded.headers()["x-spaced"], "three");
+    assert_eq!(folded.text().await.expect("a whole body"), "hello");
 }

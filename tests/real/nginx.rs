@@ -350,3 +350,43 @@ async fn web_sockets_and_event_streams_pass_nginx_and_the_sidecar() {
     assert!(text.contains("\"user\":\"grace\""), "{text}");
     drop(stop);
 }
+
+/// What the runbook has nginx write for a longer head.
+fn buffers_of_the_runbook() -> String {
+    let runbooks =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbooks.md"));
+    let runbooks = runbooks.expect("the runbooks");
+    let row = runbooks.lines().find(|line| line.starts_with("| nginx |")).expect("a row");
+    row.split('`').nth(1).expect("what to write").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_that_grows_over_4_kb_passes_with_the_runbooks_buffers() {
+    let (_app, app) = serve_app(|request: &Request<Incoming>| {
+        let mut response = answer(request);
+        let length = request.uri().path().rsplit('/').next().and_then(|last| last.parse().ok());
+        let header = "x".repeat(length.unwrap_or(0));
+        let header = HeaderValue::from_str(&header).expect("a value");
+        response.headers_mut().insert("x-app-header", header);
+        response
+    })
+    .await;
+    let sidecar = Sidecar::start(app).await;
+    let short = Nginx::start(sidecar.addresses.traffic, Underscores::Drop).await;
+    let status = async |nginx: &Nginx, user: &str, length: usize| {
+        let request = nginx.request(Method::GET, &format!("/api/{user}/{length}"), user);
+        request.send().await.expect("an answer").status()
+    };
+    // The longest head that passes for somebody without a token.
+    let mut length = 4000;
+    while status(&short, "", length).await != StatusCode::OK {
+        length -= 50;
+    }
+    assert!(length > 2000, "{length}");
+    assert_eq!(status(&short, "ada", length).await, StatusCode::BAD_GATEWAY);
+    let buffers = buffers_of_the_runbook();
+    let long = Nginx::caching(sidecar.addresses.traffic, Underscores::Drop, &buffers).await;
+    let page = Seen::of(long.request(Method::GET, &format!("/api/ada/{length}"), "ada")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.token().is_some());
+}

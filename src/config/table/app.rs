@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::super::reader::Section;
 use super::super::setting::{Count, Limit, Span};
-use super::super::words::AppAddress;
+use super::super::words::{self, AppAddress};
 use crate::memory::Memory;
 use crate::proxy::{Address, AppProtocol, Settings};
 use crate::tls::{ClientSettings, Roots};
@@ -36,6 +36,7 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
         idle_timeout: section.value::<Span>("idle_timeout", "4s").0,
         max_idle: section.value::<Count>("max_idle", "256").0,
         stream_idle_timeout: section.value::<Limit>("stream_idle_timeout", "off").0,
+        max_headers: section.value::<words::Count>("max_headers", "100").size(),
         memory: Memory::default(),
     }
 }

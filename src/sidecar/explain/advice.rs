@@ -90,7 +90,7 @@ pub(super) fn on_route<B>(
         Coverage::Disabled => {
             Some("ask a token route, or write delivery.header.enabled = true".into())
         }
-        Coverage::Method | Coverage::Destination => {
+        Coverage::Method | Coverage::Destination | Coverage::Prefetch => {
             Some("fetch it from a script with GET or POST, or ask a token route".into())
         }
         Coverage::Covered(_) => None,

@@ -234,6 +234,11 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
                 "Sec-Fetch-Dest says that no script will read the answer".into(),
                 "delivery.header.paths",
             ),
+            Coverage::Prefetch => (
+                "to the app, without a token",
+                "the browser fetches ahead, and an answer with a token could not be kept".into(),
+                "delivery.header.paths",
+            ),
         },
     };
     let mut step = step("route", verdict, why, &[key]);

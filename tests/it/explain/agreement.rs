@@ -43,6 +43,7 @@ fn cases() -> Vec<Case> {
         case("", "OPTIONS /api/me", ADA),
         case("", "GET /api/me", &[("x-forwarded-user", "ada"), ("sec-fetch-dest", "document")]),
         case("", "GET /api/me", &[("x-forwarded-user", "ada"), ("sec-fetch-dest", "empty")]),
+        case("", "GET /api/me", &[("x-forwarded-user", "ada"), ("sec-purpose", "prefetch")]),
         case("[delivery.header]\npaths = [\"/api/*\"]", "GET /other", ADA),
         case("[delivery.header]\npaths = [\"/api/*\"]", "GET /api/", ADA),
         case("[delivery.header]\nenabled = false", "GET /api/me", ADA),

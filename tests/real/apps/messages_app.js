@@ -37,6 +37,10 @@ async function answer(request, response) {
         return setImmediate(() => response.end());
     case '/length': return response.writeHead(200, { 'content-length': 5 }).end('hello');
     case '/empty': return response.writeHead(200, { 'content-length': 0 }).end();
+    case '/both':
+        return response.writeHead(200, { 'content-length': 3, 'transfer-encoding': 'chunked' }).end('hello');
+    case '/both-reversed':
+        return response.writeHead(200, { 'transfer-encoding': 'chunked', 'content-length': 3 }).end('hello');
     case '/204': return response.writeHead(204, { 'x-app': '1' }).end();
     case '/304': return response.writeHead(304, { 'etag': '"a"', 'content-length': 42 }).end();
     case '/hints':
