@@ -4,7 +4,7 @@ use http::HeaderName;
 use tracing::warn;
 
 use super::guard::{Removed, Stripped};
-use super::peer::Trust;
+use super::peer::{Believed, Trust};
 use super::{Caller, Identity, Peer, Reader, Refusal};
 use crate::metrics::{Label as _, SpoofKind};
 
@@ -92,10 +92,15 @@ impl Identity {
         self.anchors.needs_name()
     }
 
+    /// Whether what `peer` says of the client's address, the scheme and the host is kept.
+    pub fn believes(&self, peer: &Peer, trust: Trust) -> Believed {
+        self.proxies.believe(peer, trust)
+    }
+
     /// Counts what was decided, and tells of it now and then.
     pub(super) fn tell(&self, decision: &Decision, peer: &Peer) {
         for spoof in decision.spoofs.iter() {
-            self.tell_spoof(spoof, Some(peer));
+            self.tell_spoof(spoof, Some(peer), Some(decision.trust));
         }
         match &decision.conclusion {
             Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
@@ -126,7 +131,7 @@ impl Identity {
         }
     }
 
-    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>) {
+    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>, trust: Option<Trust>) {
         let Spoof { kind, removed: Removed { count, header } } = spoof;
         if *count == 0 {
             return;
@@ -136,8 +141,20 @@ impl Identity {
         self.metrics.recent.spoofed(*kind, header.clone(), address);
         if let Some(count) = self.spoofs.raise(*kind, *count) {
             let peer = address.map(tracing::field::display);
+            let kind = kind.as_str();
+            if trust == Some(Trust::Page) {
+                warn!(
+                    kind,
+                    count,
+                    peer,
+                    "headers were removed that only the front proxy may set: a browser on this \
+                     machine has sent them for a page of another site; identity.trusted_hosts says \
+                     which names are the app's own"
+                );
+                return;
+            }
             warn!(
-                kind = kind.as_str(),
+                kind,
                 count,
                 peer,
                 "headers were removed that only the front proxy may set; \

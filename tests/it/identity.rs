@@ -7,6 +7,7 @@ mod anchors;
 mod app_word;
 mod assertion;
 mod config;
+mod foreign_pages;
 mod keys;
 mod nominated;
 mod presets;

@@ -19,6 +19,7 @@ mod explain;
 mod doctor;
 mod early_answers;
 mod forged_tokens;
+mod fronts;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]

@@ -21,6 +21,7 @@ mod caches;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod certificates;
 mod framing;
+mod fronts;
 mod grpc;
 mod login;
 mod messages;

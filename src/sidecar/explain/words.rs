@@ -10,11 +10,12 @@ use super::super::error::NoToken;
 use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::identity::{
-    Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
+    Believed, Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
 };
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
 use crate::metrics::Label as _;
 use crate::proxy::BadRequest;
+use crate::proxy::headers::{claimed, said};
 use crate::token::cache::Known;
 use crate::token::{MintError, MintPlan, MintRequest};
 
@@ -56,6 +57,13 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
             };
             ("not trusted", why.to_owned())
         }
+        (Trust::Page, _) => {
+            let why = format!(
+                "{address} is a browser on this machine that asks for a page of another site (Host, \
+                 Origin and Connection say so), and no login proxy"
+            );
+            ("not trusted", why)
+        }
         (Trust::NoSecret(shown), secret) => {
             let header = secret.map_or("", HeaderName::as_str);
             let why = if *shown == Shown::Wrong {
@@ -73,7 +81,56 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
     if secret.is_some() {
         settings.push("identity.secret_header");
     }
+    if *trust == Trust::Page {
+        settings.push("identity.trusted_hosts");
+    }
     step("peer", verdict, why, &settings)
+}
+
+/// What becomes of what was said of client, scheme and host, if anything was.
+pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap) -> Option<Step> {
+    let address = peer.address.to_canonical();
+    let (verdict, names, why, setting) = match believed {
+        Believed::AsEverybody => (
+            "kept",
+            listed(said(headers)),
+            "nobody is named by a plain header here, so it is kept from everybody".to_owned(),
+            "identity.source",
+        ),
+        Believed::AsTrusted => (
+            "kept",
+            listed(said(headers)),
+            "from a trusted peer".to_owned(),
+            "identity.trusted_peers",
+        ),
+        Believed::In(range) => (
+            "kept",
+            listed(said(headers)),
+            format!("{address} is in {range}"),
+            "identity.trusted_proxies",
+        ),
+        Believed::NotTrusted => (
+            "replaced",
+            listed(claimed(headers)),
+            format!("{address} is not trusted; identity.trusted_proxies can name others"),
+            "identity.trusted_peers",
+        ),
+        Believed::InNone => (
+            "replaced",
+            listed(claimed(headers)),
+            format!("{address} is in none of the ranges"),
+            "identity.trusted_proxies",
+        ),
+    };
+    let names = names?;
+    let settings = [setting, "app.forwarded_for"];
+    let settings = if believed.is_kept() { &settings[..] } else { &settings[..1] };
+    Some(step("forwarding", verdict, format!("{names}: {why}"), settings))
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Option<String> {
+    let names: Vec<&str> = names.map(HeaderName::as_str).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 pub(super) fn of_identity(
