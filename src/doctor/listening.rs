@@ -104,7 +104,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     let stake = if by_peer {
         "whoever is in there can name any user and get his token"
     } else {
-        "whoever is in there is believed in X-Forwarded-*"
+        "whoever is in there may send the app plain headers about the user"
     };
     let wide: Vec<String> = identity
         .trusted_peers
@@ -113,31 +113,11 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
         .map(IpNet::to_string)
         .collect();
     let only_loopback = identity.trusted_peers.iter().all(|range| is_loopback(range.addr()));
-    let mesh = mesh::found(around).filter(|_| by_peer);
-    let from_meshes = loopback_of_meshes(&identity.trusted_peers).filter(|_| by_peer);
     if anchored {
         let what = "a secret or a certificate's name vouches for the login proxy";
         findings.ok(place, what);
-    } else if let Some(mesh) = mesh {
-        findings.warning(
-            place,
-            format!(
-                "a service mesh, {mesh}, hands every caller on from an address of this pod's own: an \
-                 address says nothing of who it is"
-            ),
-            "let the login proxy show a secret (secret_header) or a certificate (trusted_names), or \
-             believe a signature (source = \"assertion\"), or exclude listen.address's port from the \
-             mesh",
-        );
-    } else if let Some(range) = from_meshes {
-        findings.warning(
-            place,
-            format!(
-                "{range} has loopback addresses in it from which no process here connects, but from \
-                 which service meshes hand every caller on (Istio: 127.0.0.6)"
-            ),
-            "write trusted_peers = [\"127.0.0.1\", \"::1\"], which is the default",
-        );
+    } else if by_peer && look_at_meshes(around, &mut findings) {
+        // An address says nothing there, however wide or narrow its range is.
     } else if !wide.is_empty() {
         findings.warning(
             place,
@@ -170,6 +150,36 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
         );
     }
     findings.all()
+}
+
+/// Whether a service mesh makes addresses worthless, or would.
+fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
+    let place = "identity.trusted_peers";
+    if let Some(mesh) = mesh::found(around) {
+        findings.warning(
+            place,
+            format!(
+                "a service mesh, {mesh}, hands every caller on from an address of this pod's own: an \
+                 address says nothing of who it is"
+            ),
+            "let the login proxy show a secret (secret_header) or a certificate (trusted_names), or \
+             believe a signature (source = \"assertion\"), or exclude listen.address's port from the \
+             mesh",
+        );
+        return true;
+    }
+    let from_meshes = loopback_of_meshes(&around.config.identity.trusted_peers);
+    if let Some(range) = from_meshes {
+        findings.warning(
+            place,
+            format!(
+                "{range} has loopback addresses in it from which no process here connects, but from \
+                 which service meshes hand every caller on (Istio: 127.0.0.6)"
+            ),
+            "write trusted_peers = [\"127.0.0.1\", \"::1\"], which is the default",
+        );
+    }
+    from_meshes.is_some()
 }
 
 /// Whose X-Forwarded-* are kept, where that is written.

@@ -5,6 +5,7 @@
 
 mod advice;
 mod answer;
+mod forwarding;
 mod words;
 
 use std::time::SystemTime;
@@ -118,7 +119,7 @@ impl Walk<'_> {
             self.steps.push(words::of_bad_request(&bad));
             return Err((bad.into(), None));
         }
-        self.steps.extend(words::of_forwarding(&peer, believed, request.headers()));
+        self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
         let route = Route::of(&request, injection);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {

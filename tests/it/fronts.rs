@@ -157,7 +157,7 @@ async fn b3_where_no_header_names_the_user_what_came_is_kept() {
 }
 
 #[tokio::test]
-async fn b3_trusted_proxies_alone_say_who_is_believed_about_the_scheme() {
+async fn b3_trusted_proxies_say_who_is_believed_about_the_scheme() {
     let https = |stage: &Stage| stage.client().get("/").header("x-forwarded-proto", "https");
     let user = |sending: Sending| sending.header("x-forwarded-user", "ada");
     for (peers, proxies, scheme, known) in [

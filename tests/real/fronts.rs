@@ -37,10 +37,11 @@ fn app(_: &Request<Incoming>) -> Response<Full<Bytes>> {
     response.body(Full::from(page)).expect("a response")
 }
 
-/// nginx in front of `sidecar`, with nothing said but the user, and these lines.
+/// nginx in front of `sidecar`, with nothing said but the user, and these lines. One process, since a
+/// worker would outlive a master that is merely killed.
 fn nginx(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Command {
     let config = format!(
-        "user root root;\npid nginx.pid;\nevents {{ worker_connections 64; }}\nhttp {{\n\
+        "user root root;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 64; }}\nhttp {{\n\
          access_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\n\
          fastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n\
          upstream sidecar {{ server {sidecar}; keepalive 4; }}\n\

@@ -10,12 +10,11 @@ use super::super::error::NoToken;
 use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::identity::{
-    Believed, Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
+    Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
 };
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
 use crate::metrics::Label as _;
 use crate::proxy::BadRequest;
-use crate::proxy::headers::{claimed, said};
 use crate::token::cache::Known;
 use crate::token::{MintError, MintPlan, MintRequest};
 
@@ -28,7 +27,7 @@ pub(super) enum Cache<'a> {
     Known(&'a Known, Option<&'a MintError>),
 }
 
-fn step(
+pub(super) fn step(
     name: &'static str,
     verdict: impl Into<String>,
     why: impl Into<String>,
@@ -85,52 +84,6 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
         settings.push("identity.trusted_hosts");
     }
     step("peer", verdict, why, &settings)
-}
-
-/// What becomes of what was said of client, scheme and host, if anything was.
-pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap) -> Option<Step> {
-    let address = peer.address.to_canonical();
-    let (verdict, names, why, setting) = match believed {
-        Believed::AsEverybody => (
-            "kept",
-            listed(said(headers)),
-            "nobody is named by a plain header here, so it is kept from everybody".to_owned(),
-            "identity.source",
-        ),
-        Believed::AsTrusted => (
-            "kept",
-            listed(said(headers)),
-            "from a trusted peer".to_owned(),
-            "identity.trusted_peers",
-        ),
-        Believed::In(range) => (
-            "kept",
-            listed(said(headers)),
-            format!("{address} is in {range}"),
-            "identity.trusted_proxies",
-        ),
-        Believed::NotTrusted => (
-            "replaced",
-            listed(claimed(headers)),
-            format!("{address} is not trusted; identity.trusted_proxies can name others"),
-            "identity.trusted_peers",
-        ),
-        Believed::InNone => (
-            "replaced",
-            listed(claimed(headers)),
-            format!("{address} is in none of the ranges"),
-            "identity.trusted_proxies",
-        ),
-    };
-    let names = names?;
-    let settings = [setting, "app.forwarded_for"];
-    let settings = if believed.is_kept() { &settings[..] } else { &settings[..1] };
-    Some(step("forwarding", verdict, format!("{names}: {why}"), settings))
-}
-
-fn listed<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Option<String> {
-    let names: Vec<&str> = names.map(HeaderName::as_str).collect();
-    (!names.is_empty()).then(|| names.join(", "))
 }
 
 pub(super) fn of_identity(
