@@ -13,7 +13,7 @@ use velt_sidecar::identity::{Caller, Identity, Peer};
 use velt_sidecar::inject::{Eligibility, Injection};
 use velt_sidecar::metrics::{HeaderDelivery, Metrics, Outcome};
 use velt_sidecar::proxy::headers::{
-    self, Client, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
+    self, Client, ForwardedFor, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
 };
 use velt_sidecar::token::TokenValue;
 use velt_sidecar::trace::{Settings, TraceId, Tracing};
@@ -112,8 +112,8 @@ mod identify {
 
 mod hygiene {
     use super::{
-        Bencher, Client, PROXY, Scheme, headers, request, request_head, response_head,
-        set_forwarded, strip_hop_by_hop, takes_trailers, validate,
+        Bencher, Client, ForwardedFor, PROXY, Scheme, headers, request, request_head,
+        response_head, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
     };
 
     const CLIENT: Client = Client { address: PROXY, trusted: true, scheme: Scheme::Http };
@@ -131,14 +131,18 @@ mod hygiene {
 
     #[divan::bench(name = "3_set_forwarded_trusted")]
     fn forwarded(bencher: Bencher<'_, '_>) {
-        bencher.with_inputs(request_head).bench_refs(|head| set_forwarded(head, &CLIENT));
+        bencher
+            .with_inputs(request_head)
+            .bench_refs(|head| set_forwarded(head, &CLIENT, ForwardedFor::Keep));
     }
 
     /// Removes what the client claims.
     #[divan::bench(name = "3_set_forwarded_untrusted")]
     fn forwarded_untrusted(bencher: Bencher<'_, '_>) {
         let client = Client { trusted: false, ..CLIENT };
-        bencher.with_inputs(request_head).bench_refs(|head| set_forwarded(head, &client));
+        bencher
+            .with_inputs(request_head)
+            .bench_refs(|head| set_forwarded(head, &client, ForwardedFor::Keep));
     }
 
     #[divan::bench(name = "4_strip_response")]
@@ -154,7 +158,7 @@ mod hygiene {
             let websocket = headers::is_websocket(request);
             let trailers = takes_trailers(request.headers());
             strip_hop_by_hop(request.headers_mut());
-            set_forwarded(request.headers_mut(), &CLIENT);
+            set_forwarded(request.headers_mut(), &CLIENT, ForwardedFor::Keep);
             headers::to_http1(request);
             (valid, websocket, trailers)
         });

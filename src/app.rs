@@ -286,12 +286,17 @@ impl App {
         // The sockets are bound: whoever connects from now on is served.
         readiness.set(true, metrics);
         let workers = self.threads.runtimes().iter().zip(&self.sidecars);
+        let port = Some(self.addresses.traffic.port());
         let workers = workers.map(|(runtime, sidecar)| {
             let sidecar = Arc::clone(sidecar);
             Worker::new(runtime.clone(), move |remote: &Remote, request| {
                 let Remote { address, encrypted, names, connection } = remote;
-                let peer =
-                    Peer { address: address.ip(), encrypted: *encrypted, names: names.clone() };
+                let peer = Peer {
+                    address: address.ip(),
+                    encrypted: *encrypted,
+                    names: names.clone(),
+                    port,
+                };
                 Arc::clone(&sidecar).handle(peer, Arc::clone(connection), request)
             })
         });

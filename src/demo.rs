@@ -26,7 +26,7 @@ use crate::emulator::{self, Behaviour, Credentials, Emulator};
 use crate::listener::{self, Listener, Phase, Remote};
 use crate::memory::Memory;
 use crate::metrics::{ListenerMetrics, Metrics};
-use crate::proxy::{self, Address, AppProtocol, Upstream};
+use crate::proxy::{self, Address, AppProtocol, ForwardedFor, Upstream};
 
 const API_KEY: &str = "demo-api-key";
 const AUTH_TOKEN: &str = "demo-auth-token";
@@ -225,6 +225,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(60),
+        forwarded_for: ForwardedFor::Keep,
         max_idle: 64,
         max_headers: 100,
         stream_idle_timeout: None,

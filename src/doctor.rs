@@ -6,11 +6,13 @@
 //! drops.
 
 mod app;
+mod app_path;
 mod certificate;
 mod files;
 mod keys;
 mod limits;
 mod listening;
+mod mesh;
 mod mint;
 mod report;
 mod resolution;

@@ -35,8 +35,8 @@ pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
 use self::guard::{Guard, Seen, Stripped};
 pub use self::headers::{GroupsLines, HeaderSource};
-use self::peer::Anchors;
-pub use self::peer::{Peer, SecretSettings, Shown, Trust};
+use self::peer::{Anchors, Proxies};
+pub use self::peer::{Believed, Peer, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
 use self::user::Said;
 pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
@@ -56,6 +56,12 @@ pub struct Settings {
     pub trusted_names: Vec<String>,
     /// What the front proxy must show besides.
     pub secret: Option<SecretSettings>,
+    /// The app's own names in `Host`: a browser on this machine that asks for another name is no front.
+    /// Without any, that is told by what else the request says.
+    pub trusted_hosts: Vec<String>,
+    /// From whom the client's address, the scheme and the host are believed; `None` for the default of the
+    /// source.
+    pub trusted_proxies: Option<Vec<ipnet::IpNet>>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
     /// Headers of ours that nobody else may set on a request: the token's.
@@ -105,8 +111,10 @@ pub enum Caller {
 /// Who is asking, through whom.
 pub struct Identified {
     pub caller: Caller,
-    /// Whether the peer is the front proxy, whose word about its client is believed too.
+    /// Whether the peer is the front proxy.
     pub trusted: bool,
+    /// Whether its word about the client's address, the scheme and the host is kept.
+    pub believed: Believed,
 }
 
 /// Why an identity was refused. The front proxy's fault or an attacker's.
@@ -138,6 +146,7 @@ impl fmt::Display for Refusal {
 /// Reads and guards identity headers.
 pub struct Identity {
     anchors: Anchors,
+    proxies: Proxies,
     guard: Guard,
     reader: Reader,
     ambiguous: OnAmbiguous,
@@ -183,6 +192,7 @@ impl Identity {
         own.extend(settings.secret.as_ref().map(|secret| secret.header.clone()));
         let mut names: Vec<HeaderName> = settings.source.names().cloned().collect();
         names.extend(settings.guarded);
+        let by_header = matches!(settings.source, Source::Header(_));
         let reader = match settings.source {
             Source::Header(source) => Reader::Header(source),
             Source::Assertion(source) => {
@@ -191,7 +201,13 @@ impl Identity {
             Source::App(source) => Reader::App(source),
         };
         Ok(Self {
-            anchors: Anchors::new(settings.trusted_peers, settings.trusted_names, settings.secret),
+            anchors: Anchors::new(
+                settings.trusted_peers,
+                settings.trusted_names,
+                settings.secret,
+                settings.trusted_hosts,
+            ),
+            proxies: Proxies::new(settings.trusted_proxies, by_header),
             guard: Guard::new(names, own),
             reader,
             ambiguous: settings.ambiguous,
@@ -233,7 +249,7 @@ impl Identity {
 
     /// Whether a request with these headers, which are as they came, is from a peer that is believed.
     pub fn trusts(&self, peer: &Peer, headers: &HeaderMap) -> bool {
-        self.anchors.trust(peer, self.anchors.shown(headers)).is_trusted()
+        self.anchors.trust(peer, headers, self.anchors.shown(headers)).is_trusted()
     }
 
     /// Reads who is asking, and leaves in `headers` only what the app may see of it.
@@ -249,9 +265,12 @@ impl Identity {
         let decision = self.decide(Asking::ForReal, peer, headers).await;
         self.tell(&decision, peer);
         let trusted = decision.trust.is_trusted();
+        let believed = self.believes(peer, decision.trust);
         match decision.conclusion {
-            Conclusion::Caller(caller) => Ok(Identified { caller, trusted }),
-            Conclusion::Ignored(_) => Ok(Identified { caller: Caller::Anonymous, trusted }),
+            Conclusion::Caller(caller) => Ok(Identified { caller, trusted, believed }),
+            Conclusion::Ignored(_) => {
+                Ok(Identified { caller: Caller::Anonymous, trusted, believed })
+            }
             Conclusion::Refused(refusal) => Err(refusal),
         }
     }
@@ -265,7 +284,7 @@ impl Identity {
             spoofs.add(SpoofKind::Secret, Removed::one(header));
         }
         spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &seen));
-        let trust = self.anchors.trust(peer, shown);
+        let trust = self.anchors.trust(peer, headers, shown);
         let trusted = trust.is_trusted();
         let found = match &self.reader {
             Reader::Header(_) if !trusted => {
@@ -335,7 +354,7 @@ impl Identity {
         let identity = self.guard.strip(trailers, &seen);
         let own = self.guard.strip_own(trailers, &seen);
         let removed = identity.headers.and(identity.aliases).and(own);
-        self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None);
+        self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None, None);
     }
 
     /// What is to be made of an assertion.

@@ -208,6 +208,7 @@ pub struct AppMetrics {
     pub connects: Counters<ConnectResult>,
     pub connections: IntGauge,
     pub retries: IntCounter,
+    pub forwarding_replaced: IntCounter,
     pub tunnels: IntGauge,
     pub tunnel_ends: Counters<TunnelEnd>,
 }
@@ -220,6 +221,10 @@ impl AppMetrics {
             retries: page.counter(
                 "app_retries_total",
                 "Requests sent again because a kept-alive connection had died.",
+            ),
+            forwarding_replaced: page.counter(
+                "forwarding_replaced_total",
+                "Requests whose X-Forwarded-* were replaced, since their peer is not believed in them.",
             ),
             tunnels: page.gauge("tunnels_open", "Open WebSocket tunnels."),
             tunnel_ends: page

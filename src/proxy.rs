@@ -14,6 +14,7 @@ mod login;
 mod pool;
 mod probe;
 mod progress;
+mod replaced;
 mod request_body;
 mod send_http1;
 mod send_http2;
@@ -41,12 +42,13 @@ use tokio::time::{Instant, interval, sleep};
 use self::arriving::Arriving;
 use self::body::AppBody;
 pub use self::body::{Body, BodyError};
-pub use self::headers::{BadRequest, Client, Scheme};
+pub use self::headers::{BadRequest, Client, ForwardedFor, Scheme};
 use self::login::Asker;
 pub use self::pool::Neighbours;
 use self::pool::{Lease, Pool};
-pub use self::probe::{Idle, Probe, probe};
+pub use self::probe::{Asked, Idle, Probe, ask_once, probe};
 use self::progress::{Gate, Progress};
+use self::replaced::Replacements;
 pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFilter};
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
@@ -83,6 +85,8 @@ pub struct Settings {
     /// How to speak TLS with it, if at all.
     pub tls: Option<ClientSettings>,
     pub protocol: AppProtocol,
+    /// What the app reads in `X-Forwarded-For` of a peer whose word is kept.
+    pub forwarded_for: ForwardedFor,
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the response.
     pub response_timeout: Duration,
@@ -178,6 +182,7 @@ pub struct Upstream {
     response_trailers: TrailerFilter,
     /// Tells tunnels about the end.
     closing: watch::Sender<Closing>,
+    replacements: Replacements,
     metrics: AppMetrics,
 }
 
@@ -209,6 +214,7 @@ impl Upstream {
             request_trailers,
             response_trailers,
             closing: watch::Sender::new(Closing::NotYet),
+            replacements: Replacements::new(),
             metrics,
         }
     }
@@ -266,6 +272,9 @@ impl Upstream {
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
+        if !over_http2 && !has_body && from_http2 {
+            headers::say_empty(request);
+        }
         let gate = if has_body { Gate::before(request, from_http2) } else { None };
         let progress = Progress { begun: now, gate, sent, clock };
         self.exchange(request, over_http2, handshake, progress, asker).await
@@ -273,7 +282,8 @@ impl Upstream {
 
     /// Sends the app a request of the sidecar's own, without a body, on behalf of a client's request
     /// with the headers `of_client`. A login that the client has on its connection holds for this
-    /// request too.
+    /// request too, and so does what a front whose word is kept has said of the client and the scheme: an
+    /// app that insists on https would answer with a redirect.
     ///
     /// # Errors
     ///
@@ -287,7 +297,10 @@ impl Upstream {
     ) -> Result<Response<Body>, UpstreamError> {
         let over_http2 = self.http2;
         let mut request = request.map(|()| RequestBody::default());
-        login::take_chain(request.headers_mut(), of_client);
+        if client.trusted {
+            // With the addresses by which `login` tells the clients of one front apart.
+            headers::copy_said(of_client, request.headers_mut());
+        }
         let names = Names::of(request.headers());
         self.rewrite(&mut request, names, client, false, over_http2);
         let asker = Asker { connection, logs_in: false };
@@ -357,7 +370,12 @@ impl Upstream {
         if names.may_have(&CONTENT_LENGTH) {
             headers::keep_one_length(request.headers_mut());
         }
-        headers::set_forwarded(request.headers_mut(), client);
+        let forwarded_for = self.settings.forwarded_for;
+        let replaced = headers::set_forwarded(request.headers_mut(), client, forwarded_for);
+        if replaced.count > 0 {
+            self.metrics.forwarding_replaced.inc();
+            self.replacements.tell(&replaced, client.address);
+        }
         if takes_trailers {
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
         }

@@ -159,12 +159,13 @@ impl Sidecar {
         let rules = &*self.rules.load_full();
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
-        let Identified { caller, trusted } =
+        let Identified { caller, believed, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(request)?;
 
-        let client = Client { address: peer.address, trusted, scheme: scheme_of(peer) };
+        let (address, trusted) = (peer.address, believed.is_kept());
+        let client = Client { address, trusted, scheme: scheme_of(peer) };
         let wants_token = match Route::of(request, &rules.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);

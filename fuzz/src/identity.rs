@@ -100,6 +100,8 @@ impl Case {
             trusted_peers: vec![IpAddr::from(TRUSTED).into()],
             trusted_names: Vec::new(),
             secret: None,
+            trusted_hosts: Vec::new(),
+            trusted_proxies: None,
             ambiguous: if drop { OnAmbiguous::Drop } else { OnAmbiguous::Refuse },
             forward: if strip { ForwardIdentity::Strip } else { ForwardIdentity::Keep },
             token_headers: TOKEN_HEADERS.to_vec(),
@@ -118,7 +120,7 @@ impl Case {
     fn identify(&self, trusted: bool, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
         let address = IpAddr::from(if trusted { TRUSTED } else { Ipv4Addr::BROADCAST });
         let identified = self.identity.identify(&Peer::at(address), headers).now_or_never();
-        let Identified { caller, trusted: as_expected } = identified.expect("read at once")?;
+        let Identified { caller, trusted: as_expected, .. } = identified.expect("read at once")?;
         assert_eq!(as_expected, trusted);
         Ok(caller)
     }
@@ -221,7 +223,7 @@ fn kind(value: &HeaderValue) -> Kind {
 static TOKEN_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-velt-token"), HeaderName::from_static("x-velt-token-status")];
 
-const TRUSTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const TRUSTED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
 /// A registry takes long to make.
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);

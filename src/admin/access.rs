@@ -1,11 +1,12 @@
 //! Who may make admin calls.
 //!
 //! Without a token: whoever is on this machine, but no page in a browser there and nobody through
-//! a proxy there. With one: whoever shows it, and nobody else. In a pod every container shares
+//! a proxy there. Of the loopback addresses only those from which a command on this machine comes count,
+//! since a service mesh hands calls of other pods on from the others (Istio from 127.0.0.6). With one: whoever shows it, and nobody else. In a pod every container shares
 //! loopback, the app's too, so a token is what keeps an app that was broken into away.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -59,8 +60,8 @@ impl fmt::Display for Denied {
                  reads it again within reload.interval."
             }
             Self::Elsewhere => {
-                "Without a token, admin calls are for this machine's loopback only: call from the \
-                 sidecar's own container, or set admin.token_file."
+                "Without a token, admin calls are for 127.0.0.1 and ::1 only: call from the sidecar's \
+                 own pod, past any service mesh, or set admin.token_file."
             }
             Self::Page => "Admin calls are not for web pages. Use velt-sidecar admin, or curl.",
             Self::Proxied => {
@@ -86,13 +87,17 @@ impl Access {
         let headers = request.headers();
         match &self.token {
             Some(token) => check_token(token, headers),
-            None if !peer.ip().to_canonical().is_loopback() => Err(Denied::Elsewhere),
+            None if !is_this_machine(peer.ip().to_canonical()) => Err(Denied::Elsewhere),
             None if headers.keys().any(is_of_a_browser) => Err(Denied::Page),
             None if headers.keys().any(is_of_a_proxy) => Err(Denied::Proxied),
             None if !names_this_machine(request) => Err(Denied::Name),
             None => Ok(()),
         }
     }
+}
+
+fn is_this_machine(address: IpAddr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
 }
 
 fn check_token(token: &Digest, headers: &HeaderMap) -> Result<(), Denied> {
@@ -114,7 +119,10 @@ fn is_of_a_browser(name: &HeaderName) -> bool {
 
 fn is_of_a_proxy(name: &HeaderName) -> bool {
     let text = name.as_str();
-    *name == FORWARDED || *name == VIA || text.starts_with("x-forwarded-") || text == "x-real-ip"
+    *name == FORWARDED
+        || *name == VIA
+        || text == "x-real-ip"
+        || ["x-forwarded-", "x-envoy-", "l5d-"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 fn names_this_machine<B>(request: &Request<B>) -> bool {
@@ -159,7 +167,9 @@ mod tests {
         let access = Access::new(None);
         for (peer, more, expected) in [
             ("127.0.0.1:5", &[][..], Ok(())),
-            ("127.9.9.9:5", &[], Ok(())),
+            ("127.0.0.6:5", &[], Err(Denied::Elsewhere)),
+            ("127.9.9.9:5", &[], Err(Denied::Elsewhere)),
+            ("[::ffff:127.0.0.6]:5", &[], Err(Denied::Elsewhere)),
             ("[::1]:5", &[], Ok(())),
             ("[::ffff:127.0.0.1]:5", &[], Ok(())),
             ("10.0.0.7:5", &[], Err(Denied::Elsewhere)),
@@ -175,6 +185,8 @@ mod tests {
             ("127.0.0.1:5", &[("x-real-ip", "127.0.0.1")], Err(Denied::Proxied)),
             ("127.0.0.1:5", &[("forwarded", "for=127.0.0.1")], Err(Denied::Proxied)),
             ("127.0.0.1:5", &[("via", "1.1 a")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("x-envoy-attempt-count", "1")], Err(Denied::Proxied)),
+            ("127.0.0.1:5", &[("l5d-client-id", "a")], Err(Denied::Proxied)),
             ("127.0.0.1:5", &[("host", "localhost:9901")], Ok(())),
             ("127.0.0.1:5", &[("host", "LOCALHOST")], Ok(())),
             ("127.0.0.1:5", &[("host", "[::1]:9901")], Ok(())),

@@ -240,6 +240,12 @@ impl<'r, 'a> Section<'r, 'a> {
         preset.iter().map(|item| T::parse(item)).collect()
     }
 
+    /// The values of the array `key` if it is there.
+    pub fn optional_list<T: Setting>(&self, key: &str) -> Option<Vec<T>> {
+        self.variable(key);
+        self.has(key).then(|| self.list(key, &[]))
+    }
+
     /// Complains about `key` if it was given, since something else leaves it without effect.
     pub fn refuse(&self, key: &str, problem: &str, remedy: &str) {
         self.variable(key);

@@ -1,6 +1,7 @@
 //! The tables of `sidecar.toml` that need more than a few lines, one file each.
 
 pub mod admin;
+mod anchors;
 pub mod app;
 mod assertion;
 pub mod delivery;

@@ -12,7 +12,7 @@ use crate::identity::{ForwardIdentity, GroupsLines, OnAmbiguous, Placeholder};
 use crate::inject::{OnMintFailure, PathPattern};
 use crate::logging;
 use crate::memory;
-use crate::proxy::{Address, AppProtocol};
+use crate::proxy::{Address, AppProtocol, ForwardedFor};
 use crate::tls::{ClientCertificate, Roots, name_kind};
 use crate::token::velt::{Api, VerifyUser};
 use crate::token::{AccessRole, ResourceKind};
@@ -182,6 +182,17 @@ impl Setting for CertificateName {
     }
 }
 
+/// A host as it stands in `Host`, without a port.
+pub(super) struct HostName(pub(super) String);
+
+impl Setting for HostName {
+    const EXPECTED: &'static str = "the name of a host without a port, such as \"app.example\"";
+    fn parse(text: &str) -> Option<Self> {
+        let authority: http::uri::Authority = text.parse().ok()?;
+        (authority.host() == text).then(|| Self(text.to_owned()))
+    }
+}
+
 impl Setting for ServerName<'static> {
     const EXPECTED: &'static str = "the name in the server's certificate, such as \"app.internal\"";
     fn parse(text: &str) -> Option<Self> {
@@ -246,6 +257,7 @@ words!(VerifyUser, "\"auto\", \"require\" or \"off\"", {
 words!(AppProtocol, "\"http1\", \"h2c\" or \"h2\"", {
     "http1" => Self::Http1, "h2c" => Self::H2c, "h2" => Self::H2,
 });
+words!(ForwardedFor, "\"keep\" or \"append\"", { "keep" => Self::Keep, "append" => Self::Append });
 words!(ClientCertificate, "\"required\" or \"optional\"", {
     "required" => Self::Required, "optional" => Self::Optional,
 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 
-use super::{Check, Finding, Findings, Surroundings};
+use super::{Check, Finding, Findings, Surroundings, app_path};
 use crate::logging::Chain;
 use crate::proxy::{Address, AppProtocol, Idle, Probe, Settings, UpstreamError, probe};
 use crate::tls::ClientTls;
@@ -31,7 +31,11 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     match probe(settings, tls.as_ref(), hold(settings)).await {
         Ok(probe) => {
             answered(&probe, &place, settings, &mut findings);
+            if probe.to_https {
+                app_path::look_at_https(settings, tls.as_ref(), &place, &mut findings).await;
+            }
             look_at_idle(&probe, settings, &mut findings);
+            app_path::look_at_path(&around, tls.as_ref(), &mut findings).await;
         }
         Err(error) => failed(&error, place, settings, tls.as_ref(), &mut findings).await,
     }

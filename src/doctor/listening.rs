@@ -1,14 +1,14 @@
 //! Where the sidecar listens, who can get there, and whom of those it believes.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::{Check, Finding, Findings, Surroundings};
+use super::{Check, Finding, Findings, Surroundings, mesh};
 use crate::identity::Source;
 use crate::listener;
 use crate::outgoing;
@@ -98,7 +98,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     let stake = if by_peer {
         "whoever is in there can name any user and get his token"
     } else {
-        "whoever is in there is believed in X-Forwarded-*"
+        "whoever is in there may send the app plain headers about the user"
     };
     let wide: Vec<String> = identity
         .trusted_peers
@@ -110,6 +110,8 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     if anchored {
         let what = "a secret or a certificate's name vouches for the login proxy";
         findings.ok(place, what);
+    } else if by_peer && look_at_meshes(around, &mut findings) {
+        // An address says nothing there, however wide or narrow its range is.
     } else if !wide.is_empty() {
         findings.warning(
             place,
@@ -120,13 +122,15 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     } else if only_loopback && by_peer && around.in_kubernetes() {
         findings.note(
             place,
-            "only this pod is believed: with the login proxy in another pod, everybody is anonymous",
+            "only this pod is believed: with the login proxy in another pod, everybody is anonymous, and \
+             the app is told http and the login proxy's address",
             "name the range of the login proxy's pods, unless it is a container of this pod",
         );
     } else {
         let ranges: Vec<String> = identity.trusted_peers.iter().map(IpNet::to_string).collect();
         findings.ok(place, format!("{} believed", ranges.join(", ")));
     }
+    look_at_proxies(identity.trusted_proxies.as_deref(), &mut findings);
     let listen = around.config.listen.address;
     if only_loopback && by_peer && !anchored && !listen.ip().is_loopback() {
         findings.note(
@@ -140,6 +144,63 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
         );
     }
     findings.all()
+}
+
+/// Whether a service mesh makes addresses worthless, or would.
+fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
+    let place = "identity.trusted_peers";
+    if let Some(mesh) = mesh::found(around) {
+        findings.warning(
+            place,
+            format!(
+                "a service mesh, {mesh}, hands every caller on from an address of this pod's own: an \
+                 address says nothing of who it is"
+            ),
+            "let the login proxy show a secret (secret_header) or a certificate (trusted_names), or \
+             believe a signature (source = \"assertion\"), or exclude listen.address's port from the \
+             mesh",
+        );
+        return true;
+    }
+    let from_meshes = loopback_of_meshes(&around.config.identity.trusted_peers);
+    if let Some(range) = from_meshes {
+        findings.warning(
+            place,
+            format!(
+                "{range} has loopback addresses in it from which no process here connects, but from \
+                 which service meshes hand every caller on (Istio: 127.0.0.6)"
+            ),
+            "write trusted_peers = [\"127.0.0.1\", \"::1\"], which is the default",
+        );
+    }
+    from_meshes.is_some()
+}
+
+/// Whose X-Forwarded-* are kept, where that is written.
+fn look_at_proxies(written: Option<&[IpNet]>, findings: &mut Findings) {
+    let place = "identity.trusted_proxies";
+    match written {
+        None => {}
+        Some([]) => findings.note(
+            place,
+            "nobody is believed in X-Forwarded-*: the app is told the sidecar's own scheme, and the \
+             front's address for every client",
+            "name the front's addresses, unless clients connect to the sidecar themselves",
+        ),
+        Some(ranges) => {
+            let ranges: Vec<String> = ranges.iter().map(IpNet::to_string).collect();
+            findings.ok(place, format!("{} believed in X-Forwarded-*", ranges.join(", ")));
+        }
+    }
+}
+
+/// A range with loopback addresses other than the two from which processes connect.
+fn loopback_of_meshes(ranges: &[IpNet]) -> Option<&IpNet> {
+    let usual = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    ranges.iter().find(|range| {
+        let is_single = range.prefix_len() == range.max_prefix_len();
+        is_loopback(range.addr()) && !(is_single && usual.contains(&range.addr()))
+    })
 }
 
 fn is_loopback(address: IpAddr) -> bool {

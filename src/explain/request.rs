@@ -139,8 +139,8 @@ impl Asked {
     pub(super) fn into_question(self) -> Result<Question, Unclear> {
         let names = CertificateNames::from_names(self.peer_names.iter().map(String::as_str));
         let shown = !self.peer_names.is_empty();
-        let peer =
-            Peer { address: self.peer(), encrypted: shown, names: shown.then(|| Arc::new(names)) };
+        let names = shown.then(|| Arc::new(names));
+        let peer = Peer { address: self.peer(), encrypted: shown, names, port: None };
         let method = Method::from_bytes(self.method().as_bytes())
             .map_err(|_| Unclear::new("the method is none", "write GET, POST or the like"))?;
         let mut headers = header_map(&self.headers, self.http2)?;

@@ -3,9 +3,9 @@
 use http::HeaderName;
 
 use super::guard::{Removed, Stripped};
-use super::peer::Trust;
+use super::peer::{Believed, Trust};
 use super::user::Flaws;
-use super::{Caller, Identity, Reader, Refusal};
+use super::{Caller, Identity, Peer, Reader, Refusal};
 use crate::metrics::SpoofKind;
 
 /// Why somebody wants to know who is asking.
@@ -98,5 +98,10 @@ impl Identity {
     /// Whether a name in a client certificate has to vouch for the front proxy.
     pub fn needs_name(&self) -> bool {
         self.anchors.needs_name()
+    }
+
+    /// Whether what `peer` says of the client's address, the scheme and the host is kept.
+    pub fn believes(&self, peer: &Peer, trust: Trust) -> Believed {
+        self.proxies.believe(peer, trust)
     }
 }

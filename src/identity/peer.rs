@@ -1,5 +1,7 @@
 //! The anchors of trust: what makes a peer the front proxy.
 
+mod page;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,12 +21,14 @@ pub struct Peer {
     pub encrypted: bool,
     /// The names in the certificate that it has shown and TLS has verified.
     pub names: Option<Arc<CertificateNames>>,
+    /// The port that it has connected to, if that is known.
+    pub port: Option<u16>,
 }
 
 impl Peer {
     /// Over a connection without TLS.
     pub fn at(address: IpAddr) -> Self {
-        Self { address, encrypted: false, names: None }
+        Self { address, encrypted: false, names: None, port: None }
     }
 }
 
@@ -43,6 +47,18 @@ pub(super) struct Anchors {
     /// Names of client certificates, any of which will do; without any, none is needed.
     names: Vec<String>,
     secret: Option<Secret>,
+    /// The app's own names in `Host`, if they are known.
+    hosts: Vec<String>,
+}
+
+/// Whose word about the client's address, the scheme and the host is kept.
+pub(super) enum Proxies {
+    /// Everybody's, as without the sidecar: nobody is named by it.
+    Everyone,
+    /// That of peers who are believed about users.
+    Trusted,
+    /// That of peers in these ranges.
+    In(Vec<IpNet>),
 }
 
 /// A secret by its digests: compared by them, neither its bytes nor its length can be told from
@@ -63,6 +79,8 @@ pub enum Trust {
     NoName,
     /// It has not shown the secret, or not the right one.
     NoSecret(Shown),
+    /// It is a browser on this machine, and sends the request for a page of another site.
+    Page,
 }
 
 impl Trust {
@@ -93,26 +111,36 @@ impl Anchors {
         ranges: Vec<IpNet>,
         names: Vec<String>,
         secret: Option<SecretSettings>,
+        hosts: Vec<String>,
     ) -> Self {
         let secret = secret.map(|SecretSettings { header, accepted }| {
             let digest_of =
                 |secret: &SecretString| digest(&SHA256, secret.expose_secret().as_bytes());
             Secret { header, accepted: accepted.iter().map(digest_of).collect() }
         });
-        Self { ranges, names, secret }
+        Self { ranges, names, secret, hosts }
     }
 
-    pub(super) fn trust(&self, peer: &Peer, shown: Shown) -> Trust {
+    /// Whether `peer` is the front proxy. `headers` are those of its request.
+    pub(super) fn trust(&self, peer: &Peer, headers: &HeaderMap, shown: Shown) -> Trust {
         // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
         let address = peer.address.to_canonical();
         match self.ranges.iter().find(|range| range.contains(&address)) {
             None => Trust::Stranger,
             Some(_) if !self.names.is_empty() && !self.knows(peer) => Trust::NoName,
+            Some(_) if address.is_loopback() && self.is_page(peer, headers) => Trust::Page,
             Some(range) if matches!(shown, Shown::Unneeded | Shown::Right) => {
                 Trust::Trusted(*range)
             }
             Some(_) => Trust::NoSecret(shown),
         }
+    }
+
+    /// Whether a page in a browser on this machine asks: an address tells it from no login proxy there,
+    /// while a secret and a certificate do.
+    fn is_page(&self, peer: &Peer, headers: &HeaderMap) -> bool {
+        let by_address_alone = self.secret.is_none() && self.names.is_empty();
+        by_address_alone && page::is_of_another_site(headers, peer.port, &self.hosts)
     }
 
     fn knows(&self, peer: &Peer) -> bool {
@@ -149,6 +177,53 @@ impl Anchors {
             (Some(value), None) if secret.is(value.as_bytes()) => Shown::Right,
             _ => Shown::Wrong,
         }
+    }
+}
+
+impl Proxies {
+    /// As `written`, or the default: where the user stands in a plain header, a peer that is believed about
+    /// users, and else everybody.
+    pub(super) fn new(written: Option<Vec<IpNet>>, by_header: bool) -> Self {
+        match written {
+            Some(ranges) => Self::In(ranges),
+            None if by_header => Self::Trusted,
+            None => Self::Everyone,
+        }
+    }
+
+    /// Whether the word of `peer` is kept.
+    pub(super) fn believe(&self, peer: &Peer, trust: Trust) -> Believed {
+        let address = peer.address.to_canonical();
+        match self {
+            Self::Everyone => Believed::AsEverybody,
+            Self::Trusted if trust.is_trusted() => Believed::AsTrusted,
+            Self::Trusted => Believed::NotTrusted,
+            Self::In(ranges) => match ranges.iter().find(|range| range.contains(&address)) {
+                Some(range) => Believed::In(*range),
+                None => Believed::InNone,
+            },
+        }
+    }
+}
+
+/// Whether a peer's word about the client's address, the scheme and the host is kept, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Believed {
+    AsEverybody,
+    /// It is believed about users too.
+    AsTrusted,
+    /// It is in this range of `identity.trusted_proxies`.
+    In(IpNet),
+    /// It is not believed about users either.
+    NotTrusted,
+    /// It is in none of the ranges of `identity.trusted_proxies`.
+    InNone,
+}
+
+impl Believed {
+    /// Whether its word is kept.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Self::NotTrusted | Self::InNone)
     }
 }
 

@@ -7,14 +7,14 @@ use tracing::{info, warn};
 
 use super::guard::Removed;
 use super::user::{Attribute, Flaws};
-use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof};
+use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof, Trust};
 use crate::metrics::{Flaw, Label as _, RefusalKind};
 
 impl Identity {
     /// Counts what was decided, and tells of it now and then.
     pub(super) fn tell(&self, decision: &Decision, peer: &Peer) {
         for spoof in decision.spoofs.iter() {
-            self.tell_spoof(spoof, Some(peer));
+            self.tell_spoof(spoof, Some(peer), Some(decision.trust));
         }
         self.tell_flaws(decision.flaws, Some(peer.address));
         match &decision.conclusion {
@@ -59,7 +59,7 @@ impl Identity {
         }
     }
 
-    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>) {
+    pub(super) fn tell_spoof(&self, spoof: &Spoof, peer: Option<&Peer>, trust: Option<Trust>) {
         let Spoof { kind, removed: Removed { count, header } } = spoof;
         if *count == 0 {
             return;
@@ -68,9 +68,20 @@ impl Identity {
         self.metrics.spoofs.add(*kind, *count);
         self.metrics.recent.spoofed(*kind, header.clone(), address);
         if let Some(count) = self.spoofs.raise(*kind, *count) {
-            let peer = address.map(display);
+            let (kind, peer) = (kind.as_str(), address.map(display));
+            if trust == Some(Trust::Page) {
+                warn!(
+                    kind,
+                    count,
+                    peer,
+                    "headers were removed that only the front proxy may set: a browser on this \
+                     machine has sent them for a page of another site; identity.trusted_hosts says \
+                     which names are the app's own"
+                );
+                return;
+            }
             warn!(
-                kind = kind.as_str(),
+                kind,
                 count,
                 peer,
                 "headers were removed that only the front proxy may set, and only beside the user \

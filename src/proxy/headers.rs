@@ -5,6 +5,7 @@
 
 mod forwarded;
 mod host;
+mod said;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,9 +18,11 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-pub use self::forwarded::set_forwarded;
+pub use self::forwarded::{ForwardedFor, Replaced, set_forwarded};
 use self::host::check_host;
 pub use self::host::ensure_host;
+pub use self::said::{claimed, said};
+pub(super) use self::said::{copy_said, said_of_client};
 use crate::names::{NameSet, Names};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -56,7 +59,7 @@ const FORBIDDEN_TRAILERS: [HeaderName; 7] = [
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     pub address: IpAddr,
-    /// Whether it is the front proxy, whose word about its own client is kept.
+    /// Whether its word about its own client, the scheme and the host is kept.
     pub trusted: bool,
     pub scheme: Scheme,
 }
@@ -192,6 +195,15 @@ pub(super) fn strip_hop_by_hop_among(names: Names, headers: &mut HeaderMap) {
 pub fn keep_one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
         headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+/// Says that a request without a body has none, where its method lets an app expect one (RFC 9110 section
+/// 8.6): over HTTP/2 the stream's end says so, and some apps answer 411 without this line.
+pub(super) fn say_empty<B>(request: &mut Request<B>) {
+    let expects = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    if expects && !request.headers().contains_key(CONTENT_LENGTH) {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use http::header::{AUTHORIZATION, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers::said_of_client;
 use super::pool::Lease;
 use crate::client_connection::ClientConnection;
 use crate::names::{NameSet, Names};
@@ -20,7 +21,6 @@ const SCHEMES: [&[u8]; 6] = [b"ntlm", b"negotiate", b"kerberos", b"nego2", b"spn
 const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 /// Header that says that a login at the proxy holds for the connection (RFC 4559 section 6).
 const PROXY_SUPPORT: HeaderName = HeaderName::from_static("proxy-support");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Headers in which an app says that a connection has a login, or asks for one.
 static OF_RESPONSES: LazyLock<NameSet> = LazyLock::new(|| {
@@ -131,16 +131,10 @@ impl Owner {
     }
 }
 
-/// Gives a request of the sidecar's own the addresses of the client's request for which it is sent.
-pub(super) fn take_chain(question: &mut HeaderMap, of_client: &HeaderMap) {
-    for value in of_client.get_all(X_FORWARDED_FOR) {
-        question.append(X_FORWARDED_FOR, value.clone());
-    }
-}
-
-/// Addresses through which a request has come, as the app is told.
+/// Addresses through which a request has come, as the app is told: by them the clients of one front are
+/// told apart.
 pub(super) fn chain(headers: &HeaderMap) -> Vec<HeaderValue> {
-    headers.get_all(X_FORWARDED_FOR).iter().cloned().collect()
+    said_of_client(headers).cloned().collect()
 }
 
 #[cfg(test)]

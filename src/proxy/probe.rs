@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -29,6 +29,8 @@ pub struct Probe {
     /// From then to the head of the response to `GET /`.
     pub response_time: Duration,
     pub status: StatusCode,
+    /// Whether it is a redirect to https.
+    pub to_https: bool,
     /// What the app says of it: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
     pub announced: Option<Duration>,
     pub idle: Idle,
@@ -58,16 +60,66 @@ pub async fn probe(
     tls: Option<&ClientTls>,
     hold: Duration,
 ) -> Result<Probe, UpstreamError> {
-    let over_http2 = settings.protocol != AppProtocol::Http1;
     let began = Instant::now();
-    let dialling = dial(&settings.address, tls, over_http2);
-    let stream = match timeout(settings.connect_timeout, dialling).await {
-        Ok(dialled) => dialled.map_err(UpstreamError::Unreachable)?,
-        Err(_) => return Err(UpstreamError::Unreachable(std::io::ErrorKind::TimedOut.into())),
-    };
+    let stream = connect(settings, tls).await?;
     let connect_time = began.elapsed();
-    let request = request(settings, tls.is_some(), over_http2);
+    let request = request(settings, tls.is_some(), "/");
     let began = Instant::now();
+    let (response, sender, connection) = ask_over(stream, request, settings).await?;
+    let (response_time, status) = (began.elapsed(), response.status());
+    let announced = announced(response.headers());
+    let to_https = is_to_https(&response);
+    let idle = watch(response, connection, hold).await;
+    // Held until here: without it the connection would end by itself.
+    drop(sender);
+    Ok(Probe { connect_time, response_time, status, to_https, announced, idle })
+}
+
+/// Head of an app's response to one request.
+#[derive(Debug)]
+pub struct Asked {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Whether it is a redirect to https.
+    pub to_https: bool,
+}
+
+/// Opens a connection for one `GET` of `path`, as a front sends it whose client has come by https, or over
+/// plain HTTP.
+///
+/// # Errors
+///
+/// As of [`probe`].
+pub async fn ask_once(
+    settings: &Settings,
+    tls: Option<&ClientTls>,
+    path: &str,
+    by_https: bool,
+) -> Result<Asked, UpstreamError> {
+    let stream = connect(settings, tls).await?;
+    let mut request = request(settings, tls.is_some(), path);
+    let scheme = HeaderValue::from_static(if by_https { "https" } else { "http" });
+    request.headers_mut().insert("x-forwarded-proto", scheme);
+    let (response, _sender, connection) = ask_over(stream, request, settings).await?;
+    connection.abort();
+    let to_https = is_to_https(&response);
+    let (head, _) = response.into_parts();
+    Ok(Asked { status: head.status, headers: head.headers, to_https })
+}
+
+async fn connect(settings: &Settings, tls: Option<&ClientTls>) -> Result<Stream, UpstreamError> {
+    let dialling = dial(&settings.address, tls, settings.protocol != AppProtocol::Http1);
+    match timeout(settings.connect_timeout, dialling).await {
+        Ok(dialled) => dialled.map_err(UpstreamError::Unreachable),
+        Err(_) => Err(UpstreamError::Unreachable(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn ask_over(
+    stream: Stream,
+    request: Request<Empty<Bytes>>,
+    settings: &Settings,
+) -> Result<(Response<Incoming>, Sender, Connection), UpstreamError> {
     let asking = async {
         match stream {
             Stream::Tcp(stream) => ask(stream, request, settings).await,
@@ -75,27 +127,29 @@ pub async fn probe(
             Stream::Unix(stream) => ask(stream, request, settings).await,
         }
     };
-    let asked = timeout(settings.response_timeout, asking).await;
-    let (response, sender, connection) = asked.map_err(|_| UpstreamError::Timeout)??;
-    let (response_time, status) = (began.elapsed(), response.status());
-    let announced = announced(response.headers());
-    let idle = watch(response, connection, hold).await;
-    // Held until here: without it the connection would end by itself.
-    drop(sender);
-    Ok(Probe { connect_time, response_time, status, announced, idle })
+    timeout(settings.response_timeout, asking).await.map_err(|_| UpstreamError::Timeout)?
 }
 
-fn request(settings: &Settings, encrypted: bool, over_http2: bool) -> Request<Empty<Bytes>> {
+fn is_to_https<B>(response: &Response<B>) -> bool {
+    let location = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
+    let is_https = |location: &[u8]| {
+        location.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"https://"))
+    };
+    response.status().is_redirection() && location.is_some_and(is_https)
+}
+
+fn request(settings: &Settings, encrypted: bool, path: &str) -> Request<Empty<Bytes>> {
+    let over_http2 = settings.protocol != AppProtocol::Http1;
     let host = match &settings.address {
         Address::Tcp(authority) => authority,
         Address::Unix(_) => "localhost",
     };
     let scheme = if encrypted { "https" } else { "http" };
     let request =
-        Request::get(if over_http2 { format!("{scheme}://{host}/") } else { "/".to_owned() });
+        Request::get(if over_http2 { format!("{scheme}://{host}{path}") } else { path.to_owned() });
     let request = if over_http2 { request } else { request.header(HOST, host) };
     let request = request.header(USER_AGENT, "velt-sidecar-doctor").body(Empty::new());
-    request.expect("the configuration has checked the address")
+    request.expect("the configuration has checked address and path")
 }
 
 /// What keeps a connection open.

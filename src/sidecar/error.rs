@@ -24,6 +24,8 @@ pub(super) enum NoToken {
     Unverified,
     /// The app, which alone knows, named nobody.
     Unnamed,
+    /// Asked who is asking, the app named nobody in an answer with this status.
+    UnnamedBy(StatusCode),
     /// What the app said could be read in two ways.
     AppWord(Refusal),
     NoOrganization,
@@ -47,7 +49,7 @@ impl From<Unfinished> for NoToken {
 impl NoToken {
     pub(super) fn status(&self) -> TokenStatus {
         match self {
-            Self::Anonymous | Self::Unnamed => TokenStatus::Anonymous,
+            Self::Anonymous | Self::Unnamed | Self::UnnamedBy(_) => TokenStatus::Anonymous,
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
@@ -72,7 +74,7 @@ impl NoToken {
 
     pub(super) fn delivery(&self) -> HeaderDelivery {
         match self {
-            Self::Anonymous | Self::Unnamed => HeaderDelivery::Anonymous,
+            Self::Anonymous | Self::Unnamed | Self::UnnamedBy(_) => HeaderDelivery::Anonymous,
             Self::Unverified => HeaderDelivery::Unverified,
             Self::Pending | Self::Queued => HeaderDelivery::Pending,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
@@ -139,7 +141,9 @@ impl RequestError {
             Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
             Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
             Self::NoToken(absent) => match absent {
-                NoToken::Anonymous | NoToken::Unnamed => Outcome::NoIdentity,
+                NoToken::Anonymous | NoToken::Unnamed | NoToken::UnnamedBy(_) => {
+                    Outcome::NoIdentity
+                }
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
@@ -329,7 +333,7 @@ impl NoToken {
                 "no_identity",
                 "Nobody is signed in: the request came without an identity that could be believed. \
                  Sign in first; if you have, check [identity]: the header's name and \
-                 identity.trusted_peers."
+                 identity.trusted_peers. velt-sidecar explain says what became of the request."
                     .into(),
             ),
             Self::Unnamed => (
@@ -339,6 +343,9 @@ impl NoToken {
                  app named no user in the header identity.user_header. Sign in first."
                     .into(),
             ),
+            Self::UnnamedBy(status) => {
+                (StatusCode::UNAUTHORIZED, "no_identity", unnamed_by(*status))
+            }
             Self::AppWord(refusal) => (
                 StatusCode::BAD_GATEWAY,
                 "ambiguous_identity",
@@ -399,7 +406,11 @@ impl NoToken {
     /// For errors that pass: what Velt or the breaker said, else soon.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Anonymous | Self::Unnamed | Self::AppWord(_) | Self::NoOrganization => None,
+            Self::Anonymous
+            | Self::Unnamed
+            | Self::UnnamedBy(_)
+            | Self::AppWord(_)
+            | Self::NoOrganization => None,
             Self::Pending | Self::Queued | Self::Unverified => Some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {
@@ -409,4 +420,20 @@ impl NoToken {
             },
         }
     }
+}
+
+/// What an answer with this status most likely means, when it names no user.
+fn unnamed_by(status: StatusCode) -> String {
+    let meaning = if status.is_redirection() {
+        "a redirect: to its login page, or to https, if it was not told that the browser came by https \
+         (identity.trusted_proxies says whose X-Forwarded-Proto it is told)"
+    } else if status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED {
+        "so it may have no such page: see identity.app_path"
+    } else {
+        "and named no user in the header identity.user_header. Sign in first"
+    };
+    format!(
+        "Nobody is signed in: asked at identity.app_path with this browser's cookies, the app answered \
+         {status}, {meaning}."
+    )
 }

@@ -5,6 +5,7 @@
 
 mod advice;
 mod answer;
+mod forwarding;
 mod words;
 
 use std::time::SystemTime;
@@ -106,6 +107,7 @@ impl Walk<'_> {
         self.steps.push(words::of_trust(identity, &peer, &decision.trust));
         self.steps.push(words::of_identity(identity, &before, &decision, self.live.is_some()));
         let advice = advice::on_identity(identity, &before, &peer, &decision);
+        let believed = identity.believes(&peer, decision.trust);
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
             Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
@@ -117,6 +119,7 @@ impl Walk<'_> {
             self.steps.push(words::of_bad_request(&bad));
             return Err((bad.into(), None));
         }
+        self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
         let route = Route::of(&request, injection);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
@@ -173,8 +176,14 @@ impl Walk<'_> {
             return Err((RequestError::AppFailed(status), None));
         }
         match said {
-            Some(said) if status.is_success() => {
-                said.map_err(|refusal| (NoToken::AppWord(refusal).into(), None))
+            Some(Err(refusal)) if status.is_success() => {
+                Err((NoToken::AppWord(refusal).into(), None))
+            }
+            Some(Ok(caller @ Caller::Known(_))) if status.is_success() => Ok(caller),
+            _ if said_so => {
+                let absent = NoToken::UnnamedBy(status);
+                self.steps.push(words::of_no_request(&self.rules.plan, &absent));
+                Err(stopped(absent, None))
             }
             _ => Ok(Caller::Unnamed),
         }

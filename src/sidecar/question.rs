@@ -20,8 +20,9 @@ const MAX_ANSWER: usize = 64 * 1024;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
-    /// Asks the app at `identity.app_path` whose the browser's cookies are, and believes its header.
-    /// Nothing else of the client's request goes along, so that nothing else can have a say.
+    /// Asks the app at `identity.app_path` whose the browser's cookies are, and believes its header. What a
+    /// front has said of client, scheme and host goes along (`Upstream::ask`), and nothing else of the
+    /// client's request, so that nothing else can have a say.
     pub(super) async fn ask_app(
         &self,
         rules: &Rules,
@@ -53,8 +54,9 @@ impl Sidecar {
             return Err(RequestError::AppFailed(status));
         }
         match said {
-            Some(said) if status.is_success() => Ok(said.map_err(NoToken::AppWord)?),
-            _ => Ok(Caller::Unnamed),
+            Some(Err(refusal)) if status.is_success() => Err(NoToken::AppWord(refusal).into()),
+            Some(Ok(caller @ Caller::Known(_))) if status.is_success() => Ok(caller),
+            _ => Err(NoToken::UnnamedBy(status).into()),
         }
     }
 }

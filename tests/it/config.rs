@@ -421,7 +421,7 @@ fn trusting_nobody_is_refused() {
     says(
         "[identity]\ntrusted_peers = []",
         "  sidecar.toml:2: identity.trusted_peers: nobody is trusted, so there would never be an identity\n    \
-         -> name the login proxy's addresses: trusted_peers = [\"127.0.0.0/8\", \"::1/128\"] if it runs in the same pod",
+         -> name the login proxy's addresses: trusted_peers = [\"127.0.0.1\", \"::1\"] if it runs in the same pod",
     );
 }
 

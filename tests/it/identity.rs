@@ -9,6 +9,7 @@ mod assertion;
 mod attributes;
 mod claims;
 mod config;
+mod foreign_pages;
 mod keys;
 mod nobody;
 mod nominated;

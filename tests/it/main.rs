@@ -23,6 +23,7 @@ mod documents;
 mod early_answers;
 mod files;
 mod forged_tokens;
+mod fronts;
 mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]

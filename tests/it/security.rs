@@ -28,9 +28,13 @@ fn docs_security_md_has_every_row_and_names_tests_that_exist() {
     }
     let text = fs::read_to_string("docs/security.md").expect("docs/security.md");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| T")).collect();
-    for (number, row) in (1..=51).zip(&rows) {
-        assert!(row.starts_with(&format!("| T{number} |")), "T{number} is missing: {row}");
+    let mut last = 0;
+    for row in rows {
         let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let number: usize = cells[0][1..].parse().expect("a number");
+        // From T52 on, rows are added as what they ask for is there.
+        assert!(number == last + 1 || number > last.max(51), "T{} is missing: {row}", last + 1);
+        last = number;
         assert_eq!(cells.len(), 5, "{row}");
         let tests: Vec<_> = cells[3].split('`').skip(1).step_by(2).collect();
         assert!(!tests.is_empty() || cells[3].starts_with("none"), "T{number} says why: {row}");
@@ -38,5 +42,5 @@ fn docs_security_md_has_every_row_and_names_tests_that_exist() {
             assert!(known.contains(test), "there is no test {test}, which T{number} names");
         }
     }
-    assert_eq!(rows.len(), 51);
+    assert!(last >= 51, "the table ends with T{last}");
 }

@@ -22,6 +22,7 @@ mod caches;
 mod certificates;
 mod framing;
 mod front_pages;
+mod fronts;
 mod grpc;
 mod login;
 mod messages;

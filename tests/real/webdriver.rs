@@ -74,9 +74,19 @@ impl Drop for Session {
 /// Runs `test` on the page at `address`. If it fails, the message names a screenshot. It fails
 /// as well if the browser complained of anything that the test did not ask for.
 pub async fn in_browser(name: &str, address: SocketAddr, test: impl AsyncFnOnce(&Page)) {
-    let page = Page::open().await;
+    in_browser_with(name, &format!("http://{address}/"), &[], test).await;
+}
+
+/// The same on the page at `url`, in a browser with more arguments.
+pub async fn in_browser_with(
+    name: &str,
+    url: &str,
+    arguments: &[String],
+    test: impl AsyncFnOnce(&Page),
+) {
+    let page = Page::open(arguments).await;
     let visit = async {
-        page.navigate(&format!("http://{address}/")).await;
+        page.navigate(url).await;
         test(&page).await;
         page.assert_no_complaints().await;
     };
@@ -102,13 +112,14 @@ async fn catch_panic(future: impl Future<Output = ()>) -> std::thread::Result<()
 }
 
 impl Page {
-    async fn open() -> Self {
+    async fn open(more: &[String]) -> Self {
         let chromium = tool("chromium");
         let profile = TempDir::new().expect("a folder for the profile");
         let driver = Driver::start();
         let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
         arguments.push(format!("--user-data-dir={}", profile.path().display()));
         arguments.push("--window-size=1280,1200".into());
+        arguments.extend_from_slice(more);
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "binary": chromium, "args": arguments },

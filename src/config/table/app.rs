@@ -17,6 +17,7 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
     let AppAddress { address, tls: encrypted } = section.value("address", "127.0.0.1:3000");
     let protocol = section.value("protocol", "http1");
     let tls = read_tls(section, &address, encrypted);
+    let forwarded_for = section.value("forwarded_for", "keep");
     let remedy = match protocol {
         AppProtocol::H2c if encrypted => Some("\"h2\""),
         AppProtocol::H2 if !encrypted => Some("\"h2c\", or address = \"https://...\""),
@@ -31,6 +32,7 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
         address,
         tls,
         protocol,
+        forwarded_for,
         connect_timeout: section.value::<Span>("connect_timeout", "5s").0,
         response_timeout: section.value::<Span>("response_timeout", "60s").0,
         idle_timeout: section.value::<Span>("idle_timeout", "4s").0,

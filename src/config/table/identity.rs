@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::super::reader::{Inline, Section};
 use super::super::words::{CertificateName, Separator, SourceName};
 use super::preset::Preset;
-use super::{assertion, check_length};
+use super::{anchors, assertion, check_length};
 use crate::identity::{
     AppSource, GroupsLines, HeaderSource, Placeholder, Placeholders, SecretSettings, Settings,
     Source,
@@ -104,11 +104,16 @@ pub fn read(
     let trusted_names = section.list::<CertificateName>("trusted_names", &[]);
     let trusted_names: Vec<String> = trusted_names.into_iter().map(|name| name.0).collect();
     let secret = read_secret(section);
-    let nearby = ["127.0.0.0/8", "::1/128"];
+    // No other loopback address: a service mesh hands every caller on from one, as Istio does from
+    // 127.0.0.6.
+    let nearby = ["127.0.0.1", "::1"];
     let vouched = secret.is_some() || !trusted_names.is_empty();
     // A secret vouches for whoever shows it, from wherever, and so does a certificate.
     let trusted: &[&str] = if vouched { &EVERYONE } else { &nearby };
     let trusted_peers = section.list("trusted_peers", trusted);
+    anchors::check_mesh(section, preset, name, vouched);
+    let trusted_hosts = anchors::read_hosts(section, !vouched);
+    let trusted_proxies = anchors::read_proxies(section);
     let ambiguous = section.value("on_ambiguous", "refuse");
     let forward = section.value("forward_headers", "keep");
     let reckless: bool = section.value("dangerously_trust_every_peer", "false");
@@ -141,6 +146,8 @@ pub fn read(
         trusted_peers,
         trusted_names,
         secret,
+        trusted_hosts,
+        trusted_proxies,
         ambiguous,
         forward,
         token_headers,
@@ -207,6 +214,9 @@ fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) 
         SourceName::App => "app",
     };
     let source = section.optional_or("source", Some(its)).unwrap_or(preset.source);
+    if preset.is_behind_mesh && source == SourceName::Assertion {
+        return source;
+    }
     if source != preset.source {
         section.complain_about(
             "source",
@@ -286,7 +296,7 @@ fn read_guarded(
         SourceName::Header | SourceName::App => &[],
         SourceName::Assertion => &PLAIN_HEADERS,
     };
-    match preset {
+    match preset.filter(|preset| preset.source == source) {
         Some(preset) => section.list_or("guarded_headers", preset.guarded).unwrap_or_default(),
         None => section.list("guarded_headers", default),
     }
@@ -370,8 +380,8 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
         section.complain_about(
             "trusted_peers",
             "nobody is trusted, so there would never be an identity",
-            "name the login proxy's addresses: trusted_peers = [\"127.0.0.0/8\", \"::1/128\"] if it \
-             runs in the same pod",
+            "name the login proxy's addresses: trusted_peers = [\"127.0.0.1\", \"::1\"] if it runs in \
+             the same pod",
         );
     }
     // No private network is larger than 10.0.0.0/8 and fc00::/7.

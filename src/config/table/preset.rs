@@ -18,6 +18,9 @@ pub struct Preset {
     /// Headers in which it says more of the user than is read.
     pub guarded: &'static [&'static str],
     pub assertion: AssertionPreset,
+    /// Whether its callers come from addresses of the pod's own, so that none of them is an anchor. Such a
+    /// front also hands its own assertion on: with `source = "assertion"`, `assertion` is what it signs.
+    pub is_behind_mesh: bool,
 }
 
 /// The defaults of `identity.assertion`. `{issuer}`, `{audience}` and `{region}` stand for what
@@ -59,6 +62,7 @@ const PLAIN: Preset = Preset {
     groups_separator: ",",
     guarded: &[],
     assertion: NO_ASSERTION,
+    is_behind_mesh: false,
 };
 
 const SIGNED: Preset = Preset { source: SourceName::Assertion, ..PLAIN };
@@ -168,7 +172,12 @@ pub static PRESETS: [Preset; 10] = [
         ..PLAIN
     },
     // The names are the operator's: `outputClaimToHeaders` has none of its own.
-    Preset { name: "istio", ..PLAIN },
+    Preset {
+        name: "istio",
+        assertion: AssertionPreset { header: Some("Authorization"), ..OIDC },
+        is_behind_mesh: true,
+        ..PLAIN
+    },
 ];
 
 impl Setting for &'static Preset {

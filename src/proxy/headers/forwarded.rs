@@ -1,60 +1,77 @@
-//! Who the client is, as the app is told: `X-Forwarded-For`, `-Proto` and `-Host`.
+//! What the app is told of the client, the scheme and the host: `X-Forwarded-For`, `-Proto` and `-Host`.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{Entry, HOST};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Client;
-use crate::spelling::{begins_with, is_read_as};
+use super::said::{Said, claimed};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Says who the client is. A trusted peer's own words are kept and added to; anybody else's are
-/// replaced, since an app may take them for the front proxy's.
-pub fn set_forwarded(headers: &mut HeaderMap, client: &Client) {
-    if !client.trusted {
-        let claimed = |name: &&HeaderName| {
-            let name = name.as_str();
-            begins_with(name, "x-forwarded-")
-                || is_read_as(name, "forwarded")
-                || is_read_as(name, "x-real-ip")
-        };
-        let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
-        for name in claimed {
-            headers.remove(name);
-        }
+/// What becomes of the `X-Forwarded-For` of a peer whose word is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// It stays as it came: the sidecar shares the app's address, so for an app that counts hops there
+    /// is no hop more.
+    Keep,
+    /// The peer's address is added to its end.
+    Append,
+}
+
+/// Headers of a peer that were removed, since its word is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    pub count: u64,
+    /// One of them.
+    pub header: Option<HeaderName>,
+}
+
+/// Says who the client is. The word of a peer that is believed stays as it is, and nothing is said beside
+/// it on the same topic, in whichever header it stands: an app that compares the two would refuse the
+/// request. The word of any other peer is replaced, since an app may take it for the front's.
+pub fn set_forwarded(
+    headers: &mut HeaderMap,
+    client: &Client,
+    forwarded_for: ForwardedFor,
+) -> Replaced {
+    let (said, replaced) = if client.trusted {
+        (Said::in_headers(headers), Replaced::default())
+    } else {
+        (Said::default(), remove_claims(headers))
+    };
+    if !said.has(Said::CLIENT) || forwarded_for == ForwardedFor::Append {
+        let list = list_with(headers, client.address);
+        headers.insert(X_FORWARDED_FOR, list);
     }
-    match headers.entry(X_FORWARDED_FOR) {
-        Entry::Occupied(mut entry) => {
-            let list = forwarded_for(entry.iter(), client.address);
-            entry.insert(list);
-        }
-        Entry::Vacant(entry) => {
-            entry.insert(forwarded_for(std::iter::empty(), client.address));
-        }
-    }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    if !said.has(Said::SCHEME) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
     }
-    if let Some(host) = headers.get(HOST).cloned()
-        && let Entry::Vacant(entry) = headers.entry(X_FORWARDED_HOST)
+    if !said.has(Said::HOST)
+        && let Some(host) = headers.get(HOST).cloned()
     {
-        entry.insert(host);
+        headers.insert(X_FORWARDED_HOST, host);
     }
+    replaced
+}
+
+fn remove_claims(headers: &mut HeaderMap) -> Replaced {
+    let names: Vec<HeaderName> = claimed(headers).cloned().collect();
+    for name in &names {
+        headers.remove(name);
+    }
+    Replaced { count: names.len() as u64, header: names.into_iter().next() }
 }
 
 /// The addresses so far and this hop's client at their end.
-fn forwarded_for<'a>(
-    so_far: impl Iterator<Item = &'a HeaderValue>,
-    address: IpAddr,
-) -> HeaderValue {
+fn list_with(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
     let mut list = Vec::with_capacity(64);
-    for value in so_far {
+    for value in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
@@ -86,39 +103,74 @@ mod tests {
     use super::super::Scheme;
     use super::*;
 
+    fn client(trusted: bool) -> Client {
+        let address = "::ffff:198.51.100.7".parse().expect("an address");
+        Client { address, trusted, scheme: Scheme::Http }
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("app.example"));
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
     #[test]
     fn a_trusted_peers_words_are_kept_and_anybody_elses_replaced() {
-        let said = [
-            ("host", "app.example"),
+        let said = headers(&[
             ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.2"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-prefix", "/base"),
             ("x-real-ip", "192.0.2.1"),
             ("x_forwarded_for", "192.0.2.9"),
-        ];
-        let client = |trusted| Client {
-            address: "::ffff:198.51.100.7".parse().expect("an address"),
-            trusted,
-            scheme: Scheme::Http,
-        };
-        let said: HeaderMap = said
-            .into_iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect();
+        ]);
         let mut kept = said.clone();
-        set_forwarded(&mut kept, &client(true));
-        assert_eq!(kept["x-forwarded-for"], "192.0.2.1, 198.51.100.7");
-        assert_eq!(kept["x-forwarded-proto"], "https");
+        let replaced = set_forwarded(&mut kept, &client(true), ForwardedFor::Keep);
+        assert_eq!(replaced, Replaced::default());
         assert_eq!(kept["x-forwarded-host"], "app.example");
-        assert_eq!(kept["x-forwarded-prefix"], "/base");
+        kept.remove("x-forwarded-host");
+        assert_eq!(kept, said, "nothing else is added, and nothing changed");
+
+        let mut appended = said.clone();
+        set_forwarded(&mut appended, &client(true), ForwardedFor::Append);
+        assert_eq!(appended["x-forwarded-for"], "192.0.2.1, 192.0.2.2, 198.51.100.7");
 
         let mut replaced = said;
-        set_forwarded(&mut replaced, &client(false));
+        let told = set_forwarded(&mut replaced, &client(false), ForwardedFor::Keep);
+        assert_eq!(told.count, 5);
         assert_eq!(replaced["x-forwarded-for"], "198.51.100.7");
         assert_eq!(replaced["x-forwarded-proto"], "http");
         assert!(!replaced.contains_key("x-forwarded-prefix"));
         assert!(!replaced.contains_key("x-real-ip"));
         assert!(!replaced.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn nothing_is_said_beside_what_a_trusted_peer_has_said() {
+        let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+        for (name, value, left_out) in [
+            ("x-forwarded-ssl", "on", &["x-forwarded-proto"][..]),
+            ("x-forwarded-protocol", "ssl", &["x-forwarded-proto"]),
+            ("x_forwarded_proto", "https", &["x-forwarded-proto"]),
+            ("front-end-https", "on", &["x-forwarded-proto"]),
+            ("cf-visitor", "{\"scheme\":\"https\"}", &["x-forwarded-proto"]),
+            ("forwarded", "proto=https", &["x-forwarded-proto"]),
+            ("forwarded", "for=192.0.2.1;host=a.example", &["x-forwarded-for", "x-forwarded-host"]),
+            ("x-forwarded-port", "443", &["x-forwarded-proto", "x-forwarded-host"]),
+            ("x-original-host", "a.example", &["x-forwarded-host"]),
+            ("client-ip", "192.0.2.1", &["x-forwarded-for"]),
+            ("x-app-header", "1", &[]),
+        ] {
+            let mut headers = headers(&[(name, value)]);
+            set_forwarded(&mut headers, &client(true), ForwardedFor::Keep);
+            for ours in ours {
+                assert_eq!(headers.contains_key(ours), !left_out.contains(&ours), "{name}: {ours}");
+            }
+            assert_eq!(headers[name], value);
+        }
     }
 
     proptest! {

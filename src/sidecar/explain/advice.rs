@@ -37,6 +37,12 @@ pub(super) fn on_identity(
                 Trust::NoName => "have the login proxy show a certificate with one of \
                      identity.trusted_names; --peer-name says which it shows"
                     .to_owned(),
+                Trust::Page => {
+                    "if this is the login proxy, have it send X-Forwarded-For; if the app \
+                     is opened in a browser here by a name of its own, name it in \
+                     identity.trusted_hosts"
+                        .to_owned()
+                }
                 Trust::Trusted(_) | Trust::Stranger => format!(
                     "if {address} is the login proxy, name it in identity.trusted_peers; if not, \
                      this is what protects its users"
@@ -115,8 +121,14 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         NoToken::AppWord(_) => {
             Some("have the app send identity.user_header once, and plainly".into())
         }
+        NoToken::UnnamedBy(status) if status.is_redirection() => Some(
+            "have the front's X-Forwarded-Proto reach the app (identity.trusted_proxies), or let the \
+             app answer at identity.app_path without a redirect"
+                .into(),
+        ),
         NoToken::Anonymous
         | NoToken::Unnamed
+        | NoToken::UnnamedBy(_)
         | NoToken::Unverified
         | NoToken::Pending
         | NoToken::Queued => None,

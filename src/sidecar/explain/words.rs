@@ -27,7 +27,7 @@ pub(super) enum Cache<'a> {
     Known(&'a Known, Option<&'a MintError>),
 }
 
-fn step(
+pub(super) fn step(
     name: &'static str,
     verdict: impl Into<String>,
     why: impl Into<String>,
@@ -56,6 +56,13 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
             };
             ("not trusted", why.to_owned())
         }
+        (Trust::Page, _) => {
+            let why = format!(
+                "{address} is a browser on this machine that asks for a page of another site (Host, \
+                 Origin and Connection say so), and no login proxy"
+            );
+            ("not trusted", why)
+        }
         (Trust::NoSecret(shown), secret) => {
             let header = secret.map_or("", HeaderName::as_str);
             let why = if *shown == Shown::Wrong {
@@ -72,6 +79,9 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
     }
     if secret.is_some() {
         settings.push("identity.secret_header");
+    }
+    if *trust == Trust::Page {
+        settings.push("identity.trusted_hosts");
     }
     step("peer", verdict, why, &settings)
 }

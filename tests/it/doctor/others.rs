@@ -405,3 +405,74 @@ async fn answering_bytes(bytes: &'static [u8]) -> SocketAddr {
     });
     address
 }
+
+const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
+
+/// An app that answers `GET /` with 200 and `/me` with this status, location and user.
+async fn app_with(
+    status: u16,
+    location: Option<&'static str>,
+    unless_https: bool,
+    user: Option<&'static str>,
+) -> FakeApp {
+    FakeApp::answering(move |request| {
+        let mut response = plain("hello");
+        let by_https = request.header("x-forwarded-proto") == Some("https");
+        if request.target != "/me" || unless_https && by_https {
+            return response;
+        }
+        *response.status_mut() = status.try_into().expect("a status");
+        for (name, value) in [("location", location), ("x-velt-user", user)] {
+            if let Some(value) = value {
+                let value = http::HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    })
+    .await
+}
+
+#[tokio::test]
+async fn b4_doctor_asks_where_the_sidecar_will_ask() {
+    use Severity::{Note, Ok, Warning};
+    let https = Some("https://app.example/me");
+    for (app, severity, part) in [
+        (app_with(200, None, false, None).await, Ok, "answers 200 and names nobody"),
+        (app_with(401, None, false, None).await, Ok, "answers 401 and names nobody"),
+        (app_with(302, Some("/login"), false, None).await, Ok, "answers 302 and names nobody"),
+        (app_with(301, https, true, None).await, Note, "unless told X-Forwarded-Proto: https"),
+        (app_with(301, https, false, None).await, Warning, "even with X-Forwarded-Proto: https"),
+        (app_with(404, None, false, None).await, Warning, "answers 404: it names no user"),
+        (app_with(500, None, false, None).await, Warning, "answers 500: it names no user"),
+        (app_with(200, None, false, Some("canary")).await, Warning, "every visitor would be"),
+    ] {
+        let patient = Patient::new().await;
+        let report =
+            patient.examine_with(&app.address.to_string(), patient.velt.address, APP).await;
+        let finding = only(&report, Check::App, severity, part);
+        assert_eq!(finding.r#where, "identity.app_path /me");
+    }
+}
+
+#[tokio::test]
+async fn b3_doctor_finds_an_app_that_insists_on_https() {
+    for (believes, severity, part) in [
+        (true, Severity::Note, "redirects GET / to https, unless it is told"),
+        (false, Severity::Warning, "redirects GET / to https, even with"),
+    ] {
+        let app = FakeApp::answering(move |request| {
+            let mut response = plain("hello");
+            if !believes || request.header("x-forwarded-proto") != Some("https") {
+                *response.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+                let location = http::HeaderValue::from_static("https://app.example/");
+                response.headers_mut().insert("location", location);
+            }
+            response
+        })
+        .await;
+        let patient = Patient::new().await;
+        let report = patient.examine_with(&app.address.to_string(), patient.velt.address, "").await;
+        only(&report, Check::App, severity, part);
+    }
+}

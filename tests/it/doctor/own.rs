@@ -37,6 +37,29 @@ async fn trust_ports_and_the_end_are_judged_by_what_they_would_lead_to() {
             "10.42.0.0/16 believed",
         ),
         ("[admin]\naddress = \"0.0.0.0:0\"", true, Trust, Note, "only this pod is believed"),
+        ("[identity]\ntrusted_peers = [\"127.0.0.0/8\"]", false, Trust, Warning, "127.0.0.6"),
+        ("[identity]\ntrusted_peers = [\"127.0.0.6\"]", true, Trust, Warning, "127.0.0.6"),
+        (
+            "[identity]\npreset = \"istio\"\nuser_header = \"x-sub\"\ntrusted_peers = [\"10.42.3.0/24\"]",
+            false,
+            Trust,
+            Warning,
+            "a service mesh, Istio",
+        ),
+        (
+            "[identity]\ntrusted_proxies = [\"10.42.0.0/16\"]",
+            false,
+            Trust,
+            Ok,
+            "10.42.0.0/16 believed in X-Forwarded-*",
+        ),
+        (
+            "[identity]\ntrusted_proxies = []",
+            false,
+            Trust,
+            Note,
+            "nobody is believed in X-Forwarded",
+        ),
         ("[identity]\nsecret_header = \"x-secret\"", true, Trust, Ok, "a secret"),
         ("[listen]\naddress = \"0.0.0.0:0\"", false, Trust, Note, "open to every address"),
         ("[admin]\naddress = \"0.0.0.0:0\"", false, Ports, Note, "everybody who reaches this port"),
@@ -58,6 +81,30 @@ async fn trust_ports_and_the_end_are_judged_by_what_they_would_lead_to() {
             patient.set("VELT_SIDECAR_IDENTITY__SECRET", &"canary-".repeat(8));
         }
         only(&patient.examine(toml).await, check, severity, part);
+    }
+}
+
+#[tokio::test]
+async fn t53_a_mesh_in_the_pod_is_found_by_its_proxys_port() {
+    for (port, found) in [("3A9E", true), ("102F", true), ("1F90", false)] {
+        for file in ["tcp", "tcp6"] {
+            let address =
+                if file == "tcp" { "00000000" } else { "00000000000000000000000000000000" };
+            let table = format!(
+                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n   \
+                 0: {address}:{port} {address}:0000 0A 00000000:00000000 00:00000000 00000000\n   \
+                 1: {address}:3A9E {address}:1234 01 00000000:00000000 00:00000000 00000000\n"
+            );
+            let patient = Patient::new().await;
+            std::fs::create_dir_all(patient.folder.path("root/proc/net")).expect("a folder");
+            patient.folder.write(&format!("root/proc/net/{file}"), table);
+            let report = patient.examine("").await;
+            if found {
+                let part = "hands every caller on from an address of this pod's own";
+                only(&report, Check::Trust, Severity::Warning, part);
+            }
+            assert_eq!(report.text().contains("service mesh"), found, "{port} in {file}");
+        }
     }
 }
 

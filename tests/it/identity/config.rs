@@ -67,7 +67,12 @@ fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
         ("aws-alb", format!("{issuer}\n{signer}")),
         (
             "istio",
-            "  identity.user_header is missing\n    \
+            "  identity.preset: behind istio every caller comes from an address of this pod's own \
+             (127.0.0.6, 127.0.0.1), so an address says nothing of who it is\n    \
+             -> let the login proxy show a secret (secret_header) or a certificate (trusted_names); \
+             or believe its signature: source = \"assertion\"; or, if the traffic port is excluded \
+             from the mesh, write the login proxy's addresses as trusted_peers\n  \
+             identity.user_header is missing\n    \
              -> write user_header = the name of a header, such as \"X-Forwarded-User\""
                 .to_owned(),
         ),
@@ -99,6 +104,42 @@ fn an_unknown_preset_is_answered_with_the_known_ones() {
         "[identity]\npreset = \"authelia\"\nsource = \"assertion\"",
         "  sidecar.toml:3: identity.source: the preset \"authelia\" is about another one\n    \
          -> remove it, or write source = \"header\", or remove the preset",
+    );
+}
+
+#[test]
+fn t53_behind_a_mesh_another_anchor_than_an_address_is_needed() {
+    let istio = "[identity]\npreset = \"istio\"\nuser_header = \"X-Jwt-Sub\"\n";
+    assert!(parse(istio, &[]).is_err(), "the default addresses are everybody's");
+    let secret = format!("{istio}secret_header = \"X-S\"\n");
+    fine(&secret, &[SECRET]);
+    let names = "trusted_names = [\"spiffe://cluster.local/ns/auth/sa/proxy\"]\n[listen.tls]\n\
+        certificate_file = \"/tls.crt\"\nkey_file = \"/tls.key\"\nclient_ca_file = \"/ca.crt\"\n";
+    fine(&format!("{istio}{names}"), &[]);
+    fine(&format!("{istio}trusted_peers = [\"10.42.3.0/24\"]\n"), &[]);
+    let assertion = ASSERTION.replace("header = \"X-A\"\n", "");
+    let signed = format!("[identity]\npreset = \"istio\"\nsource = \"assertion\"\n{assertion}");
+    let config = parse(&signed, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let Source::Assertion(source) = &config.identity.source else { panic!("an assertion") };
+    assert_eq!(source.header, "authorization");
+    assert!(!config.identity.guarded.is_empty(), "plain headers are nobody's");
+}
+
+#[test]
+fn names_of_hosts_are_names_and_have_an_effect() {
+    for host in ["http://a.example", "a.example:80", "a b", "", "user@a.example"] {
+        says(
+            &format!("[identity]\ntrusted_hosts = [\"{host}\"]"),
+            &format!(
+                "  sidecar.toml:2: identity.trusted_hosts: {host:?} won't do\n    \
+                 -> write the name of a host without a port, such as \"app.example\""
+            ),
+        );
+    }
+    says_of(
+        parse(&with_secret("trusted_hosts = [\"app.example\"]"), &[SECRET]),
+        "  sidecar.toml:3: identity.trusted_hosts: it has no effect while a secret or a certificate says whom to trust\n    \
+         -> remove it: no page in a browser has either",
     );
 }
 

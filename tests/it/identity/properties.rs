@@ -108,7 +108,7 @@ proptest! {
         let stranger = identified(&identity(EVERY_HEADER), "192.0.2.7", &mut headers);
         let nobody = matches!(
             stranger,
-            Ok(Identified { caller: Caller::Anonymous, trusted: false })
+            Ok(Identified { caller: Caller::Anonymous, trusted: false, .. })
         );
         prop_assert!(nobody);
         assert_no_identity(&headers);

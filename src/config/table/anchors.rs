@@ -1,0 +1,48 @@
+//! What the table `identity` says of peers beside their addresses: names of the app's own, whose word on
+//! scheme and address is kept, and meshes, behind which an address says nothing.
+
+use ipnet::IpNet;
+
+use super::super::reader::Section;
+use super::super::words::{HostName, SourceName};
+use super::preset::Preset;
+
+/// Reads the app's own names in `Host`.
+pub fn read_hosts(section: &Section<'_, '_>, peers_alone: bool) -> Vec<String> {
+    let hosts: Vec<HostName> = section.list("trusted_hosts", &[]);
+    if !hosts.is_empty() && !peers_alone {
+        section.complain_about(
+            "trusted_hosts",
+            "it has no effect while a secret or a certificate says whom to trust",
+            "remove it: no page in a browser has either",
+        );
+    }
+    hosts.into_iter().map(|host| host.0).collect()
+}
+
+/// Reads from whom the client's address, the scheme and the host are believed.
+pub fn read_proxies(section: &Section<'_, '_>) -> Option<Vec<IpNet>> {
+    section.optional_list("trusted_proxies")
+}
+
+/// Refuses to believe an address behind a mesh, unless the operator has written which.
+pub fn check_mesh(
+    section: &Section<'_, '_>,
+    preset: Option<&Preset>,
+    source: SourceName,
+    vouched: bool,
+) {
+    let meshed = preset.filter(|preset| preset.is_behind_mesh && source == SourceName::Header);
+    let Some(preset) = meshed.filter(|_| !vouched && !section.has("trusted_peers")) else { return };
+    section.complain_about(
+        "preset",
+        &format!(
+            "behind {} every caller comes from an address of this pod's own (127.0.0.6, 127.0.0.1), so \
+             an address says nothing of who it is",
+            preset.name
+        ),
+        "let the login proxy show a secret (secret_header) or a certificate (trusted_names); or believe \
+         its signature: source = \"assertion\"; or, if the traffic port is excluded from the mesh, write \
+         the login proxy's addresses as trusted_peers",
+    );
+}

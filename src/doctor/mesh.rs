@@ -1,0 +1,44 @@
+//! Whether the proxy of a service mesh takes in what comes to this pod. Every caller then connects from an
+//! address of the pod's own, as a login proxy in the pod does.
+
+use std::fs;
+use std::path::Path;
+
+use super::Surroundings;
+
+/// A mesh, and where its proxy listens for what the pod's network rules turn to it. Other meshes have ports
+/// that an app may as well have.
+const MESHES: [(&str, u16); 2] = [("Istio or Kuma", 15_006), ("Linkerd", 4143)];
+
+/// State of a listening socket in `/proc/net/tcp` (`TCP_LISTEN` of Linux).
+const LISTENING: &str = "0A";
+
+/// The mesh before this pod, in words.
+pub(super) fn found(around: &Surroundings) -> Option<String> {
+    let is_preset = around.config.effective.iter().any(|setting| {
+        setting.header == "[identity]" && setting.key == "preset" && setting.value == "\"istio\""
+    });
+    if is_preset {
+        return Some("Istio (identity.preset)".to_owned());
+    }
+    let ports = listening_ports(&around.root);
+    let (name, port) = MESHES.into_iter().find(|(_, port)| ports.contains(port))?;
+    Some(format!("{name} (its proxy listens at port {port})"))
+}
+
+/// Ports at which something listens in this network namespace, which all containers of a pod share. None
+/// where there is no such file.
+fn listening_ports(root: &Path) -> Vec<u16> {
+    let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)));
+    let port = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (_, local, _, state) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (_, port) = local.rsplit_once(':').filter(|_| state == LISTENING)?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    tables
+        .into_iter()
+        .flatten()
+        .flat_map(|table| table.lines().filter_map(port).collect::<Vec<_>>())
+        .collect()
+}

@@ -1,0 +1,136 @@
+//! Whether a browser itself sends a request, for a page of another site than the app's.
+//!
+//! A page whose name was pointed at this machine (DNS rebinding) is of this port's own origin, so a
+//! script of the page may set any header but those that belong to the browser (Fetch standard, section
+//! 2.2.2): `Host`, `Connection`, `Via`, `Origin` and `Sec-*` among them. These headers tell such a page
+//! from a login proxy, which hands a browser's other headers on:
+//!
+//! - Every browser sends `Connection: keep-alive` over HTTP/1.1. nginx sends `close` or none, oauth2-proxy,
+//!   Caddy, Traefik, `HAProxy` and Envoy none, Apache `Keep-Alive`.
+//! - The `Host` of the page is a name, with the port that the browser has connected to. No name can be
+//!   pointed anywhere for `localhost` and for addresses.
+//! - The `Origin` of a page that was not loaded from here is another one.
+
+use http::header::{
+    ACCEPT_LANGUAGE, CONNECTION, FORWARDED, HOST, ORIGIN, REFERER, USER_AGENT, VIA,
+};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName};
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Headers by which fronts give themselves away, beside `x-forwarded-*`. A script may set them too.
+const OF_PROXIES: [&str; 7] = [
+    "x-real-ip",
+    "x-request-id",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-method",
+    "x-scheme",
+    "x-url-scheme",
+];
+
+/// Headers in which fronts name the user: that they are there says nothing of who has set them.
+const OF_USERS: [&str; 5] = ["user", "email", "groups", "preferred-username", "access-token"];
+
+/// What `Connection` says of the sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    /// It is what every browser sends.
+    Browser,
+    /// It is what no browser sends.
+    Proxy,
+    /// It is not there: HTTP/2, most proxies, or a filter between a browser and this port.
+    Either,
+}
+
+/// Whether a browser sends this request for a page that is not the app's. `port` is where the request has
+/// come in, and `hosts` are the app's own names; if there are any, every other name is a stranger's.
+pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: &[String]) -> bool {
+    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let named = host.as_ref().filter(|host| !is_of_this_machine(host.host()));
+    let stranger =
+        named.filter(|host| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())));
+    if !hosts.is_empty() && stranger.is_some() {
+        return true;
+    }
+    let sender = sender(headers);
+    if sender == Sender::Proxy || !has_browsers_marks(headers) || is_no_script(headers) {
+        return false;
+    }
+    let at_our_port = stranger.is_some_and(|host| port.is_some() && host.port_u16() == port);
+    if has_proxys_marks(headers) {
+        // A script can forge them, and no front is both behind this port and at it.
+        return sender == Sender::Browser && at_our_port;
+    }
+    let elsewhere = is_from_elsewhere(headers, host.as_ref());
+    if sender == Sender::Browser {
+        return stranger.is_some() || elsewhere;
+    }
+    if named.is_none() {
+        return elsewhere && headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site");
+    }
+    at_our_port || stranger.is_some_and(|host| is_own_plain_origin(headers, host))
+}
+
+fn sender(headers: &HeaderMap) -> Sender {
+    let mut values = headers.get_all(CONNECTION).iter();
+    match (values.next(), values.next()) {
+        _ if headers.contains_key(VIA) => Sender::Proxy,
+        (None, _) => Sender::Either,
+        (Some(value), None) if value == "keep-alive" => Sender::Browser,
+        _ => Sender::Proxy,
+    }
+}
+
+fn has_browsers_marks(headers: &HeaderMap) -> bool {
+    let is_browsers = |agent: &http::HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
+    headers.get(USER_AGENT).is_some_and(is_browsers)
+        || headers.keys().any(|name| {
+            matches!(*name, ORIGIN | REFERER | ACCEPT_LANGUAGE)
+                || name.as_str().starts_with("sec-fetch-")
+                || name.as_str().starts_with("sec-ch-")
+        })
+}
+
+fn has_proxys_marks(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let text = name.as_str();
+        *name == FORWARDED
+            || OF_PROXIES.contains(&text)
+            || text.starts_with("x-envoy-")
+            || text.strip_prefix("x-forwarded-").is_some_and(|rest| !OF_USERS.contains(&rest))
+    })
+}
+
+/// Whether the browser says that no script has sent this: only a script's request can name a user.
+fn is_no_script(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode != "cors" && mode != "same-origin")
+}
+
+/// Whether the page was loaded from a name that is neither this machine's nor the request's.
+fn is_from_elsewhere(headers: &HeaderMap, host: Option<&Authority>) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let origin = origin.as_bytes().splitn(2, |byte| *byte == b'/').nth(1);
+    let origin = origin.and_then(|rest| Authority::try_from(rest.strip_prefix(b"/")?).ok());
+    // `null` is the origin of a page that has none: a file, or a frame that is kept apart.
+    let Some(origin) = origin else { return true };
+    !is_of_this_machine(origin.host())
+        && host.is_none_or(|host| !host.host().eq_ignore_ascii_case(origin.host()))
+}
+
+/// Whether the page was loaded from the request's own host without TLS. A front would have had to take
+/// TLS off otherwise.
+fn is_own_plain_origin(headers: &HeaderMap, host: &Authority) -> bool {
+    let origin = headers.get(ORIGIN).and_then(|origin| origin.as_bytes().strip_prefix(b"http://"));
+    host.port().is_none()
+        && origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str().as_bytes()))
+}
+
+/// Whether no name server has a say in where this host is.
+fn is_of_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || bare.parse::<std::net::IpAddr>().is_ok()
+}
