@@ -41,6 +41,16 @@ const PLAIN_HEADERS: [&str; 4] = [
     "X-Forwarded-Groups",
 ];
 
+/// What speaks of the user by default beside plain headers. With an assertion, the token is the front's
+/// even where no address is trusted.
+const HEADERS_BESIDE_A_USER: [&str; 5] = [
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Access-Token",
+];
+
 /// What fronts and apps are known to write where they have no user: Apache, Envoy, JavaScript, Lua,
 /// Python and Go; and the templates of Caddy, Envoy, nginx, Kubernetes and others.
 const PLACEHOLDERS: [&str; 16] = [
@@ -134,10 +144,8 @@ pub fn read(
         }
     };
     check_groups(section, assertion, &source);
-    if !section.has("guarded_headers") {
-        // One that is read by the operator's own choice is guarded anyway.
-        guarded.retain(|name| source.names().all(|read| read != name));
-    }
+    // One that is read is guarded anyway.
+    guarded.retain(|name| source.names().all(|read| read != name));
     let header = &delivery.header;
     let token_headers = vec![header.name.clone(), header.status_name.clone()];
     let settings = Settings {
@@ -293,7 +301,9 @@ fn read_guarded(
     source: SourceName,
 ) -> Vec<HeaderName> {
     let default: &[&str] = match source {
-        SourceName::Header | SourceName::App => &[],
+        SourceName::Header => &HEADERS_BESIDE_A_USER,
+        // Not even the front speaks for the app, and the app may read what the front says.
+        SourceName::App => &[],
         SourceName::Assertion => &PLAIN_HEADERS,
     };
     match preset.filter(|preset| preset.source == source) {

@@ -277,3 +277,29 @@ async fn t04_without_an_identity_the_clients_copies_are_gone_and_there_is_no_tok
     assert_eq!(spoof_count(&stage, "identity_header").await, expected as f64);
     assert_eq!(stage.velt.call_count(), 0);
 }
+
+#[tokio::test]
+async fn t04_by_default_the_usual_headers_beside_a_user_are_guarded() {
+    let usual = ["email", "preferred-username", "groups", "access-token"];
+    let usual = usual.map(|what| format!("X-Forwarded-{what}"));
+    for (config, user) in
+        [("", "x-forwarded-user"), ("user_header = \"Remote-User\"", "remote-user")]
+    {
+        let stage = Stage::set(&format!("[identity]\n{config}")).await;
+        let sending = || {
+            let sending = stage.client().get("/");
+            usual.iter().fold(sending, |sending, name| sending.header(name, "admins"))
+        };
+        assert_eq!(sending().send().await.token_status(), Some("anonymous"), "{user}");
+        for name in &usual {
+            assert_eq!(stage.app.journal()[0].header(name), None, "{name} reaches the app");
+        }
+        assert_eq!(spoof_count(&stage, "identity_header").await, usual.len() as f64, "{user}");
+        let named = sending().header(user, "ada").send().await;
+        assert_eq!(named.token_status(), None, "{user} has a token");
+        for name in &usual {
+            let arrived = stage.app.journal()[1].header(name).map(str::to_owned);
+            assert_eq!(arrived.as_deref(), Some("admins"), "the front's {name}");
+        }
+    }
+}

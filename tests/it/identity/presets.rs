@@ -154,7 +154,7 @@ async fn t10_forged_headers_of_each_front_reach_nobody() {
 #[tokio::test]
 async fn t04_where_a_front_names_no_user_nothing_more_reaches_the_app() {
     for front in &PLAIN {
-        let stage = Stage::set(&front.toml("")).await;
+        let stage = Stage::set(&front.toml(front.peers())).await;
         let (user, more) = front.headers.split_first().expect("some headers");
         let leftovers = || {
             let sending = stage.client().get("/");
