@@ -77,7 +77,7 @@ impl<'a> Pod<'a> {
     pub fn assert_fits(&self) {
         let mounted = tempfile::tempdir().expect("a folder");
         for key in ["api-key", "auth-token"] {
-            fs::write(mounted.path().join(key), "a secret\n").expect("a disk");
+            fs::write(mounted.path().join(key), format!("secret of {key}\n")).expect("a disk");
         }
         let here = mounted.path().to_str().expect("a plain path");
         let mut environment = self.environment();
