@@ -286,7 +286,7 @@ fn check_secrets(
 ) {
     let Some((velt, ..)) = velt else { return };
     let (api_key, auth_token) = (velt.api_key.expose_secret(), velt.auth_token.expose_secret());
-    // An emulator takes anything.
+    // The emulator, at an http:// endpoint, accepts any credentials.
     if api_key == auth_token && velt.endpoint.scheme() == "https" {
         section.complain_about(
             "auth_token",
