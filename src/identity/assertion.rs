@@ -195,7 +195,7 @@ impl Assertions {
             Some(_) => match checked(value, &self.policy.claims.placeholders) {
                 Err(Flaw::Empty) => Presented::Nothing,
                 Err(Flaw::Placeholder) => Presented::Placeholder,
-                // Other flaws are none here: an assertion may be longer than a user's id, for instance.
+                // Other flaws of a user's id don't count here: an assertion is longer, for instance.
                 Ok(_) | Err(_) => Presented::Assertion(value.clone()),
             },
         };

@@ -158,7 +158,7 @@ pub(super) fn checked<'a>(
     placeholders: &Placeholders,
 ) -> Result<&'a str, Flaw> {
     let Ok(text) = std::str::from_utf8(value.as_bytes()) else {
-        // A long value counts as too long, whatever its bytes, as it does below if it is text.
+        // Judge the length first, as `flaw` does for text: a long value is too long even if it is not text.
         let too_long = value.len() > MAX_VALUE_BYTES;
         return Err(if too_long { Flaw::TooLong } else { Flaw::BadBytes });
     };
