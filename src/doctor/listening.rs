@@ -96,9 +96,9 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     let anchored = identity.secret.is_some() || !identity.trusted_names.is_empty();
     let by_peer = matches!(identity.source, Source::Header(_));
     let stake = if by_peer {
-        "whoever is in there can name any user and get his token"
+        "any client in there can name any user and get their token"
     } else {
-        "whoever is in there may send the app plain headers about the user"
+        "any client in there may send the app plain headers about the user"
     };
     let wide: Vec<String> = identity
         .trusted_peers

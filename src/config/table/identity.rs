@@ -403,9 +403,9 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
     let vouched = settings.secret.is_some() || !settings.trusted_names.is_empty();
     if everyone && !reckless && !vouched {
         let problem = if by_peer {
-            "whoever reaches this port could name any user and get his token"
+            "any client that reaches this port could name any user and get their token"
         } else {
-            "whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)"
+            "any client that reaches this port could say from where and for whom it asks (X-Forwarded-*)"
         };
         section.complain_about(
             "trusted_peers",
