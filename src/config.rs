@@ -58,7 +58,7 @@ pub struct Config {
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
-    /// Whose sampled traces are exported.
+    /// Peers whose sampled traces are exported.
     pub sampled_by: trace::SampledBy,
     /// How often to look whether any of this has changed; `None` leaves it to SIGHUP.
     pub reload_interval: Option<Duration>,

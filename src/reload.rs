@@ -149,7 +149,10 @@ impl Reload {
                 Ok(Look::Same) => {}
                 Ok(Look::Unsettled) => self.unsettled = true,
                 Ok(Look::Mended) => {
-                    info!(part = part.as_str(), "what is in force lies there, and is good");
+                    info!(
+                        part = part.as_str(),
+                        "the files have the content in force, and it is good"
+                    );
                     self.metrics.good(*part);
                 }
                 Ok(Look::Replaced) => {

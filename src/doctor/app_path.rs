@@ -79,11 +79,11 @@ pub(super) async fn look_at_path(
     } else if insists {
         findings.note(
             place,
-            format!("{what} and names nobody, but redirects to https unless told X-Forwarded-Proto: https"),
+            format!("{what} and names no user, but redirects to https unless told X-Forwarded-Proto: https"),
             REDIRECTS_FOR_EVER,
         );
     } else {
-        findings.ok(place, format!("{what} and names nobody, as it should"));
+        findings.ok(place, format!("{what} and names no user, as it should"));
     }
 }
 

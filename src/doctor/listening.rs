@@ -122,7 +122,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     } else if only_loopback && by_peer && around.in_kubernetes() {
         findings.note(
             place,
-            "only this pod is believed: with the login proxy in another pod, everybody is anonymous, and \
+            "only this pod is believed: with the login proxy in another pod, every user is anonymous, and \
              the app is told http and the login proxy's address",
             "name the range of the login proxy's pods, unless it is a container of this pod",
         );

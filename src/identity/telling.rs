@@ -84,8 +84,8 @@ impl Identity {
                 kind,
                 count,
                 peer,
-                "headers were removed that only the front proxy may set, and only beside the user \
-                 whom it names; identity.trusted_peers says who that is"
+                "headers were removed that only the front proxy may set, and only beside a user whom \
+                 it names; identity.trusted_peers says which peer is the front proxy"
             );
         }
     }
@@ -113,8 +113,8 @@ impl Identity {
                 reason,
                 count,
                 peer,
-                "what stands for the user is no user's id, so the request is anonymous: correct what \
-                 sets it, or take the word out of identity.placeholders"
+                "a placeholder stands in the place of the user, so the request is anonymous: correct \
+                 the program that sets it, or take it out of identity.placeholders"
             );
         }
     }

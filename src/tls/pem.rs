@@ -134,7 +134,9 @@ fn shown(label: &[u8]) -> String {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => formatter.write_str("has nothing whole in PEM form in it"),
+            Self::Missing => {
+                formatter.write_str("has no whole certificate or key in PEM form in it")
+            }
             Self::OtherForm(label) => write!(
                 formatter,
                 "has a section BEGIN {label}, whose certificates are not read: convert it to BEGIN \
@@ -146,7 +148,7 @@ impl fmt::Display for Fault {
                  CERTIFICATE----- has to stand alone on its line"
             ),
             Self::Encrypted => formatter.write_str(
-                "holds a key that is encrypted with a passphrase, which nobody is there to type: \
+                "holds a key that is encrypted with a passphrase, which the sidecar can't ask for: \
                  decrypt it (openssl pkey -in OLD -out NEW)",
             ),
         }

@@ -14,7 +14,7 @@ pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap
         Believed::AsEverybody => (
             "kept",
             listed(said(headers)),
-            "nobody is named by a plain header here, so it is kept from everybody".to_owned(),
+            "no plain header names a user here, so every peer's word is kept".to_owned(),
             "identity.source",
         ),
         Believed::AsTrusted => (
