@@ -58,7 +58,7 @@ pub struct Config {
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
     pub tracing: trace::Settings,
-    /// Whose sampled traces are exported.
+    /// Peers whose sampled traces are exported.
     pub sampled_by: trace::SampledBy,
     /// How often to look whether any of this has changed; `None` leaves it to SIGHUP.
     pub reload_interval: Option<Duration>,
@@ -286,7 +286,7 @@ fn check_secrets(
 ) {
     let Some((velt, ..)) = velt else { return };
     let (api_key, auth_token) = (velt.api_key.expose_secret(), velt.auth_token.expose_secret());
-    // An emulator takes anything.
+    // The emulator, at an http:// endpoint, accepts any credentials.
     if api_key == auth_token && velt.endpoint.scheme() == "https" {
         section.complain_about(
             "auth_token",

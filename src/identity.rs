@@ -6,8 +6,9 @@
 //! vouches for is removed before the app can see it.
 //!
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
-//! [`assertion`] checks signed ones with what `keys` fetches, `app` reads the app's own word. `user` is
-//! what they all arrive at, `placeholders` what stands for no value, `telling` counts and logs.
+//! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
+//! of its user. `user` has the types in which all three readers describe a user, `placeholders` the values
+//! that stand for no value; `telling` counts and logs.
 
 mod alarm;
 mod algorithm;
@@ -57,10 +58,10 @@ pub struct Settings {
     /// What the front proxy must show besides.
     pub secret: Option<SecretSettings>,
     /// The app's own names in `Host`: a browser on this machine that asks for another name is no front.
-    /// Without any, that is told by what else the request says.
+    /// If this is empty, other headers of the request tell a browser from a front.
     pub trusted_hosts: Vec<String>,
-    /// From whom the client's address, the scheme and the host are believed; `None` for the default of the
-    /// source.
+    /// Peers whose word on the client's address, the scheme and the host is kept; `None` for the default of
+    /// the source.
     pub trusted_proxies: Option<Vec<ipnet::IpNet>>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
@@ -113,7 +114,7 @@ pub struct Identified {
     pub caller: Caller,
     /// Whether the peer is the front proxy.
     pub trusted: bool,
-    /// Whether its word about the client's address, the scheme and the host is kept.
+    /// Whether the peer's word about the client's address, the scheme and the host is kept.
     pub believed: Believed,
 }
 
@@ -227,12 +228,12 @@ impl Identity {
         }
     }
 
-    /// Waits until keys are at hand that [`Self::start`] has not begun to fetch. Returns at once where
-    /// none are needed, or where they were taken over.
+    /// Fetches the keys of assertions before this identity is put into force, and waits for them. Returns
+    /// at once if no keys are needed, or if the keys in force were taken over.
     ///
     /// # Errors
     ///
-    /// If they can't be fetched.
+    /// If the keys can't be fetched.
     pub async fn keys_arrive(&self) -> Result<(), keys::Unfetched> {
         match &self.reader {
             Reader::Assertion(assertions) => assertions.keys_arrive().await,
@@ -247,7 +248,7 @@ impl Identity {
         }
     }
 
-    /// Whether a request with these headers, which are as they came, is from a peer that is believed.
+    /// Whether a request is from a peer that is believed. `headers` must be as the peer sent them.
     pub fn trusts(&self, peer: &Peer, headers: &HeaderMap) -> bool {
         self.anchors.trust(peer, headers, self.anchors.shown(headers)).is_trusted()
     }
@@ -409,7 +410,8 @@ impl Identity {
         }
     }
 
-    /// Removes the user's attributes: the front names no user, so the attributes are its client's.
+    /// Removes the user's attributes: the front names no user, so the attributes come from the client of
+    /// the front.
     fn nobody(
         &self,
         source: &HeaderSource,
@@ -422,8 +424,8 @@ impl Identity {
         Caller::Anonymous
     }
 
-    /// Removes the plain headers: the front signs whom it knows and no assertion names a user, so what
-    /// the plain headers say is its client's.
+    /// Removes the plain headers: the front signs the users whom it knows and no assertion names a user, so
+    /// the plain headers come from the client of the front.
     fn unsigned(
         &self,
         assertions: &Assertions,

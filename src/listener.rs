@@ -69,8 +69,8 @@ pub fn spare_descriptors(threads: usize) -> u64 {
     SPARE_DESCRIPTORS.saturating_add(more.saturating_mul(DESCRIPTORS_OF_A_THREAD))
 }
 
-/// Takes `address` as a listener would, and gives it back. Without listening, so that a sidecar that
-/// starts at the same moment is not in its way.
+/// Binds `address` as a listener would, and gives it back. Does not listen, so that a sidecar that starts at
+/// the same moment is not disturbed.
 ///
 /// # Errors
 ///

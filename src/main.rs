@@ -101,7 +101,7 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
 }
 
 fn environment() -> BTreeMap<String, String> {
-    // What is not text is read all the same, so that it is complained of.
+    // Read variables that are not text too, so that the configuration can complain of them.
     let text = |text: OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }

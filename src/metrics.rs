@@ -531,8 +531,8 @@ impl Page {
         self.register(&info);
     }
 
-    /// The process's own figures under their conventional, unprefixed names. They come from `/proc`, so that
-    /// there are none on other systems.
+    /// Registers the figures of the process itself, under their conventional, unprefixed names. They are read
+    /// from `/proc`, so there are none on systems other than Linux.
     #[cfg(target_os = "linux")]
     fn process(&self) {
         let process = prometheus::process_collector::ProcessCollector::for_self();

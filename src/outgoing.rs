@@ -1,5 +1,5 @@
-//! Calls that the sidecar makes of its own accord: to Velt, and to whoever publishes the keys of
-//! assertions. One place decides whom they trust, and that they follow nobody elsewhere.
+//! Calls that the sidecar makes of its own accord: to Velt, and to the publisher of an assertion's keys.
+//! This is the one place that decides which servers the calls trust, and that they follow no redirect.
 
 use std::error::Error;
 use std::fmt;
@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use crate::tls::Roots;
 
-/// Calls could not be set up: whoever should vouch for servers can't be read, or the proxy that the
-/// environment names is none. The operator's fault.
+/// Failure to set calls up: the roots that vouch for servers can't be read, or the environment names a
+/// forward proxy that is none. The operator's fault.
 #[derive(Debug)]
 pub struct TlsError(Box<dyn Error + Send + Sync>);
 
@@ -37,13 +37,13 @@ const PROXY_VARIABLES: [[&str; 2]; 2] =
 
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// A proxy setting of the environment that would be ignored. Its value may hold a password, and is not in
-/// here.
+/// A proxy setting of the environment that reqwest would ignore. Leaves out the value, which may hold a
+/// password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
-    /// It is no URL of an HTTP proxy.
+    /// The value is no URL of an HTTP proxy.
     Url { variable: &'static str },
-    /// It is in quotes, or part of it is.
+    /// The value has quotes in it.
     Quotes { variable: &'static str },
 }
 

@@ -1,10 +1,11 @@
 //! The app behind us: sends a request there and brings the response back, both streaming.
 //!
 //! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, the length that an answer says in `framing`, bodies in `request_body` and `body`, how long an answer is waited for in `progress`, what
-//! may be sent again in `spare`, WebSockets in `tunnel`, their standing still in `stream_clock`. hyper
-//! 1.12 is a floor and not just the current version: 1.11 stopped keeping a `Content-Length` beside a
-//! `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
+//! `pool`, the length that an answer says in `framing`, bodies in `request_body` and `body`, how long an
+//! answer is waited for in `progress`, what may be sent again in `spare`, WebSockets in `tunnel`, their
+//! standing still in `stream_clock`. hyper 1.12 is a floor and not just the current version: 1.11 stopped
+//! keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection`
+//! line.
 
 mod arriving;
 mod body;
@@ -85,7 +86,7 @@ pub struct Settings {
     /// How to speak TLS with it, if at all.
     pub tls: Option<ClientSettings>,
     pub protocol: AppProtocol,
-    /// What the app reads in `X-Forwarded-For` of a peer whose word is kept.
+    /// Treatment of the `X-Forwarded-For` of a peer whose word is kept.
     pub forwarded_for: ForwardedFor,
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the response.
@@ -94,7 +95,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Unused connections kept.
     pub max_idle: usize,
-    /// Header lines of one response over HTTP/1.1.
+    /// Most header lines of one response over HTTP/1.1.
     pub max_headers: usize,
     /// How long a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
@@ -118,7 +119,7 @@ pub enum UpstreamError {
     BrokenStream(h2::Error),
     /// The head of its answer is longer than `app.max_headers` or the read buffer allow.
     HeadTooLarge(hyper::Error),
-    /// Where the body of its answer ends can't be known.
+    /// The app's answer does not say clearly where its body ends.
     Framing,
     /// It switched protocols without being asked to, or not to the one it was asked for.
     BadUpgrade,
@@ -281,8 +282,8 @@ impl Upstream {
     }
 
     /// Sends the app a request of the sidecar's own, without a body, on behalf of a client's request
-    /// with the headers `of_client`. A login that the client has on its connection holds for this
-    /// request too, and so does what a front whose word is kept has said of the client and the scheme: an
+    /// with the headers `of_client`. A login that the client has on its connection holds for this request
+    /// too. A front's word on the client, the scheme and the host is copied if it is kept: without it, an
     /// app that insists on https would answer with a redirect.
     ///
     /// # Errors
@@ -298,7 +299,7 @@ impl Upstream {
         let over_http2 = self.http2;
         let mut request = request.map(|()| RequestBody::default());
         if client.trusted {
-            // With the addresses by which `login` tells the clients of one front apart.
+            // Includes the addresses by which `login` tells the clients of one front apart.
             headers::copy_said(of_client, request.headers_mut());
         }
         let names = Names::of(request.headers());

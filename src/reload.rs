@@ -1,11 +1,11 @@
 //! Reading again, while the sidecar runs, what it was started with: the configuration with its
 //! secrets, and the files of certificates.
 //!
-//! What is good takes effect as a whole; of what is not, the last good one stays, and that is counted
-//! and told. Secrets are replaced all the same: a mistake in the configuration must not keep a token that
-//! was taken back in use. The files are looked at now and then, since what Kubernetes mounts is replaced
-//! behind a symlink, which no watch of a file survives; and at once on SIGHUP. Nothing here knows the
-//! parts that change: the composition root hands in what replaces them.
+//! Good content takes effect as a whole. Bad content is rejected, counted and logged, and the last good
+//! content stays in force. Secrets are replaced all the same: a mistake in the configuration must not keep a
+//! revoked token in use. A look at the files is taken at an interval, since no watch of a file survives that
+//! Kubernetes replaces a mounted file behind a symlink; and at once on SIGHUP. Nothing here knows the parts
+//! that change: the composition root hands in the functions that replace them.
 
 mod changes;
 
@@ -28,21 +28,22 @@ pub type Refusal = Box<dyn Error + Send + Sync>;
 /// Puts a configuration into force, as far as it has changed; what is in force then comes last.
 pub type Apply = Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), Refusal> + Send + Sync>;
 
-/// What a look at some files has come to.
+/// Result of a look at some files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing new: what is in force lies there, or what was rejected and told of before.
+    /// Nothing new: the files have the content in force, or content that was rejected and logged before.
     Same,
     /// New content is in force.
     Replaced,
-    /// What was rejected is gone: what is in force lies there again, or is good by now.
+    /// The rejected content is gone: the files have the content in force again, or the content in force is
+    /// good by now.
     Mended,
-    /// There is new content, which may be half written.
+    /// New content that may be half written, and so was not judged.
     Unsettled,
 }
 
-/// Looks at some files again, and puts what is new and good into force. The same bad content is complained
-/// of once, unless it is asked `again`.
+/// Looks at some files again, and puts new and good content into force. Complains of the same bad content
+/// once; with the argument `true` (`again`), once more.
 pub type Refresh = Arc<dyn Fn(bool) -> Result<Look, Refusal> + Send + Sync>;
 
 /// Asks for a look now.
@@ -69,16 +70,16 @@ pub struct Reload {
     files: Vec<(ReloadPart, Refresh)>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     metrics: ReloadMetrics,
-    /// Whether the last look has found something that may be half written.
+    /// Whether the last look has found content that may be half written.
     unsettled: bool,
 }
 
 /// The configuration that is in force.
 struct Configuration {
-    /// With the text that is in force.
+    /// File and environment of the configuration, with the text that is in force.
     origin: Origin,
     effective: Vec<Effective>,
-    /// What was read last and is not in force, and since when it has lain there.
+    /// Last reading, if it is not in force, and since when the files have had its content.
     found: Option<(Arc<Reading>, Instant)>,
     /// What differs from it but waits for a restart, as it was told last.
     waiting: Vec<Change>,
@@ -148,7 +149,10 @@ impl Reload {
                 Ok(Look::Same) => {}
                 Ok(Look::Unsettled) => self.unsettled = true,
                 Ok(Look::Mended) => {
-                    info!(part = part.as_str(), "what is in force lies there, and is good");
+                    info!(
+                        part = part.as_str(),
+                        "the files have the content in force, and it is good"
+                    );
                     self.metrics.good(*part);
                 }
                 Ok(Look::Replaced) => {
@@ -164,26 +168,26 @@ impl Reload {
     }
 }
 
-/// What was put into force.
+/// Part of a reading that was put into force.
 struct Applied {
     origin: Option<Origin>,
     effective: Vec<Effective>,
     changes: Vec<Change>,
 }
 
-/// What has come of what was read.
+/// Result of a reading.
 #[derive(Default)]
 struct Judged {
     applied: Option<Applied>,
-    /// What waits for a restart, and whether live settings wait with it.
+    /// Changes that wait for a restart.
     waiting: Vec<Change>,
+    /// Whether live settings are among `waiting`.
     together: bool,
     refusal: Option<Refusal>,
 }
 
 impl Configuration {
-    /// Looks again. Returns whether there is something that may be half written, so that it was not
-    /// judged.
+    /// Looks at the configuration. Returns whether its content may be half written, and so was not judged.
     async fn look(&mut self, again: bool, metrics: &ReloadMetrics) -> bool {
         let origin = self.origin.clone();
         let reading = Arc::new(off_the_runtime(move || origin.read_settled()).await);
@@ -196,7 +200,8 @@ impl Configuration {
         false
     }
 
-    /// Whether what was read is in force, can't be half written, or has lain there unchanged for long enough.
+    /// Whether `reading` may be judged: it is in force, can't be half written, or has been the same for
+    /// [`RESTED`].
     fn has_rested(&mut self, reading: &Arc<Reading>) -> bool {
         let now = Instant::now();
         let at_once = reading.config.as_ref().is_ok_and(|config| {
@@ -218,7 +223,7 @@ impl Configuration {
         }
     }
 
-    /// Notes, logs and counts what has come of a look.
+    /// Notes, logs and counts the result of a look.
     fn tell(&mut self, judged: Judged, again: bool, metrics: &ReloadMetrics) {
         let part = ReloadPart::Config;
         let Judged { applied, waiting, together, refusal } = judged;
@@ -269,14 +274,14 @@ impl Configuration {
             error!(%complaint, "the configuration was rejected; the last good one stays in force");
             metrics.rejected(part);
         } else {
-            // What was applied beside it has not mended it.
+            // New secrets may have been applied above, which set the gauge to good.
             metrics.still_rejected(part);
         }
         self.complaint = Some(complaint);
     }
 }
 
-/// Puts into force what may be of `reading`, where `in_force` is so far.
+/// Puts as much of `reading` into force as may be. `in_force` are the settings so far.
 fn judge(reading: &Reading, in_force: &[Effective], apply: &Apply) -> Judged {
     let mut judged = Judged::default();
     let together = match &reading.config {
@@ -289,7 +294,7 @@ fn judge(reading: &Reading, in_force: &[Effective], apply: &Apply) -> Judged {
             true
         }
     };
-    // Of a text that is wrong or has to wait nothing is taken, but the secrets of now are.
+    // If the new text is wrong or has to wait, keep the old text and take only the present secrets.
     let config = if together { reading.taken.as_ref() } else { Some(&reading.config) };
     match config.map(|config| put_into_force(config, in_force, apply)) {
         Some(Ok(applied)) => judged.applied = applied,

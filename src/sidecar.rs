@@ -318,7 +318,7 @@ async fn insist(
     }
 }
 
-/// An answer of the sidecar's own. HEAD is told what GET would be, without the content.
+/// An answer of the sidecar's own. HEAD gets the head of the answer to GET, without the content.
 fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
     let answer = if is_head { without_content(answer) } else { answer };
     answer.map(Body::own)

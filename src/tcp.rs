@@ -92,12 +92,12 @@ fn lacks_ipv6(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// Address of a client as it is written everywhere else: a listener of both families sees
+/// Plain form of a client's address, for settings, logs and the app: a listener of both families sees
 /// `::ffff:10.0.0.7` where `10.0.0.7` has connected.
 pub fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(ip.into(), peer.port()),
-        // As it is: a link-local address has its interface with it.
+        // Keep the whole address: a link-local address carries its interface.
         IpAddr::V6(_) => peer,
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn unspecified_ipv6_address_is_of_both_families() {
         let Ok(socket) = bind((Ipv6Addr::UNSPECIFIED, 0).into()) else { panic!("a port is free") };
-        // Without IPv6 it is of IPv4.
+        // On a machine without IPv6 the socket is of IPv4.
         if socket.local_addr().expect("it is bound").is_ipv6() {
             assert!(!SockRef::from(&socket).only_v6().expect("an option"), "whatever the sysctl");
         }

@@ -110,11 +110,11 @@ pub enum MalformedReason {
     /// Over 64 KiB.
     TooLarge,
     NotJson,
-    /// An error whose body is not Velt's: a firewall's page, or a proxy's.
+    /// An error status with a body that is not Velt's, such as the page of a firewall or proxy.
     NotVelt {
         http_status: u16,
     },
-    /// Compressed, which was not asked for: by a proxy on the way.
+    /// A compressed body, which the sidecar did not ask for: a proxy on the way has compressed it.
     Encoded,
     NoToken,
     /// Empty, too long, or bytes that no JWT has.

@@ -70,7 +70,7 @@ impl Tracing {
         Self { create, sample, sampled_by, exporter }
     }
 
-    /// The same, with spans for traces that these have sampled.
+    /// Sets whose sampled traces are exported.
     pub fn sampled_by(self, sampled_by: SampledBy) -> Self {
         Self { sampled_by, ..self }
     }
@@ -80,14 +80,14 @@ impl Tracing {
         self.create || self.exporter.is_some()
     }
 
-    /// [`Self::enter_from`] a peer that is believed.
+    /// Calls [`Self::enter_from`] for a peer that is believed.
     pub fn enter(&self, headers: &mut HeaderMap) -> Option<Trace> {
         self.enter_from(headers, |_| true)
     }
 
     /// Finds the trace that a request is part of, or starts one, and leaves the headers as the app is
-    /// to see them. `is_trusted` says whether the request comes from a peer that is believed, and is asked
-    /// only where that matters.
+    /// to see them. `is_trusted` says whether the request comes from a peer that is believed; it is called
+    /// only if the answer matters.
     pub fn enter_from(
         &self,
         headers: &mut HeaderMap,
@@ -101,7 +101,7 @@ impl Tracing {
         };
         let exporter = self.exporter.as_ref().filter(|_| {
             context.flags.is_sampled()
-                // What was started here was sampled here.
+                // A trace without a parent was started and sampled here.
                 && (parent.is_none()
                     || self.sampled_by == SampledBy::Anyone
                     || is_trusted(headers))

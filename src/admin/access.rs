@@ -1,9 +1,10 @@
 //! Who may make admin calls.
 //!
-//! Without a token: whoever is on this machine, but no page in a browser there and nobody through
-//! a proxy there. Of the loopback addresses only those from which a command on this machine comes count,
-//! since a service mesh hands calls of other pods on from the others (Istio from 127.0.0.6). With one: whoever shows it, and nobody else. In a pod every container shares
-//! loopback, the app's too, so a token is what keeps an app that was broken into away.
+//! Without a token, a caller must be on this machine, and be neither a page in a browser nor behind a
+//! proxy. "On this machine" means 127.0.0.1 or ::1, from which a command here connects: a service mesh
+//! hands calls of other pods on from other loopback addresses (Istio from 127.0.0.6). With a token, only
+//! a caller that shows the token may call. All containers of a pod share loopback, so only a token keeps
+//! an app that was broken into from making admin calls.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -31,7 +31,7 @@ pub struct Client {
 /// Why a call came to nothing.
 #[derive(Debug)]
 pub enum ClientError {
-    /// `--admin` is no URL of an admin port, as it may be shown.
+    /// Value of `--admin` that is no URL of an admin port, in a form without secrets.
     Url(String),
     TokenFile {
         name: String,
@@ -201,7 +201,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let unreachable = |source: reqwest::Error| ClientError::Unreachable {
-            // Without user, password and query.
+            // The origin has no user, password or query, any of which may be secret.
             url: self.url.origin().ascii_serialization(),
             source: source.without_url(),
         };

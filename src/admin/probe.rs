@@ -44,7 +44,7 @@ impl Probe {
 /// Why the answer is no.
 #[derive(Debug)]
 pub enum Unhealthy {
-    /// `--admin` is no URL of an admin port, as it may be shown. The caller's fault.
+    /// Value of `--admin` that is no URL of an admin port, in a form without secrets. The caller's fault.
     Url(String),
     /// Nobody answers there, or not in time.
     Unreachable { address: String, source: io::Error },
@@ -85,7 +85,8 @@ impl Error for Unhealthy {
 
 /// The URL of the admin port that listens at `address`, for whoever is on the same machine.
 pub fn url_of(address: SocketAddr) -> String {
-    // `[::]` takes clients of both families, and without IPv6 it is `0.0.0.0`: IPv4 finds it in any case.
+    // A listener at `[::]` takes clients of IPv4 too, and is at `0.0.0.0` on a system without IPv6. So
+    // 127.0.0.1 reaches every unspecified address.
     let reachable =
         if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     format!("http://{}", SocketAddr::new(reachable, address.port()))

@@ -72,7 +72,7 @@ impl Certificates {
     }
 }
 
-/// What a look at files means to a reload.
+/// Result of a look at files, as the reload counts it.
 fn looked(look: Result<tls::Look, FileError>) -> Result<Look, Refusal> {
     Ok(match look? {
         tls::Look::Same | tls::Look::Rejected => Look::Same,
@@ -192,7 +192,8 @@ impl Replaceable {
             Arc::clone(&old.identity)
         };
 
-        // Where keys come from has changed: those at hand stay until there are others.
+        // Wait for keys if they come from another place now: until then, the old identity with its keys
+        // stays in force.
         Handle::current().block_on(identity.keys_arrive())?;
 
         // Another key is another workspace, whose tokens are no use to this one.

@@ -20,13 +20,13 @@ const SETTLING: Duration = Duration::from_millis(20);
 pub struct Origin {
     file: PathBuf,
     is_named: bool,
-    /// As it was when the process began; nothing changes it from outside.
+    /// Environment at the start of the process; nothing changes it from outside.
     environment: BTreeMap<String, String>,
     /// The file's content when it was taken; `None` if it was absent, or has not been taken.
     taken: Option<String>,
 }
 
-/// The file alone: the environment has secrets in it.
+/// Shows the file alone, since the environment has secrets in it.
 impl fmt::Debug for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, is_named, .. } = self;
@@ -41,7 +41,8 @@ pub enum LoadError {
         file: PathBuf,
         source: io::Error,
     },
-    /// The file has nothing in it, not even a comment: an editor is about to write the text, or it was lost.
+    /// The file has nothing in it, not even a comment: an editor has not written the text yet, or the text
+    /// was lost.
     Empty {
         file: PathBuf,
     },
@@ -51,9 +52,10 @@ pub enum LoadError {
 /// What one reading has found.
 pub struct Reading {
     text: Option<String>,
-    /// Of the text that lies there.
+    /// Configuration by the text that is in the file now.
     pub config: Result<Config, LoadError>,
-    /// Of the text that was taken, with the secrets of now; `None` if that is the text that lies there.
+    /// Configuration by the text that was taken, with the present secrets. `None` if the file still has
+    /// that text.
     pub taken: Option<Result<Config, LoadError>>,
 }
 
@@ -126,8 +128,8 @@ impl Origin {
         found
     }
 
-    /// Whether the value that `reading` has for the setting `path` can't be half written, since it stands in a
-    /// file of a mounted Secret or `ConfigMap`, and so does the text if that is new.
+    /// Whether the value that `reading` has for the setting `path` can't be half written: it is in a file of
+    /// a mounted Secret or `ConfigMap`, and the configuration's text is in one too or has not changed.
     pub fn is_replaced_at_once(&self, reading: &Reading, path: &str) -> bool {
         let file = reading.config.as_ref().ok().and_then(|config| config.file_of(path));
         let is_old_text = reading.text == self.taken;
@@ -145,7 +147,8 @@ impl Origin {
         Reading { text, config, taken }
     }
 
-    /// How to name the file in messages, and its text, with which a sidecar would start.
+    /// Name of the file for messages, and the text with which a sidecar would start. An empty file is an
+    /// error, as at a start.
     pub fn text_for_start(&self) -> (String, io::Result<String>) {
         let (name, text) = self.text();
         let is_empty = text.as_ref().is_ok_and(|text| self.is_lost(text));
@@ -157,7 +160,7 @@ impl Origin {
         (name, text)
     }
 
-    /// Whether the file is there, with nothing in it. A device such as `/dev/null` is so on purpose.
+    /// Whether the file is there and empty. A device such as `/dev/null` is empty on purpose.
     fn is_lost(&self, text: &str) -> bool {
         text.trim_start_matches('\u{feff}').trim().is_empty()
             && std::fs::metadata(&self.file).is_ok_and(|file| file.is_file())

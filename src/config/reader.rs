@@ -320,7 +320,7 @@ impl<'r, 'a> Section<'r, 'a> {
             Some((name, text)) if text.trim_start().starts_with('[') => {
                 (self.reader.arrays.get(&name), Place::Environment(name))
             }
-            // One item, which is complained of.
+            // Kept as one item, so that its parser complains of the quotes.
             Some((name, text)) if in_quotes(text.trim()) => {
                 return Some((Place::Environment(name), vec![text.trim().to_owned()]));
             }

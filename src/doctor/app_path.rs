@@ -1,4 +1,4 @@
-//! Whether the app answers where it is asked who is signed in, and whether it insists on https.
+//! Checks whether the app answers at `identity.app_path`, and whether it insists on https.
 
 use http::StatusCode;
 
@@ -30,12 +30,12 @@ pub(super) async fn look_at_https(
             "the app redirects GET / to https, unless it is told X-Forwarded-Proto: https",
             REDIRECTS_FOR_EVER,
         ),
-        // The app has answered a moment ago, and is looked at elsewhere.
+        // `doctor::app` has just had an answer from the app, and reports apps that don't answer.
         Err(_) => {}
     }
 }
 
-/// Asks at `identity.app_path` as somebody without cookies, if the app has to say who is signed in.
+/// Asks at `identity.app_path` without cookies, if the app has to say who is signed in.
 pub(super) async fn look_at_path(
     around: &Surroundings,
     tls: Option<&ClientTls>,
@@ -79,11 +79,11 @@ pub(super) async fn look_at_path(
     } else if insists {
         findings.note(
             place,
-            format!("{what} and names nobody, but redirects to https unless told X-Forwarded-Proto: https"),
+            format!("{what} and names no user, but redirects to https unless told X-Forwarded-Proto: https"),
             REDIRECTS_FOR_EVER,
         );
     } else {
-        findings.ok(place, format!("{what} and names nobody, as it should"));
+        findings.ok(place, format!("{what} and names no user, as it should"));
     }
 }
 

@@ -96,9 +96,9 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     let anchored = identity.secret.is_some() || !identity.trusted_names.is_empty();
     let by_peer = matches!(identity.source, Source::Header(_));
     let stake = if by_peer {
-        "whoever is in there can name any user and get his token"
+        "any client in there can name any user and get their token"
     } else {
-        "whoever is in there may send the app plain headers about the user"
+        "any client in there may send the app plain headers about the user"
     };
     let wide: Vec<String> = identity
         .trusted_peers
@@ -111,7 +111,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
         let what = "a secret or a certificate's name vouches for the login proxy";
         findings.ok(place, what);
     } else if by_peer && look_at_meshes(around, &mut findings) {
-        // An address says nothing there, however wide or narrow its range is.
+        // Behind a mesh an address proves nothing, so the width of a range does not matter.
     } else if !wide.is_empty() {
         findings.warning(
             place,
@@ -122,7 +122,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     } else if only_loopback && by_peer && around.in_kubernetes() {
         findings.note(
             place,
-            "only this pod is believed: with the login proxy in another pod, everybody is anonymous, and \
+            "only this pod is believed: with the login proxy in another pod, every user is anonymous, and \
              the app is told http and the login proxy's address",
             "name the range of the login proxy's pods, unless it is a container of this pod",
         );
@@ -146,7 +146,8 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     findings.all()
 }
 
-/// Whether a service mesh makes addresses worthless, or would.
+/// Warns of a service mesh in the pod, and of trusted loopback addresses that only meshes use. Returns
+/// whether there was one of the two.
 fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
     let place = "identity.trusted_peers";
     if let Some(mesh) = mesh::found(around) {
@@ -176,7 +177,7 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
     from_meshes.is_some()
 }
 
-/// Whose X-Forwarded-* are kept, where that is written.
+/// Says whose `X-Forwarded-*` are kept, if `identity.trusted_proxies` is written.
 fn look_at_proxies(written: Option<&[IpNet]>, findings: &mut Findings) {
     let place = "identity.trusted_proxies";
     match written {

@@ -1,13 +1,13 @@
-//! Whether the proxy of a service mesh takes in what comes to this pod. Every caller then connects from an
-//! address of the pod's own, as a login proxy in the pod does.
+//! Finds a service mesh whose proxy takes the connections to this pod. Every caller then connects to the
+//! sidecar from an address of the pod's own, as a login proxy in the pod does.
 
 use std::fs;
 use std::path::Path;
 
 use super::Surroundings;
 
-/// A mesh, and where its proxy listens for what the pod's network rules turn to it. Other meshes have ports
-/// that an app may as well have.
+/// Meshes, each with the port at which its proxy takes redirected connections. Other meshes are left out:
+/// an app may as well listen at their ports.
 const MESHES: [(&str, u16); 2] = [("Istio or Kuma", 15_006), ("Linkerd", 4143)];
 
 /// State of a listening socket in `/proc/net/tcp` (`TCP_LISTEN` of Linux).
@@ -26,8 +26,8 @@ pub(super) fn found(around: &Surroundings) -> Option<String> {
     Some(format!("{name} (its proxy listens at port {port})"))
 }
 
-/// Ports at which something listens in this network namespace, which all containers of a pod share. None
-/// where there is no such file.
+/// Ports with a listener in this network namespace, which all containers of a pod share. Empty on a system
+/// without `/proc/net/tcp`.
 fn listening_ports(root: &Path) -> Vec<u16> {
     let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)));
     let port = |line: &str| {

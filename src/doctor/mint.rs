@@ -32,7 +32,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
     let Some(request) = around.config.plan.request(canary.user.as_str().into(), details) else {
         findings.note(
             "velt.organization",
-            "not minted: this API needs an organization, and here each user brings his own",
+            "not minted: this API needs an organization, and here each user brings their own",
             "name one of yours: --organization ID",
         );
         return findings.all();

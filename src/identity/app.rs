@@ -27,8 +27,8 @@ impl AppSource {
 }
 
 impl Identity {
-    /// Takes out of the app's response, or of its trailers, what the app says of who is asking.
-    /// `None` where that is not the app's to say.
+    /// Takes the headers that name the user out of the app's response, or of its trailers. `None` unless
+    /// `source = "app"`.
     pub fn word_of_app(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
         let Reader::App(source) = &self.reader else { return None };
         let said = source.take(&self.guard, headers);
@@ -39,7 +39,7 @@ impl Identity {
         Some(said.map(named_by_app))
     }
 
-    /// The same, uncounted.
+    /// [`Self::word_of_app`] without counts and log lines, for `explain` and the like.
     pub fn app_said(&self, headers: &mut HeaderMap) -> Option<Result<Caller, Refusal>> {
         match &self.reader {
             Reader::App(source) => Some(source.take(&self.guard, headers).map(named_by_app)),
@@ -47,7 +47,7 @@ impl Identity {
         }
     }
 
-    /// Where to ask the app who is asking, if it is the app's to say.
+    /// Path at which the app says who is signed in; `None` unless `source = "app"`.
     pub fn app_path(&self) -> Option<&PathAndQuery> {
         match &self.reader {
             Reader::App(source) => Some(&source.path),

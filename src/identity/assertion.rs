@@ -83,7 +83,7 @@ pub(super) enum Presented {
     Assertion(HeaderValue),
     /// Nothing, or in `Authorization` another scheme than `Bearer`.
     Nothing,
-    /// A word that stands for no assertion.
+    /// A placeholder, which stands for no assertion.
     Placeholder,
 }
 
@@ -98,12 +98,12 @@ impl Presented {
 
 /// What is to be made of an assertion.
 pub(super) enum Verdict {
-    /// It is valid. It may name no user all the same.
+    /// A valid assertion, which may name no user all the same.
     Valid(Said),
     Invalid(Fault),
-    /// In `Authorization`: credentials of the app's own, which are none of the sidecar's business.
+    /// Credentials of the app's own in `Authorization`, which the sidecar leaves to the app.
     OtherScheme,
-    /// There are no keys to check it with.
+    /// No keys are there to check the assertion with.
     Unavailable,
 }
 
@@ -186,7 +186,7 @@ impl Assertions {
         self.on_invalid == OnInvalid::Refuse
     }
 
-    /// The assertion of a request. An empty line is none, as a front writes it that knows no user.
+    /// The assertion of a request. An empty line is no assertion: fronts that know no user send one.
     pub(super) fn find(&self, headers: &HeaderMap) -> Result<Presented, Refusal> {
         let Some(value) = only(headers, &self.header)? else { return Ok(Presented::Nothing) };
         let presented = match bearer(&self.header, value.as_bytes()) {
@@ -195,7 +195,7 @@ impl Assertions {
             Some(_) => match checked(value, &self.policy.claims.placeholders) {
                 Err(Flaw::Empty) => Presented::Nothing,
                 Err(Flaw::Placeholder) => Presented::Placeholder,
-                // Assertions are longer than what else is said of a user.
+                // Other flaws of a user's id don't count here: an assertion is longer, for instance.
                 Ok(_) | Err(_) => Presented::Assertion(value.clone()),
             },
         };
@@ -267,8 +267,8 @@ impl Assertions {
         }
     }
 
-    /// Whether `token` is no JWT by its form, in the one header that an app has for its own credentials
-    /// (opaque tokens, encrypted ones): then it is the app's, and no assertion that went wrong.
+    /// Whether `token` is in `Authorization` and has not the form of a JWT. Such a token (opaque, encrypted)
+    /// is the app's own, and not an invalid assertion.
     fn is_other_scheme(&self, token: &[u8], fault: Fault) -> bool {
         self.header == AUTHORIZATION && fault == Fault::Malformed && !jws::has_form(token)
     }

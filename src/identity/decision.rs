@@ -22,7 +22,7 @@ pub struct Decision {
     pub trust: Trust,
     /// Headers that were removed since only the front proxy may set them.
     pub spoofs: Spoofs,
-    /// What was said of a user and could not be used, though that refuses nothing.
+    /// Parts of the user's description that were left out. They do not refuse the request.
     pub flaws: Flaws,
     pub conclusion: Conclusion,
 }
@@ -100,7 +100,7 @@ impl Identity {
         self.anchors.needs_name()
     }
 
-    /// Whether what `peer` says of the client's address, the scheme and the host is kept.
+    /// Whether the word of `peer` about the client's address, the scheme and the host is kept, and why.
     pub fn believes(&self, peer: &Peer, trust: Trust) -> Believed {
         self.proxies.believe(peer, trust)
     }

@@ -126,8 +126,8 @@ impl Guard {
         remove(&self.identity, headers, seen, |_, name, _| name == kept)
     }
 
-    /// The same but for lines that say nothing either: a front that has no user sends them empty, and
-    /// they are no attempt of a client's.
+    /// [`Self::strip_all_but`], but keeps blank lines too: a front that has no user sends such lines, so
+    /// they are no spoof attempt of a client.
     pub(super) fn strip_leftovers(
         &self,
         kept: &HeaderName,
@@ -141,8 +141,8 @@ impl Guard {
     }
 }
 
-/// Removes `names` and their aliases, but for those that `keeps` spares: it is given one of `names`,
-/// and the name under which that was found.
+/// Removes `names` and their aliases, except where `keeps` says true. `keeps` gets one of `names`, and the
+/// name under which the header was found.
 fn remove(
     names: &NameSet,
     headers: &mut HeaderMap,

@@ -20,16 +20,16 @@ pub struct HeaderSource {
     pub groups_lines: GroupsLines,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
-    /// Values that stand for none.
+    /// Values that stand for no value.
     pub placeholders: Placeholders,
 }
 
-/// In how many lines the front proxy sends a user's groups.
+/// How many lines of groups the front proxy sends for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupsLines {
-    /// In one. A second line could be the client's, and make an admin of them.
+    /// One line. A second line could be the client's, and make the client an admin.
     One,
-    /// In one for each group, or as many as it likes.
+    /// Any number of lines, such as one for each group.
     Several,
 }
 
@@ -39,8 +39,8 @@ impl HeaderSource {
         std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
-    /// Reads what `headers` say of a user. A flaw of the user's id refuses the headers, and so does what
-    /// could be read in two ways; a flaw of another attribute costs that attribute.
+    /// Reads what `headers` say of a user. A flaw of the user's id refuses the headers, and so does a value
+    /// that could be read in two ways; a flaw of another attribute costs that attribute alone.
     pub(super) fn read(&self, headers: &HeaderMap) -> Result<Said, Refusal> {
         let mut reading =
             Reading { headers, placeholders: &self.placeholders, flaws: Flaws::default() };
@@ -67,11 +67,11 @@ impl HeaderSource {
         is_blank(value, &self.placeholders)
     }
 
-    /// Whether one of the user's groups is an admin group. A group with odd bytes in it is none of
-    /// them, and takes nothing from the others.
+    /// Whether one of the user's groups is an admin group. A group with odd bytes is no admin group, and
+    /// does not spoil the other groups.
     fn is_admin(&self, reading: &mut Reading<'_>) -> Result<Option<bool>, Refusal> {
         let Some(name) = &self.groups else { return Ok(None) };
-        // Whether they are read here or not: an app may join two lines, of which one is the client's.
+        // Checked even if no groups are read here: the app may join two lines, one of them the client's.
         if self.groups_lines == GroupsLines::One {
             only(reading.headers, name)?;
         }
@@ -125,7 +125,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// What the one line of `name` says, unless a flaw makes it unusable.
+    /// Reads the one line of `name`. `None` if the header is not there, or if a flaw makes it unusable.
     fn attribute(
         &mut self,
         attribute: Attribute,
@@ -158,7 +158,7 @@ pub(super) fn checked<'a>(
     placeholders: &Placeholders,
 ) -> Result<&'a str, Flaw> {
     let Ok(text) = std::str::from_utf8(value.as_bytes()) else {
-        // Told apart by its length first, as text is.
+        // Judge the length first, as `flaw` does for text: a long value is too long even if it is not text.
         let too_long = value.len() > MAX_VALUE_BYTES;
         return Err(if too_long { Flaw::TooLong } else { Flaw::BadBytes });
     };

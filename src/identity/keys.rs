@@ -59,7 +59,7 @@ pub struct Keys {
     fetch: Arc<dyn Fetch>,
     documents: Mutex<Documents>,
     keeper: Mutex<Option<JoinHandle<()>>>,
-    /// Whether requests are judged by these.
+    /// Whether the identity with these keys is in force, so that they judge requests.
     in_use: AtomicBool,
     metrics: IdentityMetrics,
 }
@@ -146,8 +146,8 @@ impl Keys {
         }
     }
 
-    /// Fetches keys that are not in use yet, so that they may take the place of others. Where each key has a
-    /// document of its own, any answer from there will do.
+    /// Fetches keys before they replace those in force. Where each key has a document of its own, no key id
+    /// is known yet, so any answer of the publisher will do.
     ///
     /// # Errors
     ///

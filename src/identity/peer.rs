@@ -21,7 +21,7 @@ pub struct Peer {
     pub encrypted: bool,
     /// The names in the certificate that it has shown and TLS has verified.
     pub names: Option<Arc<CertificateNames>>,
-    /// The port that it has connected to, if that is known.
+    /// Port of ours to which the peer has connected, if known.
     pub port: Option<u16>,
 }
 
@@ -51,13 +51,13 @@ pub(super) struct Anchors {
     hosts: Vec<String>,
 }
 
-/// Whose word about the client's address, the scheme and the host is kept.
+/// Peers whose word about the client's address, the scheme and the host is kept.
 pub(super) enum Proxies {
-    /// Everybody's, as without the sidecar: nobody is named by it.
+    /// Every peer, as without the sidecar: no plain header names a user here.
     Everyone,
-    /// That of peers who are believed about users.
+    /// Peers that are believed about users.
     Trusted,
-    /// That of peers in these ranges.
+    /// Peers in these ranges.
     In(Vec<IpNet>),
 }
 
@@ -79,7 +79,7 @@ pub enum Trust {
     NoName,
     /// It has not shown the secret, or not the right one.
     NoSecret(Shown),
-    /// It is a browser on this machine, and sends the request for a page of another site.
+    /// The peer is a browser on this machine, and sends the request for a page of another site.
     Page,
 }
 
@@ -136,8 +136,8 @@ impl Anchors {
         }
     }
 
-    /// Whether a page in a browser on this machine asks: an address tells it from no login proxy there,
-    /// while a secret and a certificate do.
+    /// Whether a page in a browser on this machine asks. Matters where an address is the only anchor: a
+    /// login proxy on this machine has the same address, but a page has no secret and no certificate.
     fn is_page(&self, peer: &Peer, headers: &HeaderMap) -> bool {
         let by_address_alone = self.secret.is_none() && self.names.is_empty();
         by_address_alone && page::is_of_another_site(headers, peer.port, &self.hosts)
@@ -168,7 +168,7 @@ impl Anchors {
         shown
     }
 
-    /// What is shown of the secret, which stays where it is.
+    /// Whether `headers` show the secret. Leaves the secret in them.
     pub(super) fn shown(&self, headers: &HeaderMap) -> Shown {
         let Some(secret) = &self.secret else { return Shown::Unneeded };
         let mut values = headers.get_all(&secret.header).iter();
@@ -181,8 +181,8 @@ impl Anchors {
 }
 
 impl Proxies {
-    /// As `written`, or the default: where the user stands in a plain header, a peer that is believed about
-    /// users, and else everybody.
+    /// The ranges that the operator has `written`, or the default: with `by_header`, where a plain header
+    /// names the user, peers that are believed about users; else every peer.
     pub(super) fn new(written: Option<Vec<IpNet>>, by_header: bool) -> Self {
         match written {
             Some(ranges) => Self::In(ranges),
@@ -191,7 +191,7 @@ impl Proxies {
         }
     }
 
-    /// Whether the word of `peer` is kept.
+    /// Whether the word of `peer` is kept, and why.
     pub(super) fn believe(&self, peer: &Peer, trust: Trust) -> Believed {
         let address = peer.address.to_canonical();
         match self {
@@ -209,19 +209,20 @@ impl Proxies {
 /// Whether a peer's word about the client's address, the scheme and the host is kept, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Believed {
+    /// Kept, as from every peer.
     AsEverybody,
-    /// It is believed about users too.
+    /// Kept: the peer is believed about users too.
     AsTrusted,
-    /// It is in this range of `identity.trusted_proxies`.
+    /// Kept: the peer is in this range of `identity.trusted_proxies`.
     In(IpNet),
-    /// It is not believed about users either.
+    /// Replaced: the peer is not believed about users.
     NotTrusted,
-    /// It is in none of the ranges of `identity.trusted_proxies`.
+    /// Replaced: the peer is in none of the ranges of `identity.trusted_proxies`.
     InNone,
 }
 
 impl Believed {
-    /// Whether its word is kept.
+    /// Whether the peer's word is kept.
     pub fn is_kept(self) -> bool {
         !matches!(self, Self::NotTrusted | Self::InNone)
     }

@@ -1,6 +1,7 @@
-//! Values that stand for "no value": what a login proxy or an app writes where it has no user.
+//! Placeholders: values that stand for "no value", which a login proxy or an app sends where it has no
+//! user. A placeholder is a word (`null`) or a form (`{...}`, a template that was not filled in).
 
-/// Stands in a form for the name of a variable.
+/// Part of a form that stands for the name of a variable.
 const NAME: &str = "...";
 
 /// The longest entry, in bytes.
@@ -9,14 +10,14 @@ const MAX_BYTES: usize = 64;
 /// One entry of `identity.placeholders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placeholder {
-    /// The whole value, byte for byte: `(null)`.
+    /// A whole value, byte for byte: `(null)`.
     Word(Box<str>),
-    /// A template that was not filled in: `{...}` stands for `{http.auth.user.id}`.
+    /// A template that was not filled in: `{...}` matches `{http.auth.user.id}`.
     Form { before: Box<str>, after: Box<str> },
 }
 
 impl Placeholder {
-    /// Reads an entry. `None` if `text` could stand for any value, or for none.
+    /// Reads an entry. `None` if `text` would match any value, or can match none.
     pub fn parse(text: &str) -> Option<Self> {
         let is_clean = text.trim() == text && !text.chars().any(char::is_control);
         if text.is_empty() || text.len() > MAX_BYTES || !is_clean {
@@ -35,7 +36,7 @@ impl Placeholder {
 pub struct Placeholders {
     words: Box<[Box<str>]>,
     forms: Box<[(Box<str>, Box<str>)]>,
-    /// First bytes of all forms: a value without any of them matches no form, as most don't.
+    /// First bytes of all forms. Most values have none of these bytes, and so match no form.
     starts: Box<[u8]>,
 }
 
@@ -66,8 +67,8 @@ impl Placeholders {
 }
 
 /// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
-/// is no address. A form whose ends are alike, or that has no end, has to be the whole value:
-/// `caf%C3%A9` is no template.
+/// is no address. A form whose ends are alike (`%...%`), or that has no end (`$...`), has to match the
+/// whole value: `caf%C3%A9` is no template.
 fn matches(text: &str, before: &str, after: &str) -> bool {
     if after.is_empty() {
         return text.strip_prefix(before).is_some_and(is_identifier);
@@ -90,8 +91,8 @@ fn is_identifier(text: &str) -> bool {
 }
 
 /// Whether `text` begins as the name of a variable does in some template language: a letter, or a
-/// sign that leads to one, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. A UUID in braces, as
-/// Windows writes them, is a user's id; so is JSON.
+/// sign that leads to one, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. No name of a variable are a
+/// UUID, since Windows writes user ids as UUIDs in braces, and the inside of a JSON object.
 fn is_variable(text: &str) -> bool {
     let name = text.trim_start_matches([' ', '-', '=', '.', '$', '>', '#', '@', '~', '?', '_']);
     name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_uuid(text)

@@ -1,4 +1,4 @@
-//! Counts of what was decided, and log lines, at most one a minute for each kind.
+//! Counts the decisions about identity, and writes log lines: at most one a minute for each kind.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof, Trust};
 use crate::metrics::{Flaw, Label as _, RefusalKind};
 
 impl Identity {
-    /// Counts what was decided, and tells of it now and then.
+    /// Counts a decision, and logs it if a line of its kind is due.
     pub(super) fn tell(&self, decision: &Decision, peer: &Peer) {
         for spoof in decision.spoofs.iter() {
             self.tell_spoof(spoof, Some(peer), Some(decision.trust));
@@ -26,7 +26,7 @@ impl Identity {
         }
     }
 
-    /// Counts a refusal. `peer` is not known where the app's word is refused.
+    /// Counts a refusal. `peer` is `None` if the app's response was refused.
     pub(super) fn count_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
         match refusal {
             Refusal::Ambiguous { kind, header } => {
@@ -34,7 +34,7 @@ impl Identity {
                 self.metrics.recent.ambiguous(*kind, header, peer);
             }
             Refusal::Invalid(fault) => {
-                // Counted where the assertion is checked.
+                // `assertion` counts the check in the metrics.
                 if let Some(peer) = peer {
                     self.metrics.recent.invalid(fault.result(), peer);
                 }
@@ -84,13 +84,13 @@ impl Identity {
                 kind,
                 count,
                 peer,
-                "headers were removed that only the front proxy may set, and only beside the user \
-                 whom it names; identity.trusted_peers says who that is"
+                "headers were removed that only the front proxy may set, and only beside a user whom \
+                 it names; identity.trusted_peers says which peer is the front proxy"
             );
         }
     }
 
-    /// Counts and tells what could not be used of a user's description.
+    /// Counts and logs the parts of a user's description that could not be used.
     pub(super) fn tell_flaws(&self, flaws: Flaws, peer: Option<IpAddr>) {
         for (attribute, flaw) in flaws.iter() {
             if attribute == Attribute::User {
@@ -113,8 +113,8 @@ impl Identity {
                 reason,
                 count,
                 peer,
-                "what stands for the user is no user's id, so the request is anonymous: correct what \
-                 sets it, or take the word out of identity.placeholders"
+                "a placeholder stands in the place of the user, so the request is anonymous: correct \
+                 the program that sets it, or take it out of identity.placeholders"
             );
         }
     }
@@ -123,7 +123,7 @@ impl Identity {
         self.metrics.attributes_dropped.increment(flaw);
         let Some(count) = self.flaws.raise(flaw, 1) else { return };
         let (attribute, reason, peer) = (attribute.as_str(), flaw.reason(), peer.map(display));
-        // A user without an address is a normal state.
+        // A line for information only: users without an email are normal.
         if flaw == Flaw::Empty {
             info!(attribute, reason, count, peer, "an attribute of a user was left out");
         } else {

@@ -7,7 +7,7 @@ use crate::user_id::UserId;
 /// The longest user id, email, name or organization that is believed, in bytes.
 pub const MAX_VALUE_BYTES: usize = 256;
 
-/// What a trusted source said about a user, byte for byte. It cannot print itself.
+/// A user as a trusted source describes them, byte for byte. Has no `Debug`, so that no log shows a user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
@@ -30,7 +30,8 @@ pub enum Organization {
 }
 
 impl Organization {
-    /// Makes one of what the source said and of the flaw for which that was left out.
+    /// Makes an organization of the name that the source `said`, and of the `flaw` for which a name was
+    /// left out.
     pub(super) fn new(said: Option<Box<str>>, flaw: Option<Flaw>) -> Self {
         match (said, flaw) {
             (Some(name), _) => Self::Named(name),
@@ -39,7 +40,7 @@ impl Organization {
         }
     }
 
-    /// Its name, if it has a usable one.
+    /// Name of the organization, if the source gave a usable one.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Named(name) => Some(name),
@@ -51,7 +52,7 @@ impl Organization {
 /// A part of a user's description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
-    /// The id itself. The only flaw that does not refuse the request is a placeholder.
+    /// The user's id. A placeholder is its only flaw that does not refuse the request.
     User,
     Email,
     Name,
@@ -62,7 +63,7 @@ pub enum Attribute {
 impl Attribute {
     const ALL: [Self; 5] = [Self::User, Self::Email, Self::Name, Self::Organization, Self::Groups];
 
-    /// In a word, for the log.
+    /// Word for the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -95,7 +96,7 @@ impl Flaws {
         self.0[attribute as usize]
     }
 
-    /// Each flaw.
+    /// Attributes that have a flaw, each with its flaw.
     pub fn iter(self) -> impl Iterator<Item = (Attribute, Flaw)> {
         Attribute::ALL
             .into_iter()
@@ -114,7 +115,7 @@ pub(super) struct Said {
 
 /// Why `text` can't be used as a user's id, email, name or organization.
 pub(super) fn flaw(text: &str, placeholders: &Placeholders) -> Option<Flaw> {
-    // Nearly all values are of this kind, in which there is nothing to trim.
+    // Fast path: nearly all values are printable ASCII without spaces, so there is nothing to trim.
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     if is_plain && matches!(text.len(), 1..=MAX_VALUE_BYTES) {
         placeholders.contain(text).then_some(Flaw::Placeholder)

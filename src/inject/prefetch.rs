@@ -16,7 +16,7 @@ static PURPOSES: LazyLock<NameSet> = LazyLock::new(|| {
     NameSet::new(names.map(HeaderName::from_static))
 });
 
-/// What such a header says of a request ahead of the user: `preview` was Safari's word for its page of
+/// Values of these headers that mark a request ahead of the user. Safari sent `preview` for its page of
 /// favourite sites.
 const AHEAD: [&[u8]; 3] = [b"prefetch", b"prerender", b"preview"];
 
@@ -26,7 +26,7 @@ pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
     Names::of(headers).may_have_any(&PURPOSES)
         && PURPOSES.iter().any(|name| {
             headers.get_all(name).iter().any(|value| {
-                // Parameters say how: "prefetch;prerender", "prefetch;anonymous-client-ip".
+                // Parameters are looked at like values: "prefetch;prerender".
                 let mut words = value.as_bytes().split(|byte| matches!(byte, b',' | b';'));
                 words.any(|word| {
                     let word = word.trim_ascii();

@@ -55,7 +55,7 @@ pub const SHORT_IDLE: Duration = Duration::from_secs(75);
 pub struct Limits {
     /// Time from the accept to the first byte.
     pub first_byte: Duration,
-    /// Without a request. See [`SHORT_IDLE`] for when it is shorter.
+    /// Longest time without a request. See [`SHORT_IDLE`] for when it is shorter.
     pub idle: Duration,
     /// From the first byte of a request's head to its last.
     pub head: Duration,

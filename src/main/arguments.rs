@@ -122,17 +122,17 @@ pub struct ExplainArguments {
 
 /// Which running sidecar explains a request.
 pub enum Explainer {
-    /// None: the configuration alone does.
+    /// No running sidecar: the configuration alone.
     Configuration,
-    /// The one at `admin.address` of the configuration.
+    /// The sidecar at `admin.address` of the configuration.
     Configured,
-    /// The one at this URL.
+    /// The sidecar at this URL.
     At(String),
 }
 
 impl ExplainArguments {
-    /// Who explains, and the request's line. What stands after a bare `--admin` and is a method or a path
-    /// is the line's first word.
+    /// Who explains, and the request's line. clap takes the word after a bare `--admin` for its value: a
+    /// method or a path there is the first word of the line instead.
     pub fn explainer_and_line(&self) -> (Explainer, Vec<String>) {
         let is_method = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
         let mut line = self.line.clone();

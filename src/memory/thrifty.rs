@@ -23,11 +23,13 @@ thread_local! {
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
-/// Bytes of a response that are worth reading on demand even while memory is not short.
+/// Longest rest of a response that is read ahead while memory is not short. A longer rest is always read
+/// on demand.
 const MUCH: u64 = 256 * 1024;
 
-/// Whether the reader of a response wants more of it. hyper reads one piece ahead of its reader; of a
-/// long response, and while memory is short, that piece is left in the kernel.
+/// Tells the connection to the app whether the reader of a response wants more of the response. By itself,
+/// hyper reads one piece ahead of the reader. Here that piece stays in the kernel if the response is long or
+/// memory is short.
 #[derive(Default)]
 pub struct Demand {
     /// [`WANTS`], [`MET`] or [`MET_BY_MUCH`].
@@ -70,7 +72,7 @@ impl Demand {
         };
         if is_met() {
             *self.reading() = Some(context.waker().clone());
-            // Again: the reader may have looked for the waker before it was there.
+            // Look again: the reader may have looked for the waker before the waker was stored.
             if is_met() {
                 return Poll::Pending;
             }

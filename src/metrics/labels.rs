@@ -171,7 +171,7 @@ label!(
     Trailer = "trailer",
     TooLong = "too_long",
     BadBytes = "bad_bytes",
-    /// Stands for no user: the request went on as anonymous.
+    /// A placeholder in the place of a user: the request went on as anonymous.
     Placeholder = "placeholder",
 });
 
@@ -199,7 +199,7 @@ label!(
     /// Why an attribute of a user was left out.
     Flaw, "reason", {
     Empty = "empty",
-    /// Stands for no value.
+    /// A placeholder in the place of a value.
     Placeholder = "placeholder",
     TooLong = "too_long",
     BadBytes = "bad_bytes",
@@ -210,7 +210,7 @@ label!(
 });
 
 impl Flaw {
-    /// In words, for the log.
+    /// Words for the log.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Empty => "it is empty",

@@ -73,7 +73,7 @@ impl ReloadMetrics {
         self.failing.set(part, 0.0);
     }
 
-    /// What was rejected still lies there, although secrets beside it were put into force.
+    /// Notes that the rejected content is still there, although secrets beside it were put into force.
     pub fn still_rejected(&self, part: ReloadPart) {
         self.failing.set(part, 1.0);
     }

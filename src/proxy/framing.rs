@@ -1,5 +1,4 @@
-//! Length of an app's answer, which the answer must say to the client in one way only (RFC 9112
-//! section 6.3).
+//! Length of an app's answer: what reaches the client must say it in one way only (RFC 9112 section 6.3).
 //!
 //! hyper reads the body of an answer correctly, whatever the order of its headers, and hands the
 //! headers on as they came. With a `Content-Length` that the body does not have, the client would get
@@ -12,8 +11,8 @@ use super::UpstreamError;
 use super::arriving::Arriving;
 use crate::names::Names;
 
-/// Leaves in an answer's headers, which have these `names`, a `Content-Length` only if it is the
-/// length of the body. Runs before the hop-by-hop headers are removed.
+/// Leaves a `Content-Length` in an answer's headers only if it is the length of the body. `names` are those
+/// of the headers. Must run before the hop-by-hop headers are removed.
 ///
 /// # Errors
 ///
@@ -25,7 +24,7 @@ pub(super) fn settle(response: &mut Response<Arriving>, names: Names) -> Result<
     }
     let has_body = !response.body().is_end_stream();
     let status = response.status();
-    // RFC 9110 section 8.6.
+    // No Content-Length in 1xx and 204: RFC 9110 section 8.6.
     let must_have_none = status == StatusCode::NO_CONTENT || status.is_informational();
     let headers = response.headers_mut();
     match if is_coded { coding(headers) } else { Coding::None } {
@@ -44,9 +43,9 @@ pub(super) fn settle(response: &mut Response<Arriving>, names: Names) -> Result<
     Ok(())
 }
 
-/// Whether an answer with this status and these headers may be followed on its connection by bytes
-/// that are no answer: servers that put `Transfer-Encoding` or a length on an answer without a body
-/// send the last chunk or the body too.
+/// Whether bytes that are no answer may follow an answer with this status and these headers, so that its
+/// connection must not be used again. Servers that put `Transfer-Encoding` or a length on an answer without
+/// a body send the last chunk or the body too.
 pub(super) fn may_be_followed(status: StatusCode, headers: &HeaderMap, names: Names) -> bool {
     let is_coded = || names.may_have(&TRANSFER_ENCODING) && headers.contains_key(TRANSFER_ENCODING);
     match status {
@@ -61,9 +60,9 @@ pub(super) fn may_be_followed(status: StatusCode, headers: &HeaderMap, names: Na
 /// What `Transfer-Encoding` says of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Coding {
-    /// Nothing, or `identity`, which RFC 2616 section 3.6 had for nothing.
+    /// No coding. RFC 2616 section 3.6 had the word `identity` for that.
     None,
-    /// `chunked`, once. Said twice it is taken for once, as the body of every such app is.
+    /// `chunked`. Apps that say `chunked` twice have coded the body once.
     Chunked,
     /// Another coding, which would reach the client undecoded, or a list that does not end with
     /// `chunked`, which hyper would not decode.
@@ -89,7 +88,7 @@ fn coding(headers: &HeaderMap) -> Coding {
 /// What `Content-Length` says.
 #[derive(Debug, PartialEq, Eq)]
 enum Length {
-    /// One number, or nothing.
+    /// One number in one line, or no such header.
     Plain,
     /// One number more than once, in several lines or in a list.
     Repeated(u64),

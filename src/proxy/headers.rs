@@ -59,7 +59,7 @@ const FORBIDDEN_TRAILERS: [HeaderName; 7] = [
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     pub address: IpAddr,
-    /// Whether its word about its own client, the scheme and the host is kept.
+    /// Whether the peer's word about its own client, the scheme and the host is kept.
     pub trusted: bool,
     pub scheme: Scheme,
 }
@@ -198,8 +198,8 @@ pub fn keep_one_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Says that a request without a body has none, where its method lets an app expect one (RFC 9110 section
-/// 8.6): over HTTP/2 the stream's end says so, and some apps answer 411 without this line.
+/// Adds `Content-Length: 0` to a request without a body whose method lets an app expect one (RFC 9110
+/// section 8.6). Some apps answer 411 otherwise; a request that came over HTTP/2 need not have the header.
 pub(super) fn say_empty<B>(request: &mut Request<B>) {
     let expects = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     if expects && !request.headers().contains_key(CONTENT_LENGTH) {

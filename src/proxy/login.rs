@@ -131,8 +131,8 @@ impl Owner {
     }
 }
 
-/// Addresses through which a request has come, as the app is told: by them the clients of one front are
-/// told apart.
+/// Addresses through which a request has come, as the app reads them. They tell the clients of one front
+/// apart.
 pub(super) fn chain(headers: &HeaderMap) -> Vec<HeaderValue> {
     said_of_client(headers).cloned().collect()
 }

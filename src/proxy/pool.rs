@@ -41,7 +41,7 @@ use crate::tls::ClientTls;
 /// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
 const HTTP1_BUFFER: usize = 192 * 1024;
 
-/// Up to so many header lines hyper reads without allocating.
+/// Header lines that hyper reads without an allocation.
 const FREE_HEADERS: usize = 100;
 
 /// How long the app may take nothing of the rest of a request that it has answered early, before the
@@ -63,7 +63,7 @@ pub(super) struct Pool {
     response_timeout: Duration,
     idle_timeout: Duration,
     max_idle: usize,
-    /// Header lines of one response.
+    /// Most header lines of one response over HTTP/1.1.
     max_headers: usize,
     memory: Memory,
     /// The most recently used last, so that a quiet app keeps few connections busy and warm.
@@ -147,13 +147,13 @@ impl Lease {
         self.sent.request()
     }
 
-    /// Whether the connection ends with its response, which has these headers, because the response
-    /// is of HTTP/1.0.
+    /// Whether the connection ends with its response because the response is of HTTP/1.0. `headers` are the
+    /// response's.
     pub(super) fn ends_with(&self, headers: &HeaderMap) -> bool {
         self.seen.ends_with(headers)
     }
 
-    /// Tells the connection when its response is wanted.
+    /// Handle by which the response's reader tells the connection that it wants more.
     pub(super) fn demand(&self) -> Arc<Demand> {
         Arc::clone(&self.demand)
     }
@@ -368,8 +368,8 @@ impl Pool {
     }
 }
 
-/// Reads responses as leniently as a proxy may: what hyper puts right (a space before a header's colon,
-/// a folded line) does not reach the client (RFC 9112 sections 5.1 and 5.2).
+/// Reads responses leniently: hyper puts a space before a header's colon and a folded line right, as a proxy
+/// must before it passes them on (RFC 9112 sections 5.1 and 5.2).
 pub(super) fn http1_builder(max_headers: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -382,7 +382,7 @@ pub(super) fn http1_builder(max_headers: usize) -> http1::Builder {
     builder
 }
 
-/// `stream` with its first response in the version that [`http1_builder`]'s connections read.
+/// Wraps `stream` so that a first response of HTTP/1.0 is read as one of HTTP/1.1.
 pub(super) fn modern<T>(stream: T) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,

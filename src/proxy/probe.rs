@@ -84,12 +84,12 @@ pub struct Asked {
     pub to_https: bool,
 }
 
-/// Opens a connection for one `GET` of `path`, as a front sends it whose client has come by https, or over
-/// plain HTTP.
+/// Opens a connection for one `GET` of `path`, with the headers of a front whose client has come by https or
+/// by plain HTTP.
 ///
 /// # Errors
 ///
-/// As of [`probe`].
+/// See [`probe`].
 pub async fn ask_once(
     settings: &Settings,
     tls: Option<&ClientTls>,

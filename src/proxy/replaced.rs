@@ -1,5 +1,5 @@
-//! Tells the log that a peer's `X-Forwarded-*` were replaced: an app then sees the wrong scheme, and
-//! answers with redirects that never end, and nothing else would tell why.
+//! Log lines about peers whose `X-Forwarded-*` were replaced. If such a peer is the front, the app sees the
+//! wrong scheme and may answer with redirects that never end: the log says why.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::headers::Replaced;
 
-/// Between two lines of one thread that serves.
+/// Least time between two lines of one worker thread.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Writes at most one line in [`INTERVAL`]; a counter has every request.
+/// Writes at most one line in [`INTERVAL`], with the number of requests since the last line.
 pub(super) struct Replacements(Mutex<Untold>);
 
 struct Untold {
@@ -41,7 +41,7 @@ impl Replacements {
         );
     }
 
-    /// How many requests the line that is due tells of.
+    /// Number of requests for the line, if a line is due.
     fn due(&self, now: Instant) -> Option<u64> {
         let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         untold.requests += 1;

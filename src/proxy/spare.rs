@@ -72,7 +72,8 @@ pub(super) struct Sent {
     head: Mutex<Head>,
 }
 
-/// Bytes of a body that hyper may hold unwritten before it gets more: one frame of HTTP/2 reaches it.
+/// Limit of the bytes of a body that hyper may hold unwritten and still get more. One frame of HTTP/2
+/// reaches the limit.
 const UNWRITTEN: usize = 16 * 1024;
 
 /// The app took the last write.
@@ -117,12 +118,12 @@ impl Sent {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
 
-    /// Waits until the socket has taken what hyper holds of the body: hyper would take as much as its
-    /// buffer's limit, which is meant for responses.
+    /// Waits until the socket has taken the bytes of the body that hyper holds. Without this, hyper would
+    /// hold as much of the body as its buffer's limit allows, which is meant for responses.
     pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         if !self.has_room() {
             *self.writing() = Some(context.waker().clone());
-            // Again: a write may have looked for the waker before it was there.
+            // Look again: a write may have looked for the waker before the waker was stored.
             if !self.has_room() {
                 return Poll::Pending;
             }
@@ -130,7 +131,7 @@ impl Sent {
         Poll::Ready(())
     }
 
-    /// Notes that hyper has taken so many bytes of the body.
+    /// Notes that hyper has taken `bytes` bytes of the body.
     pub(super) fn took(&self, bytes: usize) {
         self.unwritten.fetch_add(bytes, Ordering::Relaxed);
     }

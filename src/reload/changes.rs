@@ -59,8 +59,8 @@ impl Changes {
         changes
     }
 
-    /// Whether what waits for a restart says who gets here, or which app is behind: then whom to believe,
-    /// where to ask and which paths carry tokens may be meant for that alone, and wait as well.
+    /// Whether a change that waits for a restart says who gets here or which app is behind. Then all other
+    /// changes wait as well: whom to believe and which paths carry tokens may be meant for the new place.
     pub fn wait_together(&self) -> bool {
         const PLACES: [&str; 7] = [
             "listen.address",
@@ -75,7 +75,7 @@ impl Changes {
         waiting.map(|change| &change.path).any(|path| PLACES.iter().any(|it| path.starts_with(it)))
     }
 
-    /// All of them.
+    /// All changes: those that wait for a restart, then the live ones.
     pub fn all(self) -> Vec<Change> {
         self.at_restart.into_iter().chain(self.live).collect()
     }

@@ -24,7 +24,7 @@ pub(super) enum NoToken {
     Unverified,
     /// The app, which alone knows, named nobody.
     Unnamed,
-    /// Asked who is asking, the app named nobody in an answer with this status.
+    /// The app was asked at `identity.app_path`, and named no user in an answer with this status.
     UnnamedBy(StatusCode),
     /// What the app said could be read in two ways.
     AppWord(Refusal),
@@ -265,8 +265,8 @@ impl RequestError {
         response
     }
 
-    /// The challenge of a 401, without which clients take it for a broken answer (RFC 9110 section
-    /// 15.5.2). `Bearer`, since no browser opens a dialog for it (RFC 6750 section 3).
+    /// Challenge of a 401, which must have one (RFC 9110 section 15.5.2): clients may take a 401 without a
+    /// challenge for a broken answer. `Bearer` (RFC 6750 section 3), since no browser opens a dialog for it.
     fn challenge(&self) -> &'static str {
         match self {
             Self::Identity(Refusal::Invalid(_)) => "Bearer error=\"invalid_token\"",
@@ -422,7 +422,7 @@ impl NoToken {
     }
 }
 
-/// What an answer with this status most likely means, when it names no user.
+/// Says what an answer with this status most likely means if it names no user.
 fn unnamed_by(status: StatusCode) -> String {
     let meaning = if status.is_redirection() {
         "a redirect: to its login page, or to https, if it was not told that the browser came by https \

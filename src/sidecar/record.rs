@@ -17,7 +17,7 @@ use crate::proxy::{Address, BodyMeter, RequestBody, Scheme};
 use crate::trace::{Recording, Trace};
 use crate::user_id::UserId;
 
-/// A longer path is cut off: who reads lines has bounds of his own.
+/// Longest path in a line. A longer one is cut off, since readers of logs limit the length of a line.
 const MAX_PATH_BYTES: usize = 1024;
 
 /// The same for a method, of which only an attacker has one so long.

@@ -144,15 +144,15 @@ fn roots_of(roots: &Roots, contents: &Contents<'_>) -> Result<RootCertStore, Fil
 
 /// Adds the system's roots, or those that the environment names in their place.
 ///
-/// A file or folder that the environment names is the operator's choice: without it, other roots would be
-/// trusted than were meant, and those that were meant would not be.
+/// A file or folder that the environment names must be readable: it is the operator's choice, and without it
+/// the sidecar would trust other roots than those the operator meant.
 fn add_system(store: &mut RootCertStore) -> Result<(), FileError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(file) = set(CERT_FILE) {
         let paths = [PathBuf::from(file)];
         let certificates = read(&paths, |contents| contents.certificates(0));
         let named = |error| FileError::Named { variable: CERT_FILE, error: Box::new(error) };
-        // A bundle of a system may hold roots that rustls can't use.
+        // Skip roots that rustls can't use: a bundle of a system may hold some.
         store.add_parsable_certificates(certificates.map_err(named)?);
         if set(CERT_DIR).is_none() {
             return Ok(());

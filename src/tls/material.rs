@@ -30,8 +30,8 @@ const CURRENT_VERSION: &str = "..data";
 /// No certificate chain, key or bundle of roots is longer.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What is wrong with a file of certificates or keys. The operator's fault, or of whoever writes
-/// the file for him.
+/// Fault of a file of certificates or keys. The operator's fault, or that of the program that writes the
+/// file.
 #[derive(Debug)]
 pub enum FileError {
     /// It can't be read.
@@ -40,7 +40,7 @@ pub enum FileError {
     TooLarge { path: PathBuf },
     /// There is no such thing in it, or it is cut off.
     Missing { path: PathBuf, what: &'static str },
-    /// There is one, but not in the form that is read.
+    /// A certificate or key is there, but not in a form that is read.
     Form { path: PathBuf, fault: Fault },
     /// The key is another certificate's: half of a pair was replaced.
     Mismatch { certificate: PathBuf, key: PathBuf },
@@ -48,9 +48,9 @@ pub enum FileError {
     NotValid { path: PathBuf, valid_from: SystemTime, valid_to: SystemTime },
     /// The system has no certificate authorities.
     NoRoots,
-    /// A file that a variable of the environment names is no good.
+    /// A file that a variable of the environment names can't be used.
     Named { variable: &'static str, error: Box<FileError> },
-    /// Folders that a variable of the environment names hold no certificate authority.
+    /// No certificate authority is in the folders that a variable of the environment names.
     NoneIn { variable: &'static str, folders: PathBuf },
     /// TLS can't work with it.
     Unusable { path: PathBuf, source: Box<dyn Error + Send + Sync> },
@@ -203,7 +203,7 @@ pub(super) fn read<T>(
 
 type Build<T> = Box<dyn Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync>;
 
-/// Tells one content of files from another.
+/// Digest by which the content of files is compared.
 type Print = [u8; 32];
 
 /// What was made of the last good content of some files.
@@ -214,39 +214,40 @@ pub(super) struct Material<T> {
     seen: Mutex<Seen>,
 }
 
-/// What a look at files has come to.
+/// Result of a look at files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// What is in force lies there, as before.
+    /// The files have the content in force, as before.
     Same,
     /// New content is in force.
     Replaced,
-    /// What was rejected is gone: what is in force lies there again, or is good by now.
+    /// The rejected content is gone: the files have the content in force again, or the content in force is
+    /// good by now.
     Mended,
-    /// What was rejected, and told of, still lies there.
+    /// The files still have content that was rejected and reported.
     Rejected,
-    /// There is new content, which may be half written: look again after [`RESTED`].
+    /// New content that may be half written: look again after [`RESTED`].
     Unsettled,
 }
 
-/// What lies where the files are.
+/// Content of the files at one look.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Content(Print),
     Unreadable,
 }
 
-/// What the looks so far have seen.
+/// Memory of the looks so far.
 struct Seen {
     in_force: Print,
-    /// What was rejected last and not mended since.
+    /// Content that was rejected last and has not been mended since.
     rejected: Option<Found>,
-    /// What is not in force, and since when it has lain there.
+    /// Content that is not in force, and since when the files have had it.
     found: Option<(Found, Instant)>,
 }
 
 impl Seen {
-    /// Whether what is not in force has lain there unchanged for long enough.
+    /// Whether the files have had this content, which is not in force, for [`RESTED`].
     fn has_rested(&mut self, lies: Found) -> bool {
         let now = Instant::now();
         match self.found {
@@ -258,7 +259,7 @@ impl Seen {
         }
     }
 
-    /// Notes a rejection. It is told once, unless it is asked for `again`.
+    /// Notes a rejection. Returns the error the first time, and each time with `again`.
     fn reject(
         &mut self,
         rejected: Found,
@@ -288,9 +289,9 @@ impl<T> Material<T> {
         self.current.load_full()
     }
 
-    /// Looks at the files again and replaces what is in force if they are new, at rest, good and
-    /// `accept`ed. What was rejected is judged again at each look, since time alone may make it good.
-    /// `again` says that the operator has asked: new content is taken at once, a rejection told once more.
+    /// Looks at the files again and replaces the content in force if theirs is new, at rest, good and
+    /// `accept`ed. Rejected content is judged again at each look: a certificate may become valid with time.
+    /// `again` says that the operator has asked: new content is taken at once, a rejection returned again.
     pub(super) fn refresh(
         &self,
         again: bool,
@@ -299,7 +300,7 @@ impl<T> Material<T> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (contents, print) = match Contents::read(&self.paths) {
             Ok(read) => read,
-            // A writer may be replacing the file.
+            // A writer may be replacing the file at this moment.
             Err(_) if !again && !seen.has_rested(Found::Unreadable) => return Ok(Look::Unsettled),
             Err(error) => return seen.reject(Found::Unreadable, again, error),
         };

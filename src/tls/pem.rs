@@ -1,7 +1,7 @@
 //! PEM as editors, shells and consoles leave it: with a byte order mark, indented, with comments.
 //!
-//! Each certificate in a file is read, or the file is refused. rustls's reader skips a section whose label
-//! it does not know and a line that does not begin with its dashes, so that a bundle would lose a
+//! Each certificate in a file is read, or the file is refused. rustls's reader alone would not do: it skips a
+//! section with an unknown label and a line that does not begin with dashes, so that a bundle would lose a
 //! certificate in silence.
 
 use std::fmt;
@@ -10,39 +10,39 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
 
-/// Bytes that stand around a line without being seen, in UTF-8: a byte order mark, a space that does not
-/// break, a space of no width.
+/// Invisible characters that may surround a line, in UTF-8: byte order mark, no-break space, zero-width
+/// space.
 const INVISIBLE: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xc2\xa0", b"\xe2\x80\x8b"];
 
-/// What people's editors make of a hyphen, in UTF-8: en dash, em dash, minus.
+/// Hyphen, and the characters that editors put in its place, in UTF-8: en dash, em dash, minus.
 const DASHES: [&[u8]; 4] = [b"-", b"\xe2\x80\x93", b"\xe2\x80\x94", b"\xe2\x88\x92"];
 
-/// The longest label that is repeated in a message.
+/// Most characters of a label that a message repeats.
 const MAX_LABEL: usize = 40;
 
-/// Why no certificate, or no key, can be read.
+/// Reason why no certificate, or no key, can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is none, or one is cut off.
+    /// No certificate or key is there, or one is cut off.
     Missing,
     /// A section that holds certificates in another form, by its label.
     OtherForm(String),
-    /// A certificate begins on this line, counted from 1, but not as PEM has it.
+    /// A certificate begins on this line, counted from 1, but its first line breaks the form of PEM.
     Damaged(usize),
     /// The key is encrypted with a passphrase.
     Encrypted,
 }
 
-/// What a line begins.
+/// Kind of section that a line begins.
 enum Begins {
     Certificate,
-    /// The same under its older name.
+    /// A certificate under its older label, `X509 CERTIFICATE`.
     OldCertificate,
     OtherForm(String),
     Damaged,
 }
 
-/// All certificates in `content`, one at least.
+/// Reads all certificates in `content`, at least one.
 pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let mut text = Vec::with_capacity(content.len() + 1);
     let mut begun = 0;
@@ -66,7 +66,7 @@ pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>
     read.ok().filter(|read| !read.is_empty() && read.len() == begun).ok_or(Fault::Missing)
 }
 
-/// The first private key in `content`.
+/// Reads the first private key in `content`.
 pub(super) fn key(content: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
     let mut text = Zeroizing::new(Vec::with_capacity(content.len() + 1));
     for line in lines(content) {
@@ -81,7 +81,7 @@ pub(super) fn key(content: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
     })
 }
 
-/// The lines of `content`, without what stands around each of them unseen.
+/// Lines of `content`, without spaces and invisible characters around each line.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let newline = if content.contains(&b'\n') { b'\n' } else { b'\r' };
     let content = content.strip_suffix(&[newline]).unwrap_or(content);
@@ -97,7 +97,8 @@ fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What `line` begins; `None` if no certificate. A comment begins none.
+/// Kind of section that `line` begins. `None` for a section without certificates, a comment, and any other
+/// line.
 fn begins(line: &[u8]) -> Option<Begins> {
     if line.starts_with(b"#") || line.starts_with(b";") {
         return None;
@@ -123,17 +124,19 @@ fn begins(line: &[u8]) -> Option<Begins> {
     })
 }
 
-/// A label as it may be shown.
+/// Cleans a label for a message.
 fn shown(label: &[u8]) -> String {
     let plain = label.iter().filter(|byte| byte.is_ascii_graphic() || **byte == b' ');
     plain.take(MAX_LABEL).map(|byte| char::from(*byte)).collect()
 }
 
-/// The end of a sentence that begins with the file's name.
+/// Writes the end of a sentence that begins with the file's name.
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => formatter.write_str("has nothing whole in PEM form in it"),
+            Self::Missing => {
+                formatter.write_str("has no whole certificate or key in PEM form in it")
+            }
             Self::OtherForm(label) => write!(
                 formatter,
                 "has a section BEGIN {label}, whose certificates are not read: convert it to BEGIN \
@@ -145,7 +148,7 @@ impl fmt::Display for Fault {
                  CERTIFICATE----- has to stand alone on its line"
             ),
             Self::Encrypted => formatter.write_str(
-                "holds a key that is encrypted with a passphrase, which nobody is there to type: \
+                "holds a key that is encrypted with a passphrase, which the sidecar can't ask for: \
                  decrypt it (openssl pkey -in OLD -out NEW)",
             ),
         }

@@ -77,8 +77,8 @@ impl ServerTls {
         Arc::clone(&self.material.current().config)
     }
 
-    /// Takes new files if there are any, they fit each other and are valid now. The same bad content is
-    /// complained of once, unless asked `again`; it is taken later if only its time had not come.
+    /// Takes new files if they fit each other and are valid now. Complains of the same bad content once, or
+    /// each time with `again`. A certificate that is not valid yet is taken when its time has come.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ const ENOUGH: f64 = 20.0;
 /// Evidence that suspends calls at once.
 const PLENTY: f64 = 4.0 * ENOUGH;
 
-/// Evidence forgotten in a second: a heavy failure is forgotten in half a minute.
+/// Weight of evidence that is forgotten in a second: a heavy failure is forgotten in half a minute.
 const FADING: f64 = HEAVY / 30.0;
 
 /// Weight of a failure that is hardly the user's fault: five such failures are enough.
@@ -79,14 +79,15 @@ impl Evidence {
         }
         self.weight = left + failure.weight;
         if self.sources.len() < wanted {
-            // However often one user's calls fail, the first failure of another user is not enough.
+            // Cap the weight of too few users or organizations, however often their calls fail: one failure of
+            // another user must not be enough.
             self.weight = self.weight.min(ENOUGH * share(self.sources.len(), wanted));
         }
         self.since.get_or_insert(failure.begun);
         self.last = Some(now);
     }
 
-    /// Weight that is not forgotten at `now`.
+    /// Weight that is left at `now`.
     fn weight_at(&self, now: Instant) -> f64 {
         let age = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         (self.weight - age.as_secs_f64() * FADING).max(0.0)

@@ -32,7 +32,7 @@ use crate::trace::{OpenSpan, Recording};
 /// counting from a mint moka has a list with a node for each entry.
 const SWEEP_AFTER: Duration = Duration::from_secs(49 * 3600);
 
-/// A user counts as active for the outage headroom if his token was served this recently.
+/// A user counts as active for the outage headroom if their token was served this recently.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(3600);
 
 /// That it was is noted when the last note is older than this, since a note costs more than a

@@ -127,7 +127,7 @@ impl Demand {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// Notes why a call failed that will be made again.
+    /// Notes the error of a call that will be made again.
     pub(super) fn note_failure(&self, error: MintError) {
         let failed = Some((Instant::now(), error));
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;

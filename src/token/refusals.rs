@@ -31,9 +31,9 @@ const OF_ORGANIZATION: Policy = Policy {
 
 const OF_CREDENTIALS: Policy = Policy { sources: 3, ..OF_ORGANIZATION };
 
-/// Calls in a row that are exempt from the suspicion against the credentials, and the time after which
-/// one more is: three calls a minute.
+/// Calls in a row that are exempt from the suspicion against the credentials.
 const EXEMPT_CALLS: u32 = 50;
+/// Time after which one more call is exempt: three calls a minute.
 const EXEMPT_EVERY: Duration = Duration::from_secs(20);
 
 /// Time after which an organization counts as not refused.
@@ -70,7 +70,7 @@ struct Exemptions {
 }
 
 impl Exemptions {
-    /// How long until a call is exempt.
+    /// Time until the next call is exempt.
     fn wait(&self, now: Instant) -> Duration {
         let spent = self.full.map_or(Duration::ZERO, |full| full.saturating_duration_since(now));
         spent.saturating_sub(EXEMPT_EVERY * (EXEMPT_CALLS - 1))
@@ -269,7 +269,7 @@ mod tests {
         for organization in 10..10 + u64::from(EXEMPT_CALLS) {
             assert!(refusals.begin(party(organization, 1), now));
         }
-        // Longer than the first pause of the credentials, which ends first.
+        // The next exemption comes later than the end of the credentials' first pause.
         assert_eq!(refusals.gate(party(20, 1), now), Gate::Closed { remaining: FIRST_PAUSE });
         assert_eq!(refusals.exemptions.wait(now), EXEMPT_EVERY);
         assert_eq!(refusals.exemptions.wait(now + EXEMPT_EVERY), Duration::ZERO);

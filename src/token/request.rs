@@ -126,7 +126,7 @@ impl MintPlan {
     /// For `user`, of whom `details` are known. `None` if an organization is needed and there is
     /// none.
     pub fn request(&self, user: UserId, mut details: Details) -> Option<MintRequest> {
-        // Who names the configured one asks for the same as who names none, and shares his token.
+        // A user who names the configured organization shares the token of a request that names none.
         details.organization.take_if(|named| Some(&*named) == self.issuer().organization.as_ref());
         let terms = if details == Details::default() {
             Arc::clone(&self.terms)
@@ -165,7 +165,7 @@ impl MintRequest {
         self.terms.details.as_ref().unwrap_or(&NONE)
     }
 
-    /// Where the user is: the one he comes with, or else the configured one.
+    /// Organization of the user: the one that the request names, or else the configured one.
     pub fn organization(&self) -> Option<&str> {
         let own = self.details().organization.as_deref();
         own.or(self.issuer().organization.as_deref())

@@ -112,7 +112,7 @@ struct Answered {
     velt_now: Duration,
     retry_after: Option<Duration>,
     body: Content,
-    /// Whether the request was dated by a clock that was wrong.
+    /// Whether the clock that dated the request's grants was wrong.
     misdated: bool,
 }
 
@@ -174,8 +174,8 @@ impl VeltClient {
         self.judge(value, request, answered.velt_now, started.elapsed())
     }
 
-    /// Asks for a token, and once more if the first answer shows that its grants were dated by a wrong
-    /// clock: they would end too soon or too late, or Velt may have refused them as past.
+    /// Asks for a token. Asks once more if the answer shows that the request's grants were dated by a wrong
+    /// clock: the grants would end too soon or too late, or Velt may have refused them as past.
     async fn ask(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
         let answered = self.send(request, demand).await?;
         let resources = &request.issuer().resources;
@@ -183,7 +183,7 @@ impl VeltClient {
         if is_dated && answered.misdated { self.send(request, demand).await } else { Ok(answered) }
     }
 
-    /// Makes one call and reads what comes, whatever it means.
+    /// Makes one call and reads the answer. Leaves the status and the body for the caller to judge.
     async fn send(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
         let body = body(&self.settings, request, self.clock.now());
         let connection = self.connections.lend();
@@ -205,7 +205,7 @@ impl VeltClient {
             return Err(MintError::Malformed { reason: MalformedReason::Redirect });
         }
         let body = match read_capped(answer).await {
-            // Velt says what is wrong in less.
+            // Velt's errors are short, so an error that exceeds the limit is not Velt's.
             Err(MintError::Malformed { .. }) if !status.is_success() => Content::Foreign,
             Ok(_) if is_encoded => Content::Encoded,
             body => Content::Plain(body?),

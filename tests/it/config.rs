@@ -432,7 +432,7 @@ fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
         let toml = format!("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"{everyone}\"]");
         says(
             &toml,
-            "  sidecar.toml:2: identity.trusted_peers: whoever reaches this port could name any user and get his token\n    \
+            "  sidecar.toml:2: identity.trusted_peers: any client that reaches this port could name any user and get their token\n    \
              -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy really lets nobody else in, \
              write dangerously_trust_every_peer = true",
         );

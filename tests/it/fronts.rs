@@ -387,7 +387,7 @@ async fn explain_says_what_becomes_of_a_fronts_word() {
     }
 }
 
-/// From this loopback address, as a service mesh connects.
+/// Sends `request` from a loopback address, as a service mesh does.
 async fn from_mesh(address: std::net::SocketAddr, request: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -15,7 +15,7 @@ pub enum Inline {
     Refused,
 }
 
-/// What has come along with a secret without being part of it, and what to do.
+/// Characters around or in a secret that are hardly part of it: the complaint, and what to do.
 struct Flaw(&'static str, &'static str);
 
 impl Flaw {
@@ -31,7 +31,8 @@ impl Flaw {
             return Some(Self("is in quotes, which would count as part of it", "write it without"));
         }
         let unseen = |character: char| match character {
-            // What cannot be decoded; soft hyphen, marks of direction and of no width, joiners.
+            // In order: bytes that were not UTF-8, soft hyphen, characters of no width and marks of
+            // direction, joiners.
             '\u{fffd}'
             | '\u{ad}'
             | '\u{200b}'..='\u{200f}'

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use super::{ENV_PREFIX, nearest};
 
-/// What to do about the variable `name`, which no setting has; `None` if it is no attempt at a setting.
-/// `read` are the variables that there are.
+/// Advice about the variable `name`, which belongs to no setting. `None` if it does not look like one
+/// either. `read` has the variables of all settings.
 pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option<String> {
     let mean = |known: &str| format!("did you mean {known}?");
     if let Some(known) = read.iter().find(|known| folded(known) == folded(name)) {
         return Some(mean(known));
     }
     let setting = name.strip_prefix(ENV_PREFIX)?;
-    // Without the prefix, by which they are all alike.
+    // Compare without the prefix, which all of them share.
     let known = || read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
     let is_meant = setting.contains("__")
         || !is_of_kubernetes(setting, value) && known().any(|known| begins_alike(setting, known));
@@ -23,8 +23,8 @@ pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option
     })
 }
 
-/// `name` as it is most likely mistyped: in another case, with one underscore for two, with other
-/// punctuation.
+/// Form of `name` that stays the same under the likeliest mistakes: another case, one underscore for two,
+/// other punctuation.
 fn folded(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     let words = upper.split(|character: char| !character.is_ascii_alphanumeric());

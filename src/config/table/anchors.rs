@@ -1,5 +1,5 @@
-//! What the table `identity` says of peers beside their addresses: names of the app's own, whose word on
-//! scheme and address is kept, and meshes, behind which an address says nothing.
+//! Keys of the table `identity` about peers, beside `trusted_peers`: the app's own host names, the fronts
+//! whose word on scheme and address is kept, and a check for meshes, behind which an address proves nothing.
 
 use ipnet::IpNet;
 
@@ -7,7 +7,7 @@ use super::super::reader::Section;
 use super::super::words::{HostName, SourceName};
 use super::preset::Preset;
 
-/// Reads the app's own names in `Host`.
+/// Reads `trusted_hosts`, the app's own names in `Host`.
 pub fn read_hosts(section: &Section<'_, '_>, peers_alone: bool) -> Vec<String> {
     let hosts: Vec<HostName> = section.list("trusted_hosts", &[]);
     if !hosts.is_empty() && !peers_alone {
@@ -20,12 +20,12 @@ pub fn read_hosts(section: &Section<'_, '_>, peers_alone: bool) -> Vec<String> {
     hosts.into_iter().map(|host| host.0).collect()
 }
 
-/// Reads from whom the client's address, the scheme and the host are believed.
+/// Reads `trusted_proxies`: the peers whose word on the client's address, scheme and host is kept.
 pub fn read_proxies(section: &Section<'_, '_>) -> Option<Vec<IpNet>> {
     section.optional_list("trusted_proxies")
 }
 
-/// Refuses to believe an address behind a mesh, unless the operator has written which.
+/// Refuses a preset behind a mesh that trusts addresses, unless the operator has written the addresses.
 pub fn check_mesh(
     section: &Section<'_, '_>,
     preset: Option<&Preset>,

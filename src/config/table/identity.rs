@@ -41,8 +41,8 @@ const PLAIN_HEADERS: [&str; 4] = [
     "X-Forwarded-Groups",
 ];
 
-/// What speaks of the user by default beside plain headers. With an assertion, the token is the front's
-/// even where no address is trusted.
+/// Default of `guarded_headers` with `source = "header"`. With an assertion, `X-Forwarded-Access-Token` is
+/// not guarded: the token is the front's, also where no address is trusted.
 const HEADERS_BESIDE_A_USER: [&str; 5] = [
     "X-Forwarded-User",
     "X-Forwarded-Email",
@@ -51,8 +51,8 @@ const HEADERS_BESIDE_A_USER: [&str; 5] = [
     "X-Forwarded-Access-Token",
 ];
 
-/// What fronts and apps are known to write where they have no user: Apache, Envoy, JavaScript, Lua,
-/// Python and Go; and the templates of Caddy, Envoy, nginx, Kubernetes and others.
+/// Values that fronts and apps are known to send where they have no user: those of Apache, Envoy,
+/// JavaScript, Lua, Python and Go, and the templates of Caddy, Envoy, nginx, Kubernetes and others.
 const PLACEHOLDERS: [&str; 16] = [
     "(null)",
     "-",
@@ -144,7 +144,7 @@ pub fn read(
         }
     };
     check_groups(section, assertion, &source);
-    // One that is read is guarded anyway.
+    // A header that is read is guarded anyway.
     guarded.retain(|name| source.names().all(|read| read != name));
     let header = &delivery.header;
     let token_headers = vec![header.name.clone(), header.status_name.clone()];
@@ -302,7 +302,7 @@ fn read_guarded(
 ) -> Vec<HeaderName> {
     let default: &[&str] = match source {
         SourceName::Header => &HEADERS_BESIDE_A_USER,
-        // Not even the front speaks for the app, and the app may read what the front says.
+        // Only the app names the user here. Headers of the front are not guarded: the app may read them.
         SourceName::App => &[],
         SourceName::Assertion => &PLAIN_HEADERS,
     };
@@ -403,9 +403,9 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
     let vouched = settings.secret.is_some() || !settings.trusted_names.is_empty();
     if everyone && !reckless && !vouched {
         let problem = if by_peer {
-            "whoever reaches this port could name any user and get his token"
+            "any client that reaches this port could name any user and get their token"
         } else {
-            "whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)"
+            "any client that reaches this port could say from where and for whom it asks (X-Forwarded-*)"
         };
         section.complain_about(
             "trusted_peers",

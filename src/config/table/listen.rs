@@ -13,7 +13,7 @@ use crate::tls::{ClientCertificate, ServerSettings};
 pub fn read(section: &Section<'_, '_>) -> Settings {
     let (address, max_connections) =
         (section.value("address", "0.0.0.0:8080"), section.value("max_connections", "10000"));
-    // Longer than any front of docs/configuration.md keeps an idle connection, Envoy's hour among them.
+    // Must exceed the idle time of every front in docs/configuration.md; Envoy has the longest, an hour.
     let idle = section.value::<Span>("idle_timeout", "65m").0;
     Settings {
         address,

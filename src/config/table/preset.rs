@@ -18,8 +18,9 @@ pub struct Preset {
     /// Headers in which it says more of the user than is read.
     pub guarded: &'static [&'static str],
     pub assertion: AssertionPreset,
-    /// Whether its callers come from addresses of the pod's own, so that none of them is an anchor. Such a
-    /// front also hands its own assertion on: with `source = "assertion"`, `assertion` is what it signs.
+    /// Whether callers through this front come from addresses of the pod's own, so that no address is an
+    /// anchor. Such a front also passes a signed assertion on: with `source = "assertion"`, `assertion` has
+    /// the defaults for it.
     pub is_behind_mesh: bool,
 }
 

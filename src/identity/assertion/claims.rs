@@ -37,7 +37,7 @@ pub struct ClaimNames {
     pub groups_separator: char,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
-    /// Values that stand for none.
+    /// Values that stand for no value.
     pub placeholders: Placeholders,
 }
 
@@ -62,7 +62,8 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(first)?, step).filter(|value| !value.is_null())
     }
 
-    /// The claim beside this one that says whether its value is verified: `email_verified`.
+    /// Path of the claim that says whether the value of this claim is verified: `email_verified` beside
+    /// `email`.
     fn verification(&self) -> Self {
         let mut names = self.0.clone();
         if let Some(last) = names.last_mut() {
@@ -91,9 +92,9 @@ fn unescape(token: &str) -> Option<String> {
 
 /// What a valid assertion says.
 pub struct Claims {
-    /// `None` if it names nobody.
+    /// `None` if the assertion names no user.
     pub user: Option<User>,
-    /// What it says of the user and can't be used.
+    /// Attributes in the assertion that can't be used.
     pub flaws: Flaws,
     /// The end of its life, as time since 1970.
     pub expires: Duration,
@@ -164,20 +165,20 @@ impl Policy {
 }
 
 impl ClaimNames {
-    /// Reads who is named. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
-    /// costs that attribute.
+    /// Reads the user. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
+    /// costs that attribute alone.
     fn read(&self, claims: &Map<String, Value>) -> Result<Said, Fault> {
         let mut flaws = Flaws::default();
         let id = match self.text(self.user.find(claims)) {
             Ok(Some(id)) => id,
-            // So Cloudflare writes the `sub` of a machine.
+            // Cloudflare sends an empty `sub` for a machine.
             Ok(None) | Err(Flaw::Empty) => return Ok(Said { user: None, flaws }),
             Err(Flaw::Placeholder) => {
                 return Ok(Said { user: None, flaws: Flaws::placeholder() });
             }
             Err(_) => return Err(Fault::Claims),
         };
-        // At some providers a user can write any address into their profile.
+        // Some providers let users write any address into their profile.
         if self.user.is_address() && is_unverified(&self.user, claims) {
             return Err(Fault::Claims);
         }
@@ -208,7 +209,7 @@ impl ClaimNames {
         Ok(Said { user: Some(user), flaws })
     }
 
-    /// Whether one of the user's groups is an admin group. What is no text among them is none.
+    /// Whether one of the user's groups is an admin group. A group that is not text is no admin group.
     fn is_admin(&self, claims: &Map<String, Value>, flaws: &mut Flaws) -> Option<bool> {
         let path = self.groups.as_ref().filter(|_| !self.admin_groups.is_empty())?;
         let is_admin = |group: &str| self.admin_groups.iter().any(|admin| admin == group);
@@ -243,8 +244,9 @@ impl ClaimNames {
     }
 }
 
-/// Whether the issuer says that the address at `path` is not verified: in the claim beside it, or at the
-/// top if it is the address that stands there. Silence says nothing: many issuers verify all.
+/// Whether the issuer says that the address at `path` is not verified: in `..._verified` beside the address,
+/// or in `email_verified` at the top if `email` there is the same address. Without either claim the address
+/// counts as verified, since many issuers verify all addresses.
 fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     let beside = path.verification();
     let at_top = claims.get("email").filter(|email| path.find(claims) == Some(*email));

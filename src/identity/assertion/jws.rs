@@ -105,7 +105,7 @@ impl<'a> Jws<'a> {
 }
 
 /// Whether `token`, or one of a list of tokens, has the form of a signed JWT: three parts of which the
-/// first is a JSON object. Whether it is one that may be believed is another question.
+/// first is a JSON object. Says nothing of the signature.
 pub(super) fn has_form(token: &[u8]) -> bool {
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=".contains(byte);
     token.split(|byte| b", \t".contains(byte)).any(|token| {

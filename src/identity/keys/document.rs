@@ -135,7 +135,7 @@ impl Document {
         }
     }
 
-    /// Fetches before a request needs the keys. A failure leaves no trace here: the caller tells of it.
+    /// Fetches the keys before a request needs them. Counts and logs no failure: the caller does.
     pub(super) async fn fetch_first(&self) -> Result<(), FetchError> {
         let keys = self.read(self.fetch.fetch(&self.url).await)?;
         self.learn(Ok(keys), Instant::now());

@@ -1,15 +1,15 @@
-//! Whether a browser itself sends a request, for a page of another site than the app's.
+//! Recognizes requests that a browser itself sends, for a page of another site than the app's.
 //!
-//! A page whose name was pointed at this machine (DNS rebinding) is of this port's own origin, so a
-//! script of the page may set any header but those that belong to the browser (Fetch standard, section
-//! 2.2.2): `Host`, `Connection`, `Via`, `Origin` and `Sec-*` among them. These headers tell such a page
-//! from a login proxy, which hands a browser's other headers on:
+//! An attacker can let a host name resolve to this machine (DNS rebinding). To the browser, a page of that
+//! name then has the same origin as this port, so a script of the page may set any header but those that
+//! belong to the browser (Fetch standard, section 2.2.2): `Host`, `Connection`, `Via`, `Origin` and `Sec-*`
+//! among them. These headers tell such a page from a login proxy, which hands a browser's other headers on:
 //!
 //! - Every browser sends `Connection: keep-alive` over HTTP/1.1. nginx sends `close` or none, oauth2-proxy,
 //!   Caddy, Traefik, `HAProxy` and Envoy none, Apache `Keep-Alive`.
-//! - The `Host` of the page is a name, with the port that the browser has connected to. No name can be
-//!   pointed anywhere for `localhost` and for addresses.
-//! - The `Origin` of a page that was not loaded from here is another one.
+//! - The `Host` of such a page is a name, with the port to which the browser has connected. It is neither
+//!   `localhost` nor an address, since name servers have no say in those.
+//! - The `Origin` of a page that was loaded from another site names that site.
 
 use http::header::{
     ACCEPT_LANGUAGE, CONNECTION, FORWARDED, HOST, ORIGIN, REFERER, USER_AGENT, VIA,
@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName};
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Headers by which fronts give themselves away, beside `x-forwarded-*`. A script may set them too.
+/// Headers that fronts add, beside `x-forwarded-*`. A script may set them too.
 const OF_PROXIES: [&str; 7] = [
     "x-real-ip",
     "x-request-id",
@@ -31,22 +31,23 @@ const OF_PROXIES: [&str; 7] = [
     "x-url-scheme",
 ];
 
-/// Headers in which fronts name the user: that they are there says nothing of who has set them.
+/// Endings of `x-forwarded-*` headers that name the user. They are no sign of a front: a script that wants
+/// to pass for a user sets them.
 const OF_USERS: [&str; 5] = ["user", "email", "groups", "preferred-username", "access-token"];
 
 /// What `Connection` says of the sender.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sender {
-    /// It is what every browser sends.
+    /// A value that every browser sends.
     Browser,
-    /// It is what no browser sends.
+    /// A value that no browser sends.
     Proxy,
-    /// It is not there: HTTP/2, most proxies, or a filter between a browser and this port.
+    /// No `Connection`: HTTP/2, most proxies, or a filter between a browser and this port.
     Either,
 }
 
-/// Whether a browser sends this request for a page that is not the app's. `port` is where the request has
-/// come in, and `hosts` are the app's own names; if there are any, every other name is a stranger's.
+/// Whether a browser sends this request for a page that is not the app's. `port` is the port at which the
+/// request has come in. `hosts` are the app's own names; if there are any, every other name is another site.
 pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: &[String]) -> bool {
     let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let named = host.as_ref().filter(|host| !is_of_this_machine(host.host()));
@@ -61,7 +62,8 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     }
     let at_our_port = stranger.is_some_and(|host| port.is_some() && host.port_u16() == port);
     if has_proxys_marks(headers) {
-        // A script can forge them, and no front is both behind this port and at it.
+        // A script can forge these marks, so they do not outweigh a browser's `Connection` together with
+        // our own port in `Host`: clients of a front ask for the front's port.
         return sender == Sender::Browser && at_our_port;
     }
     let elsewhere = is_from_elsewhere(headers, host.as_ref());
@@ -104,7 +106,8 @@ fn has_proxys_marks(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the browser says that no script has sent this: only a script's request can name a user.
+/// Whether the browser says that no script has made this request. Only a script can add a header that names
+/// a user.
 fn is_no_script(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode != "cors" && mode != "same-origin")
 }
@@ -120,15 +123,15 @@ fn is_from_elsewhere(headers: &HeaderMap, host: Option<&Authority>) -> bool {
         && host.is_none_or(|host| !host.host().eq_ignore_ascii_case(origin.host()))
 }
 
-/// Whether the page was loaded from the request's own host without TLS. A front would have had to take
-/// TLS off otherwise.
+/// Whether the page was loaded from the request's own host without TLS, so that a front that ends TLS is
+/// ruled out.
 fn is_own_plain_origin(headers: &HeaderMap, host: &Authority) -> bool {
     let origin = headers.get(ORIGIN).and_then(|origin| origin.as_bytes().strip_prefix(b"http://"));
     host.port().is_none()
         && origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str().as_bytes()))
 }
 
-/// Whether no name server has a say in where this host is.
+/// Whether `host` is `localhost` or an address, for which no name server is asked.
 fn is_of_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! What the app is told of the client, the scheme and the host: `X-Forwarded-For`, `-Proto` and `-Host`.
+//! Headers that tell the app of the client, the scheme and the host: `X-Forwarded-For`, `-Proto`, `-Host`.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -17,24 +17,24 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// What becomes of the `X-Forwarded-For` of a peer whose word is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedFor {
-    /// It stays as it came: the sidecar shares the app's address, so for an app that counts hops there
-    /// is no hop more.
+    /// Stays as it came: the sidecar shares the app's address, so an app that counts hops must not see one
+    /// more.
     Keep,
-    /// The peer's address is added to its end.
+    /// Gets the peer's address added to its end.
     Append,
 }
 
-/// Headers of a peer that were removed, since its word is not kept.
+/// Headers of a peer whose word is not kept, which were removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     pub count: u64,
-    /// One of them.
+    /// Name of one of these headers, for the log.
     pub header: Option<HeaderName>,
 }
 
-/// Says who the client is. The word of a peer that is believed stays as it is, and nothing is said beside
-/// it on the same topic, in whichever header it stands: an app that compares the two would refuse the
-/// request. The word of any other peer is replaced, since an app may take it for the front's.
+/// Tells the app who the client is, by which scheme and host. If the peer's word is kept, a header of ours is
+/// added only for a topic of which the peer has said nothing in any header: an app that compares two headers
+/// would refuse the request. The word of any other peer is replaced: an app may take it for the front's.
 pub fn set_forwarded(
     headers: &mut HeaderMap,
     client: &Client,

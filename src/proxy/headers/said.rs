@@ -16,7 +16,7 @@ impl Said {
     pub(super) const CLIENT: Self = Self(1);
     pub(super) const SCHEME: Self = Self(2);
     pub(super) const HOST: Self = Self(4);
-    /// A port belongs to the URL that the client has asked for: to its scheme and to its host.
+    /// Scheme and host together: the port is part of the URL that the client has asked for.
     const PORT: Self = Self(Self::SCHEME.0 | Self::HOST.0);
 
     /// Whether one of these headers speaks of `topic`.
@@ -24,7 +24,7 @@ impl Said {
         self.0 & topic.0 != 0
     }
 
-    /// All that is said in `headers`.
+    /// Topics of which any of `headers` speaks.
     pub(super) fn in_headers(headers: &HeaderMap) -> Self {
         let mut said = Self::default();
         for name in headers.keys() {
@@ -37,7 +37,7 @@ impl Said {
         said
     }
 
-    /// The parameters of `Forwarded` (RFC 7239 section 4).
+    /// Topics of the parameters of `Forwarded` (RFC 7239 section 4).
     fn in_forwarded(headers: &HeaderMap) -> Self {
         let mut said = Self::default();
         for value in headers.get_all(FORWARDED) {
@@ -122,7 +122,8 @@ const TOPICS: [(&str, Said); 50] = [
     ("x-forwarded-prefix", Said(0)),
 ];
 
-/// A bit for each length that one of these names has: most headers are of another length.
+/// Lengths of these names, one bit for each length. Saves the comparison for most headers, which have
+/// another length.
 const LENGTHS: u64 = {
     let (mut lengths, mut index) = (0, 0);
     while index < TOPICS.len() {
@@ -132,7 +133,7 @@ const LENGTHS: u64 = {
     lengths
 };
 
-/// What `name` speaks of, in every spelling in which an app may read it.
+/// Topic of `name`, in every spelling that an app may read as one of the known names.
 fn topic_of(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
     if name.len() > 63 || LENGTHS & (1 << name.len()) == 0 {
@@ -141,11 +142,11 @@ fn topic_of(name: &HeaderName) -> Option<Said> {
     TOPICS.iter().find(|(known, _)| is_read_as(name, known)).map(|(_, topic)| *topic)
 }
 
-/// Last words of names that fronts we do not know speak of the scheme in.
+/// Endings of names in which fronts that are on no list speak of the scheme.
 const SCHEME_WORDS: [&[u8]; 5] = [b"-proto", b"-protocol", b"-scheme", b"-ssl", b"-https"];
 
-/// What a name that is on no list most likely speaks of. Good enough to leave out a line of our own, and
-/// not good enough to remove the line of somebody else.
+/// Likely topic of a name that is on no list. A guess: it may keep us from adding a header, but must not
+/// make us remove the peer's header.
 fn topic_by_ending(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
     let ends_with = |word: &&[u8]| {
@@ -157,8 +158,8 @@ fn topic_by_ending(name: &HeaderName) -> Option<Said> {
     is_said.then_some(Said::SCHEME)
 }
 
-/// Whether `name` is how a front speaks of the client, the scheme or the host, or of anything else in
-/// `X-Forwarded-*`.
+/// Whether only a front may send `name`: a header that speaks of the client, the scheme or the host, or any
+/// other `X-Forwarded-*`.
 fn is_of_a_front(name: &HeaderName) -> bool {
     begins_with(name.as_str(), "x-forwarded-") || *name == FORWARDED || topic_of(name).is_some()
 }
@@ -177,7 +178,7 @@ fn is_said(name: &HeaderName) -> bool {
     *name == FORWARDED || topic_of(name).is_some()
 }
 
-/// What `headers` say of the client, in each of them.
+/// Values of all headers that speak of the client.
 pub(in super::super) fn said_of_client(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
     let is_of_client = |name: &HeaderName| {
         *name == FORWARDED || topic_of(name).is_some_and(|topic| topic.has(Said::CLIENT))
@@ -185,8 +186,7 @@ pub(in super::super) fn said_of_client(headers: &HeaderMap) -> impl Iterator<Ite
     headers.iter().filter(move |(name, _)| is_of_client(name)).map(|(_, value)| value)
 }
 
-/// Copies what a front has said of the client, the scheme and the host, and nothing that it has said of
-/// the user.
+/// Copies the headers that speak of the client, the scheme and the host, and none that speaks of the user.
 pub(in super::super) fn copy_said(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from.iter().filter(|(name, _)| is_said(name)) {
         to.append(name, value.clone());

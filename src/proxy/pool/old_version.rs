@@ -1,9 +1,9 @@
 //! Answers of an app that speaks HTTP/1.0.
 //!
 //! hyper refuses `Transfer-Encoding` in HTTP/1.0. Small servers send it all the same, and most proxies
-//! read it. So such an answer reaches hyper as one of HTTP/1.1, and the pool keeps what the version
-//! meant: the connection ends after the answer, unless the app says `keep-alive` and sends no
-//! `Transfer-Encoding` (RFC 9112 sections 6.1 and 9.3).
+//! read it. So hyper gets an answer of HTTP/1.0 with the version 1.1 written over it. The pool still does
+//! what HTTP/1.0 asks for: the connection ends after the answer, unless the app says `keep-alive` and sends
+//! no `Transfer-Encoding` (RFC 9112 sections 6.1 and 9.3).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,8 +23,8 @@ const OTHER: u8 = 0xfe;
 /// [`Seen`]: the answer's version is 1.0.
 const OLD: u8 = 0xff;
 
-/// What has been seen of the version of the answer on one connection: the number of bytes of [`START`]
-/// that have arrived, [`OTHER`] or [`OLD`].
+/// State of reading the version of one connection's answer: the number of bytes of [`START`] that have
+/// arrived, or [`OTHER`] or [`OLD`] once the version is known.
 #[derive(Default)]
 pub(super) struct Seen(AtomicU8);
 

@@ -1,4 +1,4 @@
-//! What became of a front's word on client, scheme and host.
+//! The step `forwarding`: whether a front's word on client, scheme and host is kept or replaced.
 
 use http::{HeaderMap, HeaderName};
 
@@ -7,14 +7,14 @@ use super::words::step;
 use crate::identity::{Believed, Peer};
 use crate::proxy::headers::{claimed, said};
 
-/// What becomes of what was said of client, scheme and host, if anything was.
+/// Step for the headers in which the peer speaks of client, scheme and host. `None` if there are none.
 pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap) -> Option<Step> {
     let address = peer.address.to_canonical();
     let (verdict, names, why, setting) = match believed {
         Believed::AsEverybody => (
             "kept",
             listed(said(headers)),
-            "nobody is named by a plain header here, so it is kept from everybody".to_owned(),
+            "no plain header names a user here, so every peer's word is kept".to_owned(),
             "identity.source",
         ),
         Believed::AsTrusted => (

@@ -159,7 +159,7 @@ fn why_caller(
         (Reads::Header(header) | Reads::Assertion(header), _)
             if decision.flaws.of(Attribute::User).is_some() =>
         {
-            format!("{header} names nobody: {}", RefusalKind::Placeholder.reason())
+            format!("{header} names no user: {}", RefusalKind::Placeholder.reason())
         }
         (Reads::Header(header), Caller::Known(_)) => format!("{header} names one user"),
         (Reads::Header(header), _) if !trusted && before.contains_key(header) => {
@@ -178,7 +178,7 @@ fn why_caller(
             format!("the assertion in {header} is empty, of another scheme, or names no user")
         }
         (Reads::Header(header), _) if before.contains_key(header) => {
-            format!("{header} is empty, so it names nobody")
+            format!("{header} is empty, so it names no user")
         }
         (Reads::Header(header) | Reads::Assertion(header), _) => {
             format!("{header} is not there")

@@ -1,4 +1,4 @@
-//! Velt's clock, by which grants are dated: a pod's own may be wrong by hours.
+//! Velt's clock, by which grants are dated: the pod's own clock may be wrong by hours.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::DATE;
 
-/// What the two clocks may differ by before it matters to a grant: `Date` has whole seconds.
+/// Difference of the two clocks that does not matter to a grant. `Date` has whole seconds only.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Velt's clock as its last answer told it (RFC 9110 section 6.6.1). Before the first answer, this machine's.
+/// Velt's clock, by the `Date` of Velt's last answer (RFC 9110 section 6.6.1). Before the first answer, the
+/// clock of this machine.
 #[derive(Default)]
 pub(super) struct Clock {
     /// Milliseconds that Velt is ahead of this machine.
@@ -17,15 +18,15 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Velt's time, since 1970.
+    /// Velt's time, as time since 1970.
     pub(super) fn now(&self) -> Duration {
         let ahead = self.ahead.load(Ordering::Relaxed);
         let apart = Duration::from_millis(ahead.unsigned_abs());
         if ahead < 0 { unix_now().saturating_sub(apart) } else { unix_now() + apart }
     }
 
-    /// Sets the clock by the head of an answer; says whether it was so wrong that what it has dated since is
-    /// worth nothing.
+    /// Sets the clock by the head of an answer. Returns whether the clock was off by more than [`TOLERANCE`],
+    /// so that the request of this answer was misdated.
     pub(super) fn set_by(&self, headers: &HeaderMap) -> bool {
         let Some(velt_now) = date(headers) else { return false };
         let was_wrong = velt_now.abs_diff(self.now()) > TOLERANCE;

@@ -157,24 +157,24 @@ struct AnswerError {
 /// The body of an answer.
 pub(super) enum Content {
     Plain(Vec<u8>),
-    /// Compressed, which was not asked for, so not by Velt.
+    /// A compressed body, which the sidecar did not ask for, so it is not Velt's.
     Encoded,
-    /// Too long to be an error of Velt's.
+    /// An error too long to be Velt's.
     Foreign,
 }
 
-/// What reading a body has found.
+/// Kind of body.
 enum Read {
     Envelope(Answer),
     /// JSON, but not of the form that Velt's answers have.
     OtherJson,
     Nothing,
-    /// What no answer of Velt's is.
+    /// Content that no answer of Velt's has.
     Foreign(MalformedReason),
 }
 
 impl Content {
-    /// Whether there is nothing in it but the braces of an object.
+    /// Whether the body is empty, or has only the braces of an empty object.
     fn is_bare(&self) -> bool {
         let is_brace = |byte: &u8| b"{}".contains(byte) || byte.is_ascii_whitespace();
         matches!(self, Self::Plain(body) if body.iter().all(is_brace))
@@ -223,7 +223,7 @@ pub(super) fn classify(
         }
         return Err(match read {
             Read::Foreign(reason) => malformed(reason),
-            // Velt's errors have an `error` in them. Of an empty object there is no telling.
+            // Velt's errors have an `error` in them. An empty object may be Velt's or not: count it as Velt's.
             Read::Envelope(Answer { error: None, .. }) if !body.is_bare() => {
                 malformed(MalformedReason::NotVelt { http_status: http_status.as_u16() })
             }

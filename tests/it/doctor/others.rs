@@ -438,9 +438,9 @@ async fn b4_doctor_asks_where_the_sidecar_will_ask() {
     use Severity::{Note, Ok, Warning};
     let https = Some("https://app.example/me");
     for (app, severity, part) in [
-        (app_with(200, None, false, None).await, Ok, "answers 200 and names nobody"),
-        (app_with(401, None, false, None).await, Ok, "answers 401 and names nobody"),
-        (app_with(302, Some("/login"), false, None).await, Ok, "answers 302 and names nobody"),
+        (app_with(200, None, false, None).await, Ok, "answers 200 and names no user"),
+        (app_with(401, None, false, None).await, Ok, "answers 401 and names no user"),
+        (app_with(302, Some("/login"), false, None).await, Ok, "answers 302 and names no user"),
         (app_with(301, https, true, None).await, Note, "unless told X-Forwarded-Proto: https"),
         (app_with(301, https, false, None).await, Warning, "even with X-Forwarded-Proto: https"),
         (app_with(404, None, false, None).await, Warning, "answers 404: it names no user"),

@@ -262,7 +262,7 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
     for mapped in ["::ffff:0:0/96", "::ffff:128.0.0.0/97"] {
         let error = parse(&format!("[identity]\ntrusted_peers = [\"{mapped}\"]"), &[]);
         let error = error.expect_err("that is all of IPv4").to_string();
-        assert!(error.contains("whoever reaches this port could name any user"), "{error}");
+        assert!(error.contains("any client that reaches this port could name any user"), "{error}");
     }
     let config = fine(&with_secret(""), &[SECRET]);
     let peers: Vec<_> = config.identity.trusted_peers.iter().map(ToString::to_string).collect();
@@ -275,7 +275,7 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
     );
     says(
         &format!("{ASSERTION}[identity]\nsource = \"assertion\"\ntrusted_peers = [\"0.0.0.0/0\"]"),
-        "  sidecar.toml:8: identity.trusted_peers: whoever reaches this port could say from where and for whom he asks (X-Forwarded-*)\n    \
+        "  sidecar.toml:8: identity.trusted_peers: any client that reaches this port could say from where and for whom it asks (X-Forwarded-*)\n    \
          -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy really lets nobody else in, write dangerously_trust_every_peer = true",
     );
     fine(&format!("{ASSERTION}[identity]\nsource = \"assertion\"\ntrusted_peers = []"), &[]);

@@ -39,7 +39,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// With the `sidecar.toml` number `number` of the page, and a login program that answers as `login` does.
+    /// Starts the page's `sidecar.toml` number `number`, and a login program that answers as `login` does.
     pub async fn open(page: &Page, number: usize, login: fn(&str) -> Headers) -> Self {
         let (app_task, app) = serve_app(show).await;
         let (login_task, login) = serve_app(move |request| answer(request, login)).await;

@@ -72,7 +72,7 @@ With secret.mounted, an entry of your pod's volumes. Without it, nothing.
 {{- end }}
 
 {{/*
-Labels for the pod's metadata, beside your own, by which NetworkPolicies find it:
+Labels for the pod's metadata, beside your own, by which NetworkPolicies find the pod:
 
     labels:
       {{- include "velt-sidecar.podLabels" . | nindent 6 }}
@@ -82,8 +82,8 @@ velt-sidecar/injected: "true"
 {{- end }}
 
 {{/*
-Without what is null. OpenShift's restricted-v2 gives each pod a user id of its namespace's range and refuses
-any other, so the image's own is left out there.
+The securityContext without keys that are null. OpenShift's restricted-v2 gives each pod a user id of its
+namespace's range and refuses any other, so the image's own user and group are left out there.
 */}}
 {{- define "velt-sidecar.securityContext" -}}
 {{- $openshift := .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
@@ -107,7 +107,7 @@ any other, so the image's own is left out there.
 {{- end }}
 
 {{- define "velt-sidecar.environment" -}}
-{{- /* An address of the pod is of IPv6, IPv4 or both: [::] takes clients of all, also where there is no IPv6. */ -}}
+{{- /* A pod has addresses of IPv6, IPv4 or both: [::] takes clients of both, and of IPv4 alone without IPv6. */ -}}
 {{- $config := dict "listen.address" (printf "[::]:%v" .ports.http) "admin.address" (printf "[::]:%v" .ports.admin) -}}
 {{- range $key, $address := pick .config "listen.address" "admin.address" -}}
 {{- $port := hasPrefix "listen" $key | ternary $.ports.http $.ports.admin -}}
