@@ -128,7 +128,7 @@ impl Anchors {
         match self.ranges.iter().find(|range| range.contains(&address)) {
             None => Trust::Stranger,
             Some(_) if !self.names.is_empty() && !self.knows(peer) => Trust::NoName,
-            Some(_) if address.is_loopback() && self.is_page(peer, headers) => Trust::Page,
+            Some(_) if self.is_page(peer, address, headers) => Trust::Page,
             Some(range) if matches!(shown, Shown::Unneeded | Shown::Right) => {
                 Trust::Trusted(*range)
             }
@@ -138,9 +138,15 @@ impl Anchors {
 
     /// Whether a page in a browser on this machine asks. Matters where an address is the only anchor: a
     /// login proxy on this machine has the same address, but a page has no secret and no certificate.
-    fn is_page(&self, peer: &Peer, headers: &HeaderMap) -> bool {
-        let by_address_alone = self.secret.is_none() && self.names.is_empty();
-        by_address_alone && page::is_of_another_site(headers, peer.port, &self.hosts)
+    /// From another address, as that of a container's gateway, only the app's names tell a page.
+    fn is_page(&self, peer: &Peer, address: IpAddr, headers: &HeaderMap) -> bool {
+        if self.secret.is_some() || !self.names.is_empty() {
+            return false;
+        }
+        if address.is_loopback() {
+            return page::is_of_another_site(headers, peer.port, &self.hosts);
+        }
+        page::is_of_other_host(headers, &self.hosts)
     }
 
     fn knows(&self, peer: &Peer) -> bool {
@@ -235,5 +241,27 @@ impl Secret {
         self.accepted.iter().fold(false, |is, accepted| {
             is | verify_slices_are_equal(accepted.as_ref(), shown.as_ref()).is_ok()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HOST;
+
+    use super::*;
+
+    #[test]
+    fn names_of_the_app_hold_for_every_peer_without_another_anchor() {
+        let ranges = vec!["10.9.9.0/24".parse().expect("a range")];
+        let hosts = vec!["dev.example".to_owned()];
+        let anchors = Anchors::new(ranges, Vec::new(), None, hosts);
+        let peer = Peer::at([10, 9, 9, 9].into());
+        for (host, trusted) in [("evil.example", false), ("dev.example", true), ("10.9.9.1", true)]
+        {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            let trust = anchors.trust(&peer, &headers, Shown::Unneeded);
+            assert_eq!(trust.is_trusted(), trusted, "{host}: {trust:?}");
+        }
     }
 }

@@ -60,10 +60,17 @@ impl Placeholders {
 
     /// Whether `text` stands for no value.
     pub(super) fn contain(&self, text: &str) -> bool {
-        self.words.iter().any(|word| **word == *text)
+        self.words.iter().any(|word| **word == *text || is_made_of(text, word))
             || text.bytes().any(|byte| self.starts.contains(&byte))
                 && self.forms.iter().any(|(before, after)| matches(text, before, after))
     }
+}
+
+/// Whether `text` is an address that a front has made of `word`: `(null)@example.com`. People may be called
+/// `null`, but not by signs.
+fn is_made_of(text: &str, word: &str) -> bool {
+    let by_signs = !word.starts_with(|first: char| first.is_ascii_alphanumeric());
+    by_signs && text.strip_prefix(word).is_some_and(|rest| rest.starts_with('@'))
 }
 
 /// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
@@ -83,9 +90,9 @@ fn matches(text: &str, before: &str, after: &str) -> bool {
     })
 }
 
-/// Whether `text` is a name alone: `http_x_user`.
+/// Whether `text` is a name alone, or a way to one: `http_x_user`, `context.authorizer.sub`, `env:USER`.
 fn is_identifier(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:".contains(&byte);
     text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && text.bytes().all(legal)
 }
@@ -94,7 +101,8 @@ fn is_identifier(text: &str) -> bool {
 /// sign that leads to one, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. No name of a variable are a
 /// UUID, since Windows writes user ids as UUIDs in braces, and the inside of a JSON object.
 fn is_variable(text: &str) -> bool {
-    let name = text.trim_start_matches([' ', '-', '=', '.', '$', '>', '#', '@', '~', '?', '_']);
+    let name = text
+        .trim_start_matches([' ', '-', '=', '.', '$', '>', '#', '@', '~', '?', '_', '!', '%', '{']);
     name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_uuid(text)
 }
 
@@ -114,7 +122,7 @@ mod tests {
     #[test]
     fn a_word_is_matched_as_a_whole_and_byte_for_byte() {
         let set = set(&["(null)", "-", "null"]);
-        for text in ["(null)", "-", "null"] {
+        for text in ["(null)", "-", "null", "(null)@example.com", "-@example.com"] {
             assert!(set.contain(text), "{text}");
         }
         for text in ["Null", "NULL", "null ", "(Null)", "--", "", "nullo", "a-b", "null@a.example"]
@@ -148,6 +156,11 @@ mod tests {
             "%DOWNSTREAM_PEER_SUBJECT%",
             "caddy:{http.auth.user.id}",
             "{http.auth.user.id}@example.com",
+            "{!user}",
+            "{{!user}}",
+            "{%user%}",
+            "$context.authorizer.claims.sub",
+            "$env:USER",
         ] {
             assert!(set.contain(text), "{text}");
         }

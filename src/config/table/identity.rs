@@ -53,7 +53,7 @@ const HEADERS_BESIDE_A_USER: [&str; 5] = [
 
 /// Values that fronts and apps are known to send where they have no user: those of Apache, Envoy,
 /// JavaScript, Lua, Python and Go, and the templates of Caddy, Envoy, nginx, Kubernetes and others.
-const PLACEHOLDERS: [&str; 16] = [
+const PLACEHOLDERS: [&str; 26] = [
     "(null)",
     "-",
     "null",
@@ -61,15 +61,25 @@ const PLACEHOLDERS: [&str; 16] = [
     "undefined",
     "None",
     "NaN",
+    "AnonymousUser",
+    "anonymousUser",
+    "userdata: NULL",
+    "(nil)",
+    "(none)",
     "<nil>",
+    "<null>",
+    "<undefined>",
     "<no value>",
     "[object Object]",
+    "\"\"",
+    "Optional.empty",
     "{...}",
     "%[...]",
     "$(...)",
     "<%...%>",
     "$...",
     "%...%",
+    "%(...)s",
 ];
 
 const SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__SECRET";

@@ -118,7 +118,16 @@ pub static PRESETS: [Preset; 10] = [
         name_header: Some("X-authentik-name"),
         groups_header: Some("X-authentik-groups"),
         groups_separator: "|",
-        guarded: &["X-authentik-username", "X-authentik-entitlements", "X-authentik-jwt"],
+        guarded: &[
+            "X-authentik-username",
+            "X-authentik-entitlements",
+            "X-authentik-jwt",
+            "X-authentik-meta-jwks",
+            "X-authentik-meta-outpost",
+            "X-authentik-meta-provider",
+            "X-authentik-meta-app",
+            "X-authentik-meta-version",
+        ],
         ..PLAIN
     },
     Preset {
@@ -169,7 +178,14 @@ pub static PRESETS: [Preset; 10] = [
         name: "azure-easy-auth",
         user_header: Some("X-MS-CLIENT-PRINCIPAL-ID"),
         name_header: Some("X-MS-CLIENT-PRINCIPAL-NAME"),
-        guarded: &["X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-IDP"],
+        guarded: &[
+            "X-MS-CLIENT-PRINCIPAL",
+            "X-MS-CLIENT-PRINCIPAL-IDP",
+            "X-MS-TOKEN-AAD-ID-TOKEN",
+            "X-MS-TOKEN-AAD-ACCESS-TOKEN",
+            "X-MS-TOKEN-AAD-REFRESH-TOKEN",
+            "X-MS-TOKEN-AAD-EXPIRES-ON",
+        ],
         ..PLAIN
     },
     // The names are the operator's: `outputClaimToHeaders` has none of its own.

@@ -250,7 +250,9 @@ impl ClaimNames {
 fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     let beside = path.verification();
     let at_top = claims.get("email").filter(|email| path.find(claims) == Some(*email));
-    let at_top = at_top.and_then(|_| claims.get("email_verified"));
+    // Claims of OpenID Connect, of older Google and Firebase libraries, and of Microsoft Entra.
+    let names = ["email_verified", "emailVerified", "verified_email", "xms_edov"];
+    let at_top = names.iter().filter_map(|name| at_top.and(claims.get(*name)));
     beside.find(claims).into_iter().chain(at_top).any(denies)
 }
 

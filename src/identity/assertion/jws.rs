@@ -105,7 +105,7 @@ impl<'a> Jws<'a> {
 }
 
 /// Whether `token`, or one of a list of tokens, has the form of a signed JWT: three parts of which the
-/// first is a JSON object. Says nothing of the signature.
+/// first is a JSON object that names an algorithm (RFC 7515 section 4.1.1). Says nothing of the signature.
 pub(super) fn has_form(token: &[u8]) -> bool {
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=".contains(byte);
     token.split(|byte| b", \t".contains(byte)).any(|token| {
@@ -117,7 +117,8 @@ pub(super) fn has_form(token: &[u8]) -> bool {
         };
         payload.iter().chain(signature).all(legal)
             && PADDED_BASE64.decode(header).is_ok_and(|header| {
-                serde_json::from_slice::<Value>(&header).is_ok_and(|header| header.is_object())
+                serde_json::from_slice::<Value>(&header)
+                    .is_ok_and(|header| header.get("alg").is_some())
             })
     })
 }

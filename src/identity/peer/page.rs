@@ -53,7 +53,7 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     let named = host.as_ref().filter(|host| !is_of_this_machine(host.host()));
     let stranger =
         named.filter(|host| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())));
-    if !hosts.is_empty() && stranger.is_some() {
+    if is_of_other_host(headers, hosts) {
         return true;
     }
     let sender = sender(headers);
@@ -64,7 +64,7 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     if has_proxys_marks(headers) {
         // A script can forge these marks, so they do not outweigh a browser's `Connection` together with
         // our own port in `Host`: clients of a front ask for the front's port.
-        return sender == Sender::Browser && at_our_port;
+        return sender == Sender::Browser && (at_our_port || is_of_default_port(stranger, port));
     }
     let elsewhere = is_from_elsewhere(headers, host.as_ref());
     if sender == Sender::Browser {
@@ -74,6 +74,21 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
         return elsewhere && headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site");
     }
     at_our_port || stranger.is_some_and(|host| is_own_plain_origin(headers, host))
+}
+
+/// Whether a request is for a host that is not among `hosts`, the app's own names. Without any, no host is
+/// another one.
+pub(super) fn is_of_other_host(headers: &HeaderMap, hosts: &[String]) -> bool {
+    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let is_own = |name: &str| {
+        is_of_this_machine(name) || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    };
+    !hosts.is_empty() && host.is_some_and(|host| !is_own(host.host()))
+}
+
+/// Whether `host` leaves out our port, as a browser does with the port of its scheme.
+fn is_of_default_port(host: Option<&Authority>, port: Option<u16>) -> bool {
+    host.is_some_and(|host| host.port().is_none()) && matches!(port, Some(80 | 443))
 }
 
 fn sender(headers: &HeaderMap) -> Sender {
@@ -136,4 +151,56 @@ fn is_of_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || bare.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn page(host: &'static str, mark: &'static str) -> HeaderMap {
+        let lines = [
+            ("host", host),
+            ("connection", "keep-alive"),
+            ("user-agent", "Mozilla/5.0"),
+            ("accept-language", "en"),
+            (mark, "192.0.2.1"),
+        ];
+        let line = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        lines.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn browser_that_leaves_out_the_port_of_its_scheme_is_found() {
+        for (host, port, expected) in [
+            ("evil.example", 80, true),
+            ("evil.example", 443, true),
+            ("evil.example:80", 80, true),
+            ("evil.example:8080", 8080, true),
+            // A front at the default port hands on to another one.
+            ("app.example", 8080, false),
+            ("localhost", 80, false),
+            ("127.0.0.1", 80, false),
+        ] {
+            for mark in ["x-forwarded-for", "x-request-id", "forwarded"] {
+                let found = is_of_another_site(&page(host, mark), Some(port), &[]);
+                assert_eq!(found, expected, "{host} at {port} with {mark}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_names_no_host_is_another_one() {
+        let own = ["dev.example".to_owned()];
+        for (host, hosts, expected) in [
+            ("evil.example", &own[..], true),
+            ("dev.example", &own[..], false),
+            ("DEV.example:81", &own[..], false),
+            ("10.0.0.1", &own[..], false),
+            ("evil.example", &[], false),
+        ] {
+            assert_eq!(is_of_other_host(&page(host, "via"), hosts), expected, "{host}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::ops::BitOr;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::spelling::{begins_with, folded, is_read_as};
+use crate::spelling::{begins_with, is_read_as};
 
 /// What the headers of a front speak of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,12 +122,13 @@ const TOPICS: [(&str, Said); 50] = [
     ("x-forwarded-prefix", Said(0)),
 ];
 
-/// Lengths of these names, one bit for each length. Saves the comparison for most headers, which have
-/// another length.
-const LENGTHS: u64 = {
-    let (mut lengths, mut index) = (0, 0);
+/// For each first letter, a bit for each length of these names. Saves the comparison for most headers, of
+/// which no name has both.
+const LENGTHS: [u64; 26] = {
+    let (mut lengths, mut index) = ([0; 26], 0);
     while index < TOPICS.len() {
-        lengths |= 1 << TOPICS[index].0.len();
+        let name = TOPICS[index].0.as_bytes();
+        lengths[(name[0] - b'a') as usize] |= 1 << name.len();
         index += 1;
     }
     lengths
@@ -136,22 +137,25 @@ const LENGTHS: u64 = {
 /// Topic of `name`, in every spelling that an app may read as one of the known names.
 fn topic_of(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
-    if name.len() > 63 || LENGTHS & (1 << name.len()) == 0 {
+    let letter = name.bytes().next()?.checked_sub(b'a')?;
+    let lengths = LENGTHS.get(usize::from(letter))?;
+    if name.len() > 63 || lengths & (1 << name.len()) == 0 {
         return None;
     }
     TOPICS.iter().find(|(known, _)| is_read_as(name, known)).map(|(_, topic)| *topic)
 }
 
 /// Endings of names in which fronts that are on no list speak of the scheme.
-const SCHEME_WORDS: [&[u8]; 5] = [b"-proto", b"-protocol", b"-scheme", b"-ssl", b"-https"];
+const SCHEME_WORDS: [&str; 5] = ["-proto", "-protocol", "-scheme", "-ssl", "-https"];
 
 /// Likely topic of a name that is on no list. A guess: it may keep us from adding a header, but must not
 /// make us remove the peer's header.
 fn topic_by_ending(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
-    let ends_with = |word: &&[u8]| {
+    let ends_with = |word: &&str| {
         name.len() > word.len()
-            && folded(name).skip(name.len() - word.len()).eq(word.iter().copied())
+            && name.as_bytes().last() == word.as_bytes().last()
+            && name.get(name.len() - word.len()..).is_some_and(|end| is_read_as(end, word))
     };
     // Sec-WebSocket-Protocol is the browser's.
     let is_said = !name.starts_with("sec-") && SCHEME_WORDS.iter().any(ends_with);
@@ -186,9 +190,11 @@ pub(in super::super) fn said_of_client(headers: &HeaderMap) -> impl Iterator<Ite
     headers.iter().filter(move |(name, _)| is_of_client(name)).map(|(_, value)| value)
 }
 
-/// Copies the headers that speak of the client, the scheme and the host, and none that speaks of the user.
+/// Copies the headers that speak of the client, the scheme and the host, also in a name that is on no list,
+/// and none that speaks of the user.
 pub(in super::super) fn copy_said(from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from.iter().filter(|(name, _)| is_said(name)) {
+    let is_copied = |name: &HeaderName| is_said(name) || topic_by_ending(name).is_some();
+    for (name, value) in from.iter().filter(|(name, _)| is_copied(name)) {
         to.append(name, value.clone());
     }
 }

@@ -23,6 +23,8 @@ async fn what_is_no_jwt_by_its_form_is_the_apps_own() {
         "Bearer undefined".to_owned(),
         "Bearer github_pat_11AAAA.bbb.ccc".to_owned(),
         format!("Bearer {}.bbb.ccc", base64("[1]")),
+        // A signed cookie of Flask's library: three parts, but no JOSE header.
+        format!("Bearer {}.ZqHm2A.3kxTzV", base64(r#"{"id":1}"#)),
         // An encrypted token has five parts, a macaroon none.
         format!("Bearer {head}..aXY.Y2lwaGVydGV4dA.dGFn"),
         "Bearer MDAxY2xvY2F0aW9uIGh0dHA=".to_owned(),
@@ -156,6 +158,9 @@ async fn an_address_that_is_not_verified_is_left_out() {
                 "https://a.example/email_verified": false }),
         ),
         ("upn", json!({ "upn": "a@a.example", "email": "a@a.example", "email_verified": false })),
+        ("email", json!({ "email": "a@a.example", "emailVerified": false })),
+        ("email", json!({ "email": "a@a.example", "verified_email": false })),
+        ("email", json!({ "email": "a@a.example", "xms_edov": false })),
     ] {
         let lines = EVERY_CLAIM.replacen("\"email\"", &format!("\"{path}\""), 1);
         let stage = believing(&issuer, &lines).await;

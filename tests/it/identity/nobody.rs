@@ -60,7 +60,7 @@ async fn an_empty_user_line_among_others_is_refused() {
 }
 
 /// What fronts and apps write where they have no user.
-const PLACEHOLDERS: [&str; 24] = [
+const PLACEHOLDERS: [&str; 36] = [
     "(null)",
     "-",
     "null",
@@ -85,6 +85,19 @@ const PLACEHOLDERS: [&str; 24] = [
     "%REQ(X-USER)%",
     "%DOWNSTREAM_PEER_SUBJECT%",
     "<%= user %>",
+    // Django, Spring, Lua and Go.
+    "AnonymousUser",
+    "anonymousUser",
+    "userdata: NULL",
+    "(nil)",
+    "(none)",
+    "<null>",
+    "<undefined>",
+    "\"\"",
+    "(null)@example.com",
+    "-@example.com",
+    "$context.authorizer.claims.sub",
+    "{{!user}}",
 ];
 
 #[tokio::test]
