@@ -255,7 +255,8 @@ pub fn describe(effective: &[Effective]) -> String {
     let mut described = None;
     for Effective { header, table, key, value, fingerprint, source } in effective {
         // What a preset brings is shown as a comment: written out, it would be an order.
-        let mark = if *source == Source::Preset { "# " } else { "" };
+        let is_comment = matches!(source, Source::Preset | Source::LeftOut(_));
+        let mark = if is_comment { "# " } else { "" };
         if described.replace(table) != Some(table) {
             let gap = if text.is_empty() { "" } else { "\n" };
             // Writing to a string does not fail.

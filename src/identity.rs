@@ -114,6 +114,8 @@ pub struct Identified {
     pub caller: Caller,
     /// Whether the peer is the front proxy.
     pub trusted: bool,
+    /// Whether the user's header counts for nothing because the peer has not shown the secret.
+    pub lacks_secret: bool,
     /// Whether the peer's word about the client's address, the scheme and the host is kept.
     pub believed: Believed,
 }
@@ -266,11 +268,14 @@ impl Identity {
         let decision = self.decide(Asking::ForReal, peer, headers).await;
         self.tell(&decision, peer);
         let trusted = decision.trust.is_trusted();
+        let lacks_secret = self.lacks_secret(decision.trust);
         let believed = self.believes(peer, decision.trust);
         match decision.conclusion {
-            Conclusion::Caller(caller) => Ok(Identified { caller, trusted, believed }),
+            Conclusion::Caller(caller) => {
+                Ok(Identified { caller, trusted, lacks_secret, believed })
+            }
             Conclusion::Ignored(_) => {
-                Ok(Identified { caller: Caller::Anonymous, trusted, believed })
+                Ok(Identified { caller: Caller::Anonymous, trusted, lacks_secret, believed })
             }
             Conclusion::Refused(refusal) => Err(refusal),
         }

@@ -159,7 +159,7 @@ impl Sidecar {
         let rules = &*self.rules.load_full();
         // Identity comes first: what follows removes headers, and a removed one must never count
         // as an absent one.
-        let Identified { caller, believed, .. } =
+        let Identified { caller, lacks_secret, believed, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(request)?;
@@ -178,7 +178,8 @@ impl Sidecar {
                     named => named,
                 };
                 record.identified(&caller);
-                let response = self.serve_token(rules, route, &caller, request, record).await?;
+                let response = self.serve_token(rules, route, &caller, request, record).await;
+                let response = response.map_err(|error| error.for_want_of(lacks_secret))?;
                 let is_head = request.method() == Method::HEAD;
                 return Ok((own(response, is_head), Outcome::TokenServed));
             }

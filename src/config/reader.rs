@@ -284,6 +284,22 @@ impl<'r, 'a> Section<'r, 'a> {
         items.iter().filter_map(parse).collect()
     }
 
+    /// The values of the array `key`, else `default`, which has no say beside `decider` and is not shown.
+    pub fn list_unless<T: Setting>(
+        &self,
+        key: &str,
+        decider: &'static str,
+        default: &[&str],
+    ) -> Vec<T> {
+        if self.has(key) {
+            return self.list(key, default);
+        }
+        // Asked for all the same, so that it is known.
+        self.variable(key);
+        self.record(key, "left out", Source::LeftOut(decider));
+        default.iter().filter_map(|item| T::parse(item)).collect()
+    }
+
     /// Notes a value in force that nobody has set.
     pub fn note_default(&self, key: &str, value: &str) {
         self.record(key, value, Source::Default);

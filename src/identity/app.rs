@@ -34,7 +34,7 @@ impl Identity {
         let said = source.take(&self.guard, headers);
         match &said {
             Ok(said) => self.tell_flaws(said.flaws, None),
-            Err(refusal) => self.count_refusal(refusal, None),
+            Err(refusal) => self.tell_refusal(refusal, None),
         }
         Some(said.map(named_by_app))
     }

@@ -95,6 +95,11 @@ impl Identity {
         self.anchors.secret_header()
     }
 
+    /// Whether a user's header counts for nothing because the peer has not shown the secret.
+    pub fn lacks_secret(&self, trust: Trust) -> bool {
+        matches!((&self.reader, trust), (Reader::Header(_), Trust::NoSecret(_)))
+    }
+
     /// Whether a name in a client certificate has to vouch for the front proxy.
     pub fn needs_name(&self) -> bool {
         self.anchors.needs_name()

@@ -20,14 +20,18 @@ impl Identity {
         match &decision.conclusion {
             Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
             Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
-                self.count_refusal(refusal, Some(peer.address));
-                self.tell_refusal(refusal, peer.address);
+                self.tell_refusal(refusal, Some(peer.address));
             }
         }
     }
 
-    /// Counts a refusal. `peer` is `None` if the app's response was refused.
-    pub(super) fn count_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
+    /// Counts a refusal, and logs it now and then. `peer` is `None` if the app's response was refused.
+    pub(super) fn tell_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
+        self.count_refusal(refusal, peer);
+        self.log_refusal(refusal, peer);
+    }
+
+    fn count_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
         match refusal {
             Refusal::Ambiguous { kind, header } => {
                 self.metrics.refusals.increment(*kind);
@@ -42,18 +46,29 @@ impl Identity {
         }
     }
 
-    fn tell_refusal(&self, refusal: &Refusal, address: IpAddr) {
+    fn log_refusal(&self, refusal: &Refusal, peer: Option<IpAddr>) {
+        let peer = peer.map(display);
         match refusal {
             Refusal::Ambiguous { kind, header } => {
                 if let Some(count) = self.refusals.raise(*kind, 1) {
                     let reason = kind.reason();
-                    warn!(%header, reason, count, peer = %address, "an ambiguous identity");
+                    if peer.is_some() {
+                        warn!(%header, reason, count, peer, "an ambiguous identity");
+                        return;
+                    }
+                    warn!(
+                        %header,
+                        reason,
+                        count,
+                        "what the app's response says of the user can't be used, so there is no \
+                         token: have the app send the header once, with one user's id"
+                    );
                 }
             }
             Refusal::Invalid(fault) => {
                 if let Some(count) = self.faults.raise(fault.result(), 1) {
                     let reason = fault.reason();
-                    warn!(reason, count, peer = %address, "an assertion was refused");
+                    warn!(reason, count, peer, "an assertion was refused");
                 }
             }
         }
@@ -69,24 +84,30 @@ impl Identity {
         self.metrics.recent.spoofed(*kind, header.clone(), address);
         if let Some(count) = self.spoofs.raise(*kind, *count) {
             let (kind, peer) = (kind.as_str(), address.map(display));
-            if trust == Some(Trust::Page) {
-                warn!(
-                    kind,
-                    count,
-                    peer,
-                    "headers were removed that only the front proxy may set: a browser on this \
-                     machine has sent them for a page of another site; identity.trusted_hosts says \
-                     which names are the app's own"
-                );
-                return;
+            let advice = self.advice_on_spoof(trust);
+            warn!(kind, count, peer, "headers were removed that only {advice}");
+        }
+    }
+
+    /// Who may set the headers that were removed, and which setting says so.
+    fn advice_on_spoof(&self, trust: Option<Trust>) -> &'static str {
+        match (self.reads(), trust) {
+            (_, Some(Trust::Page)) => {
+                "the front proxy may set: a browser on this machine has sent them for a page of \
+                 another site; identity.trusted_hosts says which names are the app's own"
             }
-            warn!(
-                kind,
-                count,
-                peer,
-                "headers were removed that only the front proxy may set, and only beside a user whom \
-                 it names; identity.trusted_peers says which peer is the front proxy"
-            );
+            (Reads::App(_), _) => {
+                "the app may set, in its responses: with identity.source = \"app\" no request names \
+                 the user"
+            }
+            (_, Some(Trust::NoSecret(_))) => {
+                "the front proxy may set, and this peer has not shown its secret: have the front \
+                 proxy send VELT_SIDECAR_IDENTITY__SECRET in the header identity.secret_header"
+            }
+            _ => {
+                "the front proxy may set, and only beside the user whom it names; \
+                 identity.trusted_peers says who that is"
+            }
         }
     }
 

@@ -20,6 +20,8 @@ use crate::token::{MintError, SuspendedFor, Unfinished};
 #[derive(Debug)]
 pub(super) enum NoToken {
     Anonymous,
+    /// The same, and nobody could have been named: the peer has not shown the secret.
+    NoSecret,
     /// There are no keys to check the caller's assertion with.
     Unverified,
     /// The app, which alone knows, named nobody.
@@ -49,7 +51,9 @@ impl From<Unfinished> for NoToken {
 impl NoToken {
     pub(super) fn status(&self) -> TokenStatus {
         match self {
-            Self::Anonymous | Self::Unnamed | Self::UnnamedBy(_) => TokenStatus::Anonymous,
+            Self::Anonymous | Self::NoSecret | Self::Unnamed | Self::UnnamedBy(_) => {
+                TokenStatus::Anonymous
+            }
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
@@ -74,7 +78,9 @@ impl NoToken {
 
     pub(super) fn delivery(&self) -> HeaderDelivery {
         match self {
-            Self::Anonymous | Self::Unnamed | Self::UnnamedBy(_) => HeaderDelivery::Anonymous,
+            Self::Anonymous | Self::NoSecret | Self::Unnamed | Self::UnnamedBy(_) => {
+                HeaderDelivery::Anonymous
+            }
             Self::Unverified => HeaderDelivery::Unverified,
             Self::Pending | Self::Queued => HeaderDelivery::Pending,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
@@ -131,6 +137,14 @@ impl From<UpstreamError> for RequestError {
 }
 
 impl RequestError {
+    /// This error, or the more exact one where a caller is anonymous for want of the secret.
+    pub(super) fn for_want_of(self, lacks_secret: bool) -> Self {
+        match self {
+            Self::NoToken(NoToken::Anonymous) if lacks_secret => Self::NoToken(NoToken::NoSecret),
+            other => other,
+        }
+    }
+
     /// How this counts.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
@@ -141,9 +155,10 @@ impl RequestError {
             Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
             Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
             Self::NoToken(absent) => match absent {
-                NoToken::Anonymous | NoToken::Unnamed | NoToken::UnnamedBy(_) => {
-                    Outcome::NoIdentity
-                }
+                NoToken::Anonymous
+                | NoToken::NoSecret
+                | NoToken::Unnamed
+                | NoToken::UnnamedBy(_) => Outcome::NoIdentity,
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
@@ -336,6 +351,15 @@ impl NoToken {
                  identity.trusted_peers. velt-sidecar explain says what became of the request."
                     .into(),
             ),
+            Self::NoSecret => (
+                StatusCode::UNAUTHORIZED,
+                "no_identity",
+                "Nobody is signed in: the request came without the login proxy's secret, or with \
+                 another one, so no user's header counts. Have the login proxy send it in the header \
+                 identity.secret_header, with the sidecar's own value: VELT_SIDECAR_IDENTITY__SECRET \
+                 or identity.secret_file."
+                    .into(),
+            ),
             Self::Unnamed => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
@@ -407,6 +431,7 @@ impl NoToken {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Anonymous
+            | Self::NoSecret
             | Self::Unnamed
             | Self::UnnamedBy(_)
             | Self::AppWord(_)

@@ -108,6 +108,7 @@ impl Walk<'_> {
         self.steps.push(words::of_identity(identity, &before, &decision, self.live.is_some()));
         let advice = advice::on_identity(identity, &before, &peer, &decision);
         let believed = identity.believes(&peer, decision.trust);
+        let lacks_secret = identity.lacks_secret(decision.trust);
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
             Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
@@ -123,7 +124,9 @@ impl Walk<'_> {
         let route = Route::of(&request, injection);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
-            Route::Token(route) => self.token_route(route, caller, &request, response, advice),
+            Route::Token(route) => self
+                .token_route(route, caller, &request, response, advice)
+                .map_err(|(error, advice)| (error.for_want_of(lacks_secret), advice)),
             Route::Forward { coverage } => {
                 let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
                 let unwanted = advice::on_route(coverage, &request, injection);

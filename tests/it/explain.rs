@@ -181,6 +181,32 @@ async fn every_setting_that_is_named_is_one_and_has_its_place() {
 }
 
 #[tokio::test]
+async fn a_missing_secret_is_named_and_no_range_of_everybody_is() {
+    let toml = "[identity]\nsecret_header = \"X-Sidecar-Secret\"\n";
+    let secret = "the-secret-of-the-front-and-the-sidecar";
+    let mut environment = crate::support::environment();
+    environment.insert("VELT_SIDECAR_IDENTITY__SECRET".into(), secret.into());
+    let config = velt_sidecar::config::Config::parse("sidecar.toml", toml, &environment);
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    let (user, wrong) = (("x-forwarded-user", "ada"), ("x-sidecar-secret", "wrong"));
+    for headers in [&[][..], &[user], &[user, wrong], &[wrong]] {
+        for target in ["/api/velt/token", "/api/me"] {
+            let report = by_config(&config, asked(target, headers)).await.expect("explained");
+            let advice = report.answer.advice.as_deref().expect("advice");
+            for name in ["identity.secret_header", "VELT_SIDECAR_IDENTITY__SECRET"] {
+                assert!(advice.contains(name), "{headers:?}: {report}");
+            }
+            assert!(!report.answer.summary.contains("trusted_peers"), "{report}");
+            assert!(!report.to_string().contains("0.0.0.0/0"), "{report}");
+        }
+    }
+    let right = [user, ("x-sidecar-secret", secret)];
+    let report = by_config(&config, asked("/api/me", &right)).await.expect("explained").to_string();
+    assert!(report.contains("identity.trusted_peers = left out  # the secret decides"), "{report}");
+    assert!(!report.contains("0.0.0.0/0"), "{report}");
+}
+
+#[tokio::test]
 async fn a_line_that_is_no_request_is_a_usage_error_and_a_verdict_is_none() {
     for (arguments, code) in [
         (&["explain"][..], 64),

@@ -36,6 +36,14 @@ fn oauth2_proxy(user: &str) -> Headers {
 const OAUTH2_PROXY_UNSAID: [&str; 3] =
     ["X-Auth-Request-Preferred-Username", "X-Auth-Request-Groups", "X-Auth-Request-Access-Token"];
 
+/// What a front that names the user alone has no word for, and a client might send.
+const FORWARDED_UNSAID: [&str; 4] = [
+    "X-Forwarded-Email",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Access-Token",
+];
+
 /// No login program: for fronts that check passwords themselves.
 fn no_login(_: &str) -> Headers {
     Headers::new()
@@ -50,7 +58,7 @@ async fn nginx_with_auth_basic_is_as_its_page_says() {
     let front = nginx(&page, 0, &site, &[]).await;
     let login = basic(PASSWORD);
     let said = [("X-Forwarded-User", "ada")];
-    let ada = Visitor { login: ("authorization", &login), said: &said, unsaid: &[] };
+    let ada = Visitor { login: ("authorization", &login), said: &said, unsaid: &FORWARDED_UNSAID };
     holds(&site, &front, &ada).await;
     curl_shows_it(&page, &front, &[("PASSWORD", PASSWORD)]);
 
@@ -91,8 +99,8 @@ async fn haproxy_is_as_its_page_says() {
     .await;
     let login = basic(PASSWORD);
     let said = [("X-Forwarded-User", "ada")];
-    holds(&site, &front, &Visitor { login: ("authorization", &login), said: &said, unsaid: &[] })
-        .await;
+    let ada = Visitor { login: ("authorization", &login), said: &said, unsaid: &FORWARDED_UNSAID };
+    holds(&site, &front, &ada).await;
     curl_shows_it(&page, &front, &[("PASSWORD", PASSWORD)]);
 }
 
@@ -103,8 +111,8 @@ async fn caddy_with_basic_auth_is_as_its_page_says() {
     let front = caddy(&page, 0, &site, &[("HASH", BCRYPT)]).await;
     let login = basic(PASSWORD);
     let said = [("X-Forwarded-User", "ada")];
-    holds(&site, &front, &Visitor { login: ("authorization", &login), said: &said, unsaid: &[] })
-        .await;
+    let ada = Visitor { login: ("authorization", &login), said: &said, unsaid: &FORWARDED_UNSAID };
+    holds(&site, &front, &ada).await;
     curl_shows_it(&page, &front, &[("PASSWORD", PASSWORD)]);
 }
 
@@ -119,9 +127,11 @@ async fn caddy_with_forward_auth_is_as_its_page_says() {
         .await;
     let cookie = format!("-H 'Cookie: {}'", SESSION.1);
     curl_shows_it(&page, &front, &[("-u ada:PASSWORD", &cookie)]);
-    // A page goes to the login, a call of the API hears 401.
-    let page = front.ask(Method::GET, "/", &[]).await;
+    // A page goes to the login and comes back with its port and query, a call of the API hears 401.
+    let page = front.ask(Method::GET, "/a?b=1&c=2", &[]).await;
     assert_eq!(page.status, StatusCode::FOUND);
+    let back = format!("http://{}%2Fa%3Fb%3D1%26c%3D2", front.address);
+    assert_eq!(page.location, Some(format!("/oauth2/sign_in?rd={back}")));
     let call = front.ask(Method::GET, "/api/me", &[]).await;
     assert_eq!(call.status, StatusCode::UNAUTHORIZED);
 }
@@ -264,7 +274,9 @@ async fn apache_with_mod_auth_openidc_is_as_its_page_says() {
         ("X-Forwarded-Email", "ada@example.com"),
         ("X-Forwarded-Preferred-Username", "ada of the test"),
     ];
-    holds(&site, &front, &Visitor { login: ("cookie", &session), said: &said, unsaid: &[] }).await;
+    let unsaid = ["X-Forwarded-Groups", "X-Forwarded-Access-Token"];
+    let ada = Visitor { login: ("cookie", &session), said: &said, unsaid: &unsaid };
+    holds(&site, &front, &ada).await;
     curl_shows_it(&page, &front, &[("COOKIE", &session)]);
     // A page goes to the login, a call of the API hears 401.
     let page = front.ask(Method::GET, "/", &[]).await;

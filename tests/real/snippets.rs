@@ -94,10 +94,20 @@ const PENDING: &str = "\
         identify: async (_, { authToken }) => console.log(authToken),\n\
     };\n";
 
-/// What a module prints that runs after [`PENDING`].
-fn printed(folder: &Path, module: &str) -> String {
+/// A route that fails, and Velt's client, which says the error. `BODY` is the answer's content.
+const FAILING: &str = "\
+    globalThis.fetch = async () => new Response(BODY, { status: 502 });\n\
+    const user = { userId: 'ada' };\n\
+    const client = {\n\
+        setVeltAuthProvider: async ({ generateToken }) => {\n\
+            await generateToken().catch((error) => console.log(error.message));\n\
+        },\n\
+    };\n";
+
+/// What a module prints that runs after `before`.
+fn printed(folder: &Path, before: &str, module: &str) -> String {
     let file = folder.join("module.mjs");
-    fs::write(&file, format!("{PENDING}{module}")).expect("a file in it");
+    fs::write(&file, format!("{before}{module}")).expect("a file in it");
     let ran = Command::new(tool("node")).arg(file).output().expect("node");
     assert!(ran.status.success(), "{module}: {ran:?}");
     String::from_utf8(ran.stdout).expect("text")
@@ -111,10 +121,36 @@ fn snippets_of_the_header_ask_again_while_pending() {
         let snippets = snippets(&text).into_iter().filter(|it| it.contains("X-Velt-Token"));
         let snippets: Vec<_> = snippets.collect();
         assert_eq!(snippets.len(), 1, "{document}");
-        assert_eq!(printed(folder.path(), &snippets[0]), "the-token\n", "{document}");
+        assert_eq!(printed(folder.path(), PENDING, &snippets[0]), "the-token\n", "{document}");
     }
     fs::write(folder.path().join("velt.mjs"), read("src/demo/page/velt.js")).expect("a file in it");
     let whole = "const { signInByHeader } = await import('./velt.mjs');\n\
         await signInByHeader(client, user, (error) => { throw error; });\n";
-    assert_eq!(printed(folder.path(), whole), "the-token\n");
+    assert_eq!(printed(folder.path(), PENDING, whole), "the-token\n");
+}
+
+#[test]
+fn snippets_of_the_route_survive_a_page_instead_of_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("velt.mjs"), read("src/demo/page/velt.js")).expect("a file in it");
+    let whole = "const { signInByRoute } = await import('./velt.mjs');\n\
+        await signInByRoute(client, user, (error) => { throw error; });\n";
+    let mut modules = vec![whole.to_owned()];
+    for document in DOCUMENTS {
+        let text = read(document);
+        let of_route = snippets(&text).into_iter().filter(|it| it.contains("/api/velt/token"));
+        let of_route: Vec<_> = of_route.collect();
+        assert_eq!(of_route.len(), 1, "{document}");
+        modules.extend(of_route);
+    }
+    for (body, said) in [
+        ("<html>Bad Gateway</html>", "the token route answered HTTP 502\n"),
+        ("null", "the token route answered HTTP 502\n"),
+        ("{\"error\":\"Velt is away.\"}", "Velt is away.\n"),
+    ] {
+        let before = FAILING.replace("BODY", &format!("{body:?}"));
+        for module in &modules {
+            assert_eq!(printed(folder.path(), &before, module), said, "{body}: {module}");
+        }
+    }
 }

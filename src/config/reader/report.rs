@@ -82,6 +82,8 @@ pub enum Source {
     Default,
     /// By the preset that is in force.
     Preset,
+    /// Not written, and without a say: this decides instead.
+    LeftOut(&'static str),
     Place(Place),
 }
 
@@ -100,6 +102,7 @@ impl fmt::Display for Source {
         match self {
             Self::Default => formatter.write_str("default"),
             Self::Preset => formatter.write_str("preset"),
+            Self::LeftOut(decider) => write!(formatter, "{decider} decides"),
             Self::Place(place) => place.fmt(formatter),
         }
     }

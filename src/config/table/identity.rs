@@ -127,10 +127,18 @@ pub fn read(
     // No other loopback address: a service mesh hands every caller on from one, as Istio does from
     // 127.0.0.6.
     let nearby = ["127.0.0.1", "::1"];
-    let vouched = secret.is_some() || !trusted_names.is_empty();
-    // A secret vouches for whoever shows it, from wherever, and so does a certificate.
-    let trusted: &[&str] = if vouched { &EVERYONE } else { &nearby };
-    let trusted_peers = section.list("trusted_peers", trusted);
+    // A secret vouches for the peer that shows it, from any address, and so does a certificate.
+    let vouching = match (&secret, trusted_names.is_empty()) {
+        (Some(_), true) => Some("the secret"),
+        (Some(_), false) => Some("the secret with the certificate"),
+        (None, false) => Some("the certificate"),
+        (None, true) => None,
+    };
+    let vouched = vouching.is_some();
+    let trusted_peers = match vouching {
+        Some(decider) => section.list_unless("trusted_peers", decider, &EVERYONE),
+        None => section.list("trusted_peers", &nearby),
+    };
     anchors::check_mesh(section, preset, name, vouched);
     let trusted_hosts = anchors::read_hosts(section, !vouched);
     let trusted_proxies = anchors::read_proxies(section);

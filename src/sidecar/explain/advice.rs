@@ -27,13 +27,18 @@ pub(super) fn on_identity(
              sets its own"
         )),
         (Conclusion::Caller(Caller::Anonymous), Reads::Header(_))
+            if identity.lacks_secret(decision.trust) =>
+        {
+            Some(format!(
+                "have the login proxy send its secret in {} (identity.secret_header), with the value \
+                 of VELT_SIDECAR_IDENTITY__SECRET or identity.secret_file",
+                secret.map_or("", HeaderName::as_str)
+            ))
+        }
+        (Conclusion::Caller(Caller::Anonymous), Reads::Header(_))
             if forged && !decision.trust.is_trusted() =>
         {
             Some(match decision.trust {
-                Trust::NoSecret(_) => format!(
-                    "have the login proxy send its secret in {}",
-                    secret.map_or("", HeaderName::as_str)
-                ),
                 Trust::NoName => "have the login proxy show a certificate with one of \
                      identity.trusted_names; --peer-name says which it shows"
                     .to_owned(),
@@ -43,7 +48,8 @@ pub(super) fn on_identity(
                      identity.trusted_hosts"
                         .to_owned()
                 }
-                Trust::Trusted(_) | Trust::Stranger => format!(
+                // Without the secret, the arm above has said so.
+                Trust::Trusted(_) | Trust::NoSecret(_) | Trust::Stranger => format!(
                     "if {address} is the login proxy, name it in identity.trusted_peers; if not, \
                      this is what protects its users"
                 ),
@@ -127,6 +133,7 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
                 .into(),
         ),
         NoToken::Anonymous
+        | NoToken::NoSecret
         | NoToken::Unnamed
         | NoToken::UnnamedBy(_)
         | NoToken::Unverified

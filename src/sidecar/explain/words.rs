@@ -41,9 +41,16 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
     let address = peer.address.to_canonical();
     let secret = identity.secret_header();
     let (verdict, why) = match (trust, secret) {
-        (Trust::Trusted(range), None) => ("trusted", format!("{address} is in {range}")),
-        (Trust::Trusted(range), Some(secret)) => {
-            ("trusted", format!("{address} is in {range}, and {secret} holds the secret"))
+        (Trust::Trusted(range), secret) => {
+            // Where no range is written, all addresses are in one, and something else decides.
+            let place = (range.prefix_len() > 0).then(|| format!("{address} is in {range}"));
+            let name = identity.needs_name().then(|| "its certificate has a trusted name".into());
+            let secret = secret.map(|secret| format!("{secret} holds the secret"));
+            let reasons: Vec<String> = [place, name, secret].into_iter().flatten().collect();
+            // The ranges alone decide, and they have everybody.
+            let anywhere = || format!("{address} is in {range}");
+            let why = if reasons.is_empty() { anywhere() } else { reasons.join(", and ") };
+            ("trusted", why)
         }
         (Trust::Stranger, _) => {
             ("not trusted", format!("{address} is in none of the trusted ranges"))

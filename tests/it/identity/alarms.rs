@@ -1,16 +1,29 @@
 //! Who tries to be somebody else is told of in the log, now and then, without what he said.
 
-use crate::support::app::FakeApp;
+use http::{HeaderValue, Response};
+
+use crate::support::app::{AppBody, Arrived, FakeApp, plain};
 use crate::support::binary::Running;
 use crate::support::client::Client;
 use crate::support::document;
 use crate::support::velt::FakeVelt;
 
-/// What a sidecar has logged of fifty requests with these headers.
+/// What a sidecar has logged of the peer of fifty requests with these headers.
 async fn logged(toml: &str, headers: &[(&str, &str)]) -> Vec<String> {
-    let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
+    let lines = logged_of(FakeApp::start().await, toml, &[], headers).await;
+    lines.into_iter().filter(|line| line.contains("peer=")).collect()
+}
+
+/// All that a sidecar in front of `app` has logged of fifty requests with these headers.
+async fn logged_of(
+    app: FakeApp,
+    toml: &str,
+    environment: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> Vec<String> {
+    let velt = FakeVelt::start().await;
     let document = document(&app.address.to_string(), velt.address, toml);
-    let (running, traffic, _) = Running::configured(&document, &[]).await;
+    let (running, traffic, _) = Running::configured(&document, environment).await;
     for _ in 0..50 {
         let mut sending = Client::to(traffic).get("/");
         for (name, value) in headers {
@@ -21,7 +34,7 @@ async fn logged(toml: &str, headers: &[(&str, &str)]) -> Vec<String> {
     running.signal("TERM");
     let (_, printed) = running.ended().await;
     assert!(!printed.contains("canary"), "{printed}");
-    printed.lines().filter(|line| line.contains("peer=")).map(str::to_owned).collect()
+    printed.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -66,4 +79,57 @@ async fn fifty_placeholders_are_one_line_that_says_what_to_do() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.contains("WARN") && line.contains("header=x-forwarded-user"), "{line}");
     assert!(line.contains("identity.placeholders"), "{line}");
+}
+
+/// Names a user as the request says.
+fn with_a_flaw(request: &Arrived) -> Response<AppBody> {
+    let mut response = plain("hello");
+    let words: &[&[u8]] = match request.header("x-flaw") {
+        Some("twice") => &[b"canary", b"canary"],
+        Some("comma") => &[b"canary,canary"],
+        _ => &[b"canary\xff"],
+    };
+    for word in words {
+        let word = HeaderValue::from_bytes(word).expect("a value");
+        response.headers_mut().append("x-velt-user", word);
+    }
+    response
+}
+
+#[tokio::test]
+async fn fifty_ambiguous_words_of_the_app_are_one_line() {
+    for (flaw, reason) in [("twice", "more than once"), ("comma", "comma"), ("bytes", "UTF-8")] {
+        let app = FakeApp::answering(with_a_flaw).await;
+        let toml = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
+        let lines = logged_of(app, toml, &[], &[("x-flaw", flaw)]).await;
+        let lines: Vec<_> = lines.iter().filter(|line| line.contains("x-velt-user")).collect();
+        let [line] = &lines[..] else { panic!("{flaw}: {lines:?}") };
+        assert!(line.contains("WARN") && line.contains(reason), "{flaw}: {line}");
+        assert!(line.contains("the app's response") && !line.contains("peer"), "{flaw}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_word_of_the_app_is_told_without_trusted_peers() {
+    let toml = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
+    let lines = logged(toml, &[("x-velt-user", "canary")]).await;
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("the app may set") && !line.contains("trusted_peers"), "{line}");
+}
+
+#[tokio::test]
+async fn a_header_without_the_secret_is_told_with_its_setting() {
+    let toml = "[identity]\nsecret_header = \"X-Sidecar-Secret\"";
+    let secret = [("VELT_SIDECAR_IDENTITY__SECRET", "the-secret-of-the-front-and-the-sidecar")];
+    for more in [("x-other", "1"), ("x-sidecar-secret", "wrong-canary")] {
+        let headers = [("x-forwarded-user", "canary"), more];
+        let lines = logged_of(FakeApp::start().await, toml, &secret, &headers).await;
+        let lines: Vec<_> = lines.iter().filter(|line| line.contains("were removed")).collect();
+        assert!(!lines.is_empty(), "{more:?}");
+        for line in lines {
+            assert!(line.contains("identity.secret_header"), "{line}");
+            assert!(line.contains("VELT_SIDECAR_IDENTITY__SECRET"), "{line}");
+            assert!(!line.contains("trusted_peers"), "{line}");
+        }
+    }
 }

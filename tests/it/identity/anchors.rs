@@ -195,7 +195,12 @@ async fn t10_whoever_does_not_show_it_exactly_once_is_nobody() {
     assert_eq!(spoof_count(&stage, "secret").await, 20.0);
     assert_eq!(spoof_count(&stage, "identity_header").await, count as f64);
 
-    assert_eq!(as_ada(&stage, "/api/velt/token").send().await.code(), "no_identity");
+    let route = as_ada(&stage, "/api/velt/token").send().await;
+    assert_eq!((route.status(), &*route.code()), (401, "no_identity"));
+    for name in ["identity.secret_header", "VELT_SIDECAR_IDENTITY__SECRET"] {
+        assert!(route.text().contains(name), "{}", route.text());
+    }
+    assert!(!route.text().contains("trusted_peers"), "{}", route.text());
     assert_eq!(spoof_count(&stage, "secret").await, 20.0, "not to show it is no attempt");
     assert_eq!(stage.velt.call_count(), 0);
 }

@@ -267,6 +267,11 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
     let config = fine(&with_secret(""), &[SECRET]);
     let peers: Vec<_> = config.identity.trusted_peers.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["0.0.0.0/0", "::/0"], "the secret alone decides");
+    let described = config.describe();
+    let line = described.lines().find(|line| line.contains("trusted_peers")).expect("it is shown");
+    assert!(line.starts_with("# trusted_peers = left out "), "{line}");
+    assert!(line.ends_with("# the secret decides"), "{line}");
+    fine(&with_secret(line), &[SECRET]);
     fine(&with_secret("trusted_peers = [\"0.0.0.0/0\"]"), &[SECRET]);
     says_of(
         parse(&with_secret("dangerously_trust_every_peer = true"), &[SECRET]),

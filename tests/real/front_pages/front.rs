@@ -50,6 +50,8 @@ impl Front {
 pub struct Answer {
     pub status: StatusCode,
     pub token: Option<String>,
+    /// Where it redirects to.
+    pub location: Option<String>,
     /// The headers that the app has got, or the answer of a route.
     pub body: Value,
 }
@@ -69,11 +71,13 @@ pub async fn ask(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &
     let answer = request.send().await.expect("an answer");
     let status = answer.status();
     let header = answer.headers().get("x-velt-token").cloned();
+    let location = answer.headers().get("location").cloned();
+    let location = location.map(|url| url.to_str().expect("visible ASCII").to_owned());
     let body = answer.bytes().await.expect("to its end");
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let header = header.map(|token| token.to_str().expect("visible ASCII").to_owned());
     let token = header.or_else(|| body["token"].as_str().map(str::to_owned));
-    Answer { status, token, body }
+    Answer { status, token, location, body }
 }
 
 pub fn written(folder: &Path, name: &str, text: &str) -> PathBuf {

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use http::header::COOKIE;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use velt_sidecar::app::App;
 use velt_sidecar::config::Config;
@@ -33,8 +36,9 @@ pub struct Site {
     pub sidecar: SocketAddr,
     /// Where the front asks who is signed in.
     pub login: SocketAddr,
+    asked: Recording,
     _stop: oneshot::Sender<()>,
-    _tasks: (Task, Task),
+    _tasks: (Task, Task, Task),
     _emulator: RunningEmulator,
 }
 
@@ -45,7 +49,9 @@ impl Site {
         let (login_task, login) = serve_app(move |request| answer(request, login)).await;
         let emulator = start_emulator().await;
         let (api_key, auth_token) = CREDENTIALS;
-        let (app, velt) = (app.to_string(), emulator.address);
+        let asked = Recording::default();
+        let (relay, velt) = record(emulator.address, asked.clone()).await;
+        let app = app.to_string();
         let velt = format!("http://{velt}/v2/auth/generate_token");
         let text = page.block("toml", number);
         // What is of this machine alone. Everything else is the page's.
@@ -64,6 +70,15 @@ impl Site {
         if text.contains("secret_header") {
             environment.push(("VELT_SIDECAR_IDENTITY__SECRET", SECRET));
         }
+        // A reader who adds what README has must not get a client's word with it.
+        if text.contains("user_header = \"X-Forwarded-User\"") {
+            environment.extend([
+                ("VELT_SIDECAR_IDENTITY__EMAIL_HEADER", "X-Forwarded-Email"),
+                ("VELT_SIDECAR_IDENTITY__NAME_HEADER", "X-Forwarded-Preferred-Username"),
+                ("VELT_SIDECAR_IDENTITY__GROUPS_HEADER", "X-Forwarded-Groups"),
+                ("VELT_SIDECAR_IDENTITY__ADMIN_GROUPS", "grace"),
+            ]);
+        }
         let environment: BTreeMap<_, _> = environment
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -77,8 +92,42 @@ impl Site {
             // Dropped is as good as sent.
             let _ = stopped.await;
         }));
-        Self { sidecar, login, _stop: stop, _tasks: (app_task, login_task), _emulator: emulator }
+        let tasks = (app_task, login_task, relay);
+        Self { sidecar, login, asked, _stop: stop, _tasks: tasks, _emulator: emulator }
     }
+
+    /// All that the sidecar has sent to Velt.
+    pub fn asked_of_velt(&self) -> String {
+        String::from_utf8_lossy(&self.asked.lock().expect("no panic")).into_owned()
+    }
+}
+
+type Recording = Arc<Mutex<Vec<u8>>>;
+
+/// Hands connections on to `velt`, and records what is sent to it.
+async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let relay = Task::spawn(async move {
+        while let Ok((from, _)) = listener.accept().await {
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let to = TcpStream::connect(velt).await.expect("the emulator");
+                let ((mut from, mut back), (mut answer, mut to)) =
+                    (from.into_split(), to.into_split());
+                // Either side may end the connection as it likes.
+                tokio::spawn(async move { copy(&mut answer, &mut back).await });
+                let mut bytes = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut bytes).await {
+                    asked.lock().expect("no panic").extend_from_slice(&bytes[..length]);
+                    if to.write_all(&bytes[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (relay, address)
 }
 
 /// Headers of an answer.

@@ -51,6 +51,11 @@ pub async fn holds(site: &Site, front: &Front, ada: &Visitor<'_>) {
     assert_eq!(long.status, StatusCode::OK, "the front refuses a long head: {long:?}");
 
     forgeries_fail(front, ada).await;
+    let asked = site.asked_of_velt();
+    assert!(asked.contains("ada"), "no mint was recorded: {asked}");
+    for word in ["grace", "\"isAdmin\":true"] {
+        assert!(!asked.contains(word), "{word} has reached Velt: {asked}");
+    }
 
     // Past the front, without the secret and with a wrong one.
     for secret in ["", "a-secret-that-somebody-else-has-thought-of"] {
