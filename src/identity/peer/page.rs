@@ -49,10 +49,6 @@ enum Sender {
 /// Whether a browser sends this request for a page that is not the app's. `port` is the port at which the
 /// request has come in. `hosts` are the app's own names; if there are any, every other name is another site.
 pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: &[String]) -> bool {
-    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let named = host.as_ref().filter(|host| !is_of_this_machine(host.host()));
-    let stranger =
-        named.filter(|host| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())));
     if is_of_other_host(headers, hosts) {
         return true;
     }
@@ -60,6 +56,10 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     if sender == Sender::Proxy || !has_browsers_marks(headers) || is_no_script(headers) {
         return false;
     }
+    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let named = host.as_ref().filter(|host| !is_of_this_machine(host.host()));
+    let stranger =
+        named.filter(|host| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())));
     let at_our_port = stranger.is_some_and(|host| port.is_some() && host.port_u16() == port);
     if has_proxys_marks(headers) {
         // A script can forge these marks, so they do not outweigh a browser's `Connection` together with
@@ -79,11 +79,14 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
 /// Whether a request is for a host that is not among `hosts`, the app's own names. Without any, no host is
 /// another one.
 pub(super) fn is_of_other_host(headers: &HeaderMap, hosts: &[String]) -> bool {
-    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    if hosts.is_empty() {
+        return false;
+    }
     let is_own = |name: &str| {
         is_of_this_machine(name) || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
     };
-    !hosts.is_empty() && host.is_some_and(|host| !is_own(host.host()))
+    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    host.is_some_and(|host| !is_own(host.host()))
 }
 
 /// Whether `host` leaves out our port, as a browser does with the port of its scheme.
@@ -113,11 +116,11 @@ fn has_browsers_marks(headers: &HeaderMap) -> bool {
 
 fn has_proxys_marks(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
-        let text = name.as_str();
-        *name == FORWARDED
-            || OF_PROXIES.contains(&text)
-            || text.starts_with("x-envoy-")
-            || text.strip_prefix("x-forwarded-").is_some_and(|rest| !OF_USERS.contains(&rest))
+        // Most names begin otherwise.
+        let Some(rest) = name.as_str().strip_prefix("x-") else { return *name == FORWARDED };
+        OF_PROXIES.contains(&name.as_str())
+            || rest.starts_with("envoy-")
+            || rest.strip_prefix("forwarded-").is_some_and(|rest| !OF_USERS.contains(&rest))
     })
 }
 
