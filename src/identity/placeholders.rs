@@ -60,17 +60,18 @@ impl Placeholders {
 
     /// Whether `text` stands for no value.
     pub(super) fn contain(&self, text: &str) -> bool {
-        self.words.iter().any(|word| **word == *text || is_made_of(text, word))
+        // Most users begin with a letter.
+        let by_signs = !text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        self.words.iter().any(|word| **word == *text || by_signs && is_made_of(text, word))
             || text.bytes().any(|byte| self.starts.contains(&byte))
                 && self.forms.iter().any(|(before, after)| matches(text, before, after))
     }
 }
 
-/// Whether `text` is an address that a front has made of `word`: `(null)@example.com`. People may be called
-/// `null`, but not by signs.
+/// Whether `text`, which begins with a sign, is an address that a front has made of `word`:
+/// `(null)@example.com`. People may be called `null`, but not by signs.
 fn is_made_of(text: &str, word: &str) -> bool {
-    let by_signs = !word.starts_with(|first: char| first.is_ascii_alphanumeric());
-    by_signs && text.strip_prefix(word).is_some_and(|rest| rest.starts_with('@'))
+    text.strip_prefix(word).is_some_and(|rest| rest.starts_with('@'))
 }
 
 /// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
