@@ -12,6 +12,7 @@ mod body;
 mod framing;
 pub mod headers;
 mod login;
+mod old_version;
 mod pool;
 mod probe;
 mod progress;

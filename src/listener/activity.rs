@@ -267,7 +267,7 @@ impl Activity {
 
 impl Watcher for Activity {
     /// Between requests, they begin a head.
-    fn received(&self) {
+    fn received(&self, _: &mut [u8]) {
         if self.requests.load(Ordering::Relaxed) > 0 {
             return;
         }
@@ -397,15 +397,15 @@ mod tests {
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
 
-        activity.received();
+        activity.received(&mut []);
         assert_eq!(activity.judge(seconds(5), LIMITS), None);
-        activity.received();
+        activity.received(&mut []);
         assert_eq!(activity.judge(seconds(14), LIMITS), None, "since it was first seen");
         assert_eq!(activity.judge(seconds(15), LIMITS), Some(CloseReason::SlowHead));
 
         let request = activity.begin(false);
         assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
-        activity.received();
+        activity.received(&mut []);
         activity.wrote(&[], &mut Poll::Pending);
         assert_eq!(activity.judge(seconds(59), LIMITS), None);
         assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
@@ -432,13 +432,13 @@ mod tests {
         let (request, upload) = (activity.begin(true), connection.begin_upload());
         drop(request);
         for at in [0, 40, 80, 120] {
-            activity.received();
+            activity.received(&mut []);
             assert_eq!(activity.judge(seconds(at), LIMITS), None, "{at} s");
         }
         assert_eq!(activity.judge(seconds(194), LIMITS), None);
         assert_eq!(activity.judge(seconds(195), LIMITS), Some(CloseReason::Idle));
         drop(upload);
-        activity.received();
+        activity.received(&mut []);
         assert_eq!(activity.judge(seconds(130), LIMITS), None);
         assert_eq!(activity.judge(seconds(140), LIMITS), Some(CloseReason::SlowHead));
     }
@@ -447,7 +447,7 @@ mod tests {
     async fn the_watchdog_speaks_up_within_one_look() {
         let activity = Activity::new(held(), &Memory::default());
         let start = Instant::now();
-        activity.received();
+        activity.received(&mut []);
         assert_eq!(activity.overdue(LIMITS, 1).await, CloseReason::SlowHead);
         assert!(start.elapsed() <= 2 * LIMITS.head, "{:?}", start.elapsed());
     }

@@ -6,7 +6,6 @@
 mod dial;
 pub(super) mod http2;
 mod neighbours;
-mod old_version;
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -26,7 +25,6 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 pub(super) use self::dial::{Stream, dial};
 use self::http2::Connections;
 pub use self::neighbours::Neighbours;
-use self::old_version::{Modern, Seen};
 use super::login::Owner;
 use super::request_body::RequestBody;
 use super::spare::Sent;
@@ -79,7 +77,6 @@ struct Idle {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
-    seen: Arc<Seen>,
     demand: Arc<Demand>,
     task: AbortHandle,
     since: Instant,
@@ -91,7 +88,6 @@ pub(super) struct Lease {
     /// Stays with its connection: to set a timer anew costs less than to make one for each request.
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
-    seen: Arc<Seen>,
     demand: Arc<Demand>,
     pool: Arc<Pool>,
     reused: bool,
@@ -137,7 +133,6 @@ impl Lease {
     /// From here on `request` goes out on it.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
         request.body_mut().leave_by(&self.sent);
-        self.seen.begin();
         self.sent.begin(request, self.reused);
     }
 
@@ -150,7 +145,7 @@ impl Lease {
     /// Whether the connection ends with its response because the response is of HTTP/1.0. `headers` are the
     /// response's.
     pub(super) fn ends_with(&self, headers: &HeaderMap) -> bool {
-        self.seen.ends_with(headers)
+        self.sent.ends_with_answer(headers)
     }
 
     /// Handle by which the response's reader tells the connection that it wants more.
@@ -189,12 +184,12 @@ impl Lease {
             self.reused = true;
             return owner.keep(self);
         }
-        let Self { sender, timer, sent, seen, demand, pool, task, .. } = self;
+        let Self { sender, timer, sent, demand, pool, task, .. } = self;
         let mut idle = pool.idle();
         // Of the rest, the app is told by an orderly end, which dropping the sender brings about.
         let task = task.release();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, sent, seen, demand, task, since: Instant::now() });
+            idle.push(Idle { sender, timer, sent, demand, task, since: Instant::now() });
         }
         drop(idle);
         if pool.waiting.load(Ordering::Relaxed) > 0 {
@@ -259,10 +254,10 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, sent, seen, demand, task, .. } = entry;
+            let Idle { sender, timer, sent, demand, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
             let (reused, task) = (true, LeasedTask::new(task));
-            return Some(Lease { sender, timer, sent, seen, demand, pool, reused, owner, task });
+            return Some(Lease { sender, timer, sent, demand, pool, reused, owner, task });
         }
     }
 
@@ -341,17 +336,16 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (sent, seen) = (Arc::new(Sent::default()), Arc::new(Seen::default()));
-        let demand = Arc::new(Demand::default());
+        let (sent, demand) = (Arc::new(Sent::default()), Arc::new(Demand::default()));
         let watched = Watched::new(Gathering(stream), Arc::clone(&sent) as _);
         let thrifty = Thrifty::app(watched, self.memory.clone(), Arc::clone(&demand));
-        let io = TokioIo::new(Modern::new(thrifty, Arc::clone(&seen)));
+        let io = TokioIo::new(thrifty);
         let handshake = http1_builder(self.max_headers).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
         let task = LeasedTask::new(self.drive(connection.with_upgrades()));
         let timer = Box::pin(sleep(Duration::ZERO));
         let (pool, reused, owner) = (Arc::clone(self), false, None);
-        Ok(Lease { sender, timer, sent, seen, demand, pool, reused, owner, task })
+        Ok(Lease { sender, timer, sent, demand, pool, reused, owner, task })
     }
 
     fn drive(
@@ -382,14 +376,6 @@ pub(super) fn http1_builder(max_headers: usize) -> http1::Builder {
     builder
 }
 
-/// Wraps `stream` so that a first response of HTTP/1.0 is read as one of HTTP/1.1.
-pub(super) fn modern<T>(stream: T) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    Modern::new(stream, Arc::default())
-}
-
 /// A request that waits for a connection.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -403,5 +389,57 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CONNECTION, UPGRADE};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::{AppProtocol, ForwardedFor};
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::tcp::Plain;
+
+    fn pool_to(address: String) -> Arc<Pool> {
+        let settings = Settings {
+            address: Address::Tcp(address),
+            tls: None,
+            protocol: AppProtocol::Http1,
+            forwarded_for: ForwardedFor::Keep,
+            connect_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            max_idle: 1,
+            max_headers: FREE_HEADERS,
+            stream_idle_timeout: None,
+            memory: Memory::default(),
+        };
+        Arc::new(Pool::new(&settings, None, Metrics::new().app))
+    }
+
+    #[tokio::test]
+    async fn connection_of_a_websocket_is_had_back_as_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let app = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let _ = stream.read(&mut [0; 1024]).await.expect("a request");
+            let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi";
+            stream.write_all(head.as_bytes()).await.expect("room");
+            stream
+        });
+        let mut lease = pool_to(address).connect().await.expect("a connection");
+        let request = Request::get("/").header(CONNECTION, "upgrade").header(UPGRADE, "websocket");
+        let request = request.body(RequestBody::default()).expect("a request");
+        let response = lease.sender_and_timer().0.send_request(request).await.expect("an answer");
+        lease.switch();
+        let upgraded = hyper::upgrade::on(response).await.expect("an upgrade");
+        // Otherwise each message passes hyper, and both sides keep its buffers.
+        let Ok(plain) = Plain::take(upgraded) else { panic!("no plain socket") };
+        assert_eq!(plain.read, "hi");
+        drop(app.await.expect("no panic"));
     }
 }

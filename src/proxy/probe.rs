@@ -1,5 +1,6 @@
 //! One connection to the app, watched while nothing is asked on it: for `doctor`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::pool::{Stream, dial, http1_builder, modern};
+use super::pool::{Stream, dial, http1_builder};
+use super::spare::Sent;
 use super::{Address, AppProtocol, Settings, UpstreamError};
+use crate::tcp::Watched;
 use crate::tls::ClientTls;
 
 /// How long the body of the one response is read. A page that never ends tells nothing of how long
@@ -173,7 +176,7 @@ where
         let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
         return Ok((response, Sender::Http2(sender), connection));
     }
-    let stream = TokioIo::new(modern(stream));
+    let stream = TokioIo::new(Watched::new(stream, Arc::new(Sent::default())));
     let handshake = http1_builder(settings.max_headers).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
     let connection = drive(connection);

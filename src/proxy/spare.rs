@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::Body as _;
 use tokio::task::coop::has_budget_remaining;
 
+use super::old_version::Seen;
 use super::request_body::RequestBody;
 use crate::tcp::Watcher;
 
@@ -70,6 +71,8 @@ pub(super) struct Sent {
     /// Task that waits for a write.
     writing: Mutex<Option<Waker>>,
     head: Mutex<Head>,
+    /// Version of the answer to the request.
+    answer: Seen,
 }
 
 /// Limit of the bytes of a body that hyper may hold unwritten and still get more. One frame of HTTP/2
@@ -98,6 +101,7 @@ impl Sent {
     /// From here on `request` goes out, on a connection that is `reused` or not: only of one that lay idle
     /// is it not known whether it is alive.
     pub(super) fn begin(&self, request: &Request<RequestBody>, reused: bool) {
+        self.answer.begin();
         let wanted = reused && may_go_twice(request);
         self.wanted.store(wanted, Ordering::Relaxed);
         if wanted {
@@ -116,6 +120,12 @@ impl Sent {
     /// The request again, if it may be sent twice and has been written.
     pub(super) fn request(&self) -> Option<Request<RequestBody>> {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
+    }
+
+    /// Whether the connection ends with the answer that has these `headers`, because the answer is of
+    /// HTTP/1.0.
+    pub(super) fn ends_with_answer(&self, headers: &HeaderMap) -> bool {
+        self.answer.ends_with(headers)
     }
 
     /// Waits until the socket has taken the bytes of the body that hyper holds. Without this, hyper would
@@ -187,6 +197,10 @@ impl Sent {
 }
 
 impl Watcher for Sent {
+    fn received(&self, bytes: &mut [u8]) {
+        self.answer.pass(bytes);
+    }
+
     fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
         self.note(offered, written);
         if !self.wanted.load(Ordering::Relaxed) {
@@ -237,7 +251,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use http::{HeaderMap, Version};
+    use http::Version;
 
     use super::*;
 

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Is told what passes through a stream.
 pub trait Watcher: Send + Sync {
-    /// Bytes have arrived.
-    fn received(&self) {}
+    /// Notes `bytes` that have arrived. The caller reads what the watcher leaves in them.
+    fn received(&self, _bytes: &mut [u8]) {}
 
     /// Notes a write. `offered` is what the caller passed; `written` is how many of those bytes the
     /// socket took, `Pending` if its buffer was full, or the error if it took none. The caller receives
@@ -48,7 +48,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.watcher.received();
+            self.watcher.received(&mut buffer.filled_mut()[before..]);
         }
         read
     }

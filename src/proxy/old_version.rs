@@ -5,15 +5,10 @@
 //! what HTTP/1.0 asks for: the connection ends after the answer, unless the app says `keep-alive` and sends
 //! no `Transfer-Encoding` (RFC 9112 sections 6.1 and 9.3).
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
 
 use http::HeaderMap;
 use http::header::{CONNECTION, TRANSFER_ENCODING};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Start of every answer of HTTP/1.1 and HTTP/1.0.
 const START: &[u8] = b"HTTP/1.";
@@ -40,7 +35,7 @@ impl Seen {
     }
 
     /// Writes the version 1.1 over the version 1.0. `bytes` may be any part of an answer.
-    fn pass(&self, bytes: &mut [u8]) {
+    pub(super) fn pass(&self, bytes: &mut [u8]) {
         let mut seen = self.0.load(Ordering::Relaxed);
         if seen >= OTHER {
             return;
@@ -71,61 +66,6 @@ fn persists(headers: &HeaderMap) -> bool {
         words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted))
     };
     has(b"keep-alive") && !has(b"close") && !headers.contains_key(TRANSFER_ENCODING)
-}
-
-/// Connection whose answers of HTTP/1.0 are read as answers of HTTP/1.1.
-pub(super) struct Modern<T> {
-    inner: T,
-    seen: Arc<Seen>,
-}
-
-impl<T> Modern<T> {
-    pub(super) fn new(inner: T, seen: Arc<Seen>) -> Self {
-        Self { inner, seen }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Modern<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.seen.pass(&mut buffer.filled_mut()[before..]);
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Modern<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
 }
 
 #[cfg(test)]
