@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::UpstreamError;
 use super::arriving::Arriving;
+use super::headers::items;
 use crate::names::Names;
 
 /// Leaves a `Content-Length` in an answer's headers only if it is the length of the body. `names` are those
@@ -70,10 +71,8 @@ enum Coding {
 }
 
 fn coding(headers: &HeaderMap) -> Coding {
-    let lines = headers.get_all(TRANSFER_ENCODING).into_iter();
-    let words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let mut coding = Coding::None;
-    for word in words.map(<[u8]>::trim_ascii) {
+    for word in items(headers, &TRANSFER_ENCODING) {
         coding = match coding {
             Coding::None if word.eq_ignore_ascii_case(b"identity") => Coding::None,
             Coding::None | Coding::Chunked if word.eq_ignore_ascii_case(b"chunked") => {
@@ -103,10 +102,7 @@ fn length(headers: &HeaderMap) -> Length {
     if lines.next().is_none() && is_number(first.as_bytes()) {
         return Length::Plain;
     }
-    let lines = headers.get_all(CONTENT_LENGTH).into_iter();
-    let words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let mut numbers = words.map(|word| {
-        let word = word.trim_ascii();
+    let mut numbers = items(headers, &CONTENT_LENGTH).map(|word| {
         let digits = Some(word).filter(|word| is_number(word));
         std::str::from_utf8(digits?).ok()?.parse::<u64>().ok()
     });

@@ -161,7 +161,15 @@ fn is_end_to_end(name: &[u8]) -> bool {
 
 /// The fields that `Connection` names.
 fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let values = headers.get_all(CONNECTION).into_iter();
+    items(headers, &CONNECTION)
+}
+
+/// Items of a list that may stand in several lines (RFC 9110 section 5.6.1), empty items among them.
+pub(super) fn items<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let values = headers.get_all(name).into_iter();
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 

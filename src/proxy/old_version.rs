@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use http::HeaderMap;
 use http::header::{CONNECTION, TRANSFER_ENCODING};
 
+use super::headers::items;
+
 /// Start of every answer of HTTP/1.1 and HTTP/1.0.
 const START: &[u8] = b"HTTP/1.";
 
@@ -60,11 +62,8 @@ impl Seen {
 
 /// Whether the app keeps the connection of an answer of HTTP/1.0.
 fn persists(headers: &HeaderMap) -> bool {
-    let has = |wanted: &[u8]| {
-        let lines = headers.get_all(CONNECTION).into_iter();
-        let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted))
-    };
+    let has =
+        |wanted: &[u8]| items(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case(wanted));
     has(b"keep-alive") && !has(b"close") && !headers.contains_key(TRANSFER_ENCODING)
 }
 
