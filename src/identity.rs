@@ -10,7 +10,6 @@
 //! of its user. `user` has the types in which all three readers describe a user, `placeholders` the values
 //! that stand for no value; `telling` counts and logs.
 
-mod alarm;
 mod algorithm;
 mod app;
 pub mod assertion;
@@ -28,7 +27,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use self::alarm::Alarms;
 pub use self::app::AppSource;
 pub use self::assertion::{AssertionSource, Fault};
 use self::assertion::{Assertions, Presented, Verdict};
@@ -41,6 +39,7 @@ pub use self::peer::{Believed, Peer, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
 use self::user::Said;
 pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
+use crate::alarm::Alarms;
 use crate::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
 

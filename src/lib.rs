@@ -36,6 +36,7 @@ pub mod access_log;
 pub mod trace;
 pub mod admin;
 pub mod logging;
+mod alarm;
 mod lines;
 mod client_connection;
 mod dozing;

@@ -16,7 +16,6 @@ mod old_version;
 mod pool;
 mod probe;
 mod progress;
-mod replaced;
 mod request_body;
 mod send_http1;
 mod send_http2;
@@ -50,11 +49,11 @@ pub use self::pool::Neighbours;
 use self::pool::{Lease, Pool};
 pub use self::probe::{Asked, Idle, Probe, ask_once, probe};
 use self::progress::{Gate, Progress};
-use self::replaced::Replacements;
 pub use self::request_body::{BodyMeter, RequestBody, RequestBodyError, TrailerFilter};
 use self::stream_clock::StreamClock;
 pub use self::tunnel::Frames;
 use self::tunnel::{Closing, Handshake, set_upgrade};
+use crate::alarm::Alarm;
 use crate::client_connection::ClientConnection;
 use crate::memory::Memory;
 use crate::metrics::AppMetrics;
@@ -184,7 +183,8 @@ pub struct Upstream {
     response_trailers: TrailerFilter,
     /// Tells tunnels about the end.
     closing: watch::Sender<Closing>,
-    replacements: Replacements,
+    /// Tells of peers whose `X-Forwarded-*` were replaced.
+    replaced: Alarm,
     metrics: AppMetrics,
 }
 
@@ -216,7 +216,7 @@ impl Upstream {
             request_trailers,
             response_trailers,
             closing: watch::Sender::new(Closing::NotYet),
-            replacements: Replacements::new(),
+            replaced: Alarm::new(),
             metrics,
         }
     }
@@ -376,7 +376,7 @@ impl Upstream {
         let replaced = headers::set_forwarded(request.headers_mut(), client, forwarded_for);
         if replaced.count > 0 {
             self.metrics.forwarding_replaced.inc();
-            self.replacements.tell(&replaced, client.address);
+            replaced.tell(&self.replaced, client.address);
         }
         if takes_trailers {
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::warn;
 
 use super::Client;
 use super::said::{Said, claimed};
+use crate::alarm::Alarm;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -30,6 +32,22 @@ pub struct Replaced {
     pub count: u64,
     /// Name of one of these headers, for the log.
     pub header: Option<HeaderName>,
+}
+
+impl Replaced {
+    /// Logs that headers of `peer` were replaced, now and then. If the peer is the front, the app sees the
+    /// wrong scheme and may answer with redirects that never end: the line says why.
+    pub(in super::super) fn tell(&self, alarm: &Alarm, peer: IpAddr) {
+        let Some(requests) = alarm.raise(1) else { return };
+        let header = self.header.as_ref().map_or("", |header| header.as_str());
+        warn!(
+            %peer,
+            header,
+            requests,
+            "what a peer said of scheme, host and client address was replaced: if the peer is your \
+             front, name it in identity.trusted_proxies"
+        );
+    }
 }
 
 /// Tells the app who the client is, by which scheme and host. If the peer's word is kept, a header of ours is
