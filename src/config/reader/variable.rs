@@ -4,11 +4,18 @@ use std::collections::BTreeSet;
 
 use super::{ENV_PREFIX, nearest};
 
+/// First word of each variable of a setting: `VELT_API_KEY`, `VELT_SIDECAR_LISTEN__ADDRESS`.
+const FIRST_WORD: &str = "VELT";
+
 /// Advice about the variable `name`, which belongs to no setting. `None` if it does not look like one
 /// either. `read` has the variables of all settings.
 pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option<String> {
     let mean = |known: &str| format!("did you mean {known}?");
-    if let Some(known) = read.iter().find(|known| folded(known) == folded(name)) {
+    let meant = folded(name);
+    // The environment has many variables, and all of ours begin with one word.
+    if meant.starts_with(FIRST_WORD)
+        && let Some(known) = read.iter().find(|known| folded(known) == meant)
+    {
         return Some(mean(known));
     }
     let setting = name.strip_prefix(ENV_PREFIX)?;
