@@ -13,10 +13,11 @@ use std::process::{Command, Stdio};
 
 use http::{Method, StatusCode};
 
-use self::front::{Front, apache_of_debian, caddy, nginx, written};
+use self::front::{Front, caddy, nginx, written};
 use self::page::Page;
 use self::site::{Headers, OPEN_PATH, Site};
 use self::visitor::{PASSWORD, Visitor, basic, curl_shows_it, holds};
+use crate::apache::apache;
 use crate::neighbour::tool;
 use crate::program::{APPS, Program};
 
@@ -256,11 +257,7 @@ async fn apache_with_mod_auth_openidc_is_as_its_page_says() {
             ("OIDCClientID my-app", "OIDCClientID front"),
             ("my-app:8080", &*sidecar),
         ];
-        let text = apache_of_debian(folder) + &page.filled("apache", 0, &own) + "\n";
-        let file = written(folder, "apache.conf", &text);
-        let mut apache = Command::new(tool("apache2"));
-        // One process without children, which a parent that is merely killed would leave behind.
-        apache.arg("-f").arg(file).arg("-X");
+        let mut apache = apache(folder, &["auth_openidc"], &page.filled("apache", 0, &own));
         apache.env("OIDC_CLIENT_SECRET", "secret-of-the-front");
         apache.env("OIDC_PASSPHRASE", "passphrase-of-the-test");
         apache

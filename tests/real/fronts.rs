@@ -1,8 +1,7 @@
-//! Real fronts that say nothing of themselves, and a real browser: the fronts are believed with whatever a
+//! Real fronts that say nothing of themselves, and a real browser: the fronts are believed with all that a
 //! browser has sent through them, and a page whose name was pointed at this machine is not. And a real app
 //! server that refuses requests in which two headers say different things of the scheme.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
@@ -57,24 +56,11 @@ fn nginx(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Comma
 
 /// Apache, with these lines.
 fn apache(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Command {
-    let mut load = String::new();
-    for name in ["mpm_event", "authz_core", "headers", "proxy", "proxy_http"] {
-        let file = format!("/usr/lib/apache2/modules/mod_{name}.so");
-        // Writing to a string does not fail.
-        let _ = writeln!(load, "LoadModule {name}_module {file}");
-    }
-    let root = folder.path().display();
-    let config = format!(
-        "ServerRoot \"{root}\"\nDefaultRuntimeDir \"{root}\"\nPidFile \"{root}/apache.pid\"\n\
-         ErrorLog \"{root}/error.log\"\nListen 127.0.0.1:{port}\nServerName 127.0.0.1\n\
-         User www-data\nGroup www-data\n{load}\n\
-         RequestHeader set X-Forwarded-User ada\nProxyPass / http://{sidecar}/\n{lines}\n"
+    let lines = format!(
+        "Listen 127.0.0.1:{port}\nRequestHeader set X-Forwarded-User ada\n\
+         ProxyPass / http://{sidecar}/\n{lines}"
     );
-    let file = folder.path().join("apache.conf");
-    std::fs::write(&file, config).expect("a file");
-    let mut apache = Command::new(tool("apache2"));
-    apache.arg("-f").arg(file).arg("-X").stdin(Stdio::null());
-    apache
+    crate::apache::apache(folder.path(), &[], &lines)
 }
 
 /// `HAProxy`, with these lines.

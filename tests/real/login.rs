@@ -2,9 +2,8 @@
 //! provider, and a sidecar that believes that Apache and nobody else. What a signed-in user then
 //! tries in order to be somebody else is tried here.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,9 +13,8 @@ use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::neighbour::{
-    Process, Sidecar, Task, claims_of, eventually, http_client, serve_app, tool,
-};
+use crate::apache::apache;
+use crate::neighbour::{Process, Sidecar, Task, claims_of, eventually, http_client, serve_app};
 use crate::program::{APPS, Program};
 use crate::webdriver::{Page, in_browser};
 
@@ -55,15 +53,7 @@ impl Site {
         let sidecar = Sidecar::start_with(app_address, &settings).await;
         let folder = TempDir::new().expect("a folder for Apache");
         let behind = sidecar.addresses.traffic;
-        let command = |port: u16| {
-            let config = configuration(&folder, port, provider_address, behind);
-            let file = folder.path().join("apache.conf");
-            std::fs::write(&file, config).expect("a file in it");
-            let mut apache = Command::new(tool("apache2"));
-            // One process without children, which a parent that is merely killed would leave behind.
-            apache.arg("-f").arg(file).arg("-X").stdin(Stdio::null());
-            apache
-        };
+        let command = |port: u16| apache_of(&folder, port, provider_address, behind);
         let http = http_client();
         let ready = async |address: SocketAddr| {
             let answer = http.get(format!("http://{address}/")).send().await;
@@ -113,26 +103,10 @@ async fn provider() -> (Program, SocketAddr) {
 
 /// What a team would write. It sets the identity headers to what it knows itself, whatever the
 /// client has sent under these names.
-fn configuration(folder: &TempDir, port: u16, provider: SocketAddr, sidecar: SocketAddr) -> String {
-    let modules = ["mpm_event", "authn_core", "authz_core", "authz_user", "headers"];
-    let mut load = String::new();
-    for name in modules.iter().chain(&["proxy", "proxy_http", "auth_openidc"]) {
-        let file = format!("/usr/lib/apache2/modules/mod_{name}.so");
-        // Writing to a string does not fail.
-        let _ = writeln!(load, "LoadModule {name}_module {file}");
-    }
-    format!(
+fn apache_of(folder: &TempDir, port: u16, provider: SocketAddr, sidecar: SocketAddr) -> Command {
+    let lines = format!(
         r#"
-        ServerRoot "{root}"
-        DefaultRuntimeDir "{root}"
-        PidFile "{root}/apache.pid"
-        ErrorLog "{root}/error.log"
         Listen 127.0.0.1:{port}
-        ServerName 127.0.0.1:{port}
-        # Only root's Apache changes its user.
-        User www-data
-        Group www-data
-        {load}
         OIDCProviderMetadataURL http://{provider}/.well-known/openid-configuration
         OIDCClientID front
         OIDCClientSecret secret-of-the-front
@@ -151,9 +125,9 @@ fn configuration(folder: &TempDir, port: u16, provider: SocketAddr, sidecar: Soc
         ProxySourceAddress {APACHE}
         ProxyPass "/callback" "!"
         ProxyPass "/" "http://{sidecar}/"
-        "#,
-        root = folder.path().display(),
-    )
+        "#
+    );
+    apache(folder.path(), &["auth_openidc"], &lines)
 }
 
 /// Fills in the provider's form, and waits for the app's page.

@@ -8,6 +8,7 @@
 //! take minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod aliases;
+mod apache;
 mod autobahn;
 mod browser;
 mod bulk;
@@ -28,7 +29,7 @@ mod login;
 mod messages;
 mod neighbour;
 mod nginx;
-mod nobody;
+mod no_user;
 mod otel;
 mod program;
 mod promtool;

@@ -1,9 +1,8 @@
 //! A real Apache in front, which has no user for some pages: it says so by an empty line, or by
 //! `(null)`, as `RequestHeader` does for a variable that is not set.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use http::{Request, Response};
 use http_body_util::Full;
@@ -11,7 +10,8 @@ use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::neighbour::{Process, Sidecar, claims_of, http_client, is_in_front_of, serve_app, tool};
+use crate::apache::apache;
+use crate::neighbour::{Process, Sidecar, claims_of, http_client, is_in_front_of, serve_app};
 
 const SETTINGS: [(&str, &str); 3] = [
     ("VELT_SIDECAR_VELT__API", "v2"),
@@ -37,34 +37,10 @@ fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 /// Users and `{SHA}` of their passwords; this one is "secret".
 const PASSWORDS: &str = "ada:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
 
-fn configuration(folder: &TempDir, port: u16, sidecar: SocketAddr) -> String {
-    let mut load = String::new();
-    for name in [
-        "mpm_event",
-        "authn_core",
-        "authn_file",
-        "authz_core",
-        "authz_user",
-        "auth_basic",
-        "headers",
-        "proxy",
-        "proxy_http",
-    ] {
-        let file = format!("/usr/lib/apache2/modules/mod_{name}.so");
-        // Writing to a string does not fail.
-        let _ = writeln!(load, "LoadModule {name}_module {file}");
-    }
-    format!(
+fn apache_of(folder: &TempDir, port: u16, sidecar: SocketAddr) -> Command {
+    let lines = format!(
         r#"
-        ServerRoot "{root}"
-        DefaultRuntimeDir "{root}"
-        PidFile "{root}/apache.pid"
-        ErrorLog "{root}/error.log"
         Listen 127.0.0.1:{port}
-        ServerName 127.0.0.1:{port}
-        User www-data
-        Group www-data
-        {load}
         RequestHeader set X-Sidecar "{sidecar}"
         <Location "/expr">
             RequestHeader set X-Forwarded-User "expr=%{{REMOTE_USER}}"
@@ -85,7 +61,8 @@ fn configuration(folder: &TempDir, port: u16, sidecar: SocketAddr) -> String {
         ProxyPass "/" "http://{sidecar}/"
         "#,
         root = folder.path().display(),
-    )
+    );
+    apache(folder.path(), &["authn_file", "auth_basic"], &lines)
 }
 
 #[tokio::test]
@@ -95,14 +72,7 @@ async fn where_apache_has_no_user_the_request_is_anonymous() {
     let behind = sidecar.addresses.traffic;
     let folder = TempDir::new().expect("a folder for Apache");
     std::fs::write(folder.path().join("passwords"), PASSWORDS).expect("a file in it");
-    let command = |port: u16| {
-        let file = folder.path().join("apache.conf");
-        std::fs::write(&file, configuration(&folder, port, behind)).expect("a file in it");
-        let mut apache = Command::new(tool("apache2"));
-        // One process without children, which a parent that is merely killed would leave behind.
-        apache.arg("-f").arg(file).arg("-X").stdin(Stdio::null());
-        apache
-    };
+    let command = |port: u16| apache_of(&folder, port, behind);
     let http = http_client();
     let ready = async |address| is_in_front_of(&http, address, behind).await;
     // Root's Apache gives its rights away, and has to read the passwords all the same.

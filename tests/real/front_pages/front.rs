@@ -1,6 +1,5 @@
 //! A front as a program: started from a block of its page, and asked as a client asks.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -132,19 +131,4 @@ pub async fn caddy(page: &Page, number: usize, site: &Site, own: &[(&str, &str)]
         caddy
     })
     .await
-}
-
-/// What Debian's own files say of an Apache, and a site's file does not.
-pub fn apache_of_debian(folder: &Path) -> String {
-    let root = folder.display();
-    let mut text = format!(
-        "ServerRoot \"{root}\"\nDefaultRuntimeDir \"{root}\"\nPidFile \"{root}/apache.pid\"\n\
-         ErrorLog \"{root}/error.log\"\nServerName localhost\nUser www-data\nGroup www-data\n"
-    );
-    let modules = ["mpm_event", "authn_core", "authz_core", "authz_user", "headers"];
-    for name in modules.iter().chain(&["proxy", "proxy_http", "auth_openidc"]) {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so");
-    }
-    text
 }
