@@ -301,7 +301,7 @@ impl Identity {
                 clear.and_then(|()| source.read(headers)).map(|said| {
                     let caller = match said.user {
                         Some(user) => Caller::Known(user),
-                        None => self.nobody(source, headers, &seen, &mut spoofs),
+                        None => self.without_user(source, headers, &seen, &mut spoofs),
                     };
                     (caller.into(), said.flaws)
                 })
@@ -416,7 +416,7 @@ impl Identity {
 
     /// Removes the user's attributes: the front names no user, so the attributes come from the client of
     /// the front.
-    fn nobody(
+    fn without_user(
         &self,
         source: &HeaderSource,
         headers: &mut HeaderMap,

@@ -162,7 +162,7 @@ mod tests {
         let Ok(socket) = bind((Ipv6Addr::UNSPECIFIED, 0).into()) else { panic!("a port is free") };
         // On a machine without IPv6 the socket is of IPv4.
         if socket.local_addr().expect("it is bound").is_ipv6() {
-            assert!(!SockRef::from(&socket).only_v6().expect("an option"), "whatever the sysctl");
+            assert!(!SockRef::from(&socket).only_v6().expect("an option"), "by any sysctl");
         }
         for (error, expected) in [
             (Errno::AFNOSUPPORT, true),

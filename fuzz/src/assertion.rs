@@ -85,7 +85,7 @@ fn assert_believable(said: &Claims, header: &[u8], claims: &[u8], aws: bool) {
     }
     let Some(user) = &said.user else {
         let blank = claims["sub"].as_str().is_some_and(|sub| sub.trim().is_empty());
-        assert!(claims["sub"].is_null() || blank, "somebody is named");
+        assert!(claims["sub"].is_null() || blank, "a user is named");
         return;
     };
     let sub = match &claims["sub"] {

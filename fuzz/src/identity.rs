@@ -48,7 +48,7 @@ pub fn check(input: &[u8]) {
         }
         (Ok(Caller::Anonymous), true) => {
             let named = said.get_all(&case.source.user);
-            assert!(named.iter().all(|value| kind(value) == Kind::Blank), "somebody is named");
+            assert!(named.iter().all(|value| kind(value) == Kind::Blank), "a user is named");
             let leftover = |name: &HeaderName| case.is_leftover(name, &said) || is_token(name);
             assert_eq!(left, if strip { others } else { lines::without(&said, leftover) });
         }

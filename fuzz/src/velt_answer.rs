@@ -131,7 +131,7 @@ impl Case {
             assert!(error.retry_after().is_none_or(|wait| wait <= Duration::from_secs(300)));
         }
         let malformed = matches!(error, MintError::Malformed { .. });
-        // A refusal that is not Velt's is none; what is down or busy is so whoever says it.
+        // Only Velt refuses: a refusal by another server is malformed. Any server may be down or busy.
         assert!(
             !malformed
                 || !self.status.is_server_error() && self.status != 429 && self.status != 408

@@ -1,6 +1,6 @@
 //! Who may make admin calls.
 //!
-//! Without a token, a caller must be on this machine, and be neither a page in a browser nor behind a
+//! A caller without a token must be on this machine, and be neither a page in a browser nor behind a
 //! proxy. "On this machine" means `127.0.0.1` or `::1`, from which a command here connects: a service mesh
 //! hands calls of other pods on from other loopback addresses (Istio from 127.0.0.6). With a token, only
 //! a caller that shows the token may call. All containers of a pod share loopback, so only a token keeps

@@ -138,7 +138,7 @@ impl Anchors {
 
     /// Whether a page in a browser on this machine asks. Matters where an address is the only anchor: a
     /// login proxy on this machine has the same address, but a page has no secret and no certificate.
-    /// From another address, as that of a container's gateway, only the app's names tell a page.
+    /// Only the app's names tell a page that comes from another address, such as a container's gateway.
     fn is_page(&self, peer: &Peer, address: IpAddr, headers: &HeaderMap) -> bool {
         if self.secret.is_some() || !self.names.is_empty() {
             return false;

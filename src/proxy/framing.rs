@@ -1,7 +1,7 @@
 //! Length of an app's answer: what reaches the client must say it in one way only (RFC 9112 section 6.3).
 //!
-//! hyper reads the body of an answer correctly, whatever the order of its headers, and hands the
-//! headers on as they came. With a `Content-Length` that the body does not have, the client would get
+//! hyper reads the body of an answer correctly, in any order of its headers, and hands the headers on as
+//! they came. With a `Content-Length` that the body does not have, the client would get
 //! the body cut off, or wait for the rest.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};

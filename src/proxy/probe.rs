@@ -32,7 +32,7 @@ pub struct Probe {
     /// From then to the head of the response to `GET /`.
     pub response_time: Duration,
     pub status: StatusCode,
-    /// Whether it is a redirect to https.
+    /// Whether the response is a redirect to https.
     pub to_https: bool,
     /// What the app says of it: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
     pub announced: Option<Duration>,
@@ -83,7 +83,7 @@ pub async fn probe(
 pub struct Asked {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Whether it is a redirect to https.
+    /// Whether the response is a redirect to https.
     pub to_https: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::token::{MintError, SuspendedFor, Unfinished};
 #[derive(Debug)]
 pub(super) enum NoToken {
     Anonymous,
-    /// The same, and nobody could have been named: the peer has not shown the secret.
+    /// Anonymous because the peer has not shown the secret, so that no user's header counts.
     NoSecret,
     /// There are no keys to check the caller's assertion with.
     Unverified,

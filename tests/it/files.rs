@@ -311,8 +311,8 @@ async fn no_command_prints_the_password_of_a_url() {
             &["explain", "/"],
         ] {
             let finished = finished(&[command, &["--admin", url]].concat(), &[]).await;
-            let nobody = if command == ["health"] { 1 } else { UNAVAILABLE };
-            assert_eq!(finished.code, Some(code.unwrap_or(nobody)), "{command:?} {url}");
+            let unreachable = if command == ["health"] { 1 } else { UNAVAILABLE };
+            assert_eq!(finished.code, Some(code.unwrap_or(unreachable)), "{command:?} {url}");
             let printed = format!("{}{}", finished.stdout, finished.stderr);
             assert!(!printed.contains("canary"), "{command:?}: {printed}");
             assert!(code.is_some() || printed.contains("127.0.0.1:1"), "{command:?}: {printed}");

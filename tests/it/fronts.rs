@@ -173,7 +173,7 @@ async fn b3_trusted_proxies_say_who_is_believed_about_the_scheme() {
         assert_eq!(answer.token_status() == Some("anonymous"), !known, "{toml}");
         assert_eq!(stage.app.only().header("x-forwarded-proto"), Some(scheme), "{toml}");
     }
-    // Nobody's, and the app's own word names the user.
+    // No peer's word is kept, and the app's own word names the user.
     let stage = Stage::set(&APP.replacen("source", "trusted_proxies = []\nsource", 1)).await;
     https(&stage).send().await;
     assert_eq!(stage.app.only().header("x-forwarded-proto"), Some("http"));

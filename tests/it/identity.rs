@@ -11,7 +11,7 @@ mod claims;
 mod config;
 mod foreign_pages;
 mod keys;
-mod nobody;
+mod no_user;
 mod nominated;
 mod presets;
 mod properties;

@@ -377,7 +377,7 @@ async fn head_that_grows_over_4_kb_passes_with_the_runbooks_buffers() {
         let request = nginx.request(Method::GET, &format!("/api/{user}/{length}"), user);
         request.send().await.expect("an answer").status()
     };
-    // The longest head that passes for somebody without a token.
+    // The longest head that passes for a client without a token.
     let mut length = 4000;
     while status(&short, "", length).await != StatusCode::OK {
         length -= 50;

@@ -77,7 +77,7 @@ pub async fn in_browser(name: &str, address: SocketAddr, test: impl AsyncFnOnce(
     in_browser_with(name, &format!("http://{address}/"), &[], test).await;
 }
 
-/// The same on the page at `url`, in a browser with more arguments.
+/// Runs `test` like [`in_browser`], on the page at `url` and in a browser with more arguments.
 pub async fn in_browser_with(
     name: &str,
     url: &str,

@@ -122,8 +122,8 @@ const TOPICS: [(&str, Said); 50] = [
     ("x-forwarded-prefix", Said(0)),
 ];
 
-/// For each first letter, a bit for each length of these names. Saves the comparison for most headers, of
-/// which no name has both.
+/// Lengths of these names by their first letter, one bit for each length. Saves the comparison for most
+/// headers: no name has both their first letter and their length.
 const LENGTHS: [u64; 26] = {
     let (mut lengths, mut index) = ([0; 26], 0);
     while index < TOPICS.len() {

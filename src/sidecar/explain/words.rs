@@ -47,7 +47,7 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
             let name = identity.needs_name().then(|| "its certificate has a trusted name".into());
             let secret = secret.map(|secret| format!("{secret} holds the secret"));
             let reasons: Vec<String> = [place, name, secret].into_iter().flatten().collect();
-            // The ranges alone decide, and they have everybody.
+            // The ranges alone decide, and they hold all addresses.
             let anywhere = || format!("{address} is in {range}");
             let why = if reasons.is_empty() { anywhere() } else { reasons.join(", and ") };
             ("trusted", why)

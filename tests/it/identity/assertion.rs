@@ -318,7 +318,7 @@ async fn t10_a_signature_proves_the_user_from_anywhere_but_plain_headers_are_nob
             assert_eq!(arrived.header(name), None, "{name}");
         }
         let kept = Some("192.0.2.1");
-        assert_eq!(arrived.header("x-forwarded-for"), kept, "it names nobody");
+        assert_eq!(arrived.header("x-forwarded-for"), kept, "it names no user");
     }
     assert_eq!(spoof_count(&stage, "identity_header").await, 4.0);
     assert_eq!(spoof_count(&stage, "alias").await, 2.0);

@@ -71,7 +71,7 @@ async fn an_unusable_organization_costs_the_token_alone() {
         assert_eq!((route.status(), &*route.code()), (400, "no_organization"));
         assert_eq!(dropped_count(&stage, flaw).await, before + 2.0);
     }
-    assert_eq!(stage.velt.call_count(), 0, "nobody gets into the configured organization instead");
+    assert_eq!(stage.velt.call_count(), 0, "no user gets into the configured organization instead");
     for blank in ["", "-", "(null)"] {
         let answer = as_ada(&stage, "/").header("x-auth-request-org", blank).send().await;
         assert!(answer.token().is_some(), "{blank:?} names none");

@@ -149,7 +149,7 @@ async fn an_address_that_is_not_verified_is_left_out() {
     }
     assert_eq!(dropped_count(&stage, Flaw::Unverified).await, 5.0);
 
-    // Wherever the address stands, what is said of it stands beside it.
+    // The claim that says whether an address is verified stands beside the address, on every path.
     for (path, more) in [
         ("user.email", json!({ "user": { "email": "a@a.example", "email_verified": false } })),
         (

@@ -110,7 +110,7 @@ fn an_unknown_preset_is_answered_with_the_known_ones() {
 #[test]
 fn t53_behind_a_mesh_another_anchor_than_an_address_is_needed() {
     let istio = "[identity]\npreset = \"istio\"\nuser_header = \"X-Jwt-Sub\"\n";
-    assert!(parse(istio, &[]).is_err(), "the default addresses are everybody's");
+    assert!(parse(istio, &[]).is_err(), "every caller has a default address");
     let secret = format!("{istio}secret_header = \"X-S\"\n");
     fine(&secret, &[SECRET]);
     let names = "trusted_names = [\"spiffe://cluster.local/ns/auth/sa/proxy\"]\n[listen.tls]\n\
@@ -122,7 +122,7 @@ fn t53_behind_a_mesh_another_anchor_than_an_address_is_needed() {
     let config = parse(&signed, &[]).unwrap_or_else(|error| panic!("{error}"));
     let Source::Assertion(source) = &config.identity.source else { panic!("an assertion") };
     assert_eq!(source.header, "authorization");
-    assert!(!config.identity.guarded.is_empty(), "plain headers are nobody's");
+    assert!(!config.identity.guarded.is_empty(), "plain headers name no user");
 }
 
 #[test]

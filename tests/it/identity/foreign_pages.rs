@@ -8,7 +8,7 @@ const BROWSER: &str = "Connection: keep-alive\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
     Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n";
 
-/// The same, as a proxy without a word of its own hands it on.
+/// Browser's headers as a proxy hands them on that adds none.
 const HANDED_ON: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101\r\n\
     Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n";
 
@@ -128,7 +128,7 @@ async fn t56_what_real_fronts_hand_on_is_believed() {
             )
             .replace("/api/velt/token", "/"),
         ),
-        // Somebody at the very machine: by address, by localhost, by curl.
+        // A developer on this machine: by address, by localhost, by curl.
         (GET, format!("Host: 127.0.0.1:PORT\r\n{BROWSER}")),
         (POST, format!("Host: localhost:PORT\r\nOrigin: http://localhost:PORT\r\n{BROWSER}")),
         (POST, format!("Host: localhost:PORT\r\nOrigin: http://localhost:5173\r\n{BROWSER}")),

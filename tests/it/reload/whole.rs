@@ -25,7 +25,7 @@ async fn tls_and_the_names_that_it_brings_wait_together() {
     let mut pod = Pod::with(folder, "[identity]\nforward_headers = \"keep\"\n").await;
     let named = format!("{tls}[identity]\ntrusted_names = [\"front\"]\n");
     pod.change("[identity]\n", &named).await;
-    assert!(serves(&pod).await, "nobody could show a name over plain HTTP");
+    assert!(serves(&pod).await, "no client could show a name over plain HTTP");
     assert_eq!(pod.reloads("config").await, [0.0, 0.0, 0.0]);
     assert!(pod.sidecar.metric(WAITING).await >= 4.0, "the names wait as well");
     // What came with it may come later, and waits too.
@@ -47,7 +47,7 @@ async fn an_app_that_names_its_users_waits_with_its_address() {
     pod.toml = toml.replace("forward_headers = \"keep\"", "source = \"app\"\napp_path = \"/me\"");
     pod.folder.write("sidecar.toml", &pod.toml);
     pod.trigger.look().await;
-    assert!(serves(&pod).await, "the old app names nobody");
+    assert!(serves(&pod).await, "the old app names no user");
     assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 0.0);
     assert_eq!(other.journal().len(), 0);
 }
@@ -137,7 +137,7 @@ async fn keys_stay_until_those_of_another_place_are_there() {
     assert!(believes(&pod, &old).await);
     let (known, dead) = (published(&first), format!("http://{}/keys", nobody().await));
     pod.change(&known, &dead).await;
-    assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0], "nobody publishes there");
+    assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0], "no issuer publishes there");
     assert!(believes(&pod, &old).await, "the keys at hand stay");
     // Told once, tried at each look.
     pod.folder.write("token", "second-token");

@@ -109,7 +109,7 @@ impl Double {
         *self.shared.otherwise.lock().expect("no panic") = error;
     }
 
-    /// Serves users of `organization` whatever [`Double::otherwise`] says.
+    /// Serves users of `organization` although [`Double::otherwise`] refuses all users.
     pub fn serve(&self, organization: &str) {
         *self.shared.served.lock().expect("no panic") = Some(organization.to_owned());
     }

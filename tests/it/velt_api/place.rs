@@ -35,9 +35,9 @@ async fn a_refusal_that_is_not_velts_is_malformed() {
         ("a gateway's JSON", answer(403, "{\"message\":\"Forbidden\"}"), MALFORMED),
         ("compressed", gzip(403), MALFORMED),
         ("compressed success", gzip(200), MALFORMED),
-        // Whoever says so, it is down or busy.
+        // Any server may say that it is down or busy.
         ("a page of a gateway", page(503), UNAVAILABLE),
-        // Velt's own word, whatever it is called.
+        // Velt's own word, under any status and content type.
         ("Velt's", refused(403, "PERMISSION_DENIED"), REFUSED),
         ("Velt's as HTML", with(refused(403, "X"), CONTENT_TYPE.as_str(), "text/html"), REFUSED),
         ("nothing", answer(403, ""), REFUSED),

@@ -21,7 +21,7 @@ use crate::neighbour::{
 /// Where the container finds a name server. Of its own, so that nobody else is there.
 const NAME_SERVER: &str = "127.0.61.53:53";
 
-/// Of Linux: the family of IPv6, and the error of a kernel without it.
+/// Linux's number of the family of IPv6, and the error of a kernel without IPv6.
 const AF_INET6: u32 = 10;
 const EAFNOSUPPORT: u32 = 97;
 
