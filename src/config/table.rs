@@ -20,6 +20,12 @@ use super::reader::Section;
 /// The least length of a secret that opens something, in bytes: 16 random ones in hexadecimal.
 pub const MIN_SECRET_BYTES: usize = 32;
 
+/// How groups are written, and which of them are admins.
+struct Groups {
+    separator: char,
+    admins: Vec<String>,
+}
+
 /// Complains about a secret of `section` that is too short.
 fn check_length(section: &Section<'_, '_>, key: &str, secret: &SecretString) {
     if secret.expose_secret().len() < MIN_SECRET_BYTES {

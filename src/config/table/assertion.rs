@@ -7,9 +7,8 @@ use reqwest::Url;
 
 use super::super::reader::Section;
 use super::super::setting::Setting as _;
-use super::check_plaintext;
-use super::identity::Groups;
 use super::preset::AssertionPreset;
+use super::{Groups, check_plaintext};
 use crate::identity::Placeholders;
 use crate::identity::assertion::{AssertionSource, ClaimNames, Policy};
 use crate::identity::keys::KeyLocation;

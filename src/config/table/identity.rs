@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::super::reader::{Inline, Section};
 use super::super::words::{CertificateName, Separator, SourceName};
 use super::preset::Preset;
-use super::{anchors, assertion, check_length};
+use super::{Groups, anchors, assertion, check_length};
 use crate::identity::{
     AppSource, GroupsLines, HeaderSource, Placeholder, Placeholders, SecretSettings, Settings,
     Source,
@@ -224,12 +224,6 @@ fn refuse_headers(section: &Section<'_, '_>) {
         "it has no effect while identity.source is \"assertion\"",
         "remove it: groups_claim may be a list",
     );
-}
-
-/// How groups are written, and which of them are admins.
-pub(super) struct Groups {
-    pub(super) separator: char,
-    pub(super) admins: Vec<String>,
 }
 
 fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) -> SourceName {
