@@ -9,8 +9,8 @@ pub fn folded(name: &str) -> impl DoubleEndedIterator<Item = u8> + Clone {
 
 /// Whether an app may take `name` for `own`.
 pub fn is_read_as(name: &str, own: &str) -> bool {
-    // From the end, where names differ: they begin with `x-` or `sec-`.
-    name.len() == own.len() && folded(name).rev().eq(folded(own).rev())
+    // Nearly always `name` is spelled as `own`, or differs at its end: names begin with `x-` or `sec-`.
+    name.len() == own.len() && (name == own || folded(name).rev().eq(folded(own).rev()))
 }
 
 /// Whether an app may take `name` for one that begins with `prefix`.

@@ -22,18 +22,12 @@ const AHEAD: [&[u8]; 3] = [b"prefetch", b"prerender", b"preview"];
 
 /// Whether a request with these headers is sent ahead of the user.
 pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
-    // Nearly no request has one of these headers.
-    Names::of(headers).may_have_any(&PURPOSES)
-        && PURPOSES.iter().any(|name| {
-            headers.get_all(name).iter().any(|value| {
-                // Parameters are looked at like values: "prefetch;prerender".
-                let mut words = value.as_bytes().split(|byte| matches!(byte, b',' | b';'));
-                words.any(|word| {
-                    let word = word.trim_ascii();
-                    AHEAD.iter().any(|ahead| ahead.eq_ignore_ascii_case(word))
-                })
-            })
-        })
+    let mut values = PURPOSES.among(Names::of(headers)).flat_map(|name| headers.get_all(name));
+    values.any(|value| {
+        // Parameters are looked at like values: "prefetch;prerender".
+        let mut words = value.as_bytes().split(|byte| matches!(byte, b',' | b';'));
+        words.any(|word| AHEAD.iter().any(|ahead| ahead.eq_ignore_ascii_case(word.trim_ascii())))
+    })
 }
 
 #[cfg(test)]

@@ -62,10 +62,7 @@ fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&'static HeaderN
         let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
         words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
     };
-    if !names.may_have_any(&CDN_CACHE_HEADERS) {
-        return None;
-    }
-    CDN_CACHE_HEADERS.iter().find(|name| !headers.get_all(*name).iter().all(forbids))
+    CDN_CACHE_HEADERS.among(names).find(|name| !headers.get_all(*name).iter().all(forbids))
 }
 
 /// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a

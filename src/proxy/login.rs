@@ -4,7 +4,7 @@
 //! connection and never shared.
 
 use std::any::Any;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::headers::said_of_client;
 use super::pool::Lease;
 use crate::client_connection::ClientConnection;
-use crate::names::{NameSet, Names};
+use crate::names::Names;
 
 /// Schemes of logins that hold for a connection and not for a message.
 const SCHEMES: [&[u8]; 6] = [b"ntlm", b"negotiate", b"kerberos", b"nego2", b"spnego", b"credssp"];
@@ -21,11 +21,6 @@ const SCHEMES: [&[u8]; 6] = [b"ntlm", b"negotiate", b"kerberos", b"nego2", b"spn
 const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 /// Header that says that a login at the proxy holds for the connection (RFC 4559 section 6).
 const PROXY_SUPPORT: HeaderName = HeaderName::from_static("proxy-support");
-
-/// Headers in which an app says that a connection has a login, or asks for one.
-static OF_RESPONSES: LazyLock<NameSet> = LazyLock::new(|| {
-    NameSet::new([WWW_AUTHENTICATE, PROXY_AUTHENTICATE, PERSISTENT_AUTH, PROXY_SUPPORT])
-});
 
 /// Whether a request with these `names` of headers is part of a login that holds for its connection.
 pub(super) fn is_in(headers: &HeaderMap, names: Names) -> bool {
@@ -41,22 +36,21 @@ pub(super) fn is_in(headers: &HeaderMap, names: Names) -> bool {
 
 /// Whether a response says that its connection has a login, or asks for one.
 pub(super) fn is_in_answer(headers: &HeaderMap, names: Names) -> bool {
-    names.may_have_any(&OF_RESPONSES)
-        && (has_scheme(headers, &WWW_AUTHENTICATE)
-            || has_scheme(headers, &PROXY_AUTHENTICATE)
-            || has_word(headers, &PERSISTENT_AUTH, b"true")
-            || has_word(headers, &PROXY_SUPPORT, b"session-based-authentication"))
+    let marks: [(HeaderName, &[&[u8]]); 4] = [
+        (WWW_AUTHENTICATE, &SCHEMES),
+        (PROXY_AUTHENTICATE, &SCHEMES),
+        (PERSISTENT_AUTH, &[b"true"]),
+        (PROXY_SUPPORT, &[b"session-based-authentication"]),
+    ];
+    marks.iter().any(|(name, words)| names.may_have(name) && has_word(headers, name, words))
 }
 
-fn has_scheme(headers: &HeaderMap, name: &HeaderName) -> bool {
-    SCHEMES.iter().any(|scheme| has_word(headers, name, scheme))
-}
-
-/// Whether one of the words in a header's values is `wanted`. Challenges may stand in one line or in
+/// Whether one of the words in a header's values is one of `wanted`. Challenges may stand in one line or in
 /// several, so every word is looked at: a word too many costs a connection, a word too few lets one
 /// user see another user's page.
-fn has_word(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
-    headers.get_all(name).iter().any(|value| is_word_of(value.as_bytes(), wanted))
+fn has_word(headers: &HeaderMap, name: &HeaderName, wanted: &[&[u8]]) -> bool {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.any(|value| wanted.iter().any(|word| is_word_of(value, word)))
 }
 
 fn is_word_of(value: &[u8], wanted: &[u8]) -> bool {

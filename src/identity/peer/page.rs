@@ -52,8 +52,12 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     if is_of_other_host(headers, hosts) {
         return true;
     }
-    let sender = sender(headers);
-    if sender == Sender::Proxy || !has_browsers_marks(headers) || is_no_script(headers) {
+    let (sender, by_proxy) = (sender(headers), has_proxys_marks(headers));
+    // The requests of nearly every front end here.
+    if sender == Sender::Proxy || sender == Sender::Either && by_proxy {
+        return false;
+    }
+    if !has_browsers_marks(headers) || is_no_script(headers) {
         return false;
     }
     let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -61,10 +65,10 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     let stranger =
         named.filter(|host| !hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())));
     let at_our_port = stranger.is_some_and(|host| port.is_some() && host.port_u16() == port);
-    if has_proxys_marks(headers) {
+    if by_proxy {
         // A script can forge these marks, so they do not outweigh a browser's `Connection` together with
         // our own port in `Host`: clients of a front ask for the front's port.
-        return sender == Sender::Browser && (at_our_port || is_of_default_port(stranger, port));
+        return at_our_port || is_of_default_port(stranger, port);
     }
     let elsewhere = is_from_elsewhere(headers, host.as_ref());
     if sender == Sender::Browser {

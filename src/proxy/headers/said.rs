@@ -2,6 +2,7 @@
 //! headers of its own for that, and each app reads others.
 
 use std::ops::BitOr;
+use std::sync::LazyLock;
 
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -69,7 +70,7 @@ impl BitOr for Said {
 }
 
 /// Headers of one topic each, beside `Forwarded`.
-const TOPICS: [(&str, Said); 50] = [
+const TOPICS: &[(&str, Said)] = &[
     ("x-forwarded-for", Said::CLIENT),
     ("x-real-ip", Said::CLIENT),
     ("x-client-ip", Said::CLIENT),
@@ -94,6 +95,14 @@ const TOPICS: [(&str, Said); 50] = [
     ("x-forwarded", Said::CLIENT),
     ("forwarded-for", Said::CLIENT),
     ("cloudfront-viewer-address", Said::CLIENT),
+    ("incap-client-ip", Said::CLIENT),
+    ("x-sucuri-clientip", Said::CLIENT),
+    ("ali-cdn-real-ip", Said::CLIENT),
+    ("cdn-src-ip", Said::CLIENT),
+    ("x-remote-ip", Said::CLIENT),
+    ("x-remote-addr", Said::CLIENT),
+    ("x-originating-ip", Said::CLIENT),
+    ("$wsra", Said::CLIENT),
     ("x-forwarded-proto", Said::SCHEME),
     ("x-forwarded-protocol", Said::SCHEME),
     ("x-forwarded-scheme", Said::SCHEME),
@@ -114,44 +123,41 @@ const TOPICS: [(&str, Said); 50] = [
     ("cf-visitor", Said::SCHEME),
     ("fastly-ssl", Said::SCHEME),
     ("wl-proxy-ssl", Said::SCHEME),
+    ("ssl-offloaded", Said::SCHEME),
+    ("$wssc", Said::SCHEME),
+    ("$wsis", Said::SCHEME),
     ("x-forwarded-host", Said::HOST),
     ("x-original-host", Said::HOST),
     ("x-host", Said::HOST),
+    ("$wssn", Said::HOST),
+    ("$wssp", Said::PORT),
     ("x-forwarded-port", Said::PORT),
     ("x-original-port", Said::PORT),
     ("x-forwarded-prefix", Said(0)),
 ];
 
-/// Lengths of these names by their first letter, one bit for each length. Saves the comparison for most
-/// headers: no name has both their first letter and their length.
-const LENGTHS: [u64; 26] = {
-    let (mut lengths, mut index) = ([0; 26], 0);
-    while index < TOPICS.len() {
-        let name = TOPICS[index].0.as_bytes();
-        lengths[(name[0] - b'a') as usize] |= 1 << name.len();
-        index += 1;
+/// These names by their length in bytes, so that most headers are compared with few of them.
+static BY_LENGTH: LazyLock<Vec<Vec<(&str, Said)>>> = LazyLock::new(|| {
+    let mut by_length = Vec::new();
+    for (name, topic) in TOPICS.iter().copied() {
+        by_length.resize(by_length.len().max(name.len() + 1), Vec::new());
+        by_length[name.len()].push((name, topic));
     }
-    lengths
-};
+    by_length
+});
 
 /// Topic of `name`, in every spelling that an app may read as one of the known names.
 fn topic_of(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
-    let letter = name.bytes().next()?.checked_sub(b'a')?;
-    let lengths = LENGTHS.get(usize::from(letter))?;
-    if name.len() > 63 || lengths & (1 << name.len()) == 0 {
-        return None;
-    }
-    // The last letters differ for most names of one length.
-    let last = name.bytes().last();
-    let mut alike = TOPICS
-        .iter()
-        .filter(|(known, _)| known.len() == name.len() && known.bytes().last() == last);
-    alike.find(|(known, _)| is_read_as(name, known)).map(|(_, topic)| *topic)
+    let alike = BY_LENGTH.get(name.len())?.iter().find(|(known, _)| {
+        // The last letters differ for most names of one length.
+        known.as_bytes().last() == name.as_bytes().last() && is_read_as(name, known)
+    });
+    alike.map(|(_, topic)| *topic)
 }
 
 /// Endings of names in which fronts that are on no list speak of the scheme.
-const SCHEME_WORDS: [&str; 5] = ["-proto", "-protocol", "-scheme", "-ssl", "-https"];
+const SCHEME_WORDS: [&str; 6] = ["-proto", "-protocol", "-scheme", "-ssl", "-https", "-tls"];
 
 /// Likely topic of a name that is on no list. A guess: it may keep us from adding a header, but must not
 /// make us remove the peer's header.
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_front_speaks_of_its_topic_in_every_spelling() {
-        for (name, topic) in TOPICS {
+        for (name, topic) in TOPICS.iter().copied() {
             for spelling in [name.to_owned(), name.replace('-', "_"), name.replacen('-', ".", 1)] {
                 let name = HeaderName::from_bytes(spelling.as_bytes()).expect("a name");
                 assert_eq!(topic_of(&name), Some(topic), "{spelling}");
