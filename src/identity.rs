@@ -298,12 +298,15 @@ impl Identity {
             }
             Reader::Header(source) => {
                 let clear = self.guard.unambiguous(headers, &seen);
-                clear.and_then(|()| source.read(headers)).map(|said| {
+                clear.and_then(|()| source.read(headers)).and_then(|said| {
                     let caller = match said.user {
-                        Some(user) => Caller::Known(user),
+                        Some(user) => {
+                            self.check_lines(source, headers)?;
+                            Caller::Known(user)
+                        }
                         None => self.without_user(source, headers, &seen, &mut spoofs),
                     };
-                    (caller.into(), said.flaws)
+                    Ok((caller.into(), said.flaws))
                 })
             }
             Reader::App(_) => {
@@ -411,6 +414,14 @@ impl Identity {
                 assertions.strip(headers);
                 Conclusion::Ignored(Refusal::Invalid(fault))
             }
+        }
+    }
+
+    /// Refuses two lines of a header that is guarded beside those that are read.
+    fn check_lines(&self, source: &HeaderSource, headers: &HeaderMap) -> Result<(), Refusal> {
+        match source.groups_lines {
+            GroupsLines::One => self.guard.unrepeated(headers),
+            GroupsLines::Several => Ok(()),
         }
     }
 

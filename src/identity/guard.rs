@@ -83,6 +83,18 @@ impl Guard {
         }
     }
 
+    /// Refuses a message with two lines of an identity header, whether the header is read here or not: the
+    /// app may believe the line that the client has sent.
+    pub(super) fn unrepeated(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        // Nearly no message has two lines of any header.
+        if headers.len() == headers.keys_len() {
+            return Ok(());
+        }
+        let repeated =
+            self.identity.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
+        repeated.map_or(Ok(()), |name| Err(Refusal::ambiguous(RefusalKind::Repeated, name)))
+    }
+
     /// A guarded header that the comma-separated header `list` names, in any case.
     fn guarded_in(&self, headers: &HeaderMap, list: &HeaderName) -> Option<&HeaderName> {
         let values = headers.get_all(list).into_iter();
@@ -156,11 +168,9 @@ fn remove(
             stripped.aliases.add(alias);
         }
     }
-    if seen.names.may_have_any(names) {
-        for name in names.iter() {
-            if !keeps(headers, name, name) && headers.remove(name).is_some() {
-                stripped.headers.add(name);
-            }
+    for name in names.among(seen.names) {
+        if !keeps(headers, name, name) && headers.remove(name).is_some() {
+            stripped.headers.add(name);
         }
     }
     stripped
@@ -168,5 +178,6 @@ fn remove(
 
 /// The one of `names` that an app may take `name` for.
 fn alias_of<'a>(name: &HeaderName, names: &'a NameSet) -> Option<&'a HeaderName> {
-    names.iter().find(|own| *own != name && is_read_as(name.as_str(), own.as_str()))
+    let text = name.as_str();
+    names.iter().find(|own| is_read_as(text, own.as_str()) && *own != name)
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::placeholders::Placeholders;
-use super::user::{Attribute, Flaws, Organization, Said, User, flaw};
+use super::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
 use super::{MAX_VALUE_BYTES, Refusal};
 use crate::metrics::{Flaw, RefusalKind};
 
@@ -27,9 +27,11 @@ pub struct HeaderSource {
 /// How many lines of groups the front proxy sends for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupsLines {
-    /// One line. A second line could be the client's, and make the client an admin.
+    /// One line, as of every other header about the user. A second line could be the client's, and make
+    /// the client an admin.
     One,
-    /// Any number of lines, such as one for each group.
+    /// Any number of lines, such as one for each group. So may guarded headers that are not read, since
+    /// one of them may hold the groups.
     Several,
 }
 
@@ -137,6 +139,10 @@ impl<'a> Reading<'a> {
         match checked(value, self.placeholders) {
             Ok(text) if commas == Commas::Refused && text.contains(',') => {
                 Err(Refusal::ambiguous(RefusalKind::List, name))
+            }
+            Ok(text) if attribute == Attribute::Email && !is_address(text) => {
+                self.flaws.add(attribute, Flaw::NoAddress);
+                Ok(None)
             }
             Ok(text) => Ok(Some(text.into())),
             Err(flaw) => {

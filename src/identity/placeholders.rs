@@ -32,39 +32,55 @@ impl Placeholder {
 }
 
 /// The entries of `identity.placeholders`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Placeholders {
     words: Box<[Box<str>]>,
+    /// A bit for each length of a word: most values have no word's length.
+    lengths: u128,
     forms: Box<[(Box<str>, Box<str>)]>,
-    /// First bytes of all forms. Most values have none of these bytes, and so match no form.
-    starts: Box<[u8]>,
+    /// Whether a form begins with this byte: most values have none of these bytes, and so match no form.
+    starts: Box<[bool; 256]>,
 }
 
 impl Placeholders {
     /// Makes the set of these entries.
     pub fn new(entries: impl IntoIterator<Item = Placeholder>) -> Self {
-        let (mut words, mut forms, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut words, mut lengths, mut forms) = (Vec::new(), 0, Vec::new());
+        let mut starts = Box::new([false; 256]);
         for entry in entries {
             match entry {
-                Placeholder::Word(word) => words.push(word),
+                Placeholder::Word(word) => {
+                    lengths |= 1 << word.len();
+                    words.push(word);
+                }
                 Placeholder::Form { before, after } => {
-                    starts.extend(before.bytes().next());
+                    starts[usize::from(before.as_bytes()[0])] = true;
                     forms.push((before, after));
                 }
             }
         }
-        starts.sort_unstable();
-        starts.dedup();
-        Self { words: words.into(), forms: forms.into(), starts: starts.into() }
+        Self { words: words.into(), lengths, forms: forms.into(), starts }
     }
 
     /// Whether `text` stands for no value.
     pub(super) fn contain(&self, text: &str) -> bool {
         // Most users begin with a letter.
         let by_signs = !text.starts_with(|first: char| first.is_ascii_alphanumeric());
-        self.words.iter().any(|word| **word == *text || by_signs && is_made_of(text, word))
-            || text.bytes().any(|byte| self.starts.contains(&byte))
+        self.is_word(text)
+            || by_signs && self.words.iter().any(|word| is_made_of(text, word))
+            || text.bytes().any(|byte| self.starts[usize::from(byte)])
                 && self.forms.iter().any(|(before, after)| matches(text, before, after))
+    }
+
+    fn is_word(&self, text: &str) -> bool {
+        let has_length = text.len() <= MAX_BYTES && self.lengths & 1 << text.len() != 0;
+        has_length && self.words.iter().any(|word| **word == *text)
+    }
+}
+
+impl Default for Placeholders {
+    fn default() -> Self {
+        Self::new([])
     }
 }
 
@@ -76,10 +92,14 @@ fn is_made_of(text: &str, word: &str) -> bool {
 
 /// Whether `text` is a template of this form, or has one in it: `{http.auth.user.id}@example.com`
 /// is no address. A form whose ends are alike (`%...%`), or that has no end (`$...`), has to match the
-/// whole value: `caf%C3%A9` is no template.
+/// whole value: `caf%C3%A9` is no template. Around a template without a name there are only signs: `${}`.
 fn matches(text: &str, before: &str, after: &str) -> bool {
     if after.is_empty() {
         return text.strip_prefix(before).is_some_and(is_identifier);
+    }
+    let has_words = text.contains(|sign: char| sign.is_alphanumeric());
+    if !has_words && text.split(before).skip(1).any(|rest| rest.starts_with(after)) {
+        return true;
     }
     if before == after {
         let inner = text.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
@@ -157,6 +177,10 @@ mod tests {
             "%DOWNSTREAM_PEER_SUBJECT%",
             "caddy:{http.auth.user.id}",
             "{http.auth.user.id}@example.com",
+            "{}",
+            "${}",
+            "{{}}",
+            "$()",
             "{!user}",
             "{{!user}}",
             "{%user%}",
@@ -175,7 +199,7 @@ mod tests {
             "{ab29fc40-ca47-1067-b31d-00dd010662da}",
             "{ab29fc40ca471067b31d00dd010662da}",
             "{\"$gt\":\"\"}",
-            "{}",
+            "a{}b",
             "{42}",
             "caf%C3%A9",
             "%C3%A9l%C3%A9onore",

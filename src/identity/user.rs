@@ -113,13 +113,27 @@ pub(super) struct Said {
     pub(super) flaws: Flaws,
 }
 
+/// Whether nothing of a character can be seen: it is white space, or of no width.
+fn is_invisible(character: char) -> bool {
+    let is_of_no_width =
+        matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+    character.is_whitespace() || is_of_no_width
+}
+
+/// Whether `text` has the form of an email address. Velt refuses a user with any other email.
+pub(super) fn is_address(text: &str) -> bool {
+    let parts = text.rsplit_once('@');
+    parts.is_some_and(|(mailbox, domain)| !mailbox.is_empty() && !domain.is_empty())
+        && !text.contains(char::is_whitespace)
+}
+
 /// Why `text` can't be used as a user's id, email, name or organization.
 pub(super) fn flaw(text: &str, placeholders: &Placeholders) -> Option<Flaw> {
     // Fast path: nearly all values are printable ASCII without spaces, so there is nothing to trim.
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     if is_plain && matches!(text.len(), 1..=MAX_VALUE_BYTES) {
         placeholders.contain(text).then_some(Flaw::Placeholder)
-    } else if text.trim().is_empty() {
+    } else if text.chars().all(is_invisible) {
         Some(Flaw::Empty)
     } else if text.len() > MAX_VALUE_BYTES {
         Some(Flaw::TooLong)

@@ -205,6 +205,8 @@ label!(
     BadBytes = "bad_bytes",
     /// A claim that is no text, such as a list of addresses.
     WrongType = "wrong_type",
+    /// An email that is no address.
+    NoAddress = "no_address",
     /// An address that its issuer has not verified.
     Unverified = "unverified",
 });
@@ -218,6 +220,7 @@ impl Flaw {
             Self::TooLong => RefusalKind::TooLong.reason(),
             Self::BadBytes => RefusalKind::BadBytes.reason(),
             Self::WrongType => "it is not text",
+            Self::NoAddress => "it is not an email address",
             Self::Unverified => "its issuer says that it is not verified",
         }
     }

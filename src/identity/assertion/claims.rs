@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Algorithm, Fault};
 use crate::identity::Placeholders;
-use crate::identity::user::{Attribute, Flaws, Organization, Said, User, flaw};
+use crate::identity::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
 use crate::metrics::Flaw;
 
 /// Which assertions are believed.
@@ -185,8 +185,8 @@ impl ClaimNames {
         let mut attribute = |attribute, path: Option<&ClaimPath>| {
             let path = path?;
             let said = match self.text(path.find(claims)) {
-                Ok(Some(_)) if attribute == Attribute::Email && is_unverified(path, claims) => {
-                    Err(Flaw::Unverified)
+                Ok(Some(email)) if attribute == Attribute::Email => {
+                    check_address(&email, path, claims).map(|()| Some(email))
                 }
                 said => said,
             };
@@ -244,8 +244,16 @@ impl ClaimNames {
     }
 }
 
-/// Whether the issuer says that the address at `path` is not verified: in `..._verified` beside the address,
-/// or in `email_verified` at the top if `email` there is the same address. Without either claim the address
+/// Checks an `email` that was found at `path`.
+fn check_address(email: &str, path: &ClaimPath, claims: &Map<String, Value>) -> Result<(), Flaw> {
+    if !is_address(email) {
+        return Err(Flaw::NoAddress);
+    }
+    if is_unverified(path, claims) { Err(Flaw::Unverified) } else { Ok(()) }
+}
+
+/// Whether the issuer does not vouch for the address at `path`: in `..._verified` beside the address, or in
+/// `email_verified` at the top if `email` there is the same address. Without either claim the address
 /// counts as verified, since many issuers verify all addresses.
 fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     let beside = path.verification();
@@ -253,18 +261,19 @@ fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     // Claims of OpenID Connect, of older Google and Firebase libraries, and of Microsoft Entra.
     let names = ["email_verified", "emailVerified", "verified_email", "xms_edov"];
     let at_top = names.iter().filter_map(|name| at_top.and(claims.get(*name)));
-    beside.find(claims).into_iter().chain(at_top).any(denies)
+    !beside.find(claims).into_iter().chain(at_top).all(confirms)
 }
 
-/// Whether a claim says no, in one of the spellings that issuers have for it.
-fn denies(claim: &Value) -> bool {
+/// Whether a claim says yes, in one of the spellings that issuers have for it, or nothing.
+fn confirms(claim: &Value) -> bool {
     match claim {
-        Value::Bool(verified) => !verified,
-        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Null => true,
+        Value::Bool(verified) => *verified,
+        Value::Number(number) => number.as_f64() == Some(1.0),
         Value::String(text) => {
-            ["false", "0", "no"].iter().any(|no| text.trim().eq_ignore_ascii_case(no))
+            ["true", "1", "yes"].iter().any(|yes| text.trim().eq_ignore_ascii_case(yes))
         }
-        _ => false,
+        Value::Array(_) | Value::Object(_) => false,
     }
 }
 

@@ -162,6 +162,43 @@ async fn a_second_groups_line_is_refused_unless_several_may_come() {
 }
 
 #[tokio::test]
+async fn a_second_line_of_a_guarded_header_is_refused_though_it_is_not_read() {
+    let twice = |stage: &Stage, name: &str| {
+        as_ada(stage, "/").header(name, "ada@a.example").header(name, "eve@a.example")
+    };
+    let stage = Stage::set("").await;
+    let names = ["x-forwarded-email", "x-forwarded-groups", "x-forwarded-access-token"];
+    for name in names {
+        refused(twice(&stage, name)).await;
+        assert_ambiguous(&twice(&stage, name).send_http2().await);
+    }
+    refusals_are(&stage, RefusalKind::Repeated, 2 * names.len()).await;
+    let others = twice(&stage, "x-app").header("cookie", "a=1").header("cookie", "b=2");
+    assert_eq!(others.send_http2().await.status(), 200, "no header about the user comes twice");
+
+    let stage = Stage::set("[identity]\ngroups_lines = \"several\"").await;
+    assert_eq!(twice(&stage, "x-forwarded-groups").send().await.status(), 200);
+    refused(twice(&stage, "x-forwarded-user")).await;
+}
+
+#[tokio::test]
+async fn an_email_that_is_no_address_is_left_out() {
+    let stage = Stage::set(EVERY_HEADER).await;
+    let flawed = ["ada", "@a.example", "ada@", "ada lovelace@a.example", "@"];
+    for (user, email) in flawed.into_iter().enumerate() {
+        let sending = stage.client().get("/").header("x-forwarded-user", format!("user-{user}"));
+        let answer = sending.header("x-auth-request-email", email).send().await;
+        assert!(answer.token().is_some(), "{email:?}");
+        let properties = &stage.velt.calls().pop().expect("a call").body["data"]["userProperties"];
+        assert_eq!(*properties, json!({ "isAdmin": false }), "{email:?}");
+    }
+    assert_eq!(dropped_count(&stage, Flaw::NoAddress).await, flawed.len() as f64);
+    as_ada(&stage, "/").header("x-auth-request-email", "ada@intranet").send().await;
+    let call = stage.velt.calls().pop().expect("a call");
+    assert_eq!(call.body["data"]["userProperties"]["email"], "ada@intranet");
+}
+
+#[tokio::test]
 async fn groups_are_separated_as_the_login_proxy_does_it() {
     let stage = Stage::set(&every_header_and("groups_separator = \"|\"")).await;
     for (user, groups, is_admin) in [

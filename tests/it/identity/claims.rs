@@ -140,6 +140,14 @@ async fn an_address_that_is_not_verified_is_left_out() {
         (json!("False"), false),
         (json!(0), false),
         (json!("0"), false),
+        (json!("n"), false),
+        (json!("unknown"), false),
+        (json!(""), false),
+        (json!(2), false),
+        (json!([false]), false),
+        (json!({}), false),
+        (json!(1), true),
+        (json!("Yes"), true),
     ] {
         user += 1;
         let more = json!({ "email": "ada@a.example", "email_verified": verified });
@@ -147,7 +155,7 @@ async fn an_address_that_is_not_verified_is_left_out() {
         let expected = kept.then(|| json!("ada@a.example"));
         assert_eq!(said.get("email"), expected.as_ref(), "{verified}");
     }
-    assert_eq!(dropped_count(&stage, Flaw::Unverified).await, 5.0);
+    assert_eq!(dropped_count(&stage, Flaw::Unverified).await, 11.0);
 
     // The claim that says whether an address is verified stands beside the address, on every path.
     for (path, more) in [

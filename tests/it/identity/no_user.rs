@@ -22,6 +22,8 @@ async fn an_empty_user_line_names_nobody() {
         // HTTP/1.1 trims the spaces, HTTP/2 does not.
         empty("/login", "  ").send_http2().await,
         empty("/", "\u{a0}").send_http2().await,
+        // Characters that can't be seen.
+        empty("/", "\u{200b}").send_http2().await,
     ] {
         assert_eq!((answer.status(), answer.token_status()), (200, Some("anonymous")));
     }
@@ -29,7 +31,7 @@ async fn an_empty_user_line_names_nobody() {
     assert!(received.starts_with("HTTP/1.1 200 "), "{received}");
     let route = empty("/api/velt/token", "").send().await;
     assert_eq!((route.status(), &*route.code()), (401, "no_identity"));
-    assert_eq!(stage.app.journal().len(), 5);
+    assert_eq!(stage.app.journal().len(), 6);
     for kind in RefusalKind::ALL {
         assert_eq!(refusal_count(&stage, *kind).await, 0.0, "{kind:?}");
     }
@@ -60,7 +62,9 @@ async fn an_empty_user_line_among_others_is_refused() {
 }
 
 /// What fronts and apps write where they have no user.
-const PLACEHOLDERS: [&str; 36] = [
+const PLACEHOLDERS: [&str; 38] = [
+    "{}",
+    "${}",
     "(null)",
     "-",
     "null",
