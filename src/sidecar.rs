@@ -35,7 +35,7 @@ use crate::client_connection::ClientConnection;
 use crate::identity::{Caller, Identified, Identity, Organization, Peer, User};
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
 use crate::metrics::{HeaderDelivery, Outcome, RequestMetrics};
-use crate::proxy::headers::{is_websocket, validate};
+use crate::proxy::headers::{is_websocket, name_host, validate};
 use crate::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use crate::token::admission::Admission;
 use crate::token::cache::{Lookup, TokenCache};
@@ -122,6 +122,7 @@ impl Sidecar {
         connection: &Arc<ClientConnection>,
         request: &mut Request<RequestBody>,
     ) -> Response<ResponseBody> {
+        name_host(request);
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let is_head = request.method() == Method::HEAD;

@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 
 pub use self::forwarded::{ForwardedFor, Replaced, set_forwarded};
 use self::host::check_host;
-pub use self::host::ensure_host;
+pub use self::host::{ensure_host, name_host};
 pub use self::said::{claimed, said};
 pub(super) use self::said::{copy_said, said_of_client};
 use crate::names::{NameSet, Names};

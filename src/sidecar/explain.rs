@@ -21,7 +21,7 @@ use super::error::{NoToken, RequestError};
 use super::{Route, check_asking, check_body, mint_request};
 use crate::identity::{Asking, Caller, Conclusion, Decision, Peer};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
-use crate::proxy::headers::validate;
+use crate::proxy::headers::{name_host, validate};
 use crate::token::admission::Admission;
 use crate::token::cache::{Known, TokenCache};
 
@@ -102,6 +102,7 @@ impl Walk<'_> {
     async fn walk(&mut self, question: Question) -> Result<Answer, Stopped> {
         let Question { peer, mut request, response } = question;
         let Rules { identity, injection, .. } = self.rules;
+        name_host(&mut request);
         let before = request.headers().clone();
         let decision = identity.decide(Asking::ToExplain, &peer, request.headers_mut()).await;
         self.steps.push(words::of_trust(identity, &peer, &decision.trust));

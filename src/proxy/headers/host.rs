@@ -52,15 +52,31 @@ fn is_plain_host(host: &[u8]) -> bool {
     has_name && matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
 }
 
+/// Puts the authority of a target into a `Host` of its own where there is none, as in nearly every request
+/// over HTTP/2: what follows finds the host in one place. HTTP/1.1 demands a `Host` beside an authority.
+pub fn name_host<B>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_11 || request.headers().contains_key(HOST) {
+        return;
+    }
+    if let Some(host) = authority(request) {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// The authority of a request's target, as a header's value.
+fn authority<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = request.uri().authority()?;
+    Some(HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"))
+}
+
 /// Sees to a `Host`: an authority in the target beats it (RFC 9112 section 3.2.2), HTTP/2 has
 /// only that, and HTTP/1.0 may have neither.
 pub fn ensure_host<B>(request: &mut Request<B>, default_host: &HeaderValue) {
+    let said = request.headers().get(HOST);
     let host = match request.uri().authority() {
-        Some(authority) => {
-            HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII")
-        }
-        None if request.headers().contains_key(HOST) => return,
-        None => default_host.clone(),
+        Some(authority) if said.is_some_and(|said| said == authority.as_str()) => return,
+        None if said.is_some() => return,
+        _ => authority(request).unwrap_or_else(|| default_host.clone()),
     };
     request.headers_mut().insert(HOST, host);
 }

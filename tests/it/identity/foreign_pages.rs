@@ -161,6 +161,12 @@ async fn t56_hosts_that_are_written_are_the_only_ones() {
     ] {
         assert_eq!(asked(&stage, GET, &lines).await, status, "{lines}");
     }
+    // The authority of a target counts where there is no `Host`, as over HTTP/2.
+    for (host, has_token) in [("app.test", true), ("evil.example", false)] {
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(format!("GET http://{host}/ HTTP/1.0\r\nX-Forwarded-User: ada\r\n\r\n")).await;
+        assert_eq!(wire.head().await.contains("x-velt-token: "), has_token, "{host}");
+    }
 }
 
 #[tokio::test]
