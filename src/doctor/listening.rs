@@ -157,9 +157,9 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
                 "a service mesh, {mesh}, hands every caller on from an address of this pod's own: an \
                  address says nothing of who it is"
             ),
-            "let the login proxy show a secret (secret_header) or a certificate (trusted_names), or \
-             believe a signature (source = \"assertion\"), or exclude listen.address's port from the \
-             mesh",
+            "let the login proxy show a secret (secret_header), or believe a signature (source = \
+             \"assertion\"), or exclude listen.address's port from the mesh and let the login proxy show \
+             a certificate (trusted_names)",
         );
         return true;
     }

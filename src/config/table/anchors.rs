@@ -41,8 +41,8 @@ pub fn check_mesh(
              an address says nothing of who it is",
             preset.name
         ),
-        "let the login proxy show a secret (secret_header) or a certificate (trusted_names); or believe \
-         its signature: source = \"assertion\"; or, if the traffic port is excluded from the mesh, write \
-         the login proxy's addresses as trusted_peers",
+        "let the login proxy show a secret (secret_header); or believe its signature: source = \
+         \"assertion\"; or, if the traffic port is excluded from the mesh, let it show a certificate \
+         (trusted_names) or write its addresses as trusted_peers",
     );
 }

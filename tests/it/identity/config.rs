@@ -69,9 +69,9 @@ fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
             "istio",
             "  identity.preset: behind istio every caller comes from an address of this pod's own \
              (127.0.0.6, 127.0.0.1), so an address says nothing of who it is\n    \
-             -> let the login proxy show a secret (secret_header) or a certificate (trusted_names); \
-             or believe its signature: source = \"assertion\"; or, if the traffic port is excluded \
-             from the mesh, write the login proxy's addresses as trusted_peers\n  \
+             -> let the login proxy show a secret (secret_header); or believe its signature: \
+             source = \"assertion\"; or, if the traffic port is excluded from the mesh, let it \
+             show a certificate (trusted_names) or write its addresses as trusted_peers\n  \
              identity.user_header is missing\n    \
              -> write user_header = the name of a header, such as \"X-Forwarded-User\""
                 .to_owned(),
