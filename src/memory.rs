@@ -30,6 +30,10 @@ const ROOMY_EXCHANGES: usize = 64;
 /// more of them, it reads at most 8 KiB at once.
 const ROOMY_UPLOADS: usize = 16;
 
+/// Longest rest of a response, in bytes, that is read ahead while memory is not short. A longer rest is
+/// always read on demand.
+const MUCH: u64 = 256 * 1024;
+
 /// How long a new connection waits for memory before it is refused, and how often it asks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
@@ -115,6 +119,11 @@ impl Memory {
     /// Whether to read little at once from clients.
     pub fn is_short_for_uploads(&self) -> bool {
         self.0.short_for_uploads.load(Ordering::Relaxed)
+    }
+
+    /// Whether to hold one read at most of a response of which at least `to_come` bytes are to come.
+    pub fn is_spared(&self, to_come: u64) -> bool {
+        to_come > MUCH || self.is_short()
     }
 
     /// Whether more than half of the limit is taken, so that the largest holders must be known.

@@ -45,6 +45,10 @@ const HTTP1_FREE_HEADERS: usize = 100;
 
 /// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so the cost of
 /// an upload that stands still.
+///
+/// Must be more than a third of the 65,535 bytes with which HTTP/2 begins (RFC 9113 section 6.9.2): of what
+/// arrives before the client knows this window, h2 0.4 gives back less than that only with later bytes, and
+/// with a window of 16 KiB none could come.
 const HTTP2_STREAM_WINDOW: u32 = 32 * 1024;
 
 /// Bytes that an HTTP/2 connection may have under way beyond the windows of all its streams: for

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Memory;
+use super::{MUCH, Memory};
 
 /// Bytes read at once while memory is short. hyper asks for 8,192 bytes at first, and for twice as many
 /// after each read that filled its buffer, up to its limit: a read of one byte less keeps hyper at
@@ -23,10 +23,6 @@ thread_local! {
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
-/// Longest rest of a response that is read ahead while memory is not short. A longer rest is always read
-/// on demand.
-const MUCH: u64 = 256 * 1024;
-
 /// Tells the connection to the app whether the reader of a response wants more of the response. By itself,
 /// hyper reads one piece ahead of the reader. Here that piece stays in the kernel if the response is long or
 /// memory is short.
@@ -34,6 +30,8 @@ const MUCH: u64 = 256 * 1024;
 pub struct Demand {
     /// [`WANTS`], [`MET`] or [`MET_BY_MUCH`].
     state: AtomicU8,
+    /// Whether the connection has only to read, because its request has no body.
+    only_reads: AtomicBool,
     /// Task that would have read ahead.
     reading: Mutex<Option<Waker>>,
 }
@@ -46,6 +44,22 @@ const MET: u8 = 1;
 const MET_BY_MUCH: u8 = 2;
 
 impl Demand {
+    /// Begins with a request, which has a body or none.
+    pub fn begin(&self, has_body: bool) {
+        self.only_reads.store(!has_body, Ordering::Relaxed);
+        self.wants();
+    }
+
+    /// Waits until there is something to do for the connection. A connection that only reads need not be
+    /// polled while its reader has a piece to work on: hyper would allocate a buffer for the next piece,
+    /// and find that it may not read.
+    pub fn poll_busy(&self, memory: &Memory, context: &mut Context<'_>) -> Poll<()> {
+        if self.only_reads.load(Ordering::Relaxed) {
+            ready!(self.poll_wanted(memory.is_short(), context));
+        }
+        Poll::Ready(())
+    }
+
     /// Notes that the reader has a piece to work on, and that at least `rest` bytes are to come. Until the
     /// next call of [`Demand::wants`], the stream is not read if the rest is long or memory is short.
     pub fn meet(&self, rest: u64) {
@@ -226,6 +240,27 @@ mod tests {
         demand.wants();
         assert_eq!(reading.await.expect("no panic").expect("bytes"), 100, "it is woken");
         ahead
+    }
+
+    #[test]
+    fn connection_that_only_reads_waits_while_its_reader_works() {
+        let (memory, demand) = (Memory::default(), Demand::default());
+        let waits =
+            || demand.poll_busy(&memory, &mut Context::from_waker(Waker::noop())).is_pending();
+        demand.begin(false);
+        assert!(!waits(), "nothing has come yet");
+        demand.meet(MUCH);
+        assert!(!waits(), "little is to come, and memory is not short");
+        demand.meet(MUCH + 1);
+        assert!(waits());
+        demand.wants();
+        assert!(!waits());
+        demand.meet(MUCH + 1);
+        demand.begin(false);
+        assert!(!waits(), "the next request goes out");
+        demand.begin(true);
+        demand.meet(MUCH + 1);
+        assert!(!waits(), "a body may still have to be sent");
     }
 
     #[tokio::test]

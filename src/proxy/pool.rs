@@ -7,13 +7,16 @@ mod dial;
 pub(super) mod http2;
 mod neighbours;
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::ready;
 use std::time::Duration;
 
 use http::{HeaderMap, Request};
+use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -132,6 +135,7 @@ impl Lease {
 
     /// From here on `request` goes out on it.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
+        self.demand.begin(!request.body().is_end_stream());
         request.body_mut().leave_by(&self.sent);
         self.sent.begin(request, self.reused);
     }
@@ -342,7 +346,7 @@ impl Pool {
         let io = TokioIo::new(thrifty);
         let handshake = http1_builder(self.max_headers).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;
-        let task = LeasedTask::new(self.drive(connection.with_upgrades()));
+        let task = LeasedTask::new(self.drive(connection.with_upgrades(), Arc::clone(&demand)));
         let timer = Box::pin(sleep(Duration::ZERO));
         let (pool, reused, owner) = (Arc::clone(self), false, None);
         Ok(Lease { sender, timer, sent, demand, pool, reused, owner, task })
@@ -351,10 +355,17 @@ impl Pool {
     fn drive(
         &self,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+        demand: Arc<Demand>,
     ) -> AbortHandle {
         let open = (GaugeGuard::raise(&self.metrics.connections), self.memory.count_exchange());
+        let memory = self.memory.clone();
         let driving = tokio::spawn(async move {
-            // Whoever has a request on it gets the error; an idle connection's end is no news.
+            let mut connection = pin!(connection);
+            let connection = poll_fn(|context| {
+                ready!(demand.poll_busy(&memory, context));
+                connection.as_mut().poll(context)
+            });
+            // The request on the connection gets the error; an idle connection's end is no news.
             let _ = connection.await;
             drop(open);
         });

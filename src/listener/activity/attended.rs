@@ -1,5 +1,6 @@
 //! The body of a response in progress, as the connection's watchdog and the memory budget see it.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,15 +10,16 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Activity, InProgress};
 use crate::listener::stream::hands_out;
 
-/// Bytes of a piece into which an HTTP/2 frame is cut while memory is short. hyper holds two frames for
-/// a client that does not read; cut, the two are parts of one read of 8 KiB.
+/// Least bytes of a piece into which an HTTP/2 frame is cut if little of a response is to be held. hyper
+/// holds two frames for a client that does not read; cut, the two are parts of one read: of 8 KiB while
+/// memory is short.
 const PIECE_BYTES: usize = 4 * 1024;
 
 /// The body of a response in progress.
 pub struct Attended<B> {
     /// `None` for an answer of the listener's own, which has nothing in it.
     body: Option<B>,
-    /// Rest of a frame that goes out in pieces.
+    /// Second half of a frame that was cut.
     rest: Bytes,
     http2: bool,
     in_progress: InProgress,
@@ -39,21 +41,17 @@ impl<B> Attended<B> {
 }
 
 impl<B> Attended<B> {
-    /// Cuts an HTTP/2 frame that is longer than a piece, and returns the first piece.
-    fn begin_pieces(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+    /// Cuts an HTTP/2 frame in two, if it is longer than a piece, and returns the first half.
+    fn cut(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         match frame.into_data() {
             Ok(data) if data.len() > PIECE_BYTES => {
+                let half = data.len().div_ceil(2);
                 self.rest = data;
-                self.piece()
+                Frame::data(self.rest.split_to(half))
             }
             Ok(data) => Frame::data(data),
             Err(frame) => frame,
         }
-    }
-
-    fn piece(&mut self) -> Frame<Bytes> {
-        let length = self.rest.len().min(PIECE_BYTES);
-        Frame::data(self.rest.split_to(length))
     }
 }
 
@@ -63,15 +61,18 @@ impl<B: Body<Data = Bytes> + Unpin> Attended<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if !self.rest.is_empty() {
-            return Poll::Ready(Some(Ok(self.piece())));
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.rest)))));
         }
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else { return Poll::Pending };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
+            return Poll::Pending;
+        };
         self.in_progress.activity.count_move();
-        if !self.http2 || !self.in_progress.activity.memory.is_short() {
+        let to_come = body.size_hint().lower();
+        if !self.http2 || !self.in_progress.activity.memory.is_spared(to_come) {
             return Poll::Ready(frame);
         }
-        Poll::Ready(frame.map(|frame| Ok(self.begin_pieces(frame?))))
+        Poll::Ready(frame.map(|frame| Ok(self.cut(frame?))))
     }
 }
 
