@@ -14,7 +14,8 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
         return Err(BadRequest::RepeatedHost);
     }
     let target = request.uri().authority();
-    if target.is_none() && host.is_some_and(|host| is_plain_host(host.as_bytes())) {
+    let is_of_target = |host: &HeaderValue| target.is_none_or(|target| host == target.as_str());
+    if host.is_some_and(|host| is_plain_host(host.as_bytes()) && is_of_target(host)) {
         return Ok(());
     }
     // Empty is legal where the target has no authority.
