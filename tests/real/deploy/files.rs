@@ -1,4 +1,4 @@
-//! What deploy/ and the workflows look like to the linters of their kinds.
+//! Files of deploy/ and the workflows, checked by the linters of their kinds.
 
 use std::fs;
 use std::process::Command;
@@ -9,6 +9,7 @@ use super::{documents, file, run, run_well};
 use crate::neighbour::tool;
 
 const RELEASE: &str = ".github/workflows/release.yaml";
+const PULL_REQUEST: &str = ".github/workflows/pull-request.yaml";
 
 #[test]
 fn yamllint_finds_nothing() {
@@ -20,7 +21,7 @@ fn yamllint_finds_nothing() {
         comments: {min-spaces-from-content: 1}, truthy: {check-keys: false}, \
         indentation: {spaces: 2, indent-sequences: consistent}}}",
     );
-    for path in ["deploy/kustomize", "deploy/examples", "deploy/monitoring", RELEASE] {
+    for path in ["deploy/kustomize", "deploy/examples", "deploy/monitoring", ".github"] {
         yamllint.arg(file(path));
     }
     run_well(&mut yamllint, "");
@@ -35,13 +36,15 @@ fn hadolint_finds_nothing_in_the_dockerfile_and_something_in_a_bad_one() {
 }
 
 #[test]
-fn zizmor_finds_nothing_in_the_workflow_and_something_in_a_bad_one() {
+fn zizmor_finds_nothing_in_the_workflows_and_something_in_a_bad_one() {
     let zizmor = |path: &std::path::Path| {
         let mut zizmor = Command::new(tool("zizmor"));
         zizmor.args(["--offline", "--no-config", "--no-progress", "--persona=pedantic"]).arg(path);
         run(&mut zizmor, "")
     };
-    zizmor(&file(RELEASE)).unwrap_or_else(|error| panic!("{error}"));
+    for workflow in [RELEASE, PULL_REQUEST] {
+        zizmor(&file(workflow)).unwrap_or_else(|error| panic!("{error}"));
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let bad = folder.path().join("bad.yaml");
     let text = fs::read_to_string(file(RELEASE)).expect("the workflow");
@@ -56,7 +59,7 @@ fn the_workflow_runs_the_tests_before_it_publishes_anything() {
     let workflow = &documents(&text)[0];
     let jobs = workflow["jobs"].as_object().expect("jobs");
     assert!(jobs["test"]["steps"].to_string().contains("tests/run"), "{text}");
-    // Everything that may write waits for them, by itself or by what it waits for.
+    // Every job that may write waits for the tests, directly or through another job.
     let waits_for = |job: &str| -> Vec<String> {
         let needs = &jobs[job]["needs"];
         let one = needs.as_str().into_iter();
@@ -81,7 +84,7 @@ fn the_workflow_runs_the_tests_before_it_publishes_anything() {
     }
 }
 
-/// What the commands of a step leave in `GITHUB_ENV`, in a repository whose name has capitals.
+/// Returns the text that a step's commands write to `GITHUB_ENV`, in a repository whose name has capitals.
 fn environment_after(step: &Value) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let left = folder.path().join("env");
@@ -108,7 +111,7 @@ fn names_of_images_are_lower_case_in_any_repository() {
         named += 1;
     }
     assert_eq!(named, 2, "of the image, and of what is published");
-    // The contexts have the name as it is written, and no function to change it.
+    // The contexts have the name as written, and no function to change it.
     for as_written in ["github.repository }}", "github.repository_owner"] {
         assert!(!text.contains(as_written), "{as_written}");
     }
