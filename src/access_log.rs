@@ -1,8 +1,8 @@
 //! The access log: one structured line per request, on standard output.
 //!
-//! Who serves a request never waits for who reads the log: a line is appended to a buffer of bounded
-//! size, which a thread of its own writes out in batches. While the reader stalls and the buffer is
-//! full, lines are dropped and counted.
+//! Threads that serve requests never wait for the reader of the log: they append a line to a buffer of
+//! bounded size, and a thread of its own writes the buffer out in batches. While the reader stalls and the
+//! buffer is full, lines are dropped and counted.
 
 mod line;
 
@@ -18,10 +18,10 @@ use tracing::warn;
 pub use self::line::{End, Line};
 use crate::lines::{Habits, Lines};
 
-/// How long the thread waits after the first line of a batch, so that further lines join the batch.
+/// Time that the thread waits after the first line of a batch, so that further lines join the batch.
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// How a line looks.
+/// Format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One object per line.
@@ -32,19 +32,19 @@ pub enum Format {
     Off,
 }
 
-/// What is written, and how.
+/// Settings of the access log.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub format: Format,
-    /// Share of the requests that went well of which a line is written, from 0 to 1. Of all others,
-    /// one always is.
+    /// Share of the requests that went well for which a line is written, from 0 to 1. Every other request
+    /// gets a line.
     pub sample: f64,
     /// Whether a line names the user.
     pub user: bool,
 }
 
-/// Where lines go. Clones write to the same place; the last one to be dropped ends the thread, once
-/// everything is written.
+/// Destination of the lines. Clones write to the same destination. When the last clone is dropped, the thread
+/// writes everything out and ends.
 #[derive(Clone)]
 pub struct AccessLog {
     /// `None` if it is off.
@@ -63,12 +63,12 @@ impl AccessLog {
     ///
     /// # Errors
     ///
-    /// What the system says if it has no thread or no file descriptor left. Never if it is off.
+    /// The system's error if no thread or no file descriptor is left. Never an error if the log is off.
     pub fn start(settings: &Settings, dropped: IntCounter) -> io::Result<Self> {
         if settings.format == Format::Off {
             return Ok(Self::off());
         }
-        // Not `Stdout` itself, which would look for line ends and write at each.
+        // A file instead of `Stdout`, which would look for line ends and write at each.
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
         Self::to(std::fs::File::from(stdout), settings, dropped)
     }
@@ -78,11 +78,11 @@ impl AccessLog {
         Self { open: None }
     }
 
-    /// Writes to `out`, in whatever format but `Off`.
+    /// Writes to `out`, in any format but `Off`.
     ///
     /// # Errors
     ///
-    /// What the system says if it has no thread left.
+    /// The system's error if no thread is left.
     pub fn to(
         out: impl Write + Send + 'static,
         settings: &Settings,
@@ -122,7 +122,8 @@ impl AccessLog {
         }
     }
 
-    /// Waits until what is queued has been written, at most `patience`; whether that was enough.
+    /// Waits until the queued lines have been written, at most `patience`. Returns whether they have been
+    /// written.
     pub async fn flush(&self, patience: Duration) -> bool {
         let Some(open) = &self.open else { return true };
         let lines = Arc::clone(&open.lines);
@@ -137,8 +138,8 @@ impl Drop for Open {
     }
 }
 
-/// Takes a share of what comes, evenly spread whatever the rhythm: every step goes on by the golden
-/// ratio around a circle, of which the share is an arc.
+/// Takes a share of the requests, evenly spread at any rhythm: every step moves by the golden ratio around a
+/// circle, and the share is an arc of the circle.
 struct Sampler {
     /// `None` takes all.
     arc: Option<u64>,
@@ -147,7 +148,7 @@ struct Sampler {
 
 impl Sampler {
     fn new(share: f64) -> Self {
-        // Saturates, and 0 stays 0.
+        // The cast saturates, and 0 stays 0.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let arc = (share < 1.0).then_some((share * u64::MAX as f64) as u64);
         Self { arc, position: AtomicU64::new(0) }

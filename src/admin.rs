@@ -1,7 +1,7 @@
 //! The admin port: metrics and health, for Prometheus and the kubelet, and calls for people.
 //!
-//! Ready means listening and not draining. Velt's health is no part of it: an outage at Velt
-//! must not take the app's pods out of service.
+//! Ready means listening and not draining. Velt's health is no part of readiness: an outage at Velt must not
+//! take the app's pods out of service.
 
 mod access;
 mod calls;
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The URL of a command line for a message, left out if a password may be in the URL.
+/// Returns the URL of a command line for a message, left out if a password may be in the URL.
 fn shown_url(url: &str) -> String {
     if url.contains(['@', '?']) {
         "(not repeated here, since a password may be in it)".into()
@@ -41,7 +41,7 @@ fn shown_url(url: &str) -> String {
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// Says so, here and in the metric.
+    /// Sets readiness, here and in the metric.
     pub fn set(&self, ready: bool, metrics: &Metrics) {
         self.0.store(ready, Ordering::Release);
         metrics.ready.set(i64::from(ready));
@@ -60,8 +60,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers with `metrics`; `before_scrape` brings gauges up to date that are only computed for a
-    /// scrape.
+    /// Makes the admin port, which answers with `metrics`. `before_scrape` brings gauges up to date that are
+    /// only computed for a scrape.
     pub fn new(
         metrics: Arc<Metrics>,
         readiness: Readiness,
@@ -116,8 +116,8 @@ impl Admin {
     }
 }
 
-/// Whether a page in somebody's browser asks, which reaches loopback too. A person's own tab says
-/// `none`; kubelets and Prometheus say nothing (W3C Fetch Metadata, section 2.3).
+/// Whether a page in a browser asks, which can reach loopback too. A tab that a person opens sends `none`;
+/// kubelets and Prometheus send no such header (W3C Fetch Metadata, section 2.3).
 fn is_from_a_page(headers: &HeaderMap) -> bool {
     headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none")
 }

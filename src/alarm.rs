@@ -1,5 +1,5 @@
-//! Log lines about requests that clients send in floods: at most one a minute for each kind, so that a
-//! flood of requests is no flood of lines. Counters have them all.
+//! Log lines about requests that clients send in floods: at most one line a minute for each kind, so that a
+//! flood of requests is no flood of lines. Counters count all requests.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,8 @@ impl Alarm {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let next = self.next.load(Ordering::Relaxed);
         let later = now.saturating_add(INTERVAL);
-        // The thread that loses the race has been told of by the winner, or will be.
+        // If another thread wins the compare-exchange, its log line, or the next line, includes these
+        // requests.
         let wins = || {
             self.next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };

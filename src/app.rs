@@ -1,6 +1,6 @@
 //! The composition root: builds every part from its settings, binds, runs, drains.
 //!
-//! The one door to a running sidecar, for `main`, the demo and the tests alike.
+//! `main`, the demo and the tests all start a sidecar through this module.
 
 mod parts;
 mod threads;
@@ -36,20 +36,20 @@ use crate::sidecar::Sidecar;
 use crate::tls::FileError;
 use crate::token::velt::BuildError;
 
-/// How long the end waits for who reads the access log, and as long for the collector of spans.
+/// Time that the end waits for the reader of the access log, and also for the collector of spans.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections to the admin port that one address may hold: a quarter of all.
 const ADMIN_CONNECTIONS_OF_ONE_PEER: usize = 64;
 
-/// Where a running sidecar can be reached.
+/// Addresses at which a running sidecar can be reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     pub traffic: SocketAddr,
     pub admin: SocketAddr,
 }
 
-/// Why a sidecar did not start.
+/// Reason why a sidecar did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address could not be bound: in use, or not this machine's.
@@ -58,14 +58,14 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
-    /// A certificate or a key, or whoever should vouch for the app.
+    /// A certificate, a key or the CAs that vouch for the app can't be used.
     Tls(FileError),
     Velt(BuildError),
     Identity(TlsError),
     Tracing(TlsError),
-    /// No thread to serve on. The machine's fault.
+    /// A thread to serve on can't be started. The machine is at fault.
     Threads(io::Error),
-    /// The access log can't be opened. The machine's fault.
+    /// The access log can't be opened. The machine is at fault.
     AccessLog(io::Error),
 }
 
@@ -119,7 +119,7 @@ impl Error for StartError {
 
 /// A sidecar with its sockets bound, serving nothing yet.
 pub struct App {
-    /// One for each thread that serves; the first is that of whoever runs this.
+    /// One sidecar for each thread that serves; the first belongs to the thread that calls [`App::run`].
     sidecars: Vec<Arc<Sidecar>>,
     threads: Threads,
     /// Watch over the process's memory, for as long as anything is served.
@@ -128,7 +128,7 @@ pub struct App {
     traffic_listener: Listener,
     admin_listener: Listener,
     addresses: Addresses,
-    /// How to end, which a reload may change.
+    /// Settings of the shutdown, which a reload may change.
     shutdown: Arc<Mutex<Shutdown>>,
     reload: Reload,
     trigger: Trigger,
@@ -149,7 +149,7 @@ impl Departure {
         Self { phase, readiness, metrics, begun: OnceLock::new() }
     }
 
-    /// Not ready from now on, and no connection is kept alive; when that began.
+    /// Ends readiness and keeps no connection alive from now on. Returns the time at which that began.
     fn begin(&self) -> Instant {
         *self.begun.get_or_init(|| {
             self.readiness.set(false, &self.metrics);
@@ -174,7 +174,7 @@ impl App {
         Self::bind_with(config, log)
     }
 
-    /// Like [`Self::bind`], for a process whose log is the sidecar's own.
+    /// Builds and binds like [`Self::bind`], for a process whose log is the sidecar's own.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl App {
             Watch::start(&memory, limit, threads.runtimes().to_vec(), metrics.memory.clone());
         let watch = watch.map_err(StartError::Threads)?;
         let sidecars = sidecars(&config, &certificates, &metrics, count)?;
-        // What all share can be reached by any.
+        // Parts that all sidecars share can be reached through any sidecar.
         let sidecar = Arc::clone(&sidecars[0]);
         let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
         let standing = Arc::new(ArcSwap::from_pointee(Standing { in_force, token }));
@@ -230,7 +230,8 @@ impl App {
         let readiness = Readiness::default();
         let departure = Arc::new(Departure::new(readiness.clone(), Arc::clone(&metrics)));
         let leaving = Arc::clone(&departure);
-        // Nobody waits for its keys: until they are there, its callers are unverified.
+        // The start does not wait for the keys of assertions: until the keys are there, callers are
+        // unverified.
         sidecar.rules.load().identity.start();
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let observed_log = log.clone();
@@ -267,23 +268,23 @@ impl App {
         })
     }
 
-    /// What has everything read again, as far as it has changed.
+    /// Returns the trigger that makes the sidecar read every source again and apply what has changed.
     pub fn reload_trigger(&self) -> Trigger {
         self.trigger.clone()
     }
 
-    /// Where it listens.
+    /// Returns the addresses on which the sidecar listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// Serves until `shutdown` resolves, then drains: not ready at once, accepting for the grace
-    /// time but keeping no connection alive, then the requests in flight, tunnels last. Told to
-    /// drain before, it has begun with that already, and what has passed since counts.
+    /// Serves until `shutdown` resolves, then drains. Readiness ends at once; during the grace time
+    /// connections are accepted but not kept alive; then the requests in flight end, tunnels last. If an
+    /// admin call has begun to drain before, the time since then counts.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Departure { phase, readiness, metrics, .. } = &*self.departure;
         let (admin_phase, admin_watched) = watch::channel(Phase::Serving);
-        // The sockets are bound: whoever connects from now on is served.
+        // The sockets are bound: each client that connects from now on is served.
         readiness.set(true, metrics);
         let workers = self.threads.runtimes().iter().zip(&self.sidecars);
         let port = Some(self.addresses.traffic.port());
@@ -334,7 +335,7 @@ impl App {
         if drained.await.is_err() {
             warn!("shutdown.deadline reached; what is still in flight is cut off");
             upstreams().for_each(Upstream::cut_tunnels);
-            // They end at once; the bound is for a bug.
+            // Cut tunnels end at once; the bound is for a bug.
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
         }
         admin_phase.send_replace(Phase::Stopped);

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// State of one client connection. Dropped with the connection, and the kept thing with it.
+/// State of one client connection. Dropped with the connection, together with the thing that is kept.
 #[derive(Default)]
 pub struct ClientConnection {
     /// Requests whose body has not come to its end.

@@ -36,14 +36,14 @@ use crate::token::velt;
 use crate::token::{MintPlan, cache, resilience};
 use crate::trace;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: listener::Settings,
-    /// TLS there, if at all.
+    /// TLS of the traffic port; `None` without TLS.
     pub tls: Option<tls::ServerSettings>,
     pub admin: listener::Settings,
-    /// What admin calls have to show, if anything.
+    /// Token that admin calls must show, if there is one.
     pub admin_token: Option<SecretString>,
     pub app: proxy::Settings,
     pub identity: identity::Settings,
@@ -60,11 +60,11 @@ pub struct Config {
     pub tracing: trace::Settings,
     /// Peers whose sampled traces are exported.
     pub sampled_by: trace::SampledBy,
-    /// How often to look whether any of this has changed; `None` leaves it to SIGHUP.
+    /// Time between two looks for changes of the configuration; `None` leaves reloads to SIGHUP.
     pub reload_interval: Option<Duration>,
-    /// The same as text with the source of each value, for `check`.
+    /// Settings as text, each with the source of its value, for `check`.
     pub effective: Vec<Effective>,
-    /// Where to read it again; `None` if it was not read from anywhere.
+    /// Place from which to read the configuration again; `None` if it was not read from anywhere.
     pub origin: Option<Origin>,
 }
 
@@ -77,7 +77,7 @@ pub enum Workers {
 }
 
 impl Workers {
-    /// How many these are, on this machine.
+    /// Returns the number of threads on this machine.
     pub fn count(self) -> usize {
         match self {
             Self::Exactly(count) => count,
@@ -86,20 +86,20 @@ impl Workers {
     }
 }
 
-/// How to end.
+/// Settings of the shutdown.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    /// Not ready, but still accepting: for balancers that have not noticed yet.
+    /// Time in which the sidecar is not ready but still accepts, for balancers that have not noticed yet.
     pub grace: Duration,
-    /// For requests and tunnels in flight, after that. Both together must stay below the pod's
-    /// `terminationGracePeriodSeconds`.
+    /// Time for requests and tunnels in flight, after the grace time. The sum of both times must stay below
+    /// the pod's `terminationGracePeriodSeconds`.
     pub deadline: Duration,
 }
 
-/// What is wrong with a configuration: everything at once.
+/// All problems of a configuration.
 #[derive(Clone, Debug)]
 pub struct ConfigError {
-    /// How to name the file in messages.
+    /// Name of the file in messages.
     pub file: String,
     pub complaints: Vec<Complaint>,
 }
@@ -123,7 +123,7 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-/// A time as it is written in the file, such as `250ms`, `5s` or `2m`; of at most a day.
+/// Parses a time as it is written in the file, such as `250ms`, `5s` or `2m`; of at most a day.
 pub fn time(text: &str) -> Option<Duration> {
     <Duration as Setting>::parse(text)
 }
@@ -149,7 +149,8 @@ impl Config {
         }
     }
 
-    /// `None` if something without a default is missing, which has been complained of.
+    /// Reads all tables. `None` if a setting without a default is missing; the reader has complained about
+    /// it.
     fn read(top: &Section<'_, '_>) -> Option<Self> {
         let (listen, tls) = {
             let section = top.section("listen");
@@ -208,7 +209,7 @@ impl Config {
         };
         let (tracing, sampled_by) = table::tracing::read(&top.section("tracing"), &roots);
         let reload_interval = top.section("reload").value::<Limit>("interval", "10s").0;
-        // Last, since a table that has not been read is taken for one that there is not.
+        // Unwrapped last: a table that has not been read would be reported as unknown.
         let (velt, plan, resilience) = velt?;
         Some(Self {
             listen,
@@ -243,18 +244,18 @@ impl Config {
         serde_json::from_str(&named.value).ok()
     }
 
-    /// As [`describe`] has it.
+    /// Returns the settings in force as text, see [`describe`].
     pub fn describe(&self) -> String {
         describe(&self.effective)
     }
 }
 
-/// Values in force as TOML, each with where it came from. Secrets are not in there.
+/// Returns values in force as TOML, each with its source. Secrets are left out.
 pub fn describe(effective: &[Effective]) -> String {
     let mut text = String::new();
     let mut described = None;
     for Effective { header, table, key, value, fingerprint, source } in effective {
-        // What a preset brings is shown as a comment: written out, it would be an order.
+        // Values of a preset are shown as comments: as plain lines they would be settings of the operator.
         let is_comment = matches!(source, Source::Preset | Source::LeftOut(_));
         let mark = if is_comment { "# " } else { "" };
         if described.replace(table) != Some(table) {
@@ -269,8 +270,8 @@ pub fn describe(effective: &[Effective]) -> String {
     text
 }
 
-/// Where the admin port is, by the same rules as [`Config::parse`] and whatever else is wrong in
-/// there: a probe must not fail for what a running sidecar has long read.
+/// Returns the address of the admin port, by the same rules as [`Config::parse`]. Other mistakes in the
+/// configuration are ignored: a probe must not fail for a file that a running sidecar read long ago.
 pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> SocketAddr {
     let reader = Reader::new(text, environment);
     let document = reader.document();
@@ -311,7 +312,8 @@ fn check_secrets(
     }
 }
 
-/// Names in certificates say nothing unless somebody signs the certificates.
+/// Complains about trusted names without a client CA: a name in a certificate proves nothing unless a CA
+/// signs the certificate.
 fn check_names(
     section: &Section<'_, '_>,
     identity: Option<&identity::Settings>,

@@ -1,8 +1,7 @@
 //! The whole product on loopback, with no account and nothing else installed: a login proxy, a
 //! real sidecar, an app behind it, and an emulator in the place of Velt.
 //!
-//! Everything but the login proxy and the app's page is what runs in production, configured
-//! through the same door.
+//! Every part but the login proxy and the app's page is what runs in production, configured in the same way.
 
 mod app;
 mod front;
@@ -31,7 +30,7 @@ use crate::proxy::{self, Address, AppProtocol, ForwardedFor, Upstream};
 const API_KEY: &str = "demo-api-key";
 const AUTH_TOKEN: &str = "demo-auth-token";
 
-/// Somebody who can sign in to the demo.
+/// A user who can sign in to the demo.
 #[derive(Clone, Copy, Debug)]
 struct User {
     id: &'static str,
@@ -62,7 +61,7 @@ pub struct Addresses {
     pub emulator: SocketAddr,
 }
 
-/// Why the demo did not start.
+/// Reason why the demo did not start.
 #[derive(Debug)]
 pub enum DemoError {
     /// The page's address is in use.
@@ -129,7 +128,7 @@ impl Demo {
                 auth_token: AUTH_TOKEN.into(),
             }),
             token_life: Duration::from_secs(48 * 3600),
-            // About what a call to a cloud function takes, so that a mint can be seen.
+            // About the time that a call to a cloud function takes, so that a mint can be seen.
             behaviour: Behaviour { failure: None, latency_ms: 120 },
         };
         let emulator = Emulator::bind(emulator).map_err(DemoError::Io)?;
@@ -150,7 +149,7 @@ impl Demo {
         Ok(Self { front, front_listener, app_listener, sidecar, emulator, addresses })
     }
 
-    /// Where everything listens.
+    /// Returns the addresses of all parts.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -169,7 +168,7 @@ impl Demo {
             )),
             tokio::spawn(self.emulator.run(watched)),
         ];
-        // Once, and large.
+        // Boxed, because the future is large and is made only once.
         Box::pin(self.sidecar.run(shutdown)).await;
         phase.send_replace(Phase::Stopped);
         // Event streams never end by themselves.
@@ -179,7 +178,7 @@ impl Demo {
     }
 }
 
-/// What one would write for such an app, as one would write it.
+/// Returns a configuration for the demo's app, written as an operator would write it.
 fn config(app: SocketAddr, emulator: SocketAddr) -> Result<Config, ConfigError> {
     let text = format!(
         r#"
@@ -216,7 +215,7 @@ fn page_config(addresses: &Addresses) -> serde_json::Value {
     })
 }
 
-/// The login proxy's way to `address`.
+/// Returns the login proxy's upstream for `address`.
 fn upstream(address: SocketAddr) -> Upstream {
     let settings = proxy::Settings {
         address: Address::Tcp(address.to_string()),
@@ -232,7 +231,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         memory: Memory::default(),
     };
     let untouched = Arc::new(|_: &mut HeaderMap| {});
-    // Its figures are not the sidecar's.
+    // Metrics of its own: the figures of the login proxy are not the sidecar's.
     Upstream::new(settings, None, untouched.clone(), untouched, Metrics::new().app)
 }
 

@@ -1,9 +1,8 @@
 //! `doctor`: looks at the whole set-up and says what to do about each thing it finds.
 //!
-//! Each check runs beside the others and within a time of its own, so that one that hangs or fails
-//! hides nothing. It asks by the same code that serves requests: what it says of Velt, the app or a
-//! certificate is what the sidecar will meet. It changes nothing, but mints one token, which it
-//! drops.
+//! Each check runs beside the others and within a time of its own, so that a check that hangs or fails hides
+//! nothing. The checks use the code that serves requests, so the sidecar will meet what they report of Velt,
+//! the app or a certificate. The doctor changes nothing, but mints one token and drops the token.
 
 mod app;
 mod app_path;
@@ -33,29 +32,29 @@ use self::report::Findings;
 pub use self::report::{Check, Finding, Report, Severity};
 use crate::config::{Config, ConfigError, Place, Source};
 
-/// What to examine, and how.
+/// Settings of an examination.
 pub struct Examination {
-    /// How to name the configuration file in messages.
+    /// Name of the configuration file in messages.
     pub file: String,
-    /// Its text, or why there is none.
+    /// Text of the configuration file, or the reason why there is none.
     pub text: io::Result<String>,
     pub environment: BTreeMap<String, String>,
-    /// For whom to mint; nothing is minted without one.
+    /// User for whom to mint; `None` mints nothing.
     pub canary: Option<Canary>,
     pub tolerated: Tolerated,
-    /// For each check.
+    /// Time limit of each check.
     pub patience: Duration,
-    /// Where the system's own files are (`proc`, `sys`): `/`.
+    /// Directory that holds the system's own files (`proc`, `sys`): `/`.
     pub root: PathBuf,
 }
 
-/// Which problems are only warnings, since the sidecar starts and serves all the same.
+/// Problems that count only as warnings, because the sidecar starts and serves all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerated {
     Nothing,
-    /// That Velt, or whoever publishes the keys of assertions, is not there.
+    /// Problems with Velt, or with the server that publishes the keys of assertions.
     Velt,
-    /// Everything that lets the sidecar start.
+    /// All problems that let the sidecar start.
     Everything,
 }
 
@@ -75,11 +74,11 @@ impl Tolerated {
 #[derive(Clone, Debug)]
 pub struct Canary {
     pub user: String,
-    /// Where the configuration has none for everybody.
+    /// Organization of the user, where the configuration sets none for all users.
     pub organization: Option<String>,
 }
 
-/// What every check may look at.
+/// Data that every check may look at.
 struct Surroundings {
     config: Config,
     environment: BTreeMap<String, String>,
@@ -97,7 +96,7 @@ impl Surroundings {
 type Checking = Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>;
 
 impl Examination {
-    /// Checks everything. Takes as long as the slowest check, and no longer than twice the patience.
+    /// Runs all checks. Takes as long as the slowest check, and no longer than twice the patience.
     pub async fn run(self) -> Report {
         let Self { file, text, environment, canary, tolerated, patience, root } = self;
         let (name, variables) = (file.clone(), environment.clone());
@@ -121,7 +120,7 @@ impl Examination {
                 found.unwrap_or_else(|_| vec![too_slow(check, patience)])
             })
         });
-        // All of them are under way before the first is waited for.
+        // All checks are under way before the first is waited for.
         for checking in checks.collect::<Vec<_>>() {
             findings.extend(checking.await.expect("a check does not panic"));
         }
@@ -188,7 +187,7 @@ fn complaints(error: &ConfigError) -> Vec<Finding> {
 
 fn too_slow(check: Check, patience: Duration) -> Finding {
     let mut findings = Findings::of(check);
-    // Whatever the sidecar itself reads before it serves.
+    // The sidecar reads these before it serves, so it would not start.
     let tell = match check {
         Check::Config | Check::Files | Check::Certificate => Findings::fatal,
         _ => Findings::problem,

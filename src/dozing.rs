@@ -1,18 +1,18 @@
-//! A future that is polled when it has been woken itself, and not whenever its task has been.
+//! A future that is polled only when its own waker was woken, not each time that its task was woken.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// One of several that share a task: a connection's is woken several times for each request, and to ask
-/// its timers and signals each time whether it was for them cost a thousand instructions.
+/// One of several futures that share a task. A connection's task is woken several times for each request, and
+/// polling its timers and signals each time cost a thousand instructions.
 pub struct Dozing<F> {
     future: F,
     bell: Arc<Bell>,
     /// Rings the bell.
     waker: Waker,
-    /// Whom the bell wakes, known here so that it is only told when the task's waker is another.
+    /// Waker that the bell wakes, kept here so that the bell is told only when the task's waker is another.
     task: Waker,
 }
 
@@ -39,7 +39,7 @@ impl Wake for Bell {
 }
 
 impl<F: Future + Unpin> Dozing<F> {
-    /// Its first poll reaches `future`.
+    /// Wraps `future`. The first poll reaches `future`.
     pub fn new(future: F) -> Self {
         let task = Waker::noop().clone();
         let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(task.clone()) });
@@ -52,12 +52,12 @@ impl<F: Future + Unpin> Future for Dozing<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let Self { future, bell, waker, task } = &mut *self;
-        // Before the question: whoever rings after it wakes this task.
+        // Done before the bell is read: a ring after that wakes this task.
         if !task.will_wake(context.waker()) {
             task.clone_from(context.waker());
             bell.wakes(task);
         }
-        // Most often not, and to look costs less than to take it.
+        // Most often the bell has not rung, and a load costs less than a swap.
         if !bell.rung.load(Ordering::Relaxed) || !bell.rung.swap(false, Ordering::Acquire) {
             return Poll::Pending;
         }

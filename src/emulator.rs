@@ -1,8 +1,8 @@
-//! Velt's documented token APIs on a loopback port, for the demo and for anybody's CI.
+//! Velt's documented token APIs on a loopback port, for the demo and for CI.
 //!
-//! Speaks `legacy`, `v1` and `v2` with their error envelopes, and issues JWTs with `exp` that it
-//! can verify again. What Velt does not document it does not claim: the claims and the signature
-//! are the emulator's own. Control lives under `/emulator/`, open to pages of other origins.
+//! The emulator speaks `legacy`, `v1` and `v2` with their error envelopes, and issues JWTs with `exp` that it
+//! can verify again. The claims and the signature are the emulator's own, because Velt does not document
+//! them. Control lives under `/emulator/`, open to pages of other origins.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,13 +31,13 @@ use crate::metrics::ListenerMetrics;
 
 const MAX_BODY: usize = 64 * 1024;
 
-/// What to emulate.
+/// Settings of an emulator.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub address: SocketAddr,
-    /// The credentials accepted; any, if `None`.
+    /// The credentials accepted; `None` accepts any.
     pub credentials: Option<Credentials>,
-    /// From `iat` to `exp`.
+    /// Time from `iat` to `exp`.
     pub token_life: Duration,
     pub behaviour: Behaviour,
 }
@@ -49,7 +49,7 @@ pub struct Credentials {
     pub auth_token: String,
 }
 
-/// How to misbehave. Read and replaced at `/emulator/behaviour`.
+/// Misbehaviour of the emulator. Read and replaced at `/emulator/behaviour`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Behaviour {
@@ -101,7 +101,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system's error.
     ///
     /// # Panics
     ///
@@ -120,7 +120,7 @@ impl Emulator {
         Ok(Self { listener, address, state: Arc::new(state) })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the emulator listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -161,7 +161,7 @@ impl State {
         }
     }
 
-    /// Behaves as told, then mints for the claims that the request earns.
+    /// Waits and fails as the behaviour says, or mints for the claims that the request earns.
     async fn mint_with(
         &self,
         earn: impl FnOnce() -> Result<Value, Refusal>,
@@ -187,7 +187,7 @@ impl State {
         }
     }
 
-    /// `legacy` and `v1`: credentials in the body.
+    /// Checks the credentials in the body, for `legacy` and `v1`, and returns the claims.
     fn body_credentials(&self, path: &str, body: &[u8]) -> Result<Value, Refusal> {
         let data = data_of(body)?;
         let is_known = self.settings.credentials.as_ref().is_none_or(|known| {
@@ -210,7 +210,8 @@ impl State {
         Ok(claims)
     }
 
-    /// `v2`: credentials in headers, the organization among the resources.
+    /// Checks the credentials in headers, for `v2`, and returns the claims; the organization is among the
+    /// resources.
     fn header_credentials(&self, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let api_key = header("x-velt-api-key").ok_or(invalid("API Key not found in headers."))?;
@@ -254,7 +255,7 @@ impl State {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The claims of a token of this emulator that has not expired.
+    /// Returns the claims of a token of this emulator that has not expired.
     fn verify(&self, token: &str) -> Option<Value> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -315,7 +316,7 @@ impl State {
     }
 }
 
-/// The documented envelope of a request; unwrapped bodies are INVALID_ARGUMENT.
+/// Unwraps the documented envelope of a request; a body without it is INVALID_ARGUMENT.
 fn data_of(body: &[u8]) -> Result<Value, Refusal> {
     let mut body: Value =
         serde_json::from_slice(body).map_err(|_| invalid("The body is not JSON."))?;
@@ -330,7 +331,7 @@ fn user_id(data: &Value) -> Result<String, Refusal> {
     id.map(str::to_owned).ok_or(invalid("userId must not be empty."))
 }
 
-/// Optional strings must not be empty when they are there.
+/// Refuses optional strings that are empty, and an email address without `@`.
 fn check_properties(properties: &Value) -> Result<(), Refusal> {
     for key in ["name", "email", "organizationId"] {
         if !properties[key].is_null() && filled(&properties[key]).is_none() {
@@ -400,7 +401,8 @@ fn json_answer(status: StatusCode, json: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// The demo's page is of another origin than the emulator, as any page is of another than Velt.
+/// Allows every origin: the demo's page is of another origin than the emulator, as any page is of another
+/// origin than Velt.
 fn allowing_every_origin(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

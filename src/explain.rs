@@ -1,8 +1,8 @@
-//! `explain`: what would become of a request, and which setting decided each step.
+//! `explain`: the fate of a request, and the setting that decided each step.
 //!
-//! The walk itself is [`crate::sidecar::explain`], over the code that requests go through. Here is
-//! what a person gives and gets: a request as arguments, JSON or a pasted curl command, and a
-//! report as text or JSON.
+//! The walk itself is [`crate::sidecar::explain`], over the code that requests go through. This module has
+//! its input and its output: a request as arguments, JSON or a pasted curl command, and a report as text or
+//! JSON.
 
 pub mod curl;
 mod report;
@@ -22,7 +22,7 @@ use crate::outgoing::TlsError;
 use crate::sidecar::Rules;
 use crate::sidecar::explain::{Live, explain};
 
-/// What can't be explained. The asker's fault.
+/// Problem with a request that can't be explained. The fault of the person who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unclear {
     pub problem: String,
@@ -47,7 +47,7 @@ impl Unclear {
 ///
 /// # Errors
 ///
-/// If no client could have sent it like this.
+/// If no client could have sent such a request.
 pub async fn report(
     rules: &Rules,
     live: Option<Live<'_>>,
@@ -59,7 +59,7 @@ pub async fn report(
     Ok(Report::new(head, explanation, in_force))
 }
 
-/// Why a configuration alone explains nothing.
+/// Reason why a configuration alone explains nothing.
 #[derive(Debug)]
 pub enum Unexplained {
     Unclear(Unclear),
@@ -72,7 +72,7 @@ pub enum Unexplained {
 ///
 /// See [`Unexplained`].
 pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplained> {
-    // Nobody reads what is counted here, and no keys are fetched.
+    // The counts of these metrics are not exported, and no keys are fetched.
     let metrics = Metrics::new();
     let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
     let identity = identity.map_err(Unexplained::Tls)?;

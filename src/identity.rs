@@ -1,9 +1,9 @@
-//! Who is asking, and whether we may believe it. The sole reader of identity headers.
+//! Identity of the caller, and whether it may be believed. The sole reader of identity headers.
 //!
-//! Absence of an identity never means privilege: it means anonymous. Ambiguity is refused, not
-//! resolved, since the app behind us might resolve it the other way. A plain header is believed
-//! only from a peer that an anchor vouches for, an assertion only by its signature; what nobody
-//! vouches for is removed before the app can see it.
+//! Absence of an identity never means privilege: it means anonymous. Ambiguity is refused, not resolved,
+//! since the app behind the sidecar might resolve it the other way. A plain header is believed only from a
+//! peer that an anchor vouches for, an assertion only by its signature. Identity headers without either are
+//! removed before the app can see them.
 //!
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
 //! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
@@ -43,18 +43,18 @@ use crate::alarm::Alarms;
 use crate::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
 use crate::outgoing::TlsError;
 
-/// Where identity comes from and whom to believe.
+/// Sources of identity, and the peers to believe.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub source: Source,
-    /// Headers in which the front speaks of the user beside those that are read. They are not
-    /// read, but guarded alike.
+    /// Headers in which the front speaks of the user, beside the headers that are read. Guarded alike, but
+    /// not read.
     pub guarded: Vec<HeaderName>,
     /// The front proxy's addresses.
     pub trusted_peers: Vec<ipnet::IpNet>,
     /// Names in client certificates; if there are any, the front proxy must show one.
     pub trusted_names: Vec<String>,
-    /// What the front proxy must show besides.
+    /// Secret that the front proxy must show in addition.
     pub secret: Option<SecretSettings>,
     /// The app's own names in `Host`: a browser on this machine that asks for another name is no front.
     /// If this is empty, other headers of the request tell a browser from a front.
@@ -64,11 +64,11 @@ pub struct Settings {
     pub trusted_proxies: Option<Vec<ipnet::IpNet>>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
-    /// Headers of ours that nobody else may set on a request: the token's.
+    /// Headers that only the sidecar may set on a request: the token's.
     pub token_headers: Vec<HeaderName>,
 }
 
-/// Who says who is asking.
+/// Source of the caller's identity.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Plain headers that the front proxy sets.
@@ -79,12 +79,12 @@ pub enum Source {
     App(Box<AppSource>),
 }
 
-/// What becomes of a request whose identity is ambiguous.
+/// Treatment of a request whose identity is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAmbiguous {
-    /// 400.
+    /// The sidecar answers 400.
     Refuse,
-    /// Its identity headers are removed and it goes on as anonymous.
+    /// The request goes on as anonymous, without its identity headers.
     Drop,
 }
 
@@ -95,20 +95,20 @@ pub enum ForwardIdentity {
     Strip,
 }
 
-/// Who is asking.
+/// Caller of a request, as far as known.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Caller {
     Known(User),
     /// A normal state: the request goes through, without a token.
     Anonymous,
-    /// An assertion that could not be checked, since there are no keys. The request goes through
-    /// as well; what the caller may do there is the app's to decide.
+    /// The caller's assertion could not be checked, since there are no keys. The request goes through as
+    /// well; the app decides what the caller may do there.
     Unverified,
-    /// Nobody has said so far: the app knows, and says it in its response, if it does.
+    /// The caller is not named yet: the app knows the user, and may name the user in its response.
     Unnamed,
 }
 
-/// Who is asking, through whom.
+/// Caller of a request, with the trust in the peer that sent it.
 pub struct Identified {
     pub caller: Caller,
     /// Whether the peer is the front proxy.
@@ -119,16 +119,16 @@ pub struct Identified {
     pub believed: Believed,
 }
 
-/// Why an identity was refused. The front proxy's fault or an attacker's.
+/// Reason why an identity was refused. The front proxy's fault or an attacker's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It could be read in two ways, by this header.
+    /// The identity could be read in two ways, because of this header.
     Ambiguous { kind: RefusalKind, header: HeaderName },
-    /// It is signed, but not so that it may be believed.
+    /// The identity is signed, but the assertion is not valid.
     Invalid(Fault),
 }
 
-/// In words, for the answer to the request.
+/// Text for the answer to the request.
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -167,7 +167,7 @@ enum Reader {
 }
 
 impl Identity {
-    /// From settings that the configuration has checked.
+    /// Builds an identity from settings that the configuration has checked.
     ///
     /// # Errors
     ///
@@ -176,7 +176,8 @@ impl Identity {
         Self::succeeding(None, settings, metrics)
     }
 
-    /// From other settings, with the keys that `old` holds, if they are published in the same place.
+    /// Builds an identity from other settings, with the keys that `old` holds, if they are published in the
+    /// same place.
     ///
     /// # Errors
     ///
@@ -254,11 +255,11 @@ impl Identity {
         self.anchors.trust(peer, headers, self.anchors.shown(headers)).is_trusted()
     }
 
-    /// Reads who is asking, and leaves in `headers` only what the app may see of it.
+    /// Finds the caller, and leaves in `headers` only the identity that the app may see.
     ///
     /// # Errors
     ///
-    /// The ambiguity, or the invalid assertion, unless the settings say to go on without.
+    /// The ambiguity, or the invalid assertion, unless the settings say to go on without an identity.
     pub async fn identify(
         &self,
         peer: &Peer,
@@ -280,7 +281,7 @@ impl Identity {
         }
     }
 
-    /// The same with all that led to it, uncounted and untold.
+    /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.
     pub async fn decide(&self, asking: Asking, peer: &Peer, headers: &mut HeaderMap) -> Decision {
         let mut spoofs = Spoofs::default();
         let seen = self.guard.look(headers);
@@ -310,7 +311,7 @@ impl Identity {
                 })
             }
             Reader::App(_) => {
-                // Not even the front proxy speaks for the app.
+                // Forged even from the front proxy, which does not speak for the app.
                 spoofs.forged(self.guard.strip(headers, &seen));
                 Ok((Caller::Unnamed.into(), Flaws::default()))
             }
@@ -355,8 +356,8 @@ impl Identity {
         Decision { trust, spoofs, flaws, conclusion }
     }
 
-    /// Removes from a request's trailers what would be identity as a header. RFC 9110 section
-    /// 6.5.1 forbids merging them, but an app may do it all the same.
+    /// Removes from a request's trailers the names that would be identity as headers. RFC 9110 section 6.5.1
+    /// forbids merging trailers into the header section, but an app may merge them all the same.
     pub fn sanitize_trailers(&self, trailers: &mut HeaderMap) {
         let seen = self.guard.look(trailers);
         let identity = self.guard.strip(trailers, &seen);
@@ -365,7 +366,7 @@ impl Identity {
         self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None, None);
     }
 
-    /// What is to be made of an assertion.
+    /// Returns the verdict on an assertion.
     async fn judge(
         &self,
         asking: Asking,
@@ -383,7 +384,7 @@ impl Identity {
         }
     }
 
-    /// Who an assertion names, and what is left of it and of the plain headers beside it.
+    /// Draws the conclusion from a verdict, and removes the headers that the app may not see.
     fn by_verdict(
         &self,
         assertions: &Assertions,
@@ -417,7 +418,7 @@ impl Identity {
         }
     }
 
-    /// Refuses two lines of a header that is guarded beside those that are read.
+    /// Refuses two lines of a header that is guarded but not read.
     fn check_lines(&self, source: &HeaderSource, headers: &HeaderMap) -> Result<(), Refusal> {
         match source.groups_lines {
             GroupsLines::One => self.guard.unrepeated(headers),
@@ -465,7 +466,7 @@ impl Identity {
 }
 
 impl Source {
-    /// The headers that it reads.
+    /// Returns the headers that the source reads.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         let (plain, signed) = match self {
             Self::Header(source) => (Some(source.names()), None),
@@ -475,7 +476,7 @@ impl Source {
         plain.into_iter().flatten().chain(signed)
     }
 
-    /// Whether it may name a user's organization.
+    /// Whether the source may name a user's organization.
     pub fn names_organization(&self) -> bool {
         match self {
             Self::Header(source) => source.organization.is_some(),

@@ -1,8 +1,7 @@
-//! A token's way to the page: into a response header, or into the answer of a token route.
+//! Delivery of a token to the page: into a response header, or into the answer of a token route.
 //!
-//! Pure functions over header maps. The law here is insert-or-remove: whatever the app or an
-//! attacker put under our names never survives, and a response that carries a token can't be
-//! stored by any cache.
+//! Pure functions over header maps, which insert or remove: values that the app or an attacker put under the
+//! sidecar's names never survive, and no cache can store a response that carries a token.
 
 mod prefetch;
 mod storing;
@@ -28,12 +27,12 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Where tokens go.
+/// Settings of the delivery of tokens.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub header: HeaderSettings,
     pub routes: Vec<TokenRoute>,
-    /// What a token route reads of a request's body, in bytes: a user object, not a document.
+    /// Most bytes of a request's body that a token route reads: enough for a user object, not for a document.
     pub max_body: usize,
     /// Whether pages of the same site but another origin may ask a token route.
     pub allow_same_site: bool,
@@ -44,24 +43,25 @@ pub struct Settings {
 pub struct HeaderSettings {
     pub enabled: bool,
     pub name: HeaderName,
-    /// Says why there is no token where there could be one.
+    /// Name of the header that says why there is no token where there could be one.
     pub status_name: HeaderName,
     pub paths: Vec<PathPattern>,
-    /// How long a response of the app is held back for a token that is still being minted.
+    /// Longest time that a response of the app is held back for a token that is still being minted.
     pub max_wait: Duration,
     pub on_failure: OnMintFailure,
 }
 
-/// What becomes of a proxied request for which there is no token.
+/// Treatment of a proxied request for which there is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMintFailure {
-    /// It is answered by the app, without the token.
+    /// The app answers the request, without the token.
     Omit,
-    /// It is refused before the app is asked: refusing afterwards would be a lie.
+    /// The sidecar refuses the request before it asks the app: the app would have acted on a request that was
+    /// refused later.
     Refuse,
 }
 
-/// A path, or every path below one. Compared byte for byte with the request's.
+/// A path, or every path below a path. Compared byte for byte with the request's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathPattern {
     Exact(String),
@@ -78,17 +78,17 @@ impl PathPattern {
     }
 }
 
-/// A path that we answer ourselves.
+/// A path that the sidecar answers itself.
 #[derive(Clone, Debug)]
 pub struct TokenRoute {
     /// The one spelling that serves a token.
     pub path: String,
     pub shape: Shape,
-    /// How long the page waits for a token that is still being minted.
+    /// Longest time that the page waits for a token that is still being minted.
     pub max_wait: Duration,
 }
 
-/// What a token route answers with: what stands before the token, and what after.
+/// Shape of a token route's answer: the text before the token and the text after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     before: String,
@@ -107,13 +107,13 @@ impl Shape {
         Self { before: format!("{{{key}:\""), after: "\"}" }
     }
 
-    /// Puts a token into it, which needs no escaping in JSON (see [`TokenValue::parse`]).
+    /// Puts a token into the shape. A token needs no escaping in JSON (see [`TokenValue::parse`]).
     pub fn around(&self, token: &str) -> String {
         [&self.before, token, self.after].concat()
     }
 }
 
-/// Why there is no token in the header, as the page sees it.
+/// Reason why there is no token in the header, as the page sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStatus {
     Anonymous,
@@ -129,7 +129,7 @@ pub enum TokenStatus {
 }
 
 impl TokenStatus {
-    /// The word in the header.
+    /// Returns the word in the header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
@@ -149,13 +149,13 @@ impl TokenStatus {
 /// Whether the response to a request could carry a token, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage<'a> {
-    /// By this pattern, the first that fits.
+    /// The path is covered by this pattern, the first that fits.
     Covered(&'a PathPattern),
-    /// There is no delivery in headers.
+    /// Delivery in headers is off.
     Disabled,
     /// No script reads the headers of a response to such a method.
     Method,
-    /// The path is none of those that carry one.
+    /// No pattern fits the path.
     Path,
     /// The browser says that no script will read the response.
     Destination,
@@ -174,7 +174,7 @@ impl Coverage<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eligibility {
     Eligible,
-    /// The app allows some cache to keep it.
+    /// The app allows some cache to keep the response.
     Storable,
     /// An error, a redirect, a fragment or a switch of protocols.
     NotEligible,
@@ -183,12 +183,12 @@ pub enum Eligibility {
 /// Applies [`Settings`].
 pub struct Injection {
     settings: Settings,
-    /// What only we may say in a response.
+    /// Names that only the sidecar may set in a response.
     own: NameSet,
 }
 
 impl Injection {
-    /// From settings that the configuration has checked.
+    /// Builds an injection from settings that the configuration has checked.
     pub fn new(settings: Settings) -> Self {
         let HeaderSettings { name, status_name, .. } = &settings.header;
         let own = NameSet::new([name.clone(), status_name.clone()]);
@@ -200,7 +200,7 @@ impl Injection {
         &self.settings.header
     }
 
-    /// What a token route reads of a request's body, in bytes.
+    /// Most bytes of a request's body that a token route reads.
     pub fn max_body(&self) -> usize {
         self.settings.max_body
     }
@@ -210,20 +210,20 @@ impl Injection {
         self.settings.routes.iter().find(|route| route.path == path)
     }
 
-    /// Whether whoever asks a token route may, by what the browser says of the page (W3C Fetch
-    /// Metadata, section 2.3). Old browsers and tools say nothing. A word that is not known yet
-    /// is refused, although section 4 would have it ignored: a token is not worth the doubt.
+    /// Whether a page may ask a token route, by what the browser says of the page (W3C Fetch Metadata,
+    /// section 2.3). Old browsers and tools say nothing, and may ask. A word that is not known yet is
+    /// refused, although section 4 would have it ignored: a token is not worth the doubt.
     pub fn may_ask(&self, headers: &HeaderMap) -> bool {
         headers.get_all(SEC_FETCH_SITE).iter().all(|site| match site.as_bytes() {
-            // `none` is the user himself, by the address bar or a bookmark.
+            // `none`: the user asks, by the address bar or a bookmark.
             b"same-origin" | b"none" => true,
             b"same-site" => self.settings.allow_same_site,
             _ => false,
         })
     }
 
-    /// Whether the response to such a request could carry a token: it is on a configured path
-    /// and a script will be able to read it.
+    /// Whether the response to such a request could carry a token: the path is configured, and a script will
+    /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
         let settings = &self.settings.header;
         if !settings.enabled {
@@ -245,12 +245,12 @@ impl Injection {
         Coverage::Covered(pattern)
     }
 
-    /// The paths that are answered by us.
+    /// Returns the paths that the sidecar answers itself.
     pub fn routes(&self) -> &[TokenRoute] {
         &self.settings.routes
     }
 
-    /// Removes from the app's response what only we may say.
+    /// Removes from the app's response the names that only the sidecar may set.
     pub fn strip(&self, headers: &mut HeaderMap) {
         self.own.remove_from(headers, Names::of(headers));
     }
@@ -279,8 +279,8 @@ impl Injection {
         expose(headers, name);
     }
 
-    /// Says in an eligible response why it carries no token. What will be otherwise in a moment
-    /// must not be stored; an anonymous answer is the app's to have stored.
+    /// Says in an eligible response why it carries no token. A response whose status may soon be another must
+    /// not be stored; for an anonymous response the app decides.
     pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
         if status != TokenStatus::Anonymous {
             headers.insert(CACHE_CONTROL, unstorable(headers));
@@ -298,7 +298,7 @@ impl TokenRoute {
     }
 }
 
-/// The headers of every answer of ours. To copy them costs less than to insert them.
+/// Headers of every answer of the sidecar itself. Copying the map costs less than inserting each header.
 static OWN_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let headers = [
         (CONTENT_TYPE, "application/json"),
@@ -312,7 +312,7 @@ static OWN_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
 });
 
-/// An answer of ours in JSON that nobody stores, sniffs or embeds.
+/// Returns an answer of the sidecar in JSON, with headers against caching, sniffing and embedding.
 pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(json));
     *response.status_mut() = status;
@@ -320,8 +320,8 @@ pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
     response
 }
 
-/// The answer to a HEAD instead of a GET (RFC 9110 section 9.3.2): the same head, which says how long
-/// the content would be, and no content. Over HTTP/2 content would be an error.
+/// Turns the answer to a GET into the answer to a HEAD (RFC 9110 section 9.3.2): the same head, with the
+/// length that the content would have, and no content. Over HTTP/2 content would be an error.
 pub fn without_content(mut answer: Response<Bytes>) -> Response<Bytes> {
     let length = HeaderValue::from(answer.body().len());
     answer.headers_mut().insert(CONTENT_LENGTH, length);

@@ -6,18 +6,18 @@
 //! 1. [`app::App::bind`] builds every part from the [`config::Config`] and binds the sockets.
 //! 2. A [`listener::Listener`] accepts the connection and tells HTTP/1.1 from HTTP/2.
 //! 3. [`sidecar::Sidecar::handle`] takes the request and cannot fail; its `respond` is the product.
-//! 4. [`identity::Identity`] says who is asking, and removes what only the front proxy may say.
+//! 4. [`identity::Identity`] finds the caller, and removes what only the front proxy may say.
 //! 5. [`token::cache::TokenCache`] has the caller's token, or starts a mint in a task of its own.
 //! 6. [`token::velt::VeltClient`], behind retries and a breaker, is the only code that knows Velt.
 //! 7. [`proxy::Upstream`] asks the app meanwhile; it streams both ways and knows no tokens.
-//! 8. [`inject::Injection`] puts the token into the response, which nobody may store then.
+//! 8. [`inject::Injection`] puts the token into the response, which no cache may store then.
 //!
-//! [`metrics`] is every name that is exported; [`admin`] shows them on a port of their own. At its end
-//! a request leaves a line in the [`access_log`] and spans in its [`trace`], where that is wanted.
+//! [`metrics`] has every name that is exported; [`admin`] shows the metrics on a port of its own. At its end
+//! a request leaves a line in the [`access_log`] and spans in its [`trace`], where configured.
 
 #![forbid(unsafe_code)]
 
-// In the order in which to read them.
+// Modules in the order in which to read them.
 pub mod config;
 pub mod app;
 pub mod reload;

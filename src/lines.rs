@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
-/// What may wait to be written, in bytes: some 3,000 lines.
+/// Most bytes that may wait to be written: some 3,000 lines.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Bytes of urgent lines that may wait when [`MAX_BYTES`] are waiting already.
@@ -22,14 +22,14 @@ const URGENT_BYTES: usize = 64 << 10;
 /// A batch of this size is written at once.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// A standard output that somebody has made non-blocking is tried again after this.
+/// Pause before the next try to write to a standard output that is non-blocking and full.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 
-/// How the lines of one log are gathered, counted and reported.
+/// Settings of one log: how its lines are gathered, counted and reported.
 pub struct Habits {
     /// Name of the thread that writes.
     pub thread: &'static str,
-    /// How long the thread waits after the first line of a batch, so that further lines join the batch.
+    /// Time that the thread waits after the first line of a batch, so that further lines join the batch.
     pub gathering: Duration,
     /// Counts lines that are dropped.
     pub dropped: IntCounter,
@@ -54,18 +54,18 @@ pub struct Lines {
 struct State {
     lines: Vec<u8>,
     thread: Activity,
-    /// Somebody waits for the end of what is there: no more gathering.
+    /// Whether a caller of `flush` waits for the end of the lines: the thread gathers no more.
     flushing: bool,
     closed: bool,
 }
 
-/// What the thread does.
+/// State of the thread.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Activity {
     /// Waits for a line.
     #[default]
     Idle,
-    /// Waits for more of them.
+    /// Waits for more lines.
     Gathering,
     Writing,
 }
@@ -109,14 +109,14 @@ impl Lines {
             Activity::Writing => false,
         };
         if wake {
-            // Once is enough: waking takes a system call.
+            // Wakes the thread once only: waking takes a system call.
             state.thread = Activity::Writing;
             drop(state);
             self.wanted.notify_one();
         }
     }
 
-    /// Waits until everything is written, at most `patience`; whether that was enough.
+    /// Waits until everything is written, at most `patience`. Returns whether everything is written.
     pub fn flush(&self, patience: Duration) -> bool {
         let mut state = self.state();
         state.flushing = true;
@@ -128,7 +128,7 @@ impl Lines {
         !busy(&mut state)
     }
 
-    /// Lets the thread end, once it has written what is there.
+    /// Lets the thread end after it has written the lines that are left.
     pub fn close(&self) {
         self.state().closed = true;
         self.wanted.notify_one();
@@ -155,12 +155,12 @@ impl Lines {
                 told = lost;
             }
             batch.clear();
-            // A burst is over some time; its memory need not stay.
+            // A burst is over some time, and its memory need not stay.
             batch.shrink_to(BATCH_BYTES);
         }
     }
 
-    /// Waits for lines and puts them into `batch`, which is empty; `false` if there are no more.
+    /// Waits for lines and puts them into `batch`, which is empty. `false` if no more lines will come.
     fn take_batch(&self, batch: &mut Vec<u8>) -> bool {
         let mut state = self.state();
         if state.lines.is_empty() {
@@ -184,7 +184,7 @@ impl Lines {
     }
 }
 
-/// Writes all of `rest`, and leaves there what could not be written.
+/// Writes all of `rest`. After an error, `rest` holds the bytes that could not be written.
 fn write_all(out: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match out.write(rest) {

@@ -1,6 +1,6 @@
-//! From a socket to requests: accept, cap, tell HTTP/1.1 from HTTP/2, drain.
+//! The way from a socket to requests: accept, cap, tell HTTP/1.1 from HTTP/2, drain.
 //!
-//! Serves any handler; knows nothing of what a request is for.
+//! The listener serves any handler and knows nothing of the purpose of a request.
 
 mod activity;
 mod connection;
@@ -52,41 +52,41 @@ use crate::tls::{CertificateNames, ServerTls};
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// How long the listener waits for TCP handshakes that have begun when it stops.
+/// Time that the listener waits for TCP handshakes that have begun when it stops.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
-/// Descriptors that are no client's and no app's: standard streams, listeners, the runtime's own,
-/// connections to Velt.
+/// Descriptors that belong to no client and no app connection: standard streams, listeners, the runtime's
+/// own, connections to Velt.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// What each thread that serves has beside the first: its runtime's own (tokio: two for epoll, one to
-/// be woken by, one for signals).
+/// Descriptors of each further thread that serves: its runtime's own (tokio: two for epoll, one to be woken
+/// by, one for signals).
 const DESCRIPTORS_OF_A_THREAD: u64 = 4;
 
-/// Descriptors that `threads` which serve leave to nobody's connection.
+/// Returns the number of descriptors that `threads` serving threads keep from connections.
 pub fn spare_descriptors(threads: usize) -> u64 {
     let more = u64::try_from(threads.saturating_sub(1)).unwrap_or(u64::MAX);
     SPARE_DESCRIPTORS.saturating_add(more.saturating_mul(DESCRIPTORS_OF_A_THREAD))
 }
 
-/// Binds `address` as a listener would, and gives it back. Does not listen, so that a sidecar that starts at
-/// the same moment is not disturbed.
+/// Binds `address` as a listener would, and frees the address again. Does not listen, so that a sidecar that
+/// starts at the same moment is not disturbed.
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system's error if the address can't be bound.
 pub fn claim(address: SocketAddr) -> io::Result<()> {
     tcp::bind(address).map(drop)
 }
 
-/// Where to listen, and how patiently.
+/// Settings of a listener.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub address: SocketAddr,
     pub max_connections: usize,
     pub limits: Limits,
-    /// The longest head of a request, in bytes; over HTTP/2 each field counts 32 more (RFC 9113
-    /// section 6.5.2).
+    /// Longest head of a request, in bytes; over HTTP/2 each field counts 32 bytes more (RFC 9113 section
+    /// 6.5.2).
     pub max_header_bytes: u32,
     /// Header lines of one request.
     pub max_headers: usize,
@@ -101,7 +101,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What does for a listener that is not the product's own.
+    /// Returns settings for a listener that is not the product's own.
     pub fn at(address: SocketAddr) -> Self {
         Self {
             address,
@@ -121,8 +121,9 @@ impl Settings {
         }
     }
 
-    /// Lowers `max_connections` to what `limit` file descriptors serve, of which `spare` are others':
-    /// without one for the app, a request would be accepted only to be answered 502.
+    /// Lowers `max_connections` to the number that `limit` file descriptors serve, when `spare` of them have
+    /// other uses. Each connection needs two: without a descriptor for the app, a request would be accepted
+    /// only to be answered 502.
     #[must_use]
     pub fn within_descriptors(mut self, limit: u64, spare: u64) -> Self {
         let fitting = usize::try_from(limit.saturating_sub(spare) / 2);
@@ -142,13 +143,13 @@ impl Settings {
     }
 }
 
-/// Who is at the other end of a connection.
+/// Client at the other end of a connection.
 #[derive(Clone)]
 pub struct Remote {
     pub address: SocketAddr,
     /// Whether the connection is encrypted.
     pub encrypted: bool,
-    /// The names in its certificate, if it has shown one that we take.
+    /// Names in the client's certificate, if the client has shown one that the sidecar accepts.
     pub names: Option<Arc<CertificateNames>>,
     /// State of the connection that outlives a single request.
     pub connection: Arc<ClientConnection>,
@@ -158,15 +159,15 @@ type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 type Handler = dyn Fn(&Remote, Request<Incoming>) -> Answering + Send + Sync;
 
-/// Where a listener is in its life. It only ever goes forward.
+/// Phase in the life of a listener. Phases only ever go forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Serving,
-    /// Still accepting, but whoever has been answered is asked to come back on another
-    /// connection, so that none is kept alive into the end: closing one while its client sends
-    /// the next request would fail that request.
+    /// The listener still accepts, but asks each client that it answers to come back on another connection.
+    /// So no connection is kept alive into the end: closing a connection while its client sends the next
+    /// request would fail that request.
     Leaving,
-    /// No longer accepting; connections finish the requests they have.
+    /// The listener no longer accepts; connections finish the requests they have.
     Stopped,
 }
 
@@ -185,7 +186,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system's error.
     ///
     /// # Panics
     ///
@@ -199,7 +200,7 @@ impl Listener {
         Ok(Self { socket, settings, handshakes: None, room: None, metrics })
     }
 
-    /// Speaks TLS, and nothing else.
+    /// Makes the listener speak TLS, and nothing else.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<ServerTls>) -> Self {
         self.handshakes = Some(Handshakes::new(tls, self.metrics.clone()));
@@ -219,7 +220,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -227,9 +228,9 @@ impl Listener {
     /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
     /// finish its requests.
     ///
-    /// For everything but the product's traffic, and so compiled once for all handlers: for each kind
-    /// there would be all of HTTP once more in the binary, over TLS once more again, between what a
-    /// sidecar calls, and an idle one would have it in memory.
+    /// For every port but the product's traffic, and therefore compiled once for all handlers. A copy for
+    /// each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would lie
+    /// between the code that a sidecar calls, and an idle sidecar would have them in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Send + Sync + 'static,
@@ -255,7 +256,8 @@ impl Listener {
         self.serve_by(vec![Worker::here(handler)], phase).await;
     }
 
-    /// The same by `workers`, of which each connection has one to its end, and for one kind of handler.
+    /// Serves like [`Self::serve`], but by `workers` and for one kind of handler. Each connection keeps its
+    /// worker to its end.
     pub async fn serve_by<H, F, B>(self, workers: Vec<Worker<H>>, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -263,7 +265,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        // Each connection holds a receiver; none left means that all have ended.
+        // Each connection holds a receiver; when no receiver is left, all connections have ended.
         let open = watch::Sender::new(());
         // An evicted connection keeps its slot until its task has ended.
         let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
@@ -309,7 +311,7 @@ impl Listener {
                 () = stopped_in(&mut stopped) => break,
             }
         }
-        // Nobody new, but whoever has begun to connect.
+        // No new clients from here on, but clients that have begun to connect are served.
         shut_the_door(&self.socket);
         let mut handshakes = pin!(sleep(LAST_HANDSHAKES));
         loop {
@@ -333,8 +335,8 @@ impl Listener {
         }
     }
 
-    /// Accepts the next connection for which there is memory. Errors are counted and waited out, so
-    /// that the listener outlives them.
+    /// Accepts the next connection for which there is memory. Errors are counted and waited out, so that the
+    /// listener outlives them.
     async fn accept(&self) -> (TcpStream, SocketAddr) {
         let mut failures = 0_u64;
         loop {
@@ -357,9 +359,9 @@ impl Listener {
                 }
                 Err(error) => {
                     self.metrics.accept_errors.inc();
-                    // A client that left while queued says nothing about us.
+                    // A client that left while queued says nothing about the sidecar.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
-                        // Once for as long as it lasts, which may be twenty times a second.
+                        // One warning for each series of failures: there may be twenty failures a second.
                         if failures == 0 {
                             warn!(%error, "can't accept connections; trying again until it works");
                         }
@@ -393,10 +395,9 @@ impl Listener {
 const NO_MEMORY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Content-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Takes whoever is in the queue before the socket closes: they have connected already, and would
-/// be reset.
+/// Serves the clients in the queue before the socket closes: they have connected already, and would be reset.
 fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))) {
-    // Without tokio, which only looks when it has been told of a new connection.
+    // A std socket, because tokio only looks when it has been told of a new connection.
     let Ok(socket) = socket.into_std() else { return };
     while let Ok((stream, peer)) = socket.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -406,14 +407,14 @@ fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))
     }
 }
 
-/// Lets nobody else begin to connect: from here on the kernel drops every SYN, so that a client asks
-/// again, and is refused once the socket is gone. Best effort: without it, closing the socket resets
-/// whoever connects in that very moment.
+/// Lets no other client begin to connect: from here on the kernel drops every SYN, so that a client asks
+/// again, and is refused once the socket is gone. Best effort: without the filter, closing the socket resets
+/// each client that connects at that moment.
 #[cfg(target_os = "linux")]
 fn shut_the_door(socket: &TcpListener) {
     use socket2::{SockFilter, SockRef};
-    // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags,
-    // byte 13, have SYN in them, take nothing of it, else take it whole.
+    // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags, byte 13,
+    // contain SYN, take nothing of the segment, else take all of it.
     let drop_syn = [
         SockFilter::new(0x30, 0, 0, 13),       // A = byte at 13
         SockFilter::new(0x45, 0, 1, 0x02),     // if A & SYN go on, else skip one
@@ -428,7 +429,7 @@ fn shut_the_door(socket: &TcpListener) {
 #[cfg(not(target_os = "linux"))]
 fn shut_the_door(_: &TcpListener) {}
 
-/// Resolves when the phase is [`Phase::Stopped`]; its sender being gone counts as that.
+/// Resolves when the phase is [`Phase::Stopped`], or when the sender of the phase is gone.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
 }

@@ -26,20 +26,20 @@ use tracing_subscriber::{registry, reload};
 
 use crate::lines::{Habits, Lines};
 
-/// How long a panicking thread waits until its line is written: the panic may end the process.
+/// Time that a panicking thread waits until its line is written: the panic may end the process.
 const PANIC_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How much is logged.
+/// Level of detail of the log.
 pub type Level = tracing::Level;
 
-/// How a line looks.
+/// Format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Text,
     Json,
 }
 
-/// What to log, and how.
+/// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub level: Level,
@@ -89,7 +89,7 @@ impl Log {
 
     /// Sets the level to `level`. `false` if the log belongs to an embedding process.
     pub fn set_level(&self, level: Level) -> bool {
-        // Held meanwhile, so that what is shown is what was set last.
+        // Locked meanwhile, so that the level that is shown is the level that was set last.
         let mut shown = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = self.change.as_ref().is_some_and(|change| change(level));
         if changed {
@@ -115,7 +115,7 @@ fn dropped() -> IntCounter {
     IntCounter::new("log_dropped", "Lines lost.").expect("a valid metric")
 }
 
-/// The level that `text` names, as `log.level` has it.
+/// Returns the level that `text` names, as `log.level` has it.
 pub fn level(text: &str) -> Option<Level> {
     matches!(text, "error" | "warn" | "info" | "debug").then(|| text.parse().ok()).flatten()
 }
@@ -157,7 +157,7 @@ fn start_lines(dropped: IntCounter) -> io::Result<Arc<Lines>> {
     Lines::start(stderr, habits)
 }
 
-/// What [`init`] installs, with the lines sent elsewhere.
+/// Returns the subscriber that [`init`] installs, but writes the lines to `writer`.
 pub fn subscriber<W>(settings: &Settings, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -189,8 +189,8 @@ where
     (registry().with(lines).with(filter), level, change)
 }
 
-/// Says where a panic was, in a line like any other. What it says may quote a request, unless it
-/// was written down in the source.
+/// Logs the place of a panic. The panic's message is logged only if it is a literal of the source, because
+/// any other message may quote a request.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map_or_else(String::new, ToString::to_string);
     let said = panic.payload().downcast_ref::<&'static str>();
@@ -267,8 +267,8 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Whether `char` ends a line, steers a terminal or turns the direction of text around. It is then
-/// written as `\uXXXX`, which is right in JSON too, where such a thing only stands in strings.
+/// Whether `char` ends a line, steers a terminal or turns the direction of text around. Such a character is
+/// written as `\uXXXX`, which is right in JSON too, where it only stands in strings.
 pub fn must_be_escaped(char: char) -> bool {
     char.is_control()
         // Line and paragraph separators, marks, embeddings, overrides and isolates
@@ -277,7 +277,7 @@ pub fn must_be_escaped(char: char) -> bool {
         || matches!(char, '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// `line` with every such character escaped.
+/// Returns `line` with every character escaped for which [`must_be_escaped`] is true.
 pub fn escaped(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len() + 1);
     for char in line.chars() {

@@ -45,11 +45,11 @@ const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
 
-/// How long the process waits at its end for the reader of the log.
+/// Time that the process waits at its end for the reader of the log.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A request allocates some twenty times, in sizes that come and go by the thousand: with this allocator
-/// it costs 5 to 6 % less CPU than with glibc's (docs/performance.md).
+/// A request allocates some twenty times, in sizes that come and go by the thousand: with this allocator a
+/// request costs 5 % less CPU than with glibc's (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Only fails if nobody reads it.
+            // Printing fails only if no reader is left.
             let _ = error.print();
             return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -124,7 +124,7 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
     };
     let runtime = runtime();
     let report = runtime.block_on(examination.run());
-    // A look-up or a file that hangs has a thread, and is not waited for.
+    // The process does not wait for the thread of a look-up or of a file that hangs.
     runtime.shutdown_background();
     print!("{}", if json { report.json(strict) } else { report.text() });
     report.exit_code(strict).into()
@@ -142,7 +142,7 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
     config.listen = config.listen.within_descriptors(raise_descriptor_limit(), spare);
     runtime().block_on(async {
         let (first, second) = signals();
-        // Listened for from here on: nothing else keeps it from ending the process.
+        // The process listens for SIGHUP from here on: without a listener, SIGHUP would end the process.
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
         let app = match App::bind_with(config, log.clone()) {
             Ok(app) => app,
@@ -320,14 +320,15 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
     })
 }
 
-/// Of one thread. Serving takes more of them, each of its own: see `app`.
+/// Makes a runtime of one thread. Each thread that serves has a runtime of its own: see `app`.
 fn runtime() -> Runtime {
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.expect("the system has threads and descriptors left at start")
 }
 
-/// Resolve with the first and with the second signal to end. They are listened for from here on
-/// and not from the first wait: one that came in between would kill the process, or be lost.
+/// Returns two futures, which resolve with the first and with the second signal to end. The process listens
+/// for the signals from here on, not from the first wait: a signal in between would kill the process, or be
+/// lost.
 fn signals() -> (impl Future<Output = ()>, impl Future<Output = ()>) {
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be handled");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be handled");
@@ -351,7 +352,7 @@ fn signals() -> (impl Future<Output = ()>, impl Future<Output = ()>) {
     (nth(1), nth(2))
 }
 
-/// Runs to its end, or to the second signal, whichever comes first.
+/// Runs until `running` ends or the second signal comes.
 async fn run_until(second: impl Future<Output = ()>, running: impl Future<Output = ()>) {
     tokio::select! {
         () = running => {}
@@ -363,7 +364,7 @@ fn not_started(error: &StartError) -> ExitCode {
     let code = report(error);
     match error {
         StartError::Bind { .. } | StartError::Threads(_) | StartError::AccessLog(_) => code,
-        // What the configuration names will not do.
+        // The configuration names something that can't be used.
         StartError::Tls(_)
         | StartError::Velt(_)
         | StartError::Identity(_)

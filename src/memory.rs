@@ -21,20 +21,20 @@ pub use self::thrifty::{Demand, Thrifty};
 pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
 
-/// Open connections to the app up to which each connection reads as much at once as has arrived. With
-/// more of them, each reads at most 8 KiB at once, and only when its reader wants more, so that a stalled
+/// Open connections to the app up to which each connection reads as much at once as has arrived. With more
+/// connections, each reads at most 8 KiB at once, and only when its reader wants more, so that a stalled
 /// download holds one such read.
 const ROOMY_EXCHANGES: usize = 64;
 
-/// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With
-/// more of them, it reads at most 8 KiB at once.
+/// Open connections to the app up to which the sidecar reads as much at once as a client has sent. With more
+/// connections, the sidecar reads at most 8 KiB at once.
 const ROOMY_UPLOADS: usize = 16;
 
 /// Longest rest of a response, in bytes, that is read ahead while memory is not short. A longer rest is
 /// always read on demand.
 const MUCH: u64 = 256 * 1024;
 
-/// How long a new connection waits for memory before it is refused, and how often it asks.
+/// Time that a new connection waits for memory before it is refused, and the pause between two looks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -51,7 +51,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// The limit in bytes, `None` if there is none.
+    /// Returns the limit in bytes, `None` if there is none.
     pub fn bytes(self) -> Option<u64> {
         match self {
             Self::Auto => limit::of_control_groups("/".as_ref()),
@@ -98,9 +98,9 @@ struct State {
 #[derive(Default)]
 struct Holders {
     all: Vec<Weak<dyn Holder>>,
-    /// How many connections were open when the list was last cleaned.
+    /// Number of connections that were open when the list was last cleaned.
     open: usize,
-    /// How many connections had ended when the list was last cleaned.
+    /// Number of connections that had ended when the list was last cleaned.
     gone: usize,
 }
 
@@ -176,14 +176,14 @@ impl State {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every connection that is open.
+    /// Returns every connection that is open.
     fn open(&self) -> Vec<Arc<dyn Holder>> {
         let mut holders = self.holders();
         holders.forget_gone();
         holders.all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many connections of clients and to the app have ended so far.
+    /// Returns the number of connections, of clients and to the app, that have ended so far.
     fn gone(&self) -> usize {
         let mut holders = self.holders();
         holders.forget_gone();
@@ -201,7 +201,7 @@ impl Holders {
     }
 }
 
-/// Guard that counts a connection to the app, or a request on one of HTTP/2.
+/// Guard that counts a connection to the app, or a request on an HTTP/2 connection.
 pub struct Exchange(Arc<State>);
 
 impl Drop for Exchange {

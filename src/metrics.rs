@@ -1,10 +1,9 @@
-//! Every metric that the sidecar exports, on one page: name, help, buckets; their labels' words are
-//! on the next, `labels`.
-//!
-//! This page is the contract that `docs/metrics.md` documents and a test holds equal to a scrape.
-//! Label sets are closed enums, so no user id, path or message can become a label, and every
-//! series exists from the first scrape on. Parts hold the handles they need, resolved once at
-//! start: counting on the request path is an atomic add, never a look-up by string.
+//! All metrics that the sidecar exports, on one page: name, help, buckets. The words of the labels are in
+//! `labels`.
+//! This page is the contract that `docs/metrics.md` documents and a test holds equal to a scrape. Label sets
+//! are closed enums, so no user id, path or message can become a label, and every series exists from the
+//! first scrape on. Parts hold the handles they need, resolved once at start: counting on the request path is
+//! an atomic add, never a look-up by string.
 
 mod labels;
 mod recent;
@@ -47,19 +46,19 @@ pub struct Counters<L> {
 }
 
 impl<L: Label> Counters<L> {
-    /// Counts one.
+    /// Counts one of `value`.
     pub fn increment(&self, value: L) {
         self.counters[value.index()].inc();
     }
 
-    /// How many there are so far.
+    /// Returns the count of `value` so far.
     pub fn get(&self, value: L) -> u64 {
         self.counters[value.index()].get()
     }
 
-    /// Counts `amount` at once, which may be nothing.
+    /// Counts `amount` at once, which may be 0.
     pub fn add(&self, value: L, amount: u64) {
-        // An atomic addition of nothing costs as much as any.
+        // An atomic addition of 0 costs as much as any.
         if amount > 0 {
             self.counters[value.index()].inc_by(amount);
         }
@@ -74,12 +73,12 @@ pub struct Gauges<L> {
 }
 
 impl<L: Label> Gauges<L> {
-    /// Sets one.
+    /// Sets the gauge of `value`.
     pub fn set(&self, value: L, to: f64) {
         self.gauges[value.index()].set(to);
     }
 
-    /// Sets one to a time, as seconds since 1970.
+    /// Sets the gauge of `value` to a time, as seconds since 1970.
     pub fn set_time(&self, value: L, to: SystemTime) {
         self.set(value, to.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
@@ -102,7 +101,7 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// What the request path counts.
+/// Metrics of the request path.
 #[derive(Clone)]
 pub struct RequestMetrics {
     pub requests: Counters<Outcome>,
@@ -113,7 +112,7 @@ pub struct RequestMetrics {
     pub header_deliveries: Counters<HeaderDelivery>,
 }
 
-/// What is counted about who is asking.
+/// Metrics of the callers' identity.
 #[derive(Clone)]
 pub struct IdentityMetrics {
     pub refusals: Counters<RefusalKind>,
@@ -127,7 +126,7 @@ pub struct IdentityMetrics {
     pub recent: Arc<Recent>,
 }
 
-/// What the token cache and the mints behind it count.
+/// Metrics of the token cache and the mints behind it.
 #[derive(Clone)]
 pub struct TokenMetrics {
     pub lookups: Counters<LookupResult>,
@@ -202,7 +201,7 @@ impl TokenMetrics {
     }
 }
 
-/// What the proxy counts about the app.
+/// Metrics of the proxy about the app.
 #[derive(Clone)]
 pub struct AppMetrics {
     pub connects: Counters<ConnectResult>,
@@ -233,7 +232,7 @@ impl AppMetrics {
     }
 }
 
-/// What the listener counts about clients.
+/// Metrics of the listener about clients.
 #[derive(Clone)]
 pub struct ListenerMetrics {
     pub connections: IntGauge,
@@ -278,7 +277,7 @@ impl ListenerMetrics {
         }
     }
 
-    /// Counts that nobody reads, for a listener that is not the product's own.
+    /// Makes metrics that are not exported, for a listener that is not the product's own.
     pub fn detached() -> Self {
         Self::on(&Page { registry: Registry::new() })
     }
@@ -306,7 +305,7 @@ impl MemoryMetrics {
     }
 }
 
-/// What is counted about the spans that leave.
+/// Metrics of the spans to be exported.
 #[derive(Clone)]
 pub struct TraceMetrics {
     pub spans: Counters<SpanResult>,
@@ -326,7 +325,7 @@ fn access_log_dropped(page: &Page) -> IntCounter {
     )
 }
 
-/// Everything, and the registry that a scrape reads.
+/// All metrics, and the registry that a scrape reads.
 pub struct Metrics {
     registry: Registry,
     pub requests: RequestMetrics,
@@ -448,7 +447,7 @@ impl Metrics {
         }
     }
 
-    /// The text exposition format, version 0.0.4.
+    /// Returns the text exposition format, version 0.0.4.
     ///
     /// # Errors
     ///
@@ -466,7 +465,7 @@ impl Default for Metrics {
     }
 }
 
-/// Records the time since `start` in seconds.
+/// Records `elapsed` in seconds.
 pub fn observe(histogram: &Histogram, elapsed: Duration) {
     histogram.observe(elapsed.as_secs_f64());
 }
@@ -531,8 +530,8 @@ impl Page {
         self.register(&info);
     }
 
-    /// Registers the figures of the process itself, under their conventional, unprefixed names. They are read
-    /// from `/proc`, so there are none on systems other than Linux.
+    /// Registers the figures of the process itself, under their conventional, unprefixed names. The figures
+    /// are read from `/proc`, so there are none on systems other than Linux.
     #[cfg(target_os = "linux")]
     fn process(&self) {
         let process = prometheus::process_collector::ProcessCollector::for_self();

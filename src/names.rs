@@ -1,25 +1,26 @@
-//! Names of headers that nearly no message has, and how to tell that at little cost.
+//! Sets of header names, which rule out at little cost the names that nearly no message has.
 
 use http::{HeaderMap, HeaderName};
 
-/// The names that a header map has, by a bit of each. To look a name up costs a hash of it, and most
-/// that a proxy asks for are not there: one pass over those that are tells it of all of them.
+/// Names that a header map has, as one bit for each name. A look-up of a name costs a hash of the name, and
+/// most names that a proxy looks for are absent: a single pass over the names that are there replaces these
+/// look-ups.
 #[derive(Clone, Copy, Default)]
 pub struct Names(u64);
 
 impl Names {
-    /// Those in `headers`, until one is added.
+    /// Collects the names in `headers`. Must be made again if a name is added.
     pub fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), Self::with)
     }
 
-    /// These and `name`.
+    /// Returns these names and `name`.
     #[inline]
     pub fn with(self, name: &HeaderName) -> Self {
         Self(self.0 | bit(name))
     }
 
-    /// Whether `name` can be one of them. It may not be there all the same: names share bits.
+    /// Whether `name` can be among the names. It may be absent all the same: names share bits.
     pub fn may_have(self, name: &HeaderName) -> bool {
         self.0 & bit(name) != 0
     }
@@ -29,12 +30,12 @@ impl Names {
 pub struct NameSet {
     names: Box<[HeaderName]>,
     bits: Names,
-    /// A bit for each length that one of them has.
+    /// One bit for each length of a name in the set.
     lengths: u64,
 }
 
 impl NameSet {
-    /// Of these names.
+    /// Makes the set of `names`.
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names: Box<[HeaderName]> = names.into_iter().collect();
         let bits = names.iter().fold(Names::default(), Names::with);
@@ -42,24 +43,24 @@ impl NameSet {
         Self { names, bits, lengths }
     }
 
-    /// Each of them, in the order in which they were given.
+    /// Returns the names, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
         self.names.iter()
     }
 
-    /// Whether one of them is as long as `name`.
+    /// Whether a name in the set is as long as `name`.
     #[inline]
     pub fn has_length_of(&self, name: &HeaderName) -> bool {
         self.lengths & length_bit(name) != 0
     }
 
-    /// Those that may be among `names`: nearly always none.
+    /// Returns the names of the set that may be among `names`: nearly always none.
     pub fn among(&self, names: Names) -> impl Iterator<Item = &HeaderName> {
         let candidates: &[HeaderName] = if names.0 & self.bits.0 == 0 { &[] } else { &self.names };
         candidates.iter().filter(move |name| names.may_have(name))
     }
 
-    /// Takes all of them out of `headers`, which has these `names`.
+    /// Removes every name of the set from `headers`, which has these `names`.
     pub fn remove_from(&self, headers: &mut HeaderMap, names: Names) {
         for name in self.among(names) {
             headers.remove(name);
@@ -67,8 +68,8 @@ impl NameSet {
     }
 }
 
-/// By its length and its two ends: of what browsers and apps send, five names in a thousand then share
-/// a bit with one that is asked for.
+/// Returns the bit of a name, by its length and its two ends: five in a thousand names that browsers and apps
+/// send share a bit with a name that is looked for.
 #[inline]
 fn bit(name: &HeaderName) -> u64 {
     let name = name.as_str().as_bytes();
@@ -76,7 +77,8 @@ fn bit(name: &HeaderName) -> u64 {
     1 << ((name.len() + end(name.first()) + 7 * end(name.last())) % 64)
 }
 
-/// A name longer than 63 bytes shares the bit of a shorter one, which costs a comparison.
+/// Returns the bit of a name's length. A name longer than 63 bytes shares the bit of a shorter name, which
+/// costs a comparison.
 #[inline]
 fn length_bit(name: &HeaderName) -> u64 {
     1 << (name.as_str().len() % 64)
@@ -113,7 +115,7 @@ mod tests {
             set.remove_from(&mut some, names);
             assert_eq!(some.keys().collect::<Vec<_>>(), [HOST, COOKIE], "{text}");
         }
-        // The first is as long as two of them, the last two share a bit with one.
+        // The first name is as long as two names of the set, the last two share a bit with a name of the set.
         for text in ["user-agent", "trailer", "dnt", "xx", "u-grade"] {
             let mut none = headers(&["host", text]);
             let names = Names::of(&none);

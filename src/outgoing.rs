@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use crate::tls::Roots;
 
-/// Failure to set calls up: the roots that vouch for servers can't be read, or the environment names a
-/// forward proxy that is none. The operator's fault.
+/// Failure to set calls up: the roots that vouch for servers can't be read, or the forward proxy that the
+/// environment names can't be used. The operator's fault.
 #[derive(Debug)]
 pub struct TlsError(Box<dyn Error + Send + Sync>);
 
@@ -65,7 +65,7 @@ impl fmt::Display for ProxyError {
 
 impl Error for ProxyError {}
 
-/// Checks the proxy settings in `environment`, of which reqwest ignores in silence what it can't read.
+/// Checks the proxy settings in `environment`, because reqwest ignores in silence what it can't read.
 ///
 /// # Errors
 ///
@@ -95,8 +95,8 @@ pub fn check_proxy(environment: impl Fn(&str) -> Option<String>) -> Result<(), P
 
 const QUOTES: [char; 2] = ['"', '\''];
 
-/// A client for `url` and what is below it, which trusts whom `roots` vouch for: with the proxy
-/// settings of the environment and a connection pool of its own.
+/// Makes a client for `url` and the paths below it, which trusts the servers that `roots` vouch for. The
+/// client has the proxy settings of the environment and a connection pool of its own.
 ///
 /// # Errors
 ///
@@ -113,9 +113,9 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Recipe for requests to `url` and below it. Looking up the host's name may take
-    /// `connect_timeout`; opening the connection, up to the end of the TLS handshake, may take the rest
-    /// of it.
+    /// Makes a recipe for requests to `url` and below it. Looking up the host's name may take
+    /// `connect_timeout`; opening the connection, up to the end of the TLS handshake, may take the rest of
+    /// it.
     ///
     /// # Errors
     ///
@@ -224,11 +224,11 @@ impl Resolve for LookUp {
     }
 }
 
-/// The body of `answer`; `None` if it is over `limit` bytes, of which no more are read.
+/// Reads the body of `answer`; `None` if the body is over `limit` bytes, and then the rest is not read.
 ///
 /// # Errors
 ///
-/// What the transport says.
+/// The transport's error.
 pub async fn read_capped(mut answer: Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {

@@ -1,11 +1,10 @@
-//! The app behind us: sends a request there and brings the response back, both streaming.
+//! The way to the app: sends a request to the app and brings the response back, both streaming.
 //!
-//! Knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, the length that an answer says in `framing`, bodies in `request_body` and `body`, how long an
-//! answer is waited for in `progress`, what may be sent again in `spare`, WebSockets in `tunnel`, their
-//! standing still in `stream_clock`. hyper 1.12 is a floor and not just the current version: 1.11 stopped
-//! keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection`
-//! line.
+//! This module knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
+//! `pool`, the length of an answer in `framing`, bodies in `request_body` and `body`, the wait for an answer
+//! in `progress`, second tries in `spare`, WebSockets in `tunnel`, the limit on a WebSocket that stands still
+//! in `stream_clock`. hyper 1.12 is the oldest version that will do: 1.11 stopped keeping a `Content-Length`
+//! beside a `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
 
 mod arriving;
 mod body;
@@ -60,7 +59,7 @@ use crate::metrics::AppMetrics;
 use crate::names::Names;
 use crate::tls::{ClientSettings, ClientTls};
 
-/// Where the app listens.
+/// Address at which the app listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `host:port`.
@@ -69,59 +68,59 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// What the app speaks.
+/// Protocol that the app speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppProtocol {
     Http1,
     /// HTTP/2 with prior knowledge. WebSockets still go over HTTP/1.1.
     H2c,
-    /// The same over TLS.
+    /// HTTP/2 over TLS.
     H2,
 }
 
-/// How to reach the app.
+/// Settings of the connections to the app.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub address: Address,
-    /// How to speak TLS with it, if at all.
+    /// TLS with the app; `None` without TLS.
     pub tls: Option<ClientSettings>,
     pub protocol: AppProtocol,
     /// Treatment of the `X-Forwarded-For` of a peer whose word is kept.
     pub forwarded_for: ForwardedFor,
     pub connect_timeout: Duration,
-    /// From the end of the request to the head of the response.
+    /// Longest time from the end of the request to the head of the response.
     pub response_timeout: Duration,
-    /// How long an unused connection is kept. Must be below the app's own keep-alive.
+    /// Time for which an unused connection is kept. Must be below the app's own keep-alive.
     pub idle_timeout: Duration,
     /// Unused connections kept.
     pub max_idle: usize,
     /// Most header lines of one response over HTTP/1.1.
     pub max_headers: usize,
-    /// How long a request, a response or a tunnel may stand still in both directions.
+    /// Longest time that a request, a response or a tunnel may stand still in both directions.
     pub stream_idle_timeout: Option<Duration>,
     /// Memory that connections to the app share with connections of clients.
     pub memory: Memory,
 }
 
-/// Why the app gave no answer.
+/// Reason why the app gave no answer.
 #[derive(Debug)]
 pub enum UpstreamError {
-    /// It could not be connected to: down, or not where the configuration says.
+    /// The app could not be connected to: it is down, or not where the configuration says.
     Unreachable(io::Error),
-    /// It did not begin its answer in time.
+    /// The app did not begin its answer in time.
     Timeout,
-    /// Nothing moved for too long while the request's body was being sent: the client did not send
-    /// it, or the app did not read it.
+    /// Nothing moved for too long while the request's body was being sent: the client did not send the body,
+    /// or the app did not read it.
     Idle,
-    /// It broke off, or its answer is not HTTP.
+    /// The app broke off, or its answer is not HTTP.
     Broken(hyper::Error),
     /// The app broke its response off, over HTTP/2.
     BrokenStream(h2::Error),
-    /// The head of its answer is longer than `app.max_headers` or the read buffer allow.
+    /// The head of the app's answer is longer than `app.max_headers` or the read buffer allow.
     HeadTooLarge(hyper::Error),
     /// The app's answer does not say clearly where its body ends.
     Framing,
-    /// It switched protocols without being asked to, or not to the one it was asked for.
+    /// The app switched protocols without being asked to, or to another protocol than it was asked for.
     BadUpgrade,
     /// The client broke off while sending its request.
     ClientGone(hyper::Error),
@@ -168,13 +167,13 @@ impl Error for UpstreamError {
     }
 }
 
-/// The app.
+/// The app, with the connections to it.
 pub struct Upstream {
     settings: Settings,
-    /// What is spoken to the app unless it is a WebSocket.
+    /// Whether the app is spoken to over HTTP/2. WebSockets go over HTTP/1.1 in any case.
     http2: bool,
     scheme: Scheme,
-    /// For requests of HTTP/1.0 that name no host.
+    /// Host for HTTP/1.0 requests that name no host.
     default_host: HeaderValue,
     pool: Arc<Pool>,
     /// Pools of all threads that serve, this thread's among them.
@@ -183,14 +182,14 @@ pub struct Upstream {
     response_trailers: TrailerFilter,
     /// Tells tunnels about the end.
     closing: watch::Sender<Closing>,
-    /// Tells of peers whose `X-Forwarded-*` were replaced.
+    /// Alarm about peers whose `X-Forwarded-*` were replaced.
     replaced: Alarm,
     metrics: AppMetrics,
 }
 
 impl Upstream {
-    /// The filters remove from trailers what the parts around this one would have removed from
-    /// headers. `tls` is what was made of the settings' own.
+    /// Makes the upstream. The filters remove from trailers what other parts of the sidecar would have
+    /// removed from headers. `tls` is built from `settings.tls`.
     pub fn new(
         settings: Settings,
         tls: Option<Arc<ClientTls>>,
@@ -221,8 +220,8 @@ impl Upstream {
         }
     }
 
-    /// Adds this pool to the `neighbours`, one for each thread that serves: a request here may have an
-    /// idle connection there closed.
+    /// Adds this pool to the `neighbours`, one for each thread that serves: a request here may have an idle
+    /// connection of another thread closed.
     #[must_use]
     pub fn beside(mut self, neighbours: &Neighbours) -> Self {
         neighbours.add(&self.pool);
@@ -230,21 +229,21 @@ impl Upstream {
         self
     }
 
-    /// How it is spoken to.
+    /// Returns the scheme of connections to the app.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// Where the app listens.
+    /// Returns the address at which the app listens.
     pub fn address(&self) -> &Address {
         &self.settings.address
     }
 
-    /// Sends a validated request, taken up `now`, to the app and returns its response, body still
-    /// streaming. What is left of the request is empty.
+    /// Sends a validated request, taken up `now`, to the app and returns its response, body still streaming.
+    /// Leaves an empty request behind.
     ///
-    /// By reference, as all the way down to the connection: each function that took it by value would
-    /// have room for it twice in its future, and a future's size is paid for by every request.
+    /// The request is passed by reference, as all the way down to the connection: each function that took it
+    /// by value would have room for it twice in its future, and every request pays for the size of a future.
     ///
     /// # Errors
     ///
@@ -270,7 +269,7 @@ impl Upstream {
         let sent = request.body_mut().set_out(&self.request_trailers, &clock);
         let has_body = sent.is_some();
         if !over_http2 && has_body && !request.headers().contains_key(CONTENT_LENGTH) {
-            // Said again for this hop, or hyper would send a GET without its body.
+            // Set again for this hop, or hyper would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }
@@ -321,7 +320,7 @@ impl Upstream {
     ) -> Result<Response<Body>, UpstreamError> {
         let patience = self.settings.response_timeout;
         let (response, lease) = if over_http2 {
-            // On the heap, so that the other way does not pay for it.
+            // Boxed, so that requests over HTTP/1.1 do not pay for the size of this future.
             let wanted = progress.gate.as_ref().map(Gate::asked);
             let sending = Box::pin(self.send_http2(request, wanted));
             let mut timer = Box::pin(sleep(Duration::ZERO));
@@ -342,7 +341,7 @@ impl Upstream {
         }
     }
 
-    /// Tells the client of every tunnel, now or later, that we are going away (RFC 6455 section
+    /// Tells the client of every tunnel, now or later, that the sidecar is going away (RFC 6455 section
     /// 7.4.1).
     pub fn close_tunnels(&self) {
         self.closing.send_replace(Closing::Told);
@@ -395,7 +394,8 @@ impl Upstream {
         }
     }
 
-    /// What may be sent again by the retry rule: the request itself, if it never left, or its `spare`.
+    /// Returns the request that the retry rule may send again: the request itself, if it never left, or its
+    /// `spare`.
     fn again(
         &self,
         mut error: TrySendError<Request<RequestBody>>,
@@ -456,17 +456,17 @@ impl Upstream {
     }
 }
 
-/// The request, for hyper, which wants it whole.
+/// Takes the request out of the reference, for hyper, which wants the whole request.
 fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
     std::mem::replace(request, Request::new(RequestBody::default()))
 }
 
-/// Whether there is no response because the connection died, and not because of what the app said.
+/// Whether there is no response because the connection died, and not because of the app's answer.
 fn has_died(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::Broken(error) if !error.is_parse())
 }
 
-/// Tells whose fault it is that there is no response.
+/// Decides whose fault it is that there is no response.
 fn classify<B>(error: TrySendError<B>) -> UpstreamError {
     let error = error.into_error();
     let by_client = error

@@ -1,11 +1,11 @@
-//! Reading again, while the sidecar runs, what it was started with: the configuration with its
-//! secrets, and the files of certificates.
+//! Reload while the sidecar runs: reads again the configuration with its secrets, and the files of
+//! certificates.
 //!
 //! Good content takes effect as a whole. Bad content is rejected, counted and logged, and the last good
 //! content stays in force. Secrets are replaced all the same: a mistake in the configuration must not keep a
-//! revoked token in use. A look at the files is taken at an interval, since no watch of a file survives that
-//! Kubernetes replaces a mounted file behind a symlink; and at once on SIGHUP. Nothing here knows the parts
-//! that change: the composition root hands in the functions that replace them.
+//! revoked token in use. The files are looked at once per interval, because a watch on a file does not
+//! survive when Kubernetes replaces a mounted file behind a symlink. SIGHUP brings an immediate look. This
+//! module does not know the parts that change: the composition root hands in the functions that replace them.
 
 mod changes;
 
@@ -22,16 +22,17 @@ use crate::config::{Config, Effective, LoadError, Origin, RESTED, Reading};
 use crate::logging::Chain;
 use crate::metrics::{Label as _, ReloadMetrics, ReloadPart};
 
-/// Why something could not be put into force.
+/// Reason why something could not be put into force.
 pub type Refusal = Box<dyn Error + Send + Sync>;
 
-/// Puts a configuration into force, as far as it has changed; what is in force then comes last.
+/// Puts a configuration into force, as far as it has changed. The last argument has the settings that are
+/// then in force.
 pub type Apply = Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), Refusal> + Send + Sync>;
 
 /// Result of a look at some files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing new: the files have the content in force, or content that was rejected and logged before.
+    /// The files have the content in force, or content that was rejected and logged before.
     Same,
     /// New content is in force.
     Replaced,
@@ -46,25 +47,25 @@ pub enum Look {
 /// once; with the argument `true` (`again`), once more.
 pub type Refresh = Arc<dyn Fn(bool) -> Result<Look, Refusal> + Send + Sync>;
 
-/// Asks for a look now.
+/// Handle that asks for a look now.
 #[derive(Clone)]
 pub struct Trigger(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Trigger {
-    /// Looks at everything, tells of everything that is wrong even if it has been told before, and
-    /// returns when what is good is in force.
+    /// Looks at everything, reports every problem even if it was reported before, and returns when all good
+    /// content is in force.
     pub async fn look(&self) {
         let (done, finished) = oneshot::channel();
-        // Errors only say that the sidecar is ending, when nobody looks any more.
+        // Errors only say that the sidecar is ending, and looks no more.
         if self.0.send(done).await.is_ok() {
             let _ = finished.await;
         }
     }
 }
 
-/// Everything that is read again.
+/// Sources that are read again.
 pub struct Reload {
-    /// Between two looks; `None` leaves it to SIGHUP.
+    /// Time between two looks; `None` leaves looks to SIGHUP.
     interval: Option<Duration>,
     configuration: Option<Configuration>,
     files: Vec<(ReloadPart, Refresh)>,
@@ -79,18 +80,18 @@ struct Configuration {
     /// File and environment of the configuration, with the text that is in force.
     origin: Origin,
     effective: Vec<Effective>,
-    /// Last reading, if it is not in force, and since when the files have had its content.
+    /// Last reading, if it is not in force, and the time since which the files have had its content.
     found: Option<(Arc<Reading>, Instant)>,
-    /// What differs from it but waits for a restart, as it was told last.
+    /// Changes that wait for a restart, as they were last logged.
     waiting: Vec<Change>,
-    /// What was wrong with the last one that was read.
+    /// Problem of the last reading, if it was rejected.
     complaint: Option<String>,
     apply: Apply,
 }
 
 impl Reload {
-    /// `config` is in force; `apply` and `files` replace what came of it. A configuration without an
-    /// origin is never read again.
+    /// Makes the reload and its trigger. `config` is in force; `apply` and `files` replace the parts that
+    /// were made from it. A configuration without an origin is never read again.
     pub fn new(
         config: &Config,
         apply: Apply,
@@ -121,7 +122,7 @@ impl Reload {
     pub async fn run(mut self) {
         let mut ticks = interval(self.interval.unwrap_or(Duration::from_secs(3600)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first is now, and everything has just been read.
+        // The first tick comes at once, and everything has just been read.
         ticks.tick().await;
         loop {
             tokio::select! {
@@ -129,7 +130,7 @@ impl Reload {
                 () = sleep(RESTED), if self.unsettled => self.look(false).await,
                 Some(done) = self.asked.recv() => {
                     self.look(true).await;
-                    // An error only says that whoever has asked does not wait.
+                    // An error only says that the caller of `look` does not wait.
                     let _ = done.send(());
                 }
             }
@@ -333,7 +334,7 @@ fn listed(changes: &[Change]) -> String {
     changes.join("; ")
 }
 
-/// Runs what reads files elsewhere, since they may lie on a disk that is slow.
+/// Runs `work`, which reads files, on another thread, because the files may lie on a slow disk.
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

@@ -1,9 +1,9 @@
 //! The request path. Start reading here.
 //!
-//! What a request costs: its headers are checked once, one cache read finds the token while the
-//! app is being asked, one header is inserted. What happens when Velt is down: a cached token is
-//! served for as long as it lives; without one the app's response goes out all the same, held
-//! back no longer than `delivery.header.max_wait`, and says why it carries no token.
+//! Cost of a request: its headers are checked once, one cache read finds the token, the app is asked, one
+//! header is inserted. A token that has to be minted is minted while the app works. When Velt is down, a cached token is served for as long as it lives.
+//! Without a cached token the app's response goes out all the same, held back no longer than
+//! `delivery.header.max_wait`, and says why it carries no token.
 
 mod error;
 pub mod explain;
@@ -42,11 +42,11 @@ use crate::token::cache::{Lookup, TokenCache};
 use crate::token::{Details, Freshness, MintPlan, MintRequest, Moment, Token};
 use crate::trace::Tracing;
 
-/// How long a token route waits for that body.
+/// Time that a token route waits for the request body in which it looks for a `userId`.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What decides about a request. A request is decided by one of these from its head to its end,
-/// whatever is reloaded meanwhile.
+/// Parts that decide about a request. The same rules decide about a request from its head to its end, even if
+/// a reload replaces them meanwhile.
 #[derive(Clone)]
 pub struct Rules {
     pub identity: Arc<Identity>,
@@ -54,13 +54,13 @@ pub struct Rules {
     pub injection: Arc<Injection>,
 }
 
-/// Everything a request passes through. Each thread that serves has one: its connections to the app
-/// are its own, the rest is shared by all.
+/// All parts that a request passes through. Each thread that serves has one `Sidecar`: its connections to the
+/// app are its own, the other parts are shared by all threads.
 pub struct Sidecar {
-    /// Those in force. Whoever replaces them leaves the rest alone: tokens, connections, counts.
+    /// Rules in force. A reload replaces the rules and leaves tokens, connections and counts alone.
     pub rules: Arc<ArcSwap<Rules>>,
     pub tokens: TokenCache,
-    /// Queue between the cache and Velt. The sidecar only explains it and updates its gauges.
+    /// Queue between the cache and Velt. The sidecar only explains the queue and updates its gauges.
     pub admission: Arc<ArcSwap<Admission>>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
@@ -68,11 +68,11 @@ pub struct Sidecar {
     pub tracing: Tracing,
 }
 
-/// What a request is for. Whose it is, ours or the app's, the request line alone decides.
+/// Purpose of a request. The request line alone decides whether the sidecar or the app answers.
 enum Route<'a> {
-    /// One of the paths that we answer ourselves.
+    /// One of the paths that the sidecar answers itself.
     Token(&'a TokenRoute),
-    /// Everything else is the app's.
+    /// Any other path, which the app answers.
     Forward {
         /// Whether the response could carry a token.
         coverage: Coverage<'a>,
@@ -82,8 +82,8 @@ enum Route<'a> {
 impl<'a> Route<'a> {
     fn of<B>(request: &Request<B>, injection: &'a Injection) -> Self {
         let uri = request.uri();
-        // The one spelling that serves a token has no authority in it, save over HTTP/2, where
-        // every target has one.
+        // The one spelling that serves a token has no authority in it, except over HTTP/2, where every target
+        // has an authority.
         let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
         match injection.route(uri.path()) {
             Some(route) if plain => Self::Token(route),
@@ -95,12 +95,12 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Who asked, and what was found of the token meanwhile, unless only the app could say who.
+/// The caller, and the result of the token look-up; no look-up if only the app could name the caller.
 type Asked = (Result<Caller, NoToken>, Option<Result<Lookup, NoToken>>);
 
 impl Sidecar {
-    /// Answers a request, whatever happens: an error becomes its answer, a panic a 500, and a
-    /// client that leaves is counted.
+    /// Answers a request in every case: an error becomes its answer, a panic a 500, and a client that leaves
+    /// is counted.
     pub fn handle(
         self: Arc<Self>,
         peer: Peer,
@@ -139,10 +139,10 @@ impl Sidecar {
                 (own(error.answer(), is_head), error.outcome())
             }
         };
-        // Whoever sent an ambiguous message may have sent more of it.
+        // The sender of an ambiguous message may have sent more of them.
         let ambiguous = matches!(outcome, Outcome::BadRequest | Outcome::IdentityRefused);
-        // What follows a handshake that failed, for whatever reason, was meant for the tunnel; as
-        // a request it could be anything (RFC 9931).
+        // Bytes after a failed handshake were meant for the tunnel; as a request they could be anything (RFC
+        // 9931).
         let refused = handshake && outcome != Outcome::Upgraded;
         if version < Version::HTTP_2 && (ambiguous || refused) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -158,8 +158,8 @@ impl Sidecar {
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         let rules = &*self.rules.load_full();
-        // Identity comes first: what follows removes headers, and a removed one must never count
-        // as an absent one.
+        // Identity comes first: the steps after it remove headers, and a removed header must never count as
+        // an absent header.
         let Identified { caller, lacks_secret, believed, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
@@ -172,7 +172,7 @@ impl Sidecar {
                 record.routed(&route.path);
                 check_asking(&rules.injection, request)?;
                 let caller = match caller {
-                    // The rare way, kept out of the future's size.
+                    // Boxed, because this way is rare and the future would grow.
                     Caller::Unnamed => {
                         Box::pin(self.ask_app(rules, request, &client, connection)).await?
                     }
@@ -187,8 +187,8 @@ impl Sidecar {
             Route::Forward { coverage } => coverage.is_covered(),
         };
 
-        // From here on the app is asked, and the token is looked up beside it: a miss hides
-        // behind the app's own time. Unless only the app knows who is asking.
+        // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
+        // app's own time. There is no look-up if only the app knows the caller.
         let is_named = caller != Caller::Unnamed;
         let mut lookup =
             (wants_token && is_named).then(|| self.look_up(rules, &caller, record, Moment::now()));
@@ -201,8 +201,8 @@ impl Sidecar {
         record.app_answered(&forwarded, answered.steady);
         let mut response = forwarded?;
 
-        // The client has seen nothing yet; only the token may still be missing, and for that the
-        // response waits no longer than it must.
+        // The client has seen nothing yet. Only the token may still be missing, and the response waits for
+        // the token no longer than it must.
         rules.injection.strip(response.headers_mut());
         let caller = match rules.identity.word_of_app(response.headers_mut()) {
             Some(said) => {
@@ -219,7 +219,7 @@ impl Sidecar {
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
     }
 
-    /// The token of a known caller: at hand, in flight, or not to be had.
+    /// Looks up the token of a known caller: at hand, in flight, or not to be had.
     fn look_up(
         &self,
         rules: &Rules,
@@ -270,7 +270,7 @@ impl Sidecar {
         let patience = rules.injection.header().max_wait;
         let result = lookup?.within(patience).await.map_err(NoToken::from)?;
         let token = result.map_err(NoToken::Failed)?;
-        // One that has landed since is younger than `now`.
+        // A token that has arrived since is younger than `now`.
         if token.freshness(now) != Freshness::Expired {
             return Ok(token);
         }
@@ -294,7 +294,7 @@ impl Sidecar {
         let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
             let limit = rules.injection.max_body();
-            // A page that fetches a token by POST is rare.
+            // Boxed, because a page that fetches a token by POST is rare.
             Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
         }
         let result = lookup.within(route.max_wait).await.map_err(NoToken::from)?;
@@ -303,8 +303,8 @@ impl Sidecar {
     }
 }
 
-/// Waits for the token before the app is asked, since refusing after the app has acted would be a
-/// lie. Anonymous callers pass.
+/// Waits for the token before the app is asked: the app would have acted on a request that was refused later.
+/// Anonymous callers pass.
 async fn insist(
     lookup: Option<Result<Lookup, NoToken>>,
     patience: Duration,
@@ -320,13 +320,13 @@ async fn insist(
     }
 }
 
-/// An answer of the sidecar's own. HEAD gets the head of the answer to GET, without the content.
+/// Makes an answer of the sidecar's own. HEAD gets the head of the answer to GET, without the content.
 fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
     let answer = if is_head { without_content(answer) } else { answer };
     answer.map(Body::own)
 }
 
-/// Whether a token route may be asked like this, before the app or Velt is.
+/// Checks that a token route may be asked like this, before the app or Velt is asked.
 fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), RequestError> {
     if !injection.may_ask(request.headers()) {
         return Err(RequestError::CrossOrigin);
@@ -337,8 +337,8 @@ fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), Re
     }
 }
 
-/// Refuses a body that names another user: whoever wrote that page believes that the posted id
-/// decides, and would find out in production.
+/// Refuses a body that names another user: the author of such a page believes that the posted id decides, and
+/// would find the mistake in production.
 async fn check_named_user(
     body: &mut RequestBody,
     limit: usize,
@@ -357,7 +357,7 @@ async fn check_named_user(
 }
 
 fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
-    // Any body will do, and most of them say nothing about users.
+    // Any body is accepted, and most bodies say nothing about users.
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let same = match json.get("userId") {
         None | Some(Value::Null) => true,
@@ -368,7 +368,7 @@ fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
     if same { Ok(()) } else { Err(RequestError::UserMismatch) }
 }
 
-/// What to ask Velt for.
+/// Returns the request to Velt for the caller's token.
 fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken> {
     let user = match caller {
         Caller::Known(user) => user,
@@ -382,12 +382,12 @@ fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken
     plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
 }
 
-/// How a peer speaks to us.
+/// Returns the scheme in which a peer speaks to the sidecar.
 fn scheme_of(peer: &Peer) -> Scheme {
     if peer.encrypted { Scheme::Https } else { Scheme::Http }
 }
 
-/// What the token may say of the caller. Which of the fields are known is the configuration's matter.
+/// Returns the details of the caller for the token. The configuration decides which of the fields are known.
 fn details(user: &User) -> Details {
     Details {
         organization: user.organization.name().map(Box::from),
@@ -397,14 +397,14 @@ fn details(user: &User) -> Details {
     }
 }
 
-/// Runs `future`; `None` if it panicked, so that one request's bug stays that request's. Pinned by
-/// the caller, since an argument that is pinned within would take its space twice.
+/// Runs `future`; `None` if it panicked, so that a bug in one request stays in this request. The caller pins
+/// the future, because an argument that is pinned within would take its space twice.
 async fn catch_panic<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     std::future::poll_fn(|context| {
         let polling = AssertUnwindSafe(|| future.as_mut().poll(context));
         std::panic::catch_unwind(polling).map_or_else(
             |_| {
-                // The panic hook has printed where.
+                // The panic hook has logged the place.
                 error!("a request panicked; it was answered with 500");
                 Poll::Ready(None)
             },

@@ -1,8 +1,9 @@
-//! How an app may read the name of a header: WSGI and CGI take `_` for `-`, PHP other punctuation too
-//! (CVE-2025-64484, CVE-2026-39858). Names that are the same to such an app are the same to us.
+//! Spelling of header names, as an app may read them: WSGI and CGI take `_` for `-`, PHP takes other
+//! punctuation for `-` too (CVE-2025-64484, CVE-2026-39858). Names that are the same to such an app are the
+//! same to the sidecar.
 
-/// `name`, in lower case as header names are here, with a dash for everything that an app may take
-/// for one.
+/// Returns `name`, in lower case as header names are in this program, with a dash for each character that an
+/// app may take for a dash.
 pub fn folded(name: &str) -> impl DoubleEndedIterator<Item = u8> + Clone {
     name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
 }
@@ -13,7 +14,7 @@ pub fn is_read_as(name: &str, own: &str) -> bool {
     name.len() == own.len() && (name == own || folded(name).rev().eq(folded(own).rev()))
 }
 
-/// Whether an app may take `name` for one that begins with `prefix`.
+/// Whether an app may take `name` for a name that begins with `prefix`.
 pub fn begins_with(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len() && folded(name).take(prefix.len()).eq(folded(prefix))
 }

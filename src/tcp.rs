@@ -1,5 +1,5 @@
-//! How every TCP connection is set up, written to and watched, the clients' and the app's, and had
-//! back as a socket when HTTP is done with it.
+//! Set-up, writing and watching of every TCP connection, the clients' and the app's, and the way back to a
+//! plain socket when HTTP is done with it.
 
 mod gathering;
 mod half_open;
@@ -29,25 +29,25 @@ const QUIET: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(15);
 const ASKED: u32 = 4;
 
-/// How long an app on another host may leave sent bytes unacknowledged.
+/// Longest time that an app on another host may leave sent bytes unacknowledged.
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
-/// Bytes that may wait in the kernel because the peer does not read. The kernel's default is up to 4
-/// MiB (`net.ipv4.tcp_wmem`), and a socket is writable again only when a third of them has gone: a slow
+/// Bytes that may wait in the kernel because the peer does not read. The kernel's default is up to 4 MiB
+/// (`net.ipv4.tcp_wmem`), and a socket is writable again only when a third of these bytes has gone: a slow
 /// reader would seem to stand still for minutes.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
-/// Connections that may wait to be accepted, or as many as the system allows
-/// (`net.core.somaxconn`, 4,096 by default). tokio asks for 128: one more has to knock again after a
-/// second, or is reset, and when an app's pod is replaced, all of its clients knock in one moment.
+/// Connections that may wait to be accepted, or as many as the system allows (`net.core.somaxconn`, 4,096 by
+/// default). tokio asks for 128. A client beyond the limit has to try again after a second, or is reset, and
+/// when an app's pod is replaced, all of its clients connect in one moment.
 const BACKLOG: u32 = 4096;
 
 /// Listens at `address`; `[::]` takes clients of IPv6 and of IPv4, see [`bind`].
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system's error.
 ///
 /// # Panics
 ///
@@ -64,7 +64,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system's error.
 pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     match bind_exactly(address) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
@@ -79,7 +79,7 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpSocket> {
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         SockRef::from(&socket).set_only_v6(false)?;
     }
-    // Or connections of the process before would keep the port for a minute.
+    // Otherwise connections of the process before would keep the port for a minute.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -121,12 +121,12 @@ pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     }
 }
 
-/// A connection that HTTP has left, as the socket that it is: what passes now passes through nothing else.
+/// The socket of a connection that HTTP has left: later bytes pass through nothing else.
 pub struct Plain {
     pub socket: TcpStream,
-    /// What the peer had sent after its head, and HTTP has read.
+    /// Bytes that the peer sent after its head, and that HTTP has read.
     pub read: Bytes,
-    /// Whoever was told of what passed, to be kept for as long as the socket.
+    /// Watcher of the connection, which must be kept for as long as the socket.
     pub watcher: Arc<dyn Watcher>,
 }
 
@@ -135,7 +135,7 @@ impl Plain {
     ///
     /// # Errors
     ///
-    /// The connection, if it is encrypted or no TCP.
+    /// The connection, if it is encrypted or not TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
         match upgraded.downcast::<TokioIo<HalfOpen<Thrifty<Watched<Gathering<TcpStream>>>>>>() {
             Ok(Parts { io, read_buf, .. }) => Ok(Self::of(io.into_inner().into_inner(), read_buf)),

@@ -1,9 +1,8 @@
 //! TLS: certificates and keys from files, checked as a whole before they are used, and replaced
 //! while connections are open.
 //!
-//! One provider of cryptography everywhere, aws-lc-rs. Protocol versions and cipher suites are
-//! rustls's own defaults (TLS 1.2 and 1.3, forward secrecy only), and there are no settings to make
-//! them worse.
+//! One provider of cryptography everywhere, aws-lc-rs. Protocol versions and cipher suites are rustls's own
+//! defaults (TLS 1.2 and 1.3, forward secrecy only), and no setting can weaken them.
 
 mod certificate;
 mod chain;

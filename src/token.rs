@@ -1,7 +1,7 @@
-//! The token domain: what a mint asks for, what comes back, and how long it may be served.
+//! The token domain: the request for a mint, its result, and the time for which a token may be served.
 //!
-//! Nothing here knows HTTP or Velt. Freshness is a pure function of `now`, so that expiry is
-//! tested in virtual time.
+//! This module knows neither HTTP nor Velt. Freshness is a pure function of `now`, so that expiry is tested
+//! in virtual time.
 
 pub mod admission;
 mod breaker;
@@ -29,7 +29,7 @@ pub use self::request::{
 };
 pub use self::value::TokenValue;
 
-/// What a mint yields: a token and how long it lives from now on.
+/// Result of a mint: a token and its life from now on.
 #[derive(Clone, Debug)]
 pub struct Minted {
     pub value: TokenValue,
@@ -39,19 +39,19 @@ pub struct Minted {
 /// The future of a [`Mint`].
 pub type MintFuture<'a> = Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send + 'a>>;
 
-/// The one seam between the cache and Velt.
+/// The only interface between the cache and Velt.
 pub trait Mint: Send + Sync + 'static {
     /// Asks for one token. `demand` says how urgently the token is wanted, and is told how far the mint
     /// has come.
     fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a>;
 }
 
-/// Why there is no token. Clone, because everybody who waited for the same mint gets it.
+/// Reason why there is no token. Clone, because every caller that waited for the same mint gets the error.
 #[derive(Clone, Debug)]
 pub enum MintError {
-    /// Velt says no, and would say no again: the credentials, or what we sent for this user.
+    /// Velt refuses, and would refuse again, the credentials or the data that the sidecar sent for this user.
     Refused {
-        /// Velt's own word for it, if it was one of the documented ones.
+        /// Velt's own word for the refusal, if it was one of the documented ones.
         status: RefusedStatus,
         http_status: u16,
     },
@@ -73,13 +73,13 @@ pub enum MintError {
     /// No call was made: other users' mints took all calls that may run at once, until no client asked
     /// for this token any more. A bound of the sidecar's own.
     Queued,
-    /// An answer without a usable token. Velt's fault, or somebody's in between.
+    /// The answer has no usable token. The fault of Velt, or of a proxy in between.
     Malformed { reason: MalformedReason },
-    /// Velt's token names another user than we asked for. Dropped, and worth an alarm.
+    /// Velt's token names another user than the sidecar asked for. The token is dropped, and worth an alarm.
     Mismatch,
-    /// No call was made, because the last ones failed; the next probe is due in `retry_after`.
+    /// No call was made, because the last calls failed; the next probe is due in `retry_after`.
     Suspended { retry_after: Duration, suspended: SuspendedFor },
-    /// Our own fault: the mint's task panicked.
+    /// The mint's task panicked. The sidecar's own fault.
     Panicked,
 }
 
@@ -88,11 +88,11 @@ pub enum MintError {
 pub enum SuspendedFor {
     /// Velt, or the way to it, is down.
     Outage,
-    /// Velt refuses the tokens of this organization, or of all.
+    /// Velt refuses the tokens of this organization, or of all organizations.
     Refusals,
 }
 
-/// The statuses that Velt documents for a permanent refusal.
+/// Statuses that Velt documents for a permanent refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedStatus {
     InvalidArgument,
@@ -100,14 +100,14 @@ pub enum RefusedStatus {
     Unauthenticated,
     NotFound,
     FailedPrecondition,
-    /// Told by the HTTP status alone.
+    /// The refusal is known by the HTTP status alone.
     Unnamed,
 }
 
-/// What was wrong with an answer that should have held a token.
+/// Fault of an answer that should have held a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedReason {
-    /// Over 64 KiB.
+    /// The answer is over 64 KiB.
     TooLarge,
     NotJson,
     /// An error status with a body that is not Velt's, such as the page of a firewall or proxy.
@@ -117,11 +117,11 @@ pub enum MalformedReason {
     /// A compressed body, which the sidecar did not ask for: a proxy on the way has compressed it.
     Encoded,
     NoToken,
-    /// Empty, too long, or bytes that no JWT has.
+    /// The token is empty, too long, or has bytes that no JWT has.
     UnusableToken,
-    /// Its `exp` has passed.
+    /// The token's `exp` has passed.
     AlreadyExpired,
-    /// It carries no user claim although `velt.verify_user = "require"` asks for one.
+    /// The token carries no user claim although `velt.verify_user = "require"` asks for one.
     NoUserClaim,
     /// A redirect, which is never followed with credentials in hand.
     Redirect,
@@ -145,7 +145,7 @@ impl MintError {
         matches!(self, Self::Timeout | Self::Unavailable { http_status: None, .. })
     }
 
-    /// How long Velt asked us to wait, or how long we have decided to.
+    /// Returns the wait that Velt asked for, or that the sidecar has decided on.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {

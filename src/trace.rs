@@ -1,10 +1,10 @@
-//! Distributed tracing: whose trace a request is part of (W3C Trace Context, level 1), and the spans
-//! that the sidecar adds to it where they are exported (OTLP).
+//! Distributed tracing: the trace that a request is part of (W3C Trace Context, level 1), and the spans that
+//! the sidecar adds to the trace where spans are exported (OTLP).
 //!
-//! A stranger's sampled trace passes, but is not recorded unless `tracing.sampled_by` says so.
-//! A request without a sampled trace costs the reading of one header. The headers that came are
-//! changed in two cases only: the sidecar makes spans and so becomes the app's parent, or it starts a
-//! trace because `tracing.create` asks for it. The response is never changed.
+//! A stranger's sampled trace passes, but is not recorded unless `tracing.sampled_by` says so. A request
+//! without a sampled trace costs the reading of one header. The request's headers are changed in two cases
+//! only: the sidecar makes spans and so becomes the app's parent, or it starts a trace because
+//! `tracing.create` asks for a trace. The response is never changed.
 
 mod context;
 mod export;
@@ -26,14 +26,14 @@ pub use self::span::{OpenSpan, Recording, Value, Work};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Which traces there are, and where their spans go.
+/// Settings of traces and of the export of spans.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether a trace is started for a request that comes without one that can be read.
+    /// Whether a trace is started for a request that comes without a readable trace.
     pub create: bool,
     /// Share of the traces started here that are sampled, from 0 to 1.
     pub sample: f64,
-    /// `None` exports nothing.
+    /// Export of spans; `None` exports nothing.
     pub export: Option<ExportSettings>,
 }
 
@@ -47,7 +47,7 @@ pub enum SampledBy {
     Anyone,
 }
 
-/// Says whose trace a request is part of.
+/// Finds the trace that a request is part of.
 #[derive(Clone)]
 pub struct Tracing {
     create: bool,
@@ -64,13 +64,13 @@ pub struct Trace {
 }
 
 impl Tracing {
-    /// Traces by `settings`; the spans of sampled ones go to `exporter`.
+    /// Traces by `settings`; the spans of sampled traces go to `exporter`.
     pub fn new(settings: &Settings, exporter: Option<Exporter>) -> Self {
         let (create, sample, sampled_by) = (settings.create, settings.sample, SampledBy::Anyone);
         Self { create, sample, sampled_by, exporter }
     }
 
-    /// Sets whose sampled traces are exported.
+    /// Sets the clients whose sampled traces are exported.
     pub fn sampled_by(self, sampled_by: SampledBy) -> Self {
         Self { sampled_by, ..self }
     }
@@ -85,9 +85,9 @@ impl Tracing {
         self.enter_from(headers, |_| true)
     }
 
-    /// Finds the trace that a request is part of, or starts one, and leaves the headers as the app is
-    /// to see them. `is_trusted` says whether the request comes from a peer that is believed; it is called
-    /// only if the answer matters.
+    /// Finds the trace that a request is part of, or starts a trace, and leaves the headers as the app is to
+    /// see them. `is_trusted` says whether the request comes from a peer that is believed; it is called only
+    /// if the answer matters.
     pub fn enter_from(
         &self,
         headers: &mut HeaderMap,
@@ -115,7 +115,7 @@ impl Tracing {
         Some(Trace { id: context.trace, recording })
     }
 
-    /// Starts a trace. What came in the place of one is removed, and what belonged to it.
+    /// Starts a trace. Replaces a `traceparent` that could not be read, and removes its `tracestate`.
     fn start(&self, headers: &mut HeaderMap) -> Context {
         let (trace, parent) = random_trace();
         let flags = Flags::of_new(trace.fraction() < self.sample);

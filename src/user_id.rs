@@ -1,18 +1,18 @@
-//! A user's id, in as little memory as it takes: there is one for each cached user.
+//! Id of a user, in as little memory as possible: there is one id for each cached user.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// Bytes that an id may have without an allocation of its own: a UUID in braces, and what most
-/// login services name a user by. With it a cached user's key is 64 bytes, a size of the allocator's;
-/// a string on the heap has it at 80 or more from its first byte.
+/// Bytes that an id may have without an allocation of its own: enough for a UUID in braces, and for the names
+/// that most login services give a user. With this size, a cached user's key is 64 bytes, a size of the
+/// allocator's. With a string on the heap, the key takes 80 bytes or more from the first byte of the id.
 const INLINE: usize = 38;
 
-/// A user's id, byte for byte as it was said. It cannot print itself.
+/// A user's id, byte for byte as received. The type implements neither `Debug` nor `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserId(Text);
 
-/// Of one text there is one form only, so that equal ids are equal.
+/// Text of an id. Each text has one form only, so that equal ids are equal.
 #[derive(Clone, PartialEq, Eq)]
 enum Text {
     /// The rest of `bytes` is zeros.
@@ -24,7 +24,7 @@ enum Text {
 }
 
 impl UserId {
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Text::Inline { .. } => str::from_utf8(self.as_bytes()).expect("made of text"),
@@ -32,7 +32,7 @@ impl UserId {
         }
     }
 
-    /// Bytes that it has on the heap.
+    /// Returns the number of bytes that the id has on the heap.
     pub(crate) fn owned_bytes(&self) -> usize {
         match &self.0 {
             Text::Inline { .. } => 0,
@@ -66,7 +66,7 @@ impl Deref for UserId {
     }
 }
 
-/// As its text, without a look at whether it is text.
+/// Hashes the bytes of the text, without a check that they are text.
 impl Hash for UserId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_bytes().hash(state);
@@ -83,7 +83,7 @@ mod tests {
     fn an_id_of_any_length_comes_back_and_equals_itself_alone() {
         let text = "0é日𐀀".repeat(8);
         let starts = (0..=text.len()).filter(|end| text.is_char_boundary(*end));
-        // All lengths, whatever the characters at the edge are.
+        // All lengths, with any character at the edge.
         let ids: Vec<String> = starts
             .flat_map(|end| (0..4).map(move |more| (end, more)))
             .map(|(end, more)| "x".repeat(more) + &text[..end])

@@ -1,4 +1,4 @@
-//! What a line says, and how it is written: the same fields in the same order as JSON or as text.
+//! Content and form of a line: the same fields in the same order as JSON or as text.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use crate::logging::must_be_escaped;
 use crate::metrics::{HeaderDelivery, Label as _, Outcome};
 use crate::trace::{Hex, TraceId};
 
-/// How a response ended.
+/// End of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With its last byte.
+    /// The last byte has been sent.
     Whole,
     ClientLeft,
     AppBrokeOff,
@@ -23,7 +23,7 @@ pub enum End {
 }
 
 impl End {
-    /// As it is written.
+    /// Returns the word for the line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -34,27 +34,26 @@ impl End {
     }
 }
 
-/// What there is to say of a request. Nothing of it is a secret: of the target the path alone, and
-/// no header.
+/// Facts about a request. None of them is a secret: the target's path without its query, and no header.
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
-    /// When its head had arrived.
+    /// Time at which the request's head had arrived.
     pub time: SystemTime,
     pub peer: IpAddr,
     pub method: &'a str,
-    /// Without the query, which may hold anything.
+    /// Path of the target, without the query, which may hold anything.
     pub path: &'a str,
     pub version: Version,
-    /// `None` if the client left before there was one.
+    /// Status of the response. `None` if the client left before there was a response.
     pub status: Option<StatusCode>,
     pub outcome: Outcome,
-    /// What became of the token, where the response could have had one.
+    /// Result of the token's delivery, if the response could have had a token.
     pub token: Option<HeaderDelivery>,
-    /// Of the body, as it came.
+    /// Bytes of the request's body, as it came.
     pub request_bytes: u64,
-    /// Of the body, as it went out.
+    /// Bytes of the response's body, as it went out.
     pub response_bytes: u64,
-    /// To the last byte of the response.
+    /// Time to the last byte of the response.
     pub total: Duration,
     /// The sidecar's own share of the time to the response's head.
     pub added: Duration,
@@ -62,12 +61,12 @@ pub struct Line<'a> {
     pub app: Option<Duration>,
     pub end: End,
     pub trace: Option<TraceId>,
-    /// `None` leaves the field out, `Some(None)` says that nobody is signed in.
+    /// User of the request. `None` leaves the field out, `Some(None)` says that no user is signed in.
     pub user: Option<Option<&'a str>>,
 }
 
 impl Line<'_> {
-    /// Whether all went as it should, so that one such line is like another.
+    /// Whether the request went well, so that its line is like others and may be left out by sampling.
     pub(super) fn went_well(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded | Outcome::Upgraded | Outcome::TokenServed)
             && self.status.is_some_and(|status| status.as_u16() < 400)
@@ -138,7 +137,7 @@ impl Fields<'_> {
         self.put(if self.is_json { "null" } else { "-" });
     }
 
-    /// A value that needs no escaping, and in text no quotes.
+    /// Writes a value that needs no escaping, and in text no quotes.
     fn word(&mut self, key: &str, word: Option<&str>) {
         self.key(key);
         let Some(word) = word else { return self.absent() };
@@ -161,7 +160,7 @@ impl Fields<'_> {
         self.quote();
     }
 
-    /// A value that could be anything: in quotes and escaped, in text as well.
+    /// Writes a value of any content: in quotes and escaped, in text as well.
     fn text(&mut self, key: &str, text: &str) {
         self.key(key);
         self.out.push(b'"');
@@ -195,7 +194,7 @@ impl Fields<'_> {
         }
     }
 
-    /// In milliseconds with three decimals.
+    /// Writes a time in milliseconds with three decimals.
     fn millis(&mut self, key: &str, duration: Option<Duration>) {
         self.key(key);
         let Some(duration) = duration else { return self.absent() };
@@ -205,7 +204,7 @@ impl Fields<'_> {
         self.digits(micros % 1000, 3);
     }
 
-    /// In RFC 3339 to the millisecond, in UTC.
+    /// Writes a time in RFC 3339 to the millisecond, in UTC.
     fn time(&mut self, key: &str, time: SystemTime) {
         self.key(key);
         self.quote();
@@ -228,9 +227,9 @@ impl Fields<'_> {
         self.quote();
     }
 
-    /// In decimal, with zeros in front up to `width`.
+    /// Writes a number in decimal, with zeros in front up to `width`.
     fn digits(&mut self, mut number: u64, width: usize) {
-        // As many as the largest number has.
+        // The largest number has 20 digits.
         let mut digits = [b'0'; 20];
         let mut first = digits.len();
         while number > 0 || digits.len() - first < width {
@@ -242,10 +241,10 @@ impl Fields<'_> {
     }
 }
 
-/// Year, month and day of a day since 1970, in the Gregorian calendar. Years are counted from March,
+/// Returns year, month and day of a day since 1970, in the Gregorian calendar. Years are counted from March,
 /// so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
-    // To the first of March of the year 0; 400 years have 146,097 days.
+    // Count from the first of March of the year 0; 400 years have 146,097 days.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

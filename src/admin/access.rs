@@ -1,4 +1,4 @@
-//! Who may make admin calls.
+//! Decides which callers may make admin calls.
 //!
 //! A caller without a token must be on this machine, and be neither a page in a browser nor behind a
 //! proxy. "On this machine" means `127.0.0.1` or `::1`, from which a command here connects: a service mesh
@@ -16,27 +16,26 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Decides who may call.
+/// Check of the callers.
 pub(super) struct Access {
-    /// By its digest, so that neither its bytes nor its length can be told from the time that a
-    /// comparison takes.
+    /// Digest of the token, so that the time of a comparison tells neither the token's bytes nor its length.
     token: Option<Digest>,
 }
 
-/// Why a caller may not.
+/// Reason why a caller may not call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     /// A token is needed, and none was shown.
     NoToken,
-    /// Not that one.
+    /// The token that was shown is another one.
     WrongToken,
-    /// Without a token, only this machine may call.
+    /// The caller is not on this machine, and no token is set.
     Elsewhere,
     /// A page in a browser on this machine (W3C Fetch Metadata; Fetch standard, section 3.2).
     Page,
-    /// Somebody through a proxy on this machine.
+    /// A caller through a proxy on this machine.
     Proxied,
-    /// Another name than this machine's own: a page whose name was pointed here (DNS rebinding).
+    /// The request names another host than this machine: a page whose name was pointed here (DNS rebinding).
     Name,
 }
 
@@ -83,7 +82,7 @@ impl Access {
         Self { token: token.map(digest_of) }
     }
 
-    /// Whether `request` from `peer` may call.
+    /// Checks whether the caller at `peer` may make `request`.
     pub(super) fn check<B>(&self, peer: SocketAddr, request: &Request<B>) -> Result<(), Denied> {
         let headers = request.headers();
         match &self.token {
@@ -104,7 +103,7 @@ fn is_this_machine(address: IpAddr) -> bool {
 fn check_token(token: &Digest, headers: &HeaderMap) -> Result<(), Denied> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let (Some(shown), None) = (shown.next(), shown.next()) else { return Err(Denied::NoToken) };
-    // RFC 9110 section 11.1: the scheme is in any case.
+    // RFC 9110 section 11.1: the scheme is case-insensitive.
     let (scheme, shown) = shown.as_bytes().split_at_checked(7).ok_or(Denied::NoToken)?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
         return Err(Denied::NoToken);

@@ -1,5 +1,5 @@
-//! Calls that change something or reveal something. Answers are JSON, but for the configuration,
-//! and no token or secret is in any of them.
+//! Admin calls, which change something or reveal something. Answers are JSON, except for the configuration,
+//! and hold no token or secret.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,37 +30,38 @@ use crate::sidecar::Sidecar;
 use crate::sidecar::explain::Live;
 use crate::token::cache::{Forgotten, Whose};
 
-/// What a call's body may have, in bytes, and how long it may take: a request's head, no more.
+/// Longest body of a call, in bytes, and the time limit for a body, which is hardly longer than a request's
+/// head.
 const MAX_BODY: usize = 128 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the calls act on.
+/// Parts of the sidecar that the calls act on.
 pub struct Calls {
     pub sidecar: Arc<Sidecar>,
     pub standing: Arc<ArcSwap<Standing>>,
     pub log: Log,
     pub metrics: Arc<Metrics>,
-    /// Begins what SIGTERM begins with: not ready, still accepting, no connection kept alive.
+    /// Callback that begins to leave as SIGTERM does: not ready, still accepting, no connection kept alive.
     pub leave: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What a reload replaces.
+/// Values that a reload replaces.
 pub struct Standing {
     pub in_force: InForce,
-    /// What a caller has to show, if anything.
+    /// Token that a caller has to show, if one is set.
     pub token: Option<SecretString>,
 }
 
-/// The calls, and who may make them.
+/// The calls, behind a check of their callers.
 pub(super) struct Door {
     calls: Calls,
-    /// Walks that invalidate tokens, apart from those of explanations: a flood of explanations must not
+    /// Walks that invalidate tokens, apart from the walks of explanations: a flood of explanations must not
     /// delay an invalidation.
     invalidations: Walks<()>,
     explanations: Walks<()>,
 }
 
-/// One of the calls.
+/// Kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Config,
@@ -71,7 +72,7 @@ enum Call {
     Refusals,
 }
 
-/// Each call's path and methods.
+/// Path and methods of each call.
 const CALLS: [(&str, Call, &[Method]); 6] = [
     ("/config", Call::Config, &[Method::GET]),
     ("/drain", Call::Drain, &[Method::POST]),
@@ -81,11 +82,11 @@ const CALLS: [(&str, Call, &[Method]); 6] = [
     ("/refusals", Call::Refusals, &[Method::GET]),
 ];
 
-/// Why a call is not carried out.
+/// Reason why a call is not carried out.
 enum Failed {
     Denied(Denied),
     Method(&'static [Method]),
-    /// The caller's fault, in words.
+    /// A fault of the caller, in words.
     Unclear(StatusCode, String),
     /// The log of this process is not the sidecar's.
     FixedLevel,
@@ -100,7 +101,8 @@ struct Invalidation {
     everything: bool,
 }
 
-/// The body of `/drain`: empty, but a body, since a page can't send one of this type.
+/// The body of `/drain`: an empty object. A body is required, because a page can't send one of this type
+/// without a preflight.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Drain {}
@@ -112,7 +114,7 @@ struct Level {
     level: String,
 }
 
-/// What `/refusals` shows of one.
+/// A refusal as `/refusals` shows it.
 #[derive(Serialize)]
 struct Shown {
     at: String,
@@ -132,7 +134,7 @@ impl Door {
         CALLS.iter().any(|(of_call, ..)| *of_call == path)
     }
 
-    /// Carries a call out, if its caller may.
+    /// Carries a call out, if its caller is allowed to make it.
     pub(super) async fn answer(
         &self,
         peer: SocketAddr,
@@ -256,7 +258,7 @@ impl Calls {
     }
 }
 
-/// What has been counted so far, by kind.
+/// Returns the counts so far, by kind.
 fn totals<L: Label>(counters: &Counters<L>) -> BTreeMap<&'static str, u64> {
     let counts = L::ALL.iter().map(|kind| (kind.as_str(), counters.get(*kind)));
     counts.filter(|(_, count)| *count > 0).collect()
@@ -273,7 +275,7 @@ fn shown(refused: Refused) -> Shown {
     }
 }
 
-/// Reads a call's body. Its type has to be named: a page can't do that without asking first
+/// Reads a call's body. The request has to name the body's type: a page can't do that without a preflight
 /// (Fetch standard, section 2.2.2).
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failed> {
     let unclear = |status, problem: String| Failed::Unclear(status, problem);

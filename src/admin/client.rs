@@ -1,4 +1,4 @@
-//! The other end of admin calls: for people and scripts in an image that has no shell or curl.
+//! Client of the admin calls, for people and scripts in an image that has no shell or curl.
 
 use std::error::Error;
 use std::fmt;
@@ -14,21 +14,21 @@ use crate::explain::{Asked, Report};
 use crate::outgoing::{self, TlsError, read_capped};
 use crate::tls::Roots;
 
-/// For a connection, and for an answer.
+/// Time limits for a connection and for an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Makes admin calls to a running sidecar.
+/// Client of a running sidecar's admin port.
 pub struct Client {
     http: reqwest::Client,
     url: Url,
     token: Option<SecretString>,
 }
 
-/// Why a call came to nothing.
+/// Reason why a call failed.
 #[derive(Debug)]
 pub enum ClientError {
     /// Value of `--admin` that is no URL of an admin port, in a form without secrets.
@@ -44,11 +44,11 @@ pub enum ClientError {
         url: String,
         source: reqwest::Error,
     },
-    /// The sidecar does not let us.
+    /// The sidecar does not allow the call.
     Denied(String),
-    /// The sidecar could not make sense of the call.
+    /// The sidecar refuses the call for another reason.
     Refused(String),
-    /// What answered is no sidecar, or another version.
+    /// The answer comes from no sidecar, or from another version.
     Odd(StatusCode),
 }
 
@@ -91,8 +91,8 @@ impl Error for ClientError {
 }
 
 impl Client {
-    /// For the admin port at `url`. The token is in `file`, else it is `variable`, if that is
-    /// there.
+    /// Makes a client for the admin port at `url`. The token is in `file`, else in `variable`, if either is
+    /// given.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl Client {
         Ok(Self { http, url, token })
     }
 
-    /// What would become of a request, by the sidecar that runs there.
+    /// Asks the sidecar what would become of a request.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl Client {
         serde_json::from_str(&answer).map_err(|_| ClientError::Odd(StatusCode::OK))
     }
 
-    /// Has the tokens of `user` forgotten, or of everybody.
+    /// Tells the sidecar to forget the tokens of `user`, or all tokens.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Client {
         self.call(Method::POST, "/cache/invalidate", Some(&body)).await
     }
 
-    /// The log's level, after setting it if one is given.
+    /// Returns the log's level, after setting it to `level` if one is given.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Client {
         }
     }
 
-    /// The configuration in force, without secrets.
+    /// Returns the configuration in force, without secrets.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Client {
         self.call(Method::GET, "/config", None).await
     }
 
-    /// Has it begun to leave: see `POST /drain`. There is no way back but a restart.
+    /// Tells the sidecar to begin to leave: see `POST /drain`. Only a restart undoes the call.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl Client {
         self.call(Method::POST, "/drain", Some(&json!({}))).await.map(|_| ())
     }
 
-    /// Recent refusals.
+    /// Returns recent refusals, and their totals by kind.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! Asks a running sidecar how it is: for probes in an image that has neither a shell nor curl.
 //!
-//! One plain HTTP/1.0 request by hand. A probe runs every few seconds in the sidecar's own container and
-//! within its limits, so it starts no runtime, loads no roots and reads no secrets.
+//! A probe is one plain HTTP/1.0 request, written by hand. The kubelet runs a probe every few seconds in the
+//! sidecar's own container and within its limits, so a probe starts no runtime, loads no roots and reads no
+//! secrets.
 
 use std::error::Error;
 use std::fmt;
@@ -12,26 +13,26 @@ use std::time::Duration;
 use http::{StatusCode, Uri};
 use tokio::time::Instant;
 
-/// From the first byte to the last. The kubelet gives an exec probe a second by default, and a sidecar
-/// on the same machine answers within a millisecond.
+/// Time limit of a probe, from the connection to the last byte. The kubelet gives an exec probe a second by
+/// default, and a sidecar on the same machine answers within a millisecond.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest answer that is looked at, in bytes.
 const MAX_ANSWER: usize = 4096;
 
-/// What is asked.
+/// Question to a sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether it runs at all: if not, restart it.
+    /// Liveness: whether the sidecar runs at all. If not, the sidecar should be restarted.
     Live,
-    /// Whether traffic should come here.
+    /// Readiness: whether traffic should come to the sidecar.
     Ready,
-    /// Whether it has started: what comes after it may start now.
+    /// Start: whether the sidecar has started. If so, the containers after it may start.
     Startup,
 }
 
 impl Probe {
-    /// Where the admin port answers it.
+    /// Returns the path at which the admin port answers the probe.
     pub fn path(self) -> &'static str {
         match self {
             Self::Live => "/healthz/live",
@@ -41,16 +42,16 @@ impl Probe {
     }
 }
 
-/// Why the answer is no.
+/// Reason why a probe fails.
 #[derive(Debug)]
 pub enum Unhealthy {
     /// Value of `--admin` that is no URL of an admin port, in a form without secrets. The caller's fault.
     Url(String),
-    /// Nobody answers there, or not in time.
+    /// No server answers there, or not in time.
     Unreachable { address: String, source: io::Error },
-    /// It answers that it is not.
+    /// The sidecar answers no.
     Answered { status: StatusCode, said: String },
-    /// What answers there speaks no HTTP.
+    /// The server there speaks no HTTP.
     Odd(String),
 }
 
@@ -83,7 +84,7 @@ impl Error for Unhealthy {
     }
 }
 
-/// The URL of the admin port that listens at `address`, for whoever is on the same machine.
+/// Returns the URL of the admin port that listens at `address`, for a client on the same machine.
 pub fn url_of(address: SocketAddr) -> String {
     // A listener at `[::]` takes clients of IPv4 too, and is at `0.0.0.0` on a system without IPv6. So
     // 127.0.0.1 reaches every unspecified address.
@@ -136,12 +137,12 @@ fn exchange(host: &str, port: u16, path: &str, deadline: Instant) -> io::Result<
     Ok(answer)
 }
 
-/// Status and body of an answer.
+/// Returns status and body of an answer.
 fn parse(answer: &[u8]) -> Option<(StatusCode, String)> {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
-    // Whoever answers may be anybody: what is shown of it fits a line of a log.
+    // The server may not be a sidecar, so the text that is shown must fit a line of a log.
     let said = body.chars().filter(|it| !it.is_control()).take(200).collect();
     Some((status.parse().ok()?, said))
 }

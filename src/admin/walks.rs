@@ -39,7 +39,7 @@ impl<L: Clone + Default + Send + 'static> Walks<L> {
         Self { turn: Arc::new(Mutex::new(turn)) }
     }
 
-    /// Result of the last walk if `will_do` accepts it when this caller's turn has come, else the
+    /// Returns the result of the last walk if `will_do` accepts it when this caller's turn has come, else the
     /// result of `walk`.
     pub(super) async fn result(
         &self,
@@ -81,14 +81,14 @@ impl Walks<()> {
 /// Scrapes of the metrics. One walk answers all that wait for it.
 pub(super) struct Scrapes {
     metrics: Arc<Metrics>,
-    /// Brings gauges up to date that are only computed for a scrape, by a walk over the cache.
+    /// Callback that updates the gauges that are only computed for a scrape, by a walk over the cache.
     before: Arc<dyn Fn() + Send + Sync>,
     /// Scrapes that have begun to walk.
     begun: Arc<AtomicU64>,
     walks: Walks<Scrape>,
 }
 
-/// What one walk found.
+/// Result of one walk.
 #[derive(Clone, Default)]
 struct Scrape {
     number: u64,
@@ -101,7 +101,7 @@ impl Scrapes {
         Self { metrics, before, begun: Arc::default(), walks: Walks::new() }
     }
 
-    /// Text of a scrape that begins after this call. `None` if the metrics could not be written.
+    /// Returns the text of a scrape that begins after this call. `None` if the metrics could not be written.
     pub(super) async fn next(&self) -> Option<Bytes> {
         let arrived = self.begun.load(Ordering::SeqCst);
         let (metrics, before) = (Arc::clone(&self.metrics), Arc::clone(&self.before));

@@ -1,4 +1,4 @@
-//! How each part is made from its settings, at the start and when these change.
+//! Makes each part from its settings, at the start and when the settings change.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,8 +24,8 @@ use crate::token::resilience::Resilient;
 use crate::token::velt::VeltClient;
 use crate::trace::{Exporter, Tracing};
 
-/// Whether what `config` names can be used: what [`super::App::bind`] would find wrong before it
-/// binds.
+/// Checks the files and other parts that `config` names, and fails where [`super::App::bind`] would fail
+/// before it binds.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     identity(config, None, &metrics).map(|_| ())
 }
 
-/// What is read from files of certificates and keys.
+/// Parts that are read from files of certificates and keys.
 pub(super) struct Certificates {
     pub(super) listener: Option<Arc<ServerTls>>,
     pub(super) app: Option<Arc<ClientTls>>,
@@ -50,7 +50,7 @@ impl Certificates {
         Ok(Self { listener, app })
     }
 
-    /// What looks at their files again.
+    /// Returns the functions that look at the files again.
     pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
         let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
             (ReloadPart::ListenTls, Arc::new(move |again| looked(tls.refresh(again))))
@@ -61,7 +61,7 @@ impl Certificates {
         listener.into_iter().chain(app).collect()
     }
 
-    /// Sets the gauges of what expires, before a scrape.
+    /// Sets the gauges of the certificates' expiry, before a scrape.
     pub(super) fn observe(&self, metrics: &Metrics) {
         let Some(listener) = &self.listener else { return };
         let expiry = &metrics.reload.certificate_expiry;
@@ -72,7 +72,7 @@ impl Certificates {
     }
 }
 
-/// Result of a look at files, as the reload counts it.
+/// Converts the result of a look at files to the result that the reload counts.
 fn looked(look: Result<tls::Look, FileError>) -> Result<Look, Refusal> {
     Ok(match look? {
         tls::Look::Same | tls::Look::Rejected => Look::Same,
@@ -91,13 +91,13 @@ fn identity(
     Identity::succeeding(old, settings, metrics.identity.clone()).map_err(StartError::Identity)
 }
 
-/// What the cache asks for tokens.
+/// Makes the client that the cache asks for tokens.
 fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
     let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
     Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
 }
 
-/// The request path and its parts, once for each of `workers`. They share everything but their
+/// Makes the request path and its parts, once for each of `workers`. The workers share everything but their
 /// connections to the app.
 pub(super) fn sidecars(
     config: &Config,
@@ -133,7 +133,7 @@ pub(super) fn sidecars(
     Ok(std::iter::repeat_with(|| Arc::new(one())).take(workers).collect())
 }
 
-/// The way to the app for one of `workers`.
+/// Makes the way to the app for one of `workers`.
 fn upstream(
     config: &Config,
     certificates: &Certificates,
@@ -153,14 +153,14 @@ fn upstream(
         Arc::new(move |trailers: &mut HeaderMap| {
             let rules = of_responses.load();
             rules.injection.strip(trailers);
-            // A trailer is nobody's word.
+            // Remove the user's headers. A user that trailers name does not count.
             let _ = rules.identity.word_of_app(trailers);
         }),
         metrics.app.clone(),
     )
 }
 
-/// What a reload replaces.
+/// Parts that a reload replaces.
 pub(super) struct Replaceable {
     pub(super) sidecar: Arc<Sidecar>,
     pub(super) standing: Arc<ArcSwap<Standing>>,
@@ -170,8 +170,8 @@ pub(super) struct Replaceable {
 }
 
 impl Replaceable {
-    /// Puts what has changed into force. Everything that can fail comes first, so that either all
-    /// of it is in force or nothing. Blocks while keys are fetched.
+    /// Puts the changes into force. Everything that can fail comes first, so that either all changes are in
+    /// force or none. Blocks while keys are fetched.
     pub(super) fn apply(
         &self,
         config: &Config,
@@ -184,7 +184,7 @@ impl Replaceable {
             .then(|| mint(config, &self.metrics))
             .transpose()?;
         let identity = if changes.concern(&["identity", "outgoing", "delivery"]) {
-            // Keys come from elsewhere if whom to trust has changed.
+            // Do not keep keys that were fetched with other roots.
             let keeps_keys = !changes.concern(&["outgoing"]);
             let kept = keeps_keys.then_some(&*old.identity);
             Arc::new(identity(config, kept, &self.metrics)?)
@@ -196,12 +196,13 @@ impl Replaceable {
         // stays in force.
         Handle::current().block_on(identity.keys_arrive())?;
 
-        // Another key is another workspace, whose tokens are no use to this one.
+        // Another API key is another workspace, where the old tokens are of no use.
         let generation = old.plan.issuer().credentials_generation;
         let moved = changes.names("velt.api_key");
         let plan = config.plan.of_generation(generation + u64::from(moved));
         if let Some(mint) = mint {
-            // Before the plan: nobody may have a token minted with the old key for the new one.
+            // Replace the mint before the plan: no request of the new plan may get a token minted with the
+            // old key.
             self.sidecar.admission.store(mint.admission());
             let new_credentials = moved || changes.names("velt.auth_token");
             self.sidecar.tokens.replace_mint(Arc::new(mint), new_credentials);
@@ -213,7 +214,7 @@ impl Replaceable {
         let injection = Arc::new(Injection::new(config.delivery.clone()));
         self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
         if changes.concern(&["log"]) {
-            // The log of a process with several sidecars is none of ours.
+            // The log of a process with several sidecars is not ours to change.
             let _ = self.log.set_level(config.log.level);
         }
         *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = config.shutdown.clone();

@@ -1,8 +1,8 @@
-//! The threads that serve, each with a runtime of its own.
+//! Threads that serve requests, each with a runtime of its own.
 //!
-//! Nothing moves between them: a connection, its requests and its connections to the app stay with one,
-//! so that no thread has to wake another, nor waits for its locks. Under a scheduler that shares tasks
-//! out, two threads cost a quarter more CPU per request (docs/performance.md).
+//! A connection, its requests and its connections to the app stay on one thread, so that no thread has to
+//! wake another thread or wait for its locks. Two threads cost 26 % less CPU per request than with a scheduler
+//! that shares tasks out (docs/performance.md).
 
 use std::io;
 use std::thread;
@@ -10,18 +10,19 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
-/// Runtimes of one thread each. Dropping this ends all but the first, and whatever they still serve.
+/// Runtimes of one thread each. Dropping `Threads` ends all runtimes but the first, with all that they still
+/// serve.
 pub(super) struct Threads {
     runtimes: Vec<Handle>,
     _running: watch::Sender<()>,
 }
 
 impl Threads {
-    /// `count` of them, the caller's own included, which is the first.
+    /// Starts `count` runtimes, of which the first is the caller's own.
     ///
     /// # Errors
     ///
-    /// The system's, which has no thread or no descriptor left.
+    /// The system's error if no thread or no descriptor is left.
     pub(super) fn start(count: usize) -> io::Result<Self> {
         let (running, ended) = watch::channel(());
         let mut runtimes = vec![Handle::current()];
@@ -37,7 +38,7 @@ impl Threads {
         Ok(Self { runtimes, _running: running })
     }
 
-    /// The runtimes to serve on, one at least.
+    /// Returns the runtimes to serve on, at least one.
     pub(super) fn runtimes(&self) -> &[Handle] {
         &self.runtimes
     }

@@ -1,4 +1,4 @@
-//! Where a configuration comes from, so that it can be read again.
+//! Origin of a configuration, from which the configuration can be read again.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,19 +10,20 @@ use std::time::Duration;
 use super::{Config, ConfigError, Effective};
 use crate::tls::is_replaced_at_once;
 
-/// How often files are read again until two readings agree, and the pause before each reading: an
-/// editor empties a file and writes its new text a moment later.
+/// Number of further readings until two agree, and the pause before each reading: an editor empties a file
+/// and writes its new text a moment later.
 const READINGS: u32 = 5;
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// A file, which may be absent if nobody has named it, and the environment over it.
+/// A file and the environment over it. Only a file that the operator has not named may be absent.
 #[derive(Clone)]
 pub struct Origin {
     file: PathBuf,
     is_named: bool,
     /// Environment at the start of the process; nothing changes it from outside.
     environment: BTreeMap<String, String>,
-    /// The file's content when it was taken; `None` if it was absent, or has not been taken.
+    /// Content of the file when the configuration was taken. `None` if the file was absent, or if no
+    /// configuration has been taken.
     taken: Option<String>,
 }
 
@@ -34,7 +35,7 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// Why a configuration could not be read. The operator's fault.
+/// Error of reading a configuration, which is the operator's fault.
 #[derive(Debug)]
 pub enum LoadError {
     Unreadable {
@@ -49,7 +50,7 @@ pub enum LoadError {
     Wrong(ConfigError),
 }
 
-/// What one reading has found.
+/// Result of one reading.
 pub struct Reading {
     text: Option<String>,
     /// Configuration by the text that is in the file now.
@@ -94,15 +95,15 @@ impl fmt::Display for LoadError {
 impl Error for LoadError {}
 
 impl Origin {
-    /// `file` if somebody has named one, else `sidecar.toml` if it is there: everything can be set
-    /// by environment.
+    /// Takes `file` if the operator has named one, else `sidecar.toml`, which may be absent: the environment
+    /// can hold all settings.
     pub fn new(file: Option<&Path>, environment: BTreeMap<String, String>) -> Self {
         let is_named = file.is_some();
         let file = file.unwrap_or(Path::new("sidecar.toml")).to_owned();
         Self { file, is_named, environment, taken: None }
     }
 
-    /// Reads it, and every file that it names for a secret.
+    /// Reads the file, and each file that it names for a secret.
     ///
     /// # Errors
     ///
@@ -111,8 +112,8 @@ impl Origin {
         self.look().config
     }
 
-    /// Reads the files until two readings in a row find the same: an editor may have written any of
-    /// them only half. Blocks for at least the time between two readings.
+    /// Reads the files until two readings in a row agree, because an editor may have written a file only
+    /// half. Gives up after `READINGS` further readings. Blocks for at least the time between two readings.
     #[allow(clippy::disallowed_methods, reason = "says that it blocks")]
     pub fn read_settled(&self) -> Reading {
         let mut found = self.look();
@@ -147,8 +148,8 @@ impl Origin {
         Reading { text, config, taken }
     }
 
-    /// Name of the file for messages, and the text with which a sidecar would start. An empty file is an
-    /// error, as at a start.
+    /// Returns the name of the file for messages, and the text with which a sidecar would start. An empty
+    /// file is an error, as at a start.
     pub fn text_for_start(&self) -> (String, io::Result<String>) {
         let (name, text) = self.text();
         let is_empty = text.as_ref().is_ok_and(|text| self.is_lost(text));
@@ -166,7 +167,8 @@ impl Origin {
             && std::fs::metadata(&self.file).is_ok_and(|file| file.is_file())
     }
 
-    /// How to name the file in messages, and its text, which is empty if it may be absent and is.
+    /// Returns the name of the file for messages, and its text. The text is empty if the file is absent and
+    /// may be.
     pub fn text(&self) -> (String, io::Result<String>) {
         let text = self.try_read().map(Option::unwrap_or_default);
         (self.file.display().to_string(), text)
@@ -177,7 +179,7 @@ impl Origin {
         self.try_read().map_err(unreadable)
     }
 
-    /// `None` if it is absent, and may be.
+    /// Reads the file. Returns `None` if the file is absent and may be.
     fn try_read(&self) -> io::Result<Option<String>> {
         match std::fs::read_to_string(&self.file) {
             Ok(text) => Ok(Some(text)),
@@ -190,7 +192,7 @@ impl Origin {
         if text.as_ref().is_some_and(|text| self.is_lost(text)) {
             return Err(LoadError::Empty { file: self.file.clone() });
         }
-        // One that was there may not go away.
+        // A file that was read once may no longer be absent.
         let is_named = self.is_named || text.is_some();
         let name = self.file.display().to_string();
         let config = Config::parse(&name, text.as_deref().unwrap_or_default(), &self.environment);

@@ -1,8 +1,8 @@
 //! Reads settings from a TOML document with the environment laid over it, and gathers every
 //! complaint instead of stopping at the first.
 //!
-//! Each key is asked for once, with its type and default. That one call finds the value, notes
-//! where it came from for `check`, and complains with file, line and what to write instead.
+//! The tables ask for each key once, with its type and default. This one call finds the value, notes its
+//! source for `check`, and complains with file, line and what to write instead.
 
 mod report;
 mod secret;
@@ -20,10 +20,11 @@ pub use self::secret::Inline;
 use self::secret::in_quotes;
 use super::setting::Setting;
 
-/// What every variable of ours begins with.
+/// Prefix of each setting's own variable. The credentials `VELT_API_KEY` and `VELT_AUTH_TOKEN` lack the
+/// prefix.
 pub const ENV_PREFIX: &str = "VELT_SIDECAR_";
 
-/// One document and the environment over it.
+/// A document, and the environment whose variables override the document's keys.
 pub struct Reader<'a> {
     text: &'a str,
     environment: &'a BTreeMap<String, String>,
@@ -32,7 +33,7 @@ pub struct Reader<'a> {
     read_variables: RefCell<BTreeSet<String>>,
     complaints: RefCell<Vec<Complaint>>,
     effective: RefCell<Vec<Effective>>,
-    /// Tables read so far.
+    /// Number of tables read so far.
     tables: Cell<usize>,
 }
 
@@ -54,7 +55,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The document's top level. Complains about everything that is not TOML.
+    /// Returns the document's top level, and complains about everything that is not TOML.
     pub fn document(&self) -> DeTable<'a> {
         let (document, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
@@ -72,7 +73,8 @@ impl<'a> Reader<'a> {
         self.complaints.borrow_mut().push(complaint);
     }
 
-    /// Ends the reading: complains about variables that nobody asked for.
+    /// Returns the values in force and all complaints, among them complaints about variables that look like
+    /// settings and are none.
     pub fn finish(self) -> (Vec<Effective>, Vec<Complaint>) {
         let read = self.read_variables.into_inner();
         let mut complaints = self.complaints.into_inner();
@@ -101,20 +103,21 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One table of the document. Dropping it complains about the keys that nobody asked for.
+/// A table of the document. Dropping a `Section` complains about the keys of its table that were never asked
+/// for.
 pub struct Section<'r, 'a> {
     reader: &'r Reader<'a>,
     path: String,
-    /// The line of its header, or of the first of its keys.
+    /// Line of the table's header or of its first key, or the variable that holds the table.
     place: Place,
     table: Option<&'r DeTable<'a>>,
     asked: RefCell<Vec<String>>,
     number: usize,
-    /// Where this table's keys may be overridden, or come from.
+    /// Variables that may override the table's keys or hold the table.
     overlay: Overlay,
 }
 
-/// How a table relates to the environment.
+/// Relation of a table to the environment.
 #[derive(Clone)]
 enum Overlay {
     /// Each key has a variable of its own.
@@ -125,14 +128,14 @@ enum Overlay {
     Within(String),
 }
 
-/// A value as found.
+/// A value as it stands in the file or in a variable.
 struct Found {
     place: Place,
     text: String,
 }
 
 impl<'r, 'a> Section<'r, 'a> {
-    /// The whole document.
+    /// Returns the section of the whole document.
     pub fn top(reader: &'r Reader<'a>, table: &'r DeTable<'a>) -> Self {
         Self::new(reader, String::new(), Place::Missing, Some(table), Overlay::Keys)
     }
@@ -149,7 +152,7 @@ impl<'r, 'a> Section<'r, 'a> {
         Self { reader, path, place, table, asked, number, overlay }
     }
 
-    /// The table `name` within this one, empty if it is not there.
+    /// Returns the table `name` within this one, or an empty section if the document lacks the table.
     pub fn section(&self, name: &str) -> Section<'r, 'a> {
         let path = self.path_of(name);
         let Some(value) = self.entry(name) else {
@@ -163,7 +166,7 @@ impl<'r, 'a> Section<'r, 'a> {
         Self::new(self.reader, path, place, table, self.overlay.clone())
     }
 
-    /// The tables of the array `name`; `None` if it is not there.
+    /// Returns the tables of the array `name`. `None` if the array is missing or has the wrong type.
     pub fn sections(&self, name: &str) -> Option<Vec<Section<'r, 'a>>> {
         let path = self.path_of(name);
         let variable = self.variable(name).map(|(name, _)| name);
@@ -196,7 +199,7 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(tables.collect())
     }
 
-    /// The value of `key`, or `default`, which must be such a value itself.
+    /// Returns the value of `key`, or `default`, which must be a valid value itself.
     pub fn value<T: Setting>(&self, key: &str, default: &str) -> T {
         let found = self.found(key, T::BARE, T::EXPECTED);
         let parsed = found.as_ref().and_then(|found| self.parse(key, found));
@@ -208,7 +211,7 @@ impl<'r, 'a> Section<'r, 'a> {
         parsed.unwrap_or_else(|| T::parse(default).expect("defaults are valid"))
     }
 
-    /// The value of `key` if it is there.
+    /// Returns the value of `key` if it is there and valid.
     pub fn optional<T: Setting>(&self, key: &str) -> Option<T> {
         let found = self.found(key, T::BARE, T::EXPECTED)?;
         let parsed = self.parse(key, &found);
@@ -216,11 +219,11 @@ impl<'r, 'a> Section<'r, 'a> {
         parsed
     }
 
-    /// The value of `key`, else what the preset in force has for it.
+    /// Returns the value of `key`, else the value that the preset in force has for `key`.
     pub fn optional_or<T: Setting>(&self, key: &str, preset: Option<&str>) -> Option<T> {
         match preset {
             Some(preset) if !self.has(key) => {
-                // Asked for all the same, so that it is known.
+                // Ask for the key all the same, so that it counts as known.
                 self.optional::<T>(key);
                 self.record(key, &rendered::<T>(preset), Source::Preset);
                 T::parse(preset)
@@ -229,7 +232,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// The values of the array `key`, else those that the preset in force has for it.
+    /// Returns the values of the array `key`, else the values that the preset in force has for `key`.
     pub fn list_or<T: Setting>(&self, key: &str, preset: &[&str]) -> Option<Vec<T>> {
         if self.has(key) {
             return Some(self.list(key, &[]));
@@ -240,13 +243,13 @@ impl<'r, 'a> Section<'r, 'a> {
         preset.iter().map(|item| T::parse(item)).collect()
     }
 
-    /// The values of the array `key` if it is there.
+    /// Returns the values of the array `key` if it is there.
     pub fn optional_list<T: Setting>(&self, key: &str) -> Option<Vec<T>> {
         self.variable(key);
         self.has(key).then(|| self.list(key, &[]))
     }
 
-    /// Complains about `key` if it was given, since something else leaves it without effect.
+    /// Complains about `key` if it was given, because another setting leaves `key` without effect.
     pub fn refuse(&self, key: &str, problem: &str, remedy: &str) {
         self.variable(key);
         if self.has(key) {
@@ -254,7 +257,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// The value of `key`, which has no default: complains if it is not there.
+    /// Returns the value of `key`, which has no default, and complains if `key` is missing.
     pub fn required<T: Setting>(&self, key: &str) -> Option<T> {
         if self.has(key) {
             return self.optional(key);
@@ -267,7 +270,7 @@ impl<'r, 'a> Section<'r, 'a> {
         None
     }
 
-    /// The values of the array `key`; in a variable, as TOML or separated by commas.
+    /// Returns the values of the array `key`. A variable has them as TOML or separated by commas.
     pub fn list<T: Setting>(&self, key: &str, default: &[&str]) -> Vec<T> {
         let found = self.found_list(key, T::EXPECTED);
         let (items, source) = match &found {
@@ -284,7 +287,8 @@ impl<'r, 'a> Section<'r, 'a> {
         items.iter().filter_map(parse).collect()
     }
 
-    /// The values of the array `key`, else `default`, which has no say beside `decider` and is not shown.
+    /// Returns the values of the array `key`, else `default`. The default is recorded as left out, because
+    /// `decider` decides in its place.
     pub fn list_unless<T: Setting>(
         &self,
         key: &str,
@@ -294,13 +298,13 @@ impl<'r, 'a> Section<'r, 'a> {
         if self.has(key) {
             return self.list(key, default);
         }
-        // Asked for all the same, so that it is known.
+        // Ask for the key all the same, so that it counts as known.
         self.variable(key);
         self.record(key, "left out", Source::LeftOut(decider));
         default.iter().filter_map(|item| T::parse(item)).collect()
     }
 
-    /// Notes a value in force that nobody has set.
+    /// Records `value` as a default that is in force.
     pub fn note_default(&self, key: &str, value: &str) {
         self.record(key, value, Source::Default);
     }
@@ -332,11 +336,11 @@ impl<'r, 'a> Section<'r, 'a> {
     fn found_list(&self, key: &str, expected: &str) -> Option<(Place, Vec<String>)> {
         let variable = self.variable(key);
         let (value, place) = match variable {
-            // As TOML, or in the way that is easier to write.
+            // A TOML array. The arms below read a list separated by commas.
             Some((name, text)) if text.trim_start().starts_with('[') => {
                 (self.reader.arrays.get(&name), Place::Environment(name))
             }
-            // Kept as one item, so that its parser complains of the quotes.
+            // Keep the text as one item, so that `parse` complains about the quotes.
             Some((name, text)) if in_quotes(text.trim()) => {
                 return Some((Place::Environment(name), vec![text.trim().to_owned()]));
             }
@@ -481,17 +485,18 @@ fn source_of(place: Option<&Place>) -> Source {
     place.cloned().map_or(Source::Default, Source::Place)
 }
 
-/// `VELT_SIDECAR_<SECTION>__<KEY>`.
+/// Returns `VELT_SIDECAR_<SECTION>__<KEY>`, the name of the key's variable.
 fn variable_name(path: &str, key: &str) -> String {
     let section = path.to_uppercase().replace('.', "__");
     format!("{ENV_PREFIX}{section}__{}", key.to_uppercase())
 }
 
-/// A string as it is, a bare value as it is written.
+/// Returns a string's content, or with `bare` the text of a number or boolean without underscores. `None` for
+/// another type of value.
 fn scalar(value: &Spanned<DeValue<'_>>, bare: bool) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) if !bare => Some(text.to_string()),
-        // With its `0x`, where it has one, so that it is not read as another number.
+        // The text keeps a prefix such as `0x`, so that the number is not read as a decimal one.
         DeValue::Integer(number) if bare => Some(number.to_string().replace('_', "")),
         DeValue::Float(number) if bare => Some(number.to_string().replace('_', "")),
         DeValue::Boolean(flag) if bare => Some(flag.to_string()),
@@ -499,7 +504,7 @@ fn scalar(value: &Spanned<DeValue<'_>>, bare: bool) -> Option<String> {
     }
 }
 
-/// JSON's strings are TOML's basic strings, but for one character that TOML wants escaped.
+/// Writes a value as TOML. JSON strings are TOML basic strings, except that TOML also escapes U+007F.
 fn rendered<T: Setting>(text: &str) -> String {
     if T::BARE {
         return text.to_owned();
@@ -507,7 +512,7 @@ fn rendered<T: Setting>(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// The one of `known` that was probably meant.
+/// Returns the name in `known` that was probably meant.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let (likeness, nearest) = known
         .map(|known| (strsim::jaro_winkler(name, known), known))

@@ -1,4 +1,4 @@
-//! Kinds of values: how each is written, and what to say when it is not written so.
+//! Kinds of values: how to write each, and what to say about a text that is not valid.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use ipnet::IpNet;
 
 /// A value that can be written in the file or in a variable.
 pub trait Setting: Sized {
-    /// What to write, for a complaint.
+    /// Description of valid values, for a complaint.
     const EXPECTED: &'static str;
-    /// Whether TOML has it bare rather than in quotes.
+    /// Whether TOML has such a value bare rather than in quotes.
     const BARE: bool = false;
-    /// `None` if `text` is not such a value.
+    /// Reads `text`. Returns `None` if `text` is not such a value.
     fn parse(text: &str) -> Option<Self>;
 }
 
@@ -45,7 +45,7 @@ impl Setting for u64 {
     const BARE: bool = true;
     fn parse(text: &str) -> Option<Self> {
         let number: Self = text.parse().ok().filter(|number| (1..=1 << 40).contains(number))?;
-        // One spelling, which is TOML's too: a variable could hold "007".
+        // Accept only the spelling that TOML accepts too: a variable could hold "007".
         (number.to_string() == text).then_some(number)
     }
 }
@@ -74,7 +74,7 @@ impl Setting for Count {
     }
 }
 
-/// A share of a whole, from none to all of it.
+/// A share of a whole, from 0.0 to 1.0.
 #[derive(Clone, Copy, Debug)]
 pub struct Share(pub f64);
 
@@ -110,7 +110,7 @@ impl Setting for IpNet {
             .ok()
             .or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))?;
         Some(match range {
-            // ::ffff:10.0.0.0/104 is 10.0.0.0/8, and peers are compared as the latter.
+            // ::ffff:10.0.0.0/104 is 10.0.0.0/8, and peers are compared in the IPv4 form.
             Self::V6(mapped) if mapped.prefix_len() >= 96 => match mapped.addr().to_ipv4_mapped() {
                 Some(address) => {
                     let length = mapped.prefix_len() - 96;

@@ -17,10 +17,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::reader::Section;
 
-/// The least length of a secret that opens something, in bytes: 16 random ones in hexadecimal.
+/// Least length of a secret that grants access, in bytes: 16 random bytes in hexadecimal.
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// How groups are written, and which of them are admins.
+/// Separator of a user's groups, and the names of the groups of admins.
 struct Groups {
     separator: char,
     admins: Vec<String>,
@@ -37,8 +37,8 @@ fn check_length(section: &Section<'_, '_>, key: &str, secret: &SecretString) {
     }
 }
 
-/// Complains about a URL of `section` that would carry what it carries over the network in plain
-/// text, unless `allow_plaintext` says that this is meant.
+/// Complains about an http URL of `section` that leads to another machine, unless `allow_plaintext` is true,
+/// and about `allow_plaintext` beside an https URL.
 fn check_plaintext(section: &Section<'_, '_>, key: &str, url: &Url, problem: &str, stand_in: &str) {
     let allowed: bool = section.value("allow_plaintext", "false");
     let is_loopback = match url.host_str() {

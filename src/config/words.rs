@@ -1,4 +1,4 @@
-//! How the settings' own types are written: addresses, paths, and the words of each enum.
+//! Notation of the settings' own types: addresses, paths, and the words of each enum.
 
 use http::uri::PathAndQuery;
 use reqwest::Url;
@@ -40,7 +40,7 @@ impl Setting for BodyBytes {
     }
 }
 
-/// A count of what one connection or request may have.
+/// A limit of what one connection or request may have, from 1 to 10,000.
 pub(super) struct Count(pub(super) u32);
 
 impl Count {
@@ -79,7 +79,7 @@ impl Setting for PathAndQuery {
     }
 }
 
-/// Who says who is asking.
+/// Source of the user's identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SourceName {
     Header,
@@ -104,7 +104,7 @@ impl Setting for ClaimPath {
     }
 }
 
-/// What stands between two items.
+/// The character between two items.
 pub(super) struct Separator(pub(super) char);
 
 impl Setting for Separator {
@@ -145,7 +145,7 @@ impl Setting for PathPattern {
     }
 }
 
-/// The app's address, and whether to speak TLS with it.
+/// The app's address, and whether the app speaks TLS.
 pub(super) struct AppAddress {
     pub(super) address: Address,
     pub(super) tls: bool,

@@ -1,5 +1,5 @@
-//! The demo's app: a page, a little API, an event stream, a WebSocket. It has a login proxy in
-//! front and believes its header; of Velt it knows nothing.
+//! The demo's app: a page, a little API, an event stream, a WebSocket. The app believes the header of the
+//! login proxy in front, and knows nothing of Velt.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -25,14 +25,14 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::User;
 
-/// What the app answers with.
+/// Body of the app's responses.
 pub type AppBody = Either<Full<Bytes>, Ticks>;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Everything that the page consists of.
+/// Files of the page: path, content type, text.
 const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/assets/style.css", CSS, include_str!("page/style.css")),
@@ -59,7 +59,8 @@ pub fn answer(request: Request<Incoming>) -> Response<AppBody> {
     }
 }
 
-/// The user that the login proxy names. It is the only one who can reach this app.
+/// Returns the user that the login proxy names. The app trusts its callers, since it listens on loopback
+/// only.
 fn user_of(headers: &HeaderMap) -> Option<User> {
     User::with_id(headers.get("x-forwarded-user")?.to_str().ok()?)
 }

@@ -1,7 +1,7 @@
-//! The demo's login proxy: a stand-in for oauth2-proxy, one cookie deep.
+//! The demo's login proxy: a stand-in for oauth2-proxy, with the user id in a cookie as the session.
 //!
-//! It does the two things that any login proxy in front of a sidecar has to do: it removes
-//! whatever identity the browser claims, and it sets the one that it knows.
+//! The front does what a login proxy in front of a sidecar has to do: it removes the identity that the
+//! browser claims, and sets the identity of the session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::spelling::begins_with;
 const COOKIE_NAME: &str = "demo_user";
 const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
-/// A login proxy before the sidecar.
+/// A login proxy in front of the sidecar.
 pub struct Front {
     pub sidecar: Upstream,
     pub admin: Upstream,
-    /// Answered at `/demo/config`.
+    /// Answer at `/demo/config`.
     pub config: Value,
 }
 
@@ -38,7 +38,7 @@ impl Front {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let mut request = request.map(RequestBody::from);
-        // Trusted: what is left of the forwarding headers is this proxy's own word.
+        // Trusted, because `set_identity` leaves only this proxy's own `X-Forwarded-*`.
         let client = Client { address: client, trusted: true, scheme: Scheme::Http };
         set_identity(request.headers_mut());
         let forwarded = match (request.method(), request.uri().path()) {
@@ -47,7 +47,7 @@ impl Front {
             (&Method::GET, "/demo/config") => return json_answer(StatusCode::OK, &self.config),
             (&Method::GET, "/demo/metrics") => {
                 *request.uri_mut() = Uri::from(PathAndQuery::from_static("/metrics"));
-                // The admin port refuses pages; this one is shown its figures by us.
+                // The admin port refuses pages, so remove the header that shows that a page asks.
                 request.headers_mut().remove("sec-fetch-site");
                 self.admin.forward(&mut request, &client, None, Instant::now()).await
             }
@@ -59,7 +59,7 @@ impl Front {
     }
 }
 
-/// Replaces whatever identity a browser claims, under any spelling, by that of its session.
+/// Replaces the identity that a browser claims, under any spelling, by the identity of the session.
 fn set_identity(headers: &mut HeaderMap) {
     let claimed = |name: &&HeaderName| begins_with(name.as_str(), "x-forwarded-");
     let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
@@ -71,7 +71,7 @@ fn set_identity(headers: &mut HeaderMap) {
     }
 }
 
-/// The session, which in a demo is the bare user id in a cookie.
+/// Returns the user of the session, which in the demo is the bare user id in a cookie.
 fn signed_in(headers: &HeaderMap) -> Option<User> {
     let cookies = headers.get_all(COOKIE).into_iter().filter_map(|cookie| cookie.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).map(str::trim);

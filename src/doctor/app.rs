@@ -1,5 +1,5 @@
-//! The app: whether it answers as configured, keeps connections for longer than the sidecar does,
-//! and can only be reached through it.
+//! Checks the app: whether the app answers as configured, keeps connections for longer than the sidecar does,
+//! and can only be reached through the sidecar.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,10 +49,12 @@ fn place(settings: &Settings) -> String {
     }
 }
 
-/// App that closes a connection so soon after its response that the sidecar keeps no idle connection.
+/// Time within which an app that closes a connection after its response leaves the sidecar no idle
+/// connection.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// A little longer than the sidecar keeps an idle connection itself.
+/// Returns how long to watch an idle connection: a little longer than the sidecar keeps an idle connection
+/// itself.
 fn hold(settings: &Settings) -> Duration {
     if settings.max_idle == 0 {
         return Duration::ZERO;
@@ -61,10 +63,10 @@ fn hold(settings: &Settings) -> Duration {
     (settings.idle_timeout + margin).min(LONGEST_HOLD)
 }
 
-/// Whoever reaches the app itself can claim to be any user.
+/// Warns if the app's address is not loopback: a client that reaches the app itself can claim to be any user.
 async fn look_at_address(settings: &Settings, findings: &mut Findings) {
     let Address::Tcp(authority) = &settings.address else { return };
-    // A name without an address is the resolution's finding.
+    // `doctor::resolution` reports a name without an address.
     let Ok(addresses) = lookup_host(authority.as_str()).await else { return };
     let outside: Vec<IpAddr> =
         addresses.map(|address| address.ip()).filter(|address| !address.is_loopback()).collect();
@@ -184,7 +186,7 @@ async fn failed(
     findings.problem(place, Chain(error).to_string(), remedy);
 }
 
-/// The protocol that the app does speak, if it is not the one that is configured.
+/// Returns the protocol that the app speaks, if the app does not speak the configured one.
 async fn other_protocol(settings: &Settings, tls: Option<&ClientTls>) -> Option<AppProtocol> {
     let other = match (settings.protocol, tls) {
         (AppProtocol::Http1, None) => AppProtocol::H2c,
@@ -193,7 +195,7 @@ async fn other_protocol(settings: &Settings, tls: Option<&ClientTls>) -> Option<
     };
     let settings = Settings { protocol: other, ..settings.clone() };
     let answered = probe(&settings, tls, Duration::ZERO).await;
-    // Servers of HTTP/1.1 that do not know what HTTP/2 begins with say so by an answer.
+    // A server of HTTP/1.1 that does not know the preface of HTTP/2 says so in an answer.
     answered.is_ok().then_some(other)
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn look_at_https(
     }
 }
 
-/// Asks at `identity.app_path` without cookies, if the app has to say who is signed in.
+/// Asks the app at `identity.app_path` without cookies, if the app has to say who is signed in.
 pub(super) async fn look_at_path(
     around: &Surroundings,
     tls: Option<&ClientTls>,

@@ -1,4 +1,5 @@
-//! The listener's certificate, as a client will see it, and who signs clients' ones.
+//! Checks the listener's certificate, as a client will see it, and the authorities that sign clients'
+//! certificates.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +8,16 @@ use crate::tls::{Anchor, ChainFacts, FileError, Order, ServerSettings, ServerTls
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A certificate with less time left should have been renewed: those of 90 days are after 60.
+/// Time left at which a certificate should have been renewed: certificates of 90 days are renewed after 60.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// With less, a failing renewal has hardly a chance to be noticed.
+/// Time left that hardly suffices to notice a failing renewal.
 const NOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
     let Some(settings) = &around.config.tls else { return Vec::new() };
     let mut findings = Findings::of(Check::Certificate);
-    // What the sidecar does at its start, and what `check` does.
+    // The sidecar's start and `check` load the certificate in the same way.
     let loaded = ServerTls::load(settings.clone());
     match loaded.and_then(|server| Ok((server, ChainFacts::read(settings)?))) {
         Ok((server, facts)) => {
@@ -144,7 +145,7 @@ fn look_at_authority(valid_to: SystemTime, settings: &ServerSettings, findings: 
     }
 }
 
-/// In whole days, rounded down.
+/// Writes a time in whole days, rounded down.
 pub(super) fn days(time: Duration) -> String {
     match time.as_secs() / DAY.as_secs() {
         0 => "less than a day".to_owned(),

@@ -1,5 +1,5 @@
-//! The files that the configuration names: whether they can be read, by whom else, and whether a
-//! new version of a mounted Secret ever gets there.
+//! Checks the files that the configuration names: whether the sidecar can read them, which other users can,
+//! and whether a new version of a mounted Secret ever gets there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,10 +22,10 @@ struct Named {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// A line that nobody else may know.
+    /// A secret on one line.
     Secret,
     PrivateKey,
-    /// Certificates, which everybody may.
+    /// Certificates, which are public.
     Public,
 }
 
@@ -112,7 +112,8 @@ impl Named {
         }
         let what = format!("its mode is {shown}: any process here may read it");
         if is_projected {
-            // The default of every Secret; nobody but this container's own processes is here.
+            // Only a note: every Secret has this mode by default, and only this container's own processes are
+            // here.
             findings.note(
                 self.place(),
                 what,

@@ -1,5 +1,5 @@
-//! The keys that assertions are checked with: whether whoever publishes them can be reached, and
-//! whether any of them fits.
+//! Checks the keys of assertions: whether the server that publishes the keys can be reached, and whether a
+//! key fits.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
         (KeyLocation::Set(_), Ok(document)) => {
             look_at_set(source, &document, &format!("fetched after {took:.1?}"), &mut findings);
         }
-        // Without an id, which only an assertion brings, there is no key to get.
+        // Without a key's id, which only an assertion brings, the server has no key to send.
         (KeyLocation::Each(_), Ok(_) | Err(FetchError::NotFound)) => findings.ok(
             "identity.assertion.key_url",
             format!("reached after {took:.1?}; each key is fetched when an assertion names it"),

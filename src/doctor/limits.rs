@@ -1,5 +1,5 @@
-//! What the system allows this container, beside what the configuration would take; and how long
-//! the sidecar takes to end.
+//! Compares what the configuration would take with the system's limits for this container, and the time that
+//! the sidecar takes to end with the time that Kubernetes allows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::{Check, Finding, Findings, Surroundings};
 use crate::config::Workers;
 use crate::listener::{RESERVED_DESCRIPTORS, raise_descriptor_limit, spare_descriptors};
 
-/// What Kubernetes waits after SIGTERM unless told otherwise (`terminationGracePeriodSeconds`).
+/// Time that Kubernetes waits after SIGTERM unless told otherwise (`terminationGracePeriodSeconds`).
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
 
 pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
@@ -87,8 +87,8 @@ fn look_at_processors(around: &Surroundings, groups: &[PathBuf], findings: &mut 
     }
 }
 
-/// The control groups that this process is in, from its own outwards (cgroup v2: kernel.org, "Control
-/// Group v2"). In a container its own is most often all that can be seen.
+/// Returns the control groups that this process is in, from its own outwards (cgroup v2: kernel.org, "Control
+/// Group v2"). In a container, most often only the process's own group is visible.
 fn groups(root: &Path) -> Vec<PathBuf> {
     let top = root.join("sys/fs/cgroup");
     let listed = read(&root.join("proc/self/cgroup")).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Where the sidecar listens, who can get there, and whom of those it believes.
+//! Checks the addresses at which the sidecar listens, which clients can get there, and which of them it
+//! believes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,10 +15,10 @@ use crate::listener;
 use crate::outgoing;
 use crate::tls::Roots;
 
-/// For an answer of a sidecar's admin port, which is on this machine.
+/// Time limit for an answer of a sidecar's admin port, which is on this machine.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ranges as wide as these are whole private networks, and not where a login proxy is.
+/// Longest prefix of a range that is a whole private network rather than the place of a login proxy.
 const WIDE_V4: u8 = 12;
 const WIDE_V6: u8 = 32;
 
@@ -177,7 +178,7 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
     from_meshes.is_some()
 }
 
-/// Says whose `X-Forwarded-*` are kept, if `identity.trusted_proxies` is written.
+/// Reports the peers whose `X-Forwarded-*` are kept, if `identity.trusted_proxies` is written.
 fn look_at_proxies(written: Option<&[IpNet]>, findings: &mut Findings) {
     let place = "identity.trusted_proxies";
     match written {
@@ -195,7 +196,7 @@ fn look_at_proxies(written: Option<&[IpNet]>, findings: &mut Findings) {
     }
 }
 
-/// A range with loopback addresses other than the two from which processes connect.
+/// Returns a range with loopback addresses other than the two from which processes connect.
 fn loopback_of_meshes(ranges: &[IpNet]) -> Option<&IpNet> {
     let usual = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     ranges.iter().find(|range| {

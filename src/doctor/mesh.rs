@@ -13,7 +13,7 @@ const MESHES: [(&str, u16); 2] = [("Istio or Kuma", 15_006), ("Linkerd", 4143)];
 /// State of a listening socket in `/proc/net/tcp` (`TCP_LISTEN` of Linux).
 const LISTENING: &str = "0A";
 
-/// The mesh before this pod, in words.
+/// Returns the mesh in front of this pod, in words.
 pub(super) fn found(around: &Surroundings) -> Option<String> {
     let is_preset = around.config.effective.iter().any(|setting| {
         setting.header == "[identity]" && setting.key == "preset" && setting.value == "\"istio\""
@@ -26,8 +26,8 @@ pub(super) fn found(around: &Surroundings) -> Option<String> {
     Some(format!("{name} (its proxy listens at port {port})"))
 }
 
-/// Ports with a listener in this network namespace, which all containers of a pod share. Empty on a system
-/// without `/proc/net/tcp`.
+/// Returns the ports with a listener in this network namespace, which all containers of a pod share. Returns
+/// no port on a system without `/proc/net/tcp`.
 fn listening_ports(root: &Path) -> Vec<u16> {
     let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)));
     let port = |line: &str| {

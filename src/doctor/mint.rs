@@ -1,4 +1,4 @@
-//! One real mint for a canary user, and what the answer reveals of what Velt does not document.
+//! Makes one real mint for a canary user, and reports what Velt's answer reveals beyond Velt's documentation.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,12 +8,12 @@ use crate::logging::Chain;
 use crate::token::velt::{Inspection, TokenFacts, VeltClient, VerifyUser};
 use crate::token::{Details, MalformedReason, MintError, RefusedStatus};
 
-/// Names of claims that are shown at most, and how long one may be: they are whatever Velt, or
-/// somebody in its place, says.
+/// Most names of claims that are shown, and the longest of them in bytes: Velt, or another server in its
+/// place, chooses the names.
 const MAX_CLAIMS: usize = 30;
 const MAX_CLAIM_BYTES: usize = 40;
 
-/// A life that keeps the cache busy.
+/// Life of a token below which the cache is kept busy.
 const SHORT_LIFE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
@@ -65,7 +65,7 @@ fn minted(around: &Surroundings, inspection: &Inspection, findings: &mut Finding
     }
 }
 
-/// `HTTP 200 after 12ms`, with Velt's own word for a failure.
+/// Returns text such as `HTTP 200 after 12ms`, with Velt's own word for a failure.
 fn answer(inspection: &Inspection) -> String {
     let spent = inspection.spent;
     match (inspection.http_status, &inspection.error_word) {
@@ -132,7 +132,7 @@ fn remedy(error: &MintError) -> &'static str {
     }
 }
 
-/// What Velt documents nowhere: whether its token is a JWT, and what it says.
+/// Reports what Velt does not document: whether its token is a JWT, and which claims the token has.
 fn revealed(around: &Surroundings, token: &TokenFacts, life: Duration, findings: &mut Findings) {
     let Some(algorithm) = &token.algorithm else {
         findings.note(
@@ -194,7 +194,7 @@ fn look_at_times(token: &TokenFacts, life: Duration, findings: &mut Findings) {
     }
 }
 
-/// A time in seconds in the largest unit that has one of it.
+/// Writes a time in seconds in the largest unit of which the time has at least one.
 fn roughly(seconds: f64) -> String {
     if seconds >= 3600.0 {
         format!("{:.1} h", seconds / 3600.0)
@@ -205,7 +205,7 @@ fn roughly(seconds: f64) -> String {
     }
 }
 
-/// `text`, if it is short and looks like a name.
+/// Returns `text` if it is short and looks like a name.
 fn visible(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:./".contains(&byte);
     let fine = !text.is_empty() && text.len() <= MAX_CLAIM_BYTES && text.bytes().all(plain);

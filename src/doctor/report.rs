@@ -1,4 +1,4 @@
-//! What was found: as text for a person, as JSON for a program, as an exit code for an init
+//! Report of the findings: as text for a person, as JSON for a program, as an exit code for an init
 //! container.
 
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ const EX_UNAVAILABLE: u8 = 69;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
 
-/// What is looked at, in the order in which a request or a token passes it.
+/// Parts that are looked at, in the order in which a request or a token passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
@@ -22,9 +22,9 @@ pub enum Check {
     Certificate,
     Ports,
     Trust,
-    /// The addresses of whoever is called.
+    /// Addresses of the servers that the sidecar calls.
     Resolution,
-    /// What assertions are checked with.
+    /// Keys that assertions are checked with.
     Keys,
     App,
     Velt,
@@ -34,42 +34,42 @@ pub enum Check {
     Shutdown,
 }
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// As it should be.
+    /// The part is as it should be.
     Ok,
-    /// Worth knowing; only the operator can say whether it is meant.
+    /// The finding is worth knowing. Only the operator can say whether it is meant.
     Note,
-    /// It works, and will bite some day.
+    /// The part works, but will cause trouble some day.
     Warning,
-    /// It does not work.
+    /// The part does not work.
     Problem,
 }
 
-/// One thing that was found. Holds no secret, no token and no user's data.
+/// One finding. Holds no secret, no token and no user's data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub check: Check,
     pub severity: Severity,
-    /// What was seen, with what was measured.
+    /// Observation, with what was measured.
     pub what: String,
-    /// The setting, file or variable that it is about.
+    /// Setting, file or variable that the finding is about.
     pub r#where: String,
-    /// What to do about it; nothing about what is as it should be.
+    /// Advice on what to do. `None` if the part is as it should be.
     pub remedy: Option<String>,
-    /// Whether the sidecar would not start. Only a problem does that.
+    /// Whether the sidecar would not start. True only for a problem.
     pub prevents_start: bool,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
-/// How many findings there are of each severity.
+/// Number of findings of each severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub ok: usize,
@@ -79,18 +79,18 @@ pub struct Counts {
 }
 
 impl Report {
-    /// In the order of the data path.
+    /// Returns the findings in the order of the data path.
     pub(super) fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.check);
         Self { findings }
     }
 
-    /// In the order of the data path.
+    /// Returns the findings in the order of the data path.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How many there are.
+    /// Counts the findings by severity.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for finding in &self.findings {
@@ -104,8 +104,8 @@ impl Report {
         counts
     }
 
-    /// 0 unless there is a problem: 78 if the configuration is wrong, else 69 (sysexits.h).
-    /// `strict` takes warnings for problems.
+    /// Returns 0 unless there is a problem: 78 if the configuration is wrong, else 69 (sysexits.h). `strict`
+    /// counts warnings as problems.
     pub fn exit_code(&self, strict: bool) -> u8 {
         let least = if strict { Severity::Warning } else { Severity::Problem };
         let mut bad = self.findings.iter().filter(|finding| finding.severity >= least).peekable();
@@ -116,7 +116,8 @@ impl Report {
         if config { EX_CONFIG } else { EX_UNAVAILABLE }
     }
 
-    /// A line for each finding, its remedy below it, and a count at the end.
+    /// Returns the report as text: a line for each finding, its remedy below the line, and the counts at the
+    /// end.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for Finding { check, severity, what, r#where, remedy, .. } in &self.findings {
@@ -139,7 +140,7 @@ impl Report {
         text
     }
 
-    /// The same as one JSON object.
+    /// Returns the report as one JSON object.
     pub fn json(&self, strict: bool) -> String {
         let document = serde_json::json!({
             "findings": self.findings,
@@ -157,7 +158,7 @@ fn plural(count: usize, word: &str) -> String {
 }
 
 impl Check {
-    /// As in the JSON.
+    /// Returns the name of the check, as in the JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -178,7 +179,7 @@ impl Check {
 }
 
 impl Severity {
-    /// At the start of a line: what needs doing stands out.
+    /// Returns the mark at the start of a line, in capitals if the operator has to act.
     fn mark(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -231,7 +232,7 @@ impl Findings {
         self.add(Severity::Problem, place.into(), what.into(), Some(remedy.into()));
     }
 
-    /// A problem with which the sidecar does not even start.
+    /// Adds a problem that prevents the sidecar's start.
     pub(super) fn fatal(
         &mut self,
         place: impl Into<String>,
@@ -244,7 +245,8 @@ impl Findings {
         }
     }
 
-    /// Calls of our own can't be made: whoever should vouch for servers can't be read.
+    /// Adds a problem that prevents the start: the root certificates for the sidecar's own calls can't be
+    /// read.
     pub(super) fn no_roots(&mut self, error: &TlsError) {
         let remedy = "correct what it names, install ca-certificates, or choose another \
                       outgoing.roots or ca_file";
@@ -265,7 +267,7 @@ impl Findings {
         self.findings
     }
 
-    /// The only one there is.
+    /// Returns the only finding.
     pub(super) fn only(mut self) -> Finding {
         self.findings.pop().expect("there is one")
     }

@@ -1,4 +1,5 @@
-//! Whether the names of whoever is called have addresses, and how long it takes to learn them.
+//! Checks whether the names of Velt, the issuer of assertions, the app and the proxy have addresses, and how
+//! long it takes to learn them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use crate::identity::Source;
 use crate::identity::keys::KeyLocation;
 use crate::proxy::Address;
 
-/// A name server in the cluster answers within a few milliseconds.
+/// Time after which a look-up is slow: a name server in the cluster answers within a few milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// How many addresses are shown.
+/// Most addresses that are shown.
 const SHOWN: usize = 4;
 
 pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
@@ -58,11 +59,11 @@ fn resolved(place: String, addresses: &[IpAddr], took: Duration, findings: &mut 
     }
 }
 
-/// Setting, host and port of whatever is called by its name.
+/// Returns setting, host and port of each server that the sidecar calls by its name.
 fn names(around: &Surroundings) -> Vec<(&'static str, String, u16)> {
     let mut called = Vec::new();
     let mut call = |setting, url: &Url| {
-        // A proxy resolves the names itself; its own has to be known here.
+        // A proxy resolves the server's name itself. Then only the proxy's own name has to be known here.
         match route_to(url, around).proxy {
             Some(proxy) => called.push((proxy.variable, proxy.host, proxy.port)),
             None => {

@@ -1,6 +1,6 @@
-//! The way out of the pod, step by step: which proxy is in force, TCP, the proxy's consent, TLS.
+//! Goes the way out of the pod step by step: the proxy in force, TCP, the proxy's consent, TLS.
 //!
-//! reqwest goes the same way, but only says that it failed.
+//! reqwest goes the same way, but its error does not name the step that failed.
 
 use std::error::Error;
 use std::io;
@@ -26,13 +26,13 @@ use crate::logging::Chain;
 use crate::tls::CertificateFacts;
 use crate::token::velt::Settings;
 
-/// Where proxies are set; the first that is there wins.
+/// Variables that name a proxy. The first variable that is set wins.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// The way to a URL. Shows nothing of a proxy's credentials.
+/// The way to a URL.
 pub(super) struct Route {
     pub(super) proxy: Option<Proxy>,
-    /// In words.
+    /// Description of the way, without a proxy's credentials.
     pub(super) said: String,
 }
 
@@ -40,12 +40,12 @@ pub(super) struct Proxy {
     pub(super) variable: &'static str,
     pub(super) host: String,
     pub(super) port: u16,
-    /// Whether it is asked in plain HTTP, as most are.
+    /// Whether the proxy is asked in plain HTTP, as most proxies are.
     plain: bool,
     credentials: Option<HeaderValue>,
 }
 
-/// How [`crate::outgoing::client`] gets to `url`, by the rules that it follows.
+/// Returns the way that [`crate::outgoing::client`] takes to `url`.
 pub(super) fn route_to(url: &Url, around: &Surroundings) -> Route {
     let direct = |said: &str| Route { proxy: None, said: said.to_owned() };
     if url.scheme() != "https" {
@@ -69,29 +69,29 @@ pub(super) fn route_to(url: &Url, around: &Surroundings) -> Route {
     }
 }
 
-/// What was measured on the way.
+/// Measurements on the way to Velt.
 pub(super) struct Way {
-    /// To whoever is called first.
+    /// Time to connect to the proxy if there is one, else to Velt.
     pub(super) tcp_time: Duration,
-    /// After that: the proxy's consent, if there is one, and the handshake.
+    /// Further time for the proxy's consent, if there is a proxy, and for the TLS handshake.
     pub(super) tls_time: Option<Duration>,
     pub(super) certificate: Option<CertificateFacts>,
 }
 
-/// What is in the way.
+/// Obstacle on the way to Velt.
 pub(super) enum Obstacle {
-    /// Nobody to connect to, or the way is blocked.
+    /// No server listens there, or the way is blocked.
     Unreachable(io::Error),
-    /// The proxy lets nobody through, or not us.
+    /// The proxy refuses to connect any client to Velt, or only this one.
     Refused(StatusCode),
     /// The proxy does not speak HTTP.
     NoProxy(hyper::Error),
-    /// The server's certificate, or no TLS at all.
+    /// The server's certificate is not valid, or the server speaks no TLS.
     Tls(Box<dyn Error + Send + Sync>),
 }
 
 impl Way {
-    /// Goes to where `settings` say, each step within their connect timeout.
+    /// Goes to the endpoint in `settings`, each step within the connect timeout.
     pub(super) async fn go(settings: &Settings, route: &Route) -> Result<Self, Obstacle> {
         let url = &settings.endpoint;
         let host = url.host_str().unwrap_or_default();
@@ -108,7 +108,7 @@ impl Way {
         let stream = stream.map_err(Obstacle::Unreachable)?;
         let tcp_time = began.elapsed();
         let plain = url.scheme() != "https";
-        // Of other kinds of proxies only the whole way is tried, by the call that follows.
+        // Other kinds of proxies are tried only as a whole, by the call that follows.
         if plain || route.proxy.as_ref().is_some_and(|proxy| !proxy.plain) {
             return Ok(Self { tcp_time, tls_time: None, certificate: None });
         }
@@ -150,7 +150,7 @@ async fn pass(
     Ok(TokioIo::new(upgraded))
 }
 
-/// Greets the server, and says what its certificate says.
+/// Makes a TLS handshake, and returns facts about the server's certificate.
 async fn encrypt(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     settings: &Settings,

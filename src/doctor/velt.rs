@@ -1,5 +1,5 @@
-//! Whether Velt can be reached from here, through the proxy settings in force, and whether its clock
-//! and ours agree. Without credentials: any answer will do.
+//! Checks whether Velt can be reached from here, through the proxy settings in force, and whether Velt's
+//! clock and this machine's agree. Sends no credentials, because any answer will do.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,13 +15,13 @@ use super::{Check, Finding, Findings, Surroundings};
 use crate::logging::Chain;
 use crate::outgoing;
 
-/// A certificate that should have been renewed by now.
+/// Time left at which a certificate should have been renewed.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What clocks may differ before it matters: `Date` has whole seconds.
+/// Difference up to which two clocks agree: `Date` has whole seconds.
 const CLOCK_DRIFTS: Duration = Duration::from_secs(5);
 
-/// More than any leeway for the times in a token.
+/// Difference from which a clock is wrong: more than any leeway for the times in a token.
 const CLOCK_WRONG: Duration = Duration::from_secs(60);
 
 pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
@@ -54,7 +54,7 @@ pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
             findings
         }
         Err(error) => {
-            // The URL is the operator's own and could hold anything.
+            // Leave out the URL, which is the operator's own and could hold anything.
             let error = error.without_url();
             findings.problem(
                 place,
@@ -106,8 +106,8 @@ fn answered(
     }
 }
 
-/// Compares the clocks by the answer's `Date` (RFC 9110 section 6.6.1), which was written about
-/// half-way through.
+/// Compares the clocks by the answer's `Date` (RFC 9110 section 6.6.1), which Velt wrote about half-way
+/// between request and answer.
 fn look_at_clock(headers: &HeaderMap, sent: SystemTime, took: Duration) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Clock);
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
@@ -120,7 +120,7 @@ fn look_at_clock(headers: &HeaderMap, sent: SystemTime, took: Duration) -> Vec<F
         return findings.all();
     };
     let ours = sent + took / 2;
-    // Written as a whole second, of which on average half had passed.
+    // `Date` is a whole second, of which on average half had passed.
     let theirs = theirs + Duration::from_millis(500);
     let (apart, which) = match ours.duration_since(theirs) {
         Ok(apart) => (apart, "ahead of"),

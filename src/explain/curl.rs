@@ -1,7 +1,8 @@
-//! A curl command as browsers copy it ("Copy as cURL (bash)"), and as people write it.
+//! Reads a curl command as browsers copy it ("Copy as cURL (bash)"), and as people write it.
 //!
-//! [`words`] splits a line as bash does, `$'...'` included, which browsers write for odd
-//! characters. [`parse`] reads the flags that shape a request; others are noted and skipped.
+//! [`words`] splits a line as bash does, with the quotes `$'...'` that browsers write for odd characters.
+//! [`parse`] reads the flags that shape a request. It skips other known flags, and notes and skips unknown
+//! ones.
 
 mod shell;
 
@@ -11,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 pub use self::shell::words;
 use super::{Asked, Unclear};
 
-/// What a flag of curl's means for a request.
+/// Meaning of a curl flag for a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flag {
     Header,
@@ -31,13 +32,13 @@ enum Flag {
     Compressed,
     Http2,
     Upload,
-    /// Has a value, and changes nothing of what the sidecar sees.
+    /// The flag has a value, and changes nothing of what the sidecar sees.
     OtherValue,
-    /// The same without a value.
+    /// The flag has no value, and changes nothing of what the sidecar sees.
     OtherSwitch,
 }
 
-/// Every flag that is known: its long name, its letter, its meaning.
+/// Known flags: long name, letter, meaning.
 const FLAGS: &[(&str, char, Flag)] = &[
     ("header", 'H', Flag::Header),
     ("cookie", 'b', Flag::Cookie),
@@ -101,7 +102,7 @@ impl Flag {
 ///
 /// # Errors
 ///
-/// If there is no URL, or a flag lacks its value.
+/// If there is no URL, a flag lacks its value, or a header has no colon.
 pub fn parse(words: &[String]) -> Result<(Asked, Vec<String>), Unclear> {
     let mut command = Command::default();
     let mut words = words.iter().map(String::as_str).peekable();
@@ -135,7 +136,7 @@ struct Command {
 type NextWord<'a> = dyn FnMut() -> Option<String> + 'a;
 
 impl Command {
-    /// Several switches in one word, the last of which may have its value there too.
+    /// Reads several one-letter flags in one word. The last flag may have its value in the word too.
     fn letters(&mut self, letters: &str, value: &mut NextWord<'_>) -> Result<(), Unclear> {
         for (at, letter) in letters.char_indices() {
             let name = format!("-{letter}");
@@ -202,7 +203,8 @@ impl Command {
         Ok(())
     }
 
-    /// `Name: value`; `Name;` for an empty one. `Name:` tells curl to leave its own out.
+    /// Reads a header: `Name: value`, or `Name;` for an empty value. `Name:` tells curl to leave out its own
+    /// header.
     fn header(&mut self, line: &str) -> Result<(), Unclear> {
         if line.starts_with('@') {
             self.note("-H", "names a file, which is not read");
@@ -225,7 +227,7 @@ impl Command {
 
     fn url(&mut self, url: &str) {
         if self.asked.target.is_empty() {
-            // curl takes what has no scheme for http.
+            // curl takes a URL without a scheme for http.
             let bare = !url.contains("://") && !url.starts_with('/');
             self.asked.target = if bare { format!("http://{url}") } else { url.to_owned() };
         } else {
@@ -270,7 +272,7 @@ impl Command {
     }
 }
 
-/// The two sides of `Name: value`.
+/// Returns the two sides of `Name: value`.
 pub(super) fn split_header(line: &str) -> Result<(String, String), Unclear> {
     let (name, value) = line.split_once(':').ok_or_else(|| {
         let name = line.split(' ').next().unwrap_or_default();

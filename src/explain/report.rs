@@ -1,4 +1,4 @@
-//! What the asker gets.
+//! Report on what would become of a request.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Report {
     pub request: String,
     pub steps: Vec<ReportedStep>,
     pub answer: Answer,
-    /// What was not understood of a curl command.
+    /// Notes on the parts of a curl command that were not understood.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -28,34 +28,34 @@ pub struct ReportedStep {
     pub settings: Vec<Setting>,
 }
 
-/// A setting that had a say.
+/// A setting that took part in a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     pub key: String,
-    /// As TOML; `not set` where it is not.
+    /// Value as TOML, or `not set`.
     pub value: String,
     /// The line of the file, the variable, `default` or `preset`.
     pub place: String,
 }
 
-/// The settings in force, each with its place. No secret is in there.
+/// The settings in force, each with its place. Holds no secret.
 pub struct InForce {
     settings: Vec<Effective>,
     text: String,
 }
 
 impl InForce {
-    /// Those of `config`.
+    /// Takes the settings in force from `config`.
     pub fn of(config: &Config) -> Self {
         Self::new(config.effective.clone())
     }
 
-    /// These.
+    /// Takes `settings` as the settings in force.
     pub fn new(settings: Vec<Effective>) -> Self {
         Self { text: describe(&settings), settings }
     }
 
-    /// All of them, as `check` prints them.
+    /// Returns all settings, as `check` prints them.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -1,4 +1,4 @@
-//! The request that somebody asks about.
+//! The request to explain.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -16,26 +16,27 @@ use crate::identity::Peer;
 use crate::sidecar::explain::Question;
 use crate::tls::CertificateNames;
 
-/// A request, as it travels to a running sidecar's admin port too.
+/// A request to explain, also in the form in which it is sent to a running sidecar's admin port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Asked {
-    /// GET if it is empty, or POST where there is a body.
+    /// Method. Empty stands for GET, or for POST if there is a body.
     pub method: String,
     /// A path, or an http or https URL, which brings the `Host` header.
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// Who sends it to the sidecar: the login proxy, as a rule. Loopback by default.
+    /// Address of the peer that sends the request to the sidecar: the login proxy, as a rule. Loopback by
+    /// default.
     pub peer: Option<IpAddr>,
-    /// The names in the certificate that it shows, if it does.
+    /// Names in the certificate that the peer shows. Empty if the peer shows no certificate.
     pub peer_names: Vec<String>,
     pub http2: bool,
-    /// What the app answers, if that is known.
+    /// Response of the app, if it is known.
     pub response: Option<AppResponse>,
 }
 
-/// What the app answers.
+/// Response of the app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppResponse {
@@ -52,16 +53,16 @@ impl Default for AppResponse {
 /// The arguments of the command, as they were given.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// Each `Name: value`.
+    /// Headers, each as `Name: value`.
     pub headers: Vec<String>,
     pub peer: Option<IpAddr>,
     pub peer_names: Vec<String>,
     pub http2: bool,
     pub data: Option<String>,
-    /// Each `Name: value`.
+    /// Headers, each as `Name: value`.
     pub response_headers: Vec<String>,
     pub response_status: Option<u16>,
-    /// `[METHOD] TARGET`.
+    /// Words of the request line: `[METHOD] TARGET`.
     pub line: Vec<String>,
     /// The words of a curl command.
     pub curl_words: Vec<String>,
@@ -73,11 +74,12 @@ pub struct Flags {
 const NOT_IN_HTTP2: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
 
 impl Asked {
-    /// From a command line, with whatever was not understood of a curl command.
+    /// Reads a request from the command line. Returns with it notes on the parts of a curl command that were
+    /// not understood.
     ///
     /// # Errors
     ///
-    /// If it names no request, or more than one.
+    /// If the command line names no request, or more than one, or is not understood.
     pub fn from_flags(flags: Flags) -> Result<(Self, Vec<String>), Unclear> {
         let (mut asked, notes) = match (&flags.curl_line, flags.curl_words.is_empty()) {
             (Some(_), false) => {
@@ -125,17 +127,17 @@ impl Asked {
         Ok((asked, notes))
     }
 
-    /// Method, target and peer in a line.
+    /// Returns method, target and peer in a line.
     pub(super) fn head(&self) -> String {
         let version = if self.http2 { " over HTTP/2" } else { "" };
         format!("{} {}{version} from {}", self.method(), self.target, self.peer())
     }
 
-    /// The request as the sidecar would see it.
+    /// Returns the request as the sidecar would see it.
     ///
     /// # Errors
     ///
-    /// If no client could send it.
+    /// If no client could send the request.
     pub(super) fn into_question(self) -> Result<Question, Unclear> {
         let names = CertificateNames::from_names(self.peer_names.iter().map(String::as_str));
         let shown = !self.peer_names.is_empty();
@@ -166,10 +168,10 @@ impl Asked {
         self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
-    /// The target as it stands in a request. Its host becomes a header, or over HTTP/2 the other
-    /// way round.
+    /// Returns the target as it stands in a request. The host of a URL becomes a header. Over HTTP/2, the
+    /// header `Host` becomes part of the target.
     fn uri(&self, headers: &mut HeaderMap) -> Result<Uri, Unclear> {
-        // Clients keep the fragment to themselves.
+        // Clients do not send the fragment.
         let target = self.target.split('#').next().unwrap_or_default();
         let unclear = || {
             let problem =

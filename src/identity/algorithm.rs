@@ -1,7 +1,7 @@
-//! How assertions may be signed: what a policy allows, a token names and a key is for.
+//! Signature algorithms of assertions: a policy allows some, a token names one, and a key is made for one.
 
-/// How assertions may be signed. Asymmetric ones only: with a shared key, whoever can check an
-/// assertion can forge one.
+/// Signature algorithm of an assertion. All algorithms are asymmetric: with a shared key, each server that
+/// can check an assertion can also forge one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     Rs256,
@@ -16,7 +16,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// By its name in RFC 7518 section 3.1 and RFC 8037.
+    /// Finds an algorithm by its name in RFC 7518 section 3.1 and RFC 8037.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "RS256" => Self::Rs256,

@@ -1,4 +1,4 @@
-//! The app's own word: it has a login of its own, and names the user in a header of its responses.
+//! Identity by the app's word: an app with a login of its own names the user in a header of its responses.
 
 use http::HeaderMap;
 use http::uri::PathAndQuery;
@@ -10,14 +10,14 @@ use super::{Caller, HeaderSource, Identity, Reader, Refusal};
 /// An app that says who is asking.
 #[derive(Clone, Debug)]
 pub struct AppSource {
-    /// In its responses.
+    /// Headers of the app's responses that describe the user.
     pub headers: HeaderSource,
-    /// Where it says so for a browser's cookies.
+    /// Path at which the app names the user to whom a browser's cookies belong.
     pub path: PathAndQuery,
 }
 
 impl AppSource {
-    /// Takes what the app says out of its response: it is meant for nobody else.
+    /// Reads what the app says of the user, and removes these headers: only the sidecar may see them.
     pub(super) fn take(&self, guard: &Guard, headers: &mut HeaderMap) -> Result<Said, Refusal> {
         let said = self.headers.read(headers);
         let seen = guard.look(headers);
@@ -56,7 +56,7 @@ impl Identity {
     }
 }
 
-/// Caller by the app's word: without a user, the caller stays unnamed.
+/// Makes a caller of the app's word. Without a user, the caller stays unnamed.
 fn named_by_app(said: Said) -> Caller {
     said.user.map_or(Caller::Unnamed, Caller::Known)
 }

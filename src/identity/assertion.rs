@@ -1,4 +1,4 @@
-//! Identity in a signed JWT: what a login proxy or an identity provider asserts of the user.
+//! Identity in a signed JWT, in which a login proxy or an identity provider describes the user.
 //!
 //! There is no mode without a signature. An assertion is checked once and remembered by its exact
 //! bytes for at most [`REMEMBERED`], so that most requests cost a digest and a look-up, and a key
@@ -28,60 +28,60 @@ use crate::metrics::{AssertionResult, Flaw, IdentityMetrics};
 use crate::outgoing::TlsError;
 use crate::tls::Roots;
 
-/// The longest assertion that is looked at, in bytes. Those of the large providers have 1 to 4 KiB.
+/// The longest assertion that is looked at, in bytes. Assertions of the large providers have 1 to 4 KiB.
 pub const MAX_ASSERTION_BYTES: usize = 16 * 1024;
 
-/// How long a checked assertion is believed without being checked again, if it lives that long.
+/// Time for which a checked assertion is believed without another check, if the assertion lives that long.
 pub const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Assertions remembered at most: one per user and browser who was here in the last minute.
+/// Most assertions that are remembered: one for each user and browser of the last minute.
 const MAX_REMEMBERED: u64 = 10_000;
 
-/// Which header carries the assertion, who may have signed it, and what it says.
+/// Settings of signed assertions: their header, their signer's keys, and their claims.
 #[derive(Clone, Debug)]
 pub struct AssertionSource {
-    /// `Authorization` is read as `Bearer`, any other as the bare token.
+    /// Header of the assertion. `Authorization` is read as `Bearer`, any other header as the bare token.
     pub header: HeaderName,
     pub keys: KeyLocation,
-    /// Who vouches for the server that publishes them.
+    /// Certificate authorities that vouch for the server of the keys.
     pub roots: Roots,
     pub policy: Policy,
     pub on_invalid: OnInvalid,
 }
 
-/// What becomes of a request with an assertion that is not valid.
+/// Treatment of a request with an assertion that is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnInvalid {
-    /// 401.
+    /// The request is answered with 401.
     Refuse,
-    /// It goes on as anonymous.
+    /// The request goes on as anonymous.
     Anonymous,
 }
 
-/// Why an assertion is not valid.
+/// Reason why an assertion is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Malformed,
-    /// Its algorithm is not on the list.
+    /// The assertion's algorithm is not on the list.
     Algorithm,
-    /// Whoever publishes the keys does not know this one.
+    /// The publisher of the keys does not have the key that the assertion names.
     UnknownKey,
     Signature,
-    /// Another load balancer signed it.
+    /// Another load balancer signed the assertion.
     Signer,
     Issuer,
     Audience,
     Expired,
-    /// Its `nbf` or `iat` is in the future.
+    /// The assertion's `nbf` or `iat` is in the future.
     NotYetValid,
-    /// A claim is missing or is not what it must be.
+    /// A claim is missing or has a value that it may not have.
     Claims,
 }
 
-/// What a request has in the assertion's header.
+/// Content of the assertion's header in a request.
 pub(super) enum Presented {
     Assertion(HeaderValue),
-    /// Nothing, or in `Authorization` another scheme than `Bearer`.
+    /// No assertion: the header is absent or blank, or `Authorization` has another scheme than `Bearer`.
     Nothing,
     /// A placeholder, which stands for no assertion.
     Placeholder,
@@ -96,9 +96,9 @@ impl Presented {
     }
 }
 
-/// What is to be made of an assertion.
+/// Result of the check of an assertion.
 pub(super) enum Verdict {
-    /// A valid assertion, which may name no user all the same.
+    /// A valid assertion, with or without a user.
     Valid(Said),
     Invalid(Fault),
     /// Credentials of the app's own in `Authorization`, which the sidecar leaves to the app.
@@ -126,7 +126,7 @@ pub(super) struct Assertions {
     metrics: IdentityMetrics,
 }
 
-/// What a checked assertion said, by the wall clock, since that is what it is about.
+/// Result of a check, usable between two times since 1970. Wall-clock times, as in the assertion itself.
 #[derive(Clone)]
 struct Remembered {
     said: Said,
@@ -135,7 +135,7 @@ struct Remembered {
 }
 
 impl Assertions {
-    /// With the keys that `old` holds, if they are published where these are.
+    /// Makes a checker of assertions. Takes over the keys of `old` if both read the keys from the same place.
     pub(super) fn new(
         source: AssertionSource,
         old: Option<&Self>,
@@ -153,7 +153,7 @@ impl Assertions {
         let remembered = Cache::builder()
             .max_capacity(MAX_REMEMBERED)
             .eviction_policy(EvictionPolicy::lru())
-            // Only to sweep what is left over: whether it is still good, `until` says.
+            // Only sweeps old entries: `until` decides whether an entry is still good.
             .time_to_live(REMEMBERED)
             .build();
         Self {
@@ -186,7 +186,8 @@ impl Assertions {
         self.on_invalid == OnInvalid::Refuse
     }
 
-    /// The assertion of a request. An empty line is no assertion: fronts that know no user send one.
+    /// Finds the assertion of a request. A blank line is no assertion: fronts that know no user send such
+    /// lines.
     pub(super) fn find(&self, headers: &HeaderMap) -> Result<Presented, Refusal> {
         let Some(value) = only(headers, &self.header)? else { return Ok(Presented::Nothing) };
         let presented = match bearer(&self.header, value.as_bytes()) {
@@ -207,18 +208,18 @@ impl Assertions {
         is_blank(value, &self.policy.claims.placeholders)
     }
 
-    /// Keeps an assertion from the app. `Authorization` stays: what it holds may be meant for the
-    /// app, which has always had to look at it with its own eyes.
+    /// Removes the assertion, so that the app does not see it. `Authorization` stays: the header may be meant
+    /// for the app, which has to check its value with or without the sidecar.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.header != AUTHORIZATION {
             headers.remove(&self.header);
         }
     }
 
-    /// Who `assertion` names at `now`, the time since 1970, if it was checked a moment ago.
+    /// Returns the verdict on `assertion` at `now`, the time since 1970, if it was checked a moment ago.
     pub(super) fn recall(&self, assertion: &HeaderValue, now: Duration) -> Option<Verdict> {
         let remembered = self.remembered.get(&name_of(self.token(assertion)))?;
-        // A clock that was set back proves nothing of the time before.
+        // The clock was set back if the check is later than `now`: such a check does not count.
         if now < remembered.from || remembered.until <= now {
             return None;
         }
@@ -226,7 +227,7 @@ impl Assertions {
         Some(Verdict::Valid(remembered.said))
     }
 
-    /// The same by its signature and claims. Waits a moment for keys, if need be.
+    /// Checks the signature and the claims of `assertion`. Waits a moment for keys, if need be.
     pub(super) async fn verify(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
         let token = self.token(assertion);
         let checked = self.check(token, now).await;
@@ -249,7 +250,7 @@ impl Assertions {
         }
     }
 
-    /// What [`Self::verify`] would say with the keys at hand: fetches none, waits for none, and
+    /// Returns the verdict of [`Self::verify`] with the keys at hand: fetches no keys, waits for no keys, and
     /// counts and remembers nothing.
     pub(super) fn examine(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
         let token = self.token(assertion);
@@ -277,7 +278,7 @@ impl Assertions {
         bearer(&self.header, assertion.as_bytes()).unwrap_or_default()
     }
 
-    /// `None` if there are no keys to check it with.
+    /// Checks `token`. `None` if there are no keys for the check.
     async fn check(&self, token: &[u8], now: Duration) -> Result<Option<Remembered>, Fault> {
         let key = jws::key_of(token, &self.policy)?;
         let found = match self.keys.held(key.as_deref()) {
@@ -295,12 +296,12 @@ impl Assertions {
     }
 }
 
-/// What an assertion is remembered by: nothing that could be used in its place.
+/// Returns the digest by which an assertion is remembered: a digest can't be used in place of the assertion.
 fn name_of(token: &[u8]) -> [u8; 32] {
     digest(&SHA256, token).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// The token in a header's value; `None` if the value is no assertion at all.
+/// Returns the token in a header's value; `None` if the value is no assertion at all.
 fn bearer<'a>(header: &HeaderName, value: &'a [u8]) -> Option<&'a [u8]> {
     if header != AUTHORIZATION {
         return Some(value);
@@ -311,7 +312,7 @@ fn bearer<'a>(header: &HeaderName, value: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 impl Fault {
-    /// In words, for the answer to the request.
+    /// Returns the reason in words, for the answer to the request.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Malformed => "it is not a signed JWT of the usual form",

@@ -1,4 +1,4 @@
-//! What was decided of a request and why, apart from counting it and telling of it.
+//! Decision about the identity of a request, with its reasons. Counts and log lines are in `telling`.
 
 use http::HeaderName;
 
@@ -8,29 +8,29 @@ use super::user::Flaws;
 use super::{Caller, Identity, Peer, Reader, Refusal};
 use crate::metrics::SpoofKind;
 
-/// Why somebody wants to know who is asking.
+/// Purpose for which a caller of [`Identity::decide`] asks who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asking {
-    /// It is a request.
+    /// The request is to be served.
     ForReal,
-    /// To explain one: with the keys at hand, fetching none and remembering nothing.
+    /// The request is to be explained with the keys at hand: no key is fetched, no assertion is remembered.
     ToExplain,
 }
 
-/// All that was found out about who is asking.
+/// Findings about the caller of a request.
 pub struct Decision {
     pub trust: Trust,
     /// Headers that were removed since only the front proxy may set them.
     pub spoofs: Spoofs,
-    /// Parts of the user's description that were left out. They do not refuse the request.
+    /// Parts of the user's description that were left out. These parts are no reason to refuse the request.
     pub flaws: Flaws,
     pub conclusion: Conclusion,
 }
 
-/// What came of it.
+/// Result of a decision.
 pub enum Conclusion {
     Caller(Caller),
-    /// Refused, but the settings say to go on as anonymous.
+    /// The identity was refused, but the settings let the request go on as anonymous.
     Ignored(Refusal),
     Refused(Refusal),
 }
@@ -41,19 +41,19 @@ impl From<Caller> for Conclusion {
     }
 }
 
-/// Attempts of one kind to say what only the front proxy may say.
+/// Attempts of one kind to set headers that only the front proxy may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spoof {
     pub kind: SpoofKind,
     pub removed: Removed,
 }
 
-/// All such attempts of a request. Nearly always there are none, which costs no allocation.
+/// Spoof attempts of a request, by kind. Nearly every request has none, which costs no allocation.
 #[derive(Debug, Default)]
 pub struct Spoofs(Vec<Spoof>);
 
 impl Spoofs {
-    /// Each kind that there was.
+    /// Returns the attempts, by kind.
     pub fn iter(&self) -> impl Iterator<Item = &Spoof> {
         self.0.iter()
     }
@@ -64,24 +64,24 @@ impl Spoofs {
         }
     }
 
-    /// Identity headers from somebody who may not set them.
+    /// Adds identity headers that were removed because their sender may not set them.
     pub(super) fn forged(&mut self, stripped: Stripped) {
         self.add(SpoofKind::IdentityHeader, stripped.headers);
         self.add(SpoofKind::Alias, stripped.aliases);
     }
 }
 
-/// Where an [`Identity`] looks for the user.
+/// Place in which an [`Identity`] looks for the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Reads<'a> {
     Header(&'a HeaderName),
     Assertion(&'a HeaderName),
-    /// In the app's responses.
+    /// Header of the app's responses.
     App(&'a HeaderName),
 }
 
 impl Identity {
-    /// Where it looks for the user.
+    /// Returns the place in which this identity looks for the user.
     pub fn reads(&self) -> Reads<'_> {
         match &self.reader {
             Reader::Header(source) => Reads::Header(&source.user),
@@ -90,7 +90,7 @@ impl Identity {
         }
     }
 
-    /// The header in which the front proxy shows its secret, if it has to.
+    /// Returns the header in which the front proxy has to show its secret, if a secret is configured.
     pub fn secret_header(&self) -> Option<&HeaderName> {
         self.anchors.secret_header()
     }
@@ -105,7 +105,8 @@ impl Identity {
         self.anchors.needs_name()
     }
 
-    /// Whether the word of `peer` about the client's address, the scheme and the host is kept, and why.
+    /// Decides whether the word of `peer` about the client's address, the scheme and the host is kept, and
+    /// says why.
     pub fn believes(&self, peer: &Peer, trust: Trust) -> Believed {
         self.proxies.believe(peer, trust)
     }

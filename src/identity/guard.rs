@@ -1,4 +1,4 @@
-//! Which headers are guarded, and in which spellings an app may take others for them.
+//! Guarded headers, and the spellings in which an app may take other headers for guarded ones.
 
 use http::header::{CONNECTION, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,31 +8,31 @@ use crate::metrics::RefusalKind;
 use crate::names::{NameSet, Names};
 use crate::spelling::is_read_as;
 
-/// The names that mean identity, those that are ours alone, and their aliases.
+/// Names of the identity headers and of the sidecar's own headers. Aliases of these names are guarded too.
 pub(super) struct Guard {
     identity: NameSet,
-    /// Never anybody else's on a request: the token's headers and the secret's.
+    /// The sidecar's own headers, removed from every request: the token's headers and the secret's.
     own: NameSet,
-    /// Both.
+    /// All names in `identity` and `own`.
     guarded: NameSet,
 }
 
-/// The names that a message came with, as far as the guard asks for them: looked at in one pass. What is
-/// removed later makes no difference, and nothing is added.
+/// Names of the headers that a message came with, as far as the guard asks for these names, from one pass
+/// over the headers. Stays usable while headers are removed, since no header is added.
 pub(super) struct Seen {
     names: Names,
-    /// Those that are none of ours and could be taken for one. On nearly every request there are none.
+    /// Names that an app may take for a guarded name of another spelling. Nearly every request has none.
     aliases: Vec<HeaderName>,
 }
 
-/// Which headers were removed.
+/// Headers and aliases that were removed.
 #[derive(Default)]
 pub(super) struct Stripped {
     pub(super) headers: Removed,
     pub(super) aliases: Removed,
 }
 
-/// How many, and one of them.
+/// Number of removed headers, and the name of one of these headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub count: u64,
@@ -40,7 +40,7 @@ pub struct Removed {
 }
 
 impl Removed {
-    /// One header.
+    /// Counts one removed header.
     pub(super) fn one(header: &HeaderName) -> Self {
         Self { count: 1, header: Some(header.clone()) }
     }
@@ -63,8 +63,8 @@ impl Guard {
         Self { identity: NameSet::new(identity), own: NameSet::new(own), guarded }
     }
 
-    /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would
-    /// remove it, or take a later value for it), and one with an alias of an identity header.
+    /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would remove
+    /// it, or take a later value for it), and a message with an alias of an identity header.
     pub(super) fn unambiguous(&self, headers: &HeaderMap, seen: &Seen) -> Result<(), Refusal> {
         for (list, kind) in
             [(CONNECTION, RefusalKind::ConnectionNominated), (TRAILER, RefusalKind::Trailer)]
@@ -75,7 +75,7 @@ impl Guard {
                 return Err(Refusal::ambiguous(kind, header));
             }
         }
-        // Those that were removed meanwhile confuse nobody any more.
+        // Skip the aliases that were removed meanwhile: the app does not see them.
         let mut left = seen.aliases.iter().filter(|name| headers.contains_key(*name));
         match left.find_map(|name| alias_of(name, &self.identity)) {
             Some(header) => Err(Refusal::ambiguous(RefusalKind::Alias, header)),
@@ -95,7 +95,7 @@ impl Guard {
         repeated.map_or(Ok(()), |name| Err(Refusal::ambiguous(RefusalKind::Repeated, name)))
     }
 
-    /// A guarded header that the comma-separated header `list` names, in any case.
+    /// Finds a guarded header that the comma-separated header `list` names, in any case.
     fn guarded_in(&self, headers: &HeaderMap, list: &HeaderName) -> Option<&HeaderName> {
         let values = headers.get_all(list).into_iter();
         let items = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -104,12 +104,12 @@ impl Guard {
         })
     }
 
-    /// What `headers` has.
+    /// Notes the names in `headers`.
     pub(super) fn look(&self, headers: &HeaderMap) -> Seen {
         let mut seen = Seen { names: Names::default(), aliases: Vec::new() };
         for name in headers.keys() {
             seen.names = seen.names.with(name);
-            // The length first, here: nearly every header ends with that.
+            // Compare the length first: nearly every header has a length that no guarded name has.
             if self.guarded.has_length_of(name) && alias_of(name, &self.guarded).is_some() {
                 seen.aliases.push(name.clone());
             }
@@ -117,7 +117,7 @@ impl Guard {
         seen
     }
 
-    /// Removes our own headers and their aliases from a request.
+    /// Removes the sidecar's own headers and their aliases from a request.
     pub(super) fn strip_own(&self, headers: &mut HeaderMap, seen: &Seen) -> Removed {
         let stripped = remove(&self.own, headers, seen, |_, _, _| false);
         stripped.headers.and(stripped.aliases)
@@ -128,7 +128,7 @@ impl Guard {
         remove(&self.identity, headers, seen, |_, _, _| false)
     }
 
-    /// The same but for `kept` and its aliases.
+    /// Removes every identity header except `kept`, and every alias except those of `kept`.
     pub(super) fn strip_all_but(
         &self,
         kept: &HeaderName,
@@ -138,8 +138,8 @@ impl Guard {
         remove(&self.identity, headers, seen, |_, name, _| name == kept)
     }
 
-    /// [`Self::strip_all_but`], but keeps blank lines too: a front that has no user sends such lines, so
-    /// they are no spoof attempt of a client.
+    /// Removes what [`Self::strip_all_but`] removes, but keeps headers of blank lines too: a front that has
+    /// no user sends such headers, so they are no spoof attempt of a client.
     pub(super) fn strip_leftovers(
         &self,
         kept: &HeaderName,
@@ -176,7 +176,7 @@ fn remove(
     stripped
 }
 
-/// The one of `names` that an app may take `name` for.
+/// Finds the name in `names` for which an app may take `name`.
 fn alias_of<'a>(name: &HeaderName, names: &'a NameSet) -> Option<&'a HeaderName> {
     let text = name.as_str();
     names.iter().find(|own| is_read_as(text, own.as_str()) && *own != name)

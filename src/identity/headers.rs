@@ -15,7 +15,7 @@ pub struct HeaderSource {
     pub name: Option<HeaderName>,
     pub organization: Option<HeaderName>,
     pub groups: Option<HeaderName>,
-    /// What stands between two groups.
+    /// Character between two groups.
     pub groups_separator: char,
     pub groups_lines: GroupsLines,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
@@ -24,14 +24,14 @@ pub struct HeaderSource {
     pub placeholders: Placeholders,
 }
 
-/// How many lines of groups the front proxy sends for a user.
+/// Number of lines of groups that the front proxy sends for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupsLines {
     /// One line, as of every other header about the user. A second line could be the client's, and make
     /// the client an admin.
     One,
-    /// Any number of lines, such as one for each group. So may guarded headers that are not read, since
-    /// one of them may hold the groups.
+    /// Any number of lines, such as one for each group. Guarded headers that are not read may have several
+    /// lines too, since one of these headers may hold the groups.
     Several,
 }
 
@@ -95,7 +95,7 @@ impl HeaderSource {
     }
 }
 
-/// Whether a comma may stand in a value, or is a sign of two values joined to one.
+/// Rule for commas in a value: a comma is allowed, or is a sign of two values joined to one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Commas {
     Allowed,
@@ -158,7 +158,8 @@ pub(super) fn is_blank(value: &HeaderValue, placeholders: &Placeholders) -> bool
     matches!(checked(value, placeholders), Err(Flaw::Empty | Flaw::Placeholder))
 }
 
-/// `value` as text that can be used. No normalisation: users who differ in a byte are different users.
+/// Returns `value` as text, or the flaw that makes it unusable. Does not normalise the text: users who differ
+/// in a byte are different users.
 pub(super) fn checked<'a>(
     value: &'a HeaderValue,
     placeholders: &Placeholders,
@@ -171,7 +172,7 @@ pub(super) fn checked<'a>(
     flaw(text, placeholders).map_or(Ok(text), Err)
 }
 
-/// The one line of `name`, `None` if the header is not there.
+/// Returns the one line of `name`, or `None` if the header is not there. Refuses a header of several lines.
 pub(super) fn only<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -1,5 +1,5 @@
-//! The keys that assertions are checked with: fetched before they are needed, kept while they
-//! can't be fetched, and fetched anew when an assertion names one that is not there.
+//! The keys that assertions are checked with: fetched before they are needed, kept while they can't be
+//! fetched, and fetched anew when an assertion names a key that is not there.
 
 mod document;
 mod fetch;
@@ -23,31 +23,31 @@ use crate::metrics::IdentityMetrics;
 use crate::outgoing::TlsError;
 use crate::tls::Roots;
 
-/// How long a request waits for keys that are being fetched.
+/// Time for which a request waits for keys that are being fetched.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Documents held at most, where each key has one.
+/// Most documents that are held, where each key has a document of its own.
 pub const MAX_DOCUMENTS: usize = 64;
 
-/// Fetches for keys never heard of before, where each key has a document: so many at once, then
-/// one each [`NEW_KEY_INTERVAL`]. Anybody can invent key ids.
+/// Fetches for unknown key ids that are allowed at once, where each key has a document of its own; then one
+/// more in each [`NEW_KEY_INTERVAL`]. Limited, since a client can invent key ids.
 const NEW_KEYS: u32 = 10;
 
 const NEW_KEY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where keys are published.
+/// Place where keys are published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
-    /// All of them in one JWK set (RFC 7517).
+    /// All keys in one JWK set (RFC 7517).
     Set(Url),
-    /// Each as PEM under its id below this URL, as those of AWS load balancers.
+    /// Each key as PEM under its id below this URL, as AWS publishes the keys of load balancers.
     Each(Url),
 }
 
-/// What a look-up ends in.
+/// Result of a look-up.
 pub enum Found {
     Keys(Arc<KeySet>),
-    /// Whoever publishes the keys does not have this one.
+    /// The publisher of the keys does not have this key.
     Unknown,
     /// The keys could not be fetched.
     Unavailable,
@@ -64,7 +64,7 @@ pub struct Keys {
     metrics: IdentityMetrics,
 }
 
-/// Why keys were not put into use. The fault of the configuration, the publisher or the network.
+/// Reason why keys were not put into use: a fault of the configuration, the publisher or the network.
 #[derive(Debug)]
 pub struct Unfetched {
     url: Url,
@@ -85,15 +85,15 @@ impl fmt::Display for Unfetched {
 impl Error for Unfetched {}
 
 struct Documents {
-    /// By key id; of a set, under the empty one.
+    /// Documents by key id. A JWK set has the empty id.
     by_id: HashMap<String, Arc<Document>>,
-    /// Of [`NEW_KEYS`], and since when they are counted.
+    /// Fetches that are left of [`NEW_KEYS`], as of `counted_at`.
     allowance: u32,
     counted_at: Instant,
 }
 
 impl Keys {
-    /// Fetches from `location` over HTTP.
+    /// Makes keys that are fetched from `location` over HTTP.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Keys {
         Ok(Self::new(location, fetch, metrics))
     }
 
-    /// Fetches by `fetch`.
+    /// Makes keys that are fetched by `fetch`.
     pub fn new(location: KeyLocation, fetch: impl Fetch, metrics: IdentityMetrics) -> Self {
         let documents =
             Documents { by_id: HashMap::new(), allowance: NEW_KEYS, counted_at: Instant::now() };
@@ -122,13 +122,13 @@ impl Keys {
         }
     }
 
-    /// Where they are published.
+    /// Returns the place where the keys are published.
     pub fn location(&self) -> &KeyLocation {
         &self.location
     }
 
-    /// Begins to fetch, if it has not begun, and goes on until this is dropped. Where each key has a document of its
-    /// own there is nothing to fetch before an assertion names one.
+    /// Starts to fetch the keys, unless this has started before, and goes on until `self` is dropped. Where
+    /// each key has a document of its own, there is nothing to fetch before an assertion names a key.
     pub fn start(&self) {
         self.in_use.store(true, Ordering::Relaxed);
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +146,8 @@ impl Keys {
         }
     }
 
-    /// Fetches keys before they replace those in force. Where each key has a document of its own, no key id
-    /// is known yet, so any answer of the publisher will do.
+    /// Fetches keys before they replace the keys in force. Where each key has a document of its own, no key
+    /// id is known yet, so any answer of the publisher will do.
     ///
     /// # Errors
     ///
@@ -186,18 +186,18 @@ impl Keys {
         self.metrics.keys_age.set(oldest.map_or(f64::NAN, |age: Duration| age.as_secs_f64()));
     }
 
-    /// The keys with the one of this id among them, if they are at hand.
+    /// Returns the keys at hand, if the key of this id is among them.
     pub fn held(&self, id: Option<&str>) -> Option<Arc<KeySet>> {
         let name = self.document_name(id)?;
         let document = self.lock().by_id.get(name).map(Arc::clone)?;
         let now = Instant::now();
         let (keys, _) = document.held(now).filter(|(keys, _)| keys.knows(id))?;
-        // Served meanwhile: what is due is not yet stale.
+        // Serve these keys during the refresh: keys that are due are not yet stale.
         document.refresh_if_due(now);
         Some(keys)
     }
 
-    /// What is at hand for this id, without fetching anything.
+    /// Looks for the key of this id among the keys at hand, without a fetch.
     pub fn peek(&self, id: Option<&str>) -> Found {
         let Some(name) = self.document_name(id) else { return Found::Unknown };
         let Some(document) = self.lock().by_id.get(name).map(Arc::clone) else {
@@ -210,18 +210,18 @@ impl Keys {
         }
     }
 
-    /// The keys as in [`Self::held`], fetched if they are not at hand and may be asked for now. Waits at most
-    /// [`PATIENCE`].
+    /// Returns the keys as [`Self::held`] does, and fetches them first if they are not at hand and a fetch is
+    /// allowed now. Waits at most [`PATIENCE`].
     pub async fn wait_for(&self, id: Option<&str>) -> Found {
         let Some(name) = self.document_name(id) else { return Found::Unknown };
         let Some(document) = self.document(name) else { return Found::Unavailable };
         let now = Instant::now();
         match document.held(now) {
-            // All keys are there, save this one: perhaps it is new.
+            // Keys are there, but not this key: perhaps it is new.
             Some(_) => document.refresh_once(now),
             None => document.refresh_if_due(now),
         }
-        // Whether it took too long can be told from what is there.
+        // No need to look at the timeout: the keys at hand tell whether they came in time.
         let _ = timeout(PATIENCE, document.settled()).await;
         match document.held(Instant::now()) {
             Some((keys, _)) if keys.knows(id) => Found::Keys(keys),
@@ -230,7 +230,7 @@ impl Keys {
         }
     }
 
-    /// Under which name the document with the key of this id is held; `None` if there can't be
+    /// Returns the name under which the document with the key of this id is held; `None` if there can't be
     /// such a key.
     fn document_name<'a>(&self, id: Option<&'a str>) -> Option<&'a str> {
         match self.location {
@@ -239,7 +239,8 @@ impl Keys {
         }
     }
 
-    /// The document of this name. A new one only within the bounds.
+    /// Returns the document of this name, or makes it. Where each key has a document of its own, a new
+    /// document takes one fetch from the allowance; `None` if the allowance is used up.
     fn document(&self, name: &str) -> Option<Arc<Document>> {
         let mut documents = self.lock();
         if let Some(document) = documents.by_id.get(name) {
@@ -251,7 +252,7 @@ impl Keys {
             KeyLocation::Each(url) => {
                 documents.spend(now)?;
                 documents.make_room();
-                // A UUID: nothing in it that a URL could take for anything else.
+                // `name` is a UUID, so it has no character with a meaning in a URL.
                 url.join(name).ok()?
             }
         };
@@ -276,7 +277,7 @@ impl Drop for Keys {
 }
 
 impl Documents {
-    /// Takes one of the fetches for new keys.
+    /// Takes one fetch from the allowance for new keys; `None` if the allowance is used up.
     fn spend(&mut self, now: Instant) -> Option<()> {
         let passed = now.saturating_duration_since(self.counted_at).as_secs();
         let earned = u32::try_from(passed / NEW_KEY_INTERVAL.as_secs()).unwrap_or(NEW_KEYS);
@@ -288,7 +289,7 @@ impl Documents {
         Some(())
     }
 
-    /// Invented ids lead to documents without a key; those go first.
+    /// Removes a document if there are too many. Documents without a key go first: invented ids lead to them.
     fn make_room(&mut self) {
         if self.by_id.len() < MAX_DOCUMENTS {
             return;
@@ -302,7 +303,7 @@ impl Documents {
     }
 }
 
-/// Whether `id` is a UUID as AWS writes them. It goes into a URL.
+/// Whether `id` is a UUID as AWS writes key ids, and so may become part of a URL.
 fn is_uuid(id: &str) -> bool {
     id.len() == 36
         && id.bytes().enumerate().all(|(at, byte)| match at {

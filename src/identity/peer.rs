@@ -1,4 +1,4 @@
-//! The anchors of trust: what makes a peer the front proxy.
+//! Anchors of trust: the conditions under which a peer is the front proxy.
 
 mod page;
 
@@ -13,20 +13,20 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::tls::CertificateNames;
 
-/// Who sent a request over the connection that it came on.
+/// Sender of a request, as known from the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: IpAddr,
     /// Whether the connection is encrypted.
     pub encrypted: bool,
-    /// The names in the certificate that it has shown and TLS has verified.
+    /// Names in the certificate that the peer has shown and TLS has verified.
     pub names: Option<Arc<CertificateNames>>,
-    /// Port of ours to which the peer has connected, if known.
+    /// Port of the sidecar to which the peer has connected, if known.
     pub port: Option<u16>,
 }
 
 impl Peer {
-    /// Over a connection without TLS.
+    /// Makes a peer at the other end of a connection without TLS.
     pub fn at(address: IpAddr) -> Self {
         Self { address, encrypted: false, names: None, port: None }
     }
@@ -35,16 +35,16 @@ impl Peer {
 /// A secret that the front proxy shows in a header.
 #[derive(Clone, Debug)]
 pub struct SecretSettings {
-    /// Removed from every request, so that the app never sees it.
+    /// Header of the secret, removed from every request, so that the app never sees the secret.
     pub header: HeaderName,
-    /// Any of them will do, so that they can be changed without a gap.
+    /// Secrets of which any is accepted, so that the operator can change the secret without a gap.
     pub accepted: Vec<SecretString>,
 }
 
-/// Whom to believe: every anchor that is configured has to hold.
+/// Anchors of trust: every anchor that is configured has to hold.
 pub(super) struct Anchors {
     ranges: Vec<IpNet>,
-    /// Names of client certificates, any of which will do; without any, none is needed.
+    /// Names of client certificates, of which any is accepted. If this is empty, no name is needed.
     names: Vec<String>,
     secret: Option<Secret>,
     /// The app's own names in `Host`, if they are known.
@@ -61,39 +61,39 @@ pub(super) enum Proxies {
     In(Vec<IpNet>),
 }
 
-/// A secret by its digests: compared by them, neither its bytes nor its length can be told from
-/// the time it takes.
+/// A secret by its digests. Digests are compared, so that the time of a comparison tells neither the bytes of
+/// the secret nor its length.
 struct Secret {
     header: HeaderName,
     accepted: Vec<Digest>,
 }
 
-/// Whether a peer is the front proxy, and what decided it.
+/// Verdict on whether a peer is the front proxy, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It is in this range, the first that fits, and has shown what else is needed.
+    /// The peer is in this range, the first that fits, and has shown what else is needed.
     Trusted(IpNet),
-    /// It is in none of the ranges.
+    /// The peer is in none of the ranges.
     Stranger,
-    /// It has shown no certificate with one of the trusted names.
+    /// The peer has shown no certificate with one of the trusted names.
     NoName,
-    /// It has not shown the secret, or not the right one.
+    /// The peer has not shown the secret, or not the right one.
     NoSecret(Shown),
     /// The peer is a browser on this machine, and sends the request for a page of another site.
     Page,
 }
 
 impl Trust {
-    /// Whether it is believed.
+    /// Whether the peer is believed.
     pub fn is_trusted(self) -> bool {
         matches!(self, Self::Trusted(_))
     }
 }
 
-/// What a request shows of the secret.
+/// Result of a look for the secret in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// None is configured.
+    /// No secret is configured.
     Unneeded,
     Right,
     Wrong,
@@ -121,7 +121,7 @@ impl Anchors {
         Self { ranges, names, secret, hosts }
     }
 
-    /// Whether `peer` is the front proxy. `headers` are those of its request.
+    /// Judges whether `peer` is the front proxy. `headers` are the headers of the peer's request.
     pub(super) fn trust(&self, peer: &Peer, headers: &HeaderMap, shown: Shown) -> Trust {
         // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
         let address = peer.address.to_canonical();
@@ -136,9 +136,10 @@ impl Anchors {
         }
     }
 
-    /// Whether a page in a browser on this machine asks. Matters where an address is the only anchor: a
-    /// login proxy on this machine has the same address, but a page has no secret and no certificate.
-    /// Only the app's names tell a page that comes from another address, such as a container's gateway.
+    /// Whether the request is from a page in a browser on this machine. Matters where an address is the only
+    /// anchor: a login proxy on this machine has the same address, but a page has no secret and no
+    /// certificate. Only the app's names reveal a page that comes from another address, such as a container's
+    /// gateway.
     fn is_page(&self, peer: &Peer, address: IpAddr, headers: &HeaderMap) -> bool {
         if self.secret.is_some() || !self.names.is_empty() {
             return false;
@@ -159,13 +160,13 @@ impl Anchors {
         !self.names.is_empty()
     }
 
-    /// The header with the secret, if one is needed.
+    /// Returns the header of the secret, if a secret is configured.
     pub(super) fn secret_header(&self) -> Option<&HeaderName> {
         self.secret.as_ref().map(|secret| &secret.header)
     }
 
-    /// Removes the secret and says whether it was one. Shown twice it is none: one of the two
-    /// may be the client's.
+    /// Removes the secret, and says whether it was the right one. A secret that is shown twice is wrong: one
+    /// of the two lines may be the client's.
     pub(super) fn take_secret(&self, headers: &mut HeaderMap) -> Shown {
         let shown = self.shown(headers);
         if let Some(secret) = &self.secret {
@@ -174,7 +175,7 @@ impl Anchors {
         shown
     }
 
-    /// Whether `headers` show the secret. Leaves the secret in them.
+    /// Judges the secret that `headers` show, and leaves it there.
     pub(super) fn shown(&self, headers: &HeaderMap) -> Shown {
         let Some(secret) = &self.secret else { return Shown::Unneeded };
         let mut values = headers.get_all(&secret.header).iter();
@@ -187,8 +188,8 @@ impl Anchors {
 }
 
 impl Proxies {
-    /// The ranges that the operator has `written`, or the default: with `by_header`, where a plain header
-    /// names the user, peers that are believed about users; else every peer.
+    /// Takes the ranges that the operator has `written`, or the default: with `by_header`, where a plain
+    /// header names the user, peers that are believed about users; else every peer.
     pub(super) fn new(written: Option<Vec<IpNet>>, by_header: bool) -> Self {
         match written {
             Some(ranges) => Self::In(ranges),
@@ -197,7 +198,7 @@ impl Proxies {
         }
     }
 
-    /// Whether the word of `peer` is kept, and why.
+    /// Decides whether the word of `peer` is kept, and says why.
     pub(super) fn believe(&self, peer: &Peer, trust: Trust) -> Believed {
         let address = peer.address.to_canonical();
         match self {
@@ -212,18 +213,18 @@ impl Proxies {
     }
 }
 
-/// Whether a peer's word about the client's address, the scheme and the host is kept, and why.
+/// Decision about a peer's word on the client's address, the scheme and the host, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Believed {
-    /// Kept, as from every peer.
+    /// The word is kept, as from every peer.
     AsEverybody,
-    /// Kept: the peer is believed about users too.
+    /// The word is kept: the peer is believed about users too.
     AsTrusted,
-    /// Kept: the peer is in this range of `identity.trusted_proxies`.
+    /// The word is kept: the peer is in this range of `identity.trusted_proxies`.
     In(IpNet),
-    /// Replaced: the peer is not believed about users.
+    /// The word is replaced: the peer is not believed about users.
     NotTrusted,
-    /// Replaced: the peer is in none of the ranges of `identity.trusted_proxies`.
+    /// The word is replaced: the peer is in none of the ranges of `identity.trusted_proxies`.
     InNone,
 }
 
@@ -237,7 +238,7 @@ impl Believed {
 impl Secret {
     fn is(&self, shown: &[u8]) -> bool {
         let shown = digest(&SHA256, shown);
-        // All of them, whichever fits: `|` and not `||`.
+        // Compare all secrets (`|` and not `||`), so that the time does not tell which secret fits.
         self.accepted.iter().fold(false, |is, accepted| {
             is | verify_slices_are_equal(accepted.as_ref(), shown.as_ref()).is_ok()
         })

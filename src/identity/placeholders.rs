@@ -64,7 +64,7 @@ impl Placeholders {
 
     /// Whether `text` stands for no value.
     pub(super) fn contain(&self, text: &str) -> bool {
-        // Most users begin with a letter.
+        // Most user ids begin with a letter.
         let by_signs = !text.starts_with(|first: char| first.is_ascii_alphanumeric());
         self.is_word(text)
             || by_signs && self.words.iter().any(|word| is_made_of(text, word))
@@ -85,7 +85,7 @@ impl Default for Placeholders {
 }
 
 /// Whether `text`, which begins with a sign, is an address that a front has made of `word`:
-/// `(null)@example.com`. People may be called `null`, but not by signs.
+/// `(null)@example.com`. A person may be called `null`, but no name of a person begins with a sign.
 fn is_made_of(text: &str, word: &str) -> bool {
     text.strip_prefix(word).is_some_and(|rest| rest.starts_with('@'))
 }
@@ -118,9 +118,9 @@ fn is_identifier(text: &str) -> bool {
         && text.bytes().all(legal)
 }
 
-/// Whether `text` begins as the name of a variable does in some template language: a letter, or a
-/// sign that leads to one, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. No name of a variable are a
-/// UUID, since Windows writes user ids as UUIDs in braces, and the inside of a JSON object.
+/// Whether `text` begins as the name of a variable does in some template language: a letter, or a sign that
+/// leads to a letter, as in `{{ .Sub }}`, `{$USER}` and `<%= user %>`. A UUID is no name of a variable, since
+/// Windows writes user ids as UUIDs in braces. The inside of a JSON object is no name either.
 fn is_variable(text: &str) -> bool {
     let name = text
         .trim_start_matches([' ', '-', '=', '.', '$', '>', '#', '@', '~', '?', '_', '!', '%', '{']);

@@ -89,7 +89,7 @@ impl Identity {
         }
     }
 
-    /// Who may set the headers that were removed, and which setting says so.
+    /// Says in words who may set the headers that were removed, and which setting decides about it.
     fn advice_on_spoof(&self, trust: Option<Trust>) -> &'static str {
         match (self.reads(), trust) {
             (_, Some(Trust::Page)) => {
@@ -144,7 +144,7 @@ impl Identity {
         self.metrics.attributes_dropped.increment(flaw);
         let Some(count) = self.flaws.raise(flaw, 1) else { return };
         let (attribute, reason, peer) = (attribute.as_str(), flaw.reason(), peer.map(display));
-        // A line for information only: users without an email are normal.
+        // Log for information only: users without an email are normal.
         if flaw == Flaw::Empty {
             info!(attribute, reason, count, peer, "an attribute of a user was left out");
         } else {

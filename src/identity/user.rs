@@ -1,4 +1,4 @@
-//! A user as a trusted source describes them, and what of the description can't be used.
+//! A user as a trusted source describes them, and the flaws that make parts of the description unusable.
 
 use super::placeholders::Placeholders;
 use crate::metrics::Flaw;
@@ -21,11 +21,11 @@ pub struct User {
 /// The organization of a user, as the source names it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Organization {
-    /// The source names none: the configured organization stands in, if there is one.
+    /// The source names no organization: the configured organization stands in, if there is one.
     Unnamed,
     Named(Box<str>),
-    /// The source names one that can't be used. No organization stands in, so there is no token: the
-    /// user must not get into another organization than their own.
+    /// The source names an organization that can't be used. No organization stands in, so there is no token:
+    /// the user must not get into another organization than their own.
     Unusable,
 }
 
@@ -75,12 +75,12 @@ impl Attribute {
     }
 }
 
-/// The attributes that a source gave and that can't be used, each with its flaw. Nearly always none.
+/// Attributes that a source gave and that can't be used, each with its flaw. Nearly every user has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws([Option<Flaw>; Attribute::ALL.len()]);
 
 impl Flaws {
-    /// A placeholder in the place of a user.
+    /// Makes the flaws of a user in whose place a placeholder stands.
     pub(super) fn placeholder() -> Self {
         let mut flaws = Self::default();
         flaws.add(Attribute::User, Flaw::Placeholder);
@@ -91,12 +91,12 @@ impl Flaws {
         self.0[attribute as usize] = Some(flaw);
     }
 
-    /// The flaw of one attribute.
+    /// Returns the flaw of one attribute.
     pub fn of(self, attribute: Attribute) -> Option<Flaw> {
         self.0[attribute as usize]
     }
 
-    /// Attributes that have a flaw, each with its flaw.
+    /// Returns the attributes that have a flaw, each with its flaw.
     pub fn iter(self) -> impl Iterator<Item = (Attribute, Flaw)> {
         Attribute::ALL
             .into_iter()
@@ -105,7 +105,7 @@ impl Flaws {
     }
 }
 
-/// What a source says of who is asking.
+/// Description of the caller, as a source gives it.
 #[derive(Clone)]
 pub(super) struct Said {
     /// `None` if the source names no user.
@@ -113,7 +113,7 @@ pub(super) struct Said {
     pub(super) flaws: Flaws,
 }
 
-/// Whether nothing of a character can be seen: it is white space, or of no width.
+/// Whether a character is invisible: white space, or a character without width.
 fn is_invisible(character: char) -> bool {
     let is_of_no_width =
         matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
@@ -127,7 +127,7 @@ pub(super) fn is_address(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// Why `text` can't be used as a user's id, email, name or organization.
+/// Finds the reason why `text` can't be used as a user's id, email, name or organization.
 pub(super) fn flaw(text: &str, placeholders: &Placeholders) -> Option<Flaw> {
     // Fast path: nearly all values are printable ASCII without spaces, so there is nothing to trim.
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());

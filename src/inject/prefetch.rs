@@ -1,7 +1,7 @@
 //! Requests that a browser sends ahead of the user: prefetches and prerenders.
 //!
-//! The browser keeps the response of a prefetch for the page that the user may open next, unless the
-//! response says `no-store`. A response with a token must say that, so a prefetch gets no token.
+//! The browser keeps the response of a prefetch for the page that the user may open next, unless the response
+//! says `no-store`. A response with a token must say `no-store`, so a prefetch gets no token.
 
 use std::sync::LazyLock;
 

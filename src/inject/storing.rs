@@ -1,4 +1,4 @@
-//! What an app says of storing its response, and what we say when a token is in it.
+//! Directives on storing a response: the app's, and the sidecar's for a response with a token.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::names::{NameSet, Names};
 
-/// Headers by which an app tells one kind of shared cache what it tells no browser. The last is
-/// nginx's, which overrides `Cache-Control` there.
+/// Headers by which an app instructs one kind of shared cache, but no browser. The last is nginx's, which
+/// overrides `Cache-Control` there.
 static CDN_CACHE_HEADERS: LazyLock<NameSet> = LazyLock::new(|| {
     NameSet::new([
         HeaderName::from_static("cdn-cache-control"),
@@ -22,18 +22,18 @@ static CDN_CACHE_HEADERS: LazyLock<NameSet> = LazyLock::new(|| {
     ])
 });
 
-/// The directive that outlives ours.
+/// The app's directive that stays beside the sidecar's own directives.
 const NO_TRANSFORM: &[u8] = b"no-transform";
 
-/// The header by which the app allows a cache, private or shared, to store this response
-/// (RFC 9111 sections 5.2.2 and 5.3, RFC 9213). When in doubt, it does: then no token goes in.
+/// Returns the header by which the app allows a cache, private or shared, to store this response (RFC 9111
+/// sections 5.2.2 and 5.3, RFC 9213). A doubtful header counts as allowing, so that no token goes in.
 pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static HeaderName> {
     let names = Names::of(headers);
     let mut storable = false;
     for (word, argument) in directives(headers, &CACHE_CONTROL) {
         let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
         if is(b"no-store") {
-            // Settles it, whatever else is said.
+            // `no-store` overrides all other directives of `Cache-Control`.
             return storable_by_cdn(headers, names);
         }
         if is(b"public") || is(b"s-maxage") || is(b"immutable") {
@@ -55,8 +55,8 @@ pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static Head
     storable_by_cdn(headers, names)
 }
 
-/// The first of the lines for shared caches that lets one store it. Each has to forbid it by
-/// itself: of two that contradict each other, caches believe different ones.
+/// Returns the first header for shared caches that lets such a cache store the response. Each line has to
+/// forbid storing by itself: of two lines that contradict each other, caches believe different ones.
 fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&'static HeaderName> {
     let forbids = |line: &HeaderValue| {
         let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
@@ -65,11 +65,11 @@ fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&'static HeaderN
     CDN_CACHE_HEADERS.among(names).find(|name| !headers.get_all(*name).iter().all(forbids))
 }
 
-/// `private, no-store`, and `no-transform` if the app asked for it: an event stream behind a
-/// compressing proxy depends on it.
+/// Returns `private, no-store`, with `no-transform` if the app asked for it: an event stream behind a
+/// compressing proxy depends on `no-transform`.
 pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
     let is_wanted = |(word, _): (&[u8], _)| word.eq_ignore_ascii_case(NO_TRANSFORM);
-    // The length first: most of what an app says here is shorter.
+    // Compare the length first: most values of `Cache-Control` are shorter.
     let has_room = |line: &HeaderValue| line.len() >= NO_TRANSFORM.len();
     let may_be_wanted = headers.get_all(CACHE_CONTROL).iter().any(has_room);
     HeaderValue::from_static(
@@ -81,8 +81,8 @@ pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
     )
 }
 
-/// The directives of a cache header with their arguments. A line that is not text yields one
-/// unreadable directive, so that doubt stays visible.
+/// Returns the directives of a cache header with their arguments. A line that is not text counts as `public`,
+/// so that no token goes in.
 fn directives<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -1,10 +1,10 @@
-//! What one connection is doing, and since when: told by its socket and its requests, judged by
-//! its watchdog.
+//! State of one connection, and the time since when it lasts: the socket and the requests report, and the
+//! connection's watchdog judges.
 //!
-//! hyper has one timer for a connection that is idle and one that sends its head slowly, arms it
-//! for each request, and has none for a peer that does not read. Here the socket and the requests
-//! leave a mark in passing, which costs no reading of the clock, and a watchdog that looks now and then
-//! dates it.
+//! hyper has one timer for a connection that is idle and for one that sends its head slowly, arms the timer
+//! for each request, and has no timer for a peer that does not read. In this module the socket and the
+//! requests leave a mark in passing, which costs no reading of the clock, and a watchdog that looks now and
+//! then dates the mark.
 
 mod attended;
 
@@ -46,20 +46,20 @@ const HEAD_COPIES: usize = 3;
 /// Age up to which a connection counts as new: most answers have come by then.
 const JUST_ACCEPTED: Duration = Duration::from_secs(1);
 
-/// Longest that a connection may be without its first request, or without a next one while few
+/// Longest time that a connection may be without its first request, or without a further request while few
 /// connections are free: a long [`Limits::idle`] is for a front that will send more.
 pub const SHORT_IDLE: Duration = Duration::from_secs(75);
 
-/// How patient to be with a client.
+/// Limits of the patience with a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Time from the accept to the first byte.
     pub first_byte: Duration,
     /// Longest time without a request. See [`SHORT_IDLE`] for when it is shorter.
     pub idle: Duration,
-    /// From the first byte of a request's head to its last.
+    /// Time from the first byte of a request's head to its last.
     pub head: Duration,
-    /// For a client that does not read what it has asked for.
+    /// Time for a client that does not read what it has asked for.
     pub stalled: Duration,
 }
 
@@ -76,7 +76,7 @@ pub struct Activity {
     had_body: AtomicBool,
     /// Whether the answer to the last request is sent in chunks.
     chunked: AtomicBool,
-    /// Set with the first of them.
+    /// Set with the first request.
     begun: SetOnce<()>,
     refused_heads: AtomicUsize,
     /// Set when too many heads had to be refused.
@@ -97,21 +97,22 @@ pub struct Activity {
     memory: Memory,
     /// Set when the connection must end because of the memory that it holds.
     evicted: SetOnce<()>,
-    /// Here, since the socket has this for as long as it is open.
+    /// Kept here, because the socket holds this state for as long as it is open.
     held: Held,
 }
 
-/// What a connection takes up for as long as its socket is open, which as a WebSocket's outlives all of
-/// HTTP.
+/// Resources that a connection takes up for as long as its socket is open. The socket of a WebSocket outlives
+/// all of HTTP.
 pub struct Held {
     slot: OwnedSemaphorePermit,
     _seat: Seat,
-    /// The last to go: whoever no longer counts takes up nothing.
+    /// Dropped last: a connection that no longer counts takes up nothing.
     _open: GaugeGuard,
 }
 
 impl Held {
-    /// One of the slots of `listen.max_connections`, a seat with a worker, and a count of one in `open`.
+    /// Takes one of the slots of `listen.max_connections`, a seat with a worker, and a count of one in
+    /// `open`.
     pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
         Self { slot, _seat: seat, _open: GaugeGuard::raise(open) }
     }
@@ -145,13 +146,12 @@ impl Activity {
         activity
     }
 
-    /// State of the connection that the handler of its requests may read and keep things in.
+    /// Returns the state of the connection that the handler of its requests may read and keep things in.
     pub fn connection(&self) -> Arc<ClientConnection> {
         Arc::clone(&self.connection)
     }
 
-    /// From here on requests are waited for: what has passed so far, time and bytes, was what finds
-    /// out how to speak.
+    /// Begins the wait for requests: the time and the bytes so far went into finding out the protocol.
     pub fn rest(&self) {
         self.head_since.store(0, Ordering::Relaxed);
         self.quiet_since.store(self.now(), Ordering::Relaxed);
@@ -164,15 +164,15 @@ impl Activity {
         self.chunked.store(false, Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        // An error says that it was not the first.
+        // An error says that this request was not the first.
         let _ = self.begun.set(());
         InProgress { activity: Arc::clone(self), head: 0 }
     }
 
-    /// A request's head had to be refused, and the connection goes on.
+    /// Counts a head that had to be refused. The connection goes on until too many heads were refused.
     pub fn refuse_head(&self) {
         if self.refused_heads.fetch_add(1, Ordering::Relaxed) >= REFUSED_HEADS {
-            // An error says that it was not the first over the limit.
+            // An error says that this head was not the first over the limit.
             let _ = self.flooded.set(());
         }
     }
@@ -192,9 +192,9 @@ impl Activity {
         self.held.slot.semaphore().available_permits() < most / 4
     }
 
-    /// Counts a frame or a response that has passed. Load and store, where `fetch_add` would cost each
-    /// frame more: requests of one connection usually share a thread, and an estimate is enough where
-    /// they do not.
+    /// Counts a frame or a response that has passed. A load and a store, because `fetch_add` would cost each
+    /// frame more: requests of one connection usually share a thread, and an estimate is enough where they do
+    /// not.
     fn count_move(&self) {
         self.moved.store(self.moved.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -214,7 +214,7 @@ impl Activity {
     /// heads.
     pub async fn overdue(&self, mut limits: Limits, most: usize) -> CloseReason {
         let usual = limits.idle;
-        // Limits are kept to within two such looks: one dates, and another judges.
+        // Limits are kept to within two such looks: the first dates a mark, the second judges its age.
         let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
             // The timer itself wakes the connection's task, which then looks at its socket.
@@ -240,7 +240,7 @@ impl Activity {
         let longer_than = |mark: &AtomicU64, limit: Duration| match mark.load(Ordering::Relaxed) {
             0 => false,
             JUST_NOW => {
-                // Unless it is another one by now.
+                // Dates the mark, unless a new mark has taken its place.
                 let relaxed = Ordering::Relaxed;
                 let _ = mark.compare_exchange(JUST_NOW, now, relaxed, relaxed);
                 false
@@ -266,7 +266,7 @@ impl Activity {
 }
 
 impl Watcher for Activity {
-    /// Between requests, they begin a head.
+    /// Takes bytes between requests as the beginning of a head.
     fn received(&self, _: &mut [u8]) {
         if self.requests.load(Ordering::Relaxed) > 0 {
             return;
@@ -282,7 +282,7 @@ impl Watcher for Activity {
     fn wrote(&self, _: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
         let bytes = match written {
             Poll::Ready(written) => *written.as_ref().unwrap_or(&0),
-            // tokio lets others have their turn now; the client has nothing to do with it.
+            // tokio lets other tasks have their turn now; the client is not the reason.
             Poll::Pending if !has_budget_remaining() => return,
             Poll::Pending => {
                 if self.stalled_since.load(Ordering::Relaxed) == 0 {
@@ -412,7 +412,7 @@ mod tests {
         activity.wrote(&[], &mut Poll::Ready(Ok(1)));
         assert_eq!(activity.judge(seconds(1000), LIMITS), None);
 
-        // A client that has taken much at once may still be reading those bytes.
+        // A client that has taken much at once may still be reading these bytes.
         activity.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
         activity.wrote(&[], &mut Poll::Pending);
         assert_eq!(activity.judge(seconds(119), LIMITS), None);

@@ -1,5 +1,5 @@
-//! One client's connection, from its first byte to its last: what it speaks, how it is told to go,
-//! and whose fault it was if it ended badly.
+//! One client's connection, from its first byte to its last: its protocol, its orderly end, and the client's
+//! fault if the connection ended badly.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -36,19 +36,19 @@ use crate::memory::Thrifty;
 use crate::metrics::{CloseReason, ListenerMetrics, Protocol};
 use crate::tcp::{self, Gathering, HalfOpen, OverTcp, Watched};
 
-/// Read buffer of one HTTP/1.1 connection beyond the longest head. It grows only as far as a peer
-/// makes it; hyper's own limit of 400 KiB is too much for 10,000 connections.
+/// Read buffer of one HTTP/1.1 connection beyond the longest head. The buffer grows only as far as a peer
+/// fills it; hyper's own limit of 400 KiB is too much for 10,000 connections.
 const HTTP1_BUFFER: usize = 64 * 1024;
 
-/// Up to so many headers hyper parses without allocating.
+/// Number of headers that hyper parses without allocating.
 const HTTP1_FREE_HEADERS: usize = 100;
 
 /// Bytes that an HTTP/2 client may send on one stream before the app has read them, and so the cost of
 /// an upload that stands still.
 ///
-/// Must be more than a third of the 65,535 bytes with which HTTP/2 begins (RFC 9113 section 6.9.2): of what
-/// arrives before the client knows this window, h2 0.4 gives back less than that only with later bytes, and
-/// with a window of 16 KiB none could come.
+/// Must be more than a third of the 65,535 bytes with which HTTP/2 begins (RFC 9113 section 6.9.2). Of the
+/// bytes that arrive before the client knows this window, h2 0.4 gives back less than a third only together
+/// with later bytes, and with a window of 16 KiB no later bytes could come.
 const HTTP2_STREAM_WINDOW: u32 = 32 * 1024;
 
 /// Bytes that an HTTP/2 connection may have under way beyond the windows of all its streams: for
@@ -65,8 +65,8 @@ const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 /// not.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a connection without a request is kept when the listener stops: for one that its
-/// client has sent already.
+/// Time for which a connection without a request is kept when the listener stops, because the client may have
+/// sent a request already.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// One client's connection.
@@ -75,7 +75,7 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub held: Held,
     pub settings: Settings,
-    /// With TLS only.
+    /// TLS handshakes; `None` without TLS.
     pub handshakes: Option<Handshakes>,
     pub metrics: ListenerMetrics,
 }
@@ -90,7 +90,7 @@ struct Established {
 }
 
 impl Connection {
-    /// Serves it to its end.
+    /// Serves the connection to its end.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -101,7 +101,7 @@ impl Connection {
         let Self { stream, peer, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
         let (limits, activity) = (settings.limits, Activity::new(held, &settings.memory));
-        // Its first request may be on its way.
+        // The first request of the client may be on its way.
         let mut ending = phase.clone();
         let too_late = async {
             stopped_in(&mut ending).await;
@@ -134,14 +134,14 @@ impl Connection {
                     }
                 }
             }
-            // On the heap, so that a connection without TLS does not pay for its size.
+            // Boxed, so that a connection without TLS does not pay for the size of this future.
             Some(handshakes) => {
                 let greeted = tokio::select! {
                     biased;
                     greeted = Box::pin(handshakes.greet(stream, &activity)) => greeted,
                     () = too_late => return,
                 };
-                // If not, it has been counted.
+                // A failed handshake has been counted.
                 let Ok((stream, protocol, names)) = greeted else { return };
                 Box::pin(established(protocol, names, true).serve(stream, handler, phase)).await;
             }
@@ -169,7 +169,7 @@ impl Established {
             if http2 && memory.is_wary() {
                 in_progress.weigh(head_bytes(&request));
             }
-            // Over HTTP/1.1 hyper has counted them.
+            // Over HTTP/1.1 hyper has counted the headers.
             if http2 && too_many(request.headers(), max_headers) {
                 refused.inc();
                 requests.refuse_head();
@@ -198,13 +198,14 @@ impl Established {
         let mut rest = None;
         let served = if http2 {
             let io = TokioIo::new(InTurns(stream));
-            // Frames between requests are not the beginning of one.
+            // Frames between requests are not the beginning of a request.
             limits.head = Duration::MAX;
-            // Each request becomes a task, and on its way there is moved from hand to hand.
+            // Boxed, because each request becomes a task, and its future is moved several times on the way
+            // there.
             let service = service_fn(move |request| Box::pin(respond(request)));
             let mut connection = http2_builder(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
-            // HTTP/1.1 is told in its answers.
+            // An HTTP/1.1 client is told in its answers.
             let leaving = leaving(phase.clone(), &activity);
             drive(Pin::new(&mut connection), end, &activity, limits, most, leaving, phase.clone())
                 .await
@@ -241,7 +242,7 @@ impl Established {
     }
 }
 
-/// What a client did wrong for its connection to end with `error`; `None` if it merely left.
+/// Returns the client's fault if its connection ended with `error`; `None` if the client merely left.
 fn fault(error: &hyper::Error) -> Option<CloseReason> {
     if error.is_parse_too_large() {
         return Some(CloseReason::TooLarge);
@@ -253,7 +254,7 @@ fn fault(error: &hyper::Error) -> Option<CloseReason> {
         return Some(CloseReason::Unresponsive);
     }
     let error: &h2::Error = error.source()?.downcast_ref()?;
-    // What a client complains of in its GOAWAY is not what we have against it.
+    // A GOAWAY of the client is the client's complaint, not a fault of the client.
     match error.reason()? {
         _ if !error.is_library() => None,
         h2::Reason::NO_ERROR => None,
@@ -293,22 +294,22 @@ fn is_upgrade<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// Resolves when the listener is about to stop and the client has had an answer or will have one:
-/// whoever is sent away without it would only come back.
+/// Resolves when the listener is about to stop and the client has had an answer or will have one: a client
+/// that is sent away without an answer would only come back.
 async fn leaving(mut phase: watch::Receiver<Phase>, activity: &Activity) {
-    // Its sender being gone counts as stopped.
+    // A sender that is gone counts as stopped.
     let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
     activity.first_request().await;
 }
 
-/// How a connection ended.
+/// End of a connection.
 enum Ended<T> {
     ByItself(T),
     Overdue(CloseReason),
 }
 
 impl Ended<hyper::Result<()>> {
-    /// What to hold against the client, if anything.
+    /// Returns the client's fault, if there is one.
     fn reason(self) -> Option<CloseReason> {
         match self {
             Self::ByItself(Ok(())) => None,
@@ -321,16 +322,16 @@ impl Ended<hyper::Result<()>> {
     }
 }
 
-/// What happens to a connection from without.
+/// Event outside a connection that concerns it.
 enum Event {
     Overdue(CloseReason),
     Leaving,
     Stopped,
 }
 
-/// Drives a connection to its end: by itself, by its watchdog, or, once told to stop, as far as
-/// the requests it has. `most` connections may be open; `leaving` says when to tell the client to go
-/// elsewhere.
+/// Drives a connection to its end. The connection ends by itself, by its watchdog, or, when the listener has
+/// stopped, after the requests it has. `most` connections may be open; `leaving` resolves when the client is
+/// to be told to go elsewhere.
 async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
@@ -357,8 +358,8 @@ async fn drive<C: Future>(
             event = Dozing::new(event) => event,
         };
         match event {
-            // It is between requests: HTTP/1.1 just closes, HTTP/2 is told. Whoever does not take
-            // the hint is overdue again at the next look.
+            // The connection is between requests: HTTP/1.1 just closes, an HTTP/2 client is told. A client
+            // that does not take the hint is overdue again at the next look.
             Event::Overdue(CloseReason::Idle) if !idle => {
                 idle = true;
                 graceful_shutdown(connection.as_mut());

@@ -1,4 +1,4 @@
-//! TLS handshakes: not too many at once, none for ever, and each one counted.
+//! TLS handshakes: limited in number and in time, and each one counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::tls::{CertificateNames, ServerTls};
 /// The first byte of every TLS connection: a record with a handshake in it (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// What a browser or a probe that speaks plain HTTP to this port is told.
+/// Answer to a browser or a probe that speaks plain HTTP to this port.
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 40\r\nConnection: close\r\n\r\n\
     This port speaks TLS: ask with https://\n";
 
-/// How long a client that was told to speak TLS may go on sending; this time does not count as a
+/// Patience with a client that was told to speak TLS and goes on sending; this time does not count as a
 /// handshake.
 const AFTER_PLAIN_ANSWER: Patience = Patience { most: Duration::from_secs(5), ..Patience::SHORT };
 
@@ -41,7 +41,7 @@ async fn say_what_is_spoken(mut stream: TcpStream) {
 pub(super) type Greeted =
     (TlsStream<Watched<Gathering<TcpStream>>>, Protocol, Option<Arc<CertificateNames>>);
 
-/// A handshake that came to nothing, and has been counted.
+/// A handshake that failed, and has been counted.
 pub(super) struct Failed;
 
 /// Greets clients.

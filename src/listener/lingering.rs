@@ -27,7 +27,7 @@ thread_local! {
 /// Bytes that a client may send after its answer.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
 
-/// How long a client may go on sending after its answer.
+/// Limits for a client that goes on sending after its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Time without a byte.

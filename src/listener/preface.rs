@@ -14,16 +14,17 @@ use crate::metrics::{CloseReason, Protocol};
 /// The whole preface (RFC 9113 section 3.4); no HTTP/1.1 method begins with its first four bytes.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Pauses between looks at a preface that comes in pieces. A socket can't be waited on for more than
-/// is there, so they grow: whoever sends a single byte shall not cost a wakeup for each millisecond.
+/// Pauses between looks at a preface that comes in pieces. The sidecar can't wait on a socket for more bytes
+/// than are there, so the pauses grow: a client that sends a single byte must not cost a wakeup for each
+/// millisecond.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a new connection speaks.
+/// Returns the protocol of a new connection.
 ///
 /// # Errors
 ///
-/// Why to close it instead; `None` if the client has left.
+/// Reason to close the connection instead; `None` if the client has left.
 pub async fn protocol(stream: &TcpStream, limits: Limits) -> Result<Protocol, Option<CloseReason>> {
     let begun = timeout(limits.first_byte, stream.peek(&mut [0])).await;
     match begun {
@@ -43,7 +44,7 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; HTTP2_PREFACE.len()];
     let mut pause = FIRST_PAUSE;
     loop {
-        // Asked before the bytes are looked at, since the last of them may come with the end.
+        // Asked before the bytes are looked at, because the last bytes may come together with the end.
         let ended = stream.ready(Interest::READABLE).await?.is_read_closed();
         let seen = stream.peek(&mut start).await?;
         if start[..seen] != HTTP2_PREFACE[..seen] {

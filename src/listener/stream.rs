@@ -22,7 +22,7 @@ const SLOWEST: usize = 512 * 1024;
 /// Largest window that counts. curl opens 10 MiB.
 const LARGEST_WINDOW: usize = 16 * 1024 * 1024;
 
-/// What the body of an answer has said while its request's task ran.
+/// Report of an answer's body while its request's task ran.
 #[derive(Clone, Copy)]
 enum Said {
     Nothing,
@@ -33,8 +33,8 @@ enum Said {
 }
 
 thread_local! {
-    /// What the body has said since the task was last polled. A thread-local, since a thread polls the
-    /// body within its task.
+    /// Report of the body since the task was last polled. A thread-local, since a thread polls the body
+    /// within its task.
     static SAID: Cell<Said> = const { Cell::new(Said::Nothing) };
 }
 
@@ -50,7 +50,7 @@ pub fn hands_out(bytes: Option<usize>) {
 /// Runs the requests of HTTP/2 connections.
 #[derive(Clone, Copy)]
 pub struct Requests {
-    /// How long an answer may stand still.
+    /// Longest time that an answer may stand still.
     pub stalled: Duration,
 }
 
@@ -97,7 +97,7 @@ struct Answer {
     stands: bool,
     /// Whether the answer has moved since the timer was last set.
     moved: bool,
-    /// How often in a row the timer has found the answer where it was.
+    /// Number of times in a row that the timer has found the answer where it was.
     found: u32,
     /// Timer that is set when the answer first stands still, and again whenever it runs out. Setting it
     /// at each standstill would be often for a large answer.
@@ -141,7 +141,7 @@ impl Answer {
     }
 }
 
-/// How long a client may stand still that has taken `taken` bytes at once and may be reading them
+/// Returns how long a client may stand still that has taken `taken` bytes at once and may be reading them
 /// slowly.
 pub fn patience(stalled: Duration, taken: usize) -> Duration {
     stalled * u32::try_from(taken / SLOWEST).unwrap_or(u32::MAX).max(1)
@@ -155,7 +155,8 @@ mod tests {
 
     const STALLED: Duration = Duration::from_secs(60);
 
-    /// An answer that hands out so much at once, and so often, each time after a pause.
+    /// Hands out `bytes` as often as `times` says, each time with a pause after it, then once more, and
+    /// stands still.
     async fn answer(bytes: usize, times: usize, pause: Duration) {
         for _ in 0..times {
             hands_out(Some(bytes));

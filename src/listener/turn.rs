@@ -1,4 +1,4 @@
-//! How much of an HTTP/2 connection is read before what has been read is dealt with.
+//! Limit on the bytes of an HTTP/2 connection that are read before they are dealt with.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,16 +7,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
-/// What a connection reads in one turn of its task, in bytes. h2 reads as much as there is before it
-/// hands over the first request, and a head of a kilobyte can unpack to 250.
+/// Bytes that a connection reads in one turn of its task. h2 reads as much as there is before it hands over
+/// the first request, and a head of a kilobyte can unpack to 250.
 const BYTES: usize = 32 * 1024;
 
 /// tokio's budget for a turn, in reads and the like.
 const BUDGET: usize = 128;
 
-/// A stream whose task has had its turn when it has read [`BYTES`]: they use up tokio's budget, as
-/// reads themselves do, and tokio's socket has nothing more until the next turn. What TLS has decrypted
-/// by then, a record, is still read.
+/// A stream whose task has had its turn when it has read [`BYTES`]. The bytes use up tokio's budget, as reads
+/// themselves do, and tokio's socket has nothing more until the next turn. A record that TLS has decrypted by
+/// then is still read.
 pub struct InTurns<T>(pub T);
 
 impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
@@ -77,7 +77,8 @@ mod tests {
 
     use super::*;
 
-    /// How much can be read at once in pieces of `piece` bytes, from a stream without end.
+    /// Returns the number of bytes that can be read at once in pieces of `piece` bytes, from a stream without
+    /// end.
     async fn read_in_one_turn(piece: usize) -> usize {
         yield_now().await;
         let (mut stream, mut space, mut bytes) = (InTurns(repeat(b'x')), vec![0; piece], 0);

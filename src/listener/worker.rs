@@ -1,4 +1,4 @@
-//! Which thread serves which connection: each stays with one from its first byte to its last.
+//! Threads that serve connections: each connection stays with one thread from its first byte to its last.
 
 use std::io;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-/// A thread that serves: its runtime, and what answers the requests there.
+/// A thread that serves: its runtime, and the handler that answers the requests there.
 pub struct Worker<H> {
     runtime: Handle,
     handler: H,
-    /// Each of its connections has a copy.
+    /// Seat of which each connection of the worker has a copy.
     seat: Seat,
 }
 
@@ -28,7 +28,7 @@ impl<H: Clone> Worker<H> {
         Self { runtime, handler, seat: Seat::default() }
     }
 
-    /// The caller's own runtime.
+    /// Makes a worker on the caller's own runtime.
     pub fn here(handler: H) -> Self {
         Self::new(Handle::current(), handler)
     }
@@ -42,7 +42,7 @@ impl<H: Clone> Worker<H> {
     ///
     /// # Errors
     ///
-    /// The system's: the connection can't be taken from this runtime.
+    /// The system's error if the connection can't be taken from this runtime.
     pub(super) fn take<F>(
         &self,
         stream: TcpStream,
@@ -68,8 +68,8 @@ impl<H: Clone> Worker<H> {
     }
 }
 
-/// The one with the fewest connections, and of equals the first: that of the thread which accepts, so
-/// that a single connection is not handed over.
+/// Returns the worker with the fewest connections, and among equals the first. The first worker's thread
+/// accepts, so a single connection is not handed over.
 pub(super) fn least_busy<H: Clone>(workers: &[Worker<H>]) -> &Worker<H> {
     workers.iter().min_by_key(|worker| worker.connections()).expect("there is one")
 }
@@ -90,7 +90,7 @@ mod tests {
         let mut served = async || {
             let stream = TcpStream::connect(address).await.expect("it listens");
             let seats = seats.clone();
-            // As a request that becomes a tunnel does it: served at once, and the rest goes on elsewhere.
+            // A request that becomes a tunnel: served at once, and the rest goes on elsewhere.
             let serve = |_, number: usize, seat| async move {
                 seats.send((number, seat)).expect("somebody waits");
             };

@@ -1,4 +1,4 @@
-//! What may be written on the command line.
+//! Arguments of the command line.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The complaint about `--config` where a command reads no configuration.
+    /// Returns the complaint about `--config` if the command reads no configuration.
     pub fn refused(&self) -> Option<clap::Error> {
         let alone = match self.command.as_ref()? {
             Command::Demo { .. } => "demo runs with settings of its own",
@@ -51,7 +51,7 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
     Demo {
-        /// Where the page is
+        /// Address of the page
         #[arg(long, default_value = "127.0.0.1:4180")]
         listen: SocketAddr,
     },
@@ -69,7 +69,7 @@ pub enum Command {
     Version,
 }
 
-/// Where a running sidecar is, and what it wants to see.
+/// Token for a running sidecar's admin calls.
 #[derive(clap::Args)]
 pub struct AdminPort {
     /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
@@ -85,16 +85,16 @@ pub struct ExplainArguments {
     /// A header of the request; may be repeated
     #[arg(long, short = 'H', value_name = "NAME: VALUE")]
     pub header: Vec<String>,
-    /// Who sends it to the sidecar: the login proxy, as a rule [default: 127.0.0.1]
+    /// Address of the peer that sends the request: the login proxy, as a rule [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub peer: Option<IpAddr>,
-    /// A name in the certificate that it shows; may be repeated
+    /// A name in the certificate that the peer shows; may be repeated
     #[arg(long = "peer-name", value_name = "NAME")]
     pub peer_names: Vec<String>,
-    /// It comes over HTTP/2
+    /// Let the request come over HTTP/2
     #[arg(long)]
     pub http2: bool,
-    /// Its body
+    /// Body of the request
     #[arg(long, value_name = "BODY")]
     pub data: Option<String>,
     /// A header of the app's response; may be repeated
@@ -112,7 +112,7 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Ask the running sidecar, which knows its cache: there, or at admin.address of the configuration
+    /// Ask the running sidecar, which knows its cache: at this URL, or at admin.address of the configuration
     /// [default: by the configuration alone]
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     pub admin: Option<String>,
@@ -120,7 +120,7 @@ pub struct ExplainArguments {
     pub port: AdminPort,
 }
 
-/// Which running sidecar explains a request.
+/// Source of an explanation.
 pub enum Explainer {
     /// No running sidecar: the configuration alone.
     Configuration,
@@ -131,8 +131,8 @@ pub enum Explainer {
 }
 
 impl ExplainArguments {
-    /// Who explains, and the request's line. clap takes the word after a bare `--admin` for its value: a
-    /// method or a path there is the first word of the line instead.
+    /// Returns the source of the explanation, and the request's line. clap takes the word after a bare
+    /// `--admin` for its value: a method or a path there is the first word of the line instead.
     pub fn explainer_and_line(&self) -> (Explainer, Vec<String>) {
         let is_method = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
         let mut line = self.line.clone();
@@ -153,7 +153,7 @@ impl ExplainArguments {
 pub struct AdminArguments {
     #[command(subcommand)]
     pub call: AdminCall,
-    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
     #[arg(long, global = true, value_name = "URL")]
     pub admin: Option<String>,
     #[command(flatten)]
@@ -165,10 +165,10 @@ pub enum AdminCall {
     /// Forget cached tokens and remembered failures, so that the next request mints anew
     #[command(group = clap::ArgGroup::new("whose").required(true))]
     Invalidate {
-        /// Those of this user id
+        /// Forget the tokens of this user id
         #[arg(long, group = "whose", value_name = "ID")]
         user: Option<String>,
-        /// Those of everybody
+        /// Forget the tokens of all users
         #[arg(long, group = "whose")]
         everything: bool,
     },
@@ -189,19 +189,19 @@ pub struct DoctorArguments {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// For whom to mint one token, which is dropped
+    /// User id for one mint, whose token is dropped
     #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
     pub user: String,
-    /// The canary's organization, where the configuration has none for everybody
+    /// The canary's organization, where the configuration has none for all users
     #[arg(long, value_name = "ID")]
     pub organization: Option<String>,
     /// Mint nothing, and let Velt's absence be a warning
     #[arg(long)]
     pub no_mint: bool,
-    /// For an init container: as --no-mint, and only what prevents the sidecar's start is a problem
+    /// Run as an init container: as --no-mint, and only what prevents the sidecar's start is a problem
     #[arg(long)]
     pub init: bool,
-    /// For each check
+    /// Time limit for each check
     #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
     pub timeout: Duration,
     /// Let warnings count as problems
@@ -236,23 +236,23 @@ pub struct EmulatorArguments {
 
 #[derive(clap::Args)]
 pub struct HealthArguments {
-    /// Whether it runs (the default)
+    /// Ask whether the sidecar runs (the default)
     #[arg(long, group = "probe")]
     pub live: bool,
-    /// Whether traffic should come to it
+    /// Ask whether traffic should come to the sidecar
     #[arg(long, group = "probe")]
     pub ready: bool,
-    /// Whether it has started
+    /// Ask whether the sidecar has started
     #[arg(long, group = "probe")]
     pub startup: bool,
-    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub struct DrainArguments {
-    /// Where its admin port is [default: admin.address of the configuration, on this machine]
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What a kubelet runs in the sidecar's own container, where there is no shell and no curl: probes,
+//! Commands that a kubelet runs in the sidecar's own container, where there is no shell and no curl: probes,
 //! and the preStop hook.
 
 use std::path::Path;
@@ -35,7 +35,7 @@ pub fn health(file: Option<&Path>, arguments: HealthArguments) -> ExitCode {
     }
 }
 
-/// Has the sidecar begin to leave.
+/// Tells the sidecar to begin to leave, and waits for the time in the arguments.
 pub fn drain(file: Option<&Path>, arguments: DrainArguments) -> ExitCode {
     let DrainArguments { admin, port, wait } = arguments;
     let url = match url(file, admin) {
@@ -49,7 +49,7 @@ pub fn drain(file: Option<&Path>, arguments: DrainArguments) -> ExitCode {
     })
 }
 
-/// The admin port that was named, else where the sidecar with this configuration has it.
+/// Returns the URL of the admin port: `named`, else the URL by the configuration.
 pub fn url(file: Option<&Path>, named: Option<String>) -> Result<String, ExitCode> {
     if let Some(url) = named {
         return Ok(url);

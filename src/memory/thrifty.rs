@@ -12,20 +12,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{MUCH, Memory};
 
-/// Bytes read at once while memory is short. hyper asks for 8,192 bytes at first, and for twice as many
-/// after each read that filled its buffer, up to its limit: a read of one byte less keeps hyper at
-/// 8,192.
+/// Bytes read at once while memory is short. hyper asks for 8,192 bytes at first, and for twice as many after
+/// each read that filled its buffer, up to its limit: a read that is one byte shorter keeps hyper at 8,192.
 const SHORT_READ: usize = 8 * 1024 - 1;
 
 thread_local! {
-    /// Buffer of short reads, from which they are copied: to lend a part of hyper's own buffer, all of
-    /// it would have to be written first.
+    /// Buffer of short reads, from which the bytes are copied. A loan of a part of hyper's own buffer would
+    /// need all of that buffer to be written first.
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
 /// Tells the connection to the app whether the reader of a response wants more of the response. By itself,
-/// hyper reads one piece ahead of the reader. Here that piece stays in the kernel if the response is long or
-/// memory is short.
+/// hyper reads one piece ahead of the reader. With `Demand`, that piece stays in the kernel if the response
+/// is long or memory is short.
 #[derive(Default)]
 pub struct Demand {
     /// [`WANTS`], [`MET`] or [`MET_BY_MUCH`].

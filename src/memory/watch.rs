@@ -20,7 +20,7 @@ use super::{Holder, Memory, MemoryMetrics, State};
 const FAR: Duration = Duration::from_millis(100);
 const NEAR: Duration = Duration::from_millis(5);
 
-/// How long requests are watched for movement before the largest holders are ended. The same time must
+/// Time for which requests are watched for movement before the largest holders are ended. The same time must
 /// pass after connections were ended, so that their memory is free.
 const WATCHED: Duration = Duration::from_millis(100);
 /// Time for which requests are watched when hardly any memory is left.
@@ -47,7 +47,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts the thread. `limit` is what the process may take; `workers` are the threads that serve.
+    /// Starts the thread. `limit` is the memory that the process may take; `workers` are the threads that
+    /// serve.
     ///
     /// # Errors
     ///
@@ -135,7 +136,8 @@ impl Watching {
             pause = match (wary, self.limit) {
                 (true, _) => NEAR,
                 (false, Some(_)) => FAR,
-                // Nothing has to be ended in time: an idle sidecar is woken as rarely as tidying asks.
+                // Without a limit no connection has to be ended in time: an idle sidecar is woken as rarely
+                // as tidying asks.
                 (false, None) => TIDY,
             };
             if now.duration_since(self.tidied) >= TIDY {

@@ -1,4 +1,4 @@
-//! The words of every label, each a closed set.
+//! Words of every label: a closed set for each label.
 
 /// A closed set of label values.
 pub trait Label: Copy + 'static {
@@ -33,7 +33,7 @@ macro_rules! label {
 }
 
 label!(
-    /// How a request ended, as counted and (later) logged. One word per way to end.
+    /// End of a request, as counted and logged: one word for each way to end.
     Outcome, "outcome", {
     /// The app answered and its answer went out.
     Forwarded = "forwarded",
@@ -47,7 +47,7 @@ label!(
     BadRequest = "bad_request",
     /// The identity headers were ambiguous.
     IdentityRefused = "identity_refused",
-    /// A token route was asked by nobody in particular.
+    /// A token route was asked by a caller without a user.
     NoIdentity = "no_identity",
     /// An assertion that is not valid, where the settings say to refuse it.
     InvalidAssertion = "invalid_assertion",
@@ -55,19 +55,19 @@ label!(
     IdentityUnverified = "identity_unverified",
     /// The organization that Velt's API needs was not in the request.
     NoOrganization = "no_organization",
-    /// A token route was asked in the name of somebody else.
+    /// A token route was asked with a `userId` that is not the signed-in user's.
     UserMismatch = "user_mismatch",
     /// A token route was asked by a page of another origin.
     CrossOrigin = "cross_origin",
     /// A token route was asked with a method that it does not have.
     MethodNotAllowed = "method_not_allowed",
-    /// A token route was sent more than it reads.
+    /// A token route was sent a longer body than it reads.
     BodyTooLarge = "body_too_large",
     /// Nothing moved for `app.stream_idle_timeout` while a request's body was being sent.
     StreamIdle = "stream_idle",
     /// A token was needed and Velt refused it.
     TokenRefused = "token_refused",
-    /// A token was needed and Velt's rate limit stood in the way.
+    /// A token was needed and Velt's rate limit did not allow it.
     TokenRateLimited = "token_rate_limited",
     /// A token was needed and Velt could not be reached, or calls are suspended.
     TokenUnavailable = "token_unavailable",
@@ -75,7 +75,7 @@ label!(
     TokenTimeout = "token_timeout",
     /// A token was needed and had no turn yet among the sidecar's own calls to Velt.
     TokenQueued = "token_queued",
-    /// A token was needed and Velt's answer held none that can be used.
+    /// A token was needed and Velt's answer held no token that can be used.
     TokenMalformed = "token_malformed",
     /// The app could not be connected to.
     AppUnreachable = "app_unreachable",
@@ -83,49 +83,50 @@ label!(
     AppTimeout = "app_timeout",
     /// The app broke the connection off or answered with something that is not HTTP.
     AppBroken = "app_broken",
-    /// A bug of ours: the request's code panicked.
+    /// The request's code panicked: a bug of the sidecar.
     Panicked = "panicked",
 });
 
 label!(
-    /// How a TLS handshake ended.
+    /// Result of a TLS handshake.
     HandshakeResult, "result", {
     Completed = "completed",
-    /// No common ground, or a certificate that we don't take.
+    /// The handshake failed, for example for want of a common version or for a certificate that is not
+    /// accepted.
     Failed = "failed",
     /// The client spoke something else, such as plain HTTP.
     NotTls = "not_tls",
-    /// The client left before it had begun.
+    /// The client left before the handshake had begun.
     ClientGone = "client_gone",
-    /// It took longer than `listen.tls.handshake_timeout`, its wait for a turn included.
+    /// The handshake took longer than `listen.tls.handshake_timeout`, with the wait for a turn.
     Timeout = "timeout",
 });
 
 label!(
-    /// What is read again while the sidecar runs.
+    /// Settings or files that are read again while the sidecar runs.
     ReloadPart, "part", {
     /// `sidecar.toml` and the files of secrets that it names.
     Config = "config",
-    /// The listener's certificate, its key, and who signs clients' certificates.
+    /// The listener's certificate, its key, and the authorities that sign clients' certificates.
     ListenTls = "listen_tls",
-    /// Who vouches for the app's certificate.
+    /// The authorities that sign the app's certificate.
     AppTls = "app_tls",
 });
 
 label!(
     /// A certificate that expires.
     Certificate, "certificate", {
-    /// The listener's, or what links it to its root: whichever is first.
+    /// The certificate of the listener's chain with the earliest end of validity.
     Listen = "listen",
-    /// Of those who sign clients' certificates, the first to expire.
+    /// The authority of clients' certificates with the earliest end of validity.
     ClientCa = "client_ca",
 });
 
 label!(
-    /// What a token look-up found.
+    /// Result of a token look-up.
     LookupResult, "result", {
     Fresh = "fresh",
-    /// Served, and refreshed in the background.
+    /// A token was served that is due for a refresh in the background.
     Due = "due",
     /// Nothing valid was held; this look-up started a mint.
     Started = "started",
@@ -136,7 +137,7 @@ label!(
 });
 
 label!(
-    /// How a mint (all of its attempts together) ended.
+    /// End of a mint, with all of its attempts.
     MintOutcome, "outcome", {
     Minted = "minted",
     Refused = "refused",
@@ -157,12 +158,12 @@ label!(
     Suspended = "suspended",
     /// No call was made: Velt has refused the last tokens of the organization, or of all.
     SuspendedRefused = "suspended_refused",
-    /// A bug of ours: the mint's task panicked.
+    /// The mint's task panicked: a bug of the sidecar.
     Panicked = "panicked",
 });
 
 label!(
-    /// Why an identity was refused, or not taken for one.
+    /// Reason why an identity was refused, or was not taken for an identity.
     RefusalKind, "kind", {
     Repeated = "repeated",
     List = "list",
@@ -176,7 +177,7 @@ label!(
 });
 
 impl RefusalKind {
-    /// In words, for the answer to the request.
+    /// Returns the reason in words, for the answer to the request.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Repeated => "it is there more than once",
@@ -196,7 +197,7 @@ impl RefusalKind {
 }
 
 label!(
-    /// Why an attribute of a user was left out.
+    /// Reason why an attribute of a user was left out.
     Flaw, "reason", {
     Empty = "empty",
     /// A placeholder in the place of a value.
@@ -212,7 +213,7 @@ label!(
 });
 
 impl Flaw {
-    /// Words for the log.
+    /// Returns the reason in words, for the log.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Empty => "it is empty",
@@ -227,28 +228,28 @@ impl Flaw {
 }
 
 label!(
-    /// What a client tried that only the front proxy may do.
+    /// Kind of header that was removed because only the front proxy or the sidecar may set it.
     SpoofKind, "kind", {
-    /// An identity header from a peer that is not trusted, or beside which no user is named.
+    /// An identity header from a peer that may not set it, or beside which no user is named.
     IdentityHeader = "identity_header",
-    /// An underscore alias of an identity header from such a peer.
+    /// An alias of an identity header from such a peer: the same name with other punctuation.
     Alias = "alias",
-    /// A token header on a request, in whatever spelling.
+    /// A token header on a request, or an alias of a token header or of the secret's header.
     TokenHeader = "token_header",
-    /// The shared secret's header with something else in it, or an alias of that header.
+    /// The secret's header with something else than the secret in it.
     Secret = "secret",
     /// An identity or token header among the trailers of a request.
     Trailer = "trailer",
 });
 
 label!(
-    /// What came of an assertion.
+    /// Result of the check of an assertion.
     AssertionResult, "result", {
-    /// Its signature and claims were checked.
+    /// The assertion's signature and claims were checked.
     Verified = "verified",
-    /// It was checked a moment ago.
+    /// The assertion was checked a moment ago.
     Cached = "cached",
-    /// Valid, but it names no user, as those of machines do.
+    /// The assertion is valid but names no user, as assertions of machines do.
     NoUser = "no_user",
     Malformed = "malformed",
     Algorithm = "algorithm",
@@ -259,17 +260,17 @@ label!(
     Audience = "audience",
     Expired = "expired",
     NotYetValid = "not_yet_valid",
-    /// A claim that is needed is missing, or holds what no user id and the like may hold.
+    /// A claim that is needed is missing, or a claim holds a value that is not allowed.
     Claims = "claims",
-    /// There were no keys to check it with.
+    /// There were no keys to check the assertion with.
     KeysUnavailable = "keys_unavailable",
 });
 
 label!(
-    /// How an attempt to fetch the keys of assertions ended.
+    /// Result of an attempt to fetch the keys of assertions.
     KeyFetchResult, "result", {
     Fetched = "fetched",
-    /// There is no such key. Only where each key has a URL of its own.
+    /// The publisher has no such key. Only where each key has a URL of its own.
     NotFound = "not_found",
     Unreachable = "unreachable",
     Timeout = "timeout",
@@ -280,7 +281,7 @@ label!(
 });
 
 label!(
-    /// What the response header did on a response of the app.
+    /// Result of the delivery of the token header on a response of the app.
     HeaderDelivery, "result", {
     Injected = "injected",
     Anonymous = "anonymous",
@@ -288,11 +289,11 @@ label!(
     Unverified = "unverified",
     /// The mint had not ended within `max_wait`.
     Pending = "pending",
-    /// The mint failed; the response went out without.
+    /// There is no token: the mint failed, the organization is missing, or the app's word is ambiguous.
     Failed = "failed",
     /// The app marked the response storable; a token must not be stored with it.
     Storable = "storable",
-    /// Not a response that a script can read, or not one that may carry a token.
+    /// The response is an error, a redirect, a fragment or a switch of protocols, which carry no token.
     NotEligible = "not_eligible",
 });
 
@@ -304,31 +305,31 @@ label!(
 });
 
 label!(
-    /// Why the sidecar closed a client's connection of its own accord.
+    /// Reason why the sidecar itself closed a client's connection.
     CloseReason, "reason", {
-    /// No request for `listen.idle_timeout`.
+    /// The client sent no request for `listen.idle_timeout`.
     Idle = "idle",
     /// A request's head took longer than `listen.header_timeout`.
     SlowHead = "slow_head",
     /// The client read nothing of its response for `listen.write_timeout`.
     Stalled = "stalled",
-    /// What it sent is not HTTP/1.1 that can be read one way only; answered 400.
+    /// The client sent bytes that are no unambiguous HTTP/1.1; answered 400.
     BadRequest = "bad_request",
     /// A head, target or number of headers over the limits; answered 431 or 414. HTTP/1.1.
     TooLarge = "too_large",
-    /// It broke the rules of HTTP/2 (GOAWAY with another error than the next).
+    /// The client broke the rules of HTTP/2 (GOAWAY with another error than `ENHANCE_YOUR_CALM`).
     Http2Error = "http2_error",
-    /// It overdid what HTTP/2 allows: resets, CONTINUATION or small frames, header lists
-    /// (GOAWAY with `ENHANCE_YOUR_CALM`).
+    /// The client overdid what HTTP/2 allows: resets, CONTINUATION or small frames, header lists (GOAWAY with
+    /// `ENHANCE_YOUR_CALM`).
     Http2Flood = "http2_flood",
-    /// It did not answer a ping. HTTP/2.
+    /// The client did not answer a ping. HTTP/2.
     Unresponsive = "unresponsive",
     /// The connection held most of the memory, without moving, when memory was nearly used up.
     Memory = "memory",
 });
 
 label!(
-    /// How an attempt to connect to the app ended.
+    /// Result of an attempt to connect to the app.
     ConnectResult, "result", {
     Connected = "connected",
     Failed = "failed",
@@ -336,16 +337,16 @@ label!(
 });
 
 label!(
-    /// Who ended a response before its end.
+    /// Side that ended a response before it was complete.
     AbortedBy, "by", {
     Client = "client",
     App = "app",
-    /// We did: nothing had moved for `app.stream_idle_timeout`.
+    /// The sidecar: nothing had moved for `app.stream_idle_timeout`.
     Idle = "idle",
 });
 
 label!(
-    /// How a WebSocket tunnel ended.
+    /// End of a WebSocket tunnel.
     TunnelEnd, "end", {
     /// Both sides had closed their half.
     Closed = "closed",
@@ -353,30 +354,30 @@ label!(
     Broken = "broken",
     /// Nothing had moved for `app.stream_idle_timeout`.
     Idle = "idle",
-    /// At the sidecar's end: the client was told, and both sides closed.
+    /// The sidecar shut down: the client was told, and both sides closed.
     Told = "told",
-    /// At the sidecar's end: still open at `shutdown.deadline`.
+    /// The sidecar shut down: the tunnel was still open at `shutdown.deadline`.
     Cut = "cut",
 });
 
 label!(
-    /// What became of a span that was to be exported.
+    /// Result of the export of a span.
     SpanResult, "result", {
     Exported = "exported",
     /// The queue was full.
     Dropped = "dropped",
-    /// The collector did not take it, by its status or by its answer.
+    /// The collector refused the span, by the status or the content of its answer.
     Refused = "refused",
     /// The collector gave no answer.
     Unreachable = "unreachable",
 });
 
 label!(
-    /// What came of a call to the admin port that changes or reveals something.
+    /// Result of a call to the admin port that changes or reveals something.
     AdminCall, "result", {
     Answered = "answered",
-    /// The caller may not: see `docs/operations.md`.
+    /// The caller may not make the call: see `docs/operations.md`.
     Denied = "denied",
-    /// It could not be understood or carried out.
+    /// The call could not be understood or carried out.
     Failed = "failed",
 });

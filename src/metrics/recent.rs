@@ -1,5 +1,5 @@
-//! The last refusals one by one. Counters say how many there were; this says when, from whom and
-//! about which header. No user, path or value is in it.
+//! The last refusals one by one. Counters say how many refusals there were; this list says when, from which
+//! peer and about which header. No user, path or value is in the list.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -10,21 +10,22 @@ use http::HeaderName;
 
 use super::{AssertionResult, Label as _, MintOutcome, RefusalKind, SpoofKind};
 
-/// How many of each sort are remembered, so that a flood of one sort does not push out the others.
+/// Number of refusals of each sort that are remembered, so that a flood of one sort does not push out the
+/// others.
 pub const REMEMBERED: usize = 32;
 
 /// One refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub at: SystemTime,
-    /// What was refused: `identity`, `assertion`, `spoof` or `token`. The counter of that kind has
-    /// the same words.
+    /// Sort of refusal: `identity`, `assertion`, `spoof` or `token`. `kind` has the same words as the counter
+    /// of this sort.
     pub what: &'static str,
     pub kind: &'static str,
-    /// `None` where nobody in particular asked: a mint is for all who wait for it, and trailers
-    /// come without their request.
+    /// `None` for a mint, which is for all requests that wait for it, for trailers, and for the app's
+    /// responses.
     pub peer: Option<IpAddr>,
-    /// The header that it was about.
+    /// Header that the refusal is about.
     pub header: Option<HeaderName>,
 }
 
@@ -33,27 +34,27 @@ pub struct Refused {
 pub struct Recent(Mutex<VecDeque<Refused>>);
 
 impl Recent {
-    /// An ambiguous identity.
+    /// Notes an ambiguous identity.
     pub fn ambiguous(&self, kind: RefusalKind, header: &HeaderName, peer: Option<IpAddr>) {
         self.push("identity", kind.as_str(), peer, Some(header.clone()));
     }
 
-    /// An assertion that is not valid.
+    /// Notes an assertion that is not valid.
     pub fn invalid(&self, result: AssertionResult, peer: IpAddr) {
         self.push("assertion", result.as_str(), Some(peer), None);
     }
 
-    /// A header that only the front proxy may set.
+    /// Notes a header that only the front proxy may set.
     pub fn spoofed(&self, kind: SpoofKind, header: Option<HeaderName>, peer: Option<IpAddr>) {
         self.push("spoof", kind.as_str(), peer, header);
     }
 
-    /// A mint that brought no token.
+    /// Notes a mint that brought no token.
     pub fn mint_failed(&self, outcome: MintOutcome) {
         self.push("token", outcome.as_str(), None, None);
     }
 
-    /// The newest first.
+    /// Returns the refusals, the newest first.
     pub fn all(&self) -> Vec<Refused> {
         self.lock().iter().rev().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! What is counted about reading things again while the sidecar runs.
+//! Metrics of the settings and files that are read again while the sidecar runs.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::{Certificate, Counters, Gauges, Label as _, Page, ReloadPart};
 
-/// What is counted about reading things again.
+/// Metrics of the settings and files that are read again.
 #[derive(Clone)]
 pub struct ReloadMetrics {
     reloads: Counters<ReloadPart>,
@@ -56,19 +56,19 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Something was put into force at the start.
+    /// Notes that content was put into force, at the start or later.
     pub fn succeeded(&self, part: ReloadPart, now: SystemTime) {
         self.last_success.set_time(part, now);
         self.good(part);
     }
 
-    /// Something new was put into force.
+    /// Notes that new content was put into force.
     pub fn applied(&self, part: ReloadPart, now: SystemTime) {
         self.reloads.increment(part);
         self.succeeded(part, now);
     }
 
-    /// What lies there is what is in force.
+    /// Notes that the content found is the content in force.
     pub fn good(&self, part: ReloadPart) {
         self.failing.set(part, 0.0);
     }
@@ -78,7 +78,7 @@ impl ReloadMetrics {
         self.failing.set(part, 1.0);
     }
 
-    /// What lies there can't be put into force.
+    /// Notes that the content found can't be put into force.
     pub fn rejected(&self, part: ReloadPart) {
         self.rejections.increment(part);
         self.failing.set(part, 1.0);

@@ -14,10 +14,10 @@ use super::pool::Lease;
 use super::request_body::{GateKeeper, TrailerFilter, filter_trailers};
 use super::stream_clock::StreamClock;
 
-/// What the sidecar answers with: the app's body as it comes, or a few bytes of our own.
+/// Body of an answer: the app's body as it comes, or a few bytes of the sidecar's own.
 pub struct Body(Inner);
 
-/// Why a response's body ended before its end.
+/// Reason why a response's body was cut off.
 #[derive(Debug)]
 pub enum BodyError {
     /// The app broke off.
@@ -53,12 +53,12 @@ enum Inner {
 }
 
 impl Body {
-    /// A body of ours.
+    /// Makes a body of the sidecar's own.
     pub fn own(bytes: Bytes) -> Self {
         Self(Inner::Own(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    /// Whether there is more of the app's body to come.
+    /// Whether more of the app's body is to come.
     pub fn is_cut_off(&self) -> bool {
         match &self.0 {
             Inner::Own(_) => false,
@@ -100,8 +100,8 @@ impl http_body::Body for Body {
     }
 }
 
-/// The app's response body. Once it has been read to its end, its connection is free again; if it
-/// is dropped before, the connection is closed, which tells the app that nobody listens.
+/// The app's response body. Once the body has been read to its end, its connection is free again. If the body
+/// is dropped before, the connection is closed, which tells the app that the client no longer reads.
 pub(super) struct AppBody {
     incoming: Arriving,
     lease: Option<Lease>,

@@ -1,4 +1,5 @@
-//! Length of an app's answer: what reaches the client must say it in one way only (RFC 9112 section 6.3).
+//! Length of an app's answer: the headers that reach the client must state it in one way only (RFC 9112
+//! section 6.3).
 //!
 //! hyper reads the body of an answer correctly, in any order of its headers, and hands the headers on as
 //! they came. With a `Content-Length` that the body does not have, the client would get
@@ -12,8 +13,8 @@ use super::arriving::Arriving;
 use super::headers::items;
 use crate::names::Names;
 
-/// Leaves a `Content-Length` in an answer's headers only if it is the length of the body. `names` are those
-/// of the headers. Must run before the hop-by-hop headers are removed.
+/// Leaves a `Content-Length` in an answer's headers only if it is the length of the body. `names` are the
+/// names of the headers. Must run before the hop-by-hop headers are removed.
 ///
 /// # Errors
 ///
@@ -58,10 +59,10 @@ pub(super) fn may_be_followed(status: StatusCode, headers: &HeaderMap, names: Na
     }
 }
 
-/// What `Transfer-Encoding` says of a body.
+/// Coding of a body, as `Transfer-Encoding` states it.
 #[derive(Debug, PartialEq, Eq)]
 enum Coding {
-    /// No coding. RFC 2616 section 3.6 had the word `identity` for that.
+    /// No coding. RFC 2616 section 3.6 had the word `identity` for this.
     None,
     /// `chunked`. Apps that say `chunked` twice have coded the body once.
     Chunked,
@@ -84,7 +85,7 @@ fn coding(headers: &HeaderMap) -> Coding {
     coding
 }
 
-/// What `Content-Length` says.
+/// Length of a body, as `Content-Length` states it.
 #[derive(Debug, PartialEq, Eq)]
 enum Length {
     /// One number in one line, or no such header.

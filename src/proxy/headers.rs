@@ -1,7 +1,7 @@
-//! Header law: what a proxy must refuse, remove, add and keep, each rule with its RFC section.
+//! Header law: the fields that a proxy must refuse, remove, add and keep, each rule with its RFC section.
 //!
-//! hyper already refuses what can't be parsed one way only (`Transfer-Encoding` on HTTP/1.0, two
-//! unlike `Content-Length`s, obs-fold, ...). What it leaves to us is here.
+//! hyper already refuses messages that can be parsed in more than one way (`Transfer-Encoding` on HTTP/1.0,
+//! two unlike `Content-Length`s, obs-fold, ...). This module has the rules that hyper leaves out.
 
 mod forwarded;
 mod host;
@@ -64,7 +64,7 @@ pub struct Client {
     pub scheme: Scheme,
 }
 
-/// How the client speaks to us, or we to the app.
+/// Scheme in which the client speaks to the sidecar, or the sidecar to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
@@ -72,7 +72,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// As it stands in a URL.
+    /// Returns the scheme as it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -90,7 +90,7 @@ pub enum BadRequest {
     RepeatedHost,
     /// `Host` is not a host, or unlike the target's authority (RFC 9113 section 8.3.1).
     WrongHost,
-    /// CONNECT or TRACE: this is neither a tunnel nor an echo.
+    /// CONNECT or TRACE: the sidecar is neither a tunnel nor an echo.
     Method,
     /// `*` with another method than OPTIONS, or a target without a path (RFC 9112 section 3.2).
     Target,
@@ -101,7 +101,7 @@ pub enum BadRequest {
 }
 
 impl BadRequest {
-    /// 501 for what we don't do, 400 for what nobody should.
+    /// Returns 501 for a request that the sidecar does not support, and 400 for a request that is wrong.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
@@ -124,11 +124,11 @@ impl fmt::Display for BadRequest {
     }
 }
 
-/// Checks what hyper leaves unchecked. A request that passes means one thing to everybody.
+/// Checks what hyper leaves unchecked. A request that passes means the same to every reader.
 ///
 /// # Errors
 ///
-/// What makes it ambiguous.
+/// The reason why the request is ambiguous.
 pub fn validate<B>(request: &Request<B>) -> Result<(), BadRequest> {
     let (uri, headers) = (request.uri(), request.headers());
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -151,7 +151,7 @@ pub fn validate<B>(request: &Request<B>) -> Result<(), BadRequest> {
     Ok(())
 }
 
-/// Whether `Connection` has no business naming this field: framing, routing and forwarding.
+/// Whether `Connection` must not name this field: framing, routing and forwarding.
 fn is_end_to_end(name: &[u8]) -> bool {
     [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, FORWARDED, X_REAL_IP]
         .iter()
@@ -173,16 +173,16 @@ pub(super) fn items<'a>(
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Removes everything that concerns one hop only: the known fields and those that `Connection`
-/// names (RFC 9110 section 7.6.1).
+/// Removes every field that concerns one hop only: the known fields and the fields that `Connection` names
+/// (RFC 9110 section 7.6.1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_hop_by_hop_among(Names::of(headers), headers);
 }
 
-/// The same of `headers` that have these names.
+/// Removes the same fields from `headers`, which have these `names`.
 pub(super) fn strip_hop_by_hop_among(names: Names, headers: &mut HeaderMap) {
     if names.may_have(&CONNECTION) {
-        // The usual ones name no field, or one that goes below: then nothing is collected.
+        // The usual names are no field, or a field that is removed below: then nothing is collected.
         let usual = |name: &&[u8]| {
             let usual: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
             usual.iter().any(|usual| usual.eq_ignore_ascii_case(name))
@@ -198,8 +198,8 @@ pub(super) fn strip_hop_by_hop_among(names: Names, headers: &mut HeaderMap) {
     HOP_BY_HOP.remove_from(headers, names);
 }
 
-/// Keeps one `Content-Length` of several. hyper and h2 have made sure that they say the same, but
-/// h2 leaves them all where they are, and apps refuse what has more than one (RFC 9112 section 6.3).
+/// Keeps one `Content-Length` of several. hyper and h2 have made sure that all say the same, but h2 leaves
+/// all of them in place, and apps refuse a message with more than one (RFC 9112 section 6.3).
 pub fn keep_one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
         headers.insert(CONTENT_LENGTH, length);
@@ -220,7 +220,7 @@ pub(super) fn close_after(headers: &mut HeaderMap) {
     headers.append(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Removes from trailers what must not be there.
+/// Removes from trailers the fields that must not be there.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
     for name in &FORBIDDEN_TRAILERS {
@@ -228,8 +228,8 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Whether the client can take trailers (RFC 9110 section 10.1.4), which is hop-by-hop and so
-/// has to be said again on the next hop.
+/// Whether the client can take trailers (RFC 9110 section 10.1.4). `TE` is hop-by-hop, so the sidecar has to
+/// say this again on the next hop.
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().any(|value| {
         let mut codings = value.as_bytes().split(|byte| *byte == b',');
@@ -237,7 +237,7 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether this asks for a WebSocket (RFC 6455 section 4.1), the one upgrade that is carried out.
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.1), the only upgrade that is carried out.
 pub fn is_websocket<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
@@ -246,18 +246,18 @@ pub fn is_websocket<B>(request: &Request<B>) -> bool {
         && headers
             .get(UPGRADE)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        // Without a key the answer could not be told from anything else.
+        // Without a key, the right answer could not be told from any other.
         && headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
-/// Turns whatever the client spoke into HTTP/1.1 for the app: one `Cookie` (RFC 9113
-/// section 8.2.3), a target in origin form (RFC 9112 section 3.2.1).
+/// Turns a request of any version into HTTP/1.1 for the app: one `Cookie` (RFC 9113 section 8.2.3), a target
+/// in origin form (RFC 9112 section 3.2.1).
 pub fn to_http1<B>(request: &mut Request<B>) {
     join_cookies(request.headers_mut());
     *request.version_mut() = Version::HTTP_11;
     let uri = request.uri();
     if uri.authority().is_none() && uri.path_and_query().is_some() {
-        // It is in origin form.
+        // The target is in origin form.
         return;
     }
     // Keeps the path and query byte for byte.
@@ -266,8 +266,8 @@ pub fn to_http1<B>(request: &mut Request<B>) {
     *request.uri_mut() = Uri::from(target);
 }
 
-/// Turns whatever the client spoke into HTTP/2: `:authority` instead of `Host` (RFC 9113
-/// section 8.3.1), which [`ensure_host`] has put there.
+/// Turns a request of any version into HTTP/2: `:authority` instead of the `Host` that [`ensure_host`] has
+/// put there (RFC 9113 section 8.3.1).
 pub fn to_http2<B>(request: &mut Request<B>, default_host: &HeaderValue, scheme: Scheme) {
     let host = request.headers_mut().remove(HOST).filter(|host| !host.is_empty());
     let host = host.as_ref().unwrap_or(default_host);

@@ -125,8 +125,8 @@ impl Owner {
     }
 }
 
-/// Addresses through which a request has come, as the app reads them. They tell the clients of one front
-/// apart.
+/// Addresses through which a request has come, as the app reads them. The addresses tell the clients of one
+/// front apart.
 pub(super) fn chain(headers: &HeaderMap) -> Vec<HeaderValue> {
     said_of_client(headers).cloned().collect()
 }

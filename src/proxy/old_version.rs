@@ -73,7 +73,8 @@ mod tests {
 
     use super::*;
 
-    /// What hyper reads of an answer that arrives in `parts`, and whether its version was 1.0.
+    /// Returns the text that hyper reads of an answer that arrives in `parts`, and whether the answer's
+    /// version was 1.0.
     fn read(parts: &[&str]) -> (String, bool) {
         let seen = Seen::default();
         let mut read = String::new();

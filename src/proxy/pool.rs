@@ -1,7 +1,7 @@
 //! Connections to the app: a LIFO stack of idle HTTP/1.1 connections, or shared HTTP/2 connections.
 //!
-//! Our own over hyper's connection API, since that is what lets the retry rule see whether a
-//! connection was reused and whether a request ever reached it.
+//! The pool is written over hyper's connection API, because the retry rule must see whether a connection was
+//! reused and whether a request ever reached it.
 
 mod dial;
 pub(super) mod http2;
@@ -37,15 +37,16 @@ use crate::metrics::{AppMetrics, ConnectResult, GaugeGuard};
 use crate::tcp::{Gathering, Watched};
 use crate::tls::ClientTls;
 
-/// Read buffer of one HTTP/1.1 connection, and so long a head of a response is sure to pass. It grows
-/// only as far as the app makes it, and where the client does not read, two of them wait: hyper's own
-/// 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one read.
+/// Read buffer of one HTTP/1.1 connection, and the length up to which the head of a response is sure to pass.
+/// The buffer grows only as far as the app fills it. Where the client does not read, two buffers wait:
+/// hyper's own 400 KiB would be a gigabyte for 1,300 such clients. A body of 100 KiB is still taken in one
+/// read.
 const HTTP1_BUFFER: usize = 192 * 1024;
 
 /// Header lines that hyper reads without an allocation.
 const FREE_HEADERS: usize = 100;
 
-/// How long the app may take nothing of the rest of a request that it has answered early, before the
+/// Time for which the app may take nothing of the rest of a request that it has answered early, before the
 /// connection is closed; in the worst case twice as long.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -67,7 +68,8 @@ pub(super) struct Pool {
     /// Most header lines of one response over HTTP/1.1.
     max_headers: usize,
     memory: Memory,
-    /// The most recently used last, so that a quiet app keeps few connections busy and warm.
+    /// Idle connections, the most recently used last, so that a quiet app keeps few connections busy and
+    /// warm.
     idle: Mutex<Vec<Idle>>,
     /// Requests that wait for a new connection and would take an idle one.
     waiting: AtomicUsize,
@@ -88,7 +90,7 @@ struct Idle {
 /// The exclusive use of one HTTP/1.1 connection.
 pub(super) struct Lease {
     sender: Http1,
-    /// Stays with its connection: to set a timer anew costs less than to make one for each request.
+    /// Stays with its connection: setting a timer again costs less than making a timer for each request.
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
     demand: Arc<Demand>,
@@ -128,20 +130,20 @@ impl Drop for LeasedTask {
 }
 
 impl Lease {
-    /// The connection to send on, and a timer, set to anything, for what is sent.
+    /// Returns the connection to send on, and a timer for the request, which may be set to any time.
     pub(super) fn sender_and_timer(&mut self) -> (&mut Http1, Pin<&mut Sleep>) {
         (&mut self.sender, self.timer.as_mut())
     }
 
-    /// From here on `request` goes out on it.
+    /// Notes that `request` goes out on the connection from here on.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
         self.demand.begin(!request.body().is_end_stream());
         request.body_mut().leave_by(&self.sent);
         self.sent.begin(request, self.reused);
     }
 
-    /// The request that went out on it, to go out on another: if it lay idle before, so that the app may
-    /// have closed it, and if such a request may be sent twice.
+    /// Returns the request that went out on the connection, to go out on another connection. `None` unless
+    /// the connection lay idle before, so that the app may have closed it, and the request may be sent twice.
     pub(super) fn sent(&self) -> Option<Request<RequestBody>> {
         self.sent.request()
     }
@@ -157,13 +159,13 @@ impl Lease {
         Arc::clone(&self.demand)
     }
 
-    /// From here on it is a WebSocket's.
+    /// Hands the connection over to a WebSocket.
     pub(super) fn switch(&self) {
         self.task.release();
         self.sent.end();
     }
 
-    /// Whether the app may have closed it while it lay idle.
+    /// Whether the app may have closed the connection while it lay idle.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
     }
@@ -179,7 +181,7 @@ impl Lease {
         self.owner.get_or_insert_default();
     }
 
-    /// Makes it available again after a complete response.
+    /// Makes the connection available again after a complete response.
     pub(super) fn give_back(mut self) {
         if self.sender.is_closed() {
             return;
@@ -190,7 +192,7 @@ impl Lease {
         }
         let Self { sender, timer, sent, demand, pool, task, .. } = self;
         let mut idle = pool.idle();
-        // Of the rest, the app is told by an orderly end, which dropping the sender brings about.
+        // A connection that finds no place ends in an orderly way, because its sender is dropped.
         let task = task.release();
         if idle.len() < pool.max_idle {
             idle.push(Idle { sender, timer, sent, demand, task, since: Instant::now() });
@@ -211,7 +213,7 @@ impl Lease {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    // An error only says that the sender is dropped, which is how the end is told.
+                    // An error only says that the sender is dropped, which marks the end of the request.
                     _ = &mut sending => return self.give_back(),
                     () = sleep(LEFTOVER_PATIENCE) => {}
                 }
@@ -246,15 +248,15 @@ impl Pool {
         }
     }
 
-    /// The idle connection used last, if one is still good.
+    /// Returns the idle connection that was used last, if one is still good.
     pub(super) fn reuse(self: &Arc<Self>, now: Instant) -> Option<Lease> {
         let mut idle = self.idle();
         loop {
-            // Not ready means that its task has not yet noticed the end of the last response.
+            // A sender is not ready while its task has not yet noticed the end of the last response.
             let position = idle.iter().rposition(|entry| entry.sender.is_ready())?;
             let entry = idle.remove(position);
             if !self.is_good(&entry, now) {
-                // The ones below lay idle for longer still.
+                // The connections below lay idle for longer still.
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
@@ -284,7 +286,7 @@ impl Pool {
         }
     }
 
-    /// A new HTTP/1.1 connection.
+    /// Opens a new HTTP/1.1 connection.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
         match self.dial(false).await? {
             Stream::Tcp(stream) => self.handshake_http1(stream).await,
@@ -293,7 +295,7 @@ impl Pool {
         }
     }
 
-    /// When the connection that has been idle for longest became idle.
+    /// Returns the time since which the longest idle connection has been idle.
     fn idle_since(&self) -> Option<Instant> {
         self.idle().first().map(|entry| entry.since)
     }
@@ -305,8 +307,8 @@ impl Pool {
         longest.is_some()
     }
 
-    /// Closes connections that have been idle for too long. Without this a quiet sidecar would
-    /// keep them until the app closes its end.
+    /// Closes connections that have been idle for too long. Otherwise a quiet sidecar would keep the
+    /// connections until the app closes its end.
     pub(super) fn reap(&self) {
         let now = Instant::now();
         self.idle().retain(|entry| self.is_good(entry, now));
@@ -365,7 +367,7 @@ impl Pool {
                 ready!(demand.poll_busy(&memory, context));
                 connection.as_mut().poll(context)
             });
-            // The request on the connection gets the error; an idle connection's end is no news.
+            // The request on the connection gets the error; the end of an idle connection is not reported.
             let _ = connection.await;
             drop(open);
         });
@@ -373,8 +375,8 @@ impl Pool {
     }
 }
 
-/// Reads responses leniently: hyper puts a space before a header's colon and a folded line right, as a proxy
-/// must before it passes them on (RFC 9112 sections 5.1 and 5.2).
+/// Makes a builder that reads responses leniently: hyper corrects a space before a header's colon and a
+/// folded line, as a proxy must before it passes the header on (RFC 9112 sections 5.1 and 5.2).
 pub(super) fn http1_builder(max_headers: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder

@@ -1,4 +1,4 @@
-//! One connection to the app, watched while nothing is asked on it: for `doctor`.
+//! One connection to the app, watched while no request is on it: for `doctor`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,44 +20,44 @@ use super::{Address, AppProtocol, Settings, UpstreamError};
 use crate::tcp::Watched;
 use crate::tls::ClientTls;
 
-/// How long the body of the one response is read. A page that never ends tells nothing of how long
-/// an idle connection is kept.
+/// Longest time that the body of the one response is read. A page that never ends does not show how long an
+/// idle connection is kept.
 const BODY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What one connection to the app has shown.
+/// Findings about one connection to the app.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// To open it, TLS included.
+    /// Time to open the connection, TLS included.
     pub connect_time: Duration,
-    /// From then to the head of the response to `GET /`.
+    /// Time from the open connection to the head of the response to `GET /`.
     pub response_time: Duration,
     pub status: StatusCode,
     /// Whether the response is a redirect to https.
     pub to_https: bool,
-    /// What the app says of it: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
+    /// Idle time that the app announces: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
     pub announced: Option<Duration>,
     pub idle: Idle,
 }
 
-/// What became of the connection once nothing more was asked on it.
+/// Fate of the connection after its only request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
-    /// The app closed it after this time.
+    /// The app closed the connection after this time.
     Closed(Duration),
-    /// It was still open after this time, the whole of the wait.
+    /// The connection was still open after this time, the whole of the wait.
     Open(Duration),
-    /// The response did not end, so it never was idle.
+    /// The response did not end, so the connection never was idle.
     Busy,
 }
 
 type Connection = JoinHandle<()>;
 
-/// Opens a connection as `settings` say, asks for `GET /`, and waits at most `hold` for the app to
-/// close it.
+/// Opens a connection as `settings` say, asks for `GET /`, and waits at most `hold` for the app to close the
+/// connection.
 ///
 /// # Errors
 ///
-/// As a request would be answered. Within the connect and the response timeout, each.
+/// The error that a client's request would meet. Connecting and the response each have their own timeout.
 pub async fn probe(
     settings: &Settings,
     tls: Option<&ClientTls>,
@@ -73,7 +73,7 @@ pub async fn probe(
     let announced = announced(response.headers());
     let to_https = is_to_https(&response);
     let idle = watch(response, connection, hold).await;
-    // Held until here: without it the connection would end by itself.
+    // Held until here: without the sender, the connection would end by itself.
     drop(sender);
     Ok(Probe { connect_time, response_time, status, to_https, announced, idle })
 }
@@ -155,7 +155,7 @@ fn request(settings: &Settings, encrypted: bool, path: &str) -> Request<Empty<By
     request.expect("the configuration has checked address and path")
 }
 
-/// What keeps a connection open.
+/// Sender that keeps a connection open.
 enum Sender {
     Http1(#[expect(dead_code, reason = "held")] http1::SendRequest<Empty<Bytes>>),
     Http2(#[expect(dead_code, reason = "held")] http2::SendRequest<Empty<Bytes>>),
@@ -186,7 +186,7 @@ where
 
 fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Connection {
     tokio::spawn(async move {
-        // However it ends: that it does is what is asked for.
+        // The result does not matter: the probe only asks for the time of the end.
         let _ = connection.await;
     })
 }

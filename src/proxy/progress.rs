@@ -1,4 +1,4 @@
-//! How far a request has come on its way to the app, and how long its answer is waited for.
+//! Progress of a request on its way to the app, and the time limit for the app's answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,18 +14,17 @@ use super::UpstreamError;
 use super::request_body::{GateKeeper, RequestBody};
 use super::stream_clock::StreamClock;
 
-/// How long a client that expects `100 Continue` is kept waiting for an app that does not say it
-/// (RFC 9110 section 10.1.1 forbids waiting for ever).
+/// Time that a client that expects `100 Continue` is kept waiting for an app that does not send it (RFC 9110
+/// section 10.1.1 forbids waiting for ever).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a client over HTTP/2 may wait before it sends a body for which the app has asked. hyper's
-/// server can't send `100 Continue` over HTTP/2. Most clients send the body after a second all the
-/// same.
+/// Time that a client over HTTP/2 may wait before it sends a body for which the app has asked. hyper's server
+/// can't send `100 Continue` over HTTP/2. Most clients send the body after a second all the same.
 const UNTOLD_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How far a request has come on its way to the app.
+/// Progress of a request on its way to the app.
 pub(super) struct Progress {
-    /// When the app's own time has begun to count.
+    /// Start of the app's own time.
     pub(super) begun: Instant,
     pub(super) gate: Option<Gate>,
     /// Resolves when the body, if there is one, has been sent to its end.
@@ -34,16 +33,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts the app's response time anew: opening the connection may have taken longer than all of
-    /// it.
+    /// Starts the app's response time anew: opening the connection may have taken longer than the whole
+    /// response time.
     pub(super) fn connected(&mut self) {
         self.begun = Instant::now();
         self.clock.moved();
     }
 
-    /// Waits for a response's head, and no longer than `patience` of the app's own time: that starts
-    /// when the request has been sent to its end. `timer` is set anew for it. Meanwhile, serves the
-    /// gate before the request's body.
+    /// Waits for a response's head, and no longer than `patience` of the app's own time, which starts when
+    /// the request has been sent to its end. Sets `timer` anew. Meanwhile, serves the gate before the
+    /// request's body.
     pub(super) async fn bound<T>(
         &mut self,
         mut sending: Pin<&mut impl Future<Output = T>>,
@@ -53,7 +52,7 @@ impl Progress {
         if let Some(Gate { asked, keeper, begun }) = &mut self.gate {
             tokio::select! {
                 biased;
-                // Answered without asking for the body: the gate stays closed.
+                // The app has answered without asking for the body: the gate stays closed.
                 response = &mut sending => return Ok(response),
                 () = asked.notified() => {}
                 () = sleep(CONTINUE_PATIENCE) => {}
@@ -72,7 +71,7 @@ impl Progress {
         let running_out = async {
             if let Some(sent) = &mut self.sent {
                 tokio::select! {
-                    // An error only says that the sender is gone, which is how the end is told.
+                    // An error only says that the sender is gone, which marks the end of the body.
                     _ = sent => {}
                     () = self.clock.ran_out() => return UpstreamError::Idle,
                 }
@@ -99,12 +98,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Notified when the app asks for the body.
+    /// Returns the notification that the app asks for the body.
     pub(super) fn asked(&self) -> Arc<Notify> {
         Arc::clone(&self.asked)
     }
 
-    /// A gate, if the client waits for `100 Continue` before it sends the body that there is.
+    /// Makes a gate, if the request has a body and the client waits for `100 Continue` before it sends the
+    /// body.
     pub(super) fn before(request: &mut Request<RequestBody>, from_http2: bool) -> Option<Self> {
         let expect = request.headers().get(EXPECT)?;
         if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
@@ -140,7 +140,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_was_used_before_gives_each_request_its_whole_time() {
         let mut timer = pin!(sleep(Duration::ZERO));
-        // While it still runs, just after it has run out, and long after.
+        // The timer still runs, has just run out, or ran out long ago.
         for idle in [Duration::ZERO, PATIENCE / 2, PATIENCE, PATIENCE * 100] {
             let answer = pin!(sleep(PATIENCE / 10 * 9));
             let answered = progress(None).bound(answer, timer.as_mut(), PATIENCE).await;

@@ -19,29 +19,29 @@ use super::stream_clock::StreamClock;
 use super::unread::Unread;
 use crate::client_connection::{ClientConnection, Upload};
 
-/// Removes from trailers what must not pass in this direction.
+/// Filter that removes from trailers the fields that must not pass in this direction.
 pub type TrailerFilter = Arc<dyn Fn(&mut HeaderMap) + Send + Sync>;
 
-/// Counts the bytes of a request's body as they pass. Its clones count together.
+/// Counts the bytes of a request's body as they pass. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct BodyMeter(Arc<AtomicU64>);
 
 impl BodyMeter {
-    /// So many have passed.
+    /// Notes that `bytes` bytes have passed.
     fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// All that have passed so far.
+    /// Returns the number of bytes that have passed so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The client's request body: none, or one that is read here, or on its way to the app.
+/// Body of a client's request: absent, read by the sidecar itself, or on its way to the app.
 ///
-/// Most requests have none, and pass through several hands: so it is a pointer, and no more than
-/// nothing where there is no body.
+/// Most requests have no body and pass through several functions, so this is a pointer, and nothing more
+/// where there is no body.
 #[derive(Default)]
 pub struct RequestBody(Option<Box<Stream>>);
 
@@ -76,7 +76,7 @@ impl From<Incoming> for RequestBody {
 }
 
 impl RequestBody {
-    /// Counts as an upload of `connection` until its end, if there is a body.
+    /// Counts the body, if there is one, as an upload of `connection` until the body's end.
     pub fn comes_over(&mut self, connection: &Arc<ClientConnection>) {
         if let Some(stream) = &mut self.0 {
             stream.upload = Some(connection.begin_upload());
@@ -90,13 +90,13 @@ impl RequestBody {
         }
     }
 
-    /// Counts what passes from now on, if there is a body.
+    /// Counts the bytes that pass from now on, if there is a body.
     pub fn measured(&mut self) -> Option<BodyMeter> {
         Some(self.0.as_mut()?.meter.insert(BodyMeter::default()).clone())
     }
 
-    /// Begins its way to the app. What is returned, if there is a body, resolves when it has been
-    /// sent to its end, or given up.
+    /// Begins the body's way to the app. The receiver, which is returned if there is a body, resolves when
+    /// the body has been sent to its end, or given up.
     pub(super) fn set_out(
         &mut self,
         trailers: &TrailerFilter,
@@ -118,15 +118,16 @@ impl RequestBody {
         }
     }
 
-    /// Holds the body back, if there is one, until the keeper opens the gate. Not polling it is what
-    /// keeps hyper from telling the client to continue (RFC 9110 section 10.1.1).
+    /// Holds the body back, if there is one, until the keeper opens the gate. While the body is not polled,
+    /// hyper does not tell the client to continue (RFC 9110 section 10.1.1).
     pub(super) fn hold_back(&mut self) -> Option<GateKeeper> {
         let (sender, receiver) = oneshot::channel();
         self.0.as_mut()?.gate = Some(receiver);
         Some(GateKeeper(Some(sender)))
     }
 
-    /// Resolves, if there is a body, when its first frame has come or the body was dropped.
+    /// Returns a receiver, if there is a body, which resolves when the first frame has come or the body was
+    /// dropped.
     pub(super) fn announce(&mut self) -> Option<oneshot::Receiver<()>> {
         let (sender, receiver) = oneshot::channel();
         self.0.as_mut()?.begun = Some(sender);
@@ -191,25 +192,25 @@ impl Stream {
     }
 }
 
-/// Opens the gate of a [`RequestBody`]. Dropped without that, the body ends in an error, so that
-/// the app's connection closes instead of waiting for a body that nobody wants.
+/// Opens the gate of a [`RequestBody`]. If the keeper is dropped before, the body ends in an error, so that
+/// the app's connection closes instead of waiting for a body that the app does not want.
 pub(super) struct GateKeeper(Option<oneshot::Sender<()>>);
 
 impl GateKeeper {
     pub(super) fn open(&mut self) {
         if let Some(sender) = self.0.take() {
-            // The other end is gone if the connection broke; then there is nothing to open.
+            // The receiver is gone if the connection broke; then there is nothing to open.
             let _ = sender.send(());
         }
     }
 }
 
-/// Why a request body ended before its end.
+/// Reason why a request body was cut off.
 #[derive(Debug)]
 pub enum RequestBodyError {
     /// The client broke off.
     Client(hyper::Error),
-    /// The app answered without asking for it.
+    /// The app answered without asking for the body.
     NotWanted,
 }
 
@@ -231,7 +232,7 @@ impl Error for RequestBodyError {
     }
 }
 
-/// Filters a frame, if it is one of trailers.
+/// Filters a frame of trailers; leaves other frames as they are.
 pub(super) fn filter_trailers(frame: &mut Frame<Bytes>, filter: &TrailerFilter) {
     if let Some(trailers) = frame.trailers_mut() {
         strip_trailers(trailers);

@@ -1,4 +1,4 @@
-//! One request over HTTP/1.1: which connection it takes, and when it is sent again.
+//! One request over HTTP/1.1: the connection that it takes, and the rule by which it is sent again.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::progress::Progress;
 use super::request_body::RequestBody;
 use super::{Upstream, UpstreamError, classify, taken};
 
-/// How long the sidecar waits until a client's own connection is ready again after its last response,
-/// which the client has had already.
+/// Time that the sidecar waits until a client's own connection is ready again after its last response, which
+/// the client has had already.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new
-    /// connection, if the kept-alive connection had died, and the request either never reached it or is
+    /// Sends on a kept-alive connection, or on a new one. The retry rule: once, and only on a new connection,
+    /// if the kept-alive connection had died, and the request either never left on that connection or is
     /// idempotent (RFC 9110 section 9.2.2) and has no body.
     pub(super) async fn send_http1(
         &self,

@@ -18,11 +18,10 @@ use super::spare::Spare;
 use super::upload::{Source, Upload};
 use super::{Upstream, UpstreamError};
 
-/// How often one request is sent at most. More tries would not help an app that always closes
-/// connections.
+/// Most times that one request is sent. More tries would not help an app that always closes connections.
 const TRIES: usize = 5;
 
-/// Why a try has failed.
+/// Reason why a try has failed.
 enum Failed {
     /// The client's body ended with an error.
     Client(hyper::Error),
@@ -34,9 +33,9 @@ enum Failed {
 struct Lost {
     error: h2::Error,
     source: Source,
-    /// The app has not processed the request.
+    /// Whether the app has not processed the request.
     unseen: bool,
-    /// The app wants no more requests on the connection.
+    /// Whether the app wants no more requests on the connection.
     calmed: bool,
 }
 

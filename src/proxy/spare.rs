@@ -1,5 +1,5 @@
-//! What it takes to send a request once more, if the connection that it went out on turns out to be
-//! dead. Kept for nearly every request and needed for nearly none.
+//! Copies of requests, from which a request is sent once more if its connection turns out to be dead. Kept
+//! for nearly every request and needed for nearly none.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -59,8 +59,8 @@ impl Spare {
     }
 }
 
-/// The request under way on a connection of HTTP/1.1, as it went out: one copy of its bytes costs less
-/// than one of each of its headers.
+/// The request under way on an HTTP/1.1 connection, as it went out: a single copy of its bytes costs less
+/// than a copy of each header.
 #[derive(Default)]
 pub(super) struct Sent {
     wanted: AtomicBool,
@@ -86,20 +86,21 @@ const FULL: u8 = 1;
 /// The app had no room for the last write, and [`Sent::stands_still`] has reported it.
 const SEEN_FULL: u8 = 2;
 
-/// A request's head in writing, which is all of a request that may go twice.
+/// A request's head in writing. A request that may go twice has nothing but its head.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
-    /// How many of them the socket has taken. The others are offered to it again, with what follows.
+    /// Number of bytes that the socket has taken. The other bytes are offered to it again, with what follows.
     taken: usize,
 }
 
-/// Most heads fit. The room for a longer one is not kept for the next, on each of many connections.
+/// Room for most heads. The room for a longer head is not kept for the next request, on each of many
+/// connections.
 const USUAL_BYTES: usize = 4096;
 
 impl Sent {
-    /// From here on `request` goes out, on a connection that is `reused` or not: only of one that lay idle
-    /// is it not known whether it is alive.
+    /// Notes that `request` goes out from here on. The request is kept only if its connection is `reused`: a
+    /// connection that lay idle may have died meanwhile.
     pub(super) fn begin(&self, request: &Request<RequestBody>, reused: bool) {
         self.answer.begin();
         let wanted = reused && may_go_twice(request);
@@ -112,12 +113,12 @@ impl Sent {
         }
     }
 
-    /// What goes out from here on is no request.
+    /// Notes that the bytes that go out from here on are no request.
     pub(super) fn end(&self) {
         self.wanted.store(false, Ordering::Relaxed);
     }
 
-    /// The request again, if it may be sent twice and has been written.
+    /// Returns the request again, if it may be sent twice and has been written.
     pub(super) fn request(&self) -> Option<Request<RequestBody>> {
         self.wanted.load(Ordering::Relaxed).then(|| read(&self.head().bytes))?
     }
@@ -167,9 +168,9 @@ impl Sent {
         self.room.compare_exchange(FULL, SEEN_FULL, relaxed, relaxed) == Err(SEEN_FULL)
     }
 
-    /// Notes whether the app takes what is written, and hides from hyper that the app has closed its
-    /// end: its answer may have arrived before that, and hyper would not read it. If the app has closed
-    /// without an answer, the read finds out.
+    /// Notes whether the app takes what is written, and hides from hyper that the app has closed its end: the
+    /// app's answer may have arrived before that, and hyper would not read it. If the app has closed without
+    /// an answer, the read finds out.
     fn note(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Err(error)) if is_closed_by_peer(error) => {
@@ -224,8 +225,8 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-/// A head as hyper writes it: a colon and one space after a name, and nothing in a value that could end
-/// a line.
+/// Parses a head as hyper writes it: a colon and one space after a name, and nothing in a value that could
+/// end a line.
 fn read(head: &[u8]) -> Option<Request<RequestBody>> {
     let text = head.strip_suffix(b"\r\n\r\n")?;
     let lines = text.split(|byte| *byte == b'\n');
@@ -260,7 +261,7 @@ mod tests {
         request.expect("a request")
     }
 
-    /// As hyper writes it.
+    /// Writes a head as hyper writes it.
     fn written(target: &str, headers: &HeaderMap) -> Vec<u8> {
         let mut head = format!("GET {target} HTTP/1.1\r\n").into_bytes();
         for (name, value) in headers {
@@ -269,7 +270,7 @@ mod tests {
         [&*head, b"\r\n"].concat()
     }
 
-    /// A socket that takes `takes` bytes, or has no room.
+    /// Offers `bytes` to a socket that takes `takes` bytes, or has no room.
     fn offer(sent: &Sent, bytes: &[u8], takes: Option<usize>) {
         let mut written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
         sent.wrote(&[IoSlice::new(bytes)], &mut written);
@@ -294,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Counts how often a task is woken.
+    /// Counts the wake-ups of a task.
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
@@ -422,7 +423,8 @@ mod tests {
             let head = written(&target, &headers);
             let sent = Sent::default();
             sent.begin(&request("GET"), true);
-            // Ever more of it is taken, and the rest offered again; then the connection dies.
+            // The socket takes ever more of the head, and is offered the rest again; then the connection
+            // dies.
             let mut rest = &*head;
             for take in takes {
                 offer(&sent, rest, Some(take).filter(|take| *take > 0).map(|take| take.min(rest.len())));

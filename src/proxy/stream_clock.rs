@@ -1,4 +1,4 @@
-//! How long a request's stream has stood still, in both directions together.
+//! Time that a request's stream has stood still, in both directions together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Tells when nothing has moved for too long. Its clones are the same clock: the two bodies of a
-/// request have it, or the two directions of a tunnel. Without a limit, as by default, it never runs
-/// out.
+/// Tells when nothing has moved for too long. Clones are the same clock: the two bodies of a request share a
+/// clock, and so do the two directions of a tunnel. Without a limit, as by default, the clock never runs out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamClock(Option<Arc<Ticking>>);
 
@@ -16,12 +15,12 @@ pub(super) struct StreamClock(Option<Arc<Ticking>>);
 struct Ticking {
     limit: Duration,
     started: Instant,
-    /// Milliseconds since the start.
+    /// Time of the last movement, in milliseconds since the start.
     moved: AtomicU64,
 }
 
 impl StreamClock {
-    /// Ticks from now on.
+    /// Starts a clock with this limit.
     pub(super) fn start(limit: Option<Duration>) -> Self {
         Self(limit.map(|limit| {
             Arc::new(Ticking { limit, started: Instant::now(), moved: AtomicU64::new(0) })
@@ -33,7 +32,7 @@ impl StreamClock {
         self.0.is_some()
     }
 
-    /// Something has moved.
+    /// Notes that something has moved.
     pub(super) fn moved(&self) {
         if let Some(clock) = &self.0 {
             let elapsed = clock.started.elapsed().as_millis();

@@ -1,4 +1,4 @@
-//! WebSockets: a tunnel that exists only after the app has agreed to it, and that ends with a word
+//! WebSockets: a tunnel that exists only after the app has agreed to it, and that ends with a Close frame
 //! when the sidecar ends.
 
 mod direction;
@@ -22,24 +22,25 @@ pub use self::frames::Frames;
 use super::stream_clock::StreamClock;
 use crate::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 
-/// How long one direction of a tunnel goes on after the other direction has ended. A WebSocket has no
+/// Time for which one direction of a tunnel goes on after the other direction has ended. A WebSocket has no
 /// use for half a connection (RFC 6455 section 7.1.1), except for bytes under way.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
 
-/// What tunnels are to do about the end of the sidecar.
+/// Stage of the sidecar's end, as tunnels follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closing {
     NotYet,
-    /// Tell the client, and let both ends close in their own way.
+    /// The sidecar tells the client, and lets both ends close in their own way.
     Told,
-    /// End now.
+    /// The tunnels end now.
     Cut,
 }
 
 /// A client's wish for a WebSocket, until the app has answered it.
 pub(super) struct Handshake {
     client: OnUpgrade,
-    /// What the app must answer to this very request (RFC 6455 section 4.2.2).
+    /// Value of `Sec-WebSocket-Accept` that the app must answer to this very request (RFC 6455 section
+    /// 4.2.2).
     accept: String,
 }
 
@@ -103,8 +104,8 @@ impl Handshake {
         }
     }
 
-    /// Carries each direction in a task of its own: a message in one is no reason to look for one in the
-    /// other. Both end with this future, whatever ends it.
+    /// Carries each direction in a task of its own, because a message in one direction is no reason to look
+    /// for a message in the other. Both directions end when this future ends or is dropped.
     async fn carry(
         self,
         app: OnUpgrade,
@@ -137,12 +138,12 @@ async fn both(
     Ok(Farewell::Unsaid)
 }
 
-/// Resolves when closing has come that far; its sender being gone altogether counts as that.
+/// Resolves when `closing` has reached `stage`, or when the sender of `closing` is gone.
 async fn reached(closing: &mut watch::Receiver<Closing>, stage: Closing) {
     let _ = closing.wait_for(|closing| *closing >= stage).await;
 }
 
-/// Puts back what `strip_hop_by_hop` took, for the hop that really upgrades.
+/// Puts back the headers that `strip_hop_by_hop` took, for the hop that really upgrades.
 pub(super) fn set_upgrade(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

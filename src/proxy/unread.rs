@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-/// How long a client may send nothing, and how long and how much it may send in all.
+/// Longest time that a client may send nothing, and most time and most bytes in all.
 const QUIET: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 256 * 1024 * 1024;

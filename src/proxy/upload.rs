@@ -20,7 +20,7 @@ use super::request_body::{RequestBody, RequestBodyError};
 /// Bytes of a body's beginning that are kept for a second try.
 const KEPT: usize = 16 * 1024;
 
-/// How long an app that has answered in full may leave the rest of the request unread.
+/// Time for which an app that has answered in full may leave the rest of the request unread.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Body of a request, and how much of it has been sent.
@@ -64,7 +64,7 @@ impl Source {
         length.map_or(Load::Unknown, |rest| Load::Known(rest + self.moved))
     }
 
-    /// Goes back to the beginning. `false` if more has come than is kept.
+    /// Goes back to the beginning. `false` if more bytes have come than are kept.
     pub(super) fn rewind(&mut self) -> bool {
         let Some(kept) = &self.kept else { return false };
         self.replayed = Bytes::copy_from_slice(kept);

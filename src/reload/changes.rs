@@ -1,4 +1,4 @@
-//! What differs between two configurations, and what of it waits for a restart.
+//! Differences between two configurations, and which of them wait for a restart.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use crate::config::Effective;
 /// A setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Such as `delivery.header.max_wait`.
+    /// Path of the setting, such as `delivery.header.max_wait`.
     pub path: String,
-    /// As TOML, a secret as its fingerprint. `None` where it did not exist.
+    /// Old value as TOML, or the fingerprint of a secret. `None` if the setting did not exist.
     pub old: Option<String>,
     pub new: Option<String>,
 }
 
-/// As part of one line.
+/// Writes the change as part of one line.
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &'_ Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
@@ -22,17 +22,17 @@ impl fmt::Display for Change {
     }
 }
 
-/// What differs.
+/// Settings that differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What takes effect at once.
+    /// Changes that take effect at once.
     pub live: Vec<Change>,
-    /// What takes effect at the next start.
+    /// Changes that take effect at the next start.
     pub at_restart: Vec<Change>,
 }
 
 impl Changes {
-    /// From `old` to `new`.
+    /// Compares `old` with `new`.
     pub fn between(old: &[Effective], new: &[Effective]) -> Self {
         let (old, new) = (named(old), named(new));
         let value_of = |side: &[(String, String)], path: &str| {
@@ -59,8 +59,9 @@ impl Changes {
         changes
     }
 
-    /// Whether a change that waits for a restart says who gets here or which app is behind. Then all other
-    /// changes wait as well: whom to believe and which paths carry tokens may be meant for the new place.
+    /// Whether a change that waits for a restart is about the way to the sidecar or about which app is behind
+    /// it. Then all other changes wait as well: the peers to believe and the paths that carry tokens may be
+    /// meant for the new place.
     pub fn wait_together(&self) -> bool {
         const PLACES: [&str; 7] = [
             "listen.address",
@@ -75,7 +76,7 @@ impl Changes {
         waiting.map(|change| &change.path).any(|path| PLACES.iter().any(|it| path.starts_with(it)))
     }
 
-    /// All changes: those that wait for a restart, then the live ones.
+    /// Returns all changes: first the changes that wait for a restart, then the live ones.
     pub fn all(self) -> Vec<Change> {
         self.at_restart.into_iter().chain(self.live).collect()
     }
@@ -85,7 +86,7 @@ impl Changes {
         self.live.iter().any(|change| change.path == path)
     }
 
-    /// Whether anything live of one of `tables` differs.
+    /// Whether a live setting of one of `tables` differs.
     pub fn concern(&self, tables: &[&str]) -> bool {
         self.live.iter().any(|change| {
             tables.iter().any(|table| {
@@ -96,8 +97,8 @@ impl Changes {
     }
 }
 
-/// What is in force once `new` is put into force where `old` was: what waits for a restart stays as
-/// it was, so that it is told for as long as it differs.
+/// Returns the settings in force after a reload from `old` to `new`. A setting that waits for a restart keeps
+/// its old value, so that the difference is reported for as long as it exists.
 pub(super) fn in_force(old: &[Effective], new: &[Effective]) -> Vec<Effective> {
     let mut old: Vec<Effective> =
         old.iter().filter(|setting| needs_restart(&setting.path())).cloned().collect();
@@ -116,8 +117,8 @@ pub(super) fn in_force(old: &[Effective], new: &[Effective]) -> Vec<Effective> {
     in_force
 }
 
-/// Sockets, what is bound to them, and what holds what users have already: none of it can be
-/// changed under a running process without dropping something.
+/// Whether a change of `path` needs a restart. Sockets, settings bound to them, and stores of what users have
+/// already can't change in a running process without dropping something.
 fn needs_restart(path: &str) -> bool {
     const TABLES: [&str; 9] = [
         "listen.",
@@ -133,7 +134,7 @@ fn needs_restart(path: &str) -> bool {
     TABLES.iter().any(|table| path.starts_with(table))
 }
 
-/// Each setting by its path; of an array's tables, with the number of the table in it.
+/// Returns each setting's path and value. The path of a table in an array has the number of the table in it.
 fn named(effective: &[Effective]) -> Vec<(String, String)> {
     let mut numbers: Vec<(&str, usize, usize)> = Vec::new();
     let mut named = Vec::with_capacity(effective.len());

@@ -1,5 +1,5 @@
-//! Every way for a request to go wrong, and the one table that turns it into an answer: status,
-//! code, text, and the word it is counted under. A new one does not compile without them.
+//! Errors of a request, and the one table that turns them into answers: status, code, text, and the outcome
+//! under which the error is counted. A new error does not compile without them.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::metrics::{HeaderDelivery, Outcome};
 use crate::proxy::{BadRequest, UpstreamError};
 use crate::token::{MintError, SuspendedFor, Unfinished};
 
-/// Why there is no token for a request.
+/// Reason why there is no token for a request.
 #[derive(Debug)]
 pub(super) enum NoToken {
     Anonymous,
-    /// Anonymous because the peer has not shown the secret, so that no user's header counts.
+    /// The caller is anonymous because the peer has not shown the secret, so that no user's header counts.
     NoSecret,
-    /// There are no keys to check the caller's assertion with.
+    /// The sidecar has no keys to check the caller's assertion with.
     Unverified,
-    /// The app, which alone knows, named nobody.
+    /// The app, which alone knows the user, named none.
     Unnamed,
     /// The app was asked at `identity.app_path`, and named no user in an answer with this status.
     UnnamedBy(StatusCode),
-    /// What the app said could be read in two ways.
+    /// The app's word on the user could be read in two ways.
     AppWord(Refusal),
     NoOrganization,
     /// Velt was called and has not answered. The mint goes on, for the next request.
@@ -88,7 +88,7 @@ impl NoToken {
     }
 }
 
-/// Why a request is answered by us with an error.
+/// Error that the sidecar itself answers a request with.
 #[derive(Debug)]
 pub(super) enum RequestError {
     /// The client's fault.
@@ -106,9 +106,9 @@ pub(super) enum RequestError {
     BrokenBody,
     /// The app's fault.
     App(UpstreamError),
-    /// Asked who is asking, the app failed.
+    /// The app failed, with this status, when it was asked who the user is.
     AppFailed(StatusCode),
-    /// Ours.
+    /// The sidecar's fault.
     Panicked,
 }
 
@@ -137,7 +137,7 @@ impl From<UpstreamError> for RequestError {
 }
 
 impl RequestError {
-    /// This error, or the more exact one where a caller is anonymous for want of the secret.
+    /// Returns this error, or the more exact one if the caller is anonymous for want of the secret.
     pub(super) fn for_want_of(self, lacks_secret: bool) -> Self {
         match self {
             Self::NoToken(NoToken::Anonymous) if lacks_secret => Self::NoToken(NoToken::NoSecret),
@@ -145,7 +145,7 @@ impl RequestError {
         }
     }
 
-    /// How this counts.
+    /// Returns the outcome under which the error is counted.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::BadRequest(_)
@@ -200,7 +200,7 @@ impl RequestError {
         }
     }
 
-    /// What goes out: a status, a code for programs and a text that a developer can act on.
+    /// Returns what goes out: a status, a code for programs and a text that a developer can act on.
     pub(super) fn public(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::BadRequest(error) => (error.status(), "bad_request", error.to_string()),
@@ -273,15 +273,16 @@ impl RequestError {
         if let Self::NoToken(absent) = self
             && let Some(wait) = absent.retry_after()
         {
-            // Rounded up: earlier would be too early.
+            // Round up, so that the client does not come back too early.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
     }
 
-    /// Challenge of a 401, which must have one (RFC 9110 section 15.5.2): clients may take a 401 without a
-    /// challenge for a broken answer. `Bearer` (RFC 6750 section 3), since no browser opens a dialog for it.
+    /// Returns the challenge of a 401, which must have one (RFC 9110 section 15.5.2): clients may take a 401
+    /// without a challenge for a broken answer. The scheme is `Bearer` (RFC 6750 section 3), because no
+    /// browser opens a dialog for it.
     fn challenge(&self) -> &'static str {
         match self {
             Self::Identity(Refusal::Invalid(_)) => "Bearer error=\"invalid_token\"",
@@ -289,7 +290,7 @@ impl RequestError {
         }
     }
 
-    /// Only what an operator must see, since metrics count the rest.
+    /// Logs only errors of the app, because metrics count the rest.
     pub(super) fn log(&self) {
         if let Self::App(app) = self {
             debug!(error = %Chain(app), "the app gave no answer");
@@ -427,7 +428,8 @@ impl NoToken {
         }
     }
 
-    /// For errors that pass: what Velt or the breaker said, else soon.
+    /// Returns when to try again after an error that passes: the time that Velt or the breaker gave, else one
+    /// second.
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Anonymous

@@ -1,7 +1,7 @@
-//! The request path without a request: what would become of one, step by step, and what decided it.
+//! Explains what would become of a request, step by step, and what decides it.
 //!
-//! Each step asks the very functions that a request goes through, so that the two can't differ.
-//! What they only do for a request is left out: nothing is counted, minted, fetched or sent.
+//! Each step asks the functions that a request goes through, so that both decide alike. An explanation leaves
+//! out the effects of a request: it counts, mints, fetches and sends nothing.
 
 mod advice;
 mod answer;
@@ -25,25 +25,25 @@ use crate::proxy::headers::{name_host, validate};
 use crate::token::admission::Admission;
 use crate::token::cache::{Known, TokenCache};
 
-/// What only a running sidecar knows.
+/// State that only a running sidecar has.
 #[derive(Clone, Copy)]
 pub struct Live<'a> {
     pub tokens: &'a TokenCache,
     pub admission: &'a Admission,
 }
 
-/// What to explain.
+/// The request to explain.
 pub struct Question {
     pub peer: Peer,
     pub request: Request<Bytes>,
-    /// What the app answers; 200 without headers if nobody has said.
+    /// Response of the app. 200 without headers if it is not given.
     pub response: Option<Response<()>>,
 }
 
-/// What would become of a request.
+/// Explanation of what would become of a request.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// In the order of the data path, up to the one that settles it.
+    /// Decisions in the order of the data path, up to the one that settles the answer.
     pub steps: Vec<Step>,
     pub answer: Answer,
 }
@@ -57,16 +57,16 @@ pub struct Step {
     pub settings: Vec<Key>,
 }
 
-/// A setting that had a say.
+/// A setting that took part in a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// By its name, such as `identity.user_header`.
+    /// The setting with this name, such as `identity.user_header`.
     Named(&'static str),
     /// The token route with this path.
     Route(String),
 }
 
-/// What a look-up would come to.
+/// Result of a look-up.
 enum Found {
     Token,
     Minting,
@@ -80,7 +80,7 @@ struct Walk<'a> {
     steps: Vec<Step>,
 }
 
-/// Walks a request through `rules`, and through what a running sidecar knows, if one is asked.
+/// Explains a request by `rules`, and by the state of a running sidecar if `live` is given.
 pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) -> Explanation {
     let mut walk = Walk { rules, live, steps: Vec::new() };
     let answer = match walk.walk(question).await {
@@ -90,7 +90,7 @@ pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) 
     Explanation { steps: walk.steps, answer }
 }
 
-/// An answer of ours, and what to change.
+/// An error that the sidecar would answer with, and advice on what to change.
 type Stopped = (RequestError, Option<String>);
 
 fn stopped(absent: NoToken, advice: Option<String>) -> Stopped {
@@ -136,7 +136,7 @@ impl Walk<'_> {
         }
     }
 
-    /// As `Sidecar::serve_token`.
+    /// Explains a token route, as `Sidecar::serve_token` serves it.
     fn token_route(
         &mut self,
         route: &TokenRoute,
@@ -169,7 +169,8 @@ impl Walk<'_> {
         }
     }
 
-    /// As `Sidecar::ask_app`, with what the app is said to answer.
+    /// Explains the question to the app, as `Sidecar::ask_app` asks it, with the given response for an
+    /// answer.
     fn asked_app(&mut self, response: Option<Response<()>>) -> Result<Caller, Stopped> {
         let said_so = response.is_some();
         let mut response = response.unwrap_or_default();
@@ -193,7 +194,7 @@ impl Walk<'_> {
         }
     }
 
-    /// As the rest of `Sidecar::respond`.
+    /// Explains a forwarded request, as the rest of `Sidecar::respond` handles it.
     fn forward(
         &mut self,
         wants_token: bool,
@@ -232,7 +233,7 @@ impl Walk<'_> {
         Ok(self.deliver(found, response, advice))
     }
 
-    /// As `Sidecar::deliver`.
+    /// Explains the delivery on the app's response, as `Sidecar::deliver` decides it.
     fn deliver(
         &mut self,
         found: Found,
@@ -278,7 +279,7 @@ impl Walk<'_> {
         }
     }
 
-    /// As `Sidecar::look_up`, in the cache as it is.
+    /// Explains a look-up, as `Sidecar::look_up` makes it, in the cache as it is.
     fn look_up(&mut self, caller: &Caller) -> Found {
         let plan = &self.rules.plan;
         let request = match mint_request(plan, caller) {

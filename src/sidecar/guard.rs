@@ -1,4 +1,4 @@
-//! Counting and recording a request: from its head to its response's, and to the last byte of its
+//! Counts and records a request: from its head to its response's head, and to the last byte of the response's
 //! body.
 
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::identity::Peer;
 use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
 use crate::proxy::{Body, BodyError, RequestBody};
 
-/// Counts a request from its head to its response's, or to the client's leaving.
+/// Counts a request from its head to its response's head, or until the client leaves.
 pub(super) struct RequestGuard {
     metrics: Arc<RequestMetrics>,
     pub(super) record: Record,
@@ -88,7 +88,7 @@ impl http_body::Body for ResponseBody {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
-                // Trailers are the end: nobody polls any further.
+                // Trailers are the end: hyper polls no further.
                 self.finished = frame.is_trailers();
                 if let (Some(notes), Some(data)) = (&mut self.notes, frame.data_ref()) {
                     notes.sent(data.len());

@@ -1,4 +1,4 @@
-//! The question to an app that alone knows who is asking.
+//! Asks an app that alone knows the user of a request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::client_connection::ClientConnection;
 use crate::identity::Caller;
 use crate::proxy::{Client, RequestBody};
 
-/// An answer is read up to here, in bytes, and for so long, so that its connection can be used
-/// again. What it says does not matter.
+/// Bounds for the body of an answer, in bytes and in time. The body is read so that its connection can be
+/// used again; its content does not matter.
 const MAX_ANSWER: usize = 64 * 1024;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
     /// Asks the app at `identity.app_path` whose cookies the browser has sent, and believes the header in the
     /// app's answer. The question has the cookies, `Host`, and what a front has said of client, scheme and
-    /// host (`Upstream::ask`). Nothing else of the client's request goes along or can have a say.
+    /// host (`Upstream::ask`). Nothing else of the client's request goes along.
     pub(super) async fn ask_app(
         &self,
         rules: &Rules,
@@ -34,7 +34,7 @@ impl Sidecar {
         let mut question = Request::new(());
         *question.uri_mut() = Uri::from(path.clone());
         let headers = question.headers_mut();
-        // Over HTTP/2 the host is the target's.
+        // Over HTTP/2 the target has the host.
         let authority = request.uri().authority();
         let host = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         if let Some(host) = host.as_ref().or(request.headers().get(HOST)) {
@@ -48,7 +48,7 @@ impl Sidecar {
         let said = rules.identity.word_of_app(response.headers_mut());
         let status = response.status();
         let reading = Limited::new(response.into_body(), MAX_ANSWER).collect();
-        // However it ends, all that matters has been said.
+        // Ignore how the reading ends: the headers have said all that matters.
         let _ = timeout(ANSWER_PATIENCE, reading).await;
         if status.is_server_error() {
             return Err(RequestError::AppFailed(status));

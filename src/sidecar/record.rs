@@ -1,5 +1,5 @@
-//! What is noted of a request on its way, for its line in the access log and its spans. Where neither
-//! is wanted, that is its clock alone.
+//! Notes on a request for its line in the access log and its spans. If neither is wanted, a record holds only
+//! the clock and the call to the app.
 
 mod spans;
 
@@ -20,10 +20,10 @@ use crate::user_id::UserId;
 /// Longest path in a line. A longer one is cut off, since readers of logs limit the length of a line.
 const MAX_PATH_BYTES: usize = 1024;
 
-/// The same for a method, of which only an attacker has one so long.
+/// Longest method in a line. Only an attacker sends a longer one.
 const MAX_METHOD_BYTES: usize = 32;
 
-/// The clock of a request, and what is noted of it.
+/// Clock and notes of a request.
 pub(super) struct Record {
     started: Instant,
     app_call: AppCall,
@@ -34,20 +34,21 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Default)]
 struct AppCall {
     asked: Option<Instant>,
-    /// How long the head of the response took.
+    /// Time until the head of the response.
     took: Option<Duration>,
     status: Option<StatusCode>,
 }
 
 impl AppCall {
-    /// How long the app has been waited for: so far, if it has not answered.
+    /// Returns how long the sidecar has waited for the app: so far, if the app has not answered.
     fn wait(self) -> Option<Duration> {
         self.took.or_else(|| Some(self.asked?.elapsed()))
     }
 }
 
 impl Record {
-    /// Starts the clock, and enters the request's trace: its headers are as the app is to see them.
+    /// Starts the clock, and enters the request's trace. Leaves the request's headers as the app is to see
+    /// them.
     pub(super) fn begin(
         sidecar: &Sidecar,
         peer: &Peer,
@@ -70,19 +71,19 @@ impl Record {
         record
     }
 
-    /// What a mint that this request starts is to be part of.
+    /// Returns the recording that a mint of this request is to be part of.
     pub(super) fn recording(&self) -> Option<&Recording> {
         self.notes.as_ref()?.trace.as_ref()?.recording.as_ref()
     }
 
-    /// A token route has been asked.
+    /// Notes the token route that is asked.
     pub(super) fn routed(&mut self, path: &str) {
         if let Some(notes) = &mut self.notes {
             notes.route = Some(path.into());
         }
     }
 
-    /// Who is asking has been found out.
+    /// Notes the user of the request, if the access log names users.
     pub(super) fn identified(&mut self, caller: &Caller) {
         if let Some(notes) = &mut self.notes
             && let Caller::Known(user) = caller
@@ -92,31 +93,31 @@ impl Record {
         }
     }
 
-    /// The app is about to be asked: now.
+    /// Notes that the app is asked now, and returns the time.
     pub(super) fn app_asked(&mut self) -> Instant {
         *self.app_call.asked.insert(Instant::now())
     }
 
-    /// The app has answered, or will not.
+    /// Notes the app's answer, or that the app will not answer.
     pub(super) fn app_answered<B, E>(&mut self, answer: &Result<Response<B>, E>, now: Instant) {
         self.app_call.took = self.app_call.asked.map(|asked| now.saturating_duration_since(asked));
         self.app_call.status = answer.as_ref().ok().map(Response::status);
     }
 
-    /// What has become of the token on the app's response.
+    /// Notes the result of the token's delivery on the app's response.
     pub(super) fn delivered(&mut self, delivery: HeaderDelivery) {
         if let Some(notes) = &mut self.notes {
             notes.token = Some(delivery);
         }
     }
 
-    /// The time since the request's head, and the sidecar's own share of it.
+    /// Returns the time since the request's head, and the sidecar's own share of that time.
     pub(super) fn elapsed(&self) -> (Duration, Duration) {
         let total = self.started.elapsed();
         (total, total.saturating_sub(self.app_call.wait().unwrap_or_default()))
     }
 
-    /// The response's head goes out; what is still to be noted is about its body.
+    /// Notes the response's head, and returns the notes for what follows about the response's body.
     pub(super) fn answer(
         &mut self,
         status: StatusCode,
@@ -139,11 +140,11 @@ impl Drop for Record {
     }
 }
 
-/// What is noted of a request. Dropped at its end, it becomes a line and spans.
+/// Notes on a request. When dropped, they become a line and spans.
 pub(super) struct Notes {
     access_log: AccessLog,
     trace: Option<Trace>,
-    /// Whom the span of the call to the app names, if there is to be one.
+    /// Scheme and address of the app, for the span of the call to the app, if there is to be one.
     app: Option<(Scheme, Address)>,
     started: Instant,
     time: SystemTime,
@@ -162,7 +163,7 @@ pub(super) struct Notes {
     status: Option<StatusCode>,
     outcome: Outcome,
     response_bytes: u64,
-    /// `None` while nobody has seen the end, and for ever if the client leaves.
+    /// End of the response. `None` until the end is known, and for ever if the client leaves.
     end: Option<End>,
 }
 
@@ -200,12 +201,12 @@ impl Notes {
         }
     }
 
-    /// A part of the response's body goes out.
+    /// Counts a part of the response's body that goes out.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
     }
 
-    /// The response's body has ended. The first word counts.
+    /// Notes the end of the response's body. The first call counts.
     pub(super) fn ended(&mut self, end: End) {
         self.end.get_or_insert(end);
     }
@@ -246,7 +247,7 @@ impl Drop for Notes {
     }
 }
 
-/// `text` up to `bytes`, at the end of a character.
+/// Returns `text` up to `bytes` bytes, cut at the end of a character.
 fn shortened(text: &str, bytes: usize) -> &str {
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]

@@ -1,4 +1,4 @@
-//! Fewer system calls that cost more than what they save.
+//! Copies a small head and body into one buffer: a plain `write` of few bytes is cheaper than a `writev`.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -7,16 +7,16 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most bytes that are put together for one plain write: a response's head and a small body. To copy
-/// them costs less than what the kernel does for a vectored write.
+/// Most bytes that are put together for one plain write: a response's head and a small body. Copying these
+/// bytes costs less than the kernel's work for a vectored write.
 const GATHERED_BYTES: usize = 4096;
 
 thread_local! {
-    /// The same for all of a thread's writes, so that it is warm.
+    /// Buffer for all writes of a thread, so that it is warm.
     static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES));
 }
 
-/// A stream that writes what it can in plain writes, where vectored ones are asked for.
+/// A stream that turns small vectored writes into plain writes.
 pub struct Gathering<T>(pub T);
 
 impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes how it is written to.
+    /// Output that notes each write and its kind.
     #[derive(Default)]
     struct Noted(Vec<(&'static str, Vec<u8>)>);
 

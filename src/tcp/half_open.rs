@@ -101,7 +101,7 @@ pub struct HalfOpen<S> {
     next: Option<Instant>,
     /// Whether the client has shut down its half.
     ended: bool,
-    /// When the client's bytes were first found to wait unread.
+    /// Time at which the client's bytes were first found to wait unread.
     unread_since: Option<Instant>,
 }
 
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
             && Pin::new(&mut self.stream).poll_write(context, byte)?.is_ready()
         {
             self.ahead += 1;
-            // Bytes follow ever more rarely, since there are few of them.
+            // Later bytes follow ever more rarely, since there are few of them.
             self.next = Some(now + FIRST_PAUSE * (1 << self.ahead));
         }
         Ok(())

@@ -7,18 +7,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Is told what passes through a stream.
+/// Watches the bytes that pass through a stream.
 pub trait Watcher: Send + Sync {
     /// Notes `bytes` that have arrived. The caller reads what the watcher leaves in them.
     fn received(&self, _bytes: &mut [u8]) {}
 
-    /// Notes a write. `offered` is what the caller passed; `written` is how many of those bytes the
-    /// socket took, `Pending` if its buffer was full, or the error if it took none. The caller receives
-    /// the value that the watcher leaves in `written`.
+    /// Notes a write. `offered` is what the caller passed; `written` is how many of these bytes the socket
+    /// took, `Pending` if its buffer was full, or the error if it took none. The caller receives the value
+    /// that the watcher leaves in `written`.
     fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>);
 }
 
-/// A stream that tells what passes through it.
+/// A stream that reports the bytes that pass through it to a watcher.
 pub struct Watched<T> {
     inner: T,
     watcher: Arc<dyn Watcher>,
@@ -33,7 +33,7 @@ impl<T> Watched<T> {
         &self.inner
     }
 
-    /// What was given to [`Watched::new`].
+    /// Returns the arguments of [`Watched::new`].
     pub fn into_parts(self) -> (T, Arc<dyn Watcher>) {
         (self.inner, self.watcher)
     }

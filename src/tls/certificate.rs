@@ -1,5 +1,4 @@
-//! What a certificate says: its names and how long it is valid. rustls checks both, but tells
-//! neither.
+//! Names and dates of a certificate. rustls verifies certificates, but does not return their names and dates.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,22 +13,21 @@ pub struct CertificateNames {
     uris: Vec<Box<str>>,
 }
 
-/// What kind of name a setting speaks of.
+/// Kind of name in a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     Dns,
     Uri,
 }
 
-/// What tells a URI from a host name.
+/// Separator by which a URI is told from a host name.
 const AFTER_SCHEME: &str = "://";
 
 fn is_uri(name: &str) -> bool {
     name.contains(AFTER_SCHEME)
 }
 
-/// Which kind of name `text` is; `None` if a certificate can't carry it so that it could be told
-/// from others.
+/// Returns the kind of name that `text` is; `None` if it is neither a host name without a wildcard nor a URI.
 pub fn name_kind(text: &str) -> Option<NameKind> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.len() > 2048 {
         return None;
@@ -46,7 +44,7 @@ pub fn name_kind(text: &str) -> Option<NameKind> {
 }
 
 impl CertificateNames {
-    /// Those of a certificate that rustls has verified; none of one that can't be read.
+    /// Reads the names of a certificate that rustls has verified. Returns no names if it can't be read.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut names = Self::default();
         let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return names };
@@ -71,7 +69,7 @@ impl CertificateNames {
         }
     }
 
-    /// Made up, for a test or an explanation.
+    /// Makes up names, for a test or an explanation.
     pub fn from_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
         let (uris, dns) = names.into_iter().partition::<Vec<_>, _>(|name| is_uri(name));
         let owned = |names: Vec<&str>| names.into_iter().map(Box::from).collect();
@@ -79,8 +77,8 @@ impl CertificateNames {
     }
 }
 
-/// The time from which and the time up to which all of `chain` is valid. `None` if one of it can't
-/// be read.
+/// Returns the time from which and the time up to which all of `chain` is valid; `None` if one of its
+/// certificates can't be read.
 pub(super) fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, SystemTime)> {
     let mut valid: Option<(SystemTime, SystemTime)> = None;
     for certificate in chain {
@@ -92,7 +90,7 @@ pub(super) fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, Syst
     valid
 }
 
-/// The same of one.
+/// Returns the time from which and the time up to which one certificate is valid.
 pub(super) fn one_validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let time = |timestamp: i64| {
         UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or_default())

@@ -1,7 +1,7 @@
-//! What the listener's certificate and the rest of its file look like to a client: for `doctor`.
+//! View that a client has of the listener's certificate and the rest of its file: for `doctor`.
 //!
-//! The sidecar itself serves whatever its file holds; whether anybody can follow the chain to a
-//! root is the client's to find out, too late.
+//! The sidecar itself serves any chain that its file holds. Only a client finds out whether the chain leads
+//! to a root, and then it is too late.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,58 +17,58 @@ use super::client::Roots;
 use super::material::{FileError, read};
 use super::{ServerSettings, provider};
 
-/// What one certificate says.
+/// Facts about one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Host names, addresses and URIs, in the order in which it has them.
+    /// Host names, addresses and URIs, in the order of the certificate.
     pub names: Vec<String>,
-    /// The distinguished name of who has signed it.
+    /// Distinguished name of the issuer.
     pub issuer: String,
     pub valid_to: SystemTime,
 }
 
-/// What a file with a certificate and its chain says.
+/// Facts about a file with a certificate and its chain.
 #[derive(Clone, Debug)]
 pub struct ChainFacts {
     pub leaf: CertificateFacts,
     /// Certificates in the file, the leaf included.
     pub length: usize,
     pub valid_from: SystemTime,
-    /// When the first of them expires.
+    /// Earliest time at which a certificate in the file expires.
     pub valid_to: SystemTime,
     pub order: Order,
     pub anchor: Anchor,
 }
 
-/// Whether each certificate is signed by the next one (RFC 5246 section 7.4.2 demands it, RFC 8446
-/// section 4.4.2 no longer does).
+/// Order of the certificates in a file. In the right order, each certificate is followed by its issuer, as
+/// RFC 5246 section 7.4.2 demands and RFC 8446 section 4.4.2 no longer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Right,
-    /// They belong together, but stand in another order.
+    /// The certificates belong together, but stand in another order.
     Wrong,
-    /// One of them signs nothing here.
+    /// A certificate after the leaf is the issuer of no certificate in the file.
     Unrelated,
 }
 
-/// Where a chain ends.
+/// End of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// At a root of this system, so that any client can follow it.
+    /// A root of this system, so that any client can follow the chain.
     System,
-    /// At the root in the same file, which clients have to know.
+    /// The root in the same file, which clients have to know.
     Own,
     /// The certificate has signed itself.
     SelfSigned,
-    /// At a certificate of this issuer, which is neither here nor among the system's roots: a
-    /// private root that clients know, or an intermediate certificate that is missing.
+    /// An issuer that is neither in the file nor among the system's roots: a private root that clients know,
+    /// or an intermediate certificate that is missing.
     Unknown { issuer: String },
-    /// Not at all: this is why.
+    /// No end: the chain is broken, for this reason.
     Broken { reason: String },
 }
 
 impl CertificateFacts {
-    /// `None` if it can't be read.
+    /// Reads the facts of a certificate; `None` if it can't be read.
     pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let (_, valid_to) = one_validity(&parsed);
@@ -151,7 +151,7 @@ fn anchor(
         return Anchor::SelfSigned;
     }
     let since = valid_from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Whether they fit each other, not whether they are valid now: that is another question.
+    // Verify for the time at which all are valid: another check judges whether they are valid now.
     let then = UnixTime::since_unix_epoch(since);
     let system = Roots::System.store().unwrap_or_else(|_| RootCertStore::empty());
     if follows(chain, leaf, system, then) == Ok(()) {
@@ -163,7 +163,7 @@ fn anchor(
     match follows(chain, leaf, own, then) {
         Ok(()) => Anchor::Own,
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            // Whoever has signed and is not here himself.
+            // Name the first issuer that is not in the file.
             let here = |issuer: &[u8]| parsed.iter().any(|one| one.subject().as_raw() == issuer);
             let missing = parsed.iter().find(|one| !here(one.issuer().as_raw()));
             let issuer = missing.unwrap_or(&parsed[0]).issuer().to_string();
@@ -182,13 +182,13 @@ fn follows(
 ) -> Result<(), Error> {
     let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
-    // An error says that there are no roots.
+    // An error means that there are no roots.
     let verifier = verifier.build().map_err(|_| unknown())?;
     let any_label = |name: &String| name.replacen('*', "x", 1);
     let name = leaf.names.iter().map(any_label).find_map(|name| ServerName::try_from(name).ok());
     let name = name.unwrap_or_else(|| ServerName::try_from("nameless.invalid").expect("a name"));
     match verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], now) {
-        // Whoever reads the names finds that there is none.
+        // A leaf without a host name does not break its chain: `leaf.names` shows that there is no name.
         Ok(_)
         | Err(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -1,4 +1,4 @@
-//! TLS towards others: to the app, and for the sidecar's own calls. Whom to trust.
+//! TLS to the app and for the sidecar's own calls: the roots that are trusted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,38 +9,38 @@ use rustls::{ClientConfig, RootCertStore};
 use super::material::{Contents, FileError, Look, Material, read};
 use super::provider;
 
-/// Variables that name the system's roots, as OpenSSL has them.
+/// Variables that name the system's roots, as in OpenSSL.
 const CERT_FILE: &str = "SSL_CERT_FILE";
 const CERT_DIR: &str = "SSL_CERT_DIR";
 
-/// Who vouches for a server.
+/// Certificate authorities that vouch for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
-    /// The system's, or the ones compiled in where an image has none.
+    /// The system's roots, or the roots that are compiled in where an image has none.
     Auto,
-    /// The system's (or `SSL_CERT_FILE`) and no others.
+    /// The system's roots (or `SSL_CERT_FILE`) and no others.
     System,
-    /// Mozilla's, compiled in.
+    /// Mozilla's roots, compiled in.
     Bundled,
-    /// Those in this file, and no others.
+    /// The roots in this file, and no others.
     File(PathBuf),
 }
 
-/// How to speak TLS with one server.
+/// Settings of TLS with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
     pub roots: Roots,
-    /// The name that its certificate must carry.
+    /// Name that the server's certificate must carry.
     pub server_name: ServerName<'static>,
 }
 
-/// Whom to trust as it is now. It is replaced when its file is.
+/// TLS with one server, with the roots in force. New content of the file replaces the roots.
 pub struct ClientTls {
     server_name: ServerName<'static>,
     material: Material<Protocols>,
 }
 
-/// The same but for what is spoken within (RFC 7301).
+/// Two configurations that differ only in the protocol within TLS (RFC 7301).
 struct Protocols {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
@@ -67,33 +67,33 @@ impl ClientTls {
         Ok(Self { server_name: settings.server_name.clone(), material })
     }
 
-    /// What to greet the server with, to speak HTTP/1.1.
+    /// Returns the configuration of a connection for HTTP/1.1.
     pub fn http1(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.material.current().http1)
     }
 
-    /// The same for HTTP/2, which the server may not offer.
+    /// Returns the configuration of a connection for HTTP/2, which the server may not offer.
     pub fn http2(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.material.current().http2)
     }
 
-    /// The name that the server's certificate must carry.
+    /// Returns the name that the server's certificate must carry.
     pub fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 
-    /// As [`super::ServerTls::refresh`].
+    /// Takes new roots, as [`super::ServerTls::refresh`] takes a new certificate.
     ///
     /// # Errors
     ///
-    /// See [`FileError`]; what was in force stays so.
+    /// See [`FileError`]; the roots in force stay in force.
     pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
         self.material.refresh(again, |_| Ok(()))
     }
 }
 
 impl Roots {
-    /// A client that trusts these. The protocols spoken within are the caller's to say.
+    /// Makes a configuration that trusts these roots. The caller sets the protocols within TLS.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Roots {
         Ok(client_config(self.store()?))
     }
 
-    /// The certificates themselves.
+    /// Loads the root certificates.
     pub(super) fn store(&self) -> Result<RootCertStore, FileError> {
         read(&self.paths(), |contents| roots_of(self, contents))
     }

@@ -16,35 +16,34 @@ use tokio::time::Instant;
 
 use super::pem::{self, Fault};
 
-/// Files are read until two readings agree, so that none is seen while it is being replaced; after
-/// so many the last one counts.
+/// Most readings of the files. Files are read until two readings agree, so that no file is used while it is
+/// being replaced; after this many readings the last one counts.
 const READINGS: u32 = 5;
 
-/// How long new content must lie unchanged before a look uses it, unless the operator asks for the look
+/// Time for which new content must lie unchanged before a look uses it, unless the operator asks for the look
 /// (SIGHUP): a writer may pause between two halves of a file, each of which could pass for the whole.
 pub const RESTED: Duration = Duration::from_secs(2);
 
-/// The link by which the kubelet replaces all files of a mounted Secret or `ConfigMap` at once.
+/// Link by which the kubelet replaces all files of a mounted Secret or `ConfigMap` at once.
 const CURRENT_VERSION: &str = "..data";
 
-/// No certificate chain, key or bundle of roots is longer.
+/// Size of the longest file that is read. No certificate chain, key or bundle of roots is longer.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Fault of a file of certificates or keys. The operator's fault, or that of the program that writes the
-/// file.
+/// Fault of a file of certificates or keys: a fault of the operator, or of the program that writes the file.
 #[derive(Debug)]
 pub enum FileError {
-    /// It can't be read.
+    /// The file can't be read.
     Unreadable { path: PathBuf, source: io::Error },
-    /// It is too long to be what it should be.
+    /// The file is too long for a certificate chain, a key or a bundle of roots.
     TooLarge { path: PathBuf },
-    /// There is no such thing in it, or it is cut off.
+    /// The file holds no `what`, or only a part of one.
     Missing { path: PathBuf, what: &'static str },
     /// A certificate or key is there, but not in a form that is read.
     Form { path: PathBuf, fault: Fault },
-    /// The key is another certificate's: half of a pair was replaced.
+    /// The key belongs to another certificate: half of a pair was replaced.
     Mismatch { certificate: PathBuf, key: PathBuf },
-    /// It has expired, or is not valid yet.
+    /// The certificate has expired, or is not valid yet.
     NotValid { path: PathBuf, valid_from: SystemTime, valid_to: SystemTime },
     /// The system has no certificate authorities.
     NoRoots,
@@ -52,7 +51,7 @@ pub enum FileError {
     Named { variable: &'static str, error: Box<FileError> },
     /// No certificate authority is in the folders that a variable of the environment names.
     NoneIn { variable: &'static str, folders: PathBuf },
-    /// TLS can't work with it.
+    /// The content of the file can't be used for TLS.
     Unusable { path: PathBuf, source: Box<dyn Error + Send + Sync> },
 }
 
@@ -109,7 +108,7 @@ impl fmt::Display for FileError {
 
 impl Error for FileError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        // The message has the causes.
+        // The message already holds the causes.
         None
     }
 }
@@ -120,7 +119,7 @@ pub(super) struct Contents<'p> {
 }
 
 impl<'p> Contents<'p> {
-    /// Reads `paths` until nothing changes any more.
+    /// Reads `paths` until two readings agree, at most [`READINGS`] times.
     fn read(paths: &'p [PathBuf]) -> Result<(Self, Print), FileError> {
         let mut last = Self::read_once(paths)?;
         for _ in 1..READINGS {
@@ -152,7 +151,7 @@ impl<'p> Contents<'p> {
         Ok((Self { files }, print))
     }
 
-    /// All certificates in file number `index`; at least one.
+    /// Reads all certificates in file number `index`; at least one.
     pub(super) fn certificates(
         &self,
         index: usize,
@@ -161,18 +160,18 @@ impl<'p> Contents<'p> {
         pem::certificates(content).map_err(|fault| unreadable_pem(path, "certificate", fault))
     }
 
-    /// The private key in file number `index`.
+    /// Reads the private key in file number `index`.
     pub(super) fn key(&self, index: usize) -> Result<PrivateKeyDer<'static>, FileError> {
         let (path, content) = &self.files[index];
         pem::key(content).map_err(|fault| unreadable_pem(path, "private key", fault))
     }
 
-    /// How many files there are.
+    /// Returns the number of files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Where file number `index` is.
+    /// Returns the path of file number `index`.
     pub(super) fn path(&self, index: usize) -> PathBuf {
         self.files[index].0.into()
     }
@@ -193,7 +192,7 @@ pub fn is_replaced_at_once(path: &Path) -> bool {
     is_link(path) && path.parent().is_some_and(|folder| is_link(&folder.join(CURRENT_VERSION)))
 }
 
-/// What `build` makes of `paths` now, for what is not replaced when they are.
+/// Builds a value from `paths` once. New content of the files does not replace the value.
 pub(super) fn read<T>(
     paths: &[PathBuf],
     build: impl FnOnce(&Contents<'_>) -> Result<T, FileError>,
@@ -206,7 +205,7 @@ type Build<T> = Box<dyn Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync>
 /// Digest by which the content of files is compared.
 type Print = [u8; 32];
 
-/// What was made of the last good content of some files.
+/// Value that was built from the last good content of some files.
 pub(super) struct Material<T> {
     paths: Vec<PathBuf>,
     build: Build<T>,
@@ -272,7 +271,7 @@ impl Seen {
 }
 
 impl<T> Material<T> {
-    /// Reads `paths` and makes of them what `build` makes.
+    /// Reads `paths` and builds a value from their content with `build`.
     pub(super) fn load(
         paths: Vec<PathBuf>,
         build: impl Fn(&Contents<'_>) -> Result<T, FileError> + Send + Sync + 'static,
@@ -284,12 +283,12 @@ impl<T> Material<T> {
         Ok(Self { paths, build: Box::new(build), current, seen })
     }
 
-    /// What is in force.
+    /// Returns the value in force.
     pub(super) fn current(&self) -> Arc<T> {
         self.current.load_full()
     }
 
-    /// Looks at the files again and replaces the content in force if theirs is new, at rest, good and
+    /// Looks at the files again and replaces the value in force if their content is new, at rest, good and
     /// `accept`ed. Rejected content is judged again at each look: a certificate may become valid with time.
     /// `again` says that the operator has asked: new content is taken at once, a rejection returned again.
     pub(super) fn refresh(

@@ -1,4 +1,4 @@
-//! TLS on the listener: our certificate, and whose certificates we take.
+//! TLS on the listener: the sidecar's certificate, and the client certificates that it accepts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,33 +14,34 @@ use super::certificate::validity;
 use super::material::{Contents, FileError, Look, Material};
 use super::provider;
 
-/// What the listener offers, the better first.
+/// Protocols that the listener offers, the preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// TLS on the listener.
+/// Settings of TLS on the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// The certificate and what links it to its root, in PEM form.
+    /// File of the certificate and of the chain to its root, in PEM form.
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Who signs clients' certificates; without one, none is asked for.
+    /// File of the authorities that sign clients' certificates; if `None`, no client certificate is asked
+    /// for.
     pub client_ca: Option<PathBuf>,
     pub client_certificate: ClientCertificate,
-    /// From the first byte of a handshake to its last.
+    /// Longest time of a handshake, with the wait for its first byte and for a turn.
     pub handshake_timeout: Duration,
-    /// Handshakes under way at the same time; more wait, within their timeout.
+    /// Most handshakes under way at the same time; more handshakes wait, within their timeout.
     pub max_handshakes: usize,
 }
 
-/// Whether a client may come without a certificate.
+/// Rule for clients without a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificate {
     Required,
-    /// Whoever has none is served as a peer without a name.
+    /// A client without a certificate is served as a peer without a name.
     Optional,
 }
 
-/// Our certificate as it is now. It is replaced when its files are.
+/// TLS on the listener, with the certificate in force. New content of the files replaces the certificate.
 pub struct ServerTls {
     settings: ServerSettings,
     material: Material<Server>,
@@ -54,8 +55,8 @@ struct Server {
 }
 
 impl ServerTls {
-    /// Reads the files. A certificate that has expired is taken all the same, with a warning: there
-    /// is no better one, and a front that does not check it would be locked out for nothing.
+    /// Reads the files. A certificate that is not valid now is taken all the same, with a warning: there is
+    /// no better one, and a front that does not check it would be locked out for nothing.
     ///
     /// # Errors
     ///
@@ -72,32 +73,33 @@ impl ServerTls {
         Ok(server)
     }
 
-    /// What to greet the next client with. Connections that are open keep what they have.
+    /// Returns the configuration for the next handshake. Open connections keep their configuration.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.material.current().config)
     }
 
-    /// Takes new files if they fit each other and are valid now. Complains of the same bad content once, or
-    /// each time with `again`. A certificate that is not valid yet is taken when its time has come.
+    /// Takes new files if they fit each other and the certificate is valid now. Returns the error of the same
+    /// bad content once, or each time with `again`. A certificate that is not valid yet is taken when its
+    /// time has come.
     ///
     /// # Errors
     ///
-    /// See [`FileError`]; what was in force stays so.
+    /// See [`FileError`]; the certificate in force stays in force.
     pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
         self.material.refresh(again, |server| self.check_validity(server))
     }
 
-    /// When the certificate, or what links it to its root, expires first.
+    /// Returns the earliest time at which a certificate of the chain expires.
     pub fn valid_to(&self) -> SystemTime {
         self.material.current().valid_to
     }
 
-    /// When the first of those who sign clients' certificates expires.
+    /// Returns the earliest time at which an authority of clients' certificates expires.
     pub fn client_ca_valid_to(&self) -> Option<SystemTime> {
         self.material.current().client_ca_valid_to
     }
 
-    /// As it was set up.
+    /// Returns the settings of this listener.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
     }
@@ -139,14 +141,14 @@ impl Server {
             }
             other => unusable(1)(other),
         })?;
-        // Each of them is sound; scanners want somebody to have an opinion.
+        // Take the server's order of cipher suites: every suite is sound, but scanners ask for an order.
         config.ignore_client_order = true;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(Self { config: Arc::new(config), valid_from, valid_to, client_ca_valid_to })
     }
 }
 
-/// Takes certificates that one of `authorities` has signed.
+/// Makes a verifier that takes client certificates signed by one of `authorities`.
 fn client_verifier(
     contents: &Contents<'_>,
     authorities: Vec<CertificateDer<'static>>,

@@ -32,7 +32,7 @@ pub struct Admission {
     state: Mutex<State>,
     /// Notified when a suspension has begun or ended.
     changed: Notify,
-    /// How long a mint may take once it has its turn, and how long it stays queued when no client asks
+    /// Time that a mint may take once it has its turn, and time that it stays queued when no client asks
     /// for it.
     patience: Duration,
 }
@@ -104,7 +104,7 @@ impl Admission {
         }
     }
 
-    /// How long refusals of other users keep `party` from a call.
+    /// Time for which refusals of other users keep `party` from a call.
     fn refused_for(&self, party: Party) -> Option<Duration> {
         match self.state().refusals.gate(party, Instant::now()) {
             Gate::Closed { remaining } => Some(remaining),

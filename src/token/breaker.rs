@@ -1,4 +1,4 @@
-//! Suspends calls after repeated failures: no call is made for a while, then one probe finds out.
+//! Circuit breaker: suspends calls after repeated failures, then lets one call through as a probe.
 //!
 //! A pure state machine over `now`. One breaker stands for Velt as a whole and hears only of failures
 //! that are Velt's; others stand for refusals (`refusals`). Without a breaker, renewals of a revoked
@@ -36,7 +36,7 @@ pub(super) struct Policy {
     pub(super) longest_pause: Duration,
 }
 
-/// Lets calls through, or says how long to wait.
+/// Circuit breaker, which lets calls through or says how long to wait.
 #[derive(Debug)]
 pub(super) struct Breaker {
     policy: Policy,
@@ -100,7 +100,7 @@ impl Evidence {
     }
 }
 
-/// `part` of `whole`.
+/// Returns `part` divided by `whole`.
 fn share(part: usize, whole: usize) -> f64 {
     let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
     number(part) / number(whole)
@@ -212,7 +212,7 @@ impl Breaker {
         !matches!(self.state, State::Closed(_))
     }
 
-    /// When the last failure was noted. `None` before the first failure and while a probe is under way.
+    /// Time at which the last failure was noted. `None` before the first failure and while a probe is under way.
     pub(super) fn last_failure(&self) -> Option<Instant> {
         match &self.state {
             State::Closed(evidence) => evidence.last,

@@ -1,8 +1,8 @@
-//! The token cache: four cases of freshness, one mint in flight per key, and a memory of failures.
+//! Token cache: four cases of freshness, one mint under way per key, and a memory of failures.
 //!
-//! moka stores, bounds and evicts; everything that depends on time is ours, since moka's clock
-//! can't be moved by a test and its single flight restarts a mint whose first caller leaves.
-//! A mint runs in a task of its own: whoever leaves costs nobody anything.
+//! moka stores, bounds and evicts. This module does all that depends on time: a test can't move moka's clock,
+//! and moka's single flight restarts a mint whose first caller leaves. A mint runs in a task of its own, so a
+//! caller that leaves does not stop it for the other callers.
 
 mod inspect;
 mod ending;
@@ -27,19 +27,19 @@ use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observ
 use crate::token::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
 use crate::trace::{OpenSpan, Recording};
 
-/// moka only sweeps what nobody asks for any more; whether a token may be served is decided by
-/// the token. Just over the longest life a token can have. Counted from the last use, since for
-/// counting from a mint moka has a list with a node for each entry.
+/// Time without a use after which moka removes an entry. Only frees memory: the token decides whether it may
+/// be served. Just over the longest life of a token. Counted from the last use, because for counting from the
+/// mint moka keeps a list with a node for each entry.
 const SWEEP_AFTER: Duration = Duration::from_secs(49 * 3600);
 
-/// A user counts as active for the outage headroom if their token was served this recently.
+/// Time since a token was last served for which its user counts as active, for the outage headroom.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(3600);
 
-/// That it was is noted when the last note is older than this, since a note costs more than a
-/// look-up.
+/// Shortest time between two updates of `last_served`, because an update inserts the slot again and costs
+/// more than a look-up.
 const NOTED_EVERY: Duration = Duration::from_secs(300);
 
-/// Bounds of the cache. Both hold; 0 is not a bound.
+/// Bounds of the cache. Both bounds hold; 0 is not a bound.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Users held at most.
@@ -64,14 +64,14 @@ struct Shared {
 
 type MintResult = Result<Token, MintError>;
 
-/// Where the result of a mint in flight will be.
+/// Receiver of the result of a mint under way.
 type Landing = watch::Receiver<Option<MintResult>>;
 
 /// Mints in flight (begun and not ended), one for each key.
 #[derive(Default)]
 struct Board {
     by_request: HashMap<Arc<MintRequest>, Listed>,
-    /// Flights so far. A number tells a flight from the one that took its place on the board.
+    /// Number of mints started. Tells a mint from a later mint for the same key.
     started: u64,
     /// Oldest generation of credentials whose tokens are kept.
     oldest_generation: u64,
@@ -84,30 +84,30 @@ struct Listed {
     demand: Arc<Demand>,
 }
 
-/// The answer to a look-up.
+/// Answer to a look-up.
 pub enum Lookup {
     /// A token that may be served now, or the remembered reason why there is none.
     Ready(MintResult),
-    /// A mint is under way. Dropping this does not stop it.
+    /// A mint is under way. Dropping this value does not stop the mint.
     Pending(Flight),
 }
 
-/// A mint in flight that this caller started or joined.
+/// A mint under way that this caller started or joined.
 pub struct Flight {
     landing: Landing,
     demand: Arc<Demand>,
 }
 
 impl Lookup {
-    /// Result of the mint; waits at most `patience` for a mint in flight.
+    /// Returns the result of the mint; waits at most `patience` for a mint under way.
     ///
     /// # Errors
     ///
-    /// The reason why the mint had not ended when `patience` ran out.
+    /// Returns the reason why the mint had not ended when `patience` ran out.
     pub async fn within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         match self {
             Self::Ready(result) => Ok(result),
-            // On the heap, since it is rare and would make every request's future larger.
+            // Boxed, because this case is rare and would make every request's future larger.
             Self::Pending(flight) => Box::pin(flight.landed_within(patience)).await,
         }
     }
@@ -123,17 +123,17 @@ impl Flight {
     async fn landed(mut self) -> MintResult {
         match self.landing.wait_for(Option::is_some).await {
             Ok(result) => result.clone().expect("waited for"),
-            // The sender was dropped without a word: only a panic does that.
+            // The sender was dropped without a result: only a panic does so.
             Err(_) => Err(MintError::Panicked),
         }
     }
 }
 
 impl TokenCache {
-    /// An empty cache in front of `mint`.
+    /// Makes an empty cache in front of `mint`.
     pub fn new(mint: Arc<dyn Mint>, settings: &Settings, metrics: TokenMetrics) -> Self {
-        // One weight that keeps both bounds: an entry weighs its bytes, but never less than its
-        // share of the bytes at the largest number of entries.
+        // One weight keeps both bounds: an entry weighs its bytes, but at least its share of the bytes at the
+        // largest number of entries.
         let least_weight = (settings.max_bytes / settings.max_entries).max(1);
         let capacity = (least_weight * settings.max_entries).min(settings.max_bytes);
         let evictions = metrics.evictions.clone();
@@ -142,7 +142,7 @@ impl TokenCache {
             .weigher(move |key: &MintRequest, slot: &Slot| {
                 u32::try_from(slot.bytes(key).max(least_weight)).unwrap_or(u32::MAX)
             })
-            // TinyLFU could refuse a new user for ever while the cache is full of busy ones.
+            // TinyLFU could refuse a new user for ever while the cache is full of active users.
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(SWEEP_AFTER)
             .eviction_listener(move |_, _, cause| {
@@ -157,20 +157,21 @@ impl TokenCache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Looks `request` up and, if need be, starts a mint or joins the one in flight. Never waits.
+    /// Looks `request` up and, if necessary, starts a mint or joins the mint under way. Never waits.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, since a mint is a task.
+    /// Panics outside a tokio runtime, since a mint is a task.
     pub fn get(&self, request: MintRequest) -> Lookup {
         self.get_for(request, None, Moment::now())
     }
 
-    /// The same for a request that is recorded, in whose trace the mint then is.
+    /// Looks `request` up like [`Self::get`], at `now`. The mint's span goes into the trace of `cause`, if
+    /// the request is recorded.
     ///
     /// # Panics
     ///
-    /// As above.
+    /// Panics outside a tokio runtime, like [`Self::get`].
     pub fn get_for(&self, request: MintRequest, cause: Option<&Recording>, now: Moment) -> Lookup {
         let shared = &self.shared;
         if let Some(slot) = shared.slots.get(&request)
@@ -190,7 +191,7 @@ impl TokenCache {
         self.absent(request, now, cause)
     }
 
-    /// Nothing may be served: a remembered failure, the mint in flight, or a new one.
+    /// Answers where no token may be served: with a remembered failure, the mint under way, or a new mint.
     fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
         let mut flights = shared.flights();
@@ -200,7 +201,7 @@ impl TokenCache {
             let (landing, demand) = (landing.clone(), Arc::clone(demand));
             return Lookup::Pending(Flight { landing, demand });
         }
-        // Again, now that no flight can land unseen: one may have done so since the first look.
+        // Looks again under the lock: a mint may have stored its result since the first look.
         if let Some(slot) = shared.slots.get(&request) {
             if let Some((token, _)) = slot.servable(now) {
                 shared.metrics.lookups.increment(LookupResult::Fresh);
@@ -215,21 +216,21 @@ impl TokenCache {
         let span = cause.map(Recording::begin_call);
         let demand = Demand::urgent();
         let (landing, flight) = shared.take_off(&mut flights, request, &demand, span);
-        // A runtime that is shutting down drops a task where it is spawned, and a dropped flight
-        // takes itself off the board.
+        // A runtime that is shutting down drops a task where it is spawned, and the dropped task locks the
+        // board to remove its entry.
         drop(flights);
         tokio::spawn(flight);
         Lookup::Pending(Flight { landing, demand })
     }
 
-    /// Has `mint` mint from now on; mints under way go on with the one before. With
-    /// `new_credentials`, every token is refreshed at its next use, within ten minutes from now, and
-    /// no failure of the old ones is answered from memory any more.
+    /// Makes `mint` the current one; mints under way go on with the previous one. With `new_credentials`,
+    /// every token is refreshed at its next use, within ten minutes from now, and no failure of the old
+    /// credentials is answered from memory any more.
     pub fn replace_mint(&self, mint: Arc<dyn Mint>, new_credentials: bool) {
         self.shared.minters.replace(mint, new_credentials);
     }
 
-    /// Brings the gauges that describe the whole cache up to date; called before a scrape.
+    /// Updates the gauges that describe the whole cache; called before a scrape.
     pub fn observe(&self) {
         let shared = &self.shared;
         shared.slots.run_pending_tasks();
@@ -261,11 +262,11 @@ impl Shared {
     }
 
     fn seconds(&self, now: Moment) -> u32 {
-        // From 1, so that 0 can mean never.
+        // Starts at 1, so that 0 can mean never.
         seconds(now.steady.saturating_duration_since(self.started)).saturating_add(1)
     }
 
-    /// The token and what may be done with it, unless there is none or it has expired.
+    /// Returns the token and its freshness, unless there is no token or it has expired.
     fn servable<'a>(
         &self,
         request: &MintRequest,
@@ -283,7 +284,7 @@ impl Shared {
         if at < slot.last_served.saturating_add(seconds(NOTED_EVERY)) {
             return;
         }
-        // No mint may land, nor anything be forgotten, between the look and the note.
+        // Locked, so that no mint stores a result and no entry is forgotten between `get` and `insert`.
         let _landing_waits = self.flights();
         if let Some(slot) = self.slots.get(request) {
             self.slots.insert(request.clone(), slot.served(at));
@@ -296,7 +297,7 @@ impl Shared {
         Some(failure.error.clone().after(elapsed))
     }
 
-    /// Starts a mint for a token that is still good, unless one is in flight or has just landed.
+    /// Starts a mint for a token that is still good, unless a mint is under way or has just ended.
     fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment, cause: Option<&Recording>) {
         let mut flights = self.flights();
         let still_due = || {
@@ -312,8 +313,8 @@ impl Shared {
         }
     }
 
-    /// Puts a mint for `request` on the board, which the caller has locked, so that there is one
-    /// flight per key. The caller spawns it once the board is free.
+    /// Puts a mint for `request` on the board, so that there is one mint per key. The caller has locked the
+    /// board, and spawns the mint after unlocking it.
     fn take_off(
         self: &Arc<Self>,
         flights: &mut Board,
@@ -334,7 +335,7 @@ impl Shared {
             if let Some(span) = span {
                 end_span(span, &entry.request, &result);
             }
-            // The slot is stored: only now may the next caller find no flight.
+            // The slot is stored, so the next caller may find no mint on the board from here on.
             drop(entry);
             sender.send_replace(Some(result));
         };
@@ -366,8 +367,8 @@ impl Shared {
         result
     }
 
-    /// Keeps the result of a mint, unless it was called off. A failure never displaces a token
-    /// that is still valid.
+    /// Keeps the result of a mint, unless the mint was called off. A failure never displaces a token that is
+    /// still valid.
     fn store(
         &self,
         request: &Arc<MintRequest>,
@@ -375,7 +376,7 @@ impl Shared {
         result: &MintResult,
         now: Moment,
     ) {
-        // Held to the end, so that nothing is called off between the question and the answer.
+        // Locked to the end, so that no mint is called off between the check and the insertion.
         let flights = self.flights();
         let is_retired = request.issuer().credentials_generation < flights.oldest_generation;
         if is_retired || !flights.has(request, number) {
@@ -383,7 +384,7 @@ impl Shared {
         }
         let old = self.slots.get(&**request);
         let slot = match result {
-            // Whoever it was minted for is about to be served, or has just been with the one before.
+            // Mark the user as active: a mint starts only because this user has asked for a token.
             Ok(token) => Slot::minted(token.clone(), epoch, self.seconds(now)),
             Err(error) => {
                 let last = old.as_ref().and_then(Slot::failure);
@@ -400,13 +401,13 @@ impl Shared {
 }
 
 impl Board {
-    /// Whether this very flight is the one that counts for `request`.
+    /// Whether the flight with this number is on the board for `request`.
     fn has(&self, request: &MintRequest, number: u64) -> bool {
         self.by_request.get(request).is_some_and(|listed| listed.number == number)
     }
 }
 
-/// Takes a flight off the board when its task ends, in whichever way.
+/// Guard that takes a flight off the board when its task ends, also by a panic or by being dropped.
 struct FlightEntry {
     shared: Arc<Shared>,
     request: Arc<MintRequest>,

@@ -1,4 +1,4 @@
-//! A token with its place in time.
+//! A token with its time of mint, its refresh time and its end.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,11 +16,12 @@ const REFRESH_AFTER: f64 = 0.75;
 /// together do not refresh together.
 const REFRESH_JITTER: f64 = 0.10;
 
-/// A token is given up this long before its end, since it must still work when the page uses it.
+/// Time before the end of a token from which it is not served, since it must still work when the page uses
+/// it.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
-/// A moment by two clocks. The steady one never steps, but stands still while the machine is
-/// suspended; the wall clock knows of that, but is set back and forth.
+/// A moment by two clocks. The steady clock never steps, but stands still while the machine is suspended. The
+/// wall clock counts that time, but can be set back and forth.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub steady: Instant,
@@ -28,20 +29,20 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// What both clocks say.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Self { steady: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// The time since `earlier` by the clock that counts more of it, so that neither a suspended
-    /// machine nor a clock that is set back makes anything younger.
+    /// Returns the time since `earlier` by the clock that counts more, so that neither a suspended machine
+    /// nor a clock that is set back makes a token younger.
     pub fn since(self, earlier: Self) -> Duration {
         Stamp::of(self).since(Stamp::of(earlier))
     }
 }
 
-/// A [`Moment`] as it is kept, in half the space: signed nanoseconds since two origins that the
-/// whole process has in common. Exact for 292 years to either side, and saturating beyond.
+/// A [`Moment`] in half the space: signed nanoseconds since two origins, common to the whole process. Exact
+/// for 292 years before and after the origin, and saturating beyond.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
     steady: i64,
@@ -50,7 +51,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(moment: Moment) -> Self {
-        // Any instant will do, one that is later than some of the moments as well.
+        // Any instant will do, even an origin that is later than some of the moments.
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         let (steady, origin) = (moment.steady, *ORIGIN);
         let steady = match steady.checked_duration_since(origin) {
@@ -67,7 +68,7 @@ impl Stamp {
     fn since(self, earlier: Self) -> Duration {
         let steady = self.steady.saturating_sub(earlier.steady);
         let wall = self.wall.saturating_sub(earlier.wall);
-        // Below zero is a clock that was set back.
+        // A negative difference means that both clocks were set back: count zero.
         Duration::from_nanos(u64::try_from(steady.max(wall)).unwrap_or(0))
     }
 }
@@ -76,14 +77,14 @@ fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Whole milliseconds, rounded down: what is kept of a life is never longer than the life. So a
-/// life above 49 days becomes one of 49 days.
+/// Returns whole milliseconds, rounded down, so that the stored life is never longer than the token's life. A
+/// life above 49 days is stored as 49 days.
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// A token with its place in time. Small, since there is one for each user, and each answer that
-/// carries it is given a clone.
+/// A token with its place in time. Small, because the cache holds a token for each user and each answer that
+/// carries the token is given a clone.
 #[derive(Clone, Debug)]
 pub struct Token {
     value: TokenValue,
@@ -92,21 +93,21 @@ pub struct Token {
     life_millis: u32,
 }
 
-/// What may be done with a token now.
+/// Use that may be made of a token at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Serve it.
+    /// The token may be served.
     Fresh,
-    /// Serve it, and refresh it once in the background.
+    /// The token may be served, and is to be refreshed once in the background.
     Due,
-    /// Never serve it again.
+    /// The token must not be served again.
     Expired,
 }
 
 impl Token {
-    /// Dates a minted token. `request` spreads the refreshes of different users.
+    /// Dates a minted token. The hash of `request` spreads the refreshes of different users.
     pub fn new(minted: Minted, request: &MintRequest, now: Moment) -> Self {
-        // A tenth for tokens so short that the margin would eat them.
+        // Takes a tenth from lives so short that the margin would use them up.
         let life = minted.life.saturating_sub(EXPIRY_MARGIN.min(minted.life / 10));
         let life_millis = millis(life);
         let life = Duration::from_millis(life_millis.into());
@@ -119,7 +120,7 @@ impl Token {
         }
     }
 
-    /// What may be done with this token at `now`.
+    /// Returns the use that may be made of this token at `now`.
     pub fn freshness(&self, now: Moment) -> Freshness {
         let age = self.age(now);
         if age >= self.life() {
@@ -131,12 +132,12 @@ impl Token {
         }
     }
 
-    /// How much longer it may be served.
+    /// Returns how much longer the token may be served.
     pub fn remaining(&self, now: Moment) -> Duration {
         self.life().saturating_sub(self.age(now))
     }
 
-    /// The token itself.
+    /// Returns the token itself.
     pub fn value(&self) -> &TokenValue {
         &self.value
     }
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_each_user_costs_has_not_grown() {
-        // It is most of a slot of the cache, which has its size for a reason.
+        // A token fills most of a cache slot, whose size is bounded by a test in `cache/slot.rs`.
         assert_eq!(size_of::<Token>(), 64);
     }
 
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn a_moment_before_the_origin_counts_as_exactly_as_one_after_it() {
         let now = Moment::now();
-        // The first of a process to be kept is the origin.
+        // The first moment that a process converts sets the origin.
         Stamp::of(now);
         for wall in [UNIX_EPOCH, UNIX_EPOCH - DAY, UNIX_EPOCH + DAY, now.wall] {
             for by in [Duration::ZERO, NANO, MILLI, DAY, DAY * 1000] {

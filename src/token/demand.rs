@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::MintError;
 
-/// How far a mint has come.
+/// Stage that a mint has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
@@ -151,7 +151,7 @@ impl Demand {
         reason(&self.failed).unwrap_or(Unfinished::Queued)
     }
 
-    /// How far the mint has come.
+    /// Returns the stage that the mint has reached.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Relaxed) {
             stage if stage == Stage::Called as u8 => Stage::Called,
@@ -160,7 +160,7 @@ impl Demand {
         }
     }
 
-    /// Notes how far the mint has come.
+    /// Notes the stage that the mint has reached.
     pub fn reached(&self, stage: Stage) {
         let before = self.stage.swap(stage as u8, Ordering::Relaxed);
         if before == Stage::Queued as u8 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many times as long calls may take as before the limit grew, with [`SLACK`] on top.
+/// Factor by which calls may take longer than before the limit grew, with [`SLACK`] on top.
 const SLOWER: u32 = 2;
 
 /// Noise of the network and of a busy machine, which says nothing about Velt.
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn limit_gives_growth_back_where_calls_slow_down() {
         let mut limit = Limit::new(BOUNDS);
-        // 1 ms for each call that runs beside it, and then some: a queue at Velt's end.
+        // 11 ms for each call above 32: a queue at Velt's end.
         let crowded =
             |running: usize| FAST + Duration::from_millis(11 * (running as u64).saturating_sub(32));
         rounds(&mut limit, 40, crowded);
@@ -195,7 +195,7 @@ mod tests {
     fn limit_takes_a_slower_velt_for_the_new_yardstick() {
         let mut limit = Limit::new(BOUNDS);
         rounds(&mut limit, 3, |_| Duration::from_millis(2));
-        // Slow at any limit: fewer calls at once would only serve fewer users.
+        // Slow at any limit: fewer calls at once would not make Velt faster, only serve fewer users.
         rounds(&mut limit, 12, |_| Duration::from_millis(1300));
         assert_eq!(limit.current(), 48);
     }

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct Pace {
     /// End of the pause.
     until: Option<Instant>,
-    /// 429s in a row; those of one pause count once.
+    /// 429s in a row; all 429s of one pause count once.
     in_a_row: u32,
     probing: bool,
 }

@@ -1,4 +1,4 @@
-//! What a mint asks for: which user, and what the configuration fixes for all of them.
+//! Content of a mint request: the user, and the part that the configuration fixes for all users.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hasher};
@@ -8,35 +8,35 @@ use std::time::Duration;
 use super::velt;
 use crate::user_id::UserId;
 
-/// Everything that is sent to Velt for one token, and therefore the cache's key.
+/// Content sent to Velt for one token, and therefore the cache's key.
 ///
-/// Equality is structural over typed fields: equal requests share a token, unequal ones never do,
-/// and no separator can be forged because nothing is glued together.
+/// Equality is structural over typed fields: equal requests share a token, unequal requests never do. A user
+/// can't forge a separator, because no fields are joined into one string.
 ///
-/// There is one for each cached user, so it is small.
+/// Small, because the cache holds a request for each user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MintRequest {
     pub user: UserId,
-    /// Nearly always the same for all, and then the same in memory.
+    /// Issuer and details. Nearly all requests share these in memory, since few users have details.
     terms: Arc<Terms>,
 }
 
-/// What is asked for, beside for whom.
+/// Content of a mint request without the user.
 #[derive(Clone, PartialEq, Eq)]
 struct Terms {
     issuer: Arc<Issuer>,
-    /// Never empty ones, or equal requests could differ.
+    /// Details of the user. `None` instead of empty details, or equal requests could differ.
     details: Option<Details>,
 }
 
-/// The issuer alone: what is known of a user is not printed.
+/// Prints the issuer alone, since details of a user must not be printed.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.issuer.fmt(formatter)
     }
 }
 
-/// By whom it is for alone: the issuer is hardly ever another one.
+/// Hashes the user and the details only: the issuer is nearly always the same.
 impl Hash for MintRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.user.hash(state);
@@ -44,16 +44,17 @@ impl Hash for MintRequest {
     }
 }
 
-/// Who mints, and with which rights: the part of a request that the configuration fixes.
+/// Part of a mint request that the configuration fixes: the address of Velt and the rights of the tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
-    /// Two APIs may be called at the same URL, and mint tokens of different rights.
+    /// Token API. Two APIs may be called at the same URL, and mint tokens of different rights.
     pub api: velt::Api,
     pub endpoint: Arc<str>,
-    /// For users who come without one. Here and not with each of them, since as a rule it is
-    /// the same for all.
+    /// Organization of users who come without an organization. Kept here and not with each user, because it
+    /// is nearly always the same for all users.
     pub organization: Option<Box<str>>,
-    /// Counts up whenever the credentials change, so that no token outlives its credentials.
+    /// Number of the credentials. Grows with each change of the credentials, so that no token outlives its
+    /// credentials.
     pub credentials_generation: u64,
     /// Grants beyond the organization itself.
     pub resources: Arc<[Resource]>,
@@ -65,14 +66,14 @@ pub struct Issuer {
 pub struct Resource {
     pub kind: ResourceKind,
     pub id: String,
-    /// The organization that a folder or document belongs to; the user's own when `None`.
+    /// Organization to which a folder or document belongs; `None` means the user's organization.
     pub organization: Option<String>,
     pub role: Option<AccessRole>,
-    /// How long the grant lasts, counted from the mint.
+    /// Life of the grant, counted from the mint.
     pub expires_in: Option<Duration>,
 }
 
-/// What a [`Resource`] is.
+/// Kind of a [`Resource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceKind {
     Organization,
@@ -80,15 +81,14 @@ pub enum ResourceKind {
     Document,
 }
 
-/// What a [`Resource`] may be used for. Velt's default is editor.
+/// Access that a [`Resource`] grants. Velt's default is editor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessRole {
     Viewer,
     Editor,
 }
 
-/// What may be known of a user beside the id. Absent fields are not sent: Velt refuses empty
-/// strings.
+/// Facts about a user beside the id. Absent fields are not sent: Velt refuses empty strings.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Details {
     pub organization: Option<Box<str>>,
@@ -97,34 +97,34 @@ pub struct Details {
     pub is_admin: Option<bool>,
 }
 
-/// Turns a user into a mint request: the part that the configuration fixes.
+/// Part of all mint requests that the configuration fixes; turns a user into a mint request.
 #[derive(Clone, Debug)]
 pub struct MintPlan {
-    /// For all who come without details.
+    /// Terms of all users who come without details.
     terms: Arc<Terms>,
     needs_organization: bool,
 }
 
 impl MintPlan {
-    /// By `issuer`. `needs_organization` says whether Velt's API can't do without one.
+    /// Makes a plan for `issuer`. `needs_organization` says whether Velt's API requires an organization.
     pub fn new(issuer: Issuer, needs_organization: bool) -> Self {
         let terms = Terms { issuer: Arc::new(issuer), details: None };
         Self { terms: Arc::new(terms), needs_organization }
     }
 
-    /// The same with other credentials.
+    /// Returns a copy of this plan with the credentials of another generation.
     pub fn of_generation(&self, credentials_generation: u64) -> Self {
         let issuer = Issuer { credentials_generation, ..self.issuer().clone() };
         Self::new(issuer, self.needs_organization)
     }
 
-    /// Who mints.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &Issuer {
         &self.terms.issuer
     }
 
-    /// For `user`, of whom `details` are known. `None` if an organization is needed and there is
-    /// none.
+    /// Returns the request for `user` with `details`. `None` if an organization is needed and neither
+    /// `details` nor the configuration has one.
     pub fn request(&self, user: UserId, mut details: Details) -> Option<MintRequest> {
         // A user who names the configured organization shares the token of a request that names none.
         details.organization.take_if(|named| Some(&*named) == self.issuer().organization.as_ref());
@@ -140,38 +140,38 @@ impl MintPlan {
 }
 
 impl MintRequest {
-    /// Hashes of the user, with all that is asked for, and of the organization.
+    /// Returns two hashes: of the whole request without the issuer, and of the organization.
     pub(super) fn hashes(&self) -> (u64, u64) {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         (hasher.hash_one(self), hasher.hash_one(self.organization()))
     }
 
-    /// A number between 0 and 1 that is the same for equal requests within this process.
+    /// Returns a number between 0 and 1 that is the same for equal requests within this process.
     pub(super) fn fraction(&self) -> f64 {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(self);
         // The upper 53 bits fill an f64's mantissa exactly.
         (hash >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Who mints.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &Issuer {
         &self.terms.issuer
     }
 
-    /// What is known of the user beside the id.
+    /// Returns the facts about the user beside the id.
     pub fn details(&self) -> &Details {
         static NONE: Details =
             Details { organization: None, email: None, name: None, is_admin: None };
         self.terms.details.as_ref().unwrap_or(&NONE)
     }
 
-    /// Organization of the user: the one that the request names, or else the configured one.
+    /// Returns the organization of the user: named by the request, or else the configured organization.
     pub fn organization(&self) -> Option<&str> {
         let own = self.details().organization.as_deref();
         own.or(self.issuer().organization.as_deref())
     }
 
-    /// Bytes on the heap that are this request's alone, for the cache's accounting.
+    /// Returns the bytes on the heap that belong to this request alone, for the cache's accounting.
     pub(super) fn owned_bytes(&self) -> usize {
         let Details { organization, email, name, is_admin: _ } = self.details();
         let texts = [organization, email, name].into_iter().flatten();
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_each_user_costs_has_not_grown() {
-        // With the counts of an `Arc`, 64 bytes and 80: sizes of the allocator's.
+        // With the counts of an `Arc`, 64 bytes and 80 bytes: sizes of the allocator.
         assert_eq!(size_of::<MintRequest>(), 48);
         assert_eq!(size_of::<Terms>(), 64);
         let request =
@@ -233,7 +233,7 @@ mod tests {
         let (now, reloaded) = (plan(Some(CONFIGURED)), plan(Some(CONFIGURED)));
         let (ada, eve) = (of_plan(&now, "ada", of(None)), of_plan(&now, "eve", of(None)));
         assert!(Arc::ptr_eq(&ada.terms, &eve.terms) && ada != eve);
-        // A cache outlives the plan that filled it.
+        // A cache outlives the plan that filled the cache.
         let later = of_plan(&reloaded, "ada", of(None));
         assert!(!Arc::ptr_eq(&ada.terms, &later.terms) && ada == later);
         assert_eq!(hash_of(&ada), hash_of(&later));

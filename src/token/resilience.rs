@@ -18,15 +18,15 @@ pub use crate::token::limit::Bounds;
 use crate::token::refusals::{Party, Suspended};
 use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted};
 
-/// Calls per mint, the first one included. Calls that met the rate limit or a dead connection are
-/// not counted.
+/// Calls per mint, the first call included. Calls that met the rate limit or a dead connection are not
+/// counted.
 const ATTEMPTS: u32 = 3;
 
-/// Wait before the second attempt; doubles before the third. Velt's own advice starts at 1 s, but
-/// a page is waiting here, and the jitter spreads what this adds.
+/// Wait before the second attempt; doubles before the third. Velt's advice starts at 1 s, but a page waits
+/// for the token, and the jitter spreads the added calls.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
-/// How patient to be with Velt.
+/// Time limits of a mint, and bounds of calls to Velt at once.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Time limit of one call, from its begin. A call that was sent is never cut off sooner.
@@ -38,7 +38,7 @@ pub struct Settings {
     pub concurrency: Bounds,
 }
 
-/// A [`Mint`] that survives a bad moment of the one within, and spares it in a bad hour.
+/// A [`Mint`] that retries failed calls of the inner one, and makes few calls during an outage.
 pub struct Resilient<M> {
     inner: M,
     settings: Settings,

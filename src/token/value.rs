@@ -1,38 +1,38 @@
-//! A token's text, in as little memory as it takes: there may be a hundred thousand of them.
+//! Text of a token, in as little memory as possible: a cache may hold a hundred thousand tokens.
 
 use std::fmt;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
-/// A JWT as it travels: visible ASCII that is a valid header value. It cannot print itself.
+/// A JWT as it is sent: visible ASCII that is a valid header value. `Debug` does not print the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenValue(HeaderValue);
 
 impl TokenValue {
-    /// The longest token accepted, in bytes: what fits a response head that common proxies pass
-    /// on (ALB takes 32 KiB of response headers, HTTP/2 peers announce 16 KiB by default).
+    /// Length of the longest token accepted, in bytes: fits a response head that common proxies pass on (ALB
+    /// takes 32 KiB of response headers, HTTP/2 peers announce 16 KiB by default).
     pub const MAX_BYTES: usize = 12 * 1024;
 
-    /// `None` unless `text` is 1 to [`Self::MAX_BYTES`] bytes of visible ASCII that need no
-    /// escaping in a JSON string, which every JWT is (RFC 7515 section 7.1).
+    /// Returns `None` unless `text` is 1 to [`Self::MAX_BYTES`] bytes of visible ASCII that need no escaping
+    /// in a JSON string. Every JWT has this form (RFC 7515 section 7.1).
     pub fn parse(text: &str) -> Option<Self> {
         let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(legal) {
             return None;
         }
         let mut value = HeaderValue::from_maybe_shared(held(text.as_bytes())).ok()?;
-        // Keeps it out of `Debug` and out of HPACK's dynamic table.
+        // Keeps the token out of `Debug` and out of HPACK's dynamic table.
         value.set_sensitive(true);
         Some(Self(value))
     }
 
-    /// As a header value, marked sensitive. Cloning shares the bytes.
+    /// Returns the token as a header value, marked sensitive. Cloning shares the bytes.
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }
 
-    /// As text, for the body of a token route.
+    /// Returns the token as text, for the body of a token route.
     pub fn expose(&self) -> &str {
         self.0.to_str().expect("visible ASCII by construction")
     }
@@ -44,14 +44,15 @@ impl fmt::Debug for TokenValue {
     }
 }
 
-/// A copy of a token, in one allocation with the count of its holders.
+/// Copies a token into one allocation, together with the count of its owners.
 ///
-/// Left to itself, [`Bytes`] has the count in 32 bytes of its own, one place more for a look-up to go
-/// to. With the count, a token's size is part of a type: these are the allocator's sizes, each less
-/// 16 bytes for what `bytes` puts before the token. Today that is one word; it has been two.
+/// `Bytes::copy_from_slice` puts the count into 32 bytes of its own once a clone is made, so a look-up reads
+/// one more place in memory. With the count in the same allocation, the size of a token is part of a type.
+/// The sizes below are the allocator's sizes, each less 16 bytes for the fields that `bytes` puts before the
+/// token. The fields of today take one word; earlier versions took two.
 ///
-/// Lengths that are left out would waste more in the next size than a count takes. Past 2 KB it
-/// hardly matters.
+/// Lengths that are left out would waste more in the next size than a count takes. Above 2 KB the gain is
+/// small.
 fn held(token: &[u8]) -> Bytes {
     match token.len() {
         225..=240 => with_count::<240>(token),
@@ -71,7 +72,7 @@ fn held(token: &[u8]) -> Bytes {
     }
 }
 
-/// The same for one of up to `N` bytes.
+/// Copies a token of up to `N` bytes into one allocation with the count.
 fn with_count<const N: usize>(token: &[u8]) -> Bytes {
     let mut filled = [0; N];
     filled[..token.len()].copy_from_slice(token);
@@ -88,7 +89,7 @@ mod tests {
     fn a_token_of_any_length_comes_back_byte_for_byte() {
         let text: String =
             (b'a'..=b'z').cycle().take(TokenValue::MAX_BYTES).map(char::from).collect();
-        // Through every edge of the table, and the longest.
+        // Covers every edge of the table and the longest token.
         for length in (1..=2100).chain([TokenValue::MAX_BYTES - 1, TokenValue::MAX_BYTES]) {
             let token = TokenValue::parse(&text[..length]).expect("a token");
             assert_eq!(token.expose(), &text[..length]);

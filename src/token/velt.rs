@@ -1,8 +1,8 @@
-//! One call to Velt's REST API. Nothing else in the crate knows Velt.
+//! Client of Velt's REST API. No other module of the crate knows Velt's API.
 //!
-//! Sources: docs.velt.dev, REST API v2 "Generate Token" and v1 "Generate Token"; the `legacy`
-//! endpoint is in no current page, only in copies of an older one. What Velt does not document
-//! (live status codes, claims, `exp`) is accepted where it is likely and never asserted.
+//! Sources: docs.velt.dev, REST API v2 "Generate Token" and v1 "Generate Token". The `legacy` endpoint is in
+//! no current page, only in copies of an older page. Values that Velt does not document (live status codes,
+//! claims, `exp`) are accepted where they are likely, and never required.
 
 mod claims;
 mod clock;
@@ -32,28 +32,28 @@ use crate::token::{
     Demand, MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, Stage, TokenValue,
 };
 
-/// How long a Velt token lives ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
+/// Life of a Velt token ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
 pub const DOCUMENTED_LIFE: Duration = Duration::from_secs(48 * 3600);
 
-/// An answer holds one token; anything larger is not an answer of Velt's.
+/// Longest answer read. An answer holds one token; a longer answer is not Velt's.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Longest `Retry-After` believed. Velt documents none; a minute is what its messages speak of.
+/// Longest `Retry-After` believed. Velt documents no bound; Velt's messages speak of a minute.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Which of Velt's token APIs is spoken.
+/// Token API of Velt that the sidecar calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
     /// `POST https://generateveltauthtoken.api.velt.dev`: user id and credentials in the body.
     Legacy,
-    /// `POST https://api.velt.dev/v1/auth/token/get`: the same plus user properties.
+    /// `POST https://api.velt.dev/v1/auth/token/get`: body of `Legacy`, plus user properties.
     V1,
     /// `POST https://api.velt.dev/v2/auth/generate_token`: credentials in headers, grants.
     V2,
 }
 
 impl Api {
-    /// As `velt.api` has it.
+    /// Returns the name of the API in `velt.api`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",
@@ -62,7 +62,7 @@ impl Api {
         }
     }
 
-    /// The documented URL.
+    /// Returns the documented URL.
     pub fn default_endpoint(self) -> &'static str {
         match self {
             Self::Legacy => "https://generateveltauthtoken.api.velt.dev",
@@ -72,17 +72,17 @@ impl Api {
     }
 }
 
-/// Whether the user claim of a minted token must be the user it was minted for.
+/// Check of a minted token's user claim against the user for whom the token was minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyUser {
-    /// Compare where the token can be read and carries the claim.
+    /// The sidecar compares where the token can be read and carries the claim.
     Auto,
-    /// As `Auto`, and refuse tokens without the claim.
+    /// The sidecar compares as with `Auto`, and refuses tokens without the claim.
     Require,
     Off,
 }
 
-/// How to reach Velt, and as whom.
+/// Address of Velt, and credentials for it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub api: Api,
@@ -93,11 +93,11 @@ pub struct Settings {
     pub auth_token: SecretString,
     pub verify_user: VerifyUser,
     pub connect_timeout: Duration,
-    /// Who vouches for Velt's servers.
+    /// Certificate authorities that vouch for Velt's servers.
     pub roots: Roots,
 }
 
-/// Calls Velt.
+/// Client that calls Velt.
 pub struct VeltClient {
     connections: Connections,
     settings: Settings,
@@ -122,12 +122,12 @@ impl Answered {
     }
 }
 
-/// Why no client could be built.
+/// Reason why no client could be built.
 #[derive(Debug)]
 pub enum BuildError {
-    /// A credential holds bytes that no header can carry. The configuration's fault.
+    /// A credential holds bytes that no header can carry. The configuration is wrong.
     Credential { which: &'static str },
-    /// The machine's fault.
+    /// The TLS setup of the machine is broken.
     Tls(TlsError),
 }
 
@@ -213,7 +213,7 @@ impl VeltClient {
         Ok(Answered { status, velt_now, retry_after, body, misdated })
     }
 
-    /// Checks whose token this is and how long it lives.
+    /// Checks that the token names the user, and computes its life.
     fn judge(
         &self,
         value: TokenValue,
@@ -281,7 +281,7 @@ fn transport_error(error: reqwest::Error) -> MintError {
     MintError::Unavailable { http_status: None, retry_after: None, source: Some(source) }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), which is one of Velt's clock.
+/// Returns `Retry-After`, given in seconds or as a date of Velt's clock (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap, velt_now: Duration) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = value.parse() {

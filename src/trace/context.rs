@@ -1,11 +1,11 @@
-//! `traceparent`: the trace that a request is part of, and the span that it comes from
-//! (W3C Trace Context, level 1, section 3.2).
+//! `traceparent`: the trace to which a request belongs, and the span that sent the request (W3C Trace
+//! Context, level 1, section 3.2).
 
 use http::{HeaderMap, HeaderValue};
 
 use super::id::{SpanId, TraceId, hexadecimal, pair};
 
-/// What a `traceparent` says.
+/// Content of a `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     pub trace: TraceId,
@@ -14,42 +14,42 @@ pub struct Context {
     pub flags: Flags,
 }
 
-/// The flags of a trace that are known.
+/// Flags of a trace that the sidecar knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(u8);
 
 impl Flags {
     const SAMPLED: u8 = 0b01;
-    /// The id is random: known to level 2 of the recommendation, which wants it handed on.
+    /// The id is random: defined in level 2 of the recommendation, which requires that the flag is passed on.
     const RANDOM: u8 = 0b10;
 
-    /// Those of a trace that starts here.
+    /// Returns the flags of a trace that starts in the sidecar.
     pub fn of_new(sampled: bool) -> Self {
         Self(if sampled { Self::SAMPLED } else { 0 })
     }
 
-    /// Whether somebody upstream may have recorded the request, and wants us to.
+    /// Whether a client or proxy may have recorded the request, and wants the sidecar to record it.
     pub fn is_sampled(self) -> bool {
         self.0 & Self::SAMPLED != 0
     }
 
-    /// As a number.
+    /// Returns the flags as a number.
     pub fn bits(self) -> u8 {
         self.0
     }
 }
 
 impl Context {
-    /// `None` if there is no trace, or none that can be read in one way only: then there is no telling
-    /// what the app makes of it, and `tracestate` means nothing either.
+    /// Reads `traceparent`. `None` if the header is absent, repeated or malformed: the app could read such a
+    /// header in another way, and `tracestate` then means nothing either.
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(super::TRACEPARENT).iter();
         let only = lines.next().filter(|_| lines.next().is_none())?;
         Self::parse(only.as_bytes())
     }
 
-    /// Reads the value of a `traceparent`: of version 00 exactly, of a later one the part that it has
-    /// in common with 00.
+    /// Reads the value of a `traceparent`. Version 00 must match exactly; of a later version, the part that
+    /// it has in common with version 00 is read.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (known, rest) = value.split_at_checked(55)?;
         let version = pair(&known[..2])?;
@@ -61,12 +61,12 @@ impl Context {
         Some(Self {
             trace: TraceId::parse(&known[3..35])?,
             parent: SpanId::parse(&known[36..52])?,
-            // The others are not ours to hand on (section 3.2.2.5).
+            // The sidecar must not pass on other flags (section 3.2.2.5).
             flags: Flags(pair(&known[53..])? & (Flags::SAMPLED | Flags::RANDOM)),
         })
     }
 
-    /// As the value of a header, in version 00.
+    /// Returns the context as the value of a header, in version 00.
     pub fn header(&self) -> HeaderValue {
         let mut value = *b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-00";
         value[3..35].copy_from_slice(self.trace.hex().as_str().as_bytes());

@@ -1,9 +1,10 @@
 //! Sends spans to a collector: OTLP over HTTP, as JSON (OpenTelemetry protocol specification,
 //! "OTLP/HTTP").
 //!
-//! Our own and not OpenTelemetry's: three kinds of spans are a hundred lines of serde, while the SDK
-//! brings some 28 crates that break several times a year. Nobody waits for it: spans go into a queue of bounded
-//! length, and what does not fit, or can't be delivered, is dropped and counted.
+//! Written here instead of using OpenTelemetry's SDK: three kinds of spans are a hundred lines of serde,
+//! while the SDK brings some 28 crates that break several times a year. No request waits for an export: spans
+//! go into a queue of bounded length. A span that does not fit, or can't be delivered, is dropped and
+//! counted.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,41 +24,41 @@ use crate::metrics::{SpanResult, TraceMetrics};
 use crate::outgoing::{self, TlsError};
 use crate::tls::Roots;
 
-/// Spans that may wait.
+/// Spans that may wait in the queue.
 const QUEUE_LENGTH: usize = 4096;
 
-/// Spans in one call.
+/// Longest batch: spans in one call.
 const BATCH_LENGTH: usize = 512;
 
-/// How long the first span of a batch waits for others.
+/// Time for which the first span of a batch waits for more spans.
 const GATHERING: Duration = Duration::from_secs(5);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For one call.
+/// Time limit of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Before the second attempt, where the collector does not say.
+/// Wait before the second attempt, unless the collector sends `Retry-After`.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest `Retry-After` that is heeded. The queue would be full long before, and drop.
+/// Longest `Retry-After` that is obeyed. The queue would be full long before, and drop spans.
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// An answer says how many spans were rejected, and why.
+/// Longest answer read. An answer says how many spans were rejected, and why.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Where spans go.
+/// Address and name under which spans are exported.
 #[derive(Clone, Debug)]
 pub struct ExportSettings {
-    /// The whole URL, such as `http://collector:4318/v1/traces`.
+    /// Whole URL, such as `http://collector:4318/v1/traces`.
     pub endpoint: Url,
-    /// The resource's `service.name`.
+    /// `service.name` of the resource.
     pub service_name: String,
-    /// Who vouches for the collector.
+    /// Certificate authorities that vouch for the collector.
     pub roots: Roots,
 }
 
-/// The queue of spans before the task that sends them. Clones share it.
+/// Queue of spans for the task that sends them. Clones share the queue.
 #[derive(Clone)]
 pub struct Exporter {
     queue: mpsc::Sender<Message>,
@@ -66,12 +67,12 @@ pub struct Exporter {
 
 enum Message {
     Span(Span),
-    /// Send what is there now, and say when that is done.
+    /// Request to send all queued spans now, and to answer when this is done.
     Flush(oneshot::Sender<()>),
 }
 
 impl Exporter {
-    /// Starts the task that sends. It ends when the last clone is dropped.
+    /// Starts the task that sends. The task ends when the last clone is dropped.
     ///
     /// # Errors
     ///
@@ -79,7 +80,7 @@ impl Exporter {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn start(settings: ExportSettings, metrics: TraceMetrics) -> Result<Self, TlsError> {
         let http = outgoing::client(&settings.endpoint, &settings.roots, CONNECT_TIMEOUT)?;
         let (queue, receiver) = mpsc::channel(QUEUE_LENGTH);
@@ -88,18 +89,18 @@ impl Exporter {
         Ok(Self { queue, metrics })
     }
 
-    /// Queues a span, or drops and counts it. Never waits.
+    /// Queues a span. If the queue is full, drops and counts the span. Never waits.
     pub(super) fn export(&self, span: Span) {
         if self.queue.try_send(Message::Span(span)).is_err() {
             self.metrics.spans.increment(SpanResult::Dropped);
         }
     }
 
-    /// Waits until what is queued has been sent or given up, at most `patience`.
+    /// Waits until the queued spans have been sent or given up, but at most `patience`.
     pub(super) async fn flush(&self, patience: Duration) {
         let (sender, flushed) = oneshot::channel();
         let flushing = async {
-            // An error says that there is nobody left to do it.
+            // An error says that the task that sends has ended.
             if self.queue.send(Message::Flush(sender)).await.is_ok() {
                 let _ = flushed.await;
             }
@@ -110,7 +111,7 @@ impl Exporter {
     }
 }
 
-/// The other end of an export.
+/// Task that sends spans to the collector.
 struct Collector {
     http: Client,
     settings: ExportSettings,
@@ -119,13 +120,13 @@ struct Collector {
     works: bool,
 }
 
-/// Why a batch was not accepted.
+/// Reason why a batch was not accepted.
 enum ExportError {
-    /// It may be, a moment later.
+    /// The collector may accept the batch a moment later.
     Busy { status: StatusCode, retry_after: Option<Duration> },
-    /// It never will be: the wrong URL, or a collector that wants something else.
+    /// The collector will never accept the batch: the URL is wrong, or the collector wants another format.
     Refused(StatusCode),
-    /// There was no answer.
+    /// No answer came.
     Unreachable(reqwest::Error),
 }
 
@@ -148,7 +149,7 @@ impl Collector {
                 self.send(spans).await;
             }
             if let Some(flush) = flush {
-                // Whoever asked may have lost patience.
+                // An error says that the caller of `flush` has stopped waiting.
                 let _ = flush.send(());
             }
         }
@@ -157,7 +158,7 @@ impl Collector {
     async fn send(&mut self, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let name = self.settings.service_name.clone();
-        // A millisecond for a full batch, in which a worker would serve nobody.
+        // Encoding a full batch takes a millisecond, during which a tokio worker could serve no request.
         let encoding = spawn_blocking(move || otlp::encode(&name, &spans));
         let Ok(body) = encoding.await else { return };
         let body = bytes::Bytes::from(body);
@@ -181,11 +182,11 @@ impl Collector {
         self.log(result.err());
     }
 
-    /// Sends a batch once; how many of its spans were rejected.
+    /// Sends a batch once. Returns the number of spans that were rejected.
     async fn call(&self, body: bytes::Bytes) -> Result<u64, ExportError> {
         let call = self.http.post(self.settings.endpoint.clone()).timeout(CALL_TIMEOUT);
         let call = call.header(CONTENT_TYPE, "application/json").body(body);
-        // The URL is the operator's own and could hold anything; errors are logged.
+        // The operator's URL could hold a secret, and errors are logged.
         let unreachable = |error: reqwest::Error| ExportError::Unreachable(error.without_url());
         let answer = call.send().await.map_err(unreachable)?;
         let status = answer.status();
@@ -193,7 +194,7 @@ impl Collector {
             let body = outgoing::read_capped(answer, MAX_ANSWER_BYTES).await.unwrap_or_default();
             return Ok(rejected(&body.unwrap_or_default()));
         }
-        // "OTLP/HTTP Response": these, and no others, may be tried again.
+        // Only these statuses may be tried again ("OTLP/HTTP Response").
         Err(match status.as_u16() {
             429 | 502 | 503 | 504 => {
                 ExportError::Busy { status, retry_after: retry_after(answer.headers()) }
@@ -217,7 +218,8 @@ impl Collector {
     }
 }
 
-/// A batch: `first` and what follows it, up to its length, its time, or a flush.
+/// Collects a batch: `first` and the spans after it, until the batch is full, its time is over, or a flush
+/// comes.
 async fn gather(
     first: Message,
     queue: &mut mpsc::Receiver<Message>,
@@ -238,7 +240,7 @@ async fn gather(
     }
 }
 
-/// How long to wait before the only other attempt; `None` if there is to be none.
+/// Returns the wait before the second attempt, which is the last; `None` if no second attempt is allowed.
 fn pause_after(error: &ExportError) -> Option<Duration> {
     match error {
         ExportError::Busy { retry_after, .. } => {
@@ -249,14 +251,14 @@ fn pause_after(error: &ExportError) -> Option<Duration> {
     }
 }
 
-/// `Retry-After` in seconds. A date, which is allowed too, counts as none.
+/// Reads `Retry-After` in seconds. A date, which is allowed too, counts as absent.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// How many spans an answer says were rejected: a 64-bit number, which JSON has as a string, though
-/// not every collector does.
+/// Reads from an answer how many spans were rejected: a 64-bit number, which JSON has as a string. Some
+/// collectors send a number.
 fn rejected(answer: &[u8]) -> u64 {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,31 +1,31 @@
-//! The ids of traces and spans.
+//! Ids of traces and spans.
 
 use std::fmt;
 
-/// Identifies a trace: 16 bytes, not all of them zero.
+/// Id of a trace: 16 bytes, not all of them zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
 
-/// Identifies a span within its trace: 8 bytes, not all of them zero.
+/// Id of a span within its trace: 8 bytes, not all of them zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanId([u8; 8]);
 
-/// An id as it is written everywhere: in lower-case hexadecimal digits.
+/// An id as text: lower-case hexadecimal digits.
 #[derive(Clone, Copy)]
 pub struct Hex<const DIGITS: usize>([u8; DIGITS]);
 
 impl TraceId {
-    /// `None` unless `text` is 32 lower-case hexadecimal digits, one of them not zero.
+    /// Returns `None` unless `text` is 32 lower-case hexadecimal digits, not all of them zero.
     pub fn parse(text: &[u8]) -> Option<Self> {
         parse(text).map(Self)
     }
 
-    /// As it is written.
+    /// Returns the id as text.
     pub fn hex(self) -> Hex<32> {
         Hex(digits(&self.0))
     }
 
-    /// A number that is evenly spread over the traces, for those whose ids are random.
+    /// Returns a number from 0 to 1 that is evenly spread over the traces, if their ids are random.
     pub(super) fn fraction(self) -> f64 {
         // Level 2 of the recommendation has the random part at the right.
         let mut random = [0; 8];
@@ -35,12 +35,12 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// `None` unless `text` is 16 lower-case hexadecimal digits, one of them not zero.
+    /// Returns `None` unless `text` is 16 lower-case hexadecimal digits, not all of them zero.
     pub fn parse(text: &[u8]) -> Option<Self> {
         parse(text).map(Self)
     }
 
-    /// As it is written.
+    /// Returns the id as text.
     pub fn hex(self) -> Hex<16> {
         Hex(digits(&self.0))
     }
@@ -58,22 +58,22 @@ impl<const DIGITS: usize> fmt::Display for Hex<DIGITS> {
     }
 }
 
-/// A new trace and a span in it. From the generator of the TLS library, which nobody can predict:
-/// so a client can't tell from its own trace what those of others are called.
+/// Makes the ids of a new trace and of a span in it. The TLS library's generator is unpredictable, so a
+/// client can't derive the trace ids of other clients from its own trace.
 pub(super) fn random_trace() -> (TraceId, SpanId) {
     let ids: [u8; 24] = random();
     let (trace, span) = ids.split_at(16);
     (TraceId(trace.try_into().expect("16")), SpanId(span.try_into().expect("8")))
 }
 
-/// New spans of a trace.
+/// Makes the ids of two new spans of a trace.
 pub(super) fn random_spans() -> (SpanId, SpanId) {
     let ids: [u8; 16] = random();
     let (one, other) = ids.split_at(8);
     (SpanId(one.try_into().expect("8")), SpanId(other.try_into().expect("8")))
 }
 
-/// Random bytes. That all of an id are zero, which is no id, happens once in 2^64 times.
+/// Returns random bytes. An id of zeros only would be invalid; for 8 bytes the chance is 1 in 2^64.
 fn random<const BYTES: usize>() -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's generator works");
@@ -91,7 +91,7 @@ fn parse<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
     bytes.iter().any(|byte| *byte != 0).then_some(bytes)
 }
 
-/// Two lower-case hexadecimal digits.
+/// Reads two lower-case hexadecimal digits.
 pub(super) fn pair(digits: &[u8]) -> Option<u8> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -110,7 +110,7 @@ fn digits<const DIGITS: usize>(bytes: &[u8]) -> [u8; DIGITS] {
     digits
 }
 
-/// Two lower-case hexadecimal digits.
+/// Writes a byte as two lower-case hexadecimal digits.
 pub(super) fn hexadecimal(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]

@@ -1,5 +1,5 @@
-//! Spans as OTLP has them in JSON (opentelemetry-proto, trace.proto and "JSON Protobuf Encoding"):
-//! ids in hexadecimal, 64-bit numbers as strings, enums as numbers.
+//! OTLP spans in JSON (opentelemetry-proto, trace.proto and "JSON Protobuf Encoding"): ids in hexadecimal,
+//! 64-bit numbers as strings, enums as numbers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,14 +7,14 @@ use serde::{Serialize, Serializer};
 
 use super::span::{Kind, Span, Value};
 
-/// Bit of a span's flags: whether its parent is remote is known (trace.proto, `SpanFlags`).
+/// Flag of a span: the sidecar knows whether the parent is remote (trace.proto, `SpanFlags`).
 const HAS_IS_REMOTE: u32 = 0x100;
-/// Bit of a span's flags: its parent is remote.
+/// Flag of a span: the parent is remote.
 const IS_REMOTE: u32 = 0x200;
-/// `STATUS_CODE_ERROR`. What went well stays unset: to call it good is the operator's.
+/// `STATUS_CODE_ERROR`. A success stays unset: only the operator may call a span good.
 const ERROR: u8 = 2;
 
-/// The body of an export: one resource, one scope, the spans.
+/// Encodes the body of an export: one resource, one scope, the spans.
 pub(super) fn encode(service_name: &str, spans: &[Span]) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
     let attributes = [("service.name", service_name), ("service.version", version)];

@@ -1,4 +1,4 @@
-//! Spans: what the sidecar did for a request, when, and how it went.
+//! Spans: work that the sidecar did for a request, its time, and its result.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Context, Exporter, SpanId, TraceId};
 
-/// A piece of work that has ended.
+/// Work that has ended.
 pub struct Work {
     pub name: Cow<'static, str>,
     pub started: SystemTime,
@@ -16,7 +16,7 @@ pub struct Work {
     pub failed: bool,
 }
 
-/// What an attribute of a span may be.
+/// Value of a span's attribute.
 pub enum Value {
     Text(Cow<'static, str>),
     Number(i64),
@@ -40,14 +40,14 @@ impl From<u16> for Value {
     }
 }
 
-/// Which side of a call a span shows.
+/// Side of a call that a span shows.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Server,
     Client,
 }
 
-/// A span as it is exported.
+/// Span as exported.
 pub(super) struct Span {
     pub(super) trace: TraceId,
     pub(super) id: SpanId,
@@ -59,7 +59,7 @@ pub(super) struct Span {
     pub(super) work: Work,
 }
 
-/// The spans of a request, which get their ids before they begin: its app has to be told.
+/// Spans of a request. Their ids are made before the spans begin, because the app is told the id of its call.
 pub struct Recording {
     exporter: Exporter,
     trace: TraceId,
@@ -86,12 +86,12 @@ impl Recording {
         self.export(self.request, self.parent, Kind::Server, work);
     }
 
-    /// Exports the span of the call to the app, in the name of which the app was asked.
+    /// Exports the span of the call to the app. The app was told the id of this span as its parent.
     pub fn app_call(&self, work: Work) {
         self.export(self.app_call, Some(self.request), Kind::Client, work);
     }
 
-    /// Begins a span for a call that this request has started, and that may outlive it.
+    /// Begins a span for a call that this request has started and that may outlive the request.
     pub fn begin_call(&self) -> OpenSpan {
         OpenSpan {
             exporter: self.exporter.clone(),
@@ -105,7 +105,7 @@ impl Recording {
 
     fn export(&self, id: SpanId, parent: Option<SpanId>, kind: Kind, work: Work) {
         let (trace, flags) = (self.trace, self.flags);
-        // Only the request comes from elsewhere.
+        // Only the request's span can have a parent in another process.
         let has_remote_parent = matches!(kind, Kind::Server) && parent.is_some();
         self.exporter.export(Span { trace, id, parent, has_remote_parent, flags, kind, work });
     }
@@ -122,7 +122,7 @@ pub struct OpenSpan {
 }
 
 impl OpenSpan {
-    /// Ends and exports it.
+    /// Ends and exports the span.
     pub fn end(self, name: &'static str, attributes: Vec<(&'static str, Value)>, failed: bool) {
         let (id, _) = super::random_spans();
         let duration = self.since.elapsed();

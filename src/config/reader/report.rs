@@ -1,51 +1,52 @@
-//! What reading a configuration yields beside the settings: complaints, and the values in force.
+//! Results of reading a configuration beside the settings: complaints, and the values in force.
 
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Something wrong with the configuration, and what to write instead.
+/// A mistake in the configuration, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// The file and line, the variable, or neither if something is missing.
+    /// The line or the variable at fault, or neither if a setting is missing.
     pub place: Place,
     pub problem: String,
     pub remedy: String,
 }
 
-/// Where a value stands.
+/// Place of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A line of the file, counted from 1.
     Line(usize),
     Environment(String),
-    /// Nowhere yet.
+    /// The value is missing.
     Missing,
 }
 
-/// A value in force and where it came from.
+/// A value in force and its source.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The table's header, such as `[delivery.header]` or `[[delivery.route]]`.
     pub header: String,
-    /// Tells tables with the same header apart.
+    /// Number that tells tables with the same header apart.
     pub table: usize,
     pub key: String,
-    /// As TOML; secrets are not in here.
+    /// Value as TOML, with a placeholder for a secret.
     pub value: String,
-    /// What tells one content from another, of a secret or of a file.
+    /// Fingerprint of a secret, or of the content of a file that counts as configuration.
     pub fingerprint: Option<Fingerprint>,
     pub source: Source,
 }
 
 impl Effective {
-    /// Such as `delivery.header.max_wait`; of an array's tables, without which of them.
+    /// Returns the setting's path, such as `delivery.header.max_wait`. All tables of an array have the same
+    /// path.
     pub fn path(&self) -> String {
         format!("{}.{}", self.header.trim_matches(['[', ']']), self.key)
     }
 
-    /// The value as it may be shown and compared: secrets by their fingerprint, and of files the
-    /// content too.
+    /// Returns the value in a form to show and to compare: a secret as its fingerprint, a file's path with
+    /// the fingerprint of its content.
     pub fn shown(&self) -> String {
         match &self.fingerprint {
             None => self.value.clone(),
@@ -55,15 +56,16 @@ impl Effective {
     }
 }
 
-/// What stands in a secret's place, as TOML.
+/// Text in place of a secret, as TOML.
 pub const REDACTED: &str = "\"<redacted>\"";
 
-/// The first 32 bits of a SHA-256: enough to see that a secret has changed, and not what it is.
+/// The first 32 bits of a SHA-256 digest: enough to see that a secret has changed, but not to learn the
+/// secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 4]);
 
 impl Fingerprint {
-    /// Of `content`.
+    /// Returns the fingerprint of `content`.
     pub fn of(content: &[u8]) -> Self {
         let digest = digest(&SHA256, content);
         Self(digest.as_ref()[..4].try_into().expect("it is longer"))
@@ -76,13 +78,13 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Where a value in force came from.
+/// Source of a value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Default,
-    /// By the preset that is in force.
+    /// The preset that is in force.
     Preset,
-    /// Not written, and without a say: this decides instead.
+    /// The setting is not written and its default has no effect: the text names what decides instead.
     LeftOut(&'static str),
     Place(Place),
 }

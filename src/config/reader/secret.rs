@@ -1,4 +1,4 @@
-//! Secrets: from a variable or a file, and seldom from the document itself.
+//! Reads secrets: from a variable or a file, and where allowed from the document itself.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use secrecy::SecretString;
 use super::report::REDACTED;
 use super::{Fingerprint, Found, Place, Section, Source};
 
-/// Whether a secret may stand in the file.
+/// Permission for a secret to stand in the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inline {
     Allowed,
     Refused,
 }
 
-/// Characters around or in a secret that are hardly part of it: the complaint, and what to do.
+/// Characters around or in a secret that are hardly part of the secret. Holds the complaint, and what to do.
 struct Flaw(&'static str, &'static str);
 
 impl Flaw {
@@ -45,7 +45,7 @@ impl Flaw {
     }
 }
 
-/// Whether `text` stands in quotes, as an environment file leaves a value that it was given so.
+/// Whether `text` is in quotes, which an environment file may leave around a value.
 pub(super) fn in_quotes(text: &str) -> bool {
     const PAIRS: [(char, char); 5] =
         [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
@@ -54,8 +54,8 @@ pub(super) fn in_quotes(text: &str) -> bool {
 }
 
 impl Section<'_, '_> {
-    /// A secret that is needed: in the file that `<key>_file` names, or in `variable`. `None` is
-    /// complained of.
+    /// Returns a secret that is needed: from the file that `<key>_file` names, from `variable`, or from the
+    /// document if `inline` allows it. Complains if it returns `None`.
     pub fn secret(&self, key: &str, variable: &str, inline: Inline) -> Option<SecretString> {
         let file_key = format!("{key}_file");
         let anywhere =
@@ -67,7 +67,8 @@ impl Section<'_, '_> {
         self.optional_secret(key, variable, inline)
     }
 
-    /// The same, if it is given at all.
+    /// Returns a secret from the same places as [`Self::secret`], but does not complain if the secret is
+    /// missing.
     pub fn optional_secret(
         &self,
         key: &str,
@@ -127,11 +128,11 @@ impl Section<'_, '_> {
         Some(SecretString::from(text))
     }
 
-    /// The path of a file whose content counts as part of the configuration: if it changes, so has
-    /// the setting.
+    /// Returns the path of a file whose content counts as part of the configuration: new content is a change
+    /// of the setting.
     pub fn content_file(&self, key: &str) -> Option<PathBuf> {
         let path: PathBuf = self.optional(key)?;
-        // Unreadable, it is complained of where it is used.
+        // The code that uses the file complains if the file can't be read.
         let content = std::fs::read(&path).unwrap_or_default();
         let mut effective = self.reader.effective.borrow_mut();
         if let Some(noted) = effective.last_mut() {
@@ -148,10 +149,10 @@ impl Section<'_, '_> {
     }
 
     fn refuse_inline(&self, key: &str, file_key: &str, variable: &str) {
-        // Asked for, so that it is not also an unknown key or variable.
+        // Ask for the key, so that it is not also reported as an unknown key or variable.
         self.variable(key);
         let place = self.place_of(key);
-        // The setting's own variable may be the secret's.
+        // The setting's own variable may be the secret's variable, which is allowed.
         if let Some(place) = place.filter(|place| *place != Place::Environment(variable.into())) {
             self.complain(
                 place,

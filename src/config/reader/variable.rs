@@ -7,8 +7,8 @@ use super::{ENV_PREFIX, nearest};
 /// First word of each variable of a setting: `VELT_API_KEY`, `VELT_SIDECAR_LISTEN__ADDRESS`.
 const FIRST_WORD: &str = "VELT";
 
-/// Advice about the variable `name`, which belongs to no setting. `None` if it does not look like one
-/// either. `read` has the variables of all settings.
+/// Returns advice about the variable `name`, which belongs to no setting. `None` if `name` does not look like
+/// a setting either. `read` has the variables of all settings.
 pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option<String> {
     let mean = |known: &str| format!("did you mean {known}?");
     let meant = folded(name);
@@ -19,7 +19,7 @@ pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option
         return Some(mean(known));
     }
     let setting = name.strip_prefix(ENV_PREFIX)?;
-    // Compare without the prefix, which all of them share.
+    // Compare without the prefix, which all names compared here share.
     let known = || read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
     let is_meant = setting.contains("__")
         || !is_of_kubernetes(setting, value) && known().any(|known| begins_alike(setting, known));
@@ -30,8 +30,8 @@ pub(super) fn remedy(name: &str, value: &str, read: &BTreeSet<String>) -> Option
     })
 }
 
-/// Form of `name` that stays the same under the likeliest mistakes: another case, one underscore for two,
-/// other punctuation.
+/// Returns a form of `name` that stays the same under the likeliest mistakes: another case, one underscore
+/// for two, other punctuation.
 fn folded(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     let words = upper.split(|character: char| !character.is_ascii_alphanumeric());

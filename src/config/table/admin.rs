@@ -1,4 +1,4 @@
-//! The table `admin`: where metrics, health and admin calls are, and who may make the last.
+//! The table `admin`: the address of metrics, health and admin calls, and the token of the admin calls.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn read(section: &Section<'_, '_>) -> (listener::Settings, Option<SecretStri
     (settings, token)
 }
 
-/// Reads where it is, and nothing else.
+/// Reads the address of the admin port alone.
 pub fn read_address(section: &Section<'_, '_>) -> SocketAddr {
     section.value("address", "127.0.0.1:9901")
 }

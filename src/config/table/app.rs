@@ -1,4 +1,4 @@
-//! The table `app`: where the app is, and how patiently to wait for it.
+//! The table `app`: the app's address and protocol, and the limits of connections to it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::proxy::{Address, AppProtocol, Settings};
 use crate::tls::{ClientSettings, Roots};
 
-/// Reads the table `app`; `listen` is where we are ourselves.
+/// Reads the table `app`. `listen` is the sidecar's own address.
 pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
     let AppAddress { address, tls: encrypted } = section.value("address", "127.0.0.1:3000");
     let protocol = section.value("protocol", "http1");
@@ -43,7 +43,7 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
     }
 }
 
-/// Whom to take for the app, if it speaks TLS.
+/// Reads the roots and the name that verify the app, if the app speaks TLS.
 fn read_tls(
     section: &Section<'_, '_>,
     address: &Address,
@@ -75,7 +75,8 @@ fn read_tls(
     Some(ClientSettings { roots: ca_file.map_or(Roots::Auto, Roots::File), server_name })
 }
 
-/// Refuses to forward to ourselves: each request would come back until no connection is left.
+/// Complains if the app's address is the sidecar's own: each request would come back until no connection is
+/// left.
 fn check_loop(section: &Section<'_, '_>, app: &Address, listen: SocketAddr) {
     let Address::Tcp(authority) = app else { return };
     let Some((host, port)) = authority.rsplit_once(':') else { return };

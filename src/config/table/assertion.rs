@@ -1,4 +1,4 @@
-//! The table `identity.assertion`: whose signature is believed, and what of it.
+//! The table `identity.assertion`: the issuer whose signature is believed, and the claims that are read.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::identity::assertion::{AssertionSource, ClaimNames, Policy};
 use crate::identity::keys::KeyLocation;
 use crate::tls::Roots;
 
-/// Clocks that are further apart are wrong, and a leeway keeps expired assertions alive.
+/// Longest leeway. Clocks that are further apart are wrong, and a leeway keeps expired assertions alive.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
-/// Every key of the table.
+/// Keys of the table.
 const KEYS: [&str; 15] = [
     "header",
     "jwks_url",
@@ -36,7 +36,7 @@ const KEYS: [&str; 15] = [
     "groups_claim",
 ];
 
-/// Complains about whatever stands in a table that nobody reads.
+/// Complains about each key that is given, for a configuration that does not read the table.
 pub fn refuse(section: &Section<'_, '_>) {
     for key in KEYS {
         section.refuse(
@@ -47,7 +47,7 @@ pub fn refuse(section: &Section<'_, '_>) {
     }
 }
 
-/// Reads the table. `None` if something that is needed is missing, which has been complained of.
+/// Reads the table. Returns `None`, after a complaint, if a setting that is needed is missing.
 pub fn read(
     section: &Section<'_, '_>,
     preset: Option<&AssertionPreset>,
@@ -113,7 +113,7 @@ pub fn read(
     Some(AssertionSource { header: header?, keys: keys?, roots, policy, on_invalid })
 }
 
-/// What a preset's templates are filled with.
+/// Values for the placeholders in a preset's templates.
 struct Known<'a> {
     issuer: Option<&'a str>,
     audience: Option<&'a str>,
@@ -121,7 +121,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// `None` if something is missing that the template needs, which is complained of elsewhere.
+    /// Fills in `template`. Returns `None` if a value is missing, about which other code complains.
     fn fill(&self, template: &str) -> Option<String> {
         let mut text = template.to_owned();
         for (name, value) in
@@ -145,7 +145,7 @@ fn read_issuer(
     section.optional_or("issuer", known.fill(template).as_deref())
 }
 
-/// The ARN of an AWS load balancer.
+/// Reads the ARN of an AWS load balancer.
 fn read_signer(section: &Section<'_, '_>, preset: Option<&AssertionPreset>) -> Option<String> {
     let needed = preset.is_some_and(|preset| preset.needs_signer);
     let signer: Option<String> = section.optional("signer");
@@ -165,7 +165,7 @@ fn read_signer(section: &Section<'_, '_>, preset: Option<&AssertionPreset>) -> O
     signer
 }
 
-/// The region in a load balancer's ARN.
+/// Returns the region in a load balancer's ARN.
 fn region_of(arn: &str) -> Option<&str> {
     let mut parts = arn.splitn(6, ':');
     let mut next = || parts.next();
@@ -199,7 +199,8 @@ fn read_keys(
             return None;
         }
         (None, None) => {
-            // What a preset would have made of something that is missing itself is no news.
+            // Do not complain about a URL that the preset derives from a missing value: the missing value has
+            // been complained of already.
             let derived = preset.is_some_and(|preset| {
                 preset.jwks_url.or(preset.key_url).is_some() && !section.has("jwks_url")
             });
@@ -218,7 +219,7 @@ fn read_keys(
     Some(location(with_slash(url, key)))
 }
 
-/// Ids go below a base, and replace what follows its last slash.
+/// Appends a slash to `key_url`, because joining replaces the part of the URL after the last slash by the id.
 fn with_slash(mut url: Url, key: &str) -> Url {
     if key == "key_url" && !url.path().ends_with('/') {
         let path = format!("{}/", url.path());

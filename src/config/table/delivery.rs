@@ -11,7 +11,7 @@ use crate::inject::{HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
 pub fn read(section: &Section<'_, '_>) -> Settings {
     let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
     let allow_same_site = section.value("allow_same_site", "false");
-    // The table's own keys first, as TOML has it.
+    // Read the table's own keys before its inner tables, as TOML has them.
     let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
         tables.iter().filter_map(read_route).collect()
     } else {

@@ -1,4 +1,4 @@
-//! The table `identity`: who is asking, and whom to believe.
+//! The table `identity`: the source of the user's identity, and the peers to believe.
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
@@ -16,8 +16,8 @@ use crate::inject::{self, OnMintFailure};
 use crate::spelling::folded;
 use crate::tls::Roots;
 
-/// Headers that say something else than who is asking, and would break requests if they were
-/// guarded as identity. (An assertion may stand in the first, which is what it is for.)
+/// Headers with another meaning than identity. Guarding them as identity would break requests. (An assertion
+/// may stand in `authorization`, which is made for credentials.)
 const NOT_IDENTITY: [&str; 12] = [
     "authorization",
     "connection",
@@ -33,7 +33,7 @@ const NOT_IDENTITY: [&str; 12] = [
     "x-forwarded-host",
 ];
 
-/// What speaks of the user by default beside an assertion: what an app most likely reads.
+/// Default of `guarded_headers` with `source = "assertion"`: the plain headers that an app most likely reads.
 const PLAIN_HEADERS: [&str; 4] = [
     "X-Forwarded-User",
     "X-Forwarded-Email",
@@ -88,8 +88,8 @@ const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__NEXT_SECRET";
 
 const EVERYONE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// Reads the table `identity` and the one within it. `None` if something without a default is
-/// missing, which has been complained of.
+/// Reads the table `identity` and its table `assertion`. Returns `None`, after a complaint, if a setting
+/// without a default is missing.
 pub fn read(
     section: &Section<'_, '_>,
     assertion: &Section<'_, '_>,
@@ -124,8 +124,8 @@ pub fn read(
     let trusted_names = section.list::<CertificateName>("trusted_names", &[]);
     let trusted_names: Vec<String> = trusted_names.into_iter().map(|name| name.0).collect();
     let secret = read_secret(section);
-    // No other loopback address: a service mesh hands every caller on from one, as Istio does from
-    // 127.0.0.6.
+    // No other loopback address: a service mesh hands every caller on from such an address, as Istio does
+    // from 127.0.0.6.
     let nearby = ["127.0.0.1", "::1"];
     // A secret vouches for the peer that shows it, from any address, and so does a certificate.
     let vouching = match (&secret, trusted_names.is_empty()) {
@@ -145,7 +145,7 @@ pub fn read(
     let ambiguous = section.value("on_ambiguous", "refuse");
     let forward = section.value("forward_headers", "keep");
     let reckless: bool = section.value("dangerously_trust_every_peer", "false");
-    // The last of the table's keys, as TOML has it.
+    // Read the table `assertion` after the keys of `identity`, as TOML has them.
     let source = match name {
         SourceName::Header => {
             assertion::refuse(assertion);
@@ -183,7 +183,8 @@ pub fn read(
     Some(settings)
 }
 
-/// Where to ask an app that names the user itself, and what makes no sense with such an app.
+/// Reads the path at which to ask an app that names the user itself, and complains about settings that make
+/// no sense with such an app.
 fn read_app_path(
     section: &Section<'_, '_>,
     name: SourceName,
@@ -260,7 +261,7 @@ fn read_headers(
         Some(preset) if preset.user_header.is_some() => {
             section.optional_or("user_header", preset.user_header)
         }
-        // Its names are the operator's.
+        // The operator chooses the header names, so the preset has none.
         Some(_) => section.required("user_header"),
     };
     let groups_lines: GroupsLines = section.value("groups_lines", "one");
@@ -278,7 +279,8 @@ fn read_headers(
     Some(source)
 }
 
-/// Groups and the names of admin groups go together. A preset's groups alone are no mistake.
+/// Complains about groups without admin groups, and about admin groups without groups. A preset's groups
+/// alone are no mistake.
 fn check_groups<'s>(
     section: &'s Section<'_, '_>,
     assertion: &'s Section<'_, '_>,
@@ -306,7 +308,7 @@ fn check_groups<'s>(
     }
 }
 
-/// Headers that are guarded beside those that are read.
+/// Reads the headers that are guarded beside the headers that are read.
 fn read_guarded(
     section: &Section<'_, '_>,
     preset: Option<&'static Preset>,
@@ -324,7 +326,7 @@ fn read_guarded(
     }
 }
 
-/// The shared secret, and the next one while it is being changed.
+/// Reads the shared secret, and the next secret while the operator changes it.
 fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
     let header: Option<HeaderName> = section.optional("secret_header");
     let read = |key: &str, variable: &str| {
@@ -370,7 +372,7 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
 fn check_names(section: &Section<'_, '_>, settings: &Settings) {
     let secret = settings.secret.iter().map(|secret| &secret.header);
     let names = settings.source.names().chain(&settings.guarded).chain(&settings.token_headers);
-    // Names that an app may take for each other would be aliases, which are refused.
+    // Compare the names as an app may fold them, because aliases of a header are refused.
     let fold = |name: &HeaderName| folded(name.as_str()).map(char::from).collect();
     let mut taken: Vec<String> = names.chain(secret).map(fold).collect();
     taken.sort_unstable();
@@ -395,7 +397,7 @@ fn check_names(section: &Section<'_, '_>, settings: &Settings) {
     }
 }
 
-/// Refuses to believe nobody, and to believe everybody without being told so in plain words.
+/// Complains if no peer is trusted, and if every peer is trusted without `dangerously_trust_every_peer`.
 fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
     let (peers, by_peer) = (&settings.trusted_peers, matches!(settings.source, Source::Header(_)));
     if peers.is_empty() && by_peer {
@@ -411,7 +413,7 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
         IpNet::V4(range) => range.prefix_len() < 8,
         IpNet::V6(range) => range.prefix_len() < 7,
     });
-    // Given, if not good: then that is complained of already.
+    // A secret that is given but not valid counts too: it has been complained of already.
     let vouched = settings.secret.is_some() || !settings.trusted_names.is_empty();
     if everyone && !reckless && !vouched {
         let problem = if by_peer {

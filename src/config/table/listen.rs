@@ -1,4 +1,4 @@
-//! The table `listen`: where clients come in, and how much of them.
+//! The table `listen`: the address for clients, and the limits of their connections.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
     }
 }
 
-/// Reads the table `listen.tls`. `None` where nothing in it says where a certificate is.
+/// Reads the table `listen.tls`. Returns `None` unless it names a certificate and a key.
 pub fn read_tls(section: &Section<'_, '_>) -> Option<ServerSettings> {
     let certificate: Option<PathBuf> = section.optional("certificate_file");
     let key: Option<PathBuf> = section.optional("key_file");
@@ -62,7 +62,7 @@ pub fn read_tls(section: &Section<'_, '_>) -> Option<ServerSettings> {
     })
 }
 
-/// Complains about one half of a pair, and about what has no effect without it.
+/// Complains about a certificate without a key, a key without a certificate, and settings without effect.
 fn check_alone(section: &Section<'_, '_>) {
     for (given, missing) in [("certificate_file", "key_file"), ("key_file", "certificate_file")] {
         if section.has(given) && !section.has(missing) {

@@ -1,4 +1,4 @@
-//! The table `outgoing`: whom the sidecar's own calls trust.
+//! The table `outgoing`: the roots that the sidecar's own calls trust.
 
 use super::super::reader::Section;
 use crate::tls::Roots;

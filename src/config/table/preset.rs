@@ -1,7 +1,7 @@
-//! What the common fronts send, as their documentation has it (the pages in `docs/fronts` cite it).
+//! Headers and assertions that the common fronts send, by their documentation (cited in `docs/fronts`).
 //!
-//! A preset is nothing but other defaults for the keys of `identity`. What only the operator can
-//! know has none and stays required.
+//! A preset is a set of other defaults for the keys of `identity`. A value that only the operator can know
+//! has no default and stays required.
 
 use super::super::setting::Setting;
 use super::super::words::SourceName;
@@ -15,12 +15,12 @@ pub struct Preset {
     pub name_header: Option<&'static str>,
     pub groups_header: Option<&'static str>,
     pub groups_separator: &'static str,
-    /// Headers in which it says more of the user than is read.
+    /// Headers in which the front says more of the user than the sidecar reads.
     pub guarded: &'static [&'static str],
     pub assertion: AssertionPreset,
-    /// Whether callers through this front come from addresses of the pod's own, so that no address is an
-    /// anchor. Such a front also passes a signed assertion on: with `source = "assertion"`, `assertion` has
-    /// the defaults for it.
+    /// Whether callers through this front come from addresses of the pod's own, so that an address does not
+    /// tell the front from other callers. Such a front also passes a signed assertion on: with
+    /// `source = "assertion"`, the field `assertion` has the defaults.
     pub is_behind_mesh: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct AssertionPreset {
     pub email_claim: Option<&'static str>,
     pub name_claim: Option<&'static str>,
     pub groups_claim: Option<&'static str>,
-    /// Whether it is a load balancer whose keys others use too.
+    /// Whether the front is a load balancer that shares its keys with other load balancers.
     pub needs_signer: bool,
 }
 
@@ -188,7 +188,7 @@ pub static PRESETS: [Preset; 10] = [
         ],
         ..PLAIN
     },
-    // The names are the operator's: `outputClaimToHeaders` has none of its own.
+    // The operator chooses the header names: `outputClaimToHeaders` has no default names.
     Preset {
         name: "istio",
         assertion: AssertionPreset { header: Some("Authorization"), ..OIDC },

@@ -30,7 +30,7 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots) -> (Settings, SampledBy) {
         let service_name = section.value("service_name", "velt-sidecar");
         endpoint.map(|endpoint| ExportSettings { endpoint, service_name, roots: roots.clone() })
     } else {
-        // Asked for all the same, so that it is known.
+        // Ask for the key all the same, so that it counts as known.
         section.optional::<Url>("otlp_endpoint");
         let remedy = "write otlp_endpoint = \"http://collector:4318/v1/traces\", or remove it";
         section.refuse("service_name", "without otlp_endpoint it has no effect", remedy);

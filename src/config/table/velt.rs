@@ -1,4 +1,4 @@
-//! The table `velt`: what to mint, where, with which credentials, how patiently.
+//! The table `velt`: what to mint, with which API and credentials, and the limits of calls.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::token::resilience::{self, Bounds};
 use crate::token::velt::{self, Api};
 use crate::token::{Issuer, MintPlan, Resource};
 
-/// What the table is for: the client, the plan and the patience.
+/// Settings of the client, the plan of mints, and the limits of calls.
 pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
 
-/// Reads the table `velt`; `source` tells what the API will be given, and `identity` has the keys
-/// that name it, each of which ends in `suffix`. `None` if
-/// there is no telling.
+/// Reads the table `velt`. `source` says which attributes of a user there are, and `identity` has the keys
+/// that name these attributes, each with the ending `suffix`. `source` is `None` if the table `identity`
+/// could not be read. Returns `None` if a credential is missing.
 pub fn read(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
@@ -50,7 +50,7 @@ pub fn read(
             "write at most velt.deadline",
         );
     }
-    // The last of the table's keys, as TOML has it.
+    // Read the array of tables after the table's own keys, as TOML has them.
     let resources = read_resources(section, api);
     let issuer = Issuer {
         api,
@@ -91,7 +91,8 @@ fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
     endpoint
 }
 
-/// Complains about what the chosen API does not send, and about what it can't do without.
+/// Complains about settings that the chosen API does not send, and about a missing organization that the API
+/// needs.
 fn check_effect(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,

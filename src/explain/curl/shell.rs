@@ -1,14 +1,14 @@
-//! A command line as bash reads it, as far as pasted commands need it.
+//! Reads a command line as bash does, as far as pasted commands need it.
 //!
-//! By hand, since the crates that split words do not know `$'...'` (shlex and shell-words have
-//! POSIX's quotes only), and that is what browsers write as soon as a header has an odd character.
+//! Written by hand, because the crates that split words do not know `$'...'` (shlex and shell-words have
+//! POSIX's quotes only), which browsers write as soon as a header has an odd character.
 
 use std::str::Chars;
 
 use super::Unclear;
 
-/// Splits a command line into words, up to where the shell would begin another command.
-/// Variables are left as they are written.
+/// Splits a command line into words, up to a pipe, a redirection or the next command. Variables are left as
+/// they are written.
 ///
 /// # Errors
 ///
@@ -34,12 +34,12 @@ pub fn words(line: &str) -> Result<Vec<String>, Unclear> {
 
 struct Splitter<'a> {
     rest: Chars<'a>,
-    /// `None` between words.
+    /// Word so far. `None` between words.
     word: Option<String>,
 }
 
 impl Splitter<'_> {
-    /// Adds what begins with `first` to the word: a quoted piece, an escape or one character.
+    /// Adds the piece that begins with `first` to the word: a quoted piece, an escape or one character.
     fn piece(&mut self, first: char) -> Result<(), Unclear> {
         match first {
             '\'' => self.single_quoted(),
@@ -50,7 +50,7 @@ impl Splitter<'_> {
             }
             '\\' => {
                 match self.rest.next() {
-                    // A line that goes on, with either end.
+                    // A backslash before a line's end, LF or CRLF, continues the line.
                     None | Some('\n') => {}
                     Some('\r') if self.rest.as_str().starts_with('\n') => {
                         self.rest.next();
@@ -104,7 +104,7 @@ impl Splitter<'_> {
         }
     }
 
-    /// bash's `$'...'` (bash manual, section 3.1.2.4). Bytes are gathered, since `\x` makes some.
+    /// Reads bash's `$'...'` (bash manual, section 3.1.2.4). Gathers bytes, because `\x` stands for a byte.
     fn ansi_quoted(&mut self) -> Result<(), Unclear> {
         let mut bytes = Vec::new();
         loop {
@@ -130,7 +130,7 @@ impl Splitter<'_> {
                         let more = self.rest.as_str().len();
                         let rest = self.digits(8, 2).unwrap_or_default();
                         let digits = u32::try_from(more - self.rest.as_str().len()).unwrap_or(0);
-                        // As bash has it, what is over a byte is cut off.
+                        // bash keeps only the low eight bits of a larger value.
                         let value = (value * 8_u32.pow(digits) + rest) & 0xff;
                         bytes.push(byte(Some(value))?);
                         continue;
@@ -154,7 +154,7 @@ impl Splitter<'_> {
         self.digits(16, most).and_then(char::from_u32).ok_or_else(not_text)
     }
 
-    /// The number that at most so many digits make; `None` without any.
+    /// Reads the number that at most `most` digits make. Returns `None` if there is no digit.
     fn digits(&mut self, radix: u32, most: usize) -> Option<u32> {
         let mut value = None;
         for _ in 0..most {

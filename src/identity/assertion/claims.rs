@@ -1,4 +1,4 @@
-//! What an assertion whose signature is right has to say before it is believed.
+//! Checks of the claims of an assertion whose signature is right.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use crate::identity::Placeholders;
 use crate::identity::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
 use crate::metrics::Flaw;
 
-/// Which assertions are believed.
+/// Conditions under which an assertion is believed.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub issuer: String,
-    /// One of them has to be among the assertion's. May be empty with a `signer` only.
+    /// Audiences, of which the assertion must name at least one. May be empty with a `signer` only.
     pub audience: Vec<String>,
     pub algorithms: Vec<Algorithm>,
-    /// How far the clocks may be apart.
+    /// Largest difference between the clocks that is tolerated.
     pub leeway: Duration,
-    /// The ARN of the AWS load balancer that signs. With it, the token is read as those are:
-    /// padding, and `exp`, `iss` and `client` in its header.
+    /// ARN of the AWS load balancer that signs. If set, the token is read as AWS writes it: with padding, and
+    /// with `exp`, `iss` and `client` in the header.
     pub signer: Option<String>,
     pub claims: ClaimNames,
 }
 
-/// Where in an assertion the user stands.
+/// Claims of an assertion that describe the user.
 #[derive(Clone, Debug)]
 pub struct ClaimNames {
     pub user: ClaimPath,
@@ -33,7 +33,7 @@ pub struct ClaimNames {
     pub name: Option<ClaimPath>,
     pub organization: Option<ClaimPath>,
     pub groups: Option<ClaimPath>,
-    /// What stands between two groups, where the claim is a string and no array.
+    /// Character between two groups, where the claim is a string and no array.
     pub groups_separator: char,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
@@ -47,7 +47,7 @@ pub struct ClaimNames {
 pub struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// `None` if `text` is no such path.
+    /// Reads a path. `None` if `text` is no path.
     pub fn parse(text: &str) -> Option<Self> {
         let names: Option<Vec<String>> = match text.strip_prefix('/') {
             Some(pointer) => pointer.split('/').map(unescape).collect(),
@@ -77,26 +77,26 @@ impl ClaimPath {
     }
 }
 
-/// A name that needs no escaping.
+/// Returns `name`, if it needs no escaping.
 fn plain(name: &str) -> Option<String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:$".contains(&byte);
     (!name.is_empty() && name.bytes().all(legal)).then(|| name.to_owned())
 }
 
-/// RFC 6901 section 4: `~1` is a slash and `~0` a tilde.
+/// Replaces the escapes of RFC 6901 section 4: `~1` is a slash and `~0` a tilde.
 fn unescape(token: &str) -> Option<String> {
     let mut escapes = token.split('~').skip(1);
     let legal = !token.is_empty() && escapes.all(|rest| rest.starts_with(['0', '1']));
     legal.then(|| token.replace("~1", "/").replace("~0", "~"))
 }
 
-/// What a valid assertion says.
+/// Content of a valid assertion.
 pub struct Claims {
     /// `None` if the assertion names no user.
     pub user: Option<User>,
     /// Attributes in the assertion that can't be used.
     pub flaws: Flaws,
-    /// The end of its life, as time since 1970.
+    /// End of the assertion's life, as time since 1970.
     pub expires: Duration,
 }
 
@@ -107,7 +107,7 @@ impl Claims {
 }
 
 impl Policy {
-    /// Judges the `claims` of a token, and of its `header` what AWS puts there.
+    /// Judges the `claims` of a token, and the claims that AWS puts into its `header`.
     pub(super) fn judge(
         &self,
         header: &Map<String, Value>,
@@ -127,7 +127,7 @@ impl Policy {
         Ok(Claims { user, flaws, expires })
     }
 
-    /// When it expires; both ends by our clock give or take the leeway.
+    /// Checks begin and end of the token's life against `now`, with the leeway. Returns the end.
     fn check_times(
         &self,
         header: &Map<String, Value>,
@@ -136,7 +136,7 @@ impl Policy {
     ) -> Result<Duration, Fault> {
         let ends = [claims.get("exp"), header.get("exp")].into_iter().flatten().map(seconds);
         let ends = ends.collect::<Option<Vec<_>>>().ok_or(Fault::Claims)?;
-        // A token without an end would be good for ever in the wrong hands.
+        // Refuse a token without an end: a stolen token would be good for ever.
         let expires = ends.into_iter().min().ok_or(Fault::Claims)?;
         if now >= expires.saturating_add(self.leeway) {
             return Err(Fault::Expired);
@@ -232,7 +232,7 @@ impl ClaimNames {
         }
     }
 
-    /// A claim as text, byte for byte. A whole number is the text of its digits.
+    /// Returns a claim as text, byte for byte. A whole number becomes the text of its digits.
     fn text<'c>(&self, claim: Option<&'c Value>) -> Result<Option<Cow<'c, str>>, Flaw> {
         let text = match claim {
             None => return Ok(None),
@@ -264,7 +264,7 @@ fn is_unverified(path: &ClaimPath, claims: &Map<String, Value>) -> bool {
     !beside.find(claims).into_iter().chain(at_top).all(confirms)
 }
 
-/// Whether a claim says yes, in one of the spellings that issuers have for it, or nothing.
+/// Whether a claim says yes, in one of the spellings that issuers use. `null` counts as yes.
 fn confirms(claim: &Value) -> bool {
     match claim {
         Value::Null => true,
@@ -277,9 +277,9 @@ fn confirms(claim: &Value) -> bool {
     }
 }
 
-/// A `NumericDate` (RFC 7519 section 2) as time since 1970.
+/// Reads a `NumericDate` (RFC 7519 section 2) as time since 1970.
 fn seconds(value: &Value) -> Option<Duration> {
     let seconds = value.as_f64()?;
-    // Beyond the year 10000, `Duration` and common sense end.
+    // Times from the year 10000 on are refused: `from_secs_f64` panics if a `Duration` can't hold the value.
     (0.0..253_402_300_800.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }

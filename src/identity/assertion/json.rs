@@ -1,12 +1,12 @@
-//! JSON that means the same to everybody: an object that names a member twice is refused, since
-//! its signer and its reader may each take another one (RFC 8259 section 4, RFC 7515 section 4).
+//! Reader of JSON with one meaning only: an object that names a member twice is refused, since its signer and
+//! its reader may each take another value (RFC 8259 section 4, RFC 7515 section 4).
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The object that `bytes` are, `None` if they are anything else.
+/// Reads the object that `bytes` are; `None` if they are anything else.
 pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut deserializer).ok()?;
@@ -17,7 +17,7 @@ pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// Reads a [`Value`] that has no name twice.
+/// Reader of a [`Value`] in which no object has a name twice.
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

@@ -1,7 +1,7 @@
-//! The signed form: a compact JWS (RFC 7515), read so that nothing in it decides how to check it.
+//! Reader of a signed assertion, a compact JWS (RFC 7515). Nothing in a token decides how it is checked.
 //!
-//! Key and algorithm come from the configuration; the token's own words only have to agree.
-//! `jku`, `jwk`, `x5u` and `x5c`, by which a token brings its own key, are not looked at.
+//! Key and algorithm come from the configuration; the token's header only has to agree. `jku`, `jwk`, `x5u`
+//! and `x5c`, by which a token brings its own key, are not looked at.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use super::{Fault, MAX_ASSERTION_BYTES, json};
 use crate::identity::algorithm::Algorithm;
 use crate::identity::keys::KeySet;
 
-/// As RFC 7515 has it: no padding.
+/// Base64url as in RFC 7515: without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// As AWS has it: with padding, though their own libraries also take it without.
+/// Base64url as AWS writes it: with padding, though AWS's own libraries also read it without.
 const PADDED_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A token taken apart. Nothing in it is to be believed yet.
+/// Parts of a token whose signature is not checked yet: no part may be believed.
 struct Jws<'a> {
     header: Map<String, Value>,
     payload: &'a str,
-    /// Header and payload as they came, which is what the signature covers: of an AWS load
-    /// balancer's tokens, the padding too.
+    /// Bytes that the signature covers: header and payload as they came, in a token of an AWS load balancer
+    /// with the padding.
     signed: &'a [u8],
     signature: &'a str,
     base64: &'static GeneralPurpose,
@@ -63,14 +63,14 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// The algorithm, if the policy allows it and the header asks for nothing else.
+    /// Returns the algorithm if the policy allows it. Refuses extensions and tokens that are no JWT.
     fn algorithm(&self, policy: &Policy) -> Result<Algorithm, Fault> {
-        // Extensions that must be understood (RFC 7515 section 4.1.11): we know of none.
+        // Extensions that a reader has to understand (RFC 7515 section 4.1.11): the sidecar knows none.
         if self.header.contains_key("crit") || self.header.contains_key("b64") {
             return Err(Fault::Malformed);
         }
-        // A logout token (OpenID Connect Back-Channel Logout) has the same issuer, audience and
-        // subject as an ID token, and is none: RFC 8725 section 3.11.
+        // A logout token (OpenID Connect Back-Channel Logout) has the same issuer, audience and subject as an
+        // ID token, but is no ID token: RFC 8725 section 3.11.
         match self.header.get("typ") {
             None => {}
             Some(Value::String(kind)) => {
@@ -95,8 +95,8 @@ impl<'a> Jws<'a> {
         }
     }
 
-    /// An AWS load balancer's key is shared by every load balancer of the region, of whichever
-    /// account: only the signer's name in the signed header tells ours.
+    /// Checks the signer. All AWS load balancers of a region share one key, those of other accounts too, so
+    /// only the signer's name in the signed header tells the operator's own load balancer.
     fn check_signer(&self, policy: &Policy) -> Result<(), Fault> {
         let Some(signer) = &policy.signer else { return Ok(()) };
         let named = self.header.get("signer").and_then(Value::as_str);
@@ -123,7 +123,7 @@ pub(super) fn has_form(token: &[u8]) -> bool {
     })
 }
 
-/// The key that `token` names, once its header passes the policy.
+/// Returns the id of the key that `token` names, if the policy accepts the header.
 pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fault> {
     let jws = Jws::parse(token, policy)?;
     jws.algorithm(policy)?;
@@ -131,12 +131,12 @@ pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fa
     Ok(jws.key()?.map(str::to_owned))
 }
 
-/// What `token` says, if one of `keys` signed it and it passes `policy` at `now`, the time since
+/// Returns the claims of `token`, if one of `keys` signed it and it passes `policy` at `now`, the time since
 /// 1970.
 ///
 /// # Errors
 ///
-/// The first [`Fault`] found: those of the form first, then the signature, then the claims.
+/// The first [`Fault`] found: faults of the form first, then of the signature, then of the claims.
 pub fn verify(
     token: &[u8],
     policy: &Policy,

@@ -1,4 +1,4 @@
-//! What is remembered, for how long.
+//! Tests of the memory of checked assertions: its entries, and how long an entry is used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
-/// Publishes one key until it is told to take it back.
+/// Publishes one key until `taken_back` is set.
 struct Publisher {
     jwk: Value,
     taken_back: Arc<AtomicBool>,
@@ -92,7 +92,7 @@ impl Stage {
         HeaderValue::from_str(&format!("{signed}.{signature}")).expect("a value")
     }
 
-    /// What is counted when `assertion` comes `seconds` after the first one.
+    /// Returns the result that is counted when `assertion` comes `seconds` after [`NOW`].
     async fn counted(&self, assertion: &HeaderValue, seconds: u64) -> &'static str {
         let counts = || {
             let all = <AssertionResult as crate::metrics::Label>::ALL;

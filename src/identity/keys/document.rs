@@ -1,5 +1,5 @@
-//! One document of keys and its age. Every fetch is a task of its own, one at a time, so that a
-//! client who leaves costs nobody anything.
+//! One document of keys and its age. Every fetch is a task of its own, one at a time, so that the fetch goes
+//! on when a client leaves.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +14,12 @@ use super::fetch::{Fetch, FetchError};
 use super::set::KeySet;
 use crate::metrics::{IdentityMetrics, KeyFetchResult};
 
-/// When keys are fetched again. Providers publish a new key days before they use it, but take a
-/// stolen one back at once.
+/// Age at which keys are fetched again. Providers publish a new key days before they use it, but take a
+/// stolen key back at once.
 const FRESH: Duration = Duration::from_secs(3600);
 
-/// How long keys are used that can't be fetched again: a provider may be down for a night, but a
-/// key that was taken back must not be believed for ever.
+/// Age up to which keys are used that can't be fetched again: a provider may be down for a night, but a key
+/// that was taken back must not be believed for ever.
 pub(super) const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// Wait before the second attempt; doubles up to [`LONGEST_BACKOFF`].
@@ -27,13 +27,13 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// At most one fetch in so much time because an assertion names a key that is not there: anybody
-/// can write such assertions.
+/// Least time between two fetches for keys that are not there: any client can write assertions that name such
+/// keys.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) struct Document {
     url: Url,
-    /// Of the one key in it, if it is no set.
+    /// Id of the one key in the document; `None` if the document is a set.
     id: Option<String>,
     fetch: Arc<dyn Fetch>,
     state: Mutex<State>,
@@ -43,16 +43,16 @@ pub(super) struct Document {
 }
 
 struct State {
-    /// Empty where there is no such document.
+    /// Keys, and when they were fetched. The set is empty if the publisher has no such document.
     keys: Option<(Arc<KeySet>, Instant)>,
-    /// How many attempts in a row have failed.
+    /// Number of failed attempts in a row.
     failures: u32,
     due: Instant,
-    /// When an unknown key last led to a fetch.
+    /// Time at which an unknown key last led to a fetch.
     asked_at: Option<Instant>,
 }
 
-/// Says that a fetch has ended, however it did.
+/// Guard of a fetch: its drop says that the fetch has ended, with or without a result.
 struct Fetching(Arc<Document>);
 
 impl Drop for Fetching {
@@ -80,13 +80,13 @@ impl Document {
         })
     }
 
-    /// The keys and when they came, unless they are too old to be used.
+    /// Returns the keys and the time of their fetch, unless the keys are too old to be used.
     pub(super) fn held(&self, now: Instant) -> Option<(Arc<KeySet>, Instant)> {
         let held = self.lock().keys.clone();
         held.filter(|(_, fetched_at)| now.saturating_duration_since(*fetched_at) < STALE)
     }
 
-    /// When to fetch next.
+    /// Returns the time of the next fetch.
     pub(super) fn due(&self) -> Instant {
         self.lock().due
     }
@@ -98,18 +98,18 @@ impl Document {
 
     /// Waits until no fetch is under way.
     pub(super) async fn settled(&self) {
-        // The sender is this document's own.
+        // There is no error: this document owns the sender.
         let _ = self.fetching.subscribe().wait_for(|fetching| !fetching).await;
     }
 
-    /// Begins to fetch if it is time, and none is under way.
+    /// Begins a fetch if one is due, and none is under way.
     pub(super) fn refresh_if_due(self: &Arc<Self>, now: Instant) {
         if self.due() <= now {
             self.begin();
         }
     }
 
-    /// Begins to fetch because a key is not there, though not after every such request.
+    /// Begins a fetch because a key is not there, at most once in [`UNKNOWN_KEY_INTERVAL`].
     pub(super) fn refresh_once(self: &Arc<Self>, now: Instant) {
         let mut state = self.lock();
         let lately = |at: Instant| now.saturating_duration_since(at) < UNKNOWN_KEY_INTERVAL;
@@ -125,7 +125,7 @@ impl Document {
         let is_first =
             self.fetching.send_if_modified(|fetching| !std::mem::replace(fetching, true));
         if is_first {
-            // Moved again by whatever the attempt yields; this is for one that yields nothing.
+            // For a fetch that ends without a result: `learn` sets the time anew after every result.
             self.lock().due = Instant::now() + LONGEST_BACKOFF;
             let fetching = Fetching(Arc::clone(self));
             tokio::spawn(async move {
@@ -155,7 +155,7 @@ impl Document {
         let mut state = self.lock();
         let (result, keys) = match keys {
             Ok(keys) => (KeyFetchResult::Fetched, Ok(keys)),
-            // That one key is not there, which is as good as knowing it.
+            // The publisher has no such key, which is a result and no failure.
             Err(FetchError::NotFound) if self.id.is_some() => {
                 (KeyFetchResult::NotFound, Ok(KeySet::default()))
             }
@@ -187,7 +187,7 @@ impl Document {
         }
     }
 
-    /// Three quarters to all of `wait`, so that sidecars that were started together do not ask
+    /// Returns three quarters to all of `wait`, so that sidecars that were started together do not fetch
     /// together.
     fn jittered(&self, wait: Duration) -> Duration {
         let noise = self.jitter.hash_one(Instant::now()) % 1024;

@@ -13,37 +13,38 @@ use crate::metrics::KeyFetchResult;
 use crate::outgoing::{self, TlsError};
 use crate::tls::Roots;
 
-/// A document of keys has one to ten of them; anything larger is not one.
+/// Longest document of keys, in bytes. Documents have one to ten keys, so a longer document holds something
+/// else.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
-/// For opening a connection.
+/// Longest time for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For the whole of a fetch.
+/// Longest time for the whole of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a fetch yields.
+/// Future of a fetch, with the content of the document.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send + 'a>>;
 
-/// Gets documents by URL. The seam at which tests have time to themselves.
+/// Source of documents by URL. Tests replace the source, so that they control the time.
 pub trait Fetch: Send + Sync + 'static {
     fn fetch<'a>(&'a self, url: &'a Url) -> Fetching<'a>;
 }
 
-/// Why there is no document. The publisher's fault, or the network's.
+/// Reason why there is no document: a fault of the publisher or of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchError {
     Unreachable,
     Timeout,
-    /// 404 or 403: so S3 and what is built on it say that there is no such document.
+    /// The answer is 404 or 403: S3, and services built on S3, answer so if there is no such document.
     NotFound,
     Status,
-    /// Not followed: keys come from where the configuration says.
+    /// The answer is a redirect, which is not followed: keys come from the configured place only.
     Redirect,
     TooLarge,
-    /// Compressed, though nobody asked for that.
+    /// The answer is compressed, although the sidecar did not ask for compression.
     Encoded,
-    /// It came, and is no document of keys.
+    /// The answer is no document of keys.
     Malformed,
 }
 
@@ -82,7 +83,7 @@ pub struct HttpFetch {
 }
 
 impl HttpFetch {
-    /// For `url` and what is below it, from whom `roots` vouch for.
+    /// Makes a client for `url` and documents below it, on a server for which `roots` vouch.
     ///
     /// # Errors
     ///

@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use crate::identity::algorithm::Algorithm;
 
-/// Keys in one document at most. Providers publish two to ten.
+/// Most keys in one document. Providers publish two to ten.
 pub const MAX_KEYS: usize = 64;
 
-/// What stands before the point in the DER form of every P-256 key (RFC 5480 section 2).
+/// Bytes before the point in the DER form of every P-256 key (RFC 5480 section 2).
 const P256_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// A point in the form that everybody writes: `04`, then two coordinates of 32 bytes.
+/// Length of an uncompressed P-256 point, in bytes: `04`, then two coordinates of 32 bytes.
 const P256_POINT: usize = 65;
 
 /// Keys that signatures can be checked with.
@@ -31,7 +31,7 @@ pub struct KeySet {
 pub struct Key {
     id: Option<String>,
     kind: Kind,
-    /// If its owner says so.
+    /// Algorithm that the key is for, if the key's owner names one.
     algorithm: Option<String>,
     public: DecodingKey,
 }
@@ -44,18 +44,18 @@ enum Kind {
     Ed25519,
 }
 
-/// Why a document holds no keys.
+/// Reason why a document holds no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySetError {
-    /// It is no JWK set, no PEM, or of an odd key.
+    /// The document is no JWK set, no PEM, or PEM of an unexpected kind of key.
     Malformed,
-    /// More than [`MAX_KEYS`].
+    /// The document has more than [`MAX_KEYS`] keys.
     TooMany,
-    /// It is a JWK set in which no key can check a signature.
+    /// The document is a JWK set in which no key can check a signature.
     NoneUsable,
 }
 
-/// As it stands in the document. What a set has beside these, certificates for one, is not read.
+/// Key as it stands in the document. Other members, such as certificates, are not read.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -110,19 +110,19 @@ impl KeySet {
         Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, public: key }] })
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// How many can check a signature made with one of `algorithms`.
+    /// Returns the number of keys that can check a signature made with one of `algorithms`.
     pub fn count_fitting(&self, algorithms: &[Algorithm]) -> usize {
         let fits = |key: &&Key| algorithms.iter().any(|algorithm| key.fits(*algorithm));
         self.keys.iter().filter(fits).count()
     }
 
-    /// What they are: the algorithm that each is for, by its name in RFC 7518, or its kind where
-    /// it does not say.
+    /// Returns the kinds of the keys: the algorithm of each key, by its name in RFC 7518, or the type of a
+    /// key that names no algorithm.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|key| match (&key.algorithm, key.kind) {
             (Some(algorithm), _) => algorithm,
@@ -133,12 +133,12 @@ impl KeySet {
         })
     }
 
-    /// Whether there are none.
+    /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Whether one of them has this id; without one, whether there is exactly one to choose from.
+    /// Whether one of the keys has this id; without an id, whether there is exactly one key.
     pub(crate) fn knows(&self, id: Option<&str>) -> bool {
         match id {
             Some(_) => self.keys.iter().any(|key| key.id.as_deref() == id),
@@ -146,9 +146,9 @@ impl KeySet {
         }
     }
 
-    /// The keys of this id that may have been used with `algorithm`: an id may stand twice, with
-    /// keys of different kinds (RFC 7517 section 4.5). A token without an id is checked only if
-    /// there is no choice.
+    /// Returns the keys of this id that may have been used with `algorithm`: an id may stand twice, with keys
+    /// of different kinds (RFC 7517 section 4.5). A token without an id is checked only if there is exactly
+    /// one key.
     pub(crate) fn fitting(
         &self,
         id: Option<&str>,
@@ -175,7 +175,7 @@ impl Key {
             ("OKP", Some("Ed25519")) => {
                 (Kind::Ed25519, DecodingKey::from_ed_components(&jwk.x?).ok()?)
             }
-            // A symmetric key (`oct`) published is no secret any more.
+            // A symmetric key (`oct`) that is published is no secret any more.
             _ => return None,
         };
         Some(Self { id: jwk.kid, kind, algorithm: jwk.alg, public: key })
@@ -198,7 +198,7 @@ impl Key {
             && named.is_none_or(|named| Algorithm::from_name(named) == Some(algorithm))
     }
 
-    /// Whether `signature`, in base64url, is this key's for `message`.
+    /// Whether `signature`, in base64url, is a signature of this key for `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &str, algorithm: Algorithm) -> bool {
         let algorithm = match algorithm {
             Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
@@ -211,12 +211,12 @@ impl Key {
             Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
             Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         };
-        // An error is a signature that is no base64url: as wrong as any other.
+        // An error means a signature that is no base64url: as wrong as any other.
         crypto::verify(signature, message, &self.public, algorithm).unwrap_or(false)
     }
 }
 
-/// A point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2).
+/// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2).
 fn point(x: &str, y: &str, width: usize) -> Option<DecodingKey> {
     let key = DecodingKey::from_ec_components(x, y).ok()?;
     (key.as_bytes().len() == 1 + 2 * width).then_some(key)

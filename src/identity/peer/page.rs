@@ -7,8 +7,8 @@
 //!
 //! - Every browser sends `Connection: keep-alive` over HTTP/1.1. nginx sends `close` or none, oauth2-proxy,
 //!   Caddy, Traefik, `HAProxy` and Envoy none, Apache `Keep-Alive`.
-//! - The `Host` of such a page is a name, with the port to which the browser has connected. It is neither
-//!   `localhost` nor an address, since name servers have no say in those.
+//! - The `Host` of such a page is a name, with the port to which the browser has connected. The name is
+//!   neither `localhost` nor an address, since no name server is asked for `localhost` or an address.
 //! - The `Origin` of a page that was loaded from another site names that site.
 
 use http::header::{
@@ -35,7 +35,7 @@ const OF_PROXIES: [&str; 7] = [
 /// to pass for a user sets them.
 const OF_USERS: [&str; 5] = ["user", "email", "groups", "preferred-username", "access-token"];
 
-/// What `Connection` says of the sender.
+/// Kind of sender that `Connection` points to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sender {
     /// A value that every browser sends.
@@ -53,7 +53,7 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
         return true;
     }
     let (sender, by_proxy) = (sender(headers), has_proxys_marks(headers));
-    // The requests of nearly every front end here.
+    // Return early for the requests of nearly every front.
     if sender == Sender::Proxy || sender == Sender::Either && by_proxy {
         return false;
     }
@@ -67,7 +67,7 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     let at_our_port = stranger.is_some_and(|host| port.is_some() && host.port_u16() == port);
     if by_proxy {
         // A script can forge these marks, so they do not outweigh a browser's `Connection` together with
-        // our own port in `Host`: clients of a front ask for the front's port.
+        // the sidecar's port in `Host`: clients of a front ask for the front's port.
         return at_our_port || is_of_default_port(stranger, port);
     }
     let elsewhere = is_from_elsewhere(headers, host.as_ref());
@@ -80,8 +80,8 @@ pub(super) fn is_of_another_site(headers: &HeaderMap, port: Option<u16>, hosts: 
     at_our_port || stranger.is_some_and(|host| is_own_plain_origin(headers, host))
 }
 
-/// Whether a request is for a host that is not among `hosts`, the app's own names. Without any, no host is
-/// another one.
+/// Whether a request is for a host that is not among `hosts`, the app's own names. If `hosts` is empty, no
+/// host counts as another one.
 pub(super) fn is_of_other_host(headers: &HeaderMap, hosts: &[String]) -> bool {
     if hosts.is_empty() {
         return false;
@@ -93,7 +93,7 @@ pub(super) fn is_of_other_host(headers: &HeaderMap, hosts: &[String]) -> bool {
     host.is_some_and(|host| !is_own(host.host()))
 }
 
-/// Whether `host` leaves out our port, as a browser does with the port of its scheme.
+/// Whether `host` leaves out the sidecar's port, as a browser does with the port of its scheme.
 fn is_of_default_port(host: Option<&Authority>, port: Option<u16>) -> bool {
     host.is_some_and(|host| host.port().is_none()) && matches!(port, Some(80 | 443))
 }
@@ -139,7 +139,7 @@ fn is_from_elsewhere(headers: &HeaderMap, host: Option<&Authority>) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return false };
     let origin = origin.as_bytes().splitn(2, |byte| *byte == b'/').nth(1);
     let origin = origin.and_then(|rest| Authority::try_from(rest.strip_prefix(b"/")?).ok());
-    // `null` is the origin of a page that has none: a file, or a frame that is kept apart.
+    // `null` is the origin of a page without an origin: a file, or a frame in a sandbox.
     let Some(origin) = origin else { return true };
     !is_of_this_machine(origin.host())
         && host.is_none_or(|host| !host.host().eq_ignore_ascii_case(origin.host()))

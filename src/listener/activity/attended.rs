@@ -11,8 +11,8 @@ use super::{Activity, InProgress};
 use crate::listener::stream::hands_out;
 
 /// Least bytes of a piece into which an HTTP/2 frame is cut if little of a response is to be held. hyper
-/// holds two frames for a client that does not read; cut, the two are parts of one read: of 8 KiB while
-/// memory is short.
+/// holds two frames for a client that does not read. Both halves of a cut frame are parts of one read, of 8
+/// KiB while memory is short.
 const PIECE_BYTES: usize = 4 * 1024;
 
 /// The body of a response in progress.

@@ -16,13 +16,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What becomes of the `X-Forwarded-For` of a peer whose word is kept.
+/// Treatment of the `X-Forwarded-For` of a peer whose word is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedFor {
-    /// Stays as it came: the sidecar shares the app's address, so an app that counts hops must not see one
-    /// more.
+    /// The header stays as it came: the sidecar shares the app's address, so an app that counts hops must not
+    /// see one more.
     Keep,
-    /// Gets the peer's address added to its end.
+    /// The peer's address is added to the end of the header.
     Append,
 }
 
@@ -50,9 +50,10 @@ impl Replaced {
     }
 }
 
-/// Tells the app who the client is, by which scheme and host. If the peer's word is kept, a header of ours is
-/// added only for a topic of which the peer has said nothing in any header: an app that compares two headers
-/// would refuse the request. The word of any other peer is replaced: an app may take it for the front's.
+/// Tells the app who the client is, by which scheme and host. If the peer's word is kept, the sidecar adds a
+/// header only for a topic of which the peer has said nothing in any header: an app that compares two headers
+/// would refuse the request. The word of any other peer is replaced: an app may take that word for the
+/// front's.
 pub fn set_forwarded(
     headers: &mut HeaderMap,
     client: &Client,
@@ -86,7 +87,7 @@ fn remove_claims(headers: &mut HeaderMap) -> Replaced {
     Replaced { count: names.len() as u64, header: names.into_iter().next() }
 }
 
-/// The addresses so far and this hop's client at their end.
+/// Returns the addresses so far, with this hop's client at their end.
 fn list_with(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
     let mut list = Vec::with_capacity(64);
     for value in headers.get_all(X_FORWARDED_FOR) {
@@ -94,7 +95,7 @@ fn list_with(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
         list.extend_from_slice(b", ");
     }
     match address.to_canonical() {
-        // As `Display` has it, for a tenth of its cost.
+        // The text of `Display`, for a tenth of its cost.
         IpAddr::V4(address) => push_dotted(&mut list, address.octets()),
         // Writing to a vector does not fail.
         IpAddr::V6(address) => drop(write!(list, "{address}")),
@@ -102,7 +103,7 @@ fn list_with(headers: &HeaderMap, address: IpAddr) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(list)).expect("header values and an address")
 }
 
-/// An IPv4 address as it is written.
+/// Writes an IPv4 address in its usual form.
 fn push_dotted(list: &mut Vec<u8>, octets: [u8; 4]) {
     for (index, octet) in octets.into_iter().enumerate() {
         if index > 0 {

@@ -1,4 +1,4 @@
-//! Which host a request is for: one, and the same to everybody.
+//! Host of a request: a single host, and the same host to every reader.
 
 use http::header::HOST;
 use http::uri::Authority;
@@ -18,7 +18,7 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
     if host.is_some_and(|host| is_plain_host(host.as_bytes()) && is_of_target(host)) {
         return Ok(());
     }
-    // Empty is legal where the target has no authority.
+    // An empty `Host` is legal where the target has no authority.
     let parsed = match host.filter(|host| !host.is_empty()) {
         None => None,
         Some(host) => {
@@ -35,15 +35,15 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), BadRequest> {
     }
     match (target, parsed) {
         (Some(target), Some(host)) if *target != host => Err(BadRequest::WrongHost),
-        // HTTP/2 has the target's authority instead.
+        // HTTP/2 has the target's authority instead of a `Host`.
         _ if host.is_none() && request.version() == Version::HTTP_11 => Err(BadRequest::NoHost),
         (None, None) if request.version() == Version::HTTP_2 => Err(BadRequest::NoHost),
         _ => Ok(()),
     }
 }
 
-/// Whether a host is written as nearly all are, in letters, digits, dots and dashes, with a port or
-/// without: then there is nothing in it to parse.
+/// Whether a host consists of letters, digits, dots and dashes, with a port or without, as nearly all hosts
+/// do: such a host need not be parsed.
 fn is_plain_host(host: &[u8]) -> bool {
     let colon = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
     let (name, port) = host.split_at(colon);
@@ -54,7 +54,8 @@ fn is_plain_host(host: &[u8]) -> bool {
 }
 
 /// Puts the authority of a target into a `Host` of its own where there is none, as in nearly every request
-/// over HTTP/2: what follows finds the host in one place. HTTP/1.1 demands a `Host` beside an authority.
+/// over HTTP/2, so that later code finds the host in one place. HTTP/1.1 demands a `Host` beside an
+/// authority.
 pub fn name_host<B>(request: &mut Request<B>) {
     if request.version() == Version::HTTP_11 || request.headers().contains_key(HOST) {
         return;
@@ -70,8 +71,8 @@ fn authority<B>(request: &Request<B>) -> Option<HeaderValue> {
     Some(HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"))
 }
 
-/// Sees to a `Host`: an authority in the target beats it (RFC 9112 section 3.2.2), HTTP/2 has
-/// only that, and HTTP/1.0 may have neither.
+/// Makes sure that there is a `Host`. An authority in the target replaces the header's value (RFC 9112
+/// section 3.2.2). HTTP/2 may have only the authority, and HTTP/1.0 may have neither.
 pub fn ensure_host<B>(request: &mut Request<B>, default_host: &HeaderValue) {
     let said = request.headers().get(HOST);
     let host = match request.uri().authority() {

@@ -1,5 +1,5 @@
-//! Headers in which fronts speak of the client's address, the scheme and the host. Each front has
-//! headers of its own for that, and each app reads others.
+//! Headers in which fronts speak of the client's address, the scheme and the host. Each front has headers of
+//! its own for these topics, and each app reads others.
 
 use std::ops::BitOr;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::spelling::{begins_with, is_read_as};
 
-/// What the headers of a front speak of.
+/// Topics of which the headers of a front speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said(u8);
 
@@ -136,7 +136,7 @@ const TOPICS: &[(&str, Said)] = &[
     ("x-forwarded-prefix", Said(0)),
 ];
 
-/// These names by their length in bytes, so that most headers are compared with few of them.
+/// Names of `TOPICS` by their length in bytes, so that most headers are compared with few names.
 static BY_LENGTH: LazyLock<Vec<Vec<(&str, Said)>>> = LazyLock::new(|| {
     let mut by_length = Vec::new();
     for (name, topic) in TOPICS.iter().copied() {
@@ -159,8 +159,8 @@ fn topic_of(name: &HeaderName) -> Option<Said> {
 /// Endings of names in which fronts that are on no list speak of the scheme.
 const SCHEME_WORDS: [&str; 6] = ["-proto", "-protocol", "-scheme", "-ssl", "-https", "-tls"];
 
-/// Likely topic of a name that is on no list. A guess: it may keep us from adding a header, but must not
-/// make us remove the peer's header.
+/// Likely topic of a name that is on no list. A guess: it may keep the sidecar from adding a header, but must
+/// not make the sidecar remove the peer's header.
 fn topic_by_ending(name: &HeaderName) -> Option<Said> {
     let name = name.as_str();
     let ends_with = |word: &&str| {

@@ -78,8 +78,8 @@ impl Address {
     }
 }
 
-/// Connects to the first of `addresses` that takes the connection. An address that refuses it makes way
-/// for the next at once.
+/// Connects to the first of `addresses` that takes the connection. An address that refuses makes way for the
+/// next at once.
 async fn connect_to_one(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = FuturesUnordered::new();
     let mut failure = io::Error::other("the app's name has no address");

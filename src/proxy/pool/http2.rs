@@ -32,8 +32,8 @@ use crate::proxy::UpstreamError;
 /// Connections per thread at most. A request beyond them waits for a place.
 const MAX_CONNECTIONS: usize = 128;
 
-/// How long no further connection is tried after one has failed, if requests can use those that are
-/// open.
+/// Time for which no further connection is tried after an attempt has failed, if requests can use the
+/// connections that are open.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// HTTP/2 connections to one app.

@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use super::Pool;
 
-/// How long a request waits for its answer on a new connection before the sidecar closes an idle
-/// connection for it, and how long a connection must have been idle to be closed: a connection that is
-/// used now and again stays.
+/// Time that a request waits for its answer on a new connection before the sidecar closes an idle connection
+/// for it. Also the time that a connection must have been idle to be closed: a connection that is used now
+/// and again stays.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Wait before closing an idle connection, once closing one has helped.
@@ -40,9 +40,9 @@ impl Neighbours {
         self.pools().push(Arc::downgrade(pool));
     }
 
-    /// Closes an idle connection of any thread after a short wait, and further ones ever more rarely,
-    /// for as long as the future is polled, which is until the app has answered. If the app is merely
-    /// slow, this costs a few idle connections.
+    /// Closes an idle connection of any thread after a short wait, and further connections ever more rarely,
+    /// for as long as the future is polled, which is until the app has answered. If the app is merely slow,
+    /// this costs a few idle connections.
     pub(in crate::proxy) async fn make_room(&self) {
         let mut attempt = Attempt { helped: &self.0.helped, closed: None };
         let has_helped = self.0.helped.load(Ordering::Relaxed);

@@ -1,5 +1,4 @@
-//! What goes through a tunnel in one direction, from a socket to a socket, with nothing of HTTP between
-//! them any more.
+//! One direction of a tunnel, from a socket to a socket, with no HTTP between them any more.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,11 +19,11 @@ use super::{Closing, Frames, reached};
 use crate::dozing::Dozing;
 use crate::tcp::{Plain, Watcher};
 
-/// Read at a time. Where the other side has no room, as much waits for it.
+/// Bytes read at a time. If the other side has no room, as many bytes wait for that side.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 thread_local! {
-    /// The same for all of a thread's tunnels: it is warm, and a quiet tunnel has none.
+    /// Buffer for all tunnels of a thread: it is warm, and a quiet tunnel has none.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_BYTES].into());
 }
 
@@ -32,7 +31,7 @@ thread_local! {
 /// 7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-/// The two directions of one side, and what is to be kept for as long as they are.
+/// Returns the two directions of one side, and the watcher that must be kept for as long as they are.
 pub fn open(
     upgraded: Upgraded,
 ) -> (impl AsyncRead + Send + Unpin, impl AsyncWrite + Send + Unpin, Option<Arc<dyn Watcher>>) {
@@ -48,19 +47,19 @@ pub fn open(
     }
 }
 
-/// Whether we have told the client that we are going away.
+/// Whether the sidecar has told the client that it is going away.
 pub enum Farewell {
     Unsaid,
     Said,
 }
 
-/// One direction.
+/// One direction of a tunnel.
 pub struct Direction<R, W> {
     from: R,
     to: W,
-    /// Read, and not yet written.
+    /// Bytes that were read, and not yet written.
     rest: Vec<u8>,
-    /// Whether what was written may still wait, for TLS to send it.
+    /// Whether written bytes may still wait, for TLS to send them.
     unsent: bool,
 }
 
@@ -79,7 +78,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         Ok(Farewell::Unsaid)
     }
 
-    /// Carries the app's frames to the client, and ends them with a Close of ours when told to.
+    /// Carries the app's frames to the client, and ends them with a Close frame of the sidecar when told to.
     pub async fn carry_frames(
         mut self,
         mut closing: watch::Receiver<Closing>,
@@ -103,8 +102,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Ends the frame under way, and then the frames. What the app says after that is dropped (RFC 6455
-    /// section 5.5.1): it hears the client's answer to the Close, and closes.
+    /// Ends the frame under way, and then the frames. Later bytes from the app are dropped (RFC 6455 section
+    /// 5.5.1): the app hears the client's answer to the Close, and closes.
     async fn say_farewell(
         mut self,
         mut frames: Frames,
@@ -131,8 +130,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Reads what there is, once there is something, and writes as much of it as there is room for.
-    /// Says how much was read, 0 at the end. Nothing is lost if it is dropped.
+    /// Reads what there is, once there is something, and writes as much of it as there is room for. Returns
+    /// the number of bytes read, 0 at the end. Nothing is lost if the future is dropped.
     async fn pass(&mut self, mut note: impl FnMut(&[u8])) -> io::Result<usize> {
         poll_fn(|context| self.poll_pass(context, &mut note)).await
     }
@@ -164,7 +163,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         })
     }
 
-    /// Writes what there was no room for.
+    /// Writes the bytes for which there was no room.
     async fn pass_rest(&mut self) -> io::Result<()> {
         if self.rest.is_empty() {
             return Ok(());
@@ -187,7 +186,7 @@ mod tests {
     async fn what_is_written_is_sent_even_if_nothing_follows() {
         let (mut app, from) = duplex(64);
         let (to, mut client) = duplex(64);
-        // As TLS does, it keeps what it is given until it is flushed, or given more.
+        // Like TLS, the writer keeps its bytes until it is flushed, or given more.
         let direction = Direction::new(from, BufWriter::new(to));
         tokio::spawn(direction.carry(StreamClock::default()));
         app.write_all(b"one word").await.expect("it is read");

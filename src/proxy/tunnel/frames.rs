@@ -1,10 +1,10 @@
-//! Where one WebSocket frame ends and the next begins (RFC 6455 section 5.2), so that a Close frame
-//! of ours fits in between. Payloads are counted and never looked at.
+//! Boundaries between WebSocket frames (RFC 6455 section 5.2), so that a Close frame of the sidecar fits in
+//! between. Payloads are counted and never looked at.
 
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// Of a head that has not come whole.
+    /// Bytes of a head that has not come whole.
     head: [u8; MAX_HEAD],
     head_length: usize,
     /// Bytes of the payload that are still to come.
@@ -19,20 +19,20 @@ const MAX_HEAD: usize = 14;
 const OPCODE_CLOSE: u8 = 8;
 
 impl Frames {
-    /// Whether a frame of ours may go out now: between two frames, and before the Close.
+    /// Whether a frame of the sidecar may go out now: between two frames, and before the Close.
     pub fn may_interject(&self) -> bool {
         self.head_length == 0 && self.payload == 0 && !self.closed && !self.lost
     }
 
-    /// Takes note of what passes.
+    /// Takes note of the bytes that pass.
     pub fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = &bytes[self.pass_one(bytes)..];
         }
     }
 
-    /// Takes note of no more than what is left of the frame under way, and says how much that is.
-    /// A frame that has not begun is not under way.
+    /// Takes note of no more than the rest of the frame under way, and returns the length of this rest. A
+    /// frame that has not begun is not under way.
     pub fn finish(&mut self, bytes: &[u8]) -> usize {
         let mut passed = 0;
         while passed < bytes.len() && !self.may_interject() {
@@ -41,7 +41,7 @@ impl Frames {
         passed
     }
 
-    /// Some bytes of one frame, at least one.
+    /// Takes note of some bytes of one frame, at least one, and returns their number.
     fn pass_one(&mut self, bytes: &[u8]) -> usize {
         if self.lost {
             return bytes.len();
@@ -76,7 +76,7 @@ impl Frames {
         if rest.len() < long + mask {
             return;
         }
-        // The highest bit of a length must be 0: whoever sets it does not speak WebSocket.
+        // The highest bit of a length must be 0: a peer that sets the bit does not speak WebSocket.
         self.lost = length > i64::MAX as u64;
         self.closed |= first & 0x0f == OPCODE_CLOSE;
         self.payload = length;
@@ -133,7 +133,7 @@ mod tests {
                 passed += piece.len();
                 prop_assert_eq!(follower.may_interject(), ends.contains(&passed));
             }
-            // Cut anywhere, what is left of the frame ends where the frame ends.
+            // Wherever the bytes are cut, the rest of the frame ends where the frame ends.
             let cut = cut % whole.len();
             let mut follower = Frames::default();
             follower.pass(&whole[..cut]);

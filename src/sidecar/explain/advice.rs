@@ -1,4 +1,4 @@
-//! What to change where an answer is not what was wanted.
+//! Advice on what to change if an answer is not the wanted one.
 
 use http::{HeaderMap, HeaderName, Request};
 
@@ -48,7 +48,7 @@ pub(super) fn on_identity(
                      identity.trusted_hosts"
                         .to_owned()
                 }
-                // Without the secret, the arm above has said so.
+                // The arm above gives the advice for a missing secret.
                 Trust::Trusted(_) | Trust::NoSecret(_) | Trust::Stranger => format!(
                     "if {address} is the login proxy, name it in identity.trusted_peers; if not, \
                      this is what protects its users"
@@ -73,7 +73,7 @@ pub(super) fn on_identity(
     }
 }
 
-/// A header of the request that looks like another front's name for the user.
+/// Returns a hint at a header of the request that looks like another front's name for the user.
 fn similar(wanted: &HeaderName, before: &HeaderMap) -> String {
     let mut names = before.keys().filter(|name| {
         let name = name.as_str();
@@ -156,7 +156,7 @@ pub(super) fn on_response(
     }
 }
 
-/// The token route that was probably meant.
+/// Returns the token route that was probably meant.
 pub(super) fn nearly<'a>(path: &str, injection: &'a Injection) -> Option<&'a TokenRoute> {
     let plain = |path: &str| {
         let segments = path.split('/').filter(|segment| !segment.is_empty() && *segment != ".");

@@ -1,4 +1,4 @@
-//! What a client would get.
+//! Answer that a client would get.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -7,25 +7,25 @@ use super::super::error::RequestError;
 use crate::inject::{Injection, TokenRoute, TokenStatus};
 use crate::metrics::{Label as _, Outcome};
 
-/// What the client would get.
+/// Answer that the client would get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub by: AnsweredBy,
     pub status: u16,
-    /// How the request would be counted: a value of the label `outcome`.
+    /// Value of the label `outcome` under which the request would be counted.
     pub outcome: String,
-    /// The `code` of an error of ours.
+    /// The `code` of the sidecar's own error.
     pub code: Option<String>,
     pub token: TokenFate,
-    /// The word of `X-Velt-Token-Status`.
+    /// Value of `X-Velt-Token-Status`.
     pub token_status: Option<String>,
-    /// In words.
+    /// Description of the answer.
     pub summary: String,
-    /// What to change if that is not what was wanted.
+    /// Advice on what to change if the answer is not the wanted one.
     pub advice: Option<String>,
 }
 
-/// Who answers.
+/// Origin of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnsweredBy {
@@ -33,12 +33,12 @@ pub enum AnsweredBy {
     Sidecar,
 }
 
-/// Whether a token comes with the answer.
+/// Fate of the token in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenFate {
     Delivered,
-    /// If Velt mints one in time, which nobody can tell before.
+    /// The answer has a token if Velt mints one in time, which is not known before.
     IfMinted,
     None,
 }

@@ -7,7 +7,8 @@ use super::words::step;
 use crate::identity::{Believed, Peer};
 use crate::proxy::headers::{claimed, said};
 
-/// Step for the headers in which the peer speaks of client, scheme and host. `None` if there are none.
+/// Returns the step for the headers in which the peer speaks of client, scheme and host. `None` if there are
+/// no such headers.
 pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap) -> Option<Step> {
     let address = peer.address.to_canonical();
     let (verdict, names, why, setting) = match believed {

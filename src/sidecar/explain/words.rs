@@ -1,4 +1,4 @@
-//! What each decision is called, and which settings had a say in it.
+//! Wording of each decision, and the settings that took part in it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::proxy::BadRequest;
 use crate::token::cache::Known;
 use crate::token::{MintError, MintPlan, MintRequest};
 
-/// What is known of the cache.
+/// State of the cache, as far as it is known.
 #[derive(Clone, Copy)]
 pub(super) enum Cache<'a> {
     /// No sidecar was asked.
@@ -42,7 +42,7 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
     let secret = identity.secret_header();
     let (verdict, why) = match (trust, secret) {
         (Trust::Trusted(range), secret) => {
-            // Where no range is written, all addresses are in one, and something else decides.
+            // A range with a prefix of 0 bits holds all addresses. Then something else decides.
             let place = (range.prefix_len() > 0).then(|| format!("{address} is in {range}"));
             let name = identity.needs_name().then(|| "its certificate has a trusted name".into());
             let secret = secret.map(|secret| format!("{secret} holds the secret"));
@@ -136,7 +136,7 @@ fn words_of(caller: &Caller) -> Cow<'static, str> {
     }
 }
 
-/// Quoted, so that no byte of it can pass for anything else.
+/// Describes a user. Values are in quotes, so that no byte of a value can pass for anything else.
 fn known(user: &User) -> String {
     let mut text = format!("{:?}", user.id.as_str());
     for (name, value) in [
@@ -376,7 +376,7 @@ fn absent(known: &Known) -> &'static str {
     if matches!(known, Known::Expired) { "expired" } else { "not cached" }
 }
 
-/// Rounded up to what a person wants to know.
+/// Writes a time, rounded up to seconds, minutes or hours.
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     match seconds {

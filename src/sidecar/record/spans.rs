@@ -1,5 +1,5 @@
-//! A request as OpenTelemetry's semantic conventions for HTTP (stable since 1.23) have it. No span has
-//! a user, a query or a header in it, so `url.full` ends with the path.
+//! Spans of a request by OpenTelemetry's semantic conventions for HTTP (stable since 1.23). No span has a
+//! user, a query or a header in it, so `url.full` ends with the path.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::trace::{Value, Work};
 type Attributes = Vec<(&'static str, Value)>;
 
 impl Notes {
-    /// The whole request, to the last byte of its response.
+    /// Returns the span of the whole request, to the last byte of its response.
     pub(super) fn request_span(&self, duration: Duration) -> Work {
         let mut attributes = vec![
             ("http.request.method", method(&self.method).into()),
@@ -38,14 +38,15 @@ impl Notes {
         Work { name, started: self.time, duration, attributes, failed }
     }
 
-    /// The call to the app, to the head of its response; `None` if the app was not asked.
+    /// Returns the span of the call to the app, to the head of the app's response. `None` if the app was not
+    /// asked.
     pub(super) fn app_span(&self) -> Option<Work> {
         let asked = self.app_call.asked?;
         let mut attributes = vec![("http.request.method", method(&self.method).into())];
         self.name_app(&mut attributes);
         let status = self.app_call.status;
         attributes.extend(status.map(status_code));
-        // For who calls, unlike for who is called, 4xx is an error too.
+        // In the span of a client, unlike in a server's, 4xx is an error too.
         let failed = status.is_none_or(|status| status.as_u16() >= 400);
         if failed {
             let error = status.map(|status| status.as_str().to_owned().into());
@@ -80,7 +81,7 @@ impl Notes {
             .push(("url.full", format!("{}://{authority}{}", scheme.as_str(), self.path).into()));
     }
 
-    /// What went wrong, if it was not the client's doing.
+    /// Returns the error of the request, if the client did not cause it.
     fn error(&self) -> Option<Value> {
         match (self.end, self.status) {
             (Some(end @ (End::AppBrokeOff | End::Idle)), _) => Some(end.as_str().into()),
@@ -97,14 +98,14 @@ fn status_code(status: StatusCode) -> (&'static str, Value) {
     ("http.response.status_code", status.as_u16().into())
 }
 
-/// The methods of RFC 9110 and PATCH by their names, as the conventions ask for.
+/// Returns the name of a method of RFC 9110 or of PATCH, else `_OTHER`, as the conventions ask for.
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] =
         ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| method == known).unwrap_or("_OTHER")
 }
 
-/// What a span is called that has no route.
+/// Returns the method in a span's name, which is the whole name of a span without a route.
 fn span_name(name: &Method) -> &'static str {
     match method(name) {
         "_OTHER" => "HTTP",

@@ -68,7 +68,7 @@ pub(in crate::token) enum Verdict<'a> {
 }
 
 impl State {
-    /// No call under way, nothing held against Velt.
+    /// Makes a state without a call under way and without evidence against Velt.
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             velt: Breaker::new(OF_VELT),
@@ -83,7 +83,8 @@ impl State {
         }
     }
 
-    /// Pause that holds every call, and the error of a mint that can't wait for its end.
+    /// Returns the pause that holds every call, and the error of a mint that can't wait for the end of the
+    /// pause.
     pub(super) fn held(&self, now: Instant) -> Option<(Duration, MintError)> {
         let limited = |remaining| MintError::RateLimited { retry_after: Some(remaining) };
         let suspended =

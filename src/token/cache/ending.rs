@@ -7,16 +7,17 @@ use crate::metrics::{Label as _, MintOutcome};
 use crate::token::{MintError, MintRequest, SuspendedFor};
 use crate::trace::OpenSpan;
 
-/// How long a permanent refusal is answered from memory.
+/// Time for which a permanent refusal is answered from memory.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
-/// How long the first transient failure is answered from memory; doubles with each in a row.
+/// Time for which the first transient failure is answered from memory; doubles with each failure in a row.
 const FAILURE_MEMORY: Duration = Duration::from_secs(1);
 
-/// The longest that a transient failure is answered from memory.
+/// Longest time for which a transient failure is answered from memory.
 const LONGEST_FAILURE_MEMORY: Duration = Duration::from_secs(30);
 
-/// How long `error`, the `count`th in a row, is answered from memory instead of asking again.
+/// Returns how long `error`, the `count`th failure in a row, is answered from memory before Velt is asked
+/// again.
 pub(super) fn memory_of(error: &MintError, count: u32) -> Duration {
     let transient = FAILURE_MEMORY
         .saturating_mul(1 << count.saturating_sub(1).min(16))
@@ -38,7 +39,7 @@ pub(super) fn memory_of(error: &MintError, count: u32) -> Duration {
     }
 }
 
-/// Records how a mint went, with all of its attempts, in a span. The span does not name the user.
+/// Records the result of a mint, with all of its attempts, in a span. The span does not name the user.
 pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResult) {
     let outcome = outcome(result).as_str();
     let mut attributes = vec![("velt_sidecar.outcome", outcome.into())];
@@ -53,7 +54,7 @@ pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResul
     span.end("mint", attributes, result.is_err());
 }
 
-/// Outcome of a mint, as a label.
+/// Returns the outcome of a mint, as a label.
 pub(super) fn outcome(result: &MintResult) -> MintOutcome {
     let Err(error) = result else { return MintOutcome::Minted };
     match error {

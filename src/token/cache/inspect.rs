@@ -1,57 +1,57 @@
-//! What a person may ask of the cache from outside: what is known for a request, and to forget it.
+//! Admin operations on the cache: show the state of a request, and forget tokens.
 
 use std::time::Duration;
 
 use super::{Board, TokenCache};
 use crate::token::{Freshness, MintError, MintRequest, Moment};
 
-/// What the cache knows for a request. The token itself is not in here.
+/// State of a request in the cache, without the token itself.
 #[derive(Clone, Debug)]
 pub enum Known {
     Fresh {
         remaining: Duration,
     },
-    /// Served, and refreshed with the next request unless a refresh is under way.
+    /// The token is served, and refreshed with the next request unless a refresh is under way.
     Due {
         remaining: Duration,
         refreshing: bool,
     },
-    /// Nothing valid is held, and a mint is under way.
+    /// The cache holds no valid token, and a mint is under way.
     InFlight,
     /// The last mint failed; `error` is answered from memory for `retry_in` more.
     FailedRecently {
         error: MintError,
         retry_in: Duration,
     },
-    /// There was a token, which may not be served any more.
+    /// The cache holds a token that may not be served any more.
     Expired,
     Absent,
 }
 
-/// Whose tokens to forget.
+/// Users whose tokens are forgotten.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose<'a> {
-    /// Those of this user id, whatever the organization.
+    /// Tokens of this user id, in all organizations.
     User(&'a str),
     Everybody,
 }
 
-/// How much was forgotten.
+/// Number of entries and mints that were forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
     /// Users and organizations with a token or a remembered failure.
     pub entries: usize,
-    /// Mints under way. They go on for whoever waits for them, and are not kept.
+    /// Mints under way. Their waiting callers still get the result, but the cache does not keep the token.
     pub mints: usize,
 }
 
 impl TokenCache {
-    /// What is known for `request`. Starts no mint, counts nothing, and keeps no entry alive.
-    /// Takes a time that grows with the cache: up to 60 ms at 100,000 entries, so not for a worker.
+    /// Returns the state of `request`. Starts no mint, counts nothing, and keeps no entry alive. The time
+    /// grows with the cache, up to 60 ms at 100,000 entries, so a tokio worker must not call this function.
     pub fn peek(&self, request: &MintRequest) -> Known {
         let (now, shared) = (Moment::now(), &self.shared);
         let in_flight = shared.flights().by_request.contains_key(request);
-        // A look-up by key would count as a use of it; an iteration does not.
+        // A look-up by key would count as a use of the entry; an iteration does not.
         let is_held = shared.slots.contains_key(request);
         let slot = is_held.then(|| shared.slots.iter().find(|(key, _)| **key == *request));
         let Some((_, slot)) = slot.flatten() else {
@@ -79,11 +79,11 @@ impl TokenCache {
         }
     }
 
-    /// Forgets tokens and remembered failures, so that the next request mints anew. What a mint
-    /// under way brings is not kept either: it may have been asked before whatever is the reason
-    /// to forget. Only who waited for it already is given it.
+    /// Forgets tokens and remembered failures, so that the next request mints anew. A token that a mint under
+    /// way brings is not kept either: Velt may have been asked before the event that is the reason to forget.
+    /// Only callers that already wait for the mint get the token.
     ///
-    /// Takes as long as [`Self::peek`] may, but holds nobody up.
+    /// Takes as long as [`Self::peek`], but blocks no request.
     pub fn invalidate(&self, whose: Whose<'_>) -> Forgotten {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
@@ -98,11 +98,11 @@ impl TokenCache {
             shared.slots.invalidate_all();
             return Forgotten { entries, mints };
         }
-        // From here on only mints land that have begun after the call.
+        // From here on, only mints that begin later store a result.
         let mints = shared.flights().call_off(is_theirs);
         let keys: Vec<_> = theirs().map(|(request, _)| request).collect();
-        // One that failed meanwhile may have kept the old token beside its failure. So no mint
-        // may land between the first and the last of these.
+        // A mint that failed meanwhile may have kept the old token beside its failure. So no result may be
+        // stored between the first and the last `invalidate`.
         let _landing_waits = shared.flights();
         for request in &keys {
             shared.slots.invalidate(&**request);
@@ -131,7 +131,7 @@ impl TokenCache {
 }
 
 impl Board {
-    /// Takes mints off, so that what they bring is not kept. Returns how many.
+    /// Removes mints from the board, so that their results are not kept. Returns the number of mints removed.
     fn call_off(&mut self, is_theirs: impl Fn(&MintRequest) -> bool) -> usize {
         let before = self.by_request.len();
         self.by_request.retain(|request, _| !is_theirs(request));

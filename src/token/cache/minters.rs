@@ -1,8 +1,8 @@
-//! Who mints, and what becomes of the tokens of those who did before.
+//! The current [`Mint`], and the tokens of its predecessors.
 //!
-//! New credentials begin a new epoch. A token of an earlier one is as good as it was, as far as
-//! anybody but Velt can tell: it is served on, and refreshed at its next use, but not everybody's in
-//! the same moment. A failure of an earlier one says nothing any more.
+//! New credentials begin a new epoch. A token of an earlier epoch is served on, since only Velt can tell
+//! whether it still works. It is refreshed at its next use, but not in the same moment as the tokens of all
+//! other users. A failure of an earlier epoch is not answered from memory any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,21 +12,21 @@ use arc_swap::ArcSwap;
 
 use crate::token::{Mint, MintRequest, Moment};
 
-/// Over how long the refreshes are spread that follow new credentials.
+/// Time over which the refreshes after new credentials are spread.
 const SPREAD: Duration = Duration::from_secs(600);
 
-/// Who mints now.
+/// The current [`Mint`] and the epoch of its credentials.
 pub(super) struct Minters {
     current: ArcSwap<Minter>,
-    /// The current one's, to be read without the pointer.
+    /// Epoch of `current`, to be read without loading the pointer.
     epoch: AtomicU32,
 }
 
-/// One [`Mint`], and whose credentials it has.
+/// A [`Mint`] and the epoch of its credentials.
 pub(super) struct Minter {
     pub(super) mint: Arc<dyn Mint>,
     pub(super) epoch: u32,
-    /// When the epoch began.
+    /// Begin of the epoch.
     since: Moment,
 }
 
@@ -36,17 +36,17 @@ impl Minters {
         Self { current: ArcSwap::from_pointee(minter), epoch: AtomicU32::new(0) }
     }
 
-    /// Who mints now.
+    /// Returns the current minter.
     pub(super) fn current(&self) -> Arc<Minter> {
         self.current.load_full()
     }
 
-    /// The epoch of whoever mints now.
+    /// Returns the epoch of the current minter.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Has `mint` mint from now on. With `new_credentials` it begins an epoch.
+    /// Makes `mint` the current one. With `new_credentials`, `mint` begins an epoch.
     pub(super) fn replace(&self, mint: Arc<dyn Mint>, new_credentials: bool) {
         let old = self.current();
         let minter = if new_credentials {
@@ -58,7 +58,7 @@ impl Minters {
         self.current.store(Arc::new(minter));
     }
 
-    /// Whether it is time to refresh a token of `epoch` only because it is of that epoch.
+    /// Whether a token of `epoch` is due for a refresh only because its epoch has ended.
     pub(super) fn is_turn(&self, epoch: u32, request: &MintRequest, now: Moment) -> bool {
         epoch != self.epoch()
             && now.since(self.current().since) >= SPREAD.mul_f64(request.fraction())

@@ -1,5 +1,4 @@
-//! What the cache holds for one key, in as little memory as it takes: there may be a hundred
-//! thousand of them.
+//! Value that the cache holds for one key, in as little memory as possible: there may be a hundred thousand.
 
 use std::sync::Arc;
 
@@ -7,25 +6,26 @@ use tokio::time::Instant;
 
 use crate::token::{Freshness, MintError, MintRequest, Moment, Token};
 
-/// What an entry costs beside the strings it owns: moka's nodes, the slot, the key, the map entries,
-/// and what the allocator rounds up. Measured as resident memory over 100,000 entries: 469 bytes for
-/// a token of 900 (`benches/token_cache.rs` prints it), 602 for the one of up to 2 KB that fits worst.
+/// Memory of an entry in bytes, without the strings that the entry owns: moka's nodes, the slot, the key, the
+/// map entries, and the rounding of the allocator. Measured as resident memory over 100,000 entries: 469
+/// bytes for a token of 900 bytes (`benches/token_cache.rs` prints this figure), 602 for the length up to 2
+/// KB that fits worst.
 const ENTRY_OVERHEAD: usize = 620;
 
-/// What is known for one key. moka hands out a copy for each look-up, which shares what is large.
+/// Token or failure known for one key. moka returns a copy for each look-up; copies share the large parts.
 #[derive(Clone)]
 pub(super) struct Slot {
     held: Held,
-    /// Of whoever minted the token.
+    /// Credential epoch under which the token was minted.
     pub(super) epoch: u32,
-    /// Seconds since the cache was made, for the outage headroom only; 0 is never.
+    /// Time of the last use in seconds since the cache was made, for the outage headroom only; 0 is never.
     pub(super) last_served: u32,
 }
 
 #[derive(Clone)]
 enum Held {
     Token(Token),
-    /// On the heap: hardly any slot is one of these.
+    /// Held by an `Arc`, so that the rare failure does not make every slot larger.
     Failed(Arc<Failed>),
 }
 
@@ -35,24 +35,25 @@ struct Failed {
     token: Option<Token>,
 }
 
-/// The memory of a failed mint.
+/// A failed mint that is answered from memory.
 pub(super) struct Failure {
     pub(super) error: MintError,
-    /// Of whoever failed.
+    /// Credential epoch of the failed mint.
     pub(super) epoch: u32,
-    /// In a row, this one included.
+    /// Number of failures in a row, this failure included.
     pub(super) count: u32,
     pub(super) failed_at: Instant,
     pub(super) retry_at: Instant,
 }
 
 impl Slot {
-    /// After a mint: `epoch` has minted `token`, which is served at `seconds`.
+    /// Returns the slot after a mint under `epoch` that brought `token`; the token is served at `seconds`.
     pub(super) fn minted(token: Token, epoch: u32, seconds: u32) -> Self {
         Self { held: Held::Token(token), epoch, last_served: seconds }
     }
 
-    /// After a mint that failed. Of the one before, if any, a token that is still good is kept.
+    /// Returns the slot after a failed mint. Keeps the token of the slot `before`, if the token is still
+    /// good.
     pub(super) fn failed(failure: Failure, before: Option<&Self>, now: Moment) -> Self {
         let good = before.filter(|slot| slot.servable(now).is_some());
         let epoch = good.map_or(failure.epoch, |slot| slot.epoch);
@@ -61,7 +62,7 @@ impl Slot {
         Self { held: Held::Failed(Arc::new(failed)), epoch, last_served }
     }
 
-    /// The same, served at `seconds`.
+    /// Returns the slot with `seconds` as the time of its last use.
     pub(super) fn served(self, seconds: u32) -> Self {
         Self { last_served: seconds, ..self }
     }
@@ -80,7 +81,7 @@ impl Slot {
         }
     }
 
-    /// The token and its freshness, unless it has expired.
+    /// Returns the token and its freshness, unless the token has expired.
     pub(super) fn servable(&self, now: Moment) -> Option<(&Token, Freshness)> {
         let token = self.token()?;
         match token.freshness(now) {
@@ -89,12 +90,12 @@ impl Slot {
         }
     }
 
-    /// The failure that may still be answered from memory while `epoch` mints.
+    /// Returns the failure that may still be answered from memory while `epoch` is the current one.
     pub(super) fn failure_of(&self, epoch: u32, now: Moment) -> Option<&Failure> {
         self.failure().filter(|failure| now.steady < failure.retry_at && failure.epoch == epoch)
     }
 
-    /// What it costs with its key.
+    /// Returns the memory of the slot and its key, in bytes.
     pub(super) fn bytes(&self, request: &MintRequest) -> u64 {
         let token = self.token().map_or(0, |token| token.value().expose().len());
         (request.owned_bytes() + token + ENTRY_OVERHEAD) as u64
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_each_user_costs_has_not_grown() {
-        // With what moka puts beside it, 96 bytes: a size of the allocator's.
+        // With the fields that moka stores beside the slot, 96 bytes: a size of the allocator.
         assert_eq!(size_of::<Slot>(), 72);
     }
 }

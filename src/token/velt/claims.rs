@@ -1,5 +1,5 @@
-//! What can be read of a minted JWT. Velt documents neither its claims nor a key to verify them,
-//! so this is never a reason to trust a token, only to distrust it.
+//! Claims read from a minted JWT. Velt documents neither the claims nor a key to verify them, so the claims
+//! are never a reason to trust a token, only a reason to distrust it.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 
 use super::DOCUMENTED_LIFE;
 
-/// What a minted token shows of itself, without the token: for `doctor`, since Velt documents none
-/// of it.
+/// Facts that a minted token shows of itself, without the token: for `doctor`, since Velt documents none of
+/// them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenFacts {
-    /// Its length.
+    /// Length of the token in bytes.
     pub bytes: usize,
-    /// `alg` in its header. Nothing here or below if it is no JWT.
+    /// `alg` in the token's header. All fields but `bytes` are empty if the token is not a JWT.
     pub algorithm: Option<String>,
-    /// The names of its claims, sorted.
+    /// Names of the claims, sorted.
     pub claims: Vec<String>,
     /// `iat`, `nbf` and `exp` in Unix seconds.
     pub issued_at: Option<f64>,
     pub not_before: Option<f64>,
     pub expires_at: Option<f64>,
-    /// Whether it names the user it was asked for; `None` if it names nobody.
+    /// Whether the token names the user for whom it was requested; `None` if the token has no user claim.
     pub names_user: Option<bool>,
 }
 
@@ -46,7 +46,7 @@ impl TokenFacts {
     }
 }
 
-/// A part of `token`, if it is a JWT (RFC 7519 section 3) and the part a JSON object.
+/// Returns a part of `token`, if `token` is a JWT (RFC 7519 section 3) and the part is a JSON object.
 fn part(token: &str, index: usize) -> Option<Map<String, Value>> {
     let parts: Vec<&str> = token.split('.').collect();
     let part = parts.get(index).filter(|_| parts.len() >= 3)?;
@@ -54,7 +54,7 @@ fn part(token: &str, index: usize) -> Option<Map<String, Value>> {
     serde_json::from_slice(&part).ok()
 }
 
-/// The claims that matter here. Each is read for itself: an odd `exp` must not hide the user.
+/// Claims that the sidecar reads. Each claim is read separately: an odd `exp` must not hide the user.
 #[derive(Default)]
 pub(super) struct Claims {
     user_id: Option<Value>,
@@ -62,14 +62,14 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// The claims of `token`, if it is a JWT.
+    /// Returns the claims of `token`, if `token` is a JWT.
     pub(super) fn peek(token: &str) -> Option<Self> {
         let mut claims = part(token, 1)?;
         let exp = claims.get("exp").and_then(Value::as_f64);
         Some(Self { user_id: claims.remove("userId"), exp })
     }
 
-    /// Whether the token names this user; `None` if it names nobody.
+    /// Whether the token names this user; `None` if the token has no user claim.
     pub(super) fn names(&self, user: &str) -> Option<bool> {
         match self.user_id.as_ref()? {
             Value::String(named) => Some(named == user),
@@ -79,10 +79,10 @@ impl Claims {
         }
     }
 
-    /// From Velt's now to `exp`; zero if that has passed.
+    /// Returns the time from `velt_now` to `exp`; zero if `exp` has passed.
     pub(super) fn life(&self, velt_now: Duration) -> Option<Duration> {
         let exp = self.exp.filter(|exp| exp.is_finite())?;
-        // Beyond any life that is believed, and far below where `Duration` panics.
+        // Longer than any life that is believed, and far below the value at which `Duration` panics.
         let left = (exp - velt_now.as_secs_f64()).clamp(0.0, DOCUMENTED_LIFE.as_secs_f64());
         Some(Duration::from_secs_f64(left))
     }

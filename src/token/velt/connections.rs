@@ -47,13 +47,13 @@ impl Connections {
         Lent { connections: self, pool, reused, answered: false.into() }
     }
 
-    /// Makes all later calls open connections of their own, unless `dead` has been replaced already.
+    /// Makes all later calls open new connections, unless `dead` has been replaced already.
     fn replace(&self, dead: &Arc<Pool>) {
         match self.recipe.client() {
             Ok(client) => {
                 self.pool.compare_and_swap(dead, Arc::new(Pool::of(client)));
             }
-            // The next failure tries again.
+            // The next failure of a call tries again to build a client.
             Err(error) => warn!(error = %Chain(&error), "no new connections to Velt can be set up"),
         }
     }

@@ -1,4 +1,4 @@
-//! A mint that is looked at instead of used: for `doctor`.
+//! A mint whose answer is shown instead of used: for `doctor`.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::claims::TokenFacts;
 use super::wire::error_word;
 use crate::token::{Demand, MintError, MintRequest, Minted};
 
-/// All that one call to Velt reveals, without the token.
+/// Facts that one call to Velt reveals, without the token.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// `None` if there was no answer.
+    /// Status of the answer; `None` if there was no answer.
     pub http_status: Option<StatusCode>,
-    /// `error.status`, if it is a word in capitals.
+    /// `error.status` of the answer, if it is a word in capitals.
     pub error_word: Option<String>,
     pub retry_after: Option<Duration>,
-    /// Of the token, if one came.
+    /// Facts about the token, if the answer has a token.
     pub token: Option<TokenFacts>,
-    /// What the sidecar would have made of it: for how long it would have been served, from now on.
+    /// Life of the token from now on, as a mint would have computed it, or the error of the mint.
     pub life: Result<Duration, MintError>,
     pub spent: Duration,
 }
 
 impl VeltClient {
-    /// Mints once, as [`crate::token::Mint::mint`] does, and tells what came.
+    /// Mints once, as [`crate::token::Mint::mint`] does, and returns the facts of the answer.
     pub async fn inspect(&self, request: &MintRequest) -> Inspection {
         let started = Instant::now();
         let answered = match self.ask(request, &Demand::urgent()).await {

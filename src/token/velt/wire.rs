@@ -1,4 +1,4 @@
-//! The JSON on the wire to and from Velt: what is sent for each API, and what an answer means.
+//! JSON sent to Velt and received from Velt: the request body of each API, and the meaning of an answer.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::token::{
     ResourceKind, TokenValue,
 };
 
-/// The request's body. `velt_now`, the time since 1970 by Velt's clock, dates the grants that expire.
+/// Returns the request body. `velt_now`, the time since 1970 by Velt's clock, dates the grants that expire.
 pub(super) fn body(settings: &Settings, request: &MintRequest, velt_now: Duration) -> Vec<u8> {
     let in_body = |secret: &SecretString| Some(secret.expose_secret().to_owned());
     let mut data = Data { user_id: Some(&request.user), ..Data::default() };
@@ -58,7 +58,7 @@ struct Data<'a> {
     permissions: Option<Permissions<'a>>,
 }
 
-/// `userProperties`. Absent fields are left out: Velt refuses empty strings.
+/// `userProperties` of the request. Absent fields are left out: Velt refuses empty strings.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct UserProperties<'a> {
@@ -97,12 +97,12 @@ struct Grant<'a> {
     organization_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     access_role: Option<&'static str>,
-    /// Unix seconds.
+    /// End of the grant in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
 }
 
-/// The organization itself, then what the configuration adds.
+/// Returns the grant of the organization itself, then the grants of the configuration.
 fn grants(request: &MintRequest, velt_now: Duration) -> Vec<Grant<'_>> {
     let own = request.organization().map(|id| Grant {
         r#type: "organization",
@@ -132,7 +132,7 @@ fn grants(request: &MintRequest, velt_now: Duration) -> Vec<Grant<'_>> {
     own.into_iter().chain(configured).collect()
 }
 
-/// What Velt answers: `result.data.token`, or `error.status`.
+/// JSON of Velt's answer: `result.data.token`, or `error.status`.
 #[derive(Deserialize)]
 struct Answer {
     result: Option<AnswerResult>,
@@ -202,8 +202,8 @@ impl Content {
     }
 }
 
-/// The token, or the class of the failure: by `error.status` first, by HTTP status second. A refusal in
-/// another form than Velt's errors have is not Velt's word, but that of a firewall or proxy in its place.
+/// Returns the token, or the class of the failure: by `error.status` first, by HTTP status second. A refusal
+/// without the form of Velt's errors does not come from Velt, but from a firewall or proxy in between.
 pub(super) fn classify(
     http_status: StatusCode,
     retry_after: Option<Duration>,
@@ -242,7 +242,7 @@ pub(super) fn classify(
     TokenValue::parse(&token).ok_or(malformed(MalformedReason::UnusableToken))
 }
 
-/// Velt's own word for a failure, if it has the form of one: whatever else stands there is not
+/// Returns `error.status` of Velt's answer, if the text has the form of an error word. Any other text is not
 /// repeated.
 pub(super) fn error_word(body: &Content) -> Option<String> {
     let Read::Envelope(answer) = body.read(StatusCode::OK) else { return None };
@@ -251,7 +251,7 @@ pub(super) fn error_word(body: &Content) -> Option<String> {
     (word.len() <= 40 && word.bytes().all(plain)).then_some(word)
 }
 
-/// The canonical Google codes that Velt's envelope carries; `None` for a word that is none.
+/// Returns the error for a canonical Google code, as Velt's envelope carries it; `None` for an unknown word.
 fn error_named(
     status: &str,
     http_status: StatusCode,

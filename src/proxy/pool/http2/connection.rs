@@ -43,7 +43,7 @@ const MAX_HEAD: u32 = 256 * 1024;
 /// Silence of the app after which a connection is pinged; in the worst case twice as long.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How long the sidecar waits for the app's answer to a ping.
+/// Time that the sidecar waits for the app's answer to a ping.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pings in a row, and the pause after them. gRPC servers close a connection at the third ping that
@@ -65,7 +65,7 @@ pub(super) struct Vitals {
     streams: AtomicUsize,
     /// Bytes of the bodies of open requests.
     charge: AtomicU64,
-    /// Number of streams after which the app has asked for calm; 0 if it has not.
+    /// Number of streams after which the app has asked for calm; 0 if the app has not asked.
     enough: AtomicUsize,
     /// Whether a request has come since the last look for unused connections.
     used: AtomicBool,
@@ -266,9 +266,9 @@ where
 /// Whether a connection takes one more stream.
 pub(super) enum Room {
     For(SendRequest<Bytes>),
-    /// Not now: as many streams are open as may be.
+    /// No room now: as many streams are open as may be.
     None,
-    /// Never again: the connection is closing.
+    /// No room ever again: the connection is closing.
     Gone,
 }
 
@@ -324,7 +324,7 @@ mod tests {
     async fn frozen_app_is_found_and_quiet_app_is_kept() {
         let mut app = app().await;
         let _stream = app.ask();
-        // Its streams are quiet on purpose.
+        // The app's streams are quiet on purpose.
         assert!(!app.is_found_dead_within(Duration::from_secs(3600)).await);
         app.freeze.notify_one();
         let _another = app.ask();

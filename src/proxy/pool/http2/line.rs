@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that a connection reads before its streams are served. h2 keeps a record of a few hundred
-/// bytes for each frame, and a frame can be ten bytes long: this bounds the records, because those of
-/// one turn are taken before the next.
+/// Bytes that a connection reads before its streams are served. h2 keeps a record of a few hundred bytes for
+/// each frame, and a frame can be ten bytes long: this limit bounds the records, because the records of one
+/// turn are taken before the next.
 const TURN: usize = 32 * 1024;
 
 /// Traffic of a [`Line`].

@@ -281,7 +281,7 @@ pub(in crate::proxy) struct Inbound {
 }
 
 impl Inbound {
-    /// The body of a response that says it is so long.
+    /// Makes the body of a response that says that it has `length` bytes.
     pub(in crate::proxy) fn new(
         stream: RecvStream,
         ticket: Arc<Ticket>,

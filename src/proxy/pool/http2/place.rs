@@ -34,7 +34,7 @@ pub(in crate::proxy) struct Ticket {
     /// Bytes charged to the connection for the request's body. They count until the stream ends: only
     /// then has the app surely given the window back.
     charged: AtomicU64,
-    /// Counts the request among those that may come to stand still.
+    /// Counts the request as one that may come to stand still.
     _exchange: Exchange,
 }
 
