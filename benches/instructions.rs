@@ -1,11 +1,11 @@
-//! How many instructions of its own a request costs the sidecar: a figure that a busy machine does
-//! not change, and so one that a review can be held to.
+//! Instructions that a request costs in the sidecar's own code. A busy machine does not change this figure,
+//! so a review can compare it.
 //!
-//! The real binary runs under `valgrind --tool=callgrind`, one worker, in front of an app in this
-//! process and of the sidecar's own emulator in the place of Velt. Each job is asked for in rounds of
-//! eight requests, one on each connection, and a round begins when the one before has been answered.
-//! What the same run without the job's requests counts is subtracted, so that neither the start nor
-//! the mints are in the figure. The kernel's half of a request is not in it either.
+//! The real binary runs under `valgrind --tool=callgrind`, one worker, in front of an app in this process and
+//! of the sidecar's own emulator in the place of Velt. Each job is asked for in rounds of eight requests, one
+//! on each connection, and a round begins when the previous round has been answered. The count of a run
+//! without the job's requests is subtracted, so that neither the start nor the mints are in the figure. The
+//! kernel's part of a request is not in it either.
 //!
 //! `benches/README.md` says how to run this and what the numbers mean.
 
@@ -36,20 +36,20 @@ use self::support::{BROWSER, Result, Running, free_addresses};
 /// Connections of the load, or streams of its one HTTP/2 connection.
 const CONNECTIONS: usize = 8;
 
-/// Users who ask in turn.
+/// Users who send requests in turn.
 const USERS: usize = 100;
 
-/// Rounds of a job, each a request on every connection.
+/// Rounds of a job. A round is a request on every connection.
 const ROUNDS: usize = 250;
 
 /// Bytes of the app's answer.
 const BODY: usize = 1024;
 
-/// How far a count may lie above its baseline, as a share of it: rounds of requests fall a little
-/// differently into the sidecar's reads from run to run.
+/// Share by which a count may lie above its baseline: from run to run, the requests of a round reach the
+/// sidecar in slightly different reads.
 const TOLERANCE: f64 = 0.02;
 
-/// valgrind makes everything some fifty times slower.
+/// Time limit of a round. valgrind makes programs some fifty times slower.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -91,7 +91,7 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-/// Whether no job costs more than it did when the baseline was recorded.
+/// Compares the counts with the recorded baseline. Fails if a job costs more than the tolerance allows.
 fn check(counts: &BTreeMap<String, u64>, baseline: &str) -> Result<ExitCode> {
     let baseline: BTreeMap<String, u64> = serde_json::from_str(baseline)?;
     let mut code = ExitCode::SUCCESS;
@@ -115,17 +115,17 @@ fn check(counts: &BTreeMap<String, u64>, baseline: &str) -> Result<ExitCode> {
 
 struct Arguments {
     sidecar: PathBuf,
-    /// Where callgrind's own files are kept, for `callgrind_annotate`.
+    /// Folder in which callgrind's files are kept, for `callgrind_annotate`.
     keep: Option<PathBuf>,
     then: Then,
 }
 
-/// What to do with the counts.
+/// Use of the counts.
 enum Then {
     Nothing,
-    /// Make them the baseline.
+    /// The counts become the baseline.
     Record,
-    /// Hold them against the baseline.
+    /// The counts are compared with the baseline.
     Check,
 }
 
@@ -151,14 +151,14 @@ impl Arguments {
     }
 }
 
-/// What is asked.
+/// Kind of request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Job {
-    /// The app's answer, nobody signed in.
+    /// The app's answer, without a signed-in user.
     Anonymous,
     /// The app's answer with a token from the cache.
     Hit,
-    /// The same over HTTP/2.
+    /// The app's answer with a token from the cache, over HTTP/2.
     HitHttp2,
     /// A token from the cache by the sidecar's own route.
     Route,
@@ -183,7 +183,7 @@ impl Job {
         if self == Self::HitHttp2 { Version::HTTP_2 } else { Version::HTTP_11 }
     }
 
-    /// What a browser behind a login proxy sends.
+    /// Makes a request as a browser behind a login proxy sends it.
     fn request(self, user: usize) -> Request<Empty<Bytes>> {
         let path = if self == Self::Route { "/api/velt/token" } else { "/api/small" };
         let mut request = if self.version() == Version::HTTP_2 {
@@ -200,7 +200,7 @@ impl Job {
         request.body(Empty::new()).expect("a request")
     }
 
-    /// Whether this is the answer, so that nothing else is counted for it.
+    /// Whether `answer` is the answer to this job, so that no other answer is counted for it.
     fn is_answered_by(self, answer: &Response<Bytes>) -> bool {
         let has_token = answer.headers().contains_key("x-velt-token");
         answer.status() == StatusCode::OK
@@ -208,14 +208,14 @@ impl Job {
                 Self::Anonymous => !has_token && answer.body().len() == BODY,
                 Self::Hit | Self::HitHttp2 => has_token && answer.body().len() == BODY,
                 Self::Route => answer.body().starts_with(b"{\"token\":\""),
-                // It is checked where it is read.
+                // `Sender::ask` checks a frame where it is read.
                 Self::Frame => false,
             }
     }
 }
 
-/// The instructions of one life of the sidecar: from its start over a mint for every user and one
-/// round of each job to its end, and with all the rounds of `job`.
+/// Counts the instructions of one run of the sidecar: its start, for each job as many rounds as ask for every
+/// user once, the further rounds of `job`, and its end.
 async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     let directory = TempDir::with_prefix("velt-sidecar-instructions-")?;
     let app = TcpListener::bind("127.0.0.1:0").await?;
@@ -224,7 +224,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     let [emulator_address, sidecar_address] = free_addresses()?;
     let mut emulator = Running::emulator(Command::new(&arguments.sidecar), emulator_address)?;
     let config = directory.path().join("sidecar.toml");
-    // A user's first request waits for a mint, which under valgrind on a busy machine takes its time.
+    // The first request of a user waits for a mint, which takes long under valgrind on a busy machine.
     fs::write(
         &config,
         format!(
@@ -260,12 +260,12 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     for kind in Job::ALL {
         let mut load = Load::open(sidecar_address, kind).await?;
         let rounds = if Some(kind) == job { ROUNDS } else { 0 };
-        // As many as there are users, so that all their tokens are there.
+        // Enough rounds to ask for all users, so that all tokens are in the cache.
         for round in 0..USERS.div_ceil(CONNECTIONS) + rounds {
             load.round(round).await?;
         }
     }
-    // Beside this thread, where the app has to notice that its WebSockets have ended.
+    // Runs beside this thread, on which the app must notice that its WebSockets have ended.
     tokio::task::spawn_blocking(|| sidecar.end()).await??;
     serving.abort();
     let dump = fs::read_to_string(&file)?;
@@ -273,7 +273,7 @@ async fn count(arguments: &Arguments, job: Option<Job>) -> Result<u64> {
     Ok(total.ok_or("callgrind wrote no totals")?.trim().parse()?)
 }
 
-/// The connections of a job.
+/// Connections of a job.
 struct Load {
     job: Job,
     senders: Vec<Sender>,
@@ -286,7 +286,7 @@ enum Sender {
 }
 
 impl Sender {
-    /// Asks as `user`, and checks the answer.
+    /// Sends a request as `user`, and checks the answer.
     async fn ask(&mut self, job: Job, user: usize) -> Result<()> {
         let answer = match self {
             Self::Http1(sender) => {

@@ -1,4 +1,4 @@
-//! What the sidecar's own work on a request costs, step by step and without I/O.
+//! Time of the sidecar's own work on a request, step by step and without I/O.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +20,7 @@ use velt_sidecar::trace::{Settings, TraceId, Tracing};
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What a browser's `fetch()` sends through a login proxy: 15 headers.
+/// Headers that a browser's `fetch()` sends through a login proxy: 15.
 const REQUEST: [(&str, &str); 15] = [
     ("host", "app.example.com"),
     ("connection", "keep-alive"),
@@ -39,7 +39,7 @@ const REQUEST: [(&str, &str); 15] = [
     ("x-forwarded-host", "app.example.com"),
 ];
 
-/// What an app's JSON answer has: 8 headers.
+/// Headers of an app's JSON answer: 8.
 const RESPONSE: [(&str, &str); 8] = [
     ("content-type", "application/json; charset=utf-8"),
     ("content-length", "1024"),
@@ -51,12 +51,12 @@ const RESPONSE: [(&str, &str); 8] = [
     ("strict-transport-security", "max-age=31536000"),
 ];
 
-/// As in the sidecar.
+/// The allocator of the sidecar.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() {
-    // divan's own end, 100 samples, comes too soon on a machine that does other things.
+    // divan's default end, 100 samples, comes too soon on a busy machine.
     let enough = Duration::from_millis(500);
     divan::Divan::default().sample_size(100).min_time(enough).config_with_args().main();
 }
@@ -75,14 +75,14 @@ mod identify {
         assert!(matches!(caller, Caller::Known(_)));
     }
 
-    /// Nobody is signed in.
+    /// No user is signed in.
     #[divan::bench]
     fn anonymous(bencher: Bencher<'_, '_>) {
         let caller = measure(bencher, true, &request_head());
         assert!(matches!(caller, Caller::Anonymous));
     }
 
-    /// Somebody else than the login proxy names a user, and is not believed.
+    /// A client other than the login proxy names a user, and the sidecar does not believe the client.
     #[divan::bench]
     fn untrusted(bencher: Bencher<'_, '_>) {
         let caller = measure(bencher, false, &with_user());
@@ -136,7 +136,7 @@ mod hygiene {
             .bench_refs(|head| set_forwarded(head, &CLIENT, ForwardedFor::Keep));
     }
 
-    /// Removes what the client claims.
+    /// Removes the headers that the client claims.
     #[divan::bench(name = "3_set_forwarded_untrusted")]
     fn forwarded_untrusted(bencher: Bencher<'_, '_>) {
         let client = Client { trusted: false, ..CLIENT };
@@ -150,7 +150,7 @@ mod hygiene {
         bencher.with_inputs(response_head).bench_refs(strip_hop_by_hop);
     }
 
-    /// All that happens to a request between its identity and the app's connection.
+    /// Steps of a request between its identity and the app's connection, all together.
     #[divan::bench(name = "request_altogether")]
     fn altogether(bencher: Bencher<'_, '_>) {
         bencher.with_inputs(request).bench_refs(|request| {
@@ -171,7 +171,7 @@ mod inject {
         token,
     };
 
-    /// Which of the two jobs a request is for: a token route, or the header.
+    /// Decision between the two jobs: a token route, or the header.
     #[divan::bench(name = "1_coverage")]
     fn coverage(bencher: Bencher<'_, '_>) {
         let (injection, request) = (injection(), request());
@@ -252,7 +252,7 @@ mod record {
         });
     }
 
-    /// With the hand-over to the thread, which writes to nowhere. `t=2`: two workers at once.
+    /// Writes a line and hands it to the thread, which discards it. `t=2`: two workers at once.
     #[divan::bench(threads = [1, 2])]
     fn access_log_write(bencher: Bencher<'_, '_>) {
         let settings = access_log::Settings { format: Format::Json, sample: 1.0, user: false };
@@ -262,7 +262,7 @@ mod record {
         bencher.bench(|| log.write(&line));
     }
 
-    /// Of a line that is left out.
+    /// Writes a line that the sample leaves out.
     #[divan::bench]
     fn access_log_sampled_out(bencher: Bencher<'_, '_>) {
         let settings = access_log::Settings { format: Format::Json, sample: 0.0, user: false };
@@ -272,7 +272,7 @@ mod record {
         bencher.bench(|| log.write(&line));
     }
 
-    /// A request without a trace, with an unsampled one, and one whose trace starts here.
+    /// Requests without a trace, with an unsampled trace, and with a trace that starts here.
     #[divan::bench(args = ["none", "unsampled", "created"])]
     fn trace(bencher: Bencher<'_, '_>, case: &str) {
         let settings = Settings { create: case == "created", sample: 0.0, export: None };

@@ -1,6 +1,6 @@
-//! What a look-up in the token cache costs, and what a cached user costs in memory.
+//! Time of a look-up in the token cache, and memory of a cached user.
 //!
-//! `Mint` is an in-memory double that answers at once, so that what is measured is the cache.
+//! `Mint` is an in-memory double that answers at once, so that only the cache is measured.
 
 use std::cell::RefCell;
 use std::future::ready;
@@ -19,54 +19,55 @@ use velt_sidecar::token::{
     Demand, Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
 };
 
-/// Users of a large installation: more than fit a processor's caches.
+/// Users of a large installation: their entries do not fit a processor's caches.
 const MANY: u64 = 100_000;
 
-/// A burst on one user: a page that asks for everything at once, many times over.
+/// Look-ups of one user at once: a page that sends all its requests together, many times over.
 const BURST: usize = 1_000;
 
-/// Bytes of a token, as Velt's are with a few resources in them.
+/// Bytes of a token: the length of Velt's tokens with a few resources in them.
 const TOKEN_BYTES: usize = 900;
 
-/// Of each bench. divan's own end, 100 samples, comes too soon on a machine that does other things.
+/// Shortest time of each bench. divan's default end, 100 samples, comes too soon on a busy machine.
 const MIN_TIME: Duration = Duration::from_millis(500);
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// As in the sidecar.
+/// The allocator of the sidecar.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() {
-    // First, since the allocator would fill the memory of the cache from what the others leave.
+    // Runs first, since later the allocator would serve the cache from memory that the other benches have
+    // freed.
     if std::env::args().any(|argument| argument == "--bench") {
         report_memory();
     }
     divan::Divan::default().min_time(MIN_TIME).config_with_args().main();
 }
 
-/// One hot user. With two threads, both read and count in the same place.
+/// Look-ups of one hot user. Two threads read and count in the same place.
 #[divan::bench(threads = [1, 2], sample_size = 100)]
 fn hit(bencher: Bencher<'_, '_>) {
     let (_runtime, cache) = filled(1);
     bencher.with_inputs(|| request(0)).bench_values(|request| write(cache.get(request)));
 }
 
-/// The same among 100,000 users, each as likely as the other.
+/// Look-ups among 100,000 users, all equally likely.
 #[divan::bench(threads = [1, 2], sample_size = 100)]
 fn hit_among_many(bencher: Bencher<'_, '_>) {
     let (_runtime, cache) = filled(MANY);
     let next = AtomicU64::new(0);
     bencher
         .with_inputs(|| {
-            // A step that is prime to their number visits them all, far from each other.
+            // A step that is coprime to the number of users visits all users, far from each other.
             request(next.fetch_add(61_803, Ordering::Relaxed) % MANY)
         })
         .bench_values(|request| write(cache.get(request)));
 }
 
-/// Writes the token that was there into the head of a response, as each hit does: what a look-up
-/// has left cold is read here.
+/// Writes the token into the head of a response, as each hit does, and so reads the bytes that the look-up
+/// has left cold.
 fn write(lookup: Lookup) {
     thread_local! {
         static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -80,7 +81,7 @@ fn write(lookup: Lookup) {
     });
 }
 
-/// A cold user: the look-up, the task, the mint, the store.
+/// Miss of a cold user: the look-up, the task, the mint, the store.
 #[divan::bench(sample_size = 100)]
 fn miss(bencher: Bencher<'_, '_>) {
     let (runtime, cache) = filled(0);
@@ -90,7 +91,7 @@ fn miss(bencher: Bencher<'_, '_>) {
         .bench_local_values(|request| runtime.block_on(async { token(cache.get(request)).await }));
 }
 
-/// The same in a full cache, so that each new user drives another one out.
+/// Miss in a full cache, where each new user evicts an old one.
 #[divan::bench(sample_size = 100)]
 fn miss_past_capacity(bencher: Bencher<'_, '_>) {
     const CAPACITY: u64 = 1_000;
@@ -103,7 +104,7 @@ fn miss_past_capacity(bencher: Bencher<'_, '_>) {
         .bench_local_values(|request| runtime.block_on(async { token(cache.get(request)).await }));
 }
 
-/// 1,000 look-ups of one cold user before his mint has ended; checks that there was one mint.
+/// Makes 1,000 look-ups of one cold user before the user's mint has ended; checks that there was one mint.
 #[divan::bench(sample_size = 1, counters = [ItemsCount::new(BURST)])]
 fn burst_on_a_cold_user(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
@@ -124,12 +125,12 @@ fn burst_on_a_cold_user(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// Prints resident bytes per cached user. What is left of them after the token is less than
-/// `ENTRY_OVERHEAD` of `token::cache::slot`; ids of this length take no memory of their own.
+/// Prints resident bytes per cached user. The bytes beyond the token are fewer than `ENTRY_OVERHEAD` of
+/// `token::cache::slot`; ids of this length take no memory of their own.
 fn report_memory() {
     let runtime = runtime();
     let (cache, _) = cache(&unbounded());
-    // What the first use of anything allocates is not a user's share.
+    // Memory that the first uses allocate once does not belong to a user.
     runtime.block_on(fill(&cache, MANY..MANY + 100));
     let per_user = |before: u64| (resident_bytes() - before) / MANY;
 
@@ -146,14 +147,14 @@ fn report_memory() {
 }
 
 fn resident_bytes() -> u64 {
-    // Not of `statm`, which counts pages: there is no safe way to ask for their size.
+    // `statm` counts pages, and there is no safe way to ask for the page size.
     let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running one");
     let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB");
     kib * 1024
 }
 
-/// A cache that holds fresh tokens for this many users. Its mints ran on the runtime.
+/// Returns a cache with fresh tokens for this many users, and the runtime on which the mints ran.
 fn filled(users: u64) -> (Runtime, TokenCache) {
     let runtime = runtime();
     let (cache, _) = cache(&unbounded());
@@ -186,7 +187,7 @@ async fn token(lookup: Lookup) -> Token {
 }
 
 fn request(user: u64) -> MintRequest {
-    // Shared by all requests, as it is in the sidecar.
+    // Shared by all requests, as in the sidecar.
     static PLAN: LazyLock<MintPlan> = LazyLock::new(|| {
         let issuer = Issuer {
             api: Api::V2,
@@ -201,7 +202,7 @@ fn request(user: u64) -> MintRequest {
     PLAN.request(user.as_str().into(), Details::default()).expect("no organization is needed")
 }
 
-/// Mints at once, and counts.
+/// A [`Mint`] that answers at once, and counts.
 struct InstantMint {
     mints: Arc<AtomicU64>,
 }

@@ -1,11 +1,12 @@
-//! What a released binary is compiled for: a day of an app's life in half a minute.
+//! Training run for the released binary: a day of an app's life in half a minute.
 //!
-//! The sidecar runs as two processes, one in plain text before an app that speaks HTTP/1.1, and one
-//! with TLS before an app that speaks HTTP/2. Each is asked, over both versions, for what a browser asks
-//! for: small answers and large ones, streams, uploads, tokens by the route, a WebSocket; by users whose
-//! tokens have to be minted first, and by nobody. Every answer is checked.
+//! The sidecar runs as two processes, one in plain text before an app that speaks HTTP/1.1, and one with TLS
+//! before an app that speaks HTTP/2. Each process is asked over both versions for the things that a browser
+//! asks for: small answers and large answers, streams, uploads, tokens by the route, a WebSocket. Some
+//! requests come from users whose tokens have to be minted first, some from anonymous clients. Every answer
+//! is checked.
 //!
-//! It measures nothing. `deploy/optimized` has it run a binary that counts what it does.
+//! This bench measures nothing. `deploy/optimized` runs it with a binary that counts its branches.
 
 mod support;
 
@@ -35,19 +36,19 @@ use self::support::{BROWSER, Result, Running, free_addresses};
 /// Requests under way at a time.
 const CONCURRENCY: usize = 16;
 
-/// Rounds of a job, each of so many requests, unless `--rounds` says otherwise.
+/// Rounds of a job, unless `--rounds` says otherwise.
 const ROUNDS: usize = 60;
 
-/// More than there are requests in a round, so that some are minted for and most are not.
+/// More users than a round has requests, so that some requests start a mint and most do not.
 const USERS: usize = 200;
 
-/// The request that is most frequent in an app's life is asked for so many times as often.
+/// Factor by which the most frequent request of an app is sent more often than the others.
 const USUAL: usize = 5;
 
 const SMALL: usize = 1024;
 const LARGE: usize = 100 * 1024;
 
-/// Frames that a WebSocket is sent, each of which the app answers.
+/// Frames sent on a WebSocket; the app answers each frame.
 const FRAMES: usize = 500;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,7 +99,7 @@ impl Arguments {
 
 async fn train() -> Result<()> {
     let Arguments { sidecar, rounds } = Arguments::parse(std::env::args().skip(1))?;
-    // Others may have chosen one already, to the same effect.
+    // Another crate may have installed the same provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let stage = Stage::set(&sidecar).await?;
     let (plain, encrypted) =
@@ -113,7 +114,7 @@ async fn train() -> Result<()> {
         ask_all(&client.no_proxy().timeout(PATIENCE).build()?, base, rounds).await?;
     }
     try_join_all((0..CONCURRENCY).map(|_| live(stage.plain))).await?;
-    // Beside this thread, where their clients have to notice that they go.
+    // Runs beside this thread, on which the apps must notice that their clients close the connections.
     tokio::task::spawn_blocking(|| stage.sidecars.into_iter().try_for_each(Running::end)).await?
 }
 
@@ -121,7 +122,7 @@ async fn train() -> Result<()> {
 struct Stage {
     plain: SocketAddr,
     encrypted: SocketAddr,
-    /// Vouches for the second.
+    /// Certificate that vouches for the second sidecar.
     root: Certificate,
     sidecars: [Running; 2],
     _emulator: Running,
@@ -159,8 +160,8 @@ impl Stage {
     }
 }
 
-/// A certificate for the loopback address, which vouches for itself: how to listen with it, and whom
-/// to trust.
+/// Makes a self-signed certificate for the loopback address. Returns the settings to listen with it, and the
+/// certificate to trust.
 fn certify(directory: &Path) -> Result<(String, Certificate)> {
     let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
     let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
@@ -173,14 +174,14 @@ fn certify(directory: &Path) -> Result<(String, Certificate)> {
     Ok((tls, Certificate::from_pem(issued.cert.pem().as_bytes())?))
 }
 
-/// What is asked of the sidecar at `base`.
+/// Sends all kinds of requests to the sidecar at `base`.
 async fn ask_all(client: &Client, base: &str, rounds: usize) -> Result<()> {
     for path in ["/api/small", "/api/stream", "/api/large", "/api/upload", "/api/velt/token"] {
         let often = if path == "/api/small" { USUAL } else { 1 };
         for round in 0..rounds * often {
             let asking = (0..CONCURRENCY).map(|index| {
                 let nth = round * CONCURRENCY + index;
-                // One of five is not signed in, except where only users get an answer.
+                // One request of five has no user, except on the route that answers only users.
                 let user =
                     (!nth.is_multiple_of(5) || path == "/api/velt/token").then_some(nth % USERS);
                 ask(client, base, path, user)
@@ -191,7 +192,7 @@ async fn ask_all(client: &Client, base: &str, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Asks as a browser behind a login proxy does.
+/// Sends a request as a browser behind a login proxy does, and checks the answer.
 async fn ask(client: &Client, base: &str, path: &str, user: Option<usize>) -> Result<()> {
     let url = format!("{base}{path}");
     let mut request = if path == "/api/upload" {
@@ -221,7 +222,7 @@ async fn ask(client: &Client, base: &str, path: &str, user: Option<usize>) -> Re
     Err(format!("{url}: a wrong answer: {status}, {} bytes", body.len()).into())
 }
 
-/// A WebSocket's life.
+/// Opens a WebSocket, exchanges frames, and closes it.
 async fn live(address: SocketAddr) -> Result<()> {
     let mut socket = WebSocket::open(address).await?;
     for _ in 0..FRAMES {

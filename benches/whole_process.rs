@@ -1,9 +1,9 @@
-//! What the whole sidecar costs per request, next to nginx doing the same without tokens.
+//! Cost of a request in the whole sidecar, next to nginx without tokens.
 //!
-//! Real processes on loopback: nginx as the app, the sidecar's own emulator in the place of Velt,
-//! and as proxies before the app the sidecar and, for comparison, an nginx. `wrk` is the load.
-//! The proxies have core 0 for themselves, everything else shares core 1. Rounds visit every case
-//! in random order, so that a slow minute of the machine touches all cases alike.
+//! Real processes on loopback: nginx as the app, the sidecar's own emulator in the place of Velt, and two
+//! proxies before the app: the sidecar and, for comparison, nginx. `wrk` is the load. The proxies run alone
+//! on core 0, and all other processes share core 1. Rounds visit every case in random order, so that a slow
+//! minute of the machine touches all cases alike.
 //!
 //! `benches/README.md` says how to run this and what the numbers mean.
 
@@ -26,23 +26,23 @@ use tempfile::TempDir;
 
 use self::support::{BROWSER, Result, Running, free_addresses};
 
-/// Users that the header job asks for in turn.
+/// Users for whom the header job asks in turn.
 const USERS: usize = 1_000;
 
 /// Keep-alive connections of the load.
 const CONNECTIONS: usize = 64;
 
-/// The core of the proxies.
+/// Core of the proxies.
 const PROXY_CORE: &str = "0";
 
-/// The core of everything else.
+/// Core of all other processes.
 const OTHER_CORE: &str = "1";
 
 /// Clock ticks per second in `/proc/PID/stat`: 100 on every Linux that Rust supports
 /// (`USER_HZ`, part of the kernel's interface).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How long a process may take until it accepts connections.
+/// Time that a process may take until it accepts connections.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 const SMALL: usize = 1024;
@@ -78,7 +78,7 @@ fn run() -> Result<()> {
         .into_iter()
         .filter(|case| arguments.large || case.body_bytes() == SMALL)
         .collect();
-    // Not counted: connections to the app are opened, caches of all kinds warm up.
+    // Not counted: this round opens connections to the app and fills all caches.
     for case in &cases {
         bench.measure(*case, 1)?;
     }
@@ -139,16 +139,16 @@ fn check_tool(tool: &str, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is asked, and of whom.
+/// Request of a measurement, and the proxy that gets it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Case {
-    /// No token work at all: what a proxy costs.
+    /// No token work: the cost of a proxy.
     Nginx,
-    /// The sidecar, nobody signed in.
+    /// The sidecar, without a signed-in user.
     Anonymous,
-    /// The sidecar, a token in the header of every answer.
+    /// The sidecar, with a token in the header of every answer.
     HeaderJob,
-    /// The sidecar's own token route; the app is not asked.
+    /// The sidecar's token route; the sidecar does not ask the app.
     RouteJob,
     NginxLarge,
     HeaderJobLarge,
@@ -184,7 +184,7 @@ impl Case {
     }
 
     fn is_signed_in(self) -> bool {
-        // nginx gets the same requests as the job that it is compared with.
+        // nginx gets the same requests as the job with which it is compared.
         self != Self::Anonymous
     }
 
@@ -196,7 +196,7 @@ impl Case {
         if self.path() == "/api/large" { LARGE } else { SMALL }
     }
 
-    /// The sidecar's counter that has to rise with each request of this case.
+    /// Returns the sidecar's counter that must rise with each request of this case.
     fn counter(self) -> Option<&'static str> {
         match self {
             Self::Nginx | Self::NginxLarge => None,
@@ -209,7 +209,7 @@ impl Case {
     }
 }
 
-/// One measurement of one case.
+/// Figures of one measurement of one case.
 #[derive(Clone, Copy)]
 struct Figures {
     cpu_micros: f64,
@@ -218,7 +218,7 @@ struct Figures {
     p99_micros: f64,
 }
 
-/// The processes, alive until this is dropped.
+/// Processes of the bench, alive until this value is dropped.
 struct Bench {
     nginx: Running,
     sidecar: Running,
@@ -282,8 +282,8 @@ impl Bench {
         if case.is_nginx() { self.nginx_address } else { self.sidecar_address }
     }
 
-    /// Asks once as each user, before anything is measured: the token must be his, and the body
-    /// the app's.
+    /// Asks once as each user, before the first measurement: the token must be the user's, and the body the
+    /// app's.
     fn verify(&self) -> Result<()> {
         let mut direct = Client::connect(self.nginx_address)?;
         let mut client = Client::connect(self.sidecar_address)?;
@@ -331,7 +331,7 @@ impl Bench {
 
         let load = Load::parse(&String::from_utf8(output.stdout)?)
             .map_err(|problem| format!("{}: {problem}", case.name()))?;
-        // wrk leaves without counting what is in flight, at most one request per connection.
+        // wrk ends without counting the requests under way, at most one per connection.
         let expected = load.requests..=load.requests + CONNECTIONS as f64;
         if case.counter().is_some() && !expected.contains(&counted) {
             return Err(format!(
@@ -362,14 +362,14 @@ fn user_name(number: usize) -> String {
     format!("user-{number}@example.com")
 }
 
-/// The user whom a JWT names.
+/// Returns the user whom a JWT names.
 fn user_in(token: &str) -> Result<String> {
     let payload = token.split('.').nth(1).ok_or("not a JWT")?;
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
     Ok(claims["userId"].as_str().ok_or("a token without userId")?.to_owned())
 }
 
-/// The requests of a case, with what a browser sends besides, and a last line for [`Load`].
+/// Returns wrk's script for a case: requests with a browser's headers, and a last line for [`Load`].
 fn load_script(case: Case) -> String {
     let users = if case.is_signed_in() { USERS } else { 1 };
     let user_header = if case.is_signed_in() {
@@ -404,7 +404,7 @@ fn load_script(case: Case) -> String {
     )
 }
 
-/// What wrk reports by the `done` of [`load_script`].
+/// Figures that wrk prints by the `done` of [`load_script`].
 struct Load {
     requests: f64,
     seconds: f64,
@@ -428,11 +428,11 @@ impl Load {
     }
 }
 
-/// An nginx of one process.
+/// Starts an nginx of one process.
 fn nginx(directory: &Path, name: &'static str, core: &str, server: &str) -> Result<Running> {
     let prefix = directory.join(name);
     fs::create_dir(&prefix)?;
-    // Where nginx would put them by itself, not everybody may write.
+    // nginx's default folders are writable only for some users.
     let temporary = "client_body_temp_path client; proxy_temp_path proxy; \
                      fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;";
     let config = format!(
@@ -454,7 +454,8 @@ fn nginx(directory: &Path, name: &'static str, core: &str, server: &str) -> Resu
     Running::spawn("nginx", &mut command)
 }
 
-/// Bodies of 1 KiB and 100 KiB, out of the configuration and so out of memory.
+/// Returns an app with bodies of 1 KiB and 100 KiB, which nginx takes from its configuration and so from
+/// memory.
 fn app_server(address: SocketAddr) -> String {
     let small = "x".repeat(SMALL);
     let large = "$kib".repeat(LARGE / SMALL);
@@ -469,7 +470,8 @@ fn app_server(address: SocketAddr) -> String {
     )
 }
 
-/// The same hop as the sidecar's: kept-alive connections to the app, the client's address added.
+/// Returns a proxy that does the sidecar's work of one hop: keeps connections to the app, and adds the
+/// client's address.
 fn nginx_proxy_server(address: SocketAddr, app: SocketAddr) -> String {
     format!(
         "upstream app {{ server {app}; keepalive 256; keepalive_requests 1000000000; }}\n\
@@ -487,25 +489,25 @@ fn nginx_proxy_server(address: SocketAddr, app: SocketAddr) -> String {
     )
 }
 
-/// `taskset` replaces itself by the program, so that the child is the program.
+/// Runs `program` on one core. `taskset` replaces itself by the program, so that the child is the program.
 fn pinned(core: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core]).arg(program).stdin(Stdio::null());
     command
 }
 
-/// User and system time of all its threads so far.
+/// Returns the user and system time of all the process's threads so far.
 fn cpu_seconds(process: &Running) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id()))?;
-    // The second field is the name in parentheses, with whatever the name has in it;
-    // utime and stime are the 14th and 15th.
+    // The second field is the name in parentheses, which may hold spaces and parentheses; utime and stime are
+    // the 14th and 15th fields.
     let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable /proc/PID/stat")?;
     let times = fields.split_whitespace().skip(11).take(2);
     let ticks = times.map(str::parse::<f64>).sum::<std::result::Result<f64, _>>()?;
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-/// One kept-alive connection. Knows as much HTTP as nginx and the sidecar answer with here.
+/// A kept-alive connection. Reads only the forms of HTTP with which nginx and the sidecar answer here.
 struct Client {
     stream: BufReader<TcpStream>,
     host: SocketAddr,
@@ -559,7 +561,7 @@ impl Answer {
     }
 }
 
-/// A table of medians with their extremes, in Markdown.
+/// Formats a table of medians with their extremes, in Markdown.
 fn report(cases: &[Case], rounds: &[Vec<(Case, Figures)>]) -> String {
     let mut text = String::from(
         "| case | CPU us/request | against nginx | requests/s | p50 us | p99 us |\n\
@@ -592,7 +594,7 @@ fn report(cases: &[Case], rounds: &[Vec<(Case, Figures)>]) -> String {
     text
 }
 
-/// `median (least–most)`.
+/// Formats `median (least–most)`.
 fn spread(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
     let (least, most) = (values[0], values[values.len() - 1]);

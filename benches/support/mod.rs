@@ -1,4 +1,4 @@
-//! The processes that benches start, where they listen, and what they are asked with.
+//! Processes that the benches start, their addresses, and the headers of the requests.
 
 #![expect(clippy::disallowed_types, reason = "real time is what is waited for")]
 #![expect(clippy::disallowed_methods, reason = "nothing else runs on the thread that sleeps")]
@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the benches fail with.
+/// Result with any error, in which the benches fail.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What a browser behind a login proxy sends, beside the host and who is signed in.
+/// Headers that a browser behind a login proxy sends, without the host and the user.
 pub const BROWSER: [(&str, &str); 12] = [
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101"),
     ("accept", "application/json"),
@@ -29,7 +29,7 @@ pub const BROWSER: [(&str, &str); 12] = [
     ("x-forwarded-host", "app.example.com"),
 ];
 
-/// A child that ends with its owner.
+/// A child process that ends with its owner.
 pub struct Running {
     name: &'static str,
     pub child: Child,
@@ -41,20 +41,20 @@ impl Running {
         Ok(Self { name, child })
     }
 
-    /// The sidecar's own emulator, in the place of Velt. `sidecar` runs the sidecar.
+    /// Starts the sidecar's emulator in the place of Velt. `sidecar` runs the sidecar.
     pub fn emulator(mut sidecar: Command, address: SocketAddr) -> Result<Self> {
         sidecar.args(["emulator", "--listen", &address.to_string()]).stdout(Stdio::null());
         Self::spawn("the emulator", &mut sidecar)
     }
 
-    /// Has it end by itself, so that it writes what it has counted.
+    /// Ends the process with SIGTERM, so that it writes its counts.
     pub fn end(mut self) -> Result<()> {
         Command::new("kill").arg(self.child.id().to_string()).status()?;
         let status = self.child.wait()?;
         if status.success() { Ok(()) } else { Err(format!("{} ended: {status}", self.name).into()) }
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until the process accepts connections.
     pub fn wait_for(&mut self, address: SocketAddr, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         while TcpStream::connect(address).is_err() {
@@ -72,15 +72,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
+        // An error means that the process has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Addresses that nobody listened on a moment ago, each of another port.
+/// Returns addresses on which no process listened a moment ago, each with another port.
 pub fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
-    // All are held until all are known.
+    // All sockets are held until all addresses are known, so that no port comes twice.
     let mut sockets = Vec::new();
     let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); COUNT];
     for address in &mut addresses {

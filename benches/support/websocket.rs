@@ -1,4 +1,4 @@
-//! A WebSocket on which the app answers each frame with one of its own (RFC 6455).
+//! A WebSocket on which the app answers each frame with a frame (RFC 6455).
 
 use std::net::SocketAddr;
 
@@ -13,20 +13,20 @@ use tokio::net::TcpStream;
 
 use super::Result;
 
-/// Where the app has it.
+/// Path of the WebSocket at the app.
 pub const PATH: &str = "/live";
 
-/// A text frame of five bytes, masked with zeros, as from a client (section 5.2).
+/// A text frame of five bytes, masked with zeros, as a client sends it (section 5.2).
 const ASKING: [u8; 11] = *b"\x81\x85\0\0\0\0hello";
 
-/// The same from a server.
+/// A text frame of five bytes, as a server sends it.
 const ANSWER: [u8; 7] = *b"\x81\x05hello";
 
-/// The client's end.
+/// Client's end of the WebSocket.
 pub struct WebSocket(TcpStream);
 
 impl WebSocket {
-    /// Opens one through the sidecar at `address`.
+    /// Opens a WebSocket through the sidecar at `address`.
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         let handshake = format!(
@@ -46,7 +46,7 @@ impl WebSocket {
         Ok(Self(stream))
     }
 
-    /// Sends a frame and reads the answer to it.
+    /// Sends a frame and reads the answer to the frame.
     pub async fn exchange(&mut self) -> Result<()> {
         self.0.write_all(&ASKING).await?;
         let mut answer = [0; ANSWER.len()];
@@ -55,20 +55,20 @@ impl WebSocket {
     }
 }
 
-/// The app's end: what it answers to the handshake, and then to each frame.
+/// Answers the handshake as the app does, and then each frame.
 pub fn switch(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
     let upgrading = hyper::upgrade::on(request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         let (mut io, mut frame) = (TokioIo::new(upgraded), [0; ASKING.len()]);
-        // Its end is the client's.
+        // Ends when the client closes the WebSocket.
         while io.read_exact(&mut frame).await.is_ok() && io.write_all(&ANSWER).await.is_ok() {}
     });
     let answer = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
-        // Section 1.3 has this for its key.
+        // Value for the key of the handshake, from section 1.3.
         .header(SEC_WEBSOCKET_ACCEPT, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         .body(Full::default());
     answer.expect("headers of constants")

@@ -1,8 +1,8 @@
-//! Whom an assertion names, whatever stands in it.
+//! User that an assertion names, for any assertion.
 //!
-//! First line: `r` has the rest as the token; `s` signs the rest with our key, `f` with a foreign
-//! one: the second line as the header, what follows as the claims. `a` beside them reads it as
-//! an AWS load balancer's.
+//! First line: `r` takes the rest as the token; `s` signs the rest with our key, `f` with a foreign key. To
+//! sign, the second line is the header and the lines after it are the claims. An `a` beside these letters
+//! reads the token as an AWS load balancer's.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const SIGNER: &str = "arn:aws:elasticloadbalancing:r:1:loadbalancer/app/x/1";
 
 /// # Panics
 ///
-/// If somebody is named whom our issuer did not name, for us, now.
+/// Panics if `verify` returns a user that our issuer did not name, for our audience, at this time.
 pub fn check(input: &[u8]) {
     let (options, rest) = lines::first_line(input);
     let aws = options.contains(&b'a');
@@ -46,14 +46,14 @@ pub fn check(input: &[u8]) {
         Ok(said) => assert_believable(&said, header, claims, aws),
         Err(fault) => assert!(!matches!(fault, Fault::Signature) || foreign, "it was ours"),
     }
-    // The same claims in a token that was tampered with.
+    // The same claims in a token with one changed byte.
     let mut bytes = signed.into_bytes();
     let middle = bytes.len() / 2;
     bytes[middle] = if bytes[middle] == b'A' { b'B' } else { b'A' };
     assert!(verify(&bytes, &policy(aws), &OURS.public, NOW).is_err(), "tampered with");
 }
 
-/// Judged again, by other means.
+/// Checks the accepted claims a second time, with other code.
 fn assert_believable(said: &Claims, header: &[u8], claims: &[u8], aws: bool) {
     let read = |text| serde_json::from_slice::<Value>(text).expect("it was read once");
     let (header, claims) = (read(header), read(claims));
@@ -125,7 +125,7 @@ fn policy(aws: bool) -> Policy {
     }
 }
 
-/// A private key, and its other half as it is published.
+/// A private key, and its public key as a key set.
 struct Pen {
     pair: EcdsaKeyPair,
     public: KeySet,

@@ -1,4 +1,4 @@
-//! Which responses may carry a token, and that no cache may keep one that does.
+//! Choice of the responses that may carry a token, and proof that no cache may keep such a response.
 //!
 //! First line: the response's status. Then its headers.
 
@@ -19,7 +19,7 @@ const STATUS: HeaderName = HeaderName::from_static("x-velt-token-status");
 
 /// # Panics
 ///
-/// If a response with a token in it could be stored.
+/// Panics if a cache could store a response with a token in it.
 pub fn check(input: &[u8]) {
     let (status, rest) = lines::first_line(input);
     let Ok(status) = StatusCode::from_bytes(status.trim_ascii()) else { return };
@@ -57,7 +57,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// What is judged eligible had no word in it that lets a cache store it.
+/// Asserts that no header of an eligible response lets a cache store it.
 fn assert_not_storable(headers: &HeaderMap) {
     let words = lines::elements(headers, "cache-control");
     let forbids = |words: &[Vec<u8>]| words.iter().any(|word| name_of(word) == b"no-store");
@@ -81,7 +81,7 @@ fn assert_not_storable(headers: &HeaderMap) {
         });
         assert!(!stored || forbids(&words), "stored by {list}");
     }
-    // nginx takes this one over Cache-Control.
+    // nginx prefers this header to Cache-Control.
     for line in headers.get_all("x-accel-expires") {
         let seconds = line.to_str().ok().and_then(|line| line.parse::<u32>().ok());
         assert!(seconds.is_none_or(|seconds| seconds == 0), "stored by X-Accel-Expires");
@@ -93,10 +93,10 @@ fn name_of(word: &[u8]) -> &[u8] {
     word[..end].trim_ascii()
 }
 
-/// Exactly one `Cache-Control`, which no cache can misread.
+/// Asserts that there is exactly one `Cache-Control`, and that no cache can misread it.
 fn assert_unstorable(said: &HeaderMap, headers: &HeaderMap) {
     let asked = said.get_all(CACHE_CONTROL).iter().any(|line| {
-        // A line that is not text says nothing.
+        // A line that is not text has no directives.
         let words = line.to_str().unwrap_or_default().to_ascii_lowercase();
         words.split(',').any(|word| name_of(word.as_bytes()) == b"no-transform")
     });
@@ -104,7 +104,7 @@ fn assert_unstorable(said: &HeaderMap, headers: &HeaderMap) {
     assert_eq!(all(headers, &CACHE_CONTROL), [expected]);
 }
 
-/// Nothing else is touched, but that scripts of other origins are let read `name`.
+/// Asserts that no other header has changed, except that scripts of other origins may read `name`.
 fn assert_rest(said: &HeaderMap, headers: &HeaderMap, name: &HeaderName) {
     let mut expected = said.clone();
     if said.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {

@@ -1,4 +1,4 @@
-//! What is said of a configuration, whatever stands in it.
+//! Complaints about a configuration, for any text of the file and the environment.
 //!
 //! Lines `$NAME=value` at the beginning are the environment; the rest is the file.
 
@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use velt_sidecar::config::{Complaint, Config, ConfigError, Place};
 
-/// What every secret begins with: must not be in anything that is printed. Long enough for each.
+/// Begin of every secret, which must not be in any printed text. Long enough for each kind of secret.
 const CANARY: &str = "canary-5f1d0c-5f1d0c-5f1d0c-5f1d0c";
 
-/// Each secret's variable, and its key.
+/// Environment variable and key of each secret.
 const SECRETS: [(&str, &str); 5] = [
     ("VELT_API_KEY", "api_key"),
     ("VELT_AUTH_TOKEN", "auth_token"),
@@ -18,18 +18,18 @@ const SECRETS: [(&str, &str); 5] = [
     ("VELT_SIDECAR_ADMIN_TOKEN", "token"),
 ];
 
-/// The secret of this variable: each has its own, since no two may be the same.
+/// Returns the secret of this variable. The secrets differ, since the sidecar refuses two equal secrets.
 fn secret_of(name: &str) -> String {
     format!("{CANARY}-{name}")
 }
 
 /// # Panics
 ///
-/// If a complaint leads nowhere, a secret is shown, or `check` shows other settings than those in
-/// force.
+/// Panics if a complaint leads nowhere, if a text shows a secret, or if `check` shows other settings than
+/// those in force.
 pub fn check(input: &[u8]) {
     let Ok(mut text) = std::str::from_utf8(input) else { return };
-    // A secret's file may be any: a device never ends.
+    // A secret may be read from any file, and a device may never end.
     if text.contains("_file") && (text.contains("dev") || text.contains("proc")) {
         return;
     }
@@ -56,7 +56,7 @@ fn variable(text: &str) -> Option<(&str, &str, &str)> {
     Some((name, value, rest))
 }
 
-/// Every complaint says where and what to do.
+/// Asserts that every complaint has a place and a remedy.
 fn assert_helpful(error: &ConfigError, text: &str, environment: &BTreeMap<String, String>) {
     assert!(!error.complaints.is_empty(), "refused without a reason");
     let lines = 1 + text.bytes().filter(|byte| *byte == b'\n').count();
@@ -71,7 +71,7 @@ fn assert_helpful(error: &ConfigError, text: &str, environment: &BTreeMap<String
     assert!(!error.to_string().contains(CANARY), "a secret is shown");
 }
 
-/// What `check` shows is a file that means the same.
+/// Asserts that the text of `check` is a file with the same settings.
 fn assert_described(config: &Config) {
     let description = config.describe();
     assert!(!description.contains(CANARY) && !format!("{config:?}").contains(CANARY));

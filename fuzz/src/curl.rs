@@ -1,10 +1,10 @@
-//! What is made of a pasted curl command, whatever stands in it.
+//! Reading of a pasted curl command, for any text.
 
 use velt_sidecar::explain::curl::{parse, words};
 
 /// # Panics
 ///
-/// If words that are quoted are not read as they were, or a request comes of nothing.
+/// Panics if quoted words are not read back unchanged, or if `parse` makes a request without a target.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(words) = words(text) else { return };
@@ -22,7 +22,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// As bash's `printf %q` has it.
+/// Quotes `word` for bash, in single quotes.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

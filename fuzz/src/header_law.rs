@@ -1,7 +1,7 @@
-//! What a request looks like after everything that a proxy does to its head.
+//! Request head after all the steps that a proxy applies to it.
 //!
-//! First line: the letters `t` (a trusted peer), `0` or `2` (HTTP/1.0, HTTP/2), `h` (the app speaks
-//! HTTP/2). Second line: method and target. Then headers.
+//! First line: the letters `t` (a trusted peer), `0` or `2` (HTTP/1.0, HTTP/2), `h` (the app speaks HTTP/2).
+//! Second line: method and target. Then headers.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,7 +30,7 @@ const PEER: &str = "198.51.100.7";
 
 /// # Panics
 ///
-/// If the app would read another request than the client wrote.
+/// Panics if the app would read another request than the client wrote.
 pub fn check(input: &[u8]) {
     let (options, rest) = lines::first_line(input);
     let (line, rest) = lines::first_line(rest);
@@ -68,7 +68,7 @@ fn read(options: &[u8], line: &[u8], rest: &[u8]) -> Option<Request<()>> {
     Some(request)
 }
 
-/// What concerns one hop goes, and nothing else.
+/// Asserts that the headers of one hop are removed, and no others.
 fn assert_strip(said: &HeaderMap) {
     let nominated = lines::elements(said, "connection");
     let hop = |name: &HeaderName| {
@@ -85,7 +85,7 @@ fn assert_strip(said: &HeaderMap) {
     assert_eq!(trailers, rest);
 }
 
-/// The steps of a forwarded request, in their order.
+/// Applies the steps of a forwarded request in their order, and checks the result of each.
 fn assert_forwarded(mut request: Request<()>, trusted: bool, over_http2: bool) {
     let default_host = HeaderValue::from_static("127.0.0.1:3000");
     let before = request.headers().clone();
@@ -140,14 +140,15 @@ fn assert_forwarded(mut request: Request<()>, trusted: bool, over_http2: bool) {
         }
     }
     let left = request.uri().path_and_query().expect("kept");
-    // An empty path is said as `/` over HTTP/2 (RFC 9113 section 8.3.1), and nothing else differs.
+    // The `:path` of an empty path is `/` over HTTP/2 (RFC 9113 section 8.3.1); all else is equal.
     let target = target.as_str();
     let slash = if over_http2 && target.starts_with('?') { "/" } else { "" };
     assert_eq!(left.as_str(), format!("{slash}{target}"), "path and query, byte for byte");
     assert!(!request.headers().contains_key(CONNECTION));
 }
 
-/// The app learns what a front has said and nothing beside it, and of a stranger this hop's client.
+/// Asserts what the app learns about the client: the headers of a trusted front, or else the address of this
+/// hop's peer.
 fn assert_client(said: &HeaderMap, headers: &HeaderMap, trusted: bool) {
     let host = headers.get(HOST).map(HeaderValue::as_bytes);
     let ours = [
@@ -173,7 +174,7 @@ fn assert_client(said: &HeaderMap, headers: &HeaderMap, trusted: bool) {
     assert_eq!(others, before);
 }
 
-/// Whether a front on no list may have spoken of the scheme.
+/// Whether a front may have named the scheme in a header that is on no list.
 fn speaks(said: &HeaderMap) -> bool {
     let words = ["-proto", "-protocol", "-scheme", "-ssl", "-https"];
     said.keys().any(|name| words.iter().any(|word| lines::folded(name).ends_with(word)))

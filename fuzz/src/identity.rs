@@ -1,7 +1,7 @@
-//! Whom a request's headers name, and what is left of them for the app.
+//! User that a request's headers name, and the headers that are left for the app.
 //!
-//! First line: any of the letters `t` (a trusted peer), `d` (drop what is ambiguous), `s` (strip
-//! identity from what goes to the app), `u` (configured names with underscores). Then headers.
+//! First line: any of the letters `t` (a trusted peer), `d` (drop ambiguous headers), `s` (strip identity
+//! headers before the app), `u` (configured names with underscores). Then headers.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +19,7 @@ use super::lines;
 
 /// # Panics
 ///
-/// If somebody is taken for somebody else, or the app could take him for somebody.
+/// Panics if the request is taken for another user's, or if the app could read another user from it.
 pub fn check(input: &[u8]) {
     let (options, rest) = lines::first_line(input);
     let [trusted, drop, strip, underscored] =
@@ -160,7 +160,7 @@ impl Case {
                 || is_single(said, user, false) && (!is_named() || usable() && fields()))
     }
 
-    /// Whether `name` says something of a user although no user is named.
+    /// Whether `name` carries a fact about a user although the request names no user.
     fn is_leftover(&self, name: &HeaderName, said: &HeaderMap) -> bool {
         self.guards(name)
             && *name != self.source.user
@@ -195,7 +195,7 @@ impl Case {
     }
 }
 
-/// What one value is to a careful reader.
+/// Kind of a header value, as a careful reader sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Blank,
@@ -203,7 +203,7 @@ enum Kind {
     Text,
 }
 
-/// Values that stand for none.
+/// Values that mean an absent user.
 const PLACEHOLDERS: [&str; 2] = ["(null)", "-"];
 
 fn kind(value: &HeaderValue) -> Kind {
@@ -225,20 +225,20 @@ static TOKEN_HEADERS: [HeaderName; 2] =
 
 const TRUSTED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
-/// A registry takes long to make.
+/// Shared, because a registry takes long to make.
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// Whether `name` is a token header to some app.
+/// Whether an app could read `name` as a token header.
 fn is_token(name: &HeaderName) -> bool {
     TOKEN_HEADERS.iter().any(|own| folded(own) == folded(name))
 }
 
-/// `name` as an app reads it that has one character for all that is no letter or digit.
+/// Returns `name` as an app reads it that turns all characters but letters and digits into one character.
 fn folded(name: &HeaderName) -> String {
     name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 
-/// Whether `name` stands once, and is no list of usable values.
+/// Whether `name` has one value that is not a list of usable values.
 fn is_single(said: &HeaderMap, name: &HeaderName, commas: bool) -> bool {
     let values: Vec<&HeaderValue> = said.get_all(name).iter().collect();
     let [value] = values[..] else { return false };

@@ -1,7 +1,7 @@
-//! What must hold whatever the input is: one module for each fuzz target.
+//! Properties that must hold for every input: one module for each fuzz target.
 //!
-//! The integration tests include this file too and feed it `fuzz/corpus`. So it uses nothing but
-//! what the sidecar itself depends on.
+//! The integration tests include this file too and feed it `fuzz/corpus`, so the modules use only crates on
+//! which the sidecar itself depends.
 
 pub mod assertion;
 pub mod cacheability;

@@ -1,4 +1,4 @@
-//! Which request a path of the configuration is for.
+//! Match between a path of the configuration and a request.
 //!
 //! First line: the path of a token route. Second line: a pattern of `delivery.header.paths`. Third
 //! line: the target of a request.
@@ -13,7 +13,7 @@ use super::lines;
 
 /// # Panics
 ///
-/// If a route is served under another spelling than its own, or under none.
+/// Panics if a route is served under another spelling than its own, or not under its own.
 pub fn check(input: &[u8]) {
     let (path, rest) = lines::first_line(input);
     let (pattern, rest) = lines::first_line(rest);
@@ -30,7 +30,7 @@ pub fn check(input: &[u8]) {
     let Ok(config) = Config::parse("sidecar.toml", &toml, &credentials()) else { return };
     let injection = Injection::new(config.delivery);
 
-    // Whatever is accepted can be asked for.
+    // Every path that the configuration accepts can be requested.
     let own: Uri = path.parse().expect("a route's path is a target");
     assert_eq!(own.path(), path);
     assert!(injection.route(own.path()).is_some());

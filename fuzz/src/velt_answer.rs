@@ -1,9 +1,8 @@
-//! What becomes of Velt's answers, whatever Velt or somebody in between says.
+//! Reading of Velt's answers, for any answer that Velt or a proxy in between may send.
 //!
-//! First line: one letter each for the answer's status (`a` to `n`, see [`STATUSES`]), for
-//! `velt.verify_user` (`a`, `r`, `o`) and for the form: `t` makes a token of the rest, which is
-//! its claims then; `r` has the rest as the answer's body. Then lines with `Retry-After` and `Date`,
-//! an empty line, and the rest.
+//! First line: three letters, for the answer's status (`a` to `n`, see [`STATUSES`]), for `velt.verify_user`
+//! (`a`, `r`, `o`) and for the form of the rest: `t` makes a token whose claims are the rest; `r` sends the
+//! rest as the answer's body. Then lines with `Retry-After` and `Date`, an empty line, and the rest.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -38,13 +37,13 @@ use super::lines;
 
 const STATUSES: [u16; 14] = [200, 201, 299, 301, 307, 400, 401, 403, 404, 408, 429, 500, 503, 504];
 
-/// The user; not one that a fuzzer hits by chance in an error's text.
+/// The user; a name that a fuzzer does not hit by chance in an error's text.
 const USER: &str = "ada-5f1d0c";
 
 /// # Panics
 ///
-/// If a token is served that was meant for somebody else, or longer than it lives, or if an error
-/// says what it must not.
+/// Panics if the client returns a token that was meant for another user, or a life longer than the token's,
+/// or an error whose text holds the user id or a credential.
 pub fn check(input: &[u8]) {
     let Some((case, answer)) = Case::read(input) else { return };
     let minted = VELT.with(|velt| velt.mint(case.verify, answer));
@@ -100,7 +99,7 @@ impl Case {
     fn assert_minted(&self, minted: &Minted) {
         assert!(self.status.is_success(), "a token came with {}", self.status);
         let token = minted.value.expose();
-        // What nobody asked for is skipped unread, so the whole need not be a `Value`.
+        // serde skips unknown fields unread, so the whole body need not be a `Value`.
         let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let said = answer.pointer("/result/data/token");
@@ -140,19 +139,19 @@ impl Case {
             let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
             assert!(!body.trim_ascii().starts_with(b"<"), "a page is no word of Velt's");
         }
-        // The cache remembers by this whether to ask again.
+        // The cache decides by these two whether to ask again.
         let refused = matches!(error, MintError::Refused { .. } | MintError::Mismatch);
         assert!(!(refused && error.is_retryable()));
         let text = format!("{error} {error:?}");
         for secret in [USER, API_KEY, AUTH_TOKEN] {
             assert!(!text.contains(secret), "{text}");
         }
-        // The fake never breaks off: that would be a hole in this target.
+        // The fake server never breaks a connection off: such an error would be a hole in this target.
         assert!(!matches!(error, MintError::Unavailable { http_status: None, .. }), "{text}");
     }
 }
 
-/// `Null` where the token has none.
+/// Returns the claims of `token`, or `Null` if it has none.
 fn claims(token: &str) -> Value {
     let parts: Vec<&str> = token.split('.').collect();
     let payload = parts.get(1).filter(|_| parts.len() >= 3).copied().unwrap_or_default();
@@ -161,7 +160,7 @@ fn claims(token: &str) -> Value {
     if claims.is_object() { claims } else { Value::Null }
 }
 
-/// Velt's clock, where the answer tells it.
+/// Returns the time of Velt's clock, if the answer tells it.
 fn date_of(headers: &HeaderMap) -> Option<Duration> {
     let date = std::str::from_utf8(headers.get(DATE)?.as_bytes()).ok()?;
     httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok()
@@ -171,11 +170,12 @@ const API_KEY: &str = "key-5f1d0c";
 const AUTH_TOKEN: &str = "secret-5f1d0c";
 
 thread_local! {
-    /// One connection for all inputs: a new one for each would use up the machine's ports.
+    /// One server and its connections for all inputs: a new connection for each input would use up the
+    /// machine's ports.
     static VELT: FakeVelt = FakeVelt::start();
 }
 
-/// An HTTP server on loopback that gives the answer it is told to, and clients that call it.
+/// An HTTP server on loopback that gives the answer it is set to, and clients that call it.
 struct FakeVelt {
     runtime: Runtime,
     tasks: LocalSet,
@@ -229,7 +229,7 @@ async fn serve(listener: TcpListener, answer: Rc<RefCell<Response<Full<Bytes>>>>
         });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::task::spawn_local(async move {
-            // Ends when the client goes.
+            // Ends when the client closes its connection.
             let _ = connection.await;
         });
     }

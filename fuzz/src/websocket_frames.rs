@@ -1,13 +1,14 @@
-//! Where frames end, as the tunnel follows them: against the whole of RFC 6455 section 5.2 written
-//! down once more, in the plainest way.
+//! Ends of frames, as the tunnel follows them: compared with a second, plain implementation of RFC 6455
+//! section 5.2.
 //!
-//! The first byte of the input says how the rest is chopped, the second where an end is asked for.
+//! The first byte of the input is the length of the pieces into which the rest is cut; the second is the
+//! offset at which the tunnel is asked for the end of a frame.
 
 use velt_sidecar::proxy::Frames;
 
 /// # Panics
 ///
-/// If a frame of ours could land inside of one of the app's.
+/// Panics if the tunnel could write a frame of its own into a frame of the app.
 pub fn check(input: &[u8]) {
     let [chop, cut, bytes @ ..] = input else { return };
     let chop = usize::from(*chop).max(1);
@@ -31,7 +32,7 @@ pub fn check(input: &[u8]) {
     assert_eq!(end, expected, "cut at {cut}");
 }
 
-/// Every position between two frames, up to a Close or to what is no frame.
+/// Returns every position between two frames, up to a Close frame or to bytes that are no frame.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
     let mut found = vec![0];
     let mut at = 0_usize;

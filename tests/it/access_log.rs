@@ -1,4 +1,5 @@
-//! One line per request, with nothing in it that should not be, and nobody waits for who reads it.
+//! Access log: one line for each request, with nothing in it that should not be there. No request waits
+//! for the reader of the log.
 
 use std::future::pending;
 use std::io::{self, ErrorKind, Write};
@@ -26,7 +27,7 @@ use crate::support::{PATIENCE, document};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// A request that went well.
+/// Returns the line of a request that went well.
 fn line() -> Line<'static> {
     Line {
         time: UNIX_EPOCH + Duration::from_millis(1_795_377_527_922),
@@ -170,7 +171,7 @@ fn settings(sample: f64) -> Settings {
     Settings { format: Format::Json, sample, user: false }
 }
 
-/// A log whose reader takes nothing until it is asked to.
+/// Makes a log whose reader takes nothing until the test receives.
 fn watched(sample: f64) -> (AccessLog, mpsc::Receiver<Vec<u8>>, IntCounter) {
     let (sender, written) = mpsc::sync_channel(0);
     let dropped = counter();
@@ -178,7 +179,7 @@ fn watched(sample: f64) -> (AccessLog, mpsc::Receiver<Vec<u8>>, IntCounter) {
     (log, written, dropped)
 }
 
-/// Everything that is written until the log has ended.
+/// Returns all lines that are written until the log has ended.
 fn rest(written: &mpsc::Receiver<Vec<u8>>) -> Vec<String> {
     let mut all = Vec::new();
     loop {
@@ -197,7 +198,7 @@ fn rest(written: &mpsc::Receiver<Vec<u8>>) -> Vec<String> {
 fn a_reader_that_stalls_costs_lines_and_nobody_waits() {
     let (log, written, dropped) = watched(1.0);
     let mut lines: u64 = 0;
-    // Bounded in memory: some 3,000 lines wait, and a batch is on its way.
+    // The log's memory is bounded: some 3,000 lines wait, and a batch is being written.
     while dropped.get() < 1000 {
         log.write(&line());
         lines += 1;
@@ -246,7 +247,7 @@ async fn flushing_waits_for_what_is_queued_and_no_longer_than_told() {
     assert_eq!(reading.join().expect("no panic").len(), 1);
 }
 
-/// A standard output with every fault that one can have.
+/// A standard output with every fault that a standard output can have.
 struct Faulty {
     errors: Vec<ErrorKind>,
     sink: mpsc::Sender<Vec<u8>>,
@@ -257,7 +258,7 @@ impl Write for Faulty {
         if let Some(error) = self.errors.pop() {
             return Err(error.into());
         }
-        // A few bytes at a time, as a pipe that is nearly full takes them.
+        // Takes a few bytes at a time, as a pipe that is nearly full does.
         let some = &bytes[..bytes.len().min(7)];
         self.sink.send(some.to_vec()).map_err(|_| ErrorKind::BrokenPipe)?;
         Ok(some.len())
@@ -310,12 +311,12 @@ fn a_share_of_what_went_well_is_written_and_all_of_the_rest() {
         }
         drop(log);
         let written = reading.join().expect("no panic").len() - bad.len();
-        // Evenly spread, so never off by more than a few.
+        // The sample is spread evenly, so the count is off by 3 at most.
         assert!(written.abs_diff(expected) <= 3, "{written} and not {expected}");
     }
 }
 
-/// A binary that writes lines, in front of `app`.
+/// Starts a binary that writes an access log, in front of `app`.
 async fn logging(app: SocketAddr, toml: &str) -> (Running, SocketAddr, SocketAddr) {
     let velt = FakeVelt::start().await;
     let toml = format!("{toml}\n[access_log]\nformat = \"json\"\n");
@@ -326,7 +327,7 @@ async fn next_line(running: &mut Running) -> Value {
     serde_json::from_str(&running.line_with("{\"time\":").await).expect("JSON")
 }
 
-/// Takes out what no test can know.
+/// Removes the times, which no test can know.
 fn without_times(mut line: Value) -> Value {
     let fields = line.as_object_mut().expect("an object");
     for time in ["time", "total_ms", "added_ms"] {
@@ -406,7 +407,7 @@ async fn a_line_says_how_its_response_ended() {
                     asked.notify_one();
                     pending::<()>().await;
                 }
-                // Goes on for ever.
+                // This answer never ends.
                 _ => {
                     wire.send(CHUNK).await;
                     pending::<()>().await;

@@ -44,7 +44,8 @@ async fn t51_probes_scrapes_and_a_persons_own_tab_are_answered() {
             ("user-agent", "kube-probe/1.34"),
             ("user-agent", "Prometheus/3.7.0"),
             ("sec-fetch-site", "none"),
-            // kube-rbac-proxy, and the API server's proxy, which stand in front of such ports.
+            // Headers of kube-rbac-proxy and of the API server's proxy, which stand in front of admin
+            // ports.
             ("x-forwarded-for", "10.0.0.7"),
             ("x-forwarded-host", "metrics.example"),
         ] {

@@ -1,5 +1,5 @@
-//! Answers of apps that break a rule of HTTP, written byte for byte. What the client gets has one
-//! meaning, and it is the one that nginx, another proxy or a browser would have found in the answer.
+//! Answers of apps that break a rule of HTTP, written byte for byte. The client gets an answer with one
+//! meaning: the meaning that nginx, another proxy or a browser would find in the app's answer.
 
 use crate::support::client::{Answer, Client};
 use crate::support::raw::{RawApp, Wire};
@@ -24,7 +24,7 @@ async fn app(answers: Vec<String>) -> RawApp {
     .await
 }
 
-/// A sidecar in front of such an app.
+/// A sidecar in front of an app that gives such answers.
 struct Stage {
     sidecar: TestSidecar,
     app: RawApp,
@@ -295,7 +295,8 @@ async fn http_1_0_connection_is_used_again_only_if_the_app_keeps_it() {
         let app = RawApp::serving(move |mut wire, _| {
             let answer = answer.clone();
             async move {
-                // Without `keep-alive` too: the sidecar must not go by what the app does.
+                // The app keeps the connection open even without `keep-alive`: the sidecar must go by
+                // the head of the answer alone.
                 while wire.try_head().await.is_some() {
                     wire.send(&answer).await;
                 }
@@ -312,7 +313,7 @@ async fn http_1_0_connection_is_used_again_only_if_the_app_keeps_it() {
     }
 }
 
-/// Servers that send the last chunk, or a body, after an answer that has none.
+/// Checks servers that send the last chunk, or a body, after an answer without a body.
 #[tokio::test]
 async fn chunk_after_an_empty_answer_is_nobodys_response() {
     for answer in [
@@ -326,7 +327,7 @@ async fn chunk_after_an_empty_answer_is_nobodys_response() {
                 return wire.send(ok("Content-Length: 5\r\n", "hello")).await;
             }
             wire.send(answer).await;
-            // The next request on the connection would be answered with this.
+            // The client of the next request on the connection would get this chunk as its answer.
             if wire.try_head().await.is_some() {
                 wire.send("0\r\n\r\n").await;
             }

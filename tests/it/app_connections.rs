@@ -160,7 +160,7 @@ async fn slow_connection_leaves_the_app_its_time_to_answer() {
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
-/// App that keeps a worker for each connection, of which it has `workers`.
+/// App with `workers` workers, each of which serves one connection at a time.
 async fn worker_for_each_connection(workers: usize) -> RawApp {
     let workers = Arc::new(Semaphore::new(workers));
     RawApp::serving(move |mut wire, _| {

@@ -1,4 +1,4 @@
-//! The app dies, comes back, stands still: what of it a client gets to see.
+//! Effects on clients of an app that dies, comes back or stands still.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::app::{AppBody, FakeApp, plain};
 use crate::support::client::{Client, Sending};
 use crate::support::raw::Wire;
 
-/// One request of a load: when it was under way, and what came of it.
+/// One request of a load: its begin, its end and its status.
 struct Asked {
     began: Instant,
     ended: Instant,
@@ -22,7 +22,7 @@ struct Asked {
     status: Option<u16>,
 }
 
-/// Asks until told to stop.
+/// Sends requests until `stop` is true.
 async fn load(address: SocketAddr, stop: watch::Receiver<bool>, path: &str) -> Vec<Asked> {
     let mut asked = Vec::new();
     while !*stop.borrow() {
@@ -53,7 +53,7 @@ async fn restarts_cause_502_only_while_the_app_is_down(protocol: &str) {
         (0..3).map(|_| tokio::spawn(load(sidecar, stop.subscribe(), "/"))).collect();
     let mut down = Vec::new();
     for _ in 0..20 {
-        // Whatever was kept alive belongs to the app that died.
+        // All kept-alive connections belong to the app that died.
         for method in ["GET", "POST"] {
             let sending = stage.client().request(method.parse().expect("a method"), "/");
             let answer = sending.send().await;
@@ -130,7 +130,7 @@ async fn what_moves_in_one_direction_does_not_stand_still() {
     let notify = Arc::clone(&drained);
     let app = FakeApp::serving(move |request: Request<Incoming>| {
         let drained = Arc::clone(&notify);
-        // The head comes at once, the end when the request has ended.
+        // The head comes at once; the answer ends when the request has ended.
         async move {
             let end = async move {
                 request.into_body().collect().await.expect("a whole request");
@@ -149,7 +149,7 @@ async fn what_moves_in_one_direction_does_not_stand_still() {
     wire.head().await;
     let began = Instant::now();
     for _ in 0..8 {
-        // Time itself is what this is about.
+        // The pause takes real time, because the test is about elapsed time.
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
         wire.send("x").await;
     }

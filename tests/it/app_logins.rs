@@ -57,7 +57,7 @@ async fn serve(mut wire: Wire, number: usize, last_legs: Arc<AtomicUsize>) {
 
 struct Stage {
     sidecar: TestSidecar,
-    /// How often the last part of a login has reached the app.
+    /// Number of times that the last part of a login has reached the app.
     last_legs: Arc<AtomicUsize>,
 }
 

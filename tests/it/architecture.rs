@@ -1,10 +1,10 @@
-//! Holds the table of allowed imports true: who may know whom.
+//! Checks the table of allowed imports between modules.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Module and what it may import of ours, as in ARCHITECTURE.md.
+/// Modules, each with the modules of this crate that it may import, as in ARCHITECTURE.md.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("lib", &[]),
     (

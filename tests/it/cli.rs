@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::velt::{FakeVelt, user_of};
 use crate::support::{API_KEY, AUTH_TOKEN};
 
-/// sysexits.h
+/// Exit codes of sysexits.h.
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 const CONFIG: i32 = 78;
@@ -144,7 +144,7 @@ async fn a_port_in_use_is_named_with_its_setting() {
         ("VELT_SIDECAR_LISTEN__ADDRESS", "listen.address"),
         ("VELT_SIDECAR_ADMIN__ADDRESS", "admin.address"),
     ] {
-        // So few that no system's limit on open files is worth a warning.
+        // With so few connections, no system's limit on open files causes a warning.
         let few = ("VELT_SIDECAR_LISTEN__MAX_CONNECTIONS", "10");
         let environment = [&CREDENTIALS[..], &PORTS, &[(variable, &*address), few]].concat();
         let finished = finished(&["run"], &environment).await;
@@ -172,7 +172,7 @@ async fn it_is_ready_when_it_says_so_and_ends_with_0_when_told() {
         for path in ["/healthz/ready", "/healthz/live", "/healthz/startup", "/metrics"] {
             assert_eq!(Client::to(admin).get(path).send().await.status(), 200, "{path}");
         }
-        // Nobody is behind it, and it says so itself.
+        // No app is behind the sidecar, which answers 502 by itself.
         let answer = Client::to(traffic).get("/").send().await;
         assert_eq!(answer.status(), 502);
         running.signal(signal);

@@ -1,4 +1,4 @@
-//! What a person is told about a mistake in the configuration, word for word.
+//! Messages about mistakes in the configuration, word for word.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) fn fine(toml: &str, pairs: &[(&str, &str)]) -> Config {
     parse(toml, pairs).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Everything that is said, from the second line on.
+/// Asserts the error's whole text from the second line on.
 #[track_caller]
 pub(crate) fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
     let Err(error) = parsed else { panic!("no complaint, but there should be: {expected}") };
@@ -40,13 +40,13 @@ pub(crate) fn says_of(parsed: Result<Config, ConfigError>, expected: &str) {
     }
 }
 
-/// The whole complaint about `toml`.
+/// Asserts the whole complaint about `toml`.
 #[track_caller]
 pub(crate) fn says(toml: &str, expected: &str) {
     says_of(parse(toml, &[]), expected);
 }
 
-/// The whole complaint about one variable.
+/// Asserts the whole complaint about one variable.
 #[track_caller]
 fn says_of_variable(name: &str, value: &str, expected: &str) {
     says_of(parse("", &[(name, value)]), expected);
@@ -346,7 +346,7 @@ fn the_api_key_may_stand_in_the_file_since_every_page_shows_it() {
     assert_eq!(config.expect("valid").velt.api_key.expose_secret(), "public");
 }
 
-/// Credentials in files only.
+/// Parses a configuration whose credentials stand in files only.
 fn from_files(api_key: &Path, auth_token: &Path) -> Result<Config, ConfigError> {
     let toml = format!(
         "[velt]\napi_key_file = \"{}\"\nauth_token_file = \"{}\"\n",
@@ -427,7 +427,7 @@ fn trusting_nobody_is_refused() {
 
 #[test]
 fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
-    // Half of everybody, twice, is everybody too.
+    // Half of all addresses is refused like all addresses: two halves would be all of them.
     for everyone in ["0.0.0.0/0", "::/0", "128.0.0.0/1", "10.0.0.0/7", "8000::/1", "fc00::/6"] {
         let toml = format!("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"{everyone}\"]");
         says(
@@ -943,7 +943,7 @@ fn a_number_of_a_variable_is_written_as_toml_has_it() {
     }
 }
 
-/// Keys that exist, some that do not, and values of which some will do.
+/// Generates documents of keys that exist and keys that do not, with valid and invalid values.
 fn some_document() -> impl Strategy<Value = String> {
     let headers = [
         "[listen]",
@@ -1072,7 +1072,7 @@ fn a_share_is_a_number_from_nothing_to_all() {
             &format!(
                 "  sidecar.toml:2: access_log.sample: \"{}\" won't do\n    \
                  -> write a number from 0.0 to 1.0, such as 0.05",
-                // As the parser hands it on.
+                // The parser hands NaN on as `nan`.
                 if written == "nan" { "nan" } else { written }
             ),
         );

@@ -1,4 +1,4 @@
-//! What `doctor` finds: nothing wrong with a good set-up, and of each broken one exactly what is.
+//! Findings of `doctor`: none in a good set-up, and in each broken set-up exactly what is broken.
 
 mod others;
 mod own;
@@ -16,11 +16,11 @@ use crate::support::certificates::Folder;
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, document, environment};
 
-/// A set-up to examine: with an app and a stand-in of Velt, and nothing wrong unless a test says so.
+/// A set-up to examine: an app and a stand-in of Velt, with nothing wrong unless a test adds a fault.
 struct Patient {
     app: FakeApp,
     velt: FakeVelt,
-    /// Files of its configuration's, and below `root` those of its system.
+    /// Files of the configuration, and below `root` the files of the system.
     folder: Folder,
     environment: BTreeMap<String, String>,
     tolerated: Tolerated,
@@ -49,15 +49,16 @@ impl Patient {
         self.environment.insert(name.to_owned(), value.to_owned());
     }
 
-    /// With whatever `toml` adds.
+    /// Examines the set-up with `toml` added to its configuration.
     async fn examine(&self, toml: &str) -> Report {
         self.examine_with(&self.app.address.to_string(), self.velt.address, toml).await
     }
 
-    /// The same, with another app or another Velt.
+    /// Examines the set-up with this app and this Velt, and with `toml` added to its configuration.
     async fn examine_with(&self, app: &str, velt: SocketAddr, toml: &str) -> Report {
-        // An app of the tests keeps connections for ever; nobody should have to wait for as long as
-        // the default, and no machine that runs them has too few files or too little memory.
+        // The tests' app keeps connections for ever, so a short idle timeout keeps the tests fast. With
+        // few connections and a small cache, no machine that runs the tests has too few files or too
+        // little memory.
         let usual = "[listen]\nmax_connections = 10\n[app]\nidle_timeout = \"40ms\"\n\
                      [cache]\nmax_bytes = \"1MiB\"\n";
         self.examine_text(Ok(document(app, velt, &format!("{toml}\n{usual}")))).await
@@ -82,14 +83,15 @@ impl Patient {
     }
 }
 
-/// Nothing that was given as a secret, nothing that Velt said, no user, and no JWT.
+/// Asserts that `shown` holds no secret, no word of Velt's, no user and no JWT.
 fn no_secret(shown: &str) {
     for secret in ["canary", "eyJ"] {
         assert!(!shown.contains(secret), "{secret} is in\n{shown}");
     }
 }
 
-/// The only finding of this check that holds this part; and that everything else is as it should be.
+/// Returns the only finding of `check` that holds `part`, and asserts that no other finding is worse
+/// than a note.
 fn only(report: &Report, check: Check, severity: Severity, part: &str) -> Finding {
     let is_it = |finding: &&Finding| finding.check == check && finding.what.contains(part);
     let text = report.text();

@@ -86,7 +86,7 @@ async fn early_answer_reaches_client_that_is_sending_over_tls() {
         let answer = upload(stream.expect("a handshake"), &head).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{name}: {answer:?}");
     }
-    // A client that does not speak TLS is told to.
+    // The sidecar tells a client without TLS to use TLS.
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let answer = upload(stream, &post("/", "")).await;
     assert_eq!(answer.split(' ').nth(1), Some("400"), "{answer:?}");

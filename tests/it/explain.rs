@@ -15,14 +15,14 @@ use crate::support::client::{Answer, Client};
 use crate::support::issuer::{Issuer, Pen, claims};
 use crate::support::{Stage, config};
 
-/// An admin call to this address, in the way that is let through.
+/// Makes an admin call to this address, in the form that the sidecar accepts.
 pub async fn call(admin: SocketAddr, path: &str, body: &Value) -> Answer {
     let sending = Client::to(admin).post(path, body.to_string());
     let sending = sending.without("host").header("host", admin.to_string());
     sending.header("content-type", "application/json").send().await
 }
 
-/// What a running sidecar says of a request.
+/// Asks a running sidecar to explain a request.
 async fn by_sidecar(admin: SocketAddr, asked: &Asked) -> Report {
     let answer = call(admin, "/explain", &serde_json::to_value(asked).expect("JSON")).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -34,7 +34,7 @@ fn asked(target: &str, headers: &[(&str, &str)]) -> Asked {
     Asked { target: target.into(), headers: headers.collect(), ..Asked::default() }
 }
 
-/// A scrape without what changes by itself or by being asked.
+/// Returns the lines of a scrape without series that change by themselves or by admin calls.
 fn steady(scrape: &str) -> Vec<&str> {
     let moving =
         ["process_", "_admin_calls_total", "_outage_headroom_seconds", "_memory_used_bytes"];
@@ -136,7 +136,7 @@ async fn assertions_are_explained_with_the_keys_of_the_running_sidecar() {
         assert_eq!(sending.send().await.status(), status, "{report}");
         assert!(assertion.is_none_or(|it| !report.to_string().contains(&it)), "{report}");
     }
-    // The configuration alone has no keys, and says so.
+    // `explain` by the configuration alone has no keys, and its report says so.
     let alone = config(&issuer.toml()).unwrap_or_else(|error| panic!("{error}"));
     let valid = pen.sign(&claims("ada"));
     let fetches = issuer.server.journal().len();

@@ -1,4 +1,5 @@
-//! Files, variables and flags as people have them: each is understood, or refused with a reason.
+//! Files, variables and flags as people write them: the sidecar understands each, or refuses it with a
+//! reason.
 
 use std::io;
 use std::net::SocketAddr;
@@ -87,7 +88,7 @@ async fn roots_that_the_environment_names_are_read_or_refused() {
                 assert!(stderr.contains("SSL_CERT_FILE") && stderr.contains(&path), "{stderr}");
             }
         }
-        // Who names another file, or the bundled ones, has nothing to do with the variable.
+        // With the bundled roots, the variable has no effect.
         let bundled = [("SSL_CERT_FILE", &*path), ("VELT_SIDECAR_OUTGOING__ROOTS", "bundled")];
         assert_eq!(check(&bundled).await.code, Some(0));
     }
@@ -106,7 +107,7 @@ async fn a_proxy_that_would_be_ignored_fails_the_check() {
         ("ALL_PROXY", "http//user:canary@127.0.0.1:1", CONFIG),
         ("HTTPS_PROXY", "http://user:canary@127.0.0.1:1", 0),
         ("HTTPS_PROXY", "", 0),
-        // Plain text goes through none.
+        // Plain-text calls go through no proxy.
         ("HTTP_PROXY", "\"http://127.0.0.1:1\"", 0),
     ] {
         let roots = ("VELT_SIDECAR_OUTGOING__ROOTS", "bundled");
@@ -153,7 +154,7 @@ fn what_a_secret_has_come_with_is_refused() {
         let said = parse(&toml, &[]).expect_err(says).to_string();
         assert!(said.contains(says) && said.contains("sidecar.toml:2"), "{said}");
     }
-    // A quote within is a part of it.
+    // A quote inside a value is a part of the value.
     for fine_secret in ["a\"b", "\"ab", "don't"] {
         fine("", &[("VELT_AUTH_TOKEN", fine_secret)]);
     }
@@ -172,7 +173,7 @@ fn one_secret_does_not_stand_in_two_places() {
         let said = complaint(&[(name, LONG), ("VELT_SIDECAR_ADMIN_TOKEN", LONG)]);
         assert!(said.contains("given as admin.token too"), "{said}");
     }
-    // An emulator takes anything, as the README has it.
+    // An emulator takes any credentials, as the README says.
     let emulator = ("VELT_SIDECAR_VELT__ENDPOINT", "http://127.0.0.1:4190/");
     fine("", &[("VELT_API_KEY", "any"), ("VELT_AUTH_TOKEN", "any"), emulator]);
 }
@@ -206,7 +207,7 @@ fn a_variable_that_looks_like_a_setting_is_told() {
         let said = complaint(&[(name, "127.0.0.1:8000")]);
         assert!(said.contains(says) && said.contains(name), "{name}: {said}");
     }
-    // Kubernetes has its own for Services, and people have theirs.
+    // Kubernetes sets such variables for Services, and people set variables of their own.
     for (name, value) in [
         ("VELT_SIDECAR_SERVICE_HOST", "10.0.0.1"),
         ("VELT_SIDECAR_SERVICE_PORT_HTTP", "8080"),
@@ -225,7 +226,7 @@ fn a_variable_that_looks_like_a_setting_is_told() {
     }
 }
 
-/// A sidecar whose admin port only its configuration tells, as a file and as a variable.
+/// A sidecar whose admin port only a configuration file names.
 struct Elsewhere {
     _running: Running,
     folder: Folder,

@@ -1,5 +1,5 @@
-//! The header that carries tokens is ours alone: what an app says under its name never goes out,
-//! whatever kind of response it says it in, and whether or not we have a token to put there.
+//! Header that carries tokens: no value that an app sets in it goes out, in any kind of response, with
+//! or without a token of the sidecar's.
 
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
@@ -13,7 +13,7 @@ use crate::support::{Stage, TestSidecar};
 const FORGED: &str = "x-velt-token: forged\r\nX-VELT-TOKEN: forged-too\r\n\
                       X-Velt-Token-Status: forged\r\n";
 
-/// How an app may answer, and whether a token belongs there.
+/// Answers of an app, and whether a token belongs in each.
 const ANSWERS: &[(&str, &str, bool)] = &[
     ("200 OK", "content-length: 2\r\n\r\nok", true),
     ("200 OK", "content-length: 2\r\nconnection: X-Velt-Token\r\n\r\nok", true),
@@ -42,8 +42,8 @@ const ANSWERS: &[(&str, &str, bool)] = &[
     ),
 ];
 
-/// An app that answers to `/<n>` with the `n`th of [`ANSWERS`], forgeries in it. Before the last
-/// head there is one of an interim answer.
+/// An app that answers to `/<n>` with the `n`th of [`ANSWERS`], with forgeries in it. The head of an
+/// interim answer, also forged, comes before the last head, except before a 101.
 async fn forging_app() -> RawApp {
     RawApp::serving(|mut wire, _| async move {
         let head = wire.head().await;
@@ -78,7 +78,7 @@ async fn t45_an_apps_own_token_header_never_goes_out() {
     let patient = "[delivery.header]\nmax_wait = \"20s\"\n";
     for (toml, more, injects) in [
         (patient.to_owned(), "x-forwarded-user: ada\r\n", true),
-        // Nobody, another path, a page load, and no header delivery at all.
+        // No user, another path, a page load, and no header delivery at all.
         (patient.to_owned(), "", false),
         (format!("{patient}paths = [\"/elsewhere\"]"), "x-forwarded-user: ada\r\n", false),
         (patient.to_owned(), "x-forwarded-user: ada\r\nsec-fetch-dest: document\r\n", false),
@@ -143,7 +143,7 @@ async fn t45_nor_does_it_over_http2_and_in_trailers() {
 /// A header as an app sends it.
 type Line = (&'static str, &'static str);
 
-/// Statuses and caching of an app's response, and what is counted.
+/// Statuses and caching of an app's response, and the outcome that is counted.
 const COUNTED: &[(u16, Option<Line>, &str)] = &[
     (200, None, "injected"),
     (200, Some(("cache-control", "no-cache")), "injected"),
@@ -194,7 +194,7 @@ async fn t30_where_no_token_belongs_there_is_none_and_it_is_counted() {
             assert!(kept, "the app's own caching is the app's: {received}");
         }
     }
-    // Neither of these could be read by a script, and so neither is counted.
+    // No script could read a token in the answer to HEAD or OPTIONS, so neither answer is counted.
     for method in [http::Method::HEAD, http::Method::OPTIONS] {
         let asking = stage.client().request(method, "/0").header("x-forwarded-user", "ada");
         assert_eq!(asking.send().await.token(), None);

@@ -1,4 +1,5 @@
-//! What a front says of the client, the scheme and the host reaches the app as it was said.
+//! Forwarding headers: the app receives what a front says of the client, the scheme and the host,
+//! unchanged.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,13 +14,13 @@ use crate::support::issuer::{Issuer, Pen};
 use crate::support::velt::{FakeVelt, user_of};
 use crate::support::{Stage, document};
 
-/// Nothing that connects from loopback is trusted then.
+/// Settings that trust no peer on loopback.
 const STRANGER: &str = "[identity]\ntrusted_peers = [\"10.0.0.0/8\"]\n";
 
 const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/me\"\n\
     trusted_peers = [\"10.0.0.0/8\"]\n[delivery.header]\nmax_wait = \"10s\"\n";
 
-/// Every way in which a front may speak of scheme or host, alone.
+/// Headers in which a front may name the scheme or the host, each alone.
 const SAID: [(&str, &str); 20] = [
     ("x-forwarded-proto", "https"),
     ("x-forwarded-protocol", "ssl"),
@@ -70,7 +71,7 @@ async fn b1_forwarded_for_of_a_trusted_peer_stays_as_it_came() {
             assert_eq!(values(&arrived.headers, "x-forwarded-for"), expected, "{sent_by}");
         }
     }
-    // Who comes without a front is a client too.
+    // The sidecar names the client of a request without a front too.
     stage.client().get("/").send().await;
     let arrived = stage.app.journal().pop().expect("it arrived");
     assert_eq!(arrived.header("x-forwarded-for"), Some("127.0.0.1"));
@@ -112,7 +113,7 @@ async fn b2_no_word_of_a_trusted_peer_on_the_scheme_is_contradicted() {
         let ours = if name == "x-forwarded-proto" { Some(value) } else { None };
         assert_eq!(arrived.header("x-forwarded-proto"), ours, "beside {name}: {value}");
     }
-    // Nothing was said of the scheme here.
+    // These headers say nothing of the scheme.
     for (name, value) in [("forwarded", "for=203.0.113.7"), ("x-forwarded-for", "203.0.113.7")] {
         stage.client().get("/").header(name, value).send().await;
         let arrived = stage.app.journal().pop().expect("it arrived");
@@ -173,7 +174,7 @@ async fn b3_trusted_proxies_say_who_is_believed_about_the_scheme() {
         assert_eq!(answer.token_status() == Some("anonymous"), !known, "{toml}");
         assert_eq!(stage.app.only().header("x-forwarded-proto"), Some(scheme), "{toml}");
     }
-    // No peer's word is kept, and the app's own word names the user.
+    // The sidecar keeps no peer's forwarding headers here, and the app's own word names the user.
     let stage = Stage::set(&APP.replacen("source", "trusted_proxies = []\nsource", 1)).await;
     https(&stage).send().await;
     assert_eq!(stage.app.only().header("x-forwarded-proto"), Some("http"));
@@ -227,7 +228,7 @@ async fn b4_the_question_to_the_app_carries_what_the_front_said() {
             ("x-forwarded-port", "443"),
             ("x-forwarded-prefix", "/base"),
             ("cookie", "session=1"),
-            // No word of a front's on the user, and nothing else of the request's.
+            // The question carries no identity header of a front, and no other header of the request.
             ("x-forwarded-user", "grace"),
             ("x-other", "1"),
         ];
@@ -242,7 +243,7 @@ async fn b4_the_question_to_the_app_carries_what_the_front_said() {
         assert_eq!(question.header("x-forwarded-user"), None);
         assert_eq!(question.header("x-other"), None);
     }
-    // A peer whose word is not kept does not speak in the question either.
+    // The question does not carry forwarding headers of a peer that is no trusted proxy.
     let toml = APP.replacen("source", "trusted_proxies = []\nsource", 1);
     let stage = Stage::with(FakeApp::answering(insisting).await, &toml).await;
     let lines = [("x-forwarded-proto", "https"), ("x-real-ip", "203.0.113.7")];
@@ -280,7 +281,7 @@ async fn b4_the_401_says_which_status_the_app_gave() {
     }
 }
 
-/// A request over HTTP/2 that ends with its head, as browsers send it. (hyper's client adds a length.)
+/// Sends a request over HTTP/2 that ends with its head, as browsers do. (hyper's client adds a length.)
 async fn bodiless(stage: &Stage, method: &Method) -> http::HeaderMap {
     let stream = tokio::net::TcpStream::connect(stage.sidecar.addresses.traffic).await;
     let (sender, connection) =
@@ -323,7 +324,7 @@ async fn c6_a_post_without_a_body_says_so_to_the_app() {
 
 #[tokio::test]
 async fn c6_an_app_that_wants_a_length_gets_one() {
-    // As IIS and lighttpd do.
+    // This app requires a length, as IIS and lighttpd do.
     let app = FakeApp::serving(|request| async move {
         let has_length = request.headers().contains_key("content-length");
         let has_coding = request.headers().contains_key("transfer-encoding");
@@ -378,7 +379,7 @@ async fn explain_says_what_becomes_of_a_fronts_word() {
         for part in parts {
             assert!(step.to_string().contains(part), "{part} in {step}");
         }
-        // And that is what happens.
+        // The sidecar does what `explain` has said.
         with(stage.client().get("/"), lines).send().await;
         let arrived = stage.app.only();
         let (name, value) = lines[0];

@@ -1,9 +1,9 @@
-//! Replays the fuzzers' inputs: what was once found stays mended, without a fuzzer.
+//! Replays the fuzzers' inputs, so that a fault found once stays mended without a fuzzer.
 
 use std::fs;
 use std::path::Path;
 
-/// What must hold, as the fuzz targets have it.
+/// Properties that must hold, as the fuzz targets define them.
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
 
@@ -14,7 +14,7 @@ use properties::{
 
 type Check = fn(&[u8]);
 
-/// Target and what must hold there.
+/// Fuzz targets, each with the property that must hold.
 const TARGETS: [(&str, Check); 9] = [
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),

@@ -94,7 +94,7 @@ async fn half_closed_client_has_its_token() {
     assert!(answer.contains("{\"token\":\""), "{answer:?}");
 }
 
-/// How a client leaves.
+/// Way in which a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     Closing,

@@ -1,5 +1,5 @@
-//! A Velt that is not Velt, or not well: what its certificate, its bytes and its silence come to.
-//! `velt_api.rs` has what it says; here is that a run of it suspends the calls, and TLS.
+//! Faults of Velt, or of a server in its place: certificates, bytes and silence. `velt_api.rs` tests
+//! single answers; this module tests that a run of failures suspends the calls, and TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::client::Client;
 use crate::support::velt::{Call, answer, jwt, minted, refused};
 use crate::support::{Stage, TestSidecar};
 
-/// A Velt behind TLS that mints for anybody, whatever it reads.
+/// Starts a Velt behind TLS that answers all that it reads with a token for ada.
 async fn serve(config: Arc<ServerConfig>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -48,7 +48,7 @@ async fn serve(config: Arc<ServerConfig>) -> SocketAddr {
     address
 }
 
-/// What becomes of a certificate: a token, or an outage of which the log says why.
+/// Asserts the effect of a certificate: a token, or an outage whose reason is in the log.
 async fn assert_certificate(
     what: &'static str,
     config: Arc<ServerConfig>,
@@ -79,7 +79,8 @@ async fn assert_certificate(
     };
     assert_eq!((header.status(), header.token()), (200, None), "{what}");
     assert_eq!(header.token_status(), Some("unavailable"), "{what}");
-    // A second user's attempts are the fifth in a row, after which nobody is called any more.
+    // The second user's attempts include the fifth failure in a row, after which the sidecar no longer
+    // calls Velt.
     let route = ask("grace", "/api/velt/token").await;
     assert_eq!((route.status(), &*route.code()), (503, "token_unavailable"), "{what}");
     assert!(!route.text().to_lowercase().contains("cert"), "{what}: {}", route.text());
@@ -99,7 +100,7 @@ async fn t44_a_certificate_that_is_not_velts_is_an_outage() {
     let years = (2020, 4000);
     let localhost = &["localhost"][..];
     let rows = [
-        // The proof that this Velt mints, and that these roots are the ones in force.
+        // A good certificate proves that this Velt mints, and that these roots are in force.
         ("a good one", ours.issue(localhost, years).server(&[]), None),
         (
             "another name",
@@ -127,8 +128,8 @@ async fn t44_a_certificate_that_is_not_velts_is_an_outage() {
     checks.join_all().await;
 }
 
-/// As much as fits an answer, in gzip (RFC 1952), of nothing but zeros: ten megabytes, were
-/// anybody to unpack it.
+/// Returns gzip (RFC 1952) of nothing but zeros, as long as an answer may be: ten megabytes when
+/// unpacked.
 fn gzip_bomb() -> Vec<u8> {
     let mut packed = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03".to_vec();
     let (mut byte, mut count) = (0_u8, 0);
@@ -203,7 +204,8 @@ async fn t44_every_failure_of_velt_suspends_calls_after_a_few() {
             stage.velt.script(move |_: &Call, _| response.clone());
             let calls =
                 calls_until_suspended(&stage, "breaker_open", 503, "token_unavailable").await;
-            // Five failures that last for half a second suspend calls, or twenty.
+            // Calls are suspended after five failures that last for half a second, or after twenty
+            // failures.
             assert!((5..=25).contains(&calls), "{what}: {calls} calls");
         });
     }
@@ -220,7 +222,7 @@ async fn t44_every_failure_of_velt_suspends_calls_after_a_few() {
 async fn t44_refusals_suspend_calls_without_an_outage() {
     let rows = [
         ("forbidden", refused(403, "PERMISSION_DENIED"), 5),
-        // Perhaps only this user's fault.
+        // One user alone may be at fault for these refusals, so the sidecar tolerates more of the refusals.
         ("invalid", refused(400, "INVALID_ARGUMENT"), 20),
         ("unknown", refused(404, "NOT_FOUND"), 20),
     ];
@@ -278,7 +280,7 @@ async fn t44_what_an_answer_holds_counts_and_not_what_it_calls_itself() {
 #[tokio::test]
 async fn t44_a_server_without_tls_is_an_outage() {
     let app = FakeApp::start().await;
-    // It answers in plain text to whatever it is sent.
+    // The app answers in plain text to all that it is sent.
     let toml = format!(
         "[velt]\nendpoint = \"https://{}/\"\n[delivery.header]\nmax_wait = \"20s\"",
         app.address

@@ -1,5 +1,5 @@
-//! Who is asking: a header is believed from the login proxy, once, and in one spelling; an
-//! assertion by its signature.
+//! Identity of the caller: the sidecar believes a header from the login proxy, once and in one spelling,
+//! and an assertion by its signature.
 
 mod alarms;
 mod aliases;
@@ -28,7 +28,7 @@ use crate::support::client::{Answer, Sending};
 use crate::support::raw::Wire;
 use crate::support::{Stage, config, document};
 
-/// A login proxy that says everything there is to say.
+/// Settings for a login proxy that sends every identity header.
 const EVERY_HEADER: &str = r#"
     [identity]
     email_header = "X-Auth-Request-Email"
@@ -49,12 +49,12 @@ const NAMES: [&str; 5] = [
     "x-auth-request-groups",
 ];
 
-/// Nothing that connects from loopback is trusted then.
+/// Setting that trusts no peer on loopback.
 const UNTRUSTED: &str = "trusted_peers = [\"10.0.0.0/8\"]";
 
 const DROP: &str = "on_ambiguous = \"drop\"";
 
-/// Every mix of `-` and `_` but the name itself.
+/// Returns `name` with every mix of `-` and `_`, except `name` itself.
 fn aliases(name: &str) -> Vec<String> {
     let dashes: Vec<_> = name.match_indices('-').map(|(at, _)| at).collect();
     let mix = |choice: usize| {
@@ -78,7 +78,7 @@ fn every_header_and(line: &str) -> String {
     EVERY_HEADER.replacen("[identity]", &format!("[identity]\n{line}"), 1)
 }
 
-/// A request that would be fine but for what a test adds.
+/// Begins a request as ada, which is good unless a test adds a fault.
 fn as_ada(stage: &Stage, path: &str) -> Sending {
     stage.client().get(path).header("x-forwarded-user", "ada")
 }
@@ -88,14 +88,15 @@ fn assert_ambiguous(answer: &Answer) {
     assert_eq!((answer.token(), answer.token_status()), (None, None));
 }
 
-/// Over HTTP/1.1: whoever sent this may have sent more of it, so the connection ends.
+/// Asserts that the sidecar refuses a request over HTTP/1.1 and ends the connection, because its client
+/// may have sent more such requests.
 async fn refused(sending: Sending) {
     let answer = sending.send().await;
     assert_ambiguous(&answer);
     assert_eq!(answer.header("connection"), Some("close"));
 }
 
-/// A request byte for byte.
+/// Sends header lines byte for byte, and returns the whole answer.
 async fn raw(stage: &Stage, lines: &str) -> String {
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     wire.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n")).await;
@@ -109,7 +110,8 @@ async fn raw_is_refused(stage: &Stage, lines: &str) {
     assert!(received.contains("\"code\":\"ambiguous_identity\""), "{lines}: {received}");
 }
 
-/// So many refusals and all of this kind; they cost neither a mint nor a request to the app.
+/// Asserts that `count` requests were refused, all of them for `kind`, and that they cost neither a mint
+/// nor a request to the app.
 async fn refusals_are(stage: &Stage, kind: RefusalKind, count: usize) {
     for other in RefusalKind::ALL {
         let expected = if *other == kind { count } else { 0 };
@@ -125,7 +127,7 @@ async fn refusal_count(stage: &Stage, kind: RefusalKind) -> f64 {
     stage.metric(&format!("identity_refusals_total{{kind=\"{}\"}}", kind.as_str())).await
 }
 
-/// How often an attribute was left out for this reason.
+/// Returns how often an attribute was left out for this reason.
 async fn dropped_count(stage: &Stage, flaw: Flaw) -> f64 {
     let series = format!("identity_attributes_dropped_total{{reason=\"{}\"}}", flaw.as_str());
     stage.metric(&series).await
@@ -135,7 +137,7 @@ async fn spoof_count(stage: &Stage, kind: &str) -> f64 {
     stage.metric(&format!("spoof_attempts_total{{kind=\"{kind}\"}}")).await
 }
 
-/// No identity header, in no spelling, is among these names.
+/// Asserts that no identity header is among `headers`, in any spelling.
 fn assert_no_identity(headers: &HeaderMap) {
     for name in headers.keys() {
         let folded = name.as_str().replace('_', "-");
@@ -143,7 +145,7 @@ fn assert_no_identity(headers: &HeaderMap) {
     }
 }
 
-/// The part alone, as the composition root builds it.
+/// Builds the identity part alone, as the composition root does.
 fn identity(toml: &str) -> Identity {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let config = config(&document("127.0.0.1:1", nowhere, toml));
@@ -151,7 +153,7 @@ fn identity(toml: &str) -> Identity {
     Identity::new(settings, Metrics::new().identity).expect("TLS")
 }
 
-/// What it makes of `headers` from a peer of this address.
+/// Identifies the caller by `headers` from a peer of this address.
 fn identified(
     identity: &Identity,
     peer: &str,
@@ -161,7 +163,7 @@ fn identified(
     identity.identify(&peer, headers).now_or_never().expect("plain headers are read at once")
 }
 
-/// The caller, from loopback.
+/// Identifies the caller by headers from loopback.
 fn caller(identity: &Identity, headers: &mut HeaderMap) -> Result<Caller, Refusal> {
     identified(identity, "127.0.0.1", headers).map(|identified| identified.caller)
 }

@@ -1,5 +1,5 @@
-//! Two users never share a token, and one user never pays twice: the cache's key is the whole
-//! mint request.
+//! Two users never share a token, and one user never needs two mints for the same token: the cache's key
+//! is the whole mint request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::support::double::{Double, HOUR, text};
 use crate::support::velt::user_of;
 use crate::support::{Stage, config, document};
 
-/// Kind, id, organization, whether it is for an editor, hours.
+/// Kind, id, organization, whether the grant is for an editor, hours.
 type PlainResource = (u8, String, Option<String>, Option<bool>, Option<u64>);
 
-/// A request in plain words, whose equality owes nothing to the product's.
+/// A mint request of plain types, whose equality does not depend on the product's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Plain {
     api: u8,
@@ -68,7 +68,8 @@ impl Plain {
     }
 }
 
-/// Words that would run into each other if anything were glued: few, so that they meet often.
+/// Generates words that would collide if fields were concatenated. The words are few, so that collisions
+/// are likely.
 fn word() -> impl Strategy<Value = String> {
     const WORDS: [&str; 18] = [
         "", "a", "b", "ab", "c", "bc", "abc", "A", "a ", "|", "a|b", "\0", "a\0b", "a,b", "1",
@@ -97,8 +98,8 @@ fn plain() -> impl Strategy<Value = Plain> {
     )
 }
 
-/// Requests that differ from the first in one field, or by chance in none: two that were made apart
-/// differ in so many that a key may forget one of them and nobody notices.
+/// Generates requests that differ from the first in one field, or by chance in none. Two requests that
+/// were generated apart differ in so many fields that a key which forgets one field would go unnoticed.
 fn neighbours() -> impl Strategy<Value = Vec<Plain>> {
     let changes = prop::collection::vec((0..9, plain()), 1..40);
     (plain(), changes).prop_map(|(first, changes)| {
@@ -121,7 +122,8 @@ fn neighbours() -> impl Strategy<Value = Vec<Plain>> {
     })
 }
 
-/// What a cache gives for each of `requests`, asked for in turn, twice.
+/// Asks a cache for each of `requests` in turn, twice, and returns the tokens of each round and the
+/// number of mints.
 fn tokens_of(requests: &[Plain]) -> (Vec<String>, Vec<String>, usize) {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
@@ -140,7 +142,7 @@ fn tokens_of(requests: &[Plain]) -> (Vec<String>, Vec<String>, usize) {
     })
 }
 
-/// Requests share a token exactly if they are the same.
+/// Asserts that requests share a token exactly if the requests are the same.
 fn assert_kept_apart(requests: &[Plain]) {
     let (first, second, mints) = tokens_of(requests);
     assert_eq!(first, second, "the same request, the same token");

@@ -1,5 +1,5 @@
-//! Nothing leaks: whatever happens, no secret, token, cookie or user gets into a log, a metric or
-//! somebody else's answer, and no log line can be forged.
+//! Leaks: no secret, token, cookie or user gets into a log, a metric or another client's answer, and no
+//! log line can be forged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The tokens that were handed out; and no answer but theirs may hold one.
+/// Returns the tokens that were handed out, and asserts that no other answer holds a token.
 fn tokens_in(said: &[Said]) -> Vec<String> {
     let mut tokens = Vec::new();
     for Said { outcome, text } in said {
@@ -80,7 +80,7 @@ fn assert_clean(what: &str, text: &str, tokens: &[String]) {
     }
 }
 
-/// Everything went where it should: or a canary that is nowhere would prove nothing.
+/// Asserts that the canaries reached Velt, since a canary that is nowhere would prove nothing.
 fn assert_velt_was_told(surroundings: &Surroundings) {
     let calls = format!("{:?}", surroundings.velt.calls());
     for canary in ["canary-user-ada", "canary-org", "canary@mail.example", "Canary canary-name"] {
@@ -88,7 +88,7 @@ fn assert_velt_was_told(surroundings: &Surroundings) {
     }
 }
 
-/// Heads and bodies that never become a request, or one that lies.
+/// Sends heads and bodies that never become a request, and requests that lie.
 async fn send_garbage(surroundings: &Surroundings, traffic: SocketAddr) {
     for garbage in [
         "canary\r\n\r\n",
@@ -109,7 +109,7 @@ async fn send_garbage(surroundings: &Surroundings, traffic: SocketAddr) {
     assert_velt_was_told(surroundings);
 }
 
-/// The path of a request may be told, and of nothing else a word.
+/// Asserts that the spans hold the path of a request, and nothing else of the request.
 fn assert_spans_clean(collector: &FakeCollector, tokens: &[String]) {
     let spans = collector.spans();
     for name in ["GET", "POST /api/velt/token", "mint"] {
@@ -120,10 +120,10 @@ fn assert_spans_clean(collector: &FakeCollector, tokens: &[String]) {
     }
 }
 
-/// What the target of the requests is that are told of.
+/// Path of the requests that spans and the access log tell of.
 const PATH: &str = "/canary-path";
 
-/// Ends a sidecar in whose metrics and log nothing may be, and returns the log.
+/// Ends a sidecar whose metrics and log must hold nothing of the requests, and returns the log.
 async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> String {
     let asking = Client::to(admin);
     let host = admin.to_string();
@@ -137,13 +137,13 @@ async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> S
     {
         let posted = asking.post(path, body).header("content-type", "application/json");
         let answer = posted.without("host").header("host", &host).send().await;
-        // What was asked for may come back, and nothing else.
+        // The answer may name the target that the call asked about, and nothing else.
         assert_clean(path, &answer.text().replace("\\\"canary\\\" is no path", ""), tokens);
     }
     running.signal("TERM");
     let (status, printed) = running.ended().await;
     assert_eq!(status.code(), Some(0), "{printed}");
-    // In the access log, and only in the field that is for it.
+    // The access log may hold the path, but only in the path's own field.
     let told = ["\"path\":\"", " path=\""].map(|field| format!("{field}{PATH}\""));
     let untold = told.iter().fold(printed.clone(), |text, told| text.replace(told, ""));
     assert_clean("the log", &untold, tokens);
@@ -203,7 +203,7 @@ async fn t40_our_own_events_hold_nothing_even_at_trace() {
     assert_clean("our own log", &ours, &tokens);
 }
 
-/// Sorts lines by whose they are.
+/// Sorts lines into the sidecar's own and the libraries' lines.
 struct Both {
     ours: Lines,
     libraries: Lines,
@@ -277,7 +277,7 @@ async fn t40_check_and_its_complaints_never_show_a_secret() {
     assert!(!finished.stderr.contains("canary"), "{}", finished.stderr);
 }
 
-/// What a line must not be able to do: end, forge another, steer a terminal, turn text around.
+/// Texts with which a log line must not end, forge another line, steer a terminal or turn text around.
 pub(crate) const NASTY: [&str; 10] = [
     "a\nINFO all is well",
     "a\r\n{\"level\":\"INFO\"}",
@@ -301,7 +301,7 @@ fn t41_whatever_is_logged_is_one_line_of_visible_text() {
             tracing::subscriber::with_default(
                 logging::subscriber(&settings, lines.clone()),
                 || {
-                    // As a whole, as a field of either kind, and as a cause.
+                    // The text is the whole message, a field of either kind, and a cause.
                     error!(target: "velt_sidecar", plain = nasty, "{nasty}");
                     error!(target: "velt_sidecar", shown = %nasty, debugged = ?nasty, "x");
                     error!(target: "velt_sidecar", error = %logging::Chain(&told), "x");
@@ -340,7 +340,7 @@ fn t41_a_line_that_is_plain_stays_as_it_is() {
     assert!(lines.text().ends_with(&format!(" INFO {text}\n")), "{}", lines.text());
 }
 
-/// Not a test by itself: the process of the next one, since a panic hook is the whole process's.
+/// Process of the next test, since a panic hook is the whole process's. No test by itself.
 #[test]
 #[ignore = "run by t40_a_panic_is_a_line_without_what_it_says"]
 fn the_process_that_panics() {
@@ -368,7 +368,7 @@ fn t40_a_panic_is_a_line_without_what_it_says() {
     assert!(!printed.contains("canary"), "{printed}");
 }
 
-/// With an assertion, for which the outcomes above have no place.
+/// Checks assertions, for which the outcomes above have no place.
 #[tokio::test]
 async fn t40_assertions_leave_nothing_behind_valid_or_not() {
     let pen = Pen::es256("key");

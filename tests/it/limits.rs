@@ -1,4 +1,4 @@
-//! Clients that use up their time, and those beside them who do not.
+//! Clients that use up their time, and clients beside them that do not.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn t39_a_head_that_comes_slowly_is_cut_off() {
 
 #[tokio::test]
 async fn t39_a_preface_that_comes_slowly_is_cut_off() {
-    // Half an HTTP/2 preface, half a method, and the whole of it but for one byte.
+    // Half an HTTP/2 preface, half a method, and a whole preface but for one byte.
     for start in ["PR", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
         let stage = Stage::set(SHORT).await;
         let mut slow = Wire::to(stage.sidecar.addresses.traffic).await;
@@ -122,7 +122,8 @@ async fn an_idle_http2_connection_whose_client_does_not_go_is_closed_all_the_sam
     let stage = Stage::set(SHORT).await;
     let mut deaf = Wire::to(stage.sidecar.addresses.traffic).await;
     deaf.send(opening()).await;
-    // It does not answer the ping that comes with it, without which HTTP/2 waits on.
+    // The client does not answer the ping that comes with the GOAWAY. An orderly end of HTTP/2 waits for
+    // that answer.
     deaf.frame_of(GOAWAY).await;
     deaf.rest().await;
     stage.sidecar.metric_reaches(&closed("idle"), 1.0).await;
@@ -131,10 +132,10 @@ async fn an_idle_http2_connection_whose_client_does_not_go_is_closed_all_the_sam
 
 #[tokio::test]
 async fn more_headers_than_allowed_are_refused_over_either_protocol() {
-    // Fewer than the app of the tests would refuse itself.
+    // Both limits are lower than the limit of the tests' app.
     for most in [40, 90] {
         let stage = Stage::set(&format!("[listen]\nmax_headers = {most}")).await;
-        // The host is one over HTTP/1.1, and none over HTTP/2.
+        // `Host` is one header over HTTP/1.1, and none over HTTP/2.
         for (host, http2) in [(1, false), (0, true)] {
             for (count, status) in [(most, 200), (most + 1, 431)] {
                 let mut sending = stage.client().get("/");
@@ -199,7 +200,7 @@ async fn what_is_no_http_is_answered_and_counted() {
         let size = if status == "414" { "1MiB" } else { "64KiB" };
         let stage = Stage::set(&format!("[listen]\nmax_header_bytes = \"{size}\"")).await;
         let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
-        // It may not read it all.
+        // The sidecar may not read all of the bytes.
         wire.try_send(bytes).await;
         let answer = wire.rest().await;
         assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{name}: {answer}");
@@ -275,7 +276,7 @@ async fn a_websocket_counts_as_the_connection_that_it_is() {
     let app = FakeApp::serving(websocket::echo).await;
     let stage = Stage::with(app, "[listen]\nmax_connections = 1").await;
     let mut socket = websocket::connect(&stage).await;
-    // An answer to a message: HTTP is done with the connection.
+    // After an answer to a message, HTTP is done with the connection.
     websocket::exchange(&mut socket).await;
     assert_eq!(stage.metric("connections_open").await, 1.0);
     let mut another = Wire::to(stage.sidecar.addresses.traffic).await;
@@ -286,11 +287,12 @@ async fn a_websocket_counts_as_the_connection_that_it_is() {
     websocket::exchange(&mut websocket::connect(&stage).await).await;
 }
 
-/// When an app's pod is replaced, all of its browsers and WebSockets come back in one moment.
+/// Checks that, when an app's pod is replaced, all of its browsers and WebSockets can come back in one
+/// moment.
 #[tokio::test]
 async fn a_burst_of_connections_waits_to_be_accepted() {
     let settings = listener::Settings::at(([127, 0, 0, 1], 0).into());
-    // Nobody accepts: what connects has a place in the kernel's queue.
+    // The test accepts no connection: each connection waits in the kernel's queue.
     let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");
     let address = listener.address().expect("it is bound");
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("this is Linux");
@@ -303,12 +305,13 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
 
 #[test]
 fn default_idle_timeout_outlasts_every_front() {
-    // As in docs/configuration.md: HTTP clients of Go, Caddy, Google Cloud, Envoy.
+    // Idle timeouts of fronts as in docs/configuration.md: HTTP clients of Go, Caddy, Google Cloud,
+    // Envoy.
     let limits = config("").expect("the defaults are valid").listen.limits;
     for front in [60, 90, 120, 350, 600, 3600].map(Duration::from_secs) {
         assert!(limits.idle > front, "{front:?}");
     }
-    // A client that has asked for nothing is no front's idle connection.
+    // A connection that has brought no request is no idle connection of a front.
     assert_eq!(limits.first_byte, Duration::from_secs(75));
     let short = config("[listen]\nidle_timeout = \"5s\"").expect("valid").listen.limits;
     assert_eq!(short.first_byte, Duration::from_secs(5));

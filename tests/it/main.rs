@@ -1,7 +1,6 @@
-//! Everything that is tested from outside, as one binary: linking the crate once is faster than
-//! once per topic.
+//! Tests from outside, as one binary: linking the crate once is faster than once per topic.
 
-// Counts are whole numbers, however they are scraped.
+// Scraped counts are whole numbers, which floats hold exactly.
 #![allow(clippy::float_cmp)]
 
 mod support;
@@ -33,6 +32,7 @@ mod hostile_velt;
 mod http2_app;
 mod identity;
 mod keys;
+mod language;
 mod leaks;
 mod limits;
 mod log;

@@ -1,4 +1,4 @@
-//! The exported contract: what is documented is exported, and nothing of a request gets in.
+//! Exported metrics: what docs/metrics.md documents is exported, and nothing of a request gets in.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +77,7 @@ fn series(scrape: &str) -> BTreeSet<String> {
     lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
 }
 
-/// How many requests to send; the variable is for a run that takes its time.
+/// Returns the number of requests to send; the variable is for a run that takes its time.
 fn many() -> usize {
     let asked = std::env::var("VELT_SIDECAR_TEST_REQUESTS").ok();
     asked.map_or(3000, |count| count.parse().expect("a number"))
@@ -97,7 +97,7 @@ async fn t46_no_request_can_add_a_series() {
         let path =
             if n % 7 == 0 { "/api/velt/token".into() } else { format!("/p{n}/%{:02x}", n % 256) };
         let user = if n % 50 == 0 { format!("x-forwarded-user: u{n}\r\n") } else { String::new() };
-        // Of a HEAD's answer the body is missing, and so it is none of these.
+        // HEAD is none of these methods, because its answer has no body to read.
         wire.send(format!(
             "METHOD{n} {path}?{n} HTTP/1.1\r\nhost: host-{n}.example\r\nx-name-{n}: {n}\r\n\
              user-agent: agent-{n}\r\nsec-fetch-site: site-{n}\r\n{user}\r\n"

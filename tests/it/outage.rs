@@ -1,4 +1,4 @@
-//! Velt is down: the app notices nothing, and who has a token keeps it.
+//! An outage of Velt: the app notices nothing, and a user who has a token keeps the token.
 
 use crate::support::Stage;
 use crate::support::raw::nobody;
@@ -31,8 +31,8 @@ async fn repeated_refusals_suspend_calls_without_an_outage() {
     for answer in futures_util::future::join_all(asking).await {
         assert_eq!((answer.status(), answer.token()), (200, None));
     }
-    // One call for ada, as many as run at once, and the probes of the seconds for which the others
-    // waited.
+    // One call for ada, as many calls as run at once, and the probes of the seconds for which the other
+    // requests waited.
     let calls = stage.velt.call_count();
     assert!((6..=80).contains(&calls), "{calls} calls");
     let unasked = stage.metric("mints_total{outcome=\"suspended_refused\"}").await;

@@ -1,4 +1,4 @@
-//! Who may have a token and who may keep it: pages of the app's own origin, and nobody.
+//! Pages of the app's own origin get a token; no other page gets a token, and no cache may keep a token.
 
 use http::{HeaderValue, Method};
 
@@ -7,7 +7,7 @@ use crate::support::app::{FakeApp, plain};
 use crate::support::client::Answer;
 use crate::support::velt::user_of;
 
-/// What a browser says of the page that asks, and whether it gets a token.
+/// Values of `Sec-Fetch-Site` that a browser may send, and whether the page gets a token.
 const SITES: &[(&[&str], bool)] = &[
     (&[], true),
     (&["same-origin"], true),
@@ -25,7 +25,7 @@ const SITES: &[(&[&str], bool)] = &[
 async fn t32_a_page_of_another_origin_gets_no_token_and_starts_no_mint() {
     let stage = Stage::set("").await;
     let refused = SITES.iter().filter(|(_, passes)| !passes);
-    // The refused ones first, so that a look-up would be a mint.
+    // The refused requests come first, so that a look-up would show as a mint.
     for (sites, passes) in refused.chain(SITES.iter().filter(|(_, passes)| *passes)) {
         for (method, path) in [
             (Method::GET, "/api/velt/token"),
@@ -63,7 +63,8 @@ async fn t32_for_a_page_of_another_origin_not_even_the_app_is_asked() {
     }
 }
 
-/// No page elsewhere may read it, and nothing that it said comes back.
+/// Asserts that no page elsewhere may read the answer, and that the answer repeats nothing of the
+/// request's origin.
 fn no_cors(answer: &Answer) {
     let named = |prefix| answer.headers().keys().any(|name| name.as_str().starts_with(prefix));
     assert!(!named("access-control-"), "{answer:?}");
@@ -109,7 +110,7 @@ async fn t32_what_the_app_answers_to_pages_elsewhere_is_the_apps_to_say() {
 
 #[tokio::test]
 async fn t29_a_response_with_a_token_says_that_nobody_may_keep_it() {
-    // What an app may say of its caching without letting anybody store the response.
+    // Caching that an app may ask for without losing the token.
     const SAID: [&[(&str, &str)]; 7] = [
         &[],
         &[("cache-control", "private")],
@@ -146,7 +147,7 @@ async fn t29_a_response_with_a_token_says_that_nobody_may_keep_it() {
     }
 }
 
-/// What browsers send with a request ahead of the user, and with one that is not.
+/// Headers that browsers send with a request ahead of the user, and headers of other requests.
 const PURPOSES: [(&str, &str, bool); 9] = [
     ("sec-purpose", "prefetch", true),
     ("sec-purpose", "prefetch;prerender", true),

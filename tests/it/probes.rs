@@ -1,4 +1,4 @@
-//! `velt-sidecar health` and `drain`: what a kubelet runs in an image without a shell.
+//! `velt-sidecar health` and `drain`, which a kubelet runs in an image without a shell.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -48,13 +48,14 @@ async fn answering(answer: Option<&'static str>) -> SocketAddr {
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
-        // All of the question, or closing would reset the connection.
+        // The stand-in reads the whole question, because closing before its end would reset the
+        // connection.
         let mut question = Vec::new();
         while !question.ends_with(b"\r\n\r\n") {
             stream.read_buf(&mut question).await.expect("the question");
         }
         match answer {
-            // The probe may have hung up, having seen enough.
+            // The probe may have seen enough and closed the connection.
             Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
             None => std::future::pending().await,
         }
@@ -89,21 +90,22 @@ async fn nobody_somebody_else_and_whoever_hangs_are_not_healthy() {
 async fn it_finds_the_admin_port_where_the_sidecar_does() {
     let (running, _, admin) = Running::sidecar(&[(ADMIN, "0.0.0.0:0")]).await;
     let (any, own) = (format!("0.0.0.0:{}", admin.port()), format!("127.0.0.1:{}", admin.port()));
-    // By environment, on this machine.
+    // The address comes from the environment; `0.0.0.0` means this machine.
     let finished = finished(&["health"], &[(ADMIN, &any)]).await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sidecar.toml");
     let named = file.to_str().expect("a plain path");
-    // By file, whatever else has become of it: what a sidecar runs with it has read long ago.
+    // The address comes from the file, even if the rest of the file is broken: the running sidecar has
+    // read the file long ago.
     let broken = format!("[admin]\naddress = \"{own}\"\n[listen]\nadress = 5\n");
     std::fs::write(&file, broken).expect("a disk");
     for arguments in [&["health"][..], &["health", "--config", named]] {
         let finished = finished_in(folder.path(), arguments, &[]).await;
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     }
-    // The environment wins over the file, the flag over both.
+    // The environment wins over the file, and the flag wins over both.
     let elsewhere = &[CREDENTIALS[0], (ADMIN, "127.0.0.1:1")];
     let finished = finished_in(folder.path(), &["health"], elsewhere).await;
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
@@ -138,7 +140,7 @@ async fn told_to_drain_it_leaves_as_at_sigterm_and_ends_when_that_comes() {
     stage.app.requests_reach(1).await;
     let admin = stage.sidecar.addresses.admin;
     let url = format!("http://{admin}");
-    // Told twice, as a hook that is tried again does.
+    // `drain` runs twice, as in a hook that is tried again.
     for _ in 0..2 {
         let drained = finished(&["drain", "--admin", &url], &[]).await;
         let printed = (&*drained.stdout, &*drained.stderr);

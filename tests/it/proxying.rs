@@ -1,4 +1,4 @@
-//! Whatever the app could do before, it can do through the sidecar.
+//! Checks that an app can do through the sidecar all that it could do before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,7 +201,7 @@ async fn a_response_that_ends_in_trailers_is_whole_and_its_connection_used_again
 
 #[tokio::test]
 async fn an_h2c_app_that_can_not_be_reached_fails_all_who_wait_at_once() {
-    // Accepts no connection: its backlog is full.
+    // The app accepts no connection: its backlog is full.
     let full = tokio::net::TcpSocket::new_v4().expect("a socket");
     full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let listener = full.listen(0).expect("it listens");
@@ -301,7 +301,7 @@ async fn the_apps_time_begins_when_it_has_the_whole_request() {
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     wire.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n").await;
     for byte in ["a", "b", "c"] {
-        // The upload itself takes longer than the app may.
+        // The upload takes longer than the app may take to answer.
         tokio::time::sleep(Duration::from_millis(150)).await;
         wire.send(byte).await;
     }
@@ -327,8 +327,8 @@ async fn an_app_that_breaks_off_leaves_a_broken_message_and_not_a_whole_one() {
     sidecar.metric_reaches("responses_aborted_total{by=\"app\"}", 1.0).await;
 }
 
-/// Reads answers whose end must be missing, over both protocols. The app breaks off when it is told
-/// that "half" has come: over HTTP/2 a reset may overtake what was sent before.
+/// Reads answers whose end must be missing, over both protocols. The app breaks off when the test says
+/// that "half" has come: over HTTP/2 a reset may overtake earlier bytes.
 async fn assert_broken_off(sidecar: &TestSidecar, half_has_come: &Notify) {
     let client = Client::to(sidecar.addresses.traffic);
     for over_http2 in [false, true] {
@@ -425,8 +425,8 @@ async fn connections_to_the_app_are_used_again() {
     assert_eq!(stage.app.connection_count(), 1);
 }
 
-/// Answers the first request of each connection and closes when the second arrives, which is
-/// what a kept-alive connection that dies at the wrong moment looks like.
+/// Answers the first request of each connection and closes when the second arrives, as a kept-alive
+/// connection does that dies at the wrong moment.
 async fn dying_app() -> RawApp {
     RawApp::serving(|mut wire, _| async move {
         wire.head().await;

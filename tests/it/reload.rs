@@ -1,4 +1,4 @@
-//! What is read again while the sidecar runs: configuration, secrets, certificates.
+//! Files that are read again while the sidecar runs: configuration, secrets, certificates.
 
 mod half;
 mod whole;
@@ -36,7 +36,7 @@ struct Pod {
 }
 
 impl Pod {
-    /// With credentials in files; FOLDER in `toml` stands for where they are.
+    /// Starts a sidecar with credentials in files; `FOLDER` in `toml` stands for their folder.
     async fn start(toml: &str) -> Self {
         Self::with(Folder::new(), toml).await
     }
@@ -59,7 +59,7 @@ impl Pod {
         Self { app, velt, folder, sidecar, trigger, toml: whole }
     }
 
-    /// Replaces a part of the configuration, and has it looked at.
+    /// Replaces a part of the configuration, and makes the sidecar look at the file.
     async fn change(&mut self, from: &str, to: &str) {
         assert!(self.toml.contains(from), "{from} in {}", self.toml);
         self.toml = self.toml.replacen(from, to, 1);
@@ -94,14 +94,14 @@ async fn a_setting_takes_effect_without_a_restart() {
     pod.trigger.look().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "nothing new is no reload");
 
-    // Whom to believe.
+    // The trusted peers.
     pod.change(
         "[delivery.header]",
         "[identity]\ntrusted_peers = [\"192.0.2.1\"]\n[delivery.header]",
     )
     .await;
     assert!(pod.get_as("ada", "/b").await.token().is_none());
-    // Where to ask for a token.
+    // The path of a token route.
     let route = "[[delivery.route]]\npath = \"/token\"\n[identity]\n";
     pod.change("[identity]\ntrusted_peers = [\"192.0.2.1\"]\n", route).await;
     assert_eq!(pod.get_as("ada", "/token").await.status(), 200);
@@ -236,7 +236,7 @@ async fn configuration_that_never_settles_is_judged_as_last_read() {
     assert!(pod.get_as("ada", "/6").await.token().is_some(), "six readings");
 }
 
-/// A mounted Secret as the kubelet lays it out: files are links into `..data`, which is one itself
+/// A mounted Secret as the kubelet lays it out: files are links into `..data`, which is a link itself
 /// and is replaced as a whole.
 struct Mounted {
     root: PathBuf,
@@ -279,13 +279,14 @@ async fn credentials_are_replaced_and_tokens_of_the_old_ones_live_on() {
     pod.trigger.look().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
     assert_eq!(pod.sidecar.metric("tokens_of_old_credentials").await, 1.0);
-    // Served from the cache, though Velt is not asked any more in the old name.
+    // The cache still serves the old token, although the sidecar calls Velt with the new credentials
+    // only.
     assert_eq!(pod.get_as("ada", "/").await.token(), Some(&*old));
     pod.get_as("grace", "/").await.token().expect("a token");
     let calls = pod.velt.calls();
     assert_eq!(calls.last().expect("a call").body["data"]["authToken"], "new-token");
 
-    // Another API key is another workspace: its tokens are of no use to this one.
+    // Another API key is another workspace, for which the old tokens are of no use.
     pod.folder.write("key", "other-key");
     pod.trigger.look().await;
     let other = pod.get_as("ada", "/").await.token().expect("a token").to_owned();
@@ -304,7 +305,7 @@ async fn new_credentials_end_what_the_old_ones_brought_about() {
             refused(401, "UNAUTHENTICATED")
         }
     });
-    // Enough of them that nobody is called any more.
+    // After so many refusals, the sidecar no longer calls Velt.
     for user in ["ada", "grace", "linus", "edsger", "barbara"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.code(), "token_refused");
     }
@@ -467,7 +468,8 @@ async fn who_vouches_for_the_app_is_replaced() {
     assert_eq!(pod.reloads("app_tls").await, [1.0, 0.0, 0.0]);
 }
 
-/// Asks without a pause over one connection, and says how many answers were whole and right.
+/// Sends requests without a pause over one connection, and returns the number of answers that were whole
+/// and right.
 async fn load(addresses: Addresses, user: String, mut stop: oneshot::Receiver<()>) -> usize {
     let stream = tokio::net::TcpStream::connect(addresses.traffic).await.expect("it listens");
     let io = hyper_util::rt::TokioIo::new(stream);
@@ -507,7 +509,7 @@ async fn a_thousand_reloads_under_load_fail_no_request_and_lose_no_token() {
     pod.velt.calls_reach(users).await;
     let reloads = 1000;
     for number in 0..reloads {
-        // Two in three are about rules, one about credentials.
+        // Two changes in three are about rules, one is about credentials.
         match number % 3 {
             0 => pod.change("\"5s\"", "\"6s\"").await,
             1 => pod.change("\"6s\"", "\"5s\"").await,
@@ -525,7 +527,7 @@ async fn a_thousand_reloads_under_load_fail_no_request_and_lose_no_token() {
     assert_eq!(pod.velt.call_count(), users);
 }
 
-/// A sidecar as a process, from a file that can be changed.
+/// Starts a sidecar as a process, with a configuration file that can be changed.
 async fn process(toml: &str) -> (Running, Folder, FakeApp, FakeVelt, SocketAddr, String) {
     let (app, velt, folder) = (FakeApp::start().await, FakeVelt::start().await, Folder::new());
     folder.write("token", "canary-first-token");
@@ -585,7 +587,7 @@ async fn memory_does_not_grow_with_reloads() {
     };
     let mut sizes = Vec::new();
     for number in 1..=250_u32 {
-        // Rules, credentials and both, in turn.
+        // Changes rules, credentials and both, in turn.
         folder.write("token", format!("token-{}", number / 2));
         let wait = format!("{}s", 1 + number % 2);
         folder.write(

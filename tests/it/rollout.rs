@@ -19,7 +19,7 @@ use crate::support::binary::finished;
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, TestSidecar};
 
-/// Between two looks at every pod's readiness, as a kubelet's `periodSeconds`.
+/// Time between two looks at every pod's readiness, as a kubelet's `periodSeconds`.
 const PROBE_PERIOD: Duration = Duration::from_millis(20);
 
 /// Settings of deploy/kustomize/common/settings.env.
@@ -31,12 +31,13 @@ struct Pod {
     sidecar: TestSidecar,
 }
 
-/// Which of a pod's containers end first.
+/// Order in which a pod's containers end.
 #[derive(Clone, Copy)]
 enum Order {
-    /// Native sidecars are sent SIGTERM when the app has ended.
+    /// The app ends before the sidecar is sent SIGTERM, as with native sidecars.
     AppFirst,
-    /// Ordinary containers all at once, in whatever order: at worst the sidecar last to notice.
+    /// Ordinary containers end all at once and in any order; the app may be gone before the sidecar
+    /// notices SIGTERM.
     Together,
 }
 
@@ -47,13 +48,13 @@ impl Pod {
         Self { app, sidecar }
     }
 
-    /// Ends it: the preStop hooks first, those of all containers side by side.
+    /// Ends the pod: first the preStop hooks of all containers, side by side.
     async fn end(mut self, balancer: &Balancer, order: Order) {
         let (traffic, admin) = (self.sidecar.addresses.traffic, self.sidecar.addresses.admin);
         let url = format!("http://{admin}");
         let hook = finished(&["drain", "--admin", &url], &[]).await;
         assert_eq!(hook.code, Some(0), "{}", hook.stderr);
-        // The app's preStop sleep is for as long as this takes, and a second more is too much.
+        // The app's preStop sleep lasts for as long as this wait.
         balancer.has_left(traffic).await;
         match order {
             Order::AppFirst => {
@@ -70,11 +71,11 @@ impl Pod {
     }
 }
 
-/// What a balancer knows of a pod.
+/// State of a pod, as the balancer knows it.
 struct Endpoint {
     admin: SocketAddr,
     ready: bool,
-    /// Connections that it carries there.
+    /// Number of connections that the balancer carries to the pod.
     open: usize,
 }
 
@@ -117,7 +118,7 @@ impl Balancer {
             };
             count(1);
             tokio::spawn(async move {
-                // Whatever goes wrong, the client loses a request by it, and says so.
+                // If the connection breaks, the client loses a request and says so.
                 if let Ok(mut stream) = TcpStream::connect(pod).await {
                     let _ = copy_bidirectional(&mut client, &mut stream).await;
                 }
@@ -151,7 +152,7 @@ impl Balancer {
         self.wait("ready", traffic, |endpoint| endpoint.ready).await;
     }
 
-    /// Waits until no connection goes to `pod` any more, nor will.
+    /// Waits until no connection goes to `pod`, and none will.
     async fn has_left(&self, pod: SocketAddr) {
         self.wait("left", pod, |endpoint| !endpoint.ready && endpoint.open == 0).await;
     }
@@ -171,7 +172,7 @@ impl Balancer {
 }
 
 async fn is_ready(admin: SocketAddr) -> bool {
-    // It may have ended, or be about to.
+    // The sidecar may have ended, or may be about to end.
     let asking = move || probe::ask(&format!("http://{admin}"), Probe::Ready).is_ok();
     tokio::task::spawn_blocking(asking).await.expect("no panic")
 }

@@ -1,5 +1,5 @@
-//! Which requests are for us: the request line alone decides, in one spelling, and nobody is
-//! ever sent elsewhere.
+//! Requests that the sidecar answers itself: the request line alone decides, in one spelling, and no
+//! answer sends a client elsewhere.
 
 use http::{HeaderValue, Request, Version};
 use http_body_util::Empty;
@@ -16,16 +16,16 @@ use crate::support::issuer::{base64, claims};
 use crate::support::outcomes::{Said, Surroundings};
 use crate::support::raw::{RawApp, Wire, nobody};
 
-/// Header delivery on one path, so that a token anywhere else is one too many.
+/// Header delivery on one path, so that a token on any other path is a fault.
 const NARROW: &str = "[delivery.header]\npaths = [\"/api/me\"]";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
-    /// A token route of ours.
+    /// The request is for a token route of the sidecar's.
     Ours,
-    /// The app's, which sees the same target.
+    /// The request goes to the app, which sees the same target.
     Apps,
-    /// Nobody's: 400.
+    /// The sidecar answers 400.
     Refused,
 }
 use Whose::{Apps, Ours, Refused};
@@ -33,7 +33,7 @@ use Whose::{Apps, Ours, Refused};
 /// Targets that HTTP/1.1 and HTTP/2 can both carry.
 const SPELLINGS: &[(&str, Whose)] = &[
     ("/api/velt/token", Ours),
-    // The query is no part of the path, and is not read.
+    // The query is no part of the path, and the sidecar does not read it.
     ("/api/velt/token?", Ours),
     ("/api/velt/token?userId=grace", Ours),
     ("/api/velt/token?/../../", Ours),
@@ -85,9 +85,9 @@ const SPELLINGS: &[(&str, Whose)] = &[
     ("/generate_velt_jwt_token", Apps),
 ];
 
-/// What only HTTP/1.1 can say.
+/// Targets that only HTTP/1.1 can carry.
 const SPELLINGS_OF_HTTP1: &[(&str, Whose)] = &[
-    // hyper drops a fragment before anybody can see it; see docs/delivery.md.
+    // hyper drops a fragment before other code can see it; see docs/delivery.md.
     ("/api/velt/token#x", Ours),
     ("/api/velt/tokens#/../token", Apps),
     ("http://app.example/api/velt/token", Apps),
@@ -106,7 +106,7 @@ const SPELLINGS_OF_HTTP1: &[(&str, Whose)] = &[
     ("/api/velt/token x", Refused),
 ];
 
-/// What each spelling comes to, whichever way it was sent.
+/// Asserts the effect of a spelling, over either protocol.
 fn check(stage: &Stage, target: &str, whose: Whose, answer: &str, before: usize) {
     let head = answer.split("\r\n\r\n").next().expect("a head").to_lowercase();
     let status: u16 = head[9..12].parse().unwrap_or_else(|_| panic!("{target}: {answer}"));
@@ -163,7 +163,7 @@ async fn t24_bytes_that_are_no_text_are_no_target() {
     assert_eq!((stage.app.journal().len(), stage.velt.call_count()), (0, 0));
 }
 
-/// `GET` over HTTP/2 with this authority, and a `Host` beside it.
+/// Sends `GET` over HTTP/2 with this authority, and with a `Host` beside it.
 async fn over_http2(stage: &Stage, authority: &str, path: &str, host: Option<&str>) -> Answer {
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
@@ -178,7 +178,7 @@ async fn over_http2(stage: &Stage, authority: &str, path: &str, host: Option<&st
     Answer::read(sender.send_request(request.expect("a request")).await.expect("an answer")).await
 }
 
-/// In the form that [`check`] reads.
+/// Writes the answer in the form that [`check`] reads.
 fn as_text(answer: &Answer) -> String {
     let headers = answer.headers().iter();
     let lines = headers.map(|(name, value)| format!("{name}: {value:?}\r\n"));
@@ -311,7 +311,7 @@ async fn t26_health_and_metrics_are_the_apps_paths_on_the_traffic_port() {
             let answer = raw(&stage, path, &more).await;
             check(&stage, path, Apps, &answer, before);
         }
-        // The sidecar connects to the app and to nobody else.
+        // The sidecar connects to the app only.
         let before = stage.app.journal().len();
         let target = format!("http://{admin}{path}");
         let answer = raw(&stage, &target, &format!("host: {admin}\r\n")).await;
@@ -320,8 +320,8 @@ async fn t26_health_and_metrics_are_the_apps_paths_on_the_traffic_port() {
     }
 }
 
-/// What a sidecar says that has neither an app nor keys to check an assertion with: the answers
-/// that [`Surroundings`] does not provoke.
+/// Returns the answers that [`Surroundings`] does not provoke, from a sidecar that has neither an app
+/// nor keys to check an assertion with.
 async fn forsaken() -> Vec<Said> {
     let nobody = nobody().await;
     let assertion = format!(
@@ -361,7 +361,7 @@ async fn t27_no_answer_of_the_sidecars_own_sends_anybody_elsewhere() {
     let sidecar = surroundings.sidecar();
     let addresses = sidecar.addresses;
     let mut answers = surroundings.provoke(addresses.traffic, addresses.admin).await;
-    // The admin port's are its own, too.
+    // Answers of the admin port are the sidecar's own, too.
     for path in ["/", "/metrics", "/healthz", "/healthz/", "//evil.example", "/\\evil.example"] {
         let mut wire = Wire::to(addresses.admin).await;
         wire.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;

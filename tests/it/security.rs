@@ -1,10 +1,10 @@
-//! Holds the threat model's table true: every row is there, and every test that it names.
+//! Checks the threat model's table: every row is there, and every test that a row names.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Every function of the tests and of the tests within the sources.
+/// Collects the names of all functions of the tests and of the tests within the sources.
 fn functions(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -32,7 +32,7 @@ fn docs_security_md_has_every_row_and_names_tests_that_exist() {
     for row in rows {
         let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         let number: usize = cells[0][1..].parse().expect("a number");
-        // From T52 on, rows are added as what they ask for is there.
+        // From T52 on, a row is added when the code that it asks for is there.
         assert!(number == last + 1 || number > last.max(51), "T{} is missing: {row}", last + 1);
         last = number;
         assert_eq!(cells.len(), 5, "{row}");

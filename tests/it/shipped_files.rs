@@ -1,4 +1,4 @@
-//! What is shipped beside the code says what the code does.
+//! Files that are shipped beside the code say what the code does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -71,7 +71,7 @@ fn what_kustomize_sets_is_valid_and_fits_the_ports_it_declares() {
     let lines = lines.map(|line| line.split_once('=').expect("NAME=value"));
     let mut environment: BTreeMap<String, String> =
         lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    // These are not mounted here.
+    // The files that these variables name are not mounted here.
     environment.retain(|name, _| !name.ends_with("_FILE"));
     environment.extend(support::environment());
     let config = Config::parse("settings.env", "", &environment);
@@ -89,7 +89,7 @@ fn what_kustomize_sets_is_valid_and_fits_the_ports_it_declares() {
     }
 }
 
-/// Every name of a metric of ours that is in `text`, as scraped.
+/// Every name of a metric of the sidecar's that is in `text`, as scraped.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let names = text.match_indices("velt_sidecar_").map(|(at, _)| {
         let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';

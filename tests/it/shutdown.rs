@@ -1,4 +1,4 @@
-//! The end of life: not ready, still accepting, drained, gone.
+//! Shutdown of a sidecar: not ready, still accepting, drained, gone.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -57,7 +57,8 @@ async fn during_the_grace_time_it_is_not_ready_but_serves() {
     assert_eq!(answer.header("connection"), Some("close"), "and none is kept alive");
 }
 
-/// The last stream that a GOAWAY promises to answer, and why the connection ends.
+/// Returns the last stream that a GOAWAY promises to answer, and the reason for the end of the
+/// connection.
 fn told(goaway: &Frame) -> (u32, u32) {
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
     (number(&goaway.payload[..4]), number(&goaway.payload[4..8]))
@@ -87,7 +88,8 @@ async fn during_the_grace_time_http2_clients_are_sent_elsewhere_and_lose_nothing
     early.send(frame(PING, ACK, 0, &ping.payload)).await;
     assert_eq!(told(&early.frame_of(GOAWAY).await), (3, 0), "the last that will be");
 
-    // Whoever comes now is served, and told only then: else it would come back at once.
+    // A client that connects now is told only after its first request; told earlier, it would connect
+    // again at once.
     let mut late = Wire::to(stage.sidecar.addresses.traffic).await;
     late.send(opening()).await;
     late.send(frame(PING, 0, 0, b"together")).await;
@@ -209,8 +211,8 @@ pub async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Resul
     Ok(answered)
 }
 
-/// The same over HTTP/2, four requests at a time on one connection until it says that it ends. In
-/// frames of its own: hyper's client may take the notice for the answer to a request just sent.
+/// Sends requests over HTTP/2, four at a time on one connection until the sidecar ends it. Writes its
+/// own frames, because hyper's client may take the notice for the answer to a request just sent.
 async fn http2_load(address: SocketAddr, stop: watch::Receiver<bool>) -> Result<u32, String> {
     let mut answered = 0;
     while !*stop.borrow() {
@@ -225,7 +227,8 @@ async fn http2_load(address: SocketAddr, stop: watch::Receiver<bool>) -> Result<
     Ok(answered)
 }
 
-/// Asks on one connection for as long as it may, and waits for every answer.
+/// Sends requests on one connection until the sidecar ends it or `stop` is true, and waits for every
+/// answer.
 async fn converse(mut wire: Wire, stop: &watch::Receiver<bool>) -> Result<u32, String> {
     let get = |nth| request(stream(nth), END_STREAM, "GET", "/");
     let window = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
@@ -257,7 +260,7 @@ async fn converse(mut wire: Wire, stop: &watch::Receiver<bool>) -> Result<u32, S
     }
 }
 
-/// Restarts a sidecar fifty times under the load of four such clients.
+/// Restarts a sidecar fifty times under the load of four clients that run `load`.
 async fn restart_under<F>(load: impl Fn(SocketAddr, watch::Receiver<bool>) -> F)
 where
     F: Future<Output = Result<u32, String>> + Send + 'static,
@@ -279,7 +282,7 @@ where
     for client in clients {
         answered += client.await.expect("no panic").expect("no failed request");
     }
-    // One for each client and restart.
+    // At least one request for each client and restart.
     assert!(answered >= 200, "only {answered} requests were under way");
     assert_eq!(answered as usize, stage.app.journal().len(), "each that the app had was answered");
 }

@@ -1,4 +1,4 @@
-//! When everybody wants a new token at once, and when clocks do what they want.
+//! Load when all users want a new token at once, and clocks that go wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +24,7 @@ fn cache_before(double: &Double) -> TokenCache {
     TokenCache::new(mint, &settings, Metrics::new().tokens)
 }
 
-/// Asks for every user's token at once; how long each waited, and whether he got one.
+/// Asks for every user's token at once, and returns each user's wait and result.
 async fn everybody_asks(cache: &TokenCache) -> Vec<(Duration, Result<Token, MintError>)> {
     let asked = Instant::now();
     let lookups: Vec<_> = (0..USERS).map(|n| cache.get(request(&format!("user-{n}")))).collect();
@@ -47,7 +47,7 @@ async fn t49_a_thousand_who_are_active_never_wait_though_all_expire_in_the_same_
     let cache = cache_before(&double);
     everybody_asks(&cache).await;
     assert_eq!(double.calls(), USERS);
-    // From here on a mint takes as long as Velt's do when it starts cold.
+    // From here on a mint takes as long as a mint of a Velt that starts cold.
     double.latency(Duration::from_secs(1));
     let start = Instant::now();
     let mut refreshes = Vec::new();
@@ -58,7 +58,7 @@ async fn t49_a_thousand_who_are_active_never_wait_though_all_expire_in_the_same_
             let lookup = cache.get(request(&format!("user-{n}")));
             assert!(matches!(lookup, Lookup::Ready(Ok(_))), "user {n} after {:?}", start.elapsed());
         }
-        // Longer than any mint, so that the next look finds what these have brought.
+        // The pause is longer than any mint, so that the next round finds the tokens of these mints.
         sleep(Duration::from_secs(60)).await;
         refreshes.push(double.calls() - before);
     }
@@ -78,14 +78,14 @@ async fn t49_a_thousand_expired_users_are_served_by_one_call_each() {
     double.latency(Duration::from_millis(500));
     for (waited, result) in everybody_asks(&cache).await {
         assert!(result.is_ok(), "Velt is up: {result:?}");
-        // At 16 in half a second, a thousand take half a minute, and no client waits for longer.
+        // At 16 mints in half a second, a thousand take half a minute, and no client waits for longer.
         assert!(waited <= Duration::from_millis(500) * 63, "waited {waited:?}");
     }
     assert!(double.peak() <= CONCURRENT, "{} calls at once", double.peak());
     assert_eq!(double.calls() - minted, USERS, "one call for each");
 }
 
-/// A clock that was moved by so many hours.
+/// Returns `wall`, moved by this number of hours.
 fn moved(wall: SystemTime, hours: i32) -> SystemTime {
     let by = HOUR * hours.unsigned_abs();
     if hours < 0 { wall - by } else { wall + by }
@@ -133,7 +133,7 @@ async fn t50_velts_clock_and_ours_may_be_an_hour_apart() {
         });
         assert!(stage.get_as("ada", "/").await.token().is_some(), "{hours}");
         let left = stage.metric("outage_headroom_seconds").await;
-        // Less a margin of a minute, and the time of a loaded machine.
+        // The life of the token is less a margin of a minute, and less the time of a loaded machine.
         assert!((480.0..=540.0).contains(&left), "{hours} h: {left} s");
     }
 }

@@ -20,7 +20,7 @@ use crate::websocket;
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
-/// A sidecar that speaks TLS as `localhost`, and who signed for it.
+/// A sidecar that speaks TLS as `localhost`, and the authority that signed its certificate.
 struct Encrypted {
     stage: Stage,
     authority: Authority,
@@ -54,8 +54,7 @@ impl Encrypted {
         self.stage.sidecar.metric_reaches(&series, count).await;
     }
 
-    /// Whether a handshake is completed: over TLS 1.3 a client hears of a refusal only when it
-    /// reads.
+    /// Whether a handshake is completed: over TLS 1.3 a client learns of a refusal only when it reads.
     async fn is_greeted(&self, config: &Arc<ClientConfig>) -> bool {
         let Ok(mut stream) = connect(self.traffic(), config).await else { return false };
         let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -76,7 +75,7 @@ async fn both_protocols_are_spoken_over_tls_and_the_app_is_told() {
     for (offered, version) in [
         (BOTH, http::Version::HTTP_2),
         (&["http/1.1"][..], http::Version::HTTP_11),
-        // Who does not say what he speaks speaks HTTP/1.1.
+        // A client that offers no protocol speaks HTTP/1.1.
         (&[][..], http::Version::HTTP_11),
     ] {
         let stream = connect(encrypted.traffic(), &encrypted.authority.client(None, offered)).await;
@@ -90,7 +89,7 @@ async fn both_protocols_are_spoken_over_tls_and_the_app_is_told() {
     }
     assert_eq!(encrypted.handshakes("completed").await, 3.0);
     assert_eq!(encrypted.stage.metric("connections_total{protocol=\"http2\"}").await, 1.0);
-    // What is not offered is not spoken either.
+    // The sidecar does not speak a protocol that it does not offer.
     let odd = encrypted.authority.client(None, &["spdy/3"]);
     assert!(connect(encrypted.traffic(), &odd).await.is_err());
     encrypted.handshakes_reach("failed", 1.0).await;
@@ -102,7 +101,7 @@ async fn plain_http_on_the_port_of_tls_is_told_so() {
     let mut stream = TcpStream::connect(encrypted.traffic()).await.expect("it listens");
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
     let mut answer = String::new();
-    // The end may be a reset, since nobody has read what was sent; the words come first.
+    // The end may be a reset, since the sidecar has not read the request; the answer comes first.
     let _ = timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an end");
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
     assert!(answer.ends_with("This port speaks TLS: ask with https://\n"), "{answer:?}");
@@ -114,7 +113,7 @@ async fn plain_http_on_the_port_of_tls_is_told_so() {
 async fn a_handshake_ends_in_time_and_waits_for_its_turn() {
     let limits = "handshake_timeout = \"300ms\"\nmax_handshakes = 1\n";
     let encrypted = Encrypted::set(limits).await;
-    // Begins a handshake, and has the only turn then.
+    // This client begins a handshake, and then has the only turn.
     let mut stalled = TcpStream::connect(encrypted.traffic()).await.expect("it listens");
     stalled.write_all(&[22, 3, 1]).await.expect("sent");
     let mut silent = TcpStream::connect(encrypted.traffic()).await.expect("it listens");
@@ -133,14 +132,15 @@ async fn an_idle_connection_over_tls_may_be_idle_for_its_whole_time() {
     let encrypted = Encrypted::set(toml).await;
     let client = encrypted.authority.client(None, &["http/1.1"]);
     let mut stream = connect(encrypted.traffic(), &client).await.expect("a handshake");
-    // Several looks at what would be a slow head if TLS's own bytes were the beginning of one.
+    // The sidecar looks several times during this wait. TLS's own bytes must not count as the beginning
+    // of a head.
     let nothing = timeout(Duration::from_millis(400), stream.read(&mut [0])).await;
     assert!(nothing.is_err(), "{nothing:?}");
     let answer = Client::to(encrypted.traffic()).get("/");
     assert_eq!(answer.send_over(stream, http::Version::HTTP_11).await.status(), 200);
 }
 
-/// The token that a client with this certificate gets for a user whom it names, or why none.
+/// Returns the token that a client with this certificate gets for the user `ada`, whom the client names.
 async fn token_for(encrypted: &Encrypted, certificate: Option<&Leaf>) -> Option<String> {
     let config = encrypted.authority.client(certificate, &["http/1.1"]);
     let stream = connect(encrypted.traffic(), &config).await.expect("a handshake");
@@ -236,7 +236,7 @@ async fn an_app_that_speaks_tls_is_asked_over_tls() {
         assert_eq!(app.journal().len(), 2);
         let connects = sidecar.metric("app_connects_total{result=\"connected\"}").await;
         assert_eq!(connects, 1.0, "{protocol}: kept alive");
-        // The client spoke plain HTTP, and that is what the app is told.
+        // The client spoke plain HTTP, and the app is told so.
         assert_eq!(app.journal()[0].header("x-forwarded-proto"), Some("http"));
     }
 }
@@ -273,7 +273,7 @@ async fn an_app_that_shows_the_wrong_certificate_is_sent_nothing() {
         (authority.issue(&["other.internal"], VALID), &["h2"][..]),
         (authority.issue(&["app.internal"], EXPIRED), &["h2"]),
         (strangers.issue(&["app.internal"], VALID), &["h2"]),
-        // It would be spoken to in a protocol that it has not agreed to.
+        // The sidecar would speak a protocol to which this app has not agreed.
         (authority.issue(&["app.internal"], VALID), &[]),
     ] {
         let app = FakeApp::start().await;
@@ -309,7 +309,7 @@ async fn velt_may_be_vouched_for_by_an_authority_of_ones_own() {
     }
 }
 
-/// What a start with these files comes to, and a check of them, which finds the same.
+/// Starts a sidecar with these files, and asserts that a check of the files finds the same error.
 fn start(toml: &str) -> Result<(), StartError> {
     let document = document("127.0.0.1:1", SocketAddr::from(([127, 0, 0, 1], 1)), toml);
     let config = config(&document).expect("a configuration");
@@ -352,7 +352,8 @@ async fn files_that_will_not_do_are_found_before_the_start() {
         let text = velt_sidecar::logging::Chain(&error).to_string();
         assert!(text.contains("none.crt can't be read"), "{text}");
     }
-    // There is no better one yet, and a front that does not look would be locked out for nothing.
+    // The sidecar takes an expired pair, because no better pair is there yet, and because a front that
+    // does not look at the dates would be locked out for nothing.
     folder.write_pair(&authority.issue(&["localhost"], EXPIRED));
     start(&folder.toml()).expect("an expired pair");
 }

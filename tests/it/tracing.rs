@@ -1,4 +1,5 @@
-//! Traces pass, start where that is asked for, and are told to a collector.
+//! Traces: the sidecar passes them on, starts them where the operator asks for them, and sends them to a
+//! collector.
 
 mod strangers;
 
@@ -70,11 +71,12 @@ fn a_traceparent_is_read_strictly() {
     for (value, sampled, written) in [
         (SAMPLED, true, SAMPLED),
         (UNSAMPLED, false, UNSAMPLED),
-        // The flag of a random id is handed on, unknown ones are not (section 3.2.2.5).
+        // The sidecar hands on the flag of a random id, but no unknown flag (section 3.2.2.5).
         (&SAMPLED.replace("-01", "-03"), true, &SAMPLED.replace("-01", "-03")),
         (&SAMPLED.replace("-01", "-ff"), true, &SAMPLED.replace("-01", "-03")),
         (&SAMPLED.replace("-01", "-fe"), false, &SAMPLED.replace("-01", "-02")),
-        // A later version is read as far as it is known, and written as ours (section 3.2.4).
+        // The sidecar reads a later version as far as it is known, and writes its own version (section
+        // 3.2.4).
         (&SAMPLED.replacen("00", "01", 1), true, SAMPLED),
         (&SAMPLED.replacen("00", "fe", 1), true, SAMPLED),
         (&format!("{}-what-the-future-holds", SAMPLED.replacen("00", "cc", 1)), true, SAMPLED),
@@ -139,7 +141,7 @@ async fn a_trace_passes_byte_for_byte_and_the_response_says_nothing_of_it() {
             requests.push(vec![("traceparent", SAMPLED), ("tracestate", "a=1")]);
         }
         if !toml.contains("create") {
-            // Not ours to mend.
+            // The sidecar neither repairs nor starts traces unless it may create them.
             requests.push(vec![]);
             requests.push(vec![("traceparent", SAMPLED), ("traceparent", UNSAMPLED)]);
             requests.push(vec![("tracestate", "a=1")]);
@@ -224,7 +226,7 @@ async fn a_sampled_request_its_call_of_the_app_and_its_mint_are_told_to_the_coll
     assert!(spans.iter().all(|span| span["traceId"] == TRACE));
     assert_eq!(request["parentSpanId"], SPAN);
     assert_eq!([&call["parentSpanId"], &mint["parentSpanId"]], [&request["spanId"]; 2]);
-    // The parent is remote for the first, and not for its children.
+    // The parent of the first span is remote, the parent of its children is not.
     let flags = [request, call, mint].map(|span| span["flags"].as_u64());
     assert_eq!(flags, [Some(0x301), Some(0x101), Some(0x101)]);
     let parent = format!("00-{TRACE}-{}-01", call["spanId"].as_str().expect("an id"));
@@ -379,7 +381,7 @@ async fn spans_are_sent_in_batches_of_a_bounded_size() {
     let collector = FakeCollector::start().await;
     let (tracing, counts) = exporter(collector.address);
     record(&tracing, 1030);
-    // Two full ones go at once, the rest when it is told to.
+    // Two full batches go at once, the rest goes when the exporter is told to flush.
     collector.calls_reach(2).await;
     tracing.flush(PATIENCE).await;
     assert_eq!(counts(), [1030, 0, 0, 0]);
@@ -410,7 +412,7 @@ async fn a_few_spans_do_not_wait_for_ever() {
 async fn a_batch_is_tried_twice_at_most_and_what_came_of_it_is_counted() {
     const BUSY: Reply = Reply { status: 503, retry_after: Some("0"), body: "" };
     const PARTLY: &str = "{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"x\"}}";
-    // The first two answers, the calls that it takes, and the counts.
+    // The collector's first two answers, the number of calls, and the counts.
     for (replies, calls, expected) in [
         ([ACCEPTED, ACCEPTED], 1, [10, 0, 0, 0]),
         ([BUSY, ACCEPTED], 2, [10, 0, 0, 0]),
@@ -441,7 +443,7 @@ async fn a_collector_that_stalls_costs_spans_and_no_request_waits() {
     let (tracing, counts) = exporter(collector.address);
     record(&tracing, 512);
     collector.requests_reach(1).await;
-    // A batch is on its way, the queue takes so many, and the rest has nowhere to go.
+    // A batch is on its way, the queue takes 4096 spans, and the rest is dropped.
     record(&tracing, 4096 + 100);
     assert_eq!(counts(), [0, 100, 0, 0]);
     tracing.flush(Duration::from_millis(10)).await;
@@ -460,7 +462,8 @@ async fn a_collector_that_stalls_costs_spans_and_no_request_waits() {
 async fn a_mint_is_told_of_with_the_request_that_has_started_it_and_with_no_other() {
     let collector = FakeCollector::start().await;
     let mut stage = Stage::set(&collector.toml()).await;
-    // Not sampled: its mint is told to nobody. And the next finds the token in the cache.
+    // The first request is not sampled, so its mint is not sent to the collector. The second request
+    // finds the token in the cache.
     for parent in [UNSAMPLED, SAMPLED] {
         let sending = stage.client().get("/").header("x-forwarded-user", "ada");
         assert!(sending.header("traceparent", parent).send().await.token().is_some());
@@ -472,7 +475,7 @@ async fn a_mint_is_told_of_with_the_request_that_has_started_it_and_with_no_othe
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_in_the_background_is_part_of_the_request_that_found_it_due() {
-    // In virtual time no call gets anywhere, but it is counted.
+    // In virtual time no call reaches a collector, but each call is counted.
     let (tracing, counts) = exporter(nobody().await);
     let double = Double::default();
     let bounds = cache::Settings { max_entries: 10, max_bytes: 1 << 20 };

@@ -1,4 +1,4 @@
-//! A proxy nobody can see: generated requests are sent to an app directly and through the sidecar,
+//! Transparency of the proxy: generated requests are sent to an app directly and through the sidecar,
 //! and both ends see the same, but for the documented list (docs/proxying.md).
 
 use std::collections::BTreeMap;
@@ -17,10 +17,10 @@ use crate::support::Stage;
 use crate::support::app::{AppBody, FakeApp, full};
 use crate::support::raw::Wire;
 
-/// What the sidecar adds on the way in; all else must arrive as it was sent.
+/// Headers that the sidecar adds to a request; all else must arrive as it was sent.
 const ADDED_TO_REQUESTS: [&str; 3] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
-/// What it adds on the way out.
+/// Headers that the sidecar adds to a response.
 const ADDED_TO_RESPONSES: [&str; 1] = ["x-velt-token-status"];
 
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ struct Sent {
 enum Framing {
     None,
     Length,
-    /// In chunks of at most this many bytes.
+    /// Body in chunks of at most this many bytes.
     Chunked(usize),
 }
 
@@ -103,7 +103,7 @@ fn requests() -> impl Strategy<Value = Sent> {
         })
 }
 
-/// Says what arrived, and sends the request's own headers back beside it.
+/// Reports what arrived, and sends the request's own headers back beside the report.
 async fn report(request: Request<Incoming>) -> Response<AppBody> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
@@ -127,7 +127,7 @@ async fn report(request: Request<Incoming>) -> Response<AppBody> {
     response
 }
 
-/// What came back: status line, headers by name, and what the app had seen.
+/// Answer that came back: status line, headers by name, and what the app had seen.
 #[derive(Debug, PartialEq)]
 struct Seen {
     status: String,
@@ -148,13 +148,13 @@ async fn exchange(wire: &mut Wire, sent: &Sent) -> Seen {
     let length = headers.get("content-length").expect("a length")[0].parse().expect("a number");
     let body = wire.read_exactly(length).await;
     headers.remove("date");
-    // What the app has seen differs, and with it its length.
+    // The app's report differs, and so does its length.
     headers.remove("content-length");
     let at_the_app = serde_json::from_slice(&body).expect("JSON");
     Seen { status, headers, at_the_app }
 }
 
-/// Takes away what is documented to differ.
+/// Removes what is documented to differ.
 fn without_documented(mut seen: Seen) -> Seen {
     for name in ADDED_TO_RESPONSES {
         seen.headers.remove(name);
@@ -171,7 +171,7 @@ async fn two_thousand_generated_requests_look_the_same_with_and_without() {
     let stage = Stage::with(FakeApp::serving(report).await, "").await;
     let mut direct = Wire::to(stage.app.address).await;
     let mut through = Wire::to(stage.sidecar.addresses.traffic).await;
-    // Deterministic: a failure can be looked at again.
+    // The generator is deterministic, so that a failure can be looked at again.
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
         proptest::test_runner::TestRng::deterministic_rng(

@@ -1,4 +1,4 @@
-//! What reaches Velt, and what each of its answers means, over real HTTP.
+//! Calls to Velt, and the meaning of each of Velt's answers, over real HTTP.
 
 mod place;
 
@@ -36,7 +36,7 @@ async fn calling(path: &str, toml: &str) -> Stage {
     Stage { app, velt, sidecar }
 }
 
-/// The only call, after a request with all that a browser and a login proxy send.
+/// Returns the only call, after a request with all that a browser and a login proxy send.
 async fn only_call(stage: &Stage, identity: &[(&str, &str)]) -> Call {
     let sending = stage.client().post("/api/velt/token", r#"{"userId":"ada"}"#);
     let sending = sending.header("cookie", "session=canary").header("x-forwarded-user", "ada");
@@ -51,7 +51,7 @@ async fn only_call(stage: &Stage, identity: &[(&str, &str)]) -> Call {
     calls.remove(0)
 }
 
-/// Nothing of the client's request goes along.
+/// Asserts that a call carries nothing of the client's request.
 fn assert_headers(call: &Call, credentials: &[&str]) {
     let names: BTreeSet<&str> = call.headers.keys().map(HeaderName::as_str).collect();
     let expected = ["accept", "content-length", "content-type", "host", "user-agent"];
@@ -201,7 +201,7 @@ async fn configured_resources_follow_the_organization_and_are_dated_at_the_mint(
     assert!((7000.0..=7200.0).contains(&headroom), "a token lives no longer than its grants");
 }
 
-/// An emulator that knows one workspace, and how to end it.
+/// Starts an emulator that knows one workspace, and returns its address and the means to end it.
 fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
     let credentials = Credentials { api_key: API_KEY.into(), auth_token: AUTH_TOKEN.into() };
     let settings = Settings {
@@ -217,7 +217,7 @@ fn emulator(behaviour: Behaviour) -> (SocketAddr, watch::Sender<Phase>) {
     (address, stop)
 }
 
-/// The answer of the token route in front of an emulator.
+/// Returns the answer of the token route in front of an emulator.
 async fn ask_emulator(address: SocketAddr, path: &str, toml: &str) -> (Answer, Stage) {
     let toml = format!("[velt]\nendpoint = \"http://{address}{path}\"\n{toml}");
     let stage = Stage::set(&toml).await;
@@ -322,15 +322,15 @@ fn patient_with(address: SocketAddr) -> String {
     format!("endpoint = \"http://{address}/\"\nattempt_timeout = \"20s\"\ndeadline = \"20s\"\n")
 }
 
-/// What an answer of Velt's comes to.
+/// Effects that a test expects of an answer of Velt's.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
-    /// In `X-Velt-Token-Status`.
+    /// Value of `X-Velt-Token-Status`.
     word: &'static str,
-    /// Of the token route.
+    /// Status of the token route.
     status: u16,
     code: &'static str,
-    /// Of `mints_total`.
+    /// Label of `mints_total`.
     label: &'static str,
     calls: usize,
 }
@@ -368,7 +368,7 @@ const UNAVAILABLE: Expected = Expected {
 const TIMEOUT: Expected =
     Expected { word: "timeout", status: 504, code: "token_timeout", label: "timeout", calls: 3 };
 
-/// Long enough that only Velt's answers decide.
+/// Settings with limits so long that only Velt's answers decide.
 const PATIENT: &str = r#"
     [velt]
     attempt_timeout = "20s"
@@ -393,7 +393,7 @@ async fn ask_twice(stage: &Stage) -> (Answer, Answer) {
     (header.await.expect("no panic"), route.await.expect("no panic"))
 }
 
-/// Holds one answer of Velt's to what is expected of it.
+/// Asserts the expected effects of one answer of Velt's.
 async fn assert_comes_to<F>(name: String, toml: &str, script: F, expected: Expected)
 where
     F: Fn(&Call, usize) -> Response<Full<Bytes>> + Send + Sync + 'static,
@@ -416,7 +416,7 @@ where
     }
 }
 
-/// Holds many answers at the same time, since some of them take their retries' time.
+/// Checks many answers at the same time, since some of them take the time of their retries.
 async fn assert_each_comes_to(rows: Vec<(String, Response<Full<Bytes>>, Expected)>) {
     let mut checks = JoinSet::new();
     for (name, mut response, expected) in rows {
@@ -448,13 +448,13 @@ async fn an_error_is_classified_by_its_status_word_first() {
         (503, "UNAVAILABLE", UNAVAILABLE),
         (409, "ABORTED", UNAVAILABLE),
         (499, "CANCELLED", UNAVAILABLE),
-        // The word beats the number.
+        // The status word wins over the number.
         (200, "PERMISSION_DENIED", REFUSED),
         (500, "INVALID_ARGUMENT", REFUSED),
         (400, "RESOURCE_EXHAUSTED", RATE_LIMITED),
         (400, "UNAVAILABLE", UNAVAILABLE),
         (200, "INTERNAL", UNAVAILABLE),
-        // A word that is none leaves it to the number.
+        // An unknown status word leaves the decision to the number.
         (403, "canary", REFUSED),
         (500, "canary", UNAVAILABLE),
         (200, "canary", MALFORMED),
@@ -467,7 +467,7 @@ async fn an_error_is_classified_by_its_status_word_first() {
 async fn an_error_without_a_status_word_is_classified_by_its_number() {
     let rows = [
         (400, REFUSED),
-        // A page is no word of Velt's.
+        // A page is no answer of Velt's own.
         (401, MALFORMED),
         (402, REFUSED),
         (403, REFUSED),
@@ -490,7 +490,7 @@ async fn an_error_without_a_status_word_is_classified_by_its_number() {
     assert_each_comes_to(rows.into_iter().enumerate().map(row).collect()).await;
 }
 
-/// Velt's envelope around `token`, whatever that is.
+/// Velt's envelope around `token`.
 fn holding(token: &Value) -> String {
     json!({ "result": { "status": "success", "data": { "token": token } } }).to_string()
 }
@@ -553,7 +553,7 @@ async fn t44_an_endless_error_page_is_still_the_error_that_it_says() {
     let page = "<p>canary</p>".repeat(70 * 1024 / 13);
     assert_each_comes_to(vec![
         ("a large 503".into(), answer(503, &page), UNAVAILABLE),
-        // Velt says in less what it refuses.
+        // Velt's own refusals are shorter.
         ("a large 403".into(), answer(403, &page), MALFORMED),
     ])
     .await;
@@ -602,7 +602,7 @@ const HASTY: &str = r#"
     max_wait = "20s"
 "#;
 
-/// As [`assert_comes_to`], with a Velt that is nothing but a socket.
+/// Asserts the effects of a Velt that is nothing but a socket, as [`assert_comes_to`] does.
 async fn assert_socket_comes_to(velt: &RawApp, expected: Expected) {
     let stage =
         Stage::set(&format!("{HASTY}[velt]\nendpoint = \"http://{}/\"", velt.address)).await;
@@ -645,7 +645,7 @@ async fn t44_an_answer_that_never_ends_is_a_timeout() {
         wire.read_to("}}").await;
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n").await;
         let mut ticks = interval(Duration::from_millis(20));
-        // Until the sidecar has had enough of it.
+        // The loop ends when the sidecar has had enough of the answer.
         while wire.try_send(" ").await {
             ticks.tick().await;
         }
@@ -720,7 +720,7 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
         assert!(ask_twice(&stage).await.0.token().is_some());
         let times = times.lock().expect("no panic").clone();
         assert_eq!(times.len(), 2);
-        // A date has whole seconds, so up to one of the two may be lost; no backoff is as long.
+        // A date has whole seconds, so up to one of the two seconds may be lost; no backoff is as long.
         let waited = times[1] - times[0];
         assert!(waited >= Duration::from_millis(990), "{waited:?}");
     }
@@ -731,7 +731,7 @@ async fn a_retry_after_beyond_the_deadline_is_passed_on_instead_of_waited_for() 
     for (status, said, told, calls) in [
         (429, "60", Some("60"), 1),
         (503, "61", Some("61"), 1),
-        // Not believed without limits, and not at all if it is nonsense.
+        // The sidecar believes a `Retry-After` only within limits, and a nonsensical one not at all.
         (429, "99999999999", Some("300"), 1),
         (429, "soon", Some("1"), 1),
         (429, "-5", Some("1"), 1),
@@ -767,7 +767,7 @@ async fn t36_a_token_that_names_another_user_is_never_served() {
         json!({ "userId": true }),
         json!({ "userId": ["ada"] }),
         json!({ "userId": { "id": "ada" } }),
-        // Whatever else is odd about it.
+        // Another odd claim changes nothing.
         json!({ "userId": "eve", "exp": "tomorrow" }),
         json!({ "userId": "eve", "exp": null }),
     ]
@@ -845,7 +845,7 @@ async fn exp_shortens_a_tokens_life_and_never_lengthens_it() {
         stage.velt.script(claiming(json!({ "userId": "ada", "exp": exp })));
         assert!(ask_twice(&stage).await.0.token().is_some(), "{exp}");
         let headroom = stage.metric("outage_headroom_seconds").await;
-        // Less a margin of a minute, and the time of a loaded machine.
+        // The headroom is less a margin of a minute, and less the time of a loaded machine.
         assert!((longest - 120.0..=longest).contains(&headroom), "{exp}: {headroom}");
     }
 }

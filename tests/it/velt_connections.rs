@@ -18,14 +18,14 @@ use crate::support::app::FakeApp;
 use crate::support::client::Client;
 use crate::support::velt::token;
 
-/// What happens to a connection that was opened before the network changed.
+/// Fate of a connection that was opened before the network changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Silent,
     ResetOnUse,
 }
 
-/// A Velt that serves each connection until the network has changed since it was opened.
+/// A Velt that serves each connection until the network has changed since the connection was opened.
 struct MovedVelt {
     address: SocketAddr,
     epoch: watch::Sender<usize>,

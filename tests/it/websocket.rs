@@ -266,7 +266,7 @@ async fn the_close_waits_for_the_end_of_the_frame_under_way() {
     sidecar.metric_reaches("ready", 0.0).await;
     gate.send_replace(true);
     assert_eq!(wire.read_exactly(6).await, b"lf way");
-    // Unless the end of the sidecar came late, in which case the next frame came first.
+    // The next frame comes first if the end of the sidecar came late.
     let next = wire.read_exactly(4).await;
     let close = [0x88, 2, 0x03, 0xe9];
     if next != close {

@@ -1,4 +1,5 @@
-//! Two threads that serve: each connection has one of them, and what they must share they share.
+//! Two threads that serve: each connection belongs to one of them, and the threads share what they must
+//! share.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ async fn connections<const COUNT: usize>(stage: &Stage) -> [Wire; COUNT] {
     let mut wires = Vec::new();
     for count in 1..=COUNT {
         wires.push(Wire::to(stage.sidecar.addresses.traffic).await);
-        // The next one is dealt out by how many there are.
+        // The number of open connections decides which thread gets the next connection.
         stage.sidecar.metric_reaches("connections_open", count as f64).await;
     }
     wires.try_into().unwrap_or_else(|_| unreachable!("as many as were asked for"))
@@ -47,7 +48,7 @@ async fn each_has_its_connection_to_the_app_and_all_have_the_same_token() {
     }
     assert_eq!(tokens.len(), 1, "one user, one token");
     assert_eq!(stage.velt.call_count(), 1, "and one mint, whoever asks");
-    // Asked one after the other, one thread needs one connection.
+    // A thread whose requests come one after the other needs one connection.
     assert_eq!(stage.app.connection_count(), 2, "one for each thread");
     assert_eq!(stage.metric("token_lookups_total{result=\"fresh\"}").await, 11.0);
 }
@@ -61,7 +62,7 @@ async fn a_mint_that_one_waits_for_is_joined_by_the_other() {
     stage.velt.calls_reach(1).await;
     other.send(REQUEST).await;
     stage.sidecar.metric_reaches("token_lookups_total{result=\"joined\"}", 1.0).await;
-    // Whoever started it leaves; his thread goes on with it.
+    // The client that started the mint leaves; its thread goes on with the mint.
     drop(one);
     stage.sidecar.metric_reaches("connections_open", 1.0).await;
     stage.velt.open_gate();
@@ -101,7 +102,7 @@ async fn what_is_left_on_either_at_the_deadline_is_cut_off() {
     stage.app.requests_reach(2).await;
     stage.sidecar.terminate();
     stage.sidecar.ended().await;
-    // The thread that runs the rest of the test goes on; the other has ended with the sidecar.
+    // The thread that runs the rest of the test goes on; the other thread has ended with the sidecar.
     assert_eq!(wires[1].rest().await, "");
 }
 

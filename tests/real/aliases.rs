@@ -1,6 +1,6 @@
-//! Real apps that take `X_Forwarded_User` for `X-Forwarded-User`, as WSGI, CGI and PHP do, behind a
-//! sidecar: whatever the spelling, no app sees an identity that the sidecar does not go by
-//! (oauth2-proxy CVE-2025-64484, Caddy CVE-2026-52845).
+//! Real apps that take `X_Forwarded_User` for `X-Forwarded-User`, as WSGI, CGI and PHP do, behind a sidecar.
+//! In no spelling does an app see an identity that the sidecar does not use (oauth2-proxy CVE-2025-64484,
+//! Caddy CVE-2026-52845).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use crate::program::APPS;
 
 const USER: &str = "x-forwarded-user";
 
-/// Not all of them `x-forwarded-`: of those an untrusted peer's are removed anyhow.
+/// Identity headers. Some names do not begin with `x-forwarded-`, since the sidecar removes all such headers
+/// of an untrusted peer.
 const IDENTITY: [&str; 5] = [
     USER,
     "x-forwarded-email",
@@ -28,13 +29,13 @@ const IDENTITY: [&str; 5] = [
     "x-auth-request-groups",
 ];
 
-/// The sidecar's own, which nobody may set on a request.
+/// Headers of the sidecar, which no client may set on a request.
 const TOKEN: [&str; 2] = ["x-velt-token", "x-velt-token-status"];
 
-/// One of them is in every variable that an app could make of the headers above.
+/// Words of which each variable that an app could make of the headers above has one.
 const TELLING: [&str; 4] = ["USER", "EMAIL", "AUTH", "VELT"];
 
-/// Every header that can mean identity does.
+/// Settings under which every header that can carry identity does so.
 const SETTINGS: [(&str, &str); 7] = [
     ("VELT_SIDECAR_VELT__API", "v2"),
     ("VELT_SIDECAR_VELT__ORGANIZATION", "acme"),
@@ -47,14 +48,14 @@ const SETTINGS: [(&str, &str); 7] = [
 
 const DROP: (&str, &str) = ("VELT_SIDECAR_IDENTITY__ON_AMBIGUOUS", "drop");
 
-/// Nothing that connects from loopback is trusted then.
+/// Setting under which no peer from loopback is trusted.
 const UNTRUSTED: (&str, &str) = ("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", "10.0.0.0/8");
 
-/// PHP would fold these too, but they are no names of headers (RFC 9110, section 5.1).
+/// Spellings that PHP would fold too, but that are not header names (RFC 9110, section 5.1).
 const NO_NAMES: [&str; 4] =
     ["x forwarded user", "x-forwarded user", "x-forwarded-user ", "x-forwarded-user[0]"];
 
-/// Every other spelling of `name` with these characters for its dashes, in three cases each.
+/// Returns every other spelling of `name` with these characters for its dashes, in three cases each.
 fn aliases(name: &str, dashes: &[char]) -> Vec<String> {
     let mut spellings = vec![String::new()];
     for character in name.chars() {
@@ -75,18 +76,18 @@ fn mixed_case(name: &str) -> String {
     name.chars().enumerate().map(change).collect()
 }
 
-/// What an app has made of a request, or the sidecar's refusal.
+/// Request as the app has read it, or the sidecar's refusal.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     status: u16,
-    /// Whose token came with it.
+    /// User of the token that came with the answer.
     user: Option<String>,
-    /// The app's variables that tell who is asking.
+    /// Variables of the app that name the user.
     variables: BTreeMap<String, String>,
 }
 
 impl Answer {
-    /// The app has been asked, as by nobody.
+    /// Answer of the app to an anonymous request.
     fn anonymous() -> Self {
         Self { status: 200, user: None, variables: BTreeMap::new() }
     }
@@ -96,7 +97,7 @@ impl Answer {
     }
 }
 
-/// Sends a request with its headers spelt as they are here.
+/// Sends a request whose headers are spelt exactly as given.
 async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
@@ -124,13 +125,13 @@ async fn ask(
     Answer { status, user, variables }
 }
 
-/// An app server that folds, on a unix socket.
+/// An app server on a unix socket that folds spellings of header names.
 struct FoldingApp {
-    /// In the order in which they end.
+    /// Processes in the order in which they are ended.
     processes: Vec<Process>,
-    /// The target of each request that it has had.
+    /// Target of each request that the app has received.
     targets: mpsc::UnboundedReceiver<String>,
-    /// What it takes for a dash.
+    /// Characters that the app takes for a dash.
     dashes: &'static [char],
     folder: TempDir,
 }
@@ -146,11 +147,11 @@ impl FoldingApp {
         Self::start(gunicorn, vec![], &['-', '_'], folder).await
     }
 
-    /// PHP has no HTTP of its own here: nginx speaks to it over `FastCGI`.
+    /// Starts PHP behind nginx, since PHP serves no HTTP here: nginx speaks to it over `FastCGI`.
     async fn php() -> Self {
         let folder = new_folder();
         let mut fpm = Command::new(versioned_tool("php-fpm"));
-        // No `php.ini`, and as root if that is who runs the tests.
+        // No `php.ini`; allowed to run as root, since root may run the tests.
         fpm.args(["--no-php-ini", "--allow-to-run-as-root", "--fpm-config"]);
         fpm.arg(configuration("environ_fpm.conf", &folder)).stdin(Stdio::null());
         let fpm = Process::start(&mut fpm);
@@ -161,7 +162,7 @@ impl FoldingApp {
         Self::start(nginx, vec![fpm], &['-', '_', '.'], folder).await
     }
 
-    /// Starts what accepts HTTP, in front of the other `processes`.
+    /// Starts the program that accepts HTTP, in front of the other `processes`.
     async fn start(
         mut server: Command,
         mut processes: Vec<Process>,
@@ -180,7 +181,7 @@ impl FoldingApp {
         Sidecar::start_with(app, &[&SETTINGS, settings].concat()).await
     }
 
-    /// Asks past the sidecar.
+    /// Sends a request to the app without the sidecar.
     async fn ask_directly(&mut self, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
         let stream = UnixStream::connect(socket_in(&self.folder)).await.expect("it listens");
         let answer = ask(stream, "/directly", headers).await;
@@ -189,13 +190,13 @@ impl FoldingApp {
         answer.variables
     }
 
-    /// The target of the next request that it has had.
+    /// Returns the target of the next request that the app has received.
     async fn next_target(&mut self) -> String {
         let target = timeout(PATIENCE, self.targets.recv()).await.expect("a request in time");
         target.expect("it has not ended")
     }
 
-    /// Every spelling of every identity header that it would take for the header.
+    /// Returns every spelling of every identity header that the app would take for the header.
     fn identity_aliases(&self) -> Vec<(&'static str, String)> {
         let of = |name| aliases(name, self.dashes).into_iter().map(move |alias| (name, alias));
         IDENTITY.into_iter().flat_map(of).collect()
@@ -203,7 +204,7 @@ impl FoldingApp {
 }
 
 impl Drop for FoldingApp {
-    /// Asks them to end, since they have workers to take along.
+    /// Asks the processes to end, since they have workers to end too.
     fn drop(&mut self) {
         for process in &mut self.processes {
             process.terminate();
@@ -227,7 +228,7 @@ async fn listening(socket: &Path) {
     .await;
 }
 
-/// The file of that name in `apps/`, filled in, in the folder.
+/// Fills in the file `name` of `apps/`, and writes it into the folder.
 fn configuration(name: &str, folder: &TempDir) -> PathBuf {
     let text = std::fs::read_to_string(Path::new(APPS).join(name)).expect("it is there");
     let text = text.replace("FOLDER", folder.path().to_str().expect("a plain path"));
@@ -237,7 +238,7 @@ fn configuration(name: &str, folder: &TempDir) -> PathBuf {
     file
 }
 
-/// The variable that WSGI, CGI and PHP make of a header (RFC 3875, section 4.1.18).
+/// Returns the variable that WSGI, CGI and PHP make of a header (RFC 3875, section 4.1.18).
 fn variable(name: &str) -> String {
     format!("HTTP_{}", name.to_uppercase().replace('-', "_"))
 }
@@ -251,13 +252,13 @@ async fn ask_sidecar(sidecar: &Sidecar, path: &str, headers: &[(&str, &str)]) ->
     ask(stream, path, headers).await
 }
 
-/// Without the sidecar there would be something to fear: the alias is the header.
+/// Proves that the app would be deceived without the sidecar: the app takes the alias for the header.
 async fn app_folds(app: &mut FoldingApp) {
     for (name, alias) in app.identity_aliases() {
         let alone = app.ask_directly(&[(&alias, "eve")]).await;
         assert_eq!(alone, variables(&[(name, "eve")]), "{alias}");
-        // gunicorn joins the two. PHP takes the last of two with dashes and underscores, but the
-        // first where there are dots.
+        // gunicorn joins both headers. PHP takes the last of two with dashes and underscores, but the first
+        // if there are dots.
         let last = app.ask_directly(&[(name, "ada"), (&alias, "eve")]).await;
         let first = app.ask_directly(&[(&alias, "eve"), (name, "ada")]).await;
         let forged = [&last, &first].map(|seen| seen[&variable(name)].contains("eve"));
@@ -266,8 +267,8 @@ async fn app_folds(app: &mut FoldingApp) {
     }
 }
 
-/// Each alias, beside the headers of a request that would be fine and alone, gets this answer; and
-/// the app has had those requests that it has answered, and no other.
+/// Asserts that each alias gets this answer, alone and beside the headers of a correct request, and that the
+/// app has received only the requests that it has answered.
 async fn aliases_get(app: &mut FoldingApp, sidecar: &Sidecar, expected: &Answer) {
     for (_, alias) in app.identity_aliases() {
         for headers in [&[(USER, "ada"), (&*alias, "eve")][..], &[(&*alias, "eve")]] {
@@ -286,7 +287,7 @@ async fn aliases_get(app: &mut FoldingApp, sidecar: &Sidecar, expected: &Answer)
     assert_eq!(app.next_target().await, "/last", "the app has had a request that was refused");
 }
 
-/// The token's headers are removed from a request in every spelling; nobody is refused for them.
+/// Asserts that the sidecar removes the token's headers in every spelling, and refuses no request for them.
 async fn token_headers_are_stripped(app: &mut FoldingApp, sidecar: &Sidecar, trusted: bool) {
     let dashes = app.dashes;
     let own = TOKEN.iter().flat_map(|name| aliases(name, dashes));
@@ -297,7 +298,7 @@ async fn token_headers_are_stripped(app: &mut FoldingApp, sidecar: &Sidecar, tru
     }
 }
 
-/// What a request as `ada` with nothing else in it gets.
+/// Returns the answer to a request of `ada` without any alias.
 fn plain(trusted: bool) -> Answer {
     if !trusted {
         return Answer::anonymous();

@@ -1,4 +1,4 @@
-//! Apache of Debian, run by a test.
+//! Debian's Apache, run by a test.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use crate::neighbour::tool;
 
-/// Modules that every Apache here has.
+/// Modules that every Apache of the tests has.
 const MODULES: [&str; 7] =
     ["mpm_event", "authn_core", "authz_core", "authz_user", "headers", "proxy", "proxy_http"];
 
-/// Runs Apache in `folder`, with `modules` beside [`MODULES`] and with `lines` of configuration: those of a
-/// site, which Debian's own files are added to.
+/// Runs Apache in `folder`, with `modules` beside [`MODULES`] and with `lines` of configuration, as a site
+/// adds them to Debian's own files.
 pub fn apache(folder: &Path, modules: &[&str], lines: &str) -> Command {
     let root = folder.display();
     let mut text = format!(
@@ -29,7 +29,7 @@ pub fn apache(folder: &Path, modules: &[&str], lines: &str) -> Command {
     let file = folder.join("apache.conf");
     std::fs::write(&file, text).expect("a file in the folder");
     let mut apache = Command::new(tool("apache2"));
-    // One process without children, which a parent that is merely killed would leave behind.
+    // One process without children: a parent that is killed would leave children behind.
     apache.arg("-f").arg(file).arg("-X").stdin(Stdio::null());
     apache
 }

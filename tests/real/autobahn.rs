@@ -1,16 +1,16 @@
-//! The Autobahn test suite's case list against a real WebSocket server (Node's `ws`), played
-//! directly and through a sidecar: byte for byte the same frames must come back, the connection
-//! must end in the same way, and the server must have seen the same.
+//! The Autobahn test suite's case list against a real WebSocket server (Node's `ws`), played directly and
+//! through a sidecar. Both ways, the same frames must come back byte for byte, the connection must end in the
+//! same way, and the server must have seen the same.
 //!
-//! These are the suite's cases and its numbers, 1.1.1 to 13.7.18, but not its code: its latest
-//! release, 25.10.1, runs on Python 2 only, with Autobahn and Twisted of that time, and Debian has
-//! no Python 2 since its release 12. What a proxy could get wrong is in the bytes anyway, and those
-//! are compared more strictly here than the suite's verdicts are. That the list means what it says
-//! is seen from the codes with which the server closes and from the number of its echoes.
+//! The cases and their numbers, 1.1.1 to 13.7.18, are the suite's, but not the code: the suite's latest
+//! release, 25.10.1, runs on Python 2 only, with Autobahn and Twisted of that time, and Debian has no Python
+//! 2 since its release 12. A proxy's errors show in the bytes, and this test compares the bytes more strictly
+//! than the suite's verdicts do. The server's close codes and the number of its echoes prove that the list
+//! means what it says.
 //!
-//! 9.x has the suite's sizes if `VELT_SIDECAR_LONG` is set, and smaller ones otherwise. 12.x and 13.x
-//! have 100 messages each then, and 3 otherwise; the suite's 1000 are 40 GB through zlib, and say
-//! nothing more of a proxy. Where the suite waits for a second, a ping of ours is waited for.
+//! 9.x has the suite's sizes if `VELT_SIDECAR_LONG` is set, and smaller sizes otherwise. 12.x and 13.x then
+//! have 100 messages each, and 3 otherwise; the suite's 1000 messages are 40 GB through zlib, and would show
+//! nothing more about a proxy. Where the suite waits for a second, this test waits for a ping of its own.
 
 mod cases;
 mod frames;
@@ -35,32 +35,32 @@ const FENCE: &[u8] = b"fence";
 const SMALL: Scale = Scale { largest: 1 << 20, round_trips: 100, compressed: 3 };
 const LARGE: Scale = Scale { largest: 16 << 20, round_trips: 1000, compressed: 100 };
 
-/// What a client has seen.
+/// Answer as a client has seen it.
 #[derive(PartialEq, Eq)]
 struct Seen {
     status: String,
-    /// In lower case and sorted.
+    /// Headers in lower case and sorted.
     headers: Vec<String>,
-    /// Every byte after the head.
+    /// Bytes after the head.
     bytes: Vec<u8>,
-    /// How the connection ended.
+    /// End of the connection.
     end: String,
 }
 
-/// A client's connection.
+/// Connection of a client.
 struct Client {
     stream: TcpStream,
     read: Vec<u8>,
-    /// Up to where its frames have been looked at.
+    /// Number of bytes of `read` that have been parsed as frames.
     parsed: usize,
     echoes: usize,
-    /// The code of the server's Close.
+    /// Code of the server's Close.
     code: Option<u16>,
     end: Option<String>,
 }
 
 impl Client {
-    /// Connects and shakes hands; the answer's status line and headers.
+    /// Connects and shakes hands. Returns the client, and the answer's status line and headers.
     async fn open(server: SocketAddr, case: &Case) -> (Self, String, Vec<String>) {
         let stream = TcpStream::connect(server).await.expect("it listens");
         stream.set_nodelay(true).expect("it is open");
@@ -95,7 +95,7 @@ impl Client {
         (client, status, headers)
     }
 
-    /// Whether the server has neither closed nor gone.
+    /// Whether the server has neither sent a Close nor ended the connection.
     fn is_open(&self) -> bool {
         self.code.is_none() && self.end.is_none()
     }
@@ -123,7 +123,7 @@ impl Client {
                     for (number, part) in message.chunks(*fragment).enumerate() {
                         let last = part.as_ptr_range().end == message.as_ptr_range().end;
                         let opcode = if number == 0 { opcode } else { CONTINUATION };
-                        // The first of the bits says that it is compressed (RFC 7692 section 6).
+                        // The first reserved bit marks a compressed message (RFC 7692 section 6).
                         let frame =
                             Frame::new(opcode, part).reserved(if number == 0 { 4 } else { 0 });
                         let frame = if last { frame } else { frame.more() };
@@ -135,10 +135,10 @@ impl Client {
         }
     }
 
-    /// Writes what the server still takes: one that has failed the connection may have gone.
+    /// Writes the bytes that the server still takes: a server that has failed the connection may have gone.
     async fn write(&mut self, bytes: &[u8], chop: usize) {
         for piece in bytes.chunks(chop) {
-            // What comes back must be read meanwhile, or neither side could go on.
+            // Reads the answers meanwhile, since otherwise both sides could wait for each other.
             let mut rest = piece;
             while !rest.is_empty() && self.end.is_none() {
                 let ready = tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE;
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Reads on; false at the end.
+    /// Reads more bytes. Returns false at the end of the connection.
     async fn more(&mut self) -> bool {
         if self.end.is_none() {
             let mut buffer = [0; 8192];
@@ -188,7 +188,7 @@ impl Client {
         self.end.is_none()
     }
 
-    /// The next frame, `None` at the end.
+    /// Returns the next frame, or `None` at the end of the connection.
     async fn frame(&mut self) -> Option<Received> {
         let frame = loop {
             if let Some(frame) = parse(&self.read, self.parsed) {
@@ -216,7 +216,7 @@ impl Client {
         frame
     }
 
-    /// Waits until the server has dealt with everything that it will deal with.
+    /// Waits until the server has handled all frames that it will handle.
     async fn fence(&mut self) {
         if self.is_open() {
             self.write(&Frame::new(PING, FENCE).bytes(), usize::MAX).await;
@@ -229,27 +229,27 @@ impl Client {
         }
     }
 
-    /// Ends it as the suite does, the server going first.
+    /// Ends the connection as the suite does, where the server closes first.
     async fn finish(&mut self, closed: bool) {
         if !closed {
             self.fence().await;
-            // Either ours, or the answer to the server's.
+            // A Close of the client's own, or the answer to the server's Close.
             self.write(&close(1000, b"").bytes(), usize::MAX).await;
         }
         while self.is_open() {
             self.frame().await;
         }
-        // A server that has failed the connection waits for this.
+        // A server that has failed the connection waits for the client's end.
         let _ = self.stream.shutdown().await;
         while self.frame().await.is_some() {}
     }
 }
 
-/// Plays a case; what the client has seen.
+/// Plays a case, and returns what the client has seen.
 ///
 /// # Errors
 ///
-/// If the server does not do what the suite asks of it.
+/// Fails if the server does not do what the suite requires.
 async fn play(server: SocketAddr, case: &Case) -> Result<Seen, String> {
     let (mut client, status, headers) = Client::open(server, case).await;
     for step in &case.steps {
@@ -263,11 +263,11 @@ async fn play(server: SocketAddr, case: &Case) -> Result<Seen, String> {
     Ok(Seen { status, headers, bytes: client.read, end: client.end.expect("it has ended") })
 }
 
-/// The same case both ways.
+/// Plays a case directly and through the sidecar, and compares the results.
 ///
 /// # Errors
 ///
-/// What differs.
+/// The first difference.
 async fn compare(
     program: &mut Program,
     app: SocketAddr,
@@ -278,7 +278,7 @@ async fn compare(
     let direct_app = program.line().await;
     let mut through = play(sidecar, case).await.map_err(|error| format!("through: {error}"))?;
     let through_app = program.line().await;
-    // Documented: added where there is none.
+    // Documented: the sidecar adds `Date` to an answer without it.
     through.headers.retain(|header| !header.starts_with("date: "));
     let told = |what: &str, direct: &Value, through: &Value| {
         if direct == through { Ok(()) } else { Err(format!("{what}: {direct}, not {through}")) }

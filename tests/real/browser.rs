@@ -1,5 +1,5 @@
-//! The demo in a real browser: what a page behind the sidecar gets to see, by both deliveries,
-//! with Velt up and down. The page is the app's; the clicks are a person's.
+//! The demo in a real browser: the tokens that a page behind the sidecar gets, by both deliveries, with Velt
+//! up and down. The page is the app's; the test clicks as a person does.
 
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -9,19 +9,19 @@ use velt_sidecar::demo::{Addresses, Demo};
 use crate::neighbour::{LOOPBACK, Task, claims_of, eventually, http_client};
 use crate::webdriver::{Page, in_browser};
 
-/// The demo's page, and a person in front of it.
+/// The demo's page, and its addresses.
 struct Visit<'a> {
     page: &'a Page,
     addresses: Addresses,
 }
 
-/// Runs `test` on the page of a demo of its own.
+/// Runs `test` on the page of a new demo.
 async fn on_the_demo(name: &str, test: impl AsyncFnOnce(Visit<'_>)) {
     let demo = Demo::bind(LOOPBACK).unwrap_or_else(|error| panic!("{error}"));
     let addresses = demo.addresses();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = Task::spawn(demo.run(async move {
-        // Dropped is as good as sent.
+        // A dropped sender stops the demo too.
         let _ = stopped.await;
     }));
     in_browser(name, addresses.front, async |page| test(Visit { page, addresses }).await).await;
@@ -30,8 +30,8 @@ async fn on_the_demo(name: &str, test: impl AsyncFnOnce(Visit<'_>)) {
 }
 
 impl Visit<'_> {
-    /// Waits until the page has done what it was last told to do. Its WebSocket is open then:
-    /// nobody clicks so fast that he would catch it before, and Chromium would complain.
+    /// Waits until the page has done what it was last told to do. The page's WebSocket is open by then. No
+    /// person clicks fast enough to act before, and Chromium would complain.
     async fn ready(&self) {
         eventually("the page to be ready", async || {
             let state = self.page.script("return document.body.dataset.state").await;
@@ -41,7 +41,7 @@ impl Visit<'_> {
         self.page.wait_for_attribute("ws-status", "data-status", "open").await;
     }
 
-    /// Clicks, and waits until the page has fetched what follows from it.
+    /// Clicks, and waits until the page has fetched all that follows from the click.
     async fn click_and_wait(&self, test_id: &str) {
         self.page.click(test_id).await;
         self.ready().await;
@@ -62,7 +62,8 @@ impl Visit<'_> {
         self.page.attribute(&format!("{delivery}-token"), "data-token").await
     }
 
-    /// The one token that both deliveries brought, after everybody has agreed whose it is.
+    /// Returns the one token that both deliveries brought, after the page and the emulator have named the
+    /// same user.
     async fn agreed_token_of(&self, user: &str) -> String {
         for delivery in ["route", "header"] {
             self.assert_verdict(delivery, "accepted").await;
@@ -84,7 +85,7 @@ impl Visit<'_> {
         assert_eq!(verdict, expected, "of the {delivery}'s token; the page says {reason:?}");
     }
 
-    /// Asserts that neither delivery brought a token, with what the page says of each.
+    /// Asserts that neither delivery brought a token, and what the page says about each delivery.
     async fn assert_no_token(&self, verdict: &str, of_route: &str, of_header: &str) {
         for (delivery, expected) in [("route", of_route), ("header", of_header)] {
             assert_eq!(self.token(delivery).await, "", "the {delivery}'s token");
@@ -95,7 +96,7 @@ impl Visit<'_> {
         assert_eq!(self.page.attribute("same-token", "data-same").await, "none");
     }
 
-    /// Asks the emulator itself, and not the page, whose token this is.
+    /// Asks the emulator, and not the page, for the claims of this token.
     async fn claims_at_velt(&self, token: &str) -> Value {
         let url = format!("http://{}/emulator/verify", self.addresses.emulator);
         let request = http_client().post(url).header(CONTENT_TYPE, "application/json");
@@ -106,7 +107,7 @@ impl Visit<'_> {
         answer["claims"].take()
     }
 
-    /// What came of a forgery: the outcome, and what the page says of it.
+    /// Returns the outcome of a forgery, and the page's text about it.
     async fn forgery(&self, attempt: &str) -> (String, String) {
         let what = format!("the forgery by {attempt} to end");
         let entry = eventually(&what, async || {
@@ -205,7 +206,7 @@ async fn server_sent_events_arrive_one_by_one_as_the_user_who_opened_the_stream(
         for user in ["ada", "grace"] {
             visit.sign_in(user).await;
             visit.page.wait_for_attribute("sse-status", "data-status", "open").await;
-            // The stream never ends: whatever is here was not held back.
+            // The stream never ends, so text that is on the page was not held back.
             visit.page.wait_for_text("sse-log", &format!("#1 {user} ")).await;
             visit.page.wait_for_text("sse-log", &format!("#2 {user} ")).await;
         }
@@ -249,7 +250,7 @@ async fn posing_as_somebody_else_never_works() {
     on_the_demo("forge", async |visit| {
         visit.page.expect_failures(401);
         visit.page.expect_failures(403);
-        // Grace is the one whom ada and linus pose as, so her token is there to be stolen.
+        // Ada and linus pose as grace, so grace signs in first and her token is there to be stolen.
         for user in ["grace", "ada", "linus"] {
             visit.sign_in(user).await;
             visit.page.click("forge").await;
@@ -288,7 +289,7 @@ async fn a_burst_of_requests_for_a_new_user_mints_once() {
     on_the_demo("burst_of_a_new_user", async |visit| {
         visit.page.expect_failures(401);
         visit.ready().await;
-        // Past the page's own logic, which would ask for a token at once.
+        // Calls the route without the page's own logic, which would ask for a token at once.
         let tokens = visit
             .page
             .script(

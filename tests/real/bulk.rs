@@ -1,5 +1,5 @@
-//! Bodies far larger than the sidecar's memory may grow, up and down, with clients and apps that
-//! read and such that don't.
+//! Bodies far larger than the bound on the sidecar's memory, up and down, with clients and apps that read and
+//! with clients and apps that do not.
 
 use std::env;
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ use crate::wire::{Protocol, send};
 
 const MIB: u64 = 1 << 20;
 
-/// How much the sidecar's memory may grow during any of this.
+/// Bound on the growth of the sidecar's memory during these tests.
 const MAY_GROW: u64 = 16 * MIB;
 
-/// What may be on its way when nobody reads: as much as Linux lets the buffers of two connections
-/// grow to, and some for the client, the sidecar and the app themselves.
+/// Returns the bytes that may be under way while no side reads: the largest size that Linux lets the buffers
+/// of two connections grow to, and 8 MiB for the client, the sidecar and the app.
 fn may_be_under_way() -> u64 {
     let largest = |limit: &str| {
         let limits = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{limit}"));
@@ -37,15 +37,15 @@ fn may_be_under_way() -> u64 {
     2 * (largest("tcp_rmem") + largest("tcp_wmem")) + 8 * MIB
 }
 
-/// Looks at something that has stopped, one after the other.
+/// Number of equal readings in a row after which a figure counts as stopped.
 const LOOKS: u32 = 20;
 
-/// Bytes in each direction.
+/// Returns the bytes in each direction.
 fn size() -> u64 {
     if env::var_os("VELT_SIDECAR_LONG").is_some() { 1024 * MIB } else { 128 * MIB }
 }
 
-/// A body that is made while it is sent.
+/// A body that is generated while it is sent.
 struct Upload {
     left: u64,
     made: Arc<AtomicU64>,
@@ -76,7 +76,7 @@ impl Body for Upload {
     }
 }
 
-/// A sidecar in front of an app, and how much memory it has had at most.
+/// A sidecar in front of an app, and the largest memory that the sidecar has had.
 struct Stage {
     app_address: SocketAddr,
     sidecar: Arc<Mutex<SidecarProcess>>,
@@ -92,7 +92,7 @@ impl Stage {
         let sidecar = SidecarProcess::start(app_address, &settings).await;
         let sidecar = Arc::new(Mutex::new(sidecar));
         let mut stage = Self { app_address, sidecar, before: 0, peak: Arc::default() };
-        // What the first request costs is no growth.
+        // The cost of the first requests does not count as growth.
         for client_speaks in [Protocol::Http1, Protocol::H2c] {
             stage.download(client_speaks, "length", MIB).await;
             stage.upload(client_speaks, true, "/discard", MIB).await;
@@ -107,7 +107,7 @@ impl Stage {
         self.peak.fetch_max(resident, Ordering::Relaxed);
     }
 
-    /// Reads on until so many bytes have been read.
+    /// Reads until so many bytes have been read.
     async fn read(&self, body: &mut Incoming, read: &mut u64, until: u64) {
         let mut looked = *read;
         while *read < until {
@@ -145,7 +145,7 @@ impl Stage {
         assert!(rest.to_bytes().is_empty(), "more than it should be");
     }
 
-    /// Sends a body; meanwhile `during` looks at how much of it has been made.
+    /// Sends a body; meanwhile `during` looks at how much of the body has been generated.
     async fn upload_while(
         &self,
         client_speaks: Protocol,
@@ -176,7 +176,7 @@ impl Stage {
         self.upload_while(client_speaks, known, path, bytes, watching).await;
     }
 
-    /// Waits until a figure has stopped growing.
+    /// Waits until a figure has stopped growing, and returns it.
     async fn standstill(&self, mut figure: impl AsyncFnMut() -> u64) -> u64 {
         let (mut last, mut same) = (u64::MAX, 0);
         eventually("nothing to move", async || {
@@ -189,7 +189,7 @@ impl Stage {
         .await
     }
 
-    /// Bytes of the body in progress that the app has made or taken.
+    /// Returns the bytes of the body in progress that the app has generated or taken.
     async fn progress(&self) -> u64 {
         let request = Request::get("/progress").body(Empty::<Bytes>::new()).expect("a request");
         let (response, _connection) = send(self.app_address, Protocol::Http1, request).await;
@@ -197,7 +197,7 @@ impl Stage {
         std::str::from_utf8(&text).expect("text").parse().expect("a number")
     }
 
-    /// Says how much memory it took, which must not be much.
+    /// Prints the memory that the transfer took, and fails if it is above the bound.
     fn check(&self, what: &str, started: Instant, bytes: u64) {
         let grown = self.peak.swap(0, Ordering::Relaxed).saturating_sub(self.before);
         let rate = (bytes / MIB) as f64 / started.elapsed().as_secs_f64();

@@ -1,5 +1,5 @@
-//! Real caches between two users and one sidecar: nginx, Varnish and a browser, in front of an
-//! app that lets its answers be stored in every way there is.
+//! Real caches between two users and one sidecar: nginx, Varnish and a browser, in front of an app whose
+//! answers may be stored in every way that HTTP has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::webdriver::in_browser;
 /// Requests of each user for each path.
 const ROUNDS: usize = 100;
 
-/// Every way to let somebody store a response. None of them says `Vary`, save the last.
+/// Header sets that let a cache store a response. No set has `Vary`, except the last.
 const WAYS: [&[(&str, &str)]; 14] = [
     &[("cache-control", "public, max-age=600")],
     &[("cache-control", "public")],
@@ -31,19 +31,19 @@ const WAYS: [&[(&str, &str)]; 14] = [
     &[("cache-control", "private"), ("surrogate-control", "max-age=600")],
     &[("x-accel-expires", "600")],
     &[("expires", "Wed, 01 Jan 3000 00:00:00 GMT")],
-    // Revalidated every second, and whenever it is asked for.
+    // The cache revalidates these after a second, or at every request.
     &[("cache-control", "public, max-age=1")],
     &[("cache-control", "no-cache")],
-    // By guess (RFC 9111 section 4.2.2).
+    // The cache guesses a lifetime (RFC 9111 section 4.2.2).
     &[("last-modified", "Mon, 01 Jan 2001 00:00:00 GMT")],
     &[("cache-control", "public, max-age=600"), ("vary", "accept-encoding")],
 ];
 
-/// The one of [`WAYS`] that is revalidated.
+/// Index in [`WAYS`] of a response that a cache revalidates.
 const REVALIDATED: usize = 10;
 
-/// An app that answers to `/s/<n>` as the `n`th of [`WAYS`] says, with a validator. Also counts
-/// how often it said that what somebody has is still good.
+/// Starts an app that answers `/s/<n>` with the `n`th of [`WAYS`] and a validator. Also returns a counter of
+/// the app's 304 answers.
 async fn serve_storable() -> (Task, std::net::SocketAddr, Arc<AtomicUsize>) {
     let unmodified = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&unmodified);
@@ -86,8 +86,8 @@ fn paths() -> Vec<(Method, String)> {
     ways.chain(routes.map(|(method, path)| (method, path.to_owned()))).collect()
 }
 
-/// Asks for every path as both users in turn, so that each could get the other's, and holds every
-/// answer to that. How often each path came from the cache.
+/// Asks for every path as both users in turn, so that each user could get the other user's token, and asserts
+/// that neither does. Returns how often each path came from the cache.
 async fn interleave(
     request: impl Fn(Method, &str, &str) -> reqwest::RequestBuilder,
 ) -> BTreeMap<String, usize> {
@@ -119,12 +119,12 @@ async fn t31_nginx_stores_no_token_whatever_the_app_lets_it_store() {
     let cache = "proxy_cache_revalidate on;";
     let nginx = Nginx::caching(sidecar.addresses.traffic, Underscores::Drop, cache).await;
     let hits = interleave(|method, path, user| nginx.request(method, path, user)).await;
-    // The proof that it would have stored a token: all that is about these has been.
+    // Proves that nginx would have stored a token: it has stored the other answers.
     for way in [0, 1, 2, 4, 5, 8, 9, 13] {
         let hits = hits[&format!("/s/{way}")];
         assert!(hits >= 2 * ROUNDS - 2, "{:?} was stored: {hits}", WAYS[way]);
     }
-    // T30: what is revalidated is answered with 304, and that carries no token either.
+    // T30: a revalidated answer is a 304, which must not carry a token either.
     let path = format!("/s/{REVALIDATED}");
     eventually("nginx to revalidate", async || {
         let seen = Seen::of(nginx.request(Method::GET, &path, "grace")).await;
@@ -155,7 +155,7 @@ async fn t31_varnish_stores_no_token_whatever_the_app_lets_it_store() {
     .await;
 }
 
-/// Whether grace gets ada's token when she asks after her.
+/// Whether grace gets ada's token when she asks after ada.
 async fn crosses(request: impl Fn(&str) -> reqwest::RequestBuilder) -> bool {
     let adas = Seen::of(request("ada")).await;
     let adas = adas.token().expect("a token").to_owned();
@@ -163,9 +163,8 @@ async fn crosses(request: impl Fn(&str) -> reqwest::RequestBuilder) -> bool {
     Seen::of(request("grace")).await.token() == Some(&adas)
 }
 
-/// Not a promise but its limit, which docs/delivery.md tells: whoever runs a cache that was told
-/// not to heed what answers say of themselves shares every private answer of the app, and the
-/// token with it.
+/// Limit of the promise, documented in docs/delivery.md: an operator whose cache is configured to ignore the
+/// answers' headers shares every private answer of the app, and the token with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn t31_a_cache_that_heeds_nothing_is_beyond_what_any_header_can_do() {
     let (_app, app, _) = serve_storable().await;
@@ -174,7 +173,7 @@ async fn t31_a_cache_that_heeds_nothing_is_beyond_what_any_header_can_do() {
     let deaf = "proxy_ignore_headers Cache-Control Expires Set-Cookie;";
     let nginx = Nginx::caching(at, Underscores::Drop, deaf).await;
     assert!(crosses(|user| nginx.request(Method::GET, "/api/me", user)).await);
-    // The answers of the routes say `Vary: *` as well, which this nginx was not told to ignore.
+    // The answers of the routes have `Vary: *` as well, which this nginx does not ignore.
     for (method, path) in paths().into_iter().filter(|(_, path)| path.contains("velt")) {
         let crossed = crosses(|user| nginx.request(method.clone(), &path, user)).await;
         assert!(!crossed, "{method} {path}");
@@ -186,7 +185,7 @@ async fn t31_a_cache_that_heeds_nothing_is_beyond_what_any_header_can_do() {
     let varnish = Varnish::start(at, NO_RULES).await;
     assert!(crosses(|user| varnish.request(Method::GET, "/api/me", user)).await);
     assert!(crosses(|user| varnish.request(Method::GET, "/api/velt/token", user)).await);
-    // What is not GET is not stored, even there.
+    // Varnish stores only answers to GET, even with these rules.
     assert!(!crosses(|user| varnish.request(Method::POST, "/api/velt/token", user)).await);
 }
 
@@ -196,8 +195,8 @@ async fn t31_a_browser_keeps_no_token_for_the_next_who_signs_in() {
     let sidecar = Sidecar::start(app).await;
     let nginx = Nginx::caching(sidecar.addresses.traffic, Underscores::Drop, "").await;
     in_browser("caches", nginx.address, async |page| {
-        // Every answer's token and whose turn it was, for as many rounds as make 100 requests of
-        // each user and more; with whatever the browser has kept.
+        // Returns every answer's token and the user whose turn it was, for enough rounds to make at least 100
+        // requests of each user, with all that the browser has cached.
         let tokens = page
             .script(&format!(
                 "return (async () => {{
@@ -238,7 +237,7 @@ async fn t31_a_browser_keeps_no_token_for_the_next_who_signs_in() {
     .await;
 }
 
-/// How many requests for a token have ended with this word.
+/// Returns how many requests for a token have ended with this outcome.
 async fn counted(sidecar: &Sidecar, outcome: &str) -> usize {
     let url = format!("http://{}/metrics", sidecar.addresses.admin);
     let scrape = http_client().get(url).send().await.expect("an answer").text().await;
@@ -280,12 +279,12 @@ async fn t32_a_browser_says_when_a_page_elsewhere_asks() {
                 (&foreign, "{ credentials: 'include' }"),
                 (&sibling, "{ method: 'POST', mode: 'no-cors', credentials: 'include' }"),
             ] {
-                // Whatever is counted, no page elsewhere can read it.
+                // A page of another origin can read no answer, regardless of the sidecar's count.
                 assert_eq!(ask(origin, options).await, "blocked", "{origin} {options}");
             }
             assert_eq!(counted(&sidecar, "cross_origin").await, refused);
             assert_eq!(counted(&sidecar, "token_served").await, 4 - refused);
-            // By the address bar.
+            // Opens the route in the address bar.
             page.navigate(&format!("http://{}/api/velt/token", nginx.address)).await;
             assert_eq!(counted(&sidecar, "token_served").await, 5 - refused);
         })

@@ -1,5 +1,5 @@
-//! What deploy/ ships, by the tools that its users run, by Kubernetes' own schemas, and by the code:
-//! what a manifest sets is a valid configuration, and what it names is there.
+//! Files of deploy/, checked by the tools that operators run, by Kubernetes' own schemas, and by the code:
+//! each manifest's settings are a valid configuration, and each thing that a manifest names exists.
 
 mod files;
 mod helm;
@@ -16,24 +16,24 @@ use serde_json::Value;
 
 use crate::neighbour::tool;
 
-/// The oldest and the newest version that the native sidecar is meant for, and some between.
+/// Oldest and newest version that the native sidecar supports, and some between.
 const NATIVE: &[&str] = &["1.29", "1.30", "1.33", "1.35", "1.37"];
 
-/// Those that the ordinary container is for as well.
+/// Versions that only the ordinary container supports.
 const BEFORE_NATIVE: &[&str] = &["1.25", "1.26", "1.27", "1.28"];
 
-/// A file of deploy/, or of these tests.
+/// Returns the path of a file of the project, by its path in the repository.
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Runs a tool to its end: what it prints on standard output, or, if it fails, everything.
+/// Runs a tool to its end. Returns its standard output, or an error with its whole output if it fails.
 fn run(command: &mut Command, input: &str) -> Result<String, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_owned();
-    // It may print before it has read everything, and end before it has read anything.
+    // Written by a thread: the tool may print before it has read all input, and end before it has read any.
     let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let ended = child.wait_with_output().expect("it ends");
     writing.join().expect("no panic");
@@ -48,7 +48,7 @@ fn run(command: &mut Command, input: &str) -> Result<String, String> {
     ))
 }
 
-/// The same for a tool that has nothing to complain of.
+/// Runs a tool that must succeed, and returns its standard output.
 fn run_well(command: &mut Command, input: &str) -> String {
     run(command, input).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -60,18 +60,18 @@ fn python(script: &str, arguments: &[&str], input: &str) -> String {
     run_well(&mut python, input)
 }
 
-/// The documents of a YAML file.
+/// Returns the documents of a YAML file.
 fn documents(yaml: &str) -> Vec<Value> {
     serde_json::from_str(&python("documents.py", &[], yaml)).expect("JSON")
 }
 
-/// What the API's schemas of these versions complain of.
+/// Returns the complaints of the API's schemas of these versions.
 fn complaints(objects: &[Value], versions: &[&str]) -> String {
     let objects = serde_json::to_string(objects).expect("string keys");
     python("validate.py", versions, &objects)
 }
 
-/// The objects of a kind.
+/// Returns the objects of a kind.
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
 }

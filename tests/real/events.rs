@@ -1,5 +1,5 @@
-//! Server-sent events of a Node app: each one is sent only after the test has read the one before,
-//! so whoever held anything back would hold it for ever.
+//! Server-sent events of a Node app. Each event is sent only after the test has read the previous event, so a
+//! sidecar that held bytes back would hold them for ever.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::wire::{Protocol, send};
 
 const EVENTS: u64 = 25;
 
-/// Reads what there is next.
+/// Reads the bytes that come next.
 async fn next(body: &mut Incoming) -> Bytes {
     let frame = timeout(PATIENCE, body.frame()).await.expect("an event before the next is sent");
     let frame = frame.expect("it never ends").expect("it is not broken off");
@@ -31,7 +31,7 @@ fn from_hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-/// Follows events until it has had enough of them; the median time from write to read.
+/// Follows events up to their number in the test. Returns the median time from write to read.
 async fn follow(
     app: &mut Program,
     server: std::net::SocketAddr,
@@ -62,7 +62,7 @@ async fn follow(
         times.push((at - line["at"].as_f64().expect("a time")).max(0.0));
     }
     drop((body, connection));
-    // And the app hears of it.
+    // The app notices that the client has left.
     let closed = app.value_of("whole").await;
     assert_eq!(closed, false);
     app.say("for the loop that still waits");

@@ -1,8 +1,8 @@
-//! Floods against the sidecar as a process: its memory stays bounded, other clients are served
-//! meanwhile, whoever overdoes it is disconnected, and the right counter says so.
+//! Floods against the sidecar as a process. The sidecar's memory stays bounded, other clients are served
+//! meanwhile, the attackers are disconnected, and the right counter rises.
 //!
-//! A line per flood is printed (`cargo test --test real floods -- --nocapture`). With
-//! `VELT_SIDECAR_LONG=1` each lasts twenty seconds and comes from four times as many connections.
+//! The test prints a line per flood (`cargo test --test real floods -- --nocapture`). With
+//! `VELT_SIDECAR_LONG=1` each flood lasts twenty seconds and comes from four times as many connections.
 
 mod descriptors;
 mod http1;
@@ -36,43 +36,43 @@ use velt_sidecar::metrics::ListenerMetrics;
 use crate::neighbour::{LOOPBACK, PATIENCE, eventually, http_client};
 use crate::sidecar_process::SidecarProcess;
 
-/// Between two looks at the sidecar's memory.
+/// Time between two readings of the sidecar's memory.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// Limits short enough to be met within a flood.
+/// Limits short enough to be reached within a flood.
 const SHORT: &[(&str, &str)] = &[
     ("VELT_SIDECAR_LISTEN__IDLE_TIMEOUT", "1s"),
     ("VELT_SIDECAR_LISTEN__HEADER_TIMEOUT", "500ms"),
     ("VELT_SIDECAR_LISTEN__WRITE_TIMEOUT", "500ms"),
-    // The app shares the machine with the attackers, and how quick it is is not the question.
+    // The app shares the machine with the attackers, so its speed must not matter.
     ("VELT_SIDECAR_APP__CONNECT_TIMEOUT", "10s"),
 ];
 
-/// What the sidecar does about it.
+/// Reaction of the sidecar to a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It disconnects the client, with this reason.
+    /// The sidecar disconnects the client, with this reason.
     Closed(&'static str),
-    /// It ends or refuses the request; what that looks like is another test's matter.
+    /// The sidecar ends or refuses the request; other tests check the form of the refusal.
     Refused,
-    /// It bears it: the client is within its limits.
+    /// The sidecar goes on serving: the client is within its limits.
     Borne,
 }
 
-/// What attackers do.
+/// Behaviour of the attackers.
 struct Flood {
     name: &'static str,
     connections: usize,
-    /// What each sends first.
+    /// Bytes that each attacker sends first.
     opening: Vec<u8>,
-    /// And then, without end: the nth piece. `None` sends nothing more.
+    /// Piece that is sent as the nth after the opening, without end. `None` sends no more bytes.
     step: Option<fn(u32) -> Vec<u8>>,
-    /// Between two pieces.
+    /// Time between two pieces.
     pace: Duration,
-    /// Whether they read what they are answered.
+    /// Whether the attackers read the answers.
     reads: bool,
     end: End,
-    /// By how much the sidecar's memory may grow, in MiB.
+    /// Bound on the growth of the sidecar's memory, in MiB.
     growth: f64,
 }
 
@@ -83,12 +83,12 @@ impl Flood {
         Self { name, connections, opening, step, pace, reads: true, end, growth: 32.0 }
     }
 
-    /// Whether an attacker notices that it has been disconnected.
+    /// Whether an attacker notices that the sidecar has disconnected it.
     fn notices(&self) -> bool {
         self.reads || self.step.is_some()
     }
 
-    /// Runs it and checks everything; prints a line of the table.
+    /// Runs the flood and checks its effect; prints a line of the table.
     async fn play(mut self) {
         let long = env::var_os("VELT_SIDECAR_LONG").is_some();
         let lasts = if long { Duration::from_secs(20) } else { Duration::from_millis(250) };
@@ -113,7 +113,8 @@ impl Flood {
             attackers.spawn(attack(flood, sidecar.traffic, effect, stopped.clone()));
         }
         let mut peak = watch_memory(&mut sidecar, lasts).await;
-        // As long as it takes until the first is disconnected.
+        // Waits until the sidecar has disconnected the first attacker, or, if attackers do not notice, all of
+        // them.
         if let End::Closed(reason) = end {
             let series = format!("connections_closed_total{{reason=\"{reason}\"}}");
             let least = if flood.notices() { 1.0 } else { connections as f64 };
@@ -130,7 +131,7 @@ impl Flood {
         }
         let (sent, disconnected) =
             (effect.sent.load(Ordering::Relaxed), effect.disconnected.load(Ordering::Relaxed));
-        // Only the client that went on as usual is left.
+        // Only the probe's connection is left.
         sidecar.metric_is("connections_open", |count| count <= 1.0).await;
         let served = match probe.end().await {
             Ok(served) => served,
@@ -154,7 +155,7 @@ impl Flood {
     }
 }
 
-/// The most memory that it has used within `lasts`, in KiB.
+/// Returns the largest memory of the sidecar within `lasts`, in KiB.
 async fn watch_memory(sidecar: &mut SidecarProcess, lasts: Duration) -> u64 {
     let (mut look, over) = (interval(GLANCE), Instant::now() + lasts);
     let mut peak = 0;
@@ -165,16 +166,16 @@ async fn watch_memory(sidecar: &mut SidecarProcess, lasts: Duration) -> u64 {
     peak
 }
 
-/// What all attackers together have done.
+/// Effect of all attackers together.
 #[derive(Default)]
 struct Effect {
-    /// In bytes.
+    /// Bytes sent.
     sent: AtomicU64,
-    /// How often one of them was.
+    /// Number of times that an attacker was disconnected.
     disconnected: AtomicU64,
 }
 
-/// Floods from one connection after the other until told to stop.
+/// Floods from one connection after another until told to stop.
 async fn attack(
     flood: Arc<Flood>,
     address: SocketAddr,
@@ -211,7 +212,7 @@ async fn attack(
             () = reading => { disconnected.fetch_add(1, Ordering::Relaxed); }
             () = async { let _ = stopped.wait_for(|stopped| *stopped).await; } => {
                 if !flood.notices() {
-                    // Whether it has been disconnected already is seen by reading on.
+                    // Reads on to find out whether the sidecar has disconnected the attacker already.
                     let rest = async {
                         while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
                     };
@@ -223,18 +224,18 @@ async fn attack(
     }
 }
 
-/// A client that goes on as usual, on a thread of its own, as it is none of the attackers.
+/// A well-behaved client, on a thread of its own so that the attackers do not slow it down.
 struct Probe {
     stop: watch::Sender<bool>,
     served: oneshot::Receiver<Result<Served, String>>,
 }
 
-/// What it has been served: how long each request took, in ascending order.
+/// Times of the probe's requests, in ascending order.
 struct Served {
     times: Vec<Duration>,
 }
 
-/// The last columns of the table.
+/// Formats the last columns of the table.
 impl fmt::Display for Served {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percentile =
@@ -244,13 +245,14 @@ impl fmt::Display for Served {
 }
 
 impl Probe {
-    /// Returns when the sidecar is warm.
+    /// Starts the client, and returns when the sidecar is warm.
     async fn start(address: SocketAddr) -> Self {
         let (stop, stopped) = watch::channel(false);
         let client = http_client();
         let get = async move || {
             let begun = Instant::now();
-            // A connection for each, so that none is closed as idle when the machine is busy.
+            // A new connection for each request, so that the sidecar closes none as idle when the machine is
+            // busy.
             let sent = client.get(format!("http://{address}/")).header("connection", "close");
             let sent = sent.send().await;
             let answer = sent.map_err(|error| format!("another client: {error:?}"))?;
@@ -268,12 +270,12 @@ impl Probe {
                 for _ in 0..10 {
                     get().await?;
                 }
-                // Without the test there is nobody to serve for.
+                // An error means that the test has ended already.
                 let _ = warm.send(());
                 let mut times = Vec::new();
                 while !*stopped.borrow() {
                     times.push(get().await?);
-                    // As often as a person's browser asks, rather than as another flood.
+                    // As often as a person's browser asks, so that the probe is no flood itself.
                     sleep(Duration::from_millis(2)).await;
                 }
                 times.sort_unstable();
@@ -285,7 +287,7 @@ impl Probe {
         Self { stop, served }
     }
 
-    /// Fails if a single request has failed.
+    /// Stops the client. Fails if one of its requests has failed.
     async fn end(self) -> Result<Served, String> {
         self.stop.send_replace(true);
         let ended = timeout(PATIENCE, self.served).await;
@@ -295,8 +297,8 @@ impl Probe {
 
 type AppBody = BoxBody<Bytes, Infallible>;
 
-/// An app with an answer for each kind of flood, on a thread of its own, so that the attackers are
-/// not what keeps it busy. It ends when the first of these is dropped.
+/// Starts an app with an answer for each kind of flood, on a thread of its own, so that the attackers do not
+/// keep the app busy. The app ends when the returned sender is dropped.
 async fn serve_app() -> (watch::Sender<Phase>, SocketAddr) {
     let (stop, stopping) = watch::channel(Phase::Serving);
     let (bound, address) = oneshot::channel();
@@ -307,7 +309,7 @@ async fn serve_app() -> (watch::Sender<Phase>, SocketAddr) {
         let mut stopped = stopping.clone();
         tokio::select! {
             () = listener.serve(|_, request| answer(request), stopping) => {}
-            // Its endless answers would not end.
+            // The app's endless answers would not end by themselves.
             _ = stopped.changed() => {}
         }
     });
@@ -328,9 +330,9 @@ async fn answer(request: Request<Incoming>) -> Response<AppBody> {
             let frames = stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
             StreamBody::new(frames).boxed()
         }
-        // A head, and the body some day.
+        // Sends a head, and never the body.
         "/held" => StreamBody::new(stream::pending()).boxed(),
-        // Takes nothing of the request's body, and sends no answer.
+        // Reads nothing of the request's body, and sends no answer.
         "/unread" => {
             let unread = request.into_body();
             let never = async move {
@@ -341,7 +343,7 @@ async fn answer(request: Request<Incoming>) -> Response<AppBody> {
         }
         "/large" => Full::new(Bytes::from_static(&[b'x'; 16 * 1024])).boxed(),
         "/sink" => {
-            // An answer to a whole request only.
+            // Answers only after the whole request.
             let _ = request.into_body().collect().await;
             Full::new(Bytes::from_static(b"taken")).boxed()
         }
@@ -350,13 +352,13 @@ async fn answer(request: Request<Incoming>) -> Response<AppBody> {
     Response::new(body)
 }
 
-/// Held while measuring.
+/// Locked while a flood is measured.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 const COLUMNS: &str = "| flood | connections | MiB sent | disconnected | MiB before | at most | \
                        after | CPU s | others' requests | p50 ms | p99 ms |";
 
-/// Plays one after the other, since each measures a process and the machine has few cores.
+/// Plays the floods one after another, since each flood measures a process and the machine has few cores.
 async fn play_all(floods: Vec<Flood>) {
     let _turn = TURN.lock().await;
     println!("{COLUMNS}");

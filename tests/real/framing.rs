@@ -1,7 +1,7 @@
-//! Real app servers behind a sidecar, and clients that send what no client should. Whatever the
-//! bytes, the app must take them for the same requests as the sidecar does, or not get them.
+//! Real app servers behind a sidecar, and clients that send invalid or ambiguous requests. For any bytes, the
+//! app must read the same requests as the sidecar does, or must not get the bytes.
 //!
-//! The cases are in `cases` and `http2_cases`; how one is played is in `Stage::play`.
+//! `cases` and `http2_cases` have the cases; `Stage::play` plays a case.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,16 +22,16 @@ use crate::neighbour::{
     PATIENCE, Process, Sidecar, claims_of, eventually, http_client, lines_of, tool,
 };
 
-/// What must never be a request unless the client has sent it as one.
+/// A request that must reach the app only if the client has sent it as a request.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\nx-forwarded-user: eve\r\n\r\n";
 
-/// A peer that nobody is, for a sidecar that believes nobody.
+/// Trusted address that no peer has, for a sidecar that trusts no peer.
 const NOBODY_TRUSTED: (&str, &str) = ("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", "192.0.2.1/32");
 
-/// Requests that the app has answered.
+/// Outcomes of requests that the app has answered.
 const FORWARDED: [&str; 1] = ["forwarded"];
 
-/// And those that it may have had, whole or not, without an answer that came through.
+/// Outcomes of requests that the app may have got, whole or not, with or without an answer.
 const TRIED: [&str; 3] = ["forwarded", "client_gone", "app_broken"];
 
 const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
@@ -41,9 +41,9 @@ const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
 struct Seen {
     method: String,
     target: String,
-    /// Bytes of its body.
+    /// Bytes of the body.
     length: usize,
-    /// Who the app thinks is asking.
+    /// User that the app reads from the request.
     user: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Seen {
     }
 }
 
-/// What an app prints about a request, see `apps/`.
+/// Line that an app prints about a request, see `apps/`.
 #[derive(Debug, Deserialize)]
 struct Line {
     #[serde(default)]
@@ -68,14 +68,14 @@ struct Line {
     length: Value,
     #[serde(default)]
     users: Vec<String>,
-    /// Not read to its end, or not understood.
+    /// Whether the app did not read the request to its end, or did not understand it.
     #[serde(default)]
     broken: bool,
     status: Option<String>,
 }
 
 impl Line {
-    /// The request, if it was a whole one.
+    /// Returns the request, if it was a whole request.
     fn whole(&self) -> Option<Seen> {
         if self.broken || self.status.as_ref().is_some_and(|status| status != "200") {
             return None;
@@ -89,27 +89,27 @@ impl Line {
     }
 }
 
-/// What becomes of a connection after its last answer.
+/// State of a connection after its last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// Another request on it is served.
+    /// The connection serves another request.
     Open,
     Closed,
     Either,
-    /// The client ends it, in the midst of its request.
+    /// The client ends the connection within its request.
     Left,
 }
 
 #[derive(Clone, Debug)]
 enum Expected {
-    /// One answer of ours, then the end. The app hears nothing of it.
+    /// The sidecar sends one answer, then ends the connection. The app gets nothing.
     Refused(u16),
-    /// Answers with these statuses; the app reads exactly these requests.
+    /// The answers have these statuses, and the app reads exactly these requests.
     Answered { statuses: Vec<u16>, seen: Vec<Seen>, then: Then },
-    /// Its body can't be read to its end, which the sidecar notices, or, if `ended`, sees from the
-    /// client's end. The app gets no whole request of it, and the connection ends.
+    /// The body can't be read to its end. The sidecar notices this by itself or, if `ended`, by the client's
+    /// end. The app gets no whole request, and the connection ends.
     CutOff { ended: bool },
-    /// Forwarded, and legal, but some apps refuse it. They read this or nothing.
+    /// The sidecar forwards a legal request that some apps refuse. The app reads this request or none.
     UpToTheApp(Seen),
 }
 
@@ -122,13 +122,13 @@ struct Case {
     about: About,
 }
 
-/// What makes a case another one in some places.
+/// Property by which a case differs under some settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
     Framing,
-    /// It is none where nobody is trusted.
+    /// The case does not apply where no peer is trusted.
     Identity,
-    /// An app that speaks nothing but HTTP/2 can't take it.
+    /// An app that speaks only HTTP/2 can't take the case.
     WebSocket,
     /// nginx breaks an HTTP/2 connection off when a request ends in trailers.
     Trailers,
@@ -142,26 +142,26 @@ fn one(method: &str, target: &str, length: usize, then: Then) -> Expected {
     passed(vec![Seen::new(method, target, length, "ada")], then)
 }
 
-/// A list of cases in the making.
+/// A list of cases that is being built.
 #[derive(Default)]
 struct Cases(Vec<Case>);
 
 impl Cases {
     fn raw(&mut self, name: &str, bytes: impl AsRef<[u8]>, expected: Expected) {
         let mut bytes = bytes.as_ref().to_vec();
-        // Whoever is refused has always sent more.
+        // A client that is refused has always sent a further request.
         if matches!(expected, Refused(_) | CutOff { ended: false }) {
             bytes.extend_from_slice(SMUGGLED.as_bytes());
         }
         self.0.push(Case { name: name.to_owned(), bytes, expected, about: About::Framing });
     }
 
-    /// Says what the last case was about.
+    /// Sets the property of the last case.
     fn about(&mut self, about: About) {
         self.0.last_mut().expect("a case").about = about;
     }
 
-    /// A GET with these further lines, each with its end.
+    /// Adds a GET with these further lines, each with its line end.
     fn get(&mut self, name: &str, lines: impl AsRef<[u8]>, expected: Expected) {
         self.request(name, "GET /case HTTP/1.1", lines, "", expected);
     }
@@ -192,7 +192,7 @@ impl Cases {
         self.0.push(Case { name, bytes, expected, about: About::Framing });
     }
 
-    /// A request without any line but these.
+    /// Adds a request that has no lines but these and the user's.
     fn line(&mut self, name: &str, first: &str, lines: &str, expected: Expected) {
         self.raw(name, format!("{first}\r\n{lines}x-forwarded-user: ada\r\n\r\n"), expected);
     }
@@ -260,7 +260,7 @@ fn content_lengths(cases: &mut Cases) {
     }
     let most = "content-length: 18446744073709551615\r\n";
     cases.post("T23 Content-Length 2^64 - 1", most, "", Refused(431));
-    // WSGI, PHP and CGI write both with an underscore.
+    // WSGI, PHP and CGI write both headers with an underscore.
     for line in [format!("content_length: {length}\r\n"), "transfer_encoding: chunked\r\n".into()] {
         let seen = vec![Seen::new("POST", "/case", 0, "ada"), Seen::smuggled()];
         cases.post(&format!("T23 {line:?}"), &line, SMUGGLED, passed(seen, Then::Open));
@@ -607,9 +607,9 @@ fn connections(cases: &mut Cases) {
     cases.raw("T18 after a request that was refused", refused, expected);
 }
 
-/// Answers that come before the body has been read.
+/// Adds answers that come before the body has been read.
 fn early_answers(cases: &mut Cases) {
-    // Our own routes'.
+    // Answers of the sidecar's own routes.
     let length = SMUGGLED.len();
     for (method, target, status) in [
         ("PUT", "/api/velt/token", 405),
@@ -632,7 +632,7 @@ fn early_answers(cases: &mut Cases) {
         }
     }
 
-    // An app's, at this path.
+    // An app's answer, at this path.
     let early = |then| one("POST", "/early", 0, then);
     let first = "POST /early HTTP/1.1";
     for (name, lines, body, then) in [
@@ -649,7 +649,7 @@ fn early_answers(cases: &mut Cases) {
         let name = format!("T18 an early answer and {name}");
         cases.request(&name, first, lines, &body, early(then));
     }
-    // Either may be noticed first.
+    // The sidecar may notice the answer or the broken chunk first.
     let body = format!("4\r\nbody0\r\n\r\n{SMUGGLED}");
     let expected = UpToTheApp(Seen::new("POST", "/early", 0, "ada"));
     let lines = "transfer-encoding: chunked\r\n";
@@ -657,7 +657,7 @@ fn early_answers(cases: &mut Cases) {
     cases.raw("T18 half a head", "GET /case HTTP/1.1\r\nhost: a\r\n", CutOff { ended: true });
 }
 
-/// What `Connection`, `Upgrade` and `Expect` ask for.
+/// Adds requests with `Connection`, `Upgrade` and `Expect`.
 fn wishes(cases: &mut Cases) {
     let length = SMUGGLED.len();
     let pipelined = |lines: &str| {
@@ -692,14 +692,14 @@ fn wishes(cases: &mut Cases) {
             "connection: upgrade, http2-settings\r\nupgrade: {upgrade}\r\n\
             http2-settings: AAMAAABkAAQAAP__\r\n"
         );
-        // Ignored, so that what follows is a request like any other.
+        // The sidecar ignores the upgrade, so that the next bytes are a request like any other.
         let expected = passed(both(), Then::Open);
         cases.raw(&format!("T22 upgrade to {upgrade}"), pipelined(&lines), expected);
     }
     let preface = format!("{}{PREFACE}{SMUGGLED}", pipelined(""));
     let expected = passed(both(), Then::Closed);
     cases.raw("T22 an HTTP/2 preface in between", preface, expected);
-    // Its first line alone is a request in a version that nobody speaks like that.
+    // The preface's first line alone is a request with a version that HTTP/1 does not have.
     let line = format!("{}PRI * HTTP/2.0\r\n\r\n{SMUGGLED}", pipelined(""));
     let expected = Answered { statuses: vec![200, 200, 400], seen: both(), then: Then::Closed };
     cases.raw("T22 an HTTP/2 preface's first line in between", line, expected);
@@ -725,7 +725,7 @@ fn identities(cases: &mut Cases) {
     }
 }
 
-/// A request over HTTP/2 in frames of our own making, since no library would send most of these.
+/// Returns a request over HTTP/2 in frames made by hand, since no library would send most of these.
 fn http2(fields: &[(&str, &str)], data: &[&str], trailers: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = frames::opening();
     let end = |last: bool| if last { END_STREAM } else { 0 };
@@ -883,7 +883,7 @@ fn http2_lengths(cases: &mut Cases) {
     }
     let unlike = with(&[("content-length", "4"), ("content-length", "5")]);
     cases.http2("Content-Length 4 and 5", http2(&unlike, &["body"], &[]), Refused(400));
-    // Whole when the rest comes.
+    // The request is whole when the rest comes.
     let more = http2(&four, &["body", SMUGGLED], &[]);
     cases.http2(
         "Content-Length 4, and more later",
@@ -892,7 +892,7 @@ fn http2_lengths(cases: &mut Cases) {
     );
 }
 
-/// An app server behind a sidecar, and what it prints.
+/// An app server behind a sidecar, and the lines that the app prints.
 struct Stage {
     sidecar: Sidecar,
     trusted: bool,
@@ -900,16 +900,16 @@ struct Stage {
     lines: mpsc::UnboundedReceiver<String>,
     http: reqwest::Client,
     fences: usize,
-    /// Whether the app may still have something to say about the case before.
+    /// Whether the app may still print a line about the previous case.
     unfinished: bool,
-    /// The request of the case before, if no answer of the app's came of it: it may still tell of it,
-    /// when it notices that its client has left.
+    /// Request of the previous case, if the app has not answered it: the app may still print a line about
+    /// this request when it notices that its client has left.
     late: Option<Seen>,
     process: Process,
     _folder: TempDir,
 }
 
-/// An answer's status, and whose token came with it.
+/// Status of an answer, and user of the token that came with it.
 struct Answer {
     status: u16,
     user: Option<String>,
@@ -954,12 +954,12 @@ impl Stage {
         }
     }
 
-    /// Sends one case's bytes, and then a request that must arrive as it is, on another connection
-    /// of the client's and most likely the same one of the app's.
+    /// Sends one case's bytes, and then a request that must arrive unchanged, on another connection of the
+    /// client and most likely the same connection of the app.
     ///
     /// # Errors
     ///
-    /// What is not as expected.
+    /// The first difference from the expected result.
     async fn play(&mut self, case: &Case) -> Result<(), String> {
         let (before, tried_before) = (self.count(&FORWARDED).await, self.count(&TRIED).await);
         let (answers, last) = if case.is_http2() {
@@ -992,7 +992,7 @@ impl Stage {
         let ours = 1 + usize::from(last);
         let forwarded = self.count(&FORWARDED).await - before - ours;
         let tried = self.count(&TRIED).await - tried_before - ours;
-        // The counts do not tell: one of an earlier client's may be among them.
+        // The counts can't decide this: a request of an earlier client may be among them.
         if let UpToTheApp(request) = &case.expected
             && seen.is_empty()
         {
@@ -1013,7 +1013,7 @@ impl Stage {
         let told = || format!("statuses {statuses:?}, {forwarded} forwarded, the app saw {seen:?}");
         let fits = match &case.expected {
             Refused(status) => {
-                // What HTTP/2 calls malformed is reset, which has no status.
+                // A malformed HTTP/2 request is reset, which has no status.
                 let refused =
                     if case.is_http2() { statuses != [200] } else { statuses == [*status] };
                 refused && seen.is_empty() && forwarded == 0
@@ -1024,7 +1024,8 @@ impl Stage {
                 statuses == *expected && *seen == *requests && forwarded == requests.len()
             }
             CutOff { .. } => {
-                // That a body is broken is not the app's fault. Over HTTP/2 hyper does not tell.
+                // A broken body is not the app's fault. Over HTTP/2 hyper does not tell the sidecar the
+                // cause.
                 let blamed = |status| status == 200 || status > 499 && !self.over_http2;
                 !statuses.iter().any(|status| blamed(*status)) && seen.is_empty()
             }
@@ -1032,7 +1033,7 @@ impl Stage {
                 // gunicorn takes `get` for GET.
                 let method = |one: &Seen| one.method.eq_ignore_ascii_case(&request.method);
                 let request = |one: &Seen| Seen { method: one.method.clone(), ..request.clone() };
-                // An earlier client that has left may be counted late, so this is but a bound.
+                // An earlier client that has left may be counted late, so the count is only an upper bound.
                 seen.len() <= tried.min(1)
                     && seen.iter().all(|one| method(one) && self.as_seen(request(one)) == *one)
             }
@@ -1040,10 +1041,10 @@ impl Stage {
         if !fits {
             return Err(told());
         }
-        // The sidecar's idea of the user is in the token that it minted.
+        // The token that the sidecar minted shows which user the sidecar has read.
         for (answer, request) in answers.iter().zip(seen) {
             let told = answer.status == 200 && !case.is_http2();
-            // Not with every answer to other methods.
+            // Answers to other methods need not carry a token.
             let told = told && matches!(&*request.method, "GET" | "POST");
             if told && answer.user != request.user {
                 return Err(format!("a token of {:?} for {request:?}", answer.user));
@@ -1052,15 +1053,15 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends a case over HTTP/1.1 and reads its answers. Also says whether another request was
-    /// served on the connection after it.
+    /// Sends a case over HTTP/1.1 and reads its answers. Also returns whether the connection served another
+    /// request afterwards.
     async fn converse(&self, case: &Case) -> Result<(Vec<Answer>, bool), String> {
         let mut wire = self.wire().await;
-        // In one piece, and where nobody is trusted, in many: what is one head must not depend on
-        // how it came.
+        // Sends one piece, or, where no peer is trusted, many pieces: the bounds of a head must not depend on
+        // the pieces.
         let crumbs = if self.trusted { 0 } else { case.bytes.len().min(400) };
-        // A whole preface closes without a word, and its first line alone is answered with 400:
-        // which of them the sidecar reads must not be left to how fast it is.
+        // A whole preface closes the connection without an answer, and its first line alone is answered with
+        // 400. Sent in one piece, so that the sidecar's speed does not decide between the two.
         let preface =
             case.bytes.windows(PREFACE.len()).position(|window| window == PREFACE.as_bytes());
         let crumbs = crumbs.min(preface.unwrap_or(crumbs));
@@ -1109,7 +1110,7 @@ impl Stage {
         Ok((answers, last))
     }
 
-    /// The whole requests that the app has had since the last fence.
+    /// Returns the whole requests that the app has got since the last fence.
     async fn seen_up_to(&mut self, fence: &str, case: &Case) -> Result<Vec<Seen>, String> {
         let was_unfinished = self.unfinished;
         self.unfinished = matches!(case.expected, CutOff { .. } | UpToTheApp(_));
@@ -1144,7 +1145,7 @@ impl Stage {
         complaint.map_or(Ok(seen), Err)
     }
 
-    /// As the app should see it: who is not trusted has no say in who they are.
+    /// Returns the request as the app should see it: an untrusted peer can't name the user.
     fn as_seen(&self, mut request: Seen) -> Seen {
         if !self.trusted {
             request.user = None;
@@ -1159,7 +1160,7 @@ impl Stage {
         Wire { stream, read: Vec::new() }
     }
 
-    /// How many requests the sidecar has counted with one of these outcomes.
+    /// Returns how many requests the sidecar has counted with one of these outcomes.
     async fn count(&self, outcomes: &[&str]) -> usize {
         let url = format!("http://{}/metrics", self.sidecar.addresses.admin);
         let text = self.http.get(url).send().await.expect("an answer").text().await;
@@ -1174,7 +1175,7 @@ impl Stage {
 }
 
 impl Drop for Stage {
-    /// Asks it to end, since gunicorn has a worker to take along.
+    /// Asks the app to end, since gunicorn has a worker to end too.
     fn drop(&mut self) {
         let id = self.process.child().id().to_string();
         if Command::new("kill").arg(id).status().is_ok_and(|status| status.success()) {
@@ -1189,24 +1190,24 @@ impl Case {
     }
 }
 
-/// A client's connection.
+/// Connection of a client.
 struct Wire {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Wire {
-    /// Sends what the sidecar still takes: it need not read what it has refused.
+    /// Sends the bytes that the sidecar still takes: it need not read the rest of a refused request.
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("in time");
     }
 
     async fn end(&mut self) {
-        // It may be closed already.
+        // The connection may be closed already.
         let _ = self.stream.shutdown().await;
     }
 
-    /// The next answer that is final, `None` at the end of the connection.
+    /// Returns the next final answer, or `None` at the end of the connection.
     async fn answer(&mut self) -> Result<Option<Answer>, String> {
         loop {
             let Some(head) = self.head().await? else { return Ok(None) };
@@ -1243,11 +1244,11 @@ impl Wire {
         }
     }
 
-    /// Reads on; false at the end.
+    /// Reads more bytes. Returns false at the end of the connection.
     async fn more(&mut self) -> Result<bool, String> {
         let mut buffer = [0; 4096];
         let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
-        // A reset is an end like any other here.
+        // A reset counts as an end of the connection.
         let read = read.map_err(|_| "the sidecar neither answers nor closes")?.unwrap_or(0);
         self.read.extend_from_slice(&buffer[..read]);
         Ok(read > 0)
@@ -1259,8 +1260,8 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     lines.find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// Sends frames and reads up to what becomes of the first stream. Only a 200 is told from the rest,
-/// which may be an answer, a reset, or the end of the connection.
+/// Sends frames and reads up to the end of the first stream. Only a 200 is told from the other results, which
+/// are an answer, a reset, or the end of the connection.
 async fn converse_http2(stage: &Stage, bytes: &[u8]) -> Result<Answer, String> {
     let mut wire = stage.wire().await;
     wire.send(bytes).await;
@@ -1281,7 +1282,7 @@ async fn converse_http2(stage: &Stage, bytes: &[u8]) -> Result<Answer, String> {
     }
 }
 
-/// Plays every case to one app, where the front is trusted and where nobody is.
+/// Plays every case to one app, with a trusted front and without a trusted peer.
 async fn play_all(protocol: &str, command: impl Fn(&Path, &Path) -> Command) {
     let mut failures = Vec::new();
     for trusted in [true, false] {
@@ -1318,9 +1319,9 @@ async fn t12_to_t23_gunicorn_gets_the_requests_that_were_forwarded_and_no_other(
     play_all("http1", |_, socket| {
         let mut gunicorn = Command::new(tool("gunicorn"));
         gunicorn.args(["--chdir", APPS, "--bind"]).arg(format!("unix:{}", socket.display()));
-        // The default class of workers closes after each request, so that nothing could follow.
+        // The default class of workers closes after each request, so that no request could follow.
         gunicorn.args(["--worker-class", "gthread", "--threads", "4", "--keep-alive", "75"]);
-        // Above the sidecar's own limits, so that it is the sidecar's which decide.
+        // Above the sidecar's own limits, so that the sidecar's limits decide.
         gunicorn.args(["--limit-request-line", "0", "--limit-request-field_size", "0"]);
         gunicorn.args(["--limit-request-fields", "1000", "--log-level", "critical"]);
         gunicorn.arg("wsgi_app:application").env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,6 +1,5 @@
-//! The fronts of `docs/fronts`, each started from the very text of its page, in front of a sidecar with
-//! the page's own `sidecar.toml`. What a reader puts in of their own (names, ports, secrets) is all that a
-//! test replaces.
+//! Fronts of `docs/fronts`, each started from the text of its page, in front of a sidecar with the page's own
+//! `sidecar.toml`. A test replaces only the values that a reader replaces too: names, ports, secrets.
 
 mod front;
 mod page;
@@ -21,11 +20,11 @@ use crate::apache::apache;
 use crate::neighbour::tool;
 use crate::program::{APPS, Program};
 
-/// What fronts keep of Ada's password: by `caddy hash-password --bcrypt-cost 4` and `openssl passwd -5`.
+/// Hashes of Ada's password in fronts: by `caddy hash-password --bcrypt-cost 4` and `openssl passwd -5`.
 const BCRYPT: &str = "$2a$04$lhxyUNJ5oU8aDMqqSBBCB.VCqMMCOU3yqIohLfjQ/MVh/zgZBL/dW";
 const CRYPT: &str = "$5$saltofada$qhuDp0utrCrOjcTGUp4Y5iMMmAncg.yUuIyUwRUpvn.";
 
-/// What oauth2-proxy says with `--set-xauthrequest`.
+/// Returns the headers of oauth2-proxy with `--set-xauthrequest`.
 fn oauth2_proxy(user: &str) -> Headers {
     vec![
         ("x-auth-request-user", user.to_owned()),
@@ -33,11 +32,11 @@ fn oauth2_proxy(user: &str) -> Headers {
     ]
 }
 
-/// What it might say, and does not for a user of the test.
+/// Headers that oauth2-proxy can set, but does not set for a user of the test.
 const OAUTH2_PROXY_UNSAID: [&str; 3] =
     ["X-Auth-Request-Preferred-Username", "X-Auth-Request-Groups", "X-Auth-Request-Access-Token"];
 
-/// What a front that names the user alone has no word for, and a client might send.
+/// Headers that a front that names only the user does not set, and that a client might send.
 const FORWARDED_UNSAID: [&str; 4] = [
     "X-Forwarded-Email",
     "X-Forwarded-Preferred-Username",
@@ -45,7 +44,7 @@ const FORWARDED_UNSAID: [&str; 4] = [
     "X-Forwarded-Access-Token",
 ];
 
-/// No login program: for fronts that check passwords themselves.
+/// Returns no headers, for fronts that check passwords themselves.
 fn no_login(_: &str) -> Headers {
     Headers::new()
 }
@@ -128,7 +127,7 @@ async fn caddy_with_forward_auth_is_as_its_page_says() {
         .await;
     let cookie = format!("-H 'Cookie: {}'", SESSION.1);
     curl_shows_it(&page, &front, &[("-u ada:PASSWORD", &cookie)]);
-    // A page goes to the login and comes back with its port and query, a call of the API hears 401.
+    // A page is redirected to the login and back with its port and query; a call of the API gets 401.
     let page = front.ask(Method::GET, "/a?b=1&c=2", &[]).await;
     assert_eq!(page.status, StatusCode::FOUND);
     let back = format!("http://{}%2Fa%3Fb%3D1%26c%3D2", front.address);
@@ -212,14 +211,14 @@ async fn envoy_is_as_its_page_says() {
         .await;
     curl_shows_it(&page, &front, &[("COOKIE", SESSION.1)]);
 
-    // "The trap": the login program says yes to strangers here, and Envoy removes nothing after it.
+    // "The trap": the login program says yes to strangers here, and Envoy removes no header after that.
     let forged = [("x-auth-request-user", "grace")];
     let open = front.ask(Method::GET, OPEN_PATH, &forged).await;
     assert_eq!((open.status, &open.token), (StatusCode::OK, &None), "{open:?}");
     assert!(!open.body.to_string().contains("grace"), "{open:?}");
 }
 
-/// Signs Ada in at the provider, as a browser would, and returns the cookies of her session.
+/// Signs Ada in at the provider, as a browser does, and returns the cookies of her session.
 fn session_at(front: SocketAddr, folder: &Path) -> String {
     let jar = folder.join("cookies");
     let browse = |arguments: &[&str]| {
@@ -275,7 +274,7 @@ async fn apache_with_mod_auth_openidc_is_as_its_page_says() {
     let ada = Visitor { login: ("cookie", &session), said: &said, unsaid: &unsaid };
     holds(&site, &front, &ada).await;
     curl_shows_it(&page, &front, &[("COOKIE", &session)]);
-    // A page goes to the login, a call of the API hears 401.
+    // A page is redirected to the login; a call of the API gets 401.
     let page = front.ask(Method::GET, "/", &[]).await;
     assert_eq!(page.status, StatusCode::FOUND);
     let call = front.ask(Method::GET, "/api/me", &[]).await;

@@ -1,6 +1,6 @@
-//! Real fronts that say nothing of themselves, and a real browser: the fronts are believed with all that a
-//! browser has sent through them, and a page whose name was pointed at this machine is not. And a real app
-//! server that refuses requests in which two headers say different things of the scheme.
+//! Real fronts that add no header about themselves, and a real browser. The sidecar believes the fronts, with
+//! all headers that a browser has sent through them, but not a page whose name was pointed at this machine.
+//! Also a real app server that refuses requests in which two headers contradict each other about the scheme.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -17,10 +17,10 @@ use crate::neighbour::{
 use crate::program::APPS;
 use crate::webdriver::in_browser_with;
 
-/// A name that the browser is told to find at 127.0.0.1, as a name server would tell it.
+/// A name that the browser resolves to 127.0.0.1, as a name server would resolve it.
 const ANOTHER_NAME: &str = "another-site.example";
 
-/// What a browser sends through a front, beside the hop's own headers.
+/// Headers that a browser sends through a front, without the hop's own headers.
 const BROWSER: [(&str, &str); 6] = [
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
     ("accept-language", "en-US,en;q=0.5"),
@@ -36,8 +36,8 @@ fn app(_: &Request<Incoming>) -> Response<Full<Bytes>> {
     response.body(Full::from(page)).expect("a response")
 }
 
-/// nginx in front of `sidecar`, with nothing said but the user, and these lines. One process, since a
-/// worker would outlive a master that is merely killed.
+/// Runs nginx in front of `sidecar`, with only the user set, and these lines. One process: a worker would
+/// outlive a master that is killed.
 fn nginx(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Command {
     let config = format!(
         "user root root;\nmaster_process off;\npid nginx.pid;\nevents {{ worker_connections 64; }}\nhttp {{\n\
@@ -54,7 +54,7 @@ fn nginx(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Comma
     nginx
 }
 
-/// Apache, with these lines.
+/// Runs Apache, with these lines.
 fn apache(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Command {
     let lines = format!(
         "Listen 127.0.0.1:{port}\nRequestHeader set X-Forwarded-User ada\n\
@@ -63,7 +63,7 @@ fn apache(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Comm
     crate::apache::apache(folder.path(), &[], &lines)
 }
 
-/// `HAProxy`, with these lines.
+/// Runs `HAProxy`, with these lines.
 fn haproxy(folder: &TempDir, port: u16, sidecar: SocketAddr, lines: &str) -> Command {
     let config = format!(
         "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
@@ -164,7 +164,7 @@ async fn t56_a_browsers_page_of_another_name_names_no_user() {
         }
     })
     .await;
-    // The very same from the machine's own name is a developer who stands in for the login proxy.
+    // From the machine's own name, the same request is a developer's who stands in for the login proxy.
     in_browser_with("own-name", &format!("http://localhost:{port}/"), &[], async |page| {
         let token = page
             .script(
@@ -210,7 +210,7 @@ async fn b2_gunicorn_answers_whatever_a_front_calls_the_scheme() {
         let said = variables[format!("HTTP_{}", name.to_uppercase().replace('-', "_"))].clone();
         assert_eq!(said, value, "{variables}");
     }
-    // Its worker ends with it if it is asked to end.
+    // gunicorn ends its worker if gunicorn is asked to end.
     gunicorn.terminate();
     eventually("gunicorn to end", async || match tokio::net::TcpStream::connect(address).await {
         Ok(_) => Err("it still listens".to_owned()),

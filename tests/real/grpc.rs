@@ -1,5 +1,5 @@
-//! gRPC as Python's `grpcio` speaks it, client and server, through a sidecar in front of an h2c app.
-//! Both ends print what they see, and must see the same through the sidecar as directly.
+//! gRPC as Python's `grpcio` speaks it, client and server, through a sidecar in front of an h2c app. Both
+//! ends print what they see, and must see the same through the sidecar as directly.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::sidecar_process::SidecarProcess;
 
 const H2C: (&str, &str) = ("VELT_SIDECAR_APP__PROTOCOL", "h2c");
 
-/// What docs/proxying.md and docs/delivery.md say is added.
+/// Headers that the sidecar adds, as docs/proxying.md and docs/delivery.md say.
 const DOCUMENTED: [&str; 5] =
     ["date", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-velt-token-status"];
 
@@ -33,7 +33,8 @@ fn client(servers: &[SocketAddr], scenario: &str) -> Program {
     Program::python("grpc_client.py", &[&servers.join(","), scenario])
 }
 
-/// Takes out of any list of metadata what is documented to be there. It must be there `through`.
+/// Removes the documented headers from all lists of metadata. Returns how many were found; `through` the
+/// sidecar there must be some.
 fn without_documented(lines: &mut [Value]) -> usize {
     let mut found = 0;
     for line in lines.iter_mut().filter_map(Value::as_object_mut) {
@@ -46,7 +47,7 @@ fn without_documented(lines: &mut [Value]) -> usize {
     found
 }
 
-/// What the client printed, and what the app did about `calls` calls.
+/// Returns the lines that the client printed, and the app's lines about `calls` calls.
 async fn play(
     app: &mut Program,
     server: SocketAddr,
@@ -70,7 +71,7 @@ async fn play(
 async fn client_and_server_see_the_same_calls_direct_and_through() {
     let (mut app, address) = app().await;
     let sidecar = Sidecar::start_with(address, &[H2C]).await;
-    // How many lines the client prints, and the app.
+    // Number of lines that the client prints, and that the app prints.
     for (scenario, lines, calls) in [
         ("shapes", 8, 8),
         ("statuses", 33, 32),
@@ -109,8 +110,8 @@ async fn deadlines_and_statuses_are_what_grpc_says_they_are() {
     assert!(deadlines.iter().all(|(_, deadline)| deadline.is_number()), "{deadlines:?}");
 }
 
-/// Cancels two calls, one between its messages and one before the first; how long it took until
-/// the app knew.
+/// Cancels two calls, one between its messages and one before the first message. Returns the times until the
+/// app knew.
 async fn cancel(app: &mut Program, server: SocketAddr) -> Vec<Duration> {
     let mut client = client(&[server], "cancellation");
     let mut times = Vec::new();
@@ -141,7 +142,7 @@ async fn a_cancelled_call_is_cancelled_at_the_app() {
     assert!(through.iter().all(|time| *time < Duration::from_secs(5)), "{through:?}");
 }
 
-/// The head of the answer to a call, and whether that was all of it.
+/// Returns the head of the answer to a call, and whether the answer ended with the head.
 async fn head_of(server: SocketAddr, method: &str) -> (HeaderMap, bool) {
     let stream = TcpStream::connect(server).await.expect("it listens");
     let (mut sender, connection) =
@@ -188,7 +189,7 @@ async fn a_sidecar_that_ends_finishes_its_calls_and_gets_no_further_ones() {
     client.say("before");
     assert_eq!(client.value_of("answer").await, "re: before");
     one.terminate();
-    // Told by GOAWAY, with a call in flight.
+    // The sidecar announces its end with GOAWAY while a call is under way.
     while client.value_of("state").await != "IDLE" {}
     client.say("meanwhile");
     assert_eq!(client.value_of("answer").await, "re: meanwhile");
@@ -205,8 +206,8 @@ async fn a_sidecar_that_ends_finishes_its_calls_and_gets_no_further_ones() {
     assert_eq!(client.value_of("other").await["code"], "UNAVAILABLE");
 }
 
-/// Takes the app away from under a client and brings it back. The codes of a call that had an answer
-/// by then, of one that had none, of one while there is no app, and of one afterwards.
+/// Ends the app under a client and starts it again. Returns the codes of four calls: with an answer before
+/// the end, without one, begun while there is no app, and begun afterwards.
 async fn restart(
     mut app: Program,
     address: SocketAddr,
@@ -226,7 +227,7 @@ async fn restart(
     let without = client.value_of("other").await["code"].take();
     let port = address.port().to_string();
     let (app, _) = Program::python("grpc_app.py", &[&port]).listening().await;
-    // Directly it is the client itself who has to notice.
+    // Without a sidecar, the client itself has to notice the new app.
     client.say("patient");
     let afterwards = client.value_of("patient").await["code"].take();
     (app, [answered, silent, without, afterwards])
@@ -239,6 +240,6 @@ async fn an_app_that_restarts_is_unavailable_and_then_available_again() {
     let (app, direct) = restart(app, address, address).await;
     assert_eq!(direct, ["UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE", "OK"]);
     let (_app, through) = restart(app, address, sidecar.addresses.traffic).await;
-    // The first one's end is a reset stream, where the app's was a closed connection.
+    // The first call ends with a reset stream; directly, it ended with a closed connection.
     assert_eq!(through, ["INTERNAL", "UNAVAILABLE", "UNAVAILABLE", "OK"]);
 }

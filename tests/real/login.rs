@@ -1,6 +1,6 @@
-//! A real login: a browser, an Apache with `mod_auth_openidc` as the login proxy, a real `OpenID`
-//! provider, and a sidecar that believes that Apache and nobody else. What a signed-in user then
-//! tries in order to be somebody else is tried here.
+//! A real login: a browser, an Apache with `mod_auth_openidc` as the login proxy, a real `OpenID` provider,
+//! and a sidecar that believes only that Apache. The tests try what a signed-in user could try in order to
+//! become another user.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -18,11 +18,11 @@ use crate::neighbour::{Process, Sidecar, Task, claims_of, eventually, http_clien
 use crate::program::{APPS, Program};
 use crate::webdriver::{Page, in_browser};
 
-/// From where Apache connects to the sidecar. Everybody else on this machine comes from 127.0.0.1,
-/// and so has another address than the login proxy, as in a cluster.
+/// Address from which Apache connects to the sidecar. All other processes on this machine connect from
+/// 127.0.0.1, and so have another address than the login proxy, as in a cluster.
 const APACHE: &str = "127.0.0.2";
 
-/// All of it, but the browser.
+/// All parts of the site, without the browser.
 struct Site {
     front: SocketAddr,
     sidecar: Sidecar,
@@ -37,7 +37,7 @@ impl Site {
         Self::open_with(|_| []).await
     }
 
-    /// With more settings of `identity`, which may depend on where the provider is.
+    /// Opens a site with more settings of `identity`, which may depend on the provider's address.
     async fn open_with<const N: usize>(
         settings: impl FnOnce(SocketAddr) -> [(&'static str, String); N],
     ) -> Self {
@@ -58,7 +58,7 @@ impl Site {
         let ready = async |address: SocketAddr| {
             let answer = http.get(format!("http://{address}/")).send().await;
             let answer = answer.map_err(|error| error.to_string())?;
-            // Somebody else may have got that port.
+            // Another program may have got that port.
             let server = answer.headers().get("server").map(HeaderValue::as_bytes);
             let is_apache = server.is_some_and(|server| server.starts_with(b"Apache"));
             if is_apache { Ok(()) } else { Err(format!("{server:?}")) }
@@ -69,7 +69,7 @@ impl Site {
         Self { front, sidecar, _apache: apache, _folder: folder, _provider: provider, _app: app }
     }
 
-    /// Has `user` sign in with a browser of his own, and runs `test` on the page that he gets.
+    /// Signs `user` in with a new browser, and runs `test` on the page that the user gets.
     async fn signed_in(&self, user: &str, test: impl AsyncFnOnce(&Page)) {
         in_browser(&format!("login-{user}"), self.front, async |page| {
             sign_in(page, user).await;
@@ -79,7 +79,7 @@ impl Site {
     }
 }
 
-/// The app: a page, and at `/api/me` what it knows of the user.
+/// Answers as the app: with a page, and at `/api/me` with all that the app knows about the user.
 fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().path() != "/api/me" {
         let page = "<!doctype html><title>app</title><link rel=icon href=data:,><p>the app</p>";
@@ -101,8 +101,8 @@ async fn provider() -> (Program, SocketAddr) {
     Program::node("oidc/provider.mjs", &[]).listening().await
 }
 
-/// What a team would write. It sets the identity headers to what it knows itself, whatever the
-/// client has sent under these names.
+/// Returns a team's usual configuration. Apache sets the identity headers itself, and overwrites the values
+/// that the client has sent under these names.
 fn apache_of(folder: &TempDir, port: u16, provider: SocketAddr, sidecar: SocketAddr) -> Command {
     let lines = format!(
         r#"
@@ -146,7 +146,7 @@ async fn sign_in(page: &Page, user: &str) {
     .await;
 }
 
-/// What the page gets when it asks for `path` with these headers.
+/// Returns the answer that the page gets for `path` with these options.
 async fn fetch(page: &Page, path: &str, options: &Value) -> Value {
     page.script(&format!(
         "return fetch('{path}', {options}).then(async answer => ({{
@@ -192,7 +192,7 @@ async fn two_users_sign_in_and_neither_gets_to_be_the_other() {
         })
         .await;
     }
-    // Past Apache, the same header is worth nothing.
+    // Without Apache in between, the same header has no effect.
     let direct = format!("http://{}/api/me", site.sidecar.addresses.traffic);
     let answer = http_client().get(direct).header("x-forwarded-user", "ada").send().await;
     let answer = answer.expect("the app answers");
@@ -202,7 +202,7 @@ async fn two_users_sign_in_and_neither_gets_to_be_the_other() {
     assert!(seen.contains(r#""users":[]"#), "nor does the app see it: {seen}");
 }
 
-/// A token with another payload, and without a signature that fits it.
+/// Returns `token` with another payload, which its signature does not fit.
 fn with_user(token: &str, user: &str) -> String {
     let mut claims = claims_of(token);
     claims["sub"] = user.into();
@@ -232,7 +232,8 @@ async fn the_providers_own_signature_names_the_user_and_no_other_does() {
         let token = mine["body"]["assertion"].as_str().expect("the app sees it").to_owned();
         assert_eq!(claims_of(&token)["iss"], *issuer);
 
-        // Past Apache, what the provider has signed is still believed, and nothing else.
+        // Without Apache in between, the sidecar still believes a token that the provider has signed, and
+        // nothing else.
         let direct = format!("http://{}/api/me", site.sidecar.addresses.traffic);
         let ask = async |token: &str| {
             let request = http_client().get(&direct).header("x-id-token", token);

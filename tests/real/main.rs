@@ -1,11 +1,11 @@
-//! Tests with the real neighbours: a browser in front of the demo, an nginx in front of a sidecar,
-//! real app servers behind one and clients of every protocol that they speak, a Prometheus that
-//! scrapes one. What they speak is not ours to say, so no double of them can tell whether we get
-//! along.
+//! Tests with real programs around the sidecar: a browser in front of the demo, an nginx in front of a
+//! sidecar, real app servers behind it and clients of every protocol that they speak, a Prometheus that
+//! scrapes it. The behaviour of these programs is not the project's to define, so no test double can show
+//! whether the sidecar works with them.
 //!
-//! A binary of its own, since these tools have to be installed: `tests/run` does that, and
-//! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some of them take sizes that
-//! take minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
+//! These tests are a separate binary, since the programs have to be installed: `tests/run` installs them,
+//! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some tests use sizes that take
+//! minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod aliases;
 mod apache;

@@ -1,6 +1,6 @@
-//! Requests whose answers depend on how messages are framed and negotiated, written by hand to
-//! nginx serving files and to Node, directly and through a sidecar. Status, headers, body and what
-//! becomes of the connection must be the same, but for what docs/proxying.md says.
+//! Requests whose answers depend on framing and negotiation, written by hand to nginx serving files and to
+//! Node, directly and through a sidecar. Status, headers, body and the state of the connection afterwards
+//! must be the same, except where docs/proxying.md documents a difference.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,22 +14,23 @@ use tokio::time::timeout;
 use crate::neighbour::{PATIENCE, Process, Sidecar, http_client, tool};
 use crate::program::{APPS, Program};
 
-/// On every answer: of each hop, or documented to be added. `Date` is when it was.
+/// Headers that are not compared: headers of each hop, headers that the sidecar adds, and `Date`, which
+/// changes with time.
 const OF_THE_HOP: [&str; 4] = ["connection", "date", "keep-alive", "x-velt-token-status"];
 
-/// Where an answer differs for a reason that docs/proxying.md gives.
+/// Difference of an answer that docs/proxying.md documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Differs {
     Nowhere,
-    /// Answers of 1xx other than 100 are dropped.
+    /// The sidecar drops 1xx answers other than 100.
     Interim,
-    /// A body that ends with the app's connection is chunked for the client.
+    /// The sidecar chunks a body that ends with the app's connection.
     Chunked,
-    /// Answers to HTTP/1.0 say HTTP/1.0, which is a hop's own (RFC 9110 section 2.5).
+    /// Answers to HTTP/1.0 have the version HTTP/1.0, which belongs to each hop (RFC 9110 section 2.5).
     Version,
-    /// A 304 goes out without the length of what it does not have (RFC 9110 section 8.6).
+    /// The sidecar sends a 304 without a length, since a 304 has no body (RFC 9110 section 8.6).
     Length,
-    /// A length beside chunks goes (RFC 9112 section 6.3).
+    /// The sidecar removes a length beside chunks (RFC 9112 section 6.3).
     Contradiction,
 }
 
@@ -39,20 +40,20 @@ struct Case {
     name: String,
     head: String,
     body: Vec<u8>,
-    /// Whether the body is only sent when it is asked for.
+    /// Whether the client sends the body only after the server has asked for it.
     waits: bool,
     differs: Differs,
 }
 
-/// What has come back.
+/// Answer that has come back.
 struct Answer {
     interim: Vec<u16>,
     status: String,
     headers: Vec<(String, String)>,
-    /// As the message frames it: length, chunks or the connection's end.
+    /// End of the body as the message frames it: length, chunks or the connection's end.
     framing: &'static str,
     body: Vec<u8>,
-    /// Whether another request is answered on the connection.
+    /// Whether the connection still serves another request.
     open: bool,
 }
 
@@ -73,13 +74,13 @@ impl Connection {
     async fn more(&mut self) -> bool {
         let mut buffer = [0; 8192];
         let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await.expect("more in time");
-        // A reset is an end like any other here.
+        // A reset counts as an end of the connection.
         let read = read.unwrap_or(0);
         self.read.extend_from_slice(&buffer[..read]);
         read > 0
     }
 
-    /// Everything up to `end`, which is left out.
+    /// Returns all bytes up to `end`, without `end`.
     async fn up_to(&mut self, end: &str) -> Option<String> {
         loop {
             let at = self.read.windows(end.len()).position(|window| window == end.as_bytes());
@@ -130,7 +131,7 @@ impl Connection {
     }
 }
 
-/// Sends a case and reads what comes back.
+/// Sends a case and reads the answer.
 async fn exchange(server: SocketAddr, case: &Case) -> Answer {
     let stream = TcpStream::connect(server).await.expect("it listens");
     let mut connection = Connection { stream, read: Vec::new() };
@@ -166,7 +167,7 @@ async fn exchange(server: SocketAddr, case: &Case) -> Answer {
     Answer { interim, status, headers, framing, body, open }
 }
 
-/// nginx counts its multipart answers.
+/// Replaces the boundary of a multipart answer, since nginx numbers its boundaries.
 fn neutral_boundary(headers: &mut [(String, String)], body: &mut Vec<u8>) {
     for (_, value) in headers {
         if let Some((kind, boundary)) = value.split_once("; boundary=") {
@@ -177,12 +178,12 @@ fn neutral_boundary(headers: &mut [(String, String)], body: &mut Vec<u8>) {
     }
 }
 
-/// A list in the making.
+/// A list of cases that is being built.
 #[derive(Default)]
 struct Cases(Vec<Case>);
 
 impl Cases {
-    /// A request line and further header lines.
+    /// Adds a case with a request line and further header lines.
     fn add(
         &mut self,
         line: &str,
@@ -213,7 +214,7 @@ impl Cases {
     }
 }
 
-/// For files with this validator and date.
+/// Returns cases for files with this validator and date.
 fn file_cases(etag: &str, modified: &str) -> Vec<Case> {
     let mut cases = Cases::default();
     for path in [
@@ -337,7 +338,7 @@ fn app_cases() -> Vec<Case> {
         let chunked = "Expect: 100-continue\nTransfer-Encoding: chunked";
         cases.add(&line, chunked, "5\r\nhello\r\n0\r\n\r\n", Nowhere).waits = true;
     }
-    // Without waiting for it.
+    // The client does not wait for the 100 that it asks for.
     cases.add("POST /echo HTTP/1.1", "Expect: 100-continue\nContent-Length: 5", "hello", Nowhere);
     cases.add("GET /hints HTTP/1.1", "", "", Interim);
     cases.add("GET /processing HTTP/1.1", "", "", Interim);
@@ -348,7 +349,7 @@ fn app_cases() -> Vec<Case> {
     cases.0
 }
 
-/// The first thing that is not the same.
+/// Returns the first difference.
 fn difference(direct: &Answer, through: &Answer) -> Option<String> {
     let head = |answer: &Answer| {
         let Answer { interim, status, headers, framing, open, .. } = answer;
@@ -381,8 +382,9 @@ async fn compare(server: SocketAddr, cases: Vec<Case>) {
             Version => direct.status = direct.status.replace("HTTP/1.1", "HTTP/1.0"),
             Length | Contradiction => direct.headers.retain(|(name, _)| name != "content-length"),
         }
-        // The app decides of its own connection, and nginx closes it after a 412 without a word. The
-        // client's ends if it wants that, if a body has no other end, or if one was not asked for.
+        // The app decides about its own connection, and nginx closes it after a 412 without a header. The
+        // client's connection ends if the client wants that, if a body has no other end, or if the server did
+        // not ask for a body.
         if case.wants_more() && direct.framing != "end" && !case.waits {
             direct.open = true;
         }

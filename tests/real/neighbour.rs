@@ -1,5 +1,5 @@
-//! What these tests share: programs that run next to a sidecar, and the sidecar itself with an
-//! app behind it and an emulator in Velt's place. Everything listens on free loopback ports.
+//! Programs that run next to a sidecar, and the sidecar itself with an app behind it and an emulator in
+//! Velt's place; shared by the tests. All programs listen on free loopback ports.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -26,32 +26,32 @@ use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
 use velt_sidecar::listener::{self, Listener, Phase, Remote};
 use velt_sidecar::metrics::ListenerMetrics;
 
-/// How long anything may take that happens by itself. Only a failing test ever waits so long.
+/// Time limit for all that happens by itself. Only a failing test waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two looks at a condition that nothing announces.
+/// Time between two looks at a condition that no event announces.
 const GLANCE: Duration = Duration::from_millis(25);
 
-/// A free port is only free when one looks, so a program that lost its port gets another.
+/// Number of ports that are tried: another program may take a port that was free a moment ago.
 pub const PORTS_TO_TRY: usize = 5;
 
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Where `name` is installed.
+/// Returns the path where `name` is installed.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// Panics if `name` is not installed.
 pub fn tool(name: &str) -> PathBuf {
     let found = folders_of_tools().into_iter().map(|folder| folder.join(name));
     installed(name, found.filter(|file| file.is_file()))
 }
 
-/// Where a tool is installed that has its version in its name, as `php-fpm8.2` has.
+/// Returns the path of a tool whose file name has its version, such as `php-fpm8.2`.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// Panics if the tool is not installed.
 pub fn versioned_tool(name: &str) -> PathBuf {
     let files = folders_of_tools().into_iter().filter_map(|folder| folder.read_dir().ok());
     let files = files.flatten().filter_map(|entry| Some(entry.ok()?.path()));
@@ -65,7 +65,7 @@ pub fn versioned_tool(name: &str) -> PathBuf {
 
 fn folders_of_tools() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Daemons live in `sbin`, which is not on everybody's path.
+    // Daemons are in `sbin`, which is not on every user's path.
     env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).collect()
 }
 
@@ -75,11 +75,11 @@ fn installed(name: &str, mut found: impl Iterator<Item = PathBuf>) -> PathBuf {
         .unwrap_or_else(|| panic!("`{name}` is not installed: run tests/run, which installs it"))
 }
 
-/// Looks until `look` finds something.
+/// Calls `look` until it finds something.
 ///
 /// # Panics
 ///
-/// If that takes longer than [`PATIENCE`]; the message says what was last seen.
+/// Panics if that takes longer than [`PATIENCE`]; the message has the last error of `look`.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -93,11 +93,11 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
     }
 }
 
-/// A client that speaks to this machine only, and follows no redirect.
+/// Makes a client that speaks to this machine only, and follows no redirect.
 pub fn http_client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        // The client wants one even for plain HTTP. Somebody else's is as good.
+        // The client wants a provider even for plain HTTP. A provider installed by other code is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     });
     reqwest::Client::builder()
@@ -108,8 +108,8 @@ pub fn http_client() -> reqwest::Client {
         .expect("a client without settings of the machine's")
 }
 
-/// Whether the cache or proxy at `front` answers `/whose` with the sidecar that it was given:
-/// somebody else may have got its port.
+/// Checks that the cache or proxy at `front` answers `/whose` with the sidecar that it was given: another
+/// program may have got the front's port.
 pub async fn is_in_front_of(
     http: &reqwest::Client,
     front: SocketAddr,
@@ -121,14 +121,14 @@ pub async fn is_in_front_of(
     if whose == sidecar.to_string() { Ok(()) } else { Err(whose) }
 }
 
-/// Reads what a token says, as anybody can.
+/// Reads the claims of a token without checking its signature.
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).expect("three parts");
     let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
     serde_json::from_slice(&payload).expect("claims in JSON")
 }
 
-/// A program next to the sidecar, which ends with this.
+/// A program next to the sidecar, which ends when this value is dropped.
 pub struct Process(Child);
 
 impl Process {
@@ -138,7 +138,7 @@ impl Process {
         Self(child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}")))
     }
 
-    /// Starts what `command` makes of a free port, and waits until it is `ready` there.
+    /// Starts the command that `command` makes for a free port, and waits until the program is `ready` there.
     pub async fn start_on_free_port(
         mut command: impl FnMut(u16) -> Command,
         ready: impl AsyncFn(SocketAddr) -> Result<(), String>,
@@ -161,20 +161,20 @@ impl Process {
         panic!("{:?} ended at once, {PORTS_TO_TRY} times", command(0));
     }
 
-    /// The handle, for its pipes.
+    /// Returns the child process, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the program.
     pub fn terminate(&self) {
         let sent = Command::new("kill").arg(self.0.id().to_string()).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill {}", self.0.id());
     }
 
-    /// Waits for its own end, which somebody else has asked it for.
+    /// Waits for the program's end, which another call has requested.
     pub fn wait(&mut self) {
-        // An error only says that it has been waited for already.
+        // An error only says that the program has been waited for already.
         let _ = self.0.wait();
     }
 
@@ -185,13 +185,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error only says that it has ended by itself.
+        // An error only says that the program has ended by itself.
         let _ = self.0.kill();
         self.wait();
     }
 }
 
-/// What a program prints on one of its pipes, line by line.
+/// Returns the lines that a program prints on one of its pipes.
 pub fn lines_of(output: impl Read + Send + 'static) -> mpsc::UnboundedReceiver<String> {
     let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -203,7 +203,7 @@ pub fn lines_of(output: impl Read + Send + 'static) -> mpsc::UnboundedReceiver<S
     lines
 }
 
-/// Something that runs inside the test until this is dropped.
+/// A task inside the test, which ends when this value is dropped.
 pub struct Task(JoinHandle<()>);
 
 impl Task {
@@ -236,17 +236,17 @@ where
     (task, address)
 }
 
-/// The API key and the auth token that emulators accept.
+/// API key and auth token that emulators accept.
 pub const CREDENTIALS: (&str, &str) = ("key-of-the-test", "token-of-the-test");
 
-/// An emulator in Velt's place, which ends with this.
+/// An emulator in Velt's place, which ends when this value is dropped.
 pub struct RunningEmulator {
     pub address: SocketAddr,
     _serving: Task,
     _stop: watch::Sender<Phase>,
 }
 
-/// Starts one on a free port.
+/// Starts an emulator on a free port.
 pub async fn start_emulator() -> RunningEmulator {
     let (api_key, auth_token) = CREDENTIALS;
     let emulator = Emulator::bind(emulator::Settings {
@@ -264,22 +264,22 @@ pub async fn start_emulator() -> RunningEmulator {
 /// A sidecar in front of an app, with an emulator in Velt's place.
 pub struct Sidecar {
     pub addresses: Addresses,
-    /// Ends it when dropped.
+    /// Ends the sidecar when dropped.
     _stop: oneshot::Sender<()>,
     _emulator: RunningEmulator,
 }
 
 impl Sidecar {
-    /// Starts one as `main` would, from a configuration file.
+    /// Starts a sidecar as `main` does, from a configuration file.
     pub async fn start(app: impl Display) -> Self {
         Self::start_with(app, &[]).await
     }
 
-    /// The same, with more settings in its environment.
+    /// Starts a sidecar with more settings in its environment.
     pub async fn start_with(app: impl Display, settings: &[(&str, &str)]) -> Self {
         let (api_key, auth_token) = CREDENTIALS;
         let emulator = start_emulator().await;
-        // It tells Velt's APIs apart by their paths.
+        // The emulator tells Velt's APIs apart by their paths.
         let is_v2 = settings.contains(&("VELT_SIDECAR_VELT__API", "v2"));
         let path = if is_v2 { "v2/auth/generate_token" } else { "" };
         let text = format!(
@@ -311,7 +311,7 @@ impl Sidecar {
         let addresses = app.addresses();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {
-            // Dropped is as good as sent.
+            // A dropped sender stops the sidecar too.
             let _ = stopped.await;
         }));
         Self { addresses, _stop: stop, _emulator: emulator }

@@ -1,5 +1,5 @@
-//! A real nginx as the login proxy in front of a sidecar: it knows the user by a cookie, and it
-//! caches as carelessly as an nginx can be told to.
+//! A real nginx as the login proxy in front of a sidecar. nginx knows the user by a cookie, and caches as
+//! carelessly as its configuration allows.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -26,12 +26,12 @@ use crate::neighbour::{
 /// Requests of each user in the tests of caching.
 const ROUNDS: usize = 50;
 
-/// What nginx does with headers that have an underscore in their name.
+/// Treatment of headers that have an underscore in their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Underscores {
-    /// It drops them, which is its default.
+    /// nginx drops such headers, which is its default.
     Drop,
-    /// It passes them on, as some have to let it.
+    /// nginx passes such headers on, as some operators need.
     Keep,
 }
 
@@ -48,7 +48,7 @@ impl Nginx {
         Self::caching(sidecar, underscores, "").await
     }
 
-    /// With more to say about the cache.
+    /// Starts an nginx with more lines about the cache.
     pub async fn caching(sidecar: SocketAddr, underscores: Underscores, cache: &str) -> Self {
         let folder = TempDir::new().expect("a folder for nginx");
         let command = |port: u16| {
@@ -68,14 +68,14 @@ impl Nginx {
         format!("http://{}{path}", self.address)
     }
 
-    /// A request of `user`'s browser; nobody's, if empty.
+    /// Returns a request of `user`'s browser, or an anonymous request if `user` is empty.
     pub fn request(&self, method: Method, path: &str, user: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.url(path)).headers(session_of(user))
     }
 }
 
 impl Drop for Nginx {
-    /// Ends the workers too, which would outlive a master that is merely killed.
+    /// Ends the workers too, which would outlive a master that is killed.
     fn drop(&mut self) {
         let stopped = nginx_in(&self.folder).args(["-s", "stop"]).status();
         if stopped.is_ok_and(|status| status.success()) {
@@ -91,8 +91,8 @@ fn nginx_in(folder: &TempDir) -> Command {
     nginx
 }
 
-/// What a team would write, but for the cache: it keeps every answer, to GET and POST alike, for
-/// every user under the same key, unless the answer itself forbids it.
+/// Returns a team's usual configuration, except for the cache: it keeps every answer, to GET and POST alike,
+/// for all users under the same key, unless the answer itself forbids it.
 fn configuration(port: u16, sidecar: SocketAddr, underscores: Underscores, cache: &str) -> String {
     let underscores = if underscores == Underscores::Keep { "on" } else { "off" };
     format!(
@@ -153,8 +153,8 @@ pub fn session_of(user: &str) -> HeaderMap {
     HeaderMap::from_iter([(COOKIE, cookie)])
 }
 
-/// Answers with every header that could be taken for the user's, and how storable it is asked
-/// to be. Of Velt it knows nothing.
+/// Answers with every header that could be taken for the user's, and with the cacheability that the path asks
+/// for. Knows nothing about Velt.
 fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let named = request
         .headers()
@@ -174,7 +174,7 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     response
 }
 
-/// A browser's view of an answer.
+/// An answer as a browser sees it.
 pub struct Seen {
     pub status: StatusCode,
     headers: HeaderMap,
@@ -194,14 +194,14 @@ impl Seen {
         self.headers.get(name).map(|value| value.to_str().expect("visible ASCII"))
     }
 
-    /// The token, in whichever way it came.
+    /// Returns the token from the header or the body.
     pub fn token(&self) -> Option<&str> {
         let in_body = self.body.as_str().or(self.body["token"].as_str());
         self.header("x-velt-token").or(in_body)
     }
 }
 
-/// The token that the route has for `user`, after a look at whose it is.
+/// Returns the token that the route has for `user`, after a check that the token names `user`.
 async fn token_of(nginx: &Nginx, user: &str) -> String {
     let seen = Seen::of(nginx.request(Method::POST, "/api/velt/token", user)).await;
     assert_eq!(seen.status, StatusCode::OK, "{}", seen.body);
@@ -248,8 +248,7 @@ async fn what_a_client_says_of_its_own_identity_never_wins() {
         assert_ne!(adas, graces);
         for (number, forgery) in forgeries.iter().enumerate() {
             let alias = forgery.iter().any(|(name, _)| name.contains('_'));
-            // nginx passes the alias on beside its own header, and which of the two an app would
-            // read is anybody's guess.
+            // nginx passes the alias on beside its own header, and an app could read either header.
             let refused = alias && underscores == Underscores::Keep;
             for (user, token) in [("ada", Some(&*adas)), ("", None)] {
                 let what = format!("{forgery:?} of {user:?} with underscores: {underscores:?}");
@@ -290,7 +289,7 @@ async fn no_token_gets_into_a_shared_cache() {
     ];
     for _ in 0..ROUNDS {
         for (method, path) in &requests {
-            // One after the other within a round, so that each could get the other's.
+            // In turn within a round, so that each user could get the other user's token.
             for (user, token) in ["ada", "grace"].into_iter().zip(&tokens) {
                 let seen = Seen::of(nginx.request(method.clone(), path, user)).await;
                 assert_eq!(seen.token(), Some(&**token), "{method} {path} of {user}");
@@ -309,7 +308,7 @@ async fn what_the_app_lets_a_cache_store_is_stored_and_has_no_token_in_it() {
         for user in ["ada", "grace"] {
             let seen = Seen::of(nginx.request(Method::GET, "/api/list", user)).await;
             assert_eq!(seen.token(), None);
-            // The proof that this nginx would have stored a token.
+            // Proves that this nginx would have stored a token.
             let expected = if (round, user) == (0, "ada") { "MISS" } else { "HIT" };
             assert_eq!(seen.header("x-cache"), Some(expected), "round {round} of {user}");
         }
@@ -322,7 +321,7 @@ async fn web_sockets_and_event_streams_pass_nginx_and_the_sidecar() {
     let sidecar = demo.addresses().sidecar;
     let (stop, stopped) = oneshot::channel::<()>();
     let _demo = Task::spawn(demo.run(async move {
-        // Dropped is as good as sent.
+        // A dropped sender stops the program too.
         let _ = stopped.await;
     }));
     let nginx = Nginx::start(sidecar, Underscores::Drop).await;
@@ -351,7 +350,7 @@ async fn web_sockets_and_event_streams_pass_nginx_and_the_sidecar() {
     drop(stop);
 }
 
-/// What the runbook has nginx write for a longer head.
+/// Returns the buffer settings that the runbook recommends for a longer head.
 fn buffers_of_the_runbook() -> String {
     let runbooks =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbooks.md"));

@@ -1,5 +1,5 @@
-//! A real Apache in front, which has no user for some pages: it says so by an empty line, or by
-//! `(null)`, as `RequestHeader` does for a variable that is not set.
+//! A real Apache in front that has no user for some pages: it sends an empty header, or `(null)`, as
+//! `RequestHeader` does for a variable that is not set.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -19,7 +19,7 @@ const SETTINGS: [(&str, &str); 3] = [
     ("VELT_SIDECAR_IDENTITY__EMAIL_HEADER", "X-Forwarded-Email"),
 ];
 
-/// The app: what it sees of a user, and at `/whose` which sidecar it is behind.
+/// Answers as the app: with the user's headers, and at `/whose` with the sidecar in front.
 fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().path() == "/whose" {
         let sidecar = request.headers()["x-sidecar"].as_bytes().to_vec();
@@ -34,7 +34,7 @@ fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     Response::new(Full::from(Value::from(seen).to_string()))
 }
 
-/// Users and `{SHA}` of their passwords; this one is "secret".
+/// Users and `{SHA}` of their passwords; the password here is "secret".
 const PASSWORDS: &str = "ada:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
 
 fn apache_of(folder: &TempDir, port: u16, sidecar: SocketAddr) -> Command {
@@ -75,13 +75,13 @@ async fn where_apache_has_no_user_the_request_is_anonymous() {
     let command = |port: u16| apache_of(&folder, port, behind);
     let http = http_client();
     let ready = async |address| is_in_front_of(&http, address, behind).await;
-    // Root's Apache gives its rights away, and has to read the passwords all the same.
+    // Apache started by root gives up root's rights, and still has to read the passwords.
     let readable = Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()).status();
     assert!(readable.is_ok_and(|status| status.success()));
     let (_apache, front) = Process::start_on_free_port(command, ready).await;
 
     for path in ["/expr", "/env"] {
-        // What a client adds where Apache says nothing is the client's own.
+        // Where Apache sets no header, a header that the client adds is the client's own.
         let asking = http.get(format!("http://{front}{path}"));
         let answer = asking.header("x-forwarded-email", "eve@a.example").send().await;
         let answer = answer.expect("an answer");

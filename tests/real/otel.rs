@@ -1,5 +1,5 @@
-//! Spans as OpenTelemetry sees them: by its own definitions of the protocol, in which nothing may be
-//! that these do not know, and by way of a collector of somebody else's (Rotel).
+//! Spans as OpenTelemetry reads them: checked by OpenTelemetry's own definitions of the protocol, without an
+//! unknown field, and sent through a collector of another project (Rotel).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::program::{APPS, Program};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// Takes spans, and says what they are.
+/// Starts a program that takes spans and prints their content.
 async fn receiver() -> (Program, SocketAddr) {
     Program::python("otel/receiver.py", &[]).listening().await
 }
@@ -25,13 +25,13 @@ fn collector_file() -> PathBuf {
     file
 }
 
-/// A collector that hands on what it takes, as protobuf, and where it takes it.
+/// Starts a collector that passes spans on as protobuf. Returns its process and its address.
 async fn collector(receiver: SocketAddr) -> (Process, SocketAddr) {
     let folder = tempfile::tempdir().expect("a folder");
     let start = |port: u16| {
         let mut rotel = Command::new(collector_file());
         rotel.arg("start").arg(format!("--otlp-http-endpoint=127.0.0.1:{port}"));
-        // It has no way not to listen for the other protocol, so any port has to do.
+        // The collector always listens for the other protocol too, so it gets any free port.
         rotel.arg("--otlp-grpc-endpoint=127.0.0.1:0").arg("--exporter=otlp");
         rotel.arg(format!("--otlp-exporter-endpoint=http://{receiver}"));
         rotel.arg("--otlp-exporter-protocol=http");
@@ -52,8 +52,8 @@ async fn collector(receiver: SocketAddr) -> (Process, SocketAddr) {
     Process::start_on_free_port(start, ready).await
 }
 
-/// Sends a traced request for a user without a token through a sidecar that exports to `endpoint`,
-/// and ends the sidecar, whose last spans go out then.
+/// Sends a traced request for a user without a token through a sidecar that exports to `endpoint`, and ends
+/// the sidecar, which sends its last spans then.
 async fn one_request(endpoint: SocketAddr) {
     let (_serving, app) = serve_app(|_| Response::default()).await;
     let endpoint = format!("http://{endpoint}/v1/traces");
@@ -68,7 +68,8 @@ async fn one_request(endpoint: SocketAddr) {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
 }
 
-/// The spans of a line of the receiver, ordered by kind and name; nothing about them may be wrong.
+/// Returns the spans of a line of the receiver, ordered by kind and name. Panics if the receiver reports an
+/// error.
 fn spans(line: &Value) -> Vec<Value> {
     assert!(line.get("error").is_none(), "{line:#}");
     assert_eq!(line["path"], "/v1/traces");
@@ -87,7 +88,7 @@ fn spans(line: &Value) -> Vec<Value> {
     spans
 }
 
-/// That the three spans of [`one_request`] mean what they should.
+/// Asserts the meaning of the three spans of [`one_request`].
 fn check(spans: &[Value]) {
     let [request, call, mint] = spans else { panic!("three spans: {spans:#?}") };
     let names = [request, call, mint].map(|span| (span["name"].as_str(), span["kind"].as_u64()));

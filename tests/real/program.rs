@@ -1,4 +1,4 @@
-//! Programs that the tests talk with in lines: apps and clients that say in JSON what they see.
+//! Programs that talk with the tests in lines: apps and clients that print in JSON what they see.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -14,10 +14,10 @@ use crate::neighbour::{PATIENCE, Process, lines_of, tool};
 
 pub const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
 
-/// Debian's own Python: its packages are no other one's.
+/// Debian's own Python, which alone has Debian's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// A program that prints lines of JSON, and may be told things.
+/// A program that prints lines of JSON and takes lines of commands.
 pub struct Program {
     _process: Process,
     lines: mpsc::UnboundedReceiver<String>,
@@ -46,7 +46,7 @@ impl Program {
         Self::start(python.args(arguments))
     }
 
-    /// An app that begins by saying its `port`.
+    /// Waits for the first line of an app, which has its `port`.
     pub async fn listening(mut self) -> (Self, SocketAddr) {
         let line = self.line().await;
         let port = line["port"].as_u64().and_then(|port| u16::try_from(port).ok());
@@ -54,18 +54,18 @@ impl Program {
         (self, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
-    /// The next line, `None` at its end.
+    /// Returns the next line, or `None` at the program's end.
     pub async fn try_line(&mut self) -> Option<Value> {
         let line = timeout(PATIENCE, self.lines.recv()).await.expect("a line in time")?;
         Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub async fn line(&mut self) -> Value {
         self.try_line().await.expect("it has ended")
     }
 
-    /// Leaves out lines until there is one with `name` in it, which it returns.
+    /// Skips lines up to a line with `name` in it, and returns the value of `name`.
     pub async fn value_of(&mut self, name: &str) -> Value {
         loop {
             if let Some(value) = self.line().await.get_mut(name) {
@@ -74,7 +74,7 @@ impl Program {
         }
     }
 
-    /// Every line up to its end.
+    /// Returns every line up to the program's end.
     pub async fn rest(&mut self) -> Vec<Value> {
         let mut lines = Vec::new();
         while let Some(line) = self.try_line().await {

@@ -1,4 +1,4 @@
-//! The metrics as Prometheus itself sees them.
+//! Metrics as Prometheus itself reads them.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use crate::neighbour::{Process, Sidecar, eventually, http_client, serve_app, tool};
 
-/// Sends a sidecar something of everything, so that there are figures to look at: served,
-/// refused, anonymous, forged, and answered by the app with an error.
+/// Sends a sidecar requests of every kind, so that all figures have values: served, refused, anonymous,
+/// forged, and answered by the app with an error.
 pub async fn make_traffic(sidecar: SocketAddr, users: &[&str]) {
     let http = http_client();
     let expect = async |request: reqwest::RequestBuilder, expected: StatusCode| {
@@ -32,7 +32,7 @@ pub async fn make_traffic(sidecar: SocketAddr, users: &[&str]) {
     expect(http.get(url("/")).header("x-velt-token", "forged"), StatusCode::OK).await;
 }
 
-/// A sidecar that has had traffic of `users`, and what keeps its app alive.
+/// Starts a sidecar and sends it traffic of `users`. Also returns a guard that keeps its app alive.
 pub async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
     let (serving, app) = serve_app(|request| {
         let mut response = Response::default();
@@ -47,8 +47,8 @@ pub async fn busy_sidecar(users: &[&str]) -> (Sidecar, impl Drop) {
     (sidecar, serving)
 }
 
-/// A Prometheus that scrapes these admin ports every second and adds `labels` to what it finds, and the
-/// folder of its data.
+/// Starts a Prometheus that scrapes these admin ports every second and adds `labels` to the results. Also
+/// returns the folder of its data.
 pub async fn start_prometheus(
     admin_ports: &[SocketAddr],
     labels: &str,

@@ -7,10 +7,10 @@ use crate::certificates::{Authority, Folder};
 use crate::neighbour::tool;
 use crate::sidecar_process::SidecarProcess;
 
-/// What Mozilla wants of a public certificate: that browsers trust it. Ours is the test's own.
+/// Check of Mozilla's guidelines that browsers trust the certificate. The test's certificate is its own.
 const OWN_AUTHORITY: &str = "certificate_path_validation";
 
-/// Valid for no longer than Mozilla's guidelines allow, from a moment that has passed.
+/// Returns years that are valid for no longer than Mozilla's guidelines allow, from a moment that has passed.
 fn current_years() -> (i32, i32) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let year = 1970 + now.expect("after 1970").as_secs() / 31_556_952;
@@ -42,10 +42,10 @@ async fn a_scanner_has_nothing_to_complain_of_in_the_defaults() {
     };
     let (complaints, report) = scan("intermediate");
     assert_eq!(complaints, [OWN_AUTHORITY], "{report}");
-    // What else it looks at by itself, and that the scan saw the sidecar at all.
+    // The scanner's other checks find nothing, and the scan reached the sidecar at all.
     assert!(!report.contains("VULNERABLE"), "{report}");
     assert!(report.contains("TLS_AES_256_GCM_SHA384"), "{report}");
-    // The proof that it does complain: these want TLS 1.3 alone.
+    // Proves that the scanner does complain: the modern guidelines require TLS 1.3 alone.
     let (complaints, report) = scan("modern");
     assert!(complaints.iter().any(|complaint| complaint == "tls_versions"), "{report}");
 }

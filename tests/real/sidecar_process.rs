@@ -1,4 +1,4 @@
-//! The sidecar as a process of its own, whose memory, CPU time and log are its own too.
+//! The sidecar as a process of its own, with its own memory, CPU time and log.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use tokio::time::timeout;
 
 use crate::neighbour::{PATIENCE, Process, eventually, lines_of};
 
-/// A running sidecar. Dropping it kills it.
+/// A running sidecar. Dropping this value kills the sidecar.
 pub struct SidecarProcess {
     process: Process,
     pub traffic: SocketAddr,
     pub admin: SocketAddr,
     lines: mpsc::UnboundedReceiver<String>,
-    /// What it has logged beside the lines that were waited for.
+    /// Logged lines for which no test has waited.
     passed: Vec<String>,
-    /// How many lines were waited for.
+    /// Number of lines for which a test has waited.
     awaited: usize,
-    /// The one connection that all its metrics are asked over: when descriptors have run out, there
-    /// is no other to be had.
+    /// The one connection over which all metrics are read: when descriptors have run out, no other connection
+    /// can be opened.
     scraping: Mutex<Option<SendRequest<Empty<Bytes>>>>,
 }
 
 impl SidecarProcess {
-    /// Starts one on free ports in front of `app`.
+    /// Starts a sidecar on free ports in front of `app`.
     pub async fn start(app: SocketAddr, environment: &[(&str, &str)]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
         Self::start_as(command, app, environment).await
     }
 
-    /// The same with at most `limit` open files, which it can't raise.
+    /// Starts a sidecar with at most `limit` open files, which it can't raise.
     pub async fn start_with_files(
         limit: u32,
         app: SocketAddr,
@@ -48,7 +48,7 @@ impl SidecarProcess {
         Self::start_after(&format!("ulimit -n {limit}"), app, environment).await
     }
 
-    /// The same with that limit where nobody raises it.
+    /// Starts a sidecar with a soft limit of open files, which it can raise.
     pub async fn start_with_soft_limit(
         limit: u32,
         app: SocketAddr,
@@ -96,7 +96,7 @@ impl SidecarProcess {
         sidecar
     }
 
-    /// Waits for a line of its log that holds `part`.
+    /// Waits for a line of the log that holds `part`.
     pub async fn line_with(&mut self, part: &str) -> String {
         let mut before = Vec::new();
         loop {
@@ -112,12 +112,12 @@ impl SidecarProcess {
         }
     }
 
-    /// Whether such a line came before one that was waited for.
+    /// Whether a line with `part` came before a line for which a test has waited.
     pub fn has_logged(&self, part: &str) -> bool {
         self.passed.iter().any(|line| line.contains(part))
     }
 
-    /// How many lines it has logged.
+    /// Returns the number of lines that the sidecar has logged.
     pub fn line_count(&mut self) -> usize {
         while let Ok(line) = self.lines.try_recv() {
             self.passed.push(line);
@@ -125,12 +125,12 @@ impl SidecarProcess {
         self.passed.len() + self.awaited
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the sidecar.
     pub fn terminate(&self) {
         self.process.terminate();
     }
 
-    /// Waits until it has ended by itself, and well.
+    /// Waits until the sidecar has ended by itself, with success.
     pub async fn ended(mut self) {
         eventually("the sidecar to end", async || {
             let ended = self.process.child().try_wait().map_err(|error| error.to_string())?;
@@ -163,7 +163,7 @@ impl SidecarProcess {
         String::from_utf8(body.to_bytes().to_vec()).map_err(|error| error.to_string())
     }
 
-    /// The value of one series, without the prefix.
+    /// Returns the value of a series, named without the prefix.
     pub async fn metric(&self, series: &str) -> Result<f64, String> {
         let text = self.scrape().await?;
         let name = format!("velt_sidecar_{series} ");
@@ -171,7 +171,7 @@ impl SidecarProcess {
         value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no {series} in {text}"))
     }
 
-    /// Every series that is not zero, for a failure's message.
+    /// Returns every series that is not zero, for a failure's message.
     pub async fn metrics(&self) -> String {
         let Ok(text) = self.scrape().await else { return String::new() };
         let told = |line: &&str| line.starts_with("velt_sidecar_") && !line.ends_with(" 0");
@@ -179,7 +179,7 @@ impl SidecarProcess {
         text.lines().filter(told).filter(plain).collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits until one series is what `fits`.
+    /// Waits until a series has a value for which `fits` is true.
     pub async fn metric_is(&self, series: &str, fits: impl Fn(f64) -> bool) -> f64 {
         eventually(series, async || {
             let value = self.metric(series).await?;
@@ -188,7 +188,7 @@ impl SidecarProcess {
         .await
     }
 
-    /// Its resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn memory(&mut self) -> u64 {
         let status = self.read("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -196,7 +196,7 @@ impl SidecarProcess {
         kib.parse().expect("a number")
     }
 
-    /// Memory of the process's own in KiB: no page of a file, and no page that another process shares.
+    /// Returns the process's own memory in KiB: no page of a file, and no page that another process shares.
     pub fn own_memory(&mut self) -> u64 {
         let rollup = self.read("smaps_rollup");
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
@@ -204,7 +204,7 @@ impl SidecarProcess {
         kib.trim().parse().expect("a number")
     }
 
-    /// The CPU time it has used, in user and system mode (proc(5), in hundredths of a second).
+    /// Returns the CPU time used in user and system mode (proc(5), in hundredths of a second).
     pub fn cpu_time(&mut self) -> Duration {
         let stat = self.read("stat");
         let (_, fields) = stat.rsplit_once(") ").expect("the name of a program");

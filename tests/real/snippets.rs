@@ -1,4 +1,4 @@
-//! What a frontend copies, checked by TypeScript against Velt's own types.
+//! Snippets that a frontend copies, checked by TypeScript against Velt's own types.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::process::Command;
 use crate::neighbour::tool;
 use crate::program::APPS;
 
-/// What a page has before it comes to a snippet.
+/// Declarations that a page has before a snippet.
 const BEFORE: &str = "import type { User, Velt } from '@veltdev/types';\n\
     declare const client: Velt;\ndeclare const user: User;\n";
 
-/// The files under the root of the project whose blocks in JavaScript are for pages.
+/// Files under the root of the project whose JavaScript blocks are for pages.
 const DOCUMENTS: [&str; 2] = ["README.md", "docs/delivery.md"];
 
 fn read(file: &str) -> String {
@@ -19,7 +19,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// The blocks in JavaScript of a document, indented or not.
+/// Returns the JavaScript blocks of a document, indented or not.
 fn snippets(text: &str) -> Vec<String> {
     let mut snippets = Vec::new();
     let mut lines = text.lines();
@@ -32,7 +32,7 @@ fn snippets(text: &str) -> Vec<String> {
     snippets
 }
 
-/// What TypeScript has to say of files in `folder`, nothing if they are right.
+/// Returns TypeScript's complaints about the files in `folder`, empty if the files are right.
 fn complaints(folder: &Path) -> String {
     let modules = Path::new(APPS).join("types/node_modules");
     let compiler = modules.join("typescript/bin/tsc");
@@ -62,7 +62,7 @@ fn snippets_for_the_frontend_fit_velts_types() {
     for document in DOCUMENTS {
         for snippet in snippets(&read(document)) {
             number += 1;
-            // A module of its own, so that no snippet sees another one's names.
+            // A separate module, so that no snippet sees the names of another snippet.
             let file = folder.path().join(format!("snippet-{number}.mts"));
             fs::write(file, format!("{BEFORE}{snippet}")).expect("a file in it");
         }
@@ -82,7 +82,7 @@ fn a_null_token_does_not_fit_velts_types() {
     assert!(said.contains("'string | null' is not assignable"), "{said}");
 }
 
-/// An app whose token is in its third answer only, and Velt's client. No pause takes time.
+/// An app whose third answer is the first with a token, and Velt's client. No pause takes time.
 const PENDING: &str = "\
     const answers = ['pending', 'pending', null].map((status) => new Headers(\n\
         status ? { 'X-Velt-Token-Status': status } : { 'X-Velt-Token': 'the-token' }));\n\
@@ -94,7 +94,7 @@ const PENDING: &str = "\
         identify: async (_, { authToken }) => console.log(authToken),\n\
     };\n";
 
-/// A route that fails, and Velt's client, which says the error. `BODY` is the answer's content.
+/// A route that fails, and Velt's client, which prints the error. `BODY` is the answer's content.
 const FAILING: &str = "\
     globalThis.fetch = async () => new Response(BODY, { status: 502 });\n\
     const user = { userId: 'ada' };\n\
@@ -104,7 +104,7 @@ const FAILING: &str = "\
         },\n\
     };\n";
 
-/// What a module prints that runs after `before`.
+/// Returns the output of a module that runs after `before`.
 fn printed(folder: &Path, before: &str, module: &str) -> String {
     let file = folder.join("module.mjs");
     fs::write(&file, format!("{before}{module}")).expect("a file in it");

@@ -35,10 +35,10 @@ const MORE: usize = 110;
 /// Bytes of an answer that stands still.
 const ENDLESS: u64 = 1 << 40;
 
-/// Bytes of an answer to others, and of their uploads.
+/// Bytes of an answer to other clients, and of their uploads.
 const LARGE: usize = 300_007;
 
-/// TCP segments of a network. With those of loopback, the kernel would hold 2.6 MB for each connection
+/// TCP segments of a network. With the segments of loopback, the kernel would hold 2.6 MB for each connection
 /// (`benches/peers stalls`).
 const SEGMENT: u32 = 1_460;
 
@@ -58,7 +58,7 @@ enum Stall {
     Silence,
 }
 
-/// Requests that stand still for as long as this lives.
+/// Requests that stand still for as long as this value lives.
 struct Standing {
     sidecar: SocketAddr,
     speaks: Protocol,
@@ -70,7 +70,7 @@ impl Standing {
         Self { sidecar, speaks, tasks: JoinSet::new() }
     }
 
-    /// Adds requests, over HTTP/2 fifty to a connection.
+    /// Adds requests, over HTTP/2 fifty on a connection.
     async fn add(&mut self, stall: Stall, count: usize, target: &str) {
         if self.speaks == Protocol::Http1 {
             for _ in 0..count {
@@ -141,7 +141,7 @@ impl Stall {
     }
 }
 
-/// A client at the far end of a network, with little room.
+/// Opens a connection of a client at the far end of a network, with small buffers.
 async fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     SockRef::from(&socket).set_tcp_mss(SEGMENT).expect("an option");
@@ -166,8 +166,8 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     most
 }
 
-/// Makes requests stand still in front of Node, checks that other requests are served, and returns what
-/// one of the former costs in KiB.
+/// Makes requests stand still in front of Node, checks that other requests are served, and returns the memory
+/// of a request that stands still in KiB.
 async fn stand_before_node(stall: Stall, app_speaks: Protocol, client: Protocol) -> u64 {
     let protocol = app_speaks.to_string();
     let (_app, app) = Program::node("streams_app.js", &[&protocol]).listening().await;
@@ -299,7 +299,7 @@ async fn downloads_unread_from_nginx_leave_others_served() {
     }
 }
 
-/// Whether an app answers at all.
+/// Fails if an app does not answer.
 async fn answers(address: SocketAddr) -> Result<(), String> {
     let answer = http_client().get(format!("http://{address}/")).send().await;
     answer.map(drop).map_err(|error| error.to_string())

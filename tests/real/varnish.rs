@@ -1,5 +1,5 @@
-//! A real Varnish in front of a sidecar, as the login proxy and as careless as one can be with the
-//! rules that it comes with: it forgets the cookie, by which it would have kept users apart.
+//! A real Varnish in front of a sidecar, as the login proxy, and as careless as Varnish's own rules allow: it
+//! removes the cookie, by which it would have kept users apart.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use crate::neighbour::{Process, http_client, is_in_front_of, tool};
 use crate::nginx::session_of;
 
-/// Varnish's own rules follow, as they do unless a rule returns.
+/// No rules of the test: Varnish's own rules follow, unless a rule returns.
 pub const BUILT_IN: &str = "";
 
-/// Nothing that an answer says of itself is heeded.
+/// Rules that ignore all caching headers of an answer.
 pub const NO_RULES: &str = "return (deliver);";
 
 /// A Varnish in front of a sidecar.
@@ -26,7 +26,7 @@ pub struct Varnish {
 }
 
 impl Varnish {
-    /// `rules` end the treatment of each answer.
+    /// Starts a Varnish. `rules` end the treatment of each answer.
     pub async fn start(sidecar: SocketAddr, rules: &str) -> Self {
         let folder = TempDir::new().expect("a folder for Varnish");
         let file = folder.path().join("sidecar.vcl");
@@ -45,7 +45,7 @@ impl Varnish {
         Self { address, http, _process: process, _folder: folder }
     }
 
-    /// A request of `user`'s browser.
+    /// Returns a request of `user`'s browser.
     pub fn request(&self, method: Method, path: &str, user: &str) -> reqwest::RequestBuilder {
         let url = format!("http://{}{path}", self.address);
         self.http.request(method, url).headers(session_of(user))

@@ -1,6 +1,6 @@
-//! A browser, driven by the W3C's protocol for it: the few commands that the tests need.
+//! A browser, driven by W3C's `WebDriver` protocol: the few commands that the tests need.
 //!
-//! `chromedriver` speaks `WebDriver` over plain HTTP, so this is a page of JSON and no dependency.
+//! `chromedriver` speaks `WebDriver` over plain HTTP, so a page of JSON replaces a dependency.
 
 use std::future::poll_fn;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::neighbour::{PATIENCE, PORTS_TO_TRY, Process, eventually, http_client, tool};
 
-/// For a run without a display, in a container, with nothing sent anywhere but to loopback.
+/// Arguments for a run without a display, in a container, without traffic beyond loopback.
 const ARGUMENTS: [&str; 9] = [
     "--headless",
     // Chromium's own sandbox needs privileges that a container lacks.
@@ -37,20 +37,20 @@ const ARGUMENTS: [&str; 9] = [
     "--disable-dev-shm-usage",
 ];
 
-/// How the protocol marks an element in JSON.
+/// Key that marks an element in the protocol's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A page in a browser of its own, with a profile of its own.
+/// A page in a browser and a profile of its own.
 pub struct Page {
     http: Client,
-    /// Of the session; every command is below it.
+    /// URL of the session; every command is below it.
     url: String,
-    /// What the browser may complain of, since this test wants to see it.
+    /// Complaints of the browser that the test expects.
     expected: Mutex<Vec<String>>,
     _session: Session,
 }
 
-/// A browser's life. First the browser is closed, then the driver ends, then the profile goes.
+/// Session of a browser. First the browser is closed, then the driver ends, then the profile is removed.
 struct Session {
     path: String,
     driver: Driver,
@@ -58,21 +58,21 @@ struct Session {
 }
 
 impl Drop for Session {
-    /// Closes the browser, which would outlive a driver that is merely killed.
+    /// Closes the browser, which would outlive a driver that is killed.
     fn drop(&mut self) {
         let Ok(mut driver) = TcpStream::connect(self.driver.address) else { return };
         let (path, host) = (&self.path, self.driver.address);
         let request =
             format!("DELETE {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        // There is nobody left to tell.
+        // Errors are ignored, since a destructor can't return them.
         let _ = driver.set_read_timeout(Some(PATIENCE));
         let _ = driver.write_all(request.as_bytes());
         let _ = driver.read(&mut [0]);
     }
 }
 
-/// Runs `test` on the page at `address`. If it fails, the message names a screenshot. It fails
-/// as well if the browser complained of anything that the test did not ask for.
+/// Runs `test` on the page at `address`. If it fails, the message names a screenshot. Fails as well if the
+/// browser complained of something that the test did not expect.
 pub async fn in_browser(name: &str, address: SocketAddr, test: impl AsyncFnOnce(&Page)) {
     in_browser_with(name, &format!("http://{address}/"), &[], test).await;
 }
@@ -101,7 +101,7 @@ pub async fn in_browser_with(
     );
 }
 
-/// Runs `future`; what it panicked with, if it did.
+/// Runs `future`. Returns its panic, if it panicked.
 async fn catch_panic(future: impl Future<Output = ()>) -> std::thread::Result<()> {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -135,12 +135,12 @@ impl Page {
         Self { http, url, expected: Mutex::default(), _session: session }
     }
 
-    /// Lets requests of the page fail with `status`, which the browser would complain of.
+    /// Lets requests of the page fail with `status`, of which the browser would complain.
     pub fn expect_failures(&self, status: u16) {
         self.expect_complaints(&format!("responded with a status of {status} "));
     }
 
-    /// Lets the browser complain of something that holds `part`.
+    /// Lets the browser complain with a text that holds `part`.
     pub fn expect_complaints(&self, part: &str) {
         self.expected.lock().expect("nobody panics with it").push(part.to_owned());
     }
@@ -153,7 +153,7 @@ impl Page {
         self.command(Method::POST, "refresh", Some(&json!({}))).await;
     }
 
-    /// Clicks as a person does: the element has to be visible, enabled and in nobody's shadow.
+    /// Clicks as a person does: the element has to be visible, enabled and not covered.
     pub async fn click(&self, test_id: &str) {
         let element = done(self.find(test_id).await);
         self.command(Method::POST, &format!("element/{element}/click"), Some(&json!({}))).await;
@@ -165,17 +165,17 @@ impl Page {
         self.command(Method::POST, &path, Some(&json!({ "text": text }))).await;
     }
 
-    /// The text as rendered; nothing that is hidden.
+    /// Returns the text as rendered, without hidden parts.
     pub async fn text(&self, test_id: &str) -> String {
         done(self.try_text(test_id).await)
     }
 
-    /// An attribute of an element, empty if it is not there.
+    /// Returns an attribute of an element, empty if the attribute is absent.
     pub async fn attribute(&self, test_id: &str, name: &str) -> String {
         done(self.try_attribute(test_id, name).await)
     }
 
-    /// What `body` (of a function) returns in the page.
+    /// Runs `body` (of a function) in the page, and returns its result.
     pub async fn script(&self, body: &str) -> Value {
         let script = json!({ "script": body, "args": [] });
         self.command(Method::POST, "execute/sync", Some(&script)).await
@@ -201,7 +201,7 @@ impl Page {
         .await
     }
 
-    /// Saves what can be seen under `name`, below the folder that cargo has for tests' files.
+    /// Saves a screenshot under `name`, below cargo's folder for the files of tests.
     pub async fn save_screenshot(&self, name: &str) -> PathBuf {
         let png = self.command(Method::GET, "screenshot", None).await;
         let png = STANDARD.decode(png.as_str().expect("a picture")).expect("base64");
@@ -215,8 +215,8 @@ impl Page {
         assert!(complaints.is_empty(), "the browser complains: {complaints:#?}");
     }
 
-    /// What the browser's console says of errors and of breaches of the page's policy, save the
-    /// failed requests that the test expects.
+    /// Returns the errors and the breaches of the page's policy in the browser's console, except the failed
+    /// requests that the test expects.
     async fn complaints(&self) -> Vec<String> {
         let log = json!({ "type": "browser" });
         let log = self.command(Method::POST, "se/log", Some(&log)).await;
@@ -225,7 +225,7 @@ impl Page {
         let complaints = entries.filter(|entry| {
             let message = entry["message"].as_str().unwrap_or_default();
             let is_expected = expected.iter().any(|part| message.contains(part));
-            // A policy that is only broken on paper is a warning in the log.
+            // A breach of a report-only policy is a warning in the log.
             let is_complaint = entry["level"] == "SEVERE" || entry["source"] == "security";
             is_complaint && !is_expected
         });
@@ -270,13 +270,14 @@ impl Page {
 struct Driver {
     address: SocketAddr,
     _process: Process,
-    /// It would die of writing to a closed pipe.
+    /// Kept open: the driver would die of writing to a closed pipe.
     _output: BufReader<ChildStdout>,
 }
 
 impl Driver {
-    /// Starts one. It chooses a port of one address family and needs the same of the other, so
-    /// its choice may be another's port; then it ends at once, and the next one chooses anew.
+    /// Starts a driver. The driver chooses a port of one address family and needs the same port of the other
+    /// family. If another program has that port, the driver ends at once, and the next driver chooses another
+    /// port.
     fn start() -> Self {
         let mut said = String::new();
         (0..PORTS_TO_TRY)
@@ -302,7 +303,7 @@ impl Driver {
     }
 }
 
-/// Sends one command and unpacks its answer.
+/// Sends a command and unpacks its answer.
 async fn send(
     http: &Client,
     method: Method,
@@ -322,7 +323,7 @@ async fn send(
         return Ok(value);
     }
     let (error, message) = (&value["error"], value["message"].as_str().unwrap_or_default());
-    // What follows are addresses in the driver's memory.
+    // The lines that follow are addresses in the driver's memory.
     Err(format!("{error}: {}", message.lines().next().unwrap_or_default()))
 }
 

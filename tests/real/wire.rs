@@ -1,4 +1,4 @@
-//! A connection to a server over one of the two protocols, for bodies that are sent and read by hand.
+//! A connection to a server over one of two protocols, for bodies that a test sends and reads by hand.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::neighbour::{PATIENCE, Task};
 
-/// What a client or an app speaks.
+/// Protocol of a client or an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
@@ -22,7 +22,7 @@ pub enum Protocol {
 }
 
 impl fmt::Display for Protocol {
-    /// As `app.protocol` has it.
+    /// Writes the name of the protocol in `app.protocol`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Http1 => "http1",
@@ -31,8 +31,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Sends one request on a connection of its own, which ends with the task: its head may be answered
-/// before its body is at its end.
+/// Sends a request on a new connection, which ends with the task. The head may be answered before the body
+/// has ended.
 pub async fn send<B>(
     server: SocketAddr,
     protocol: Protocol,
@@ -51,7 +51,7 @@ where
             Protocol::Http1 => {
                 head.headers.insert("host", "app.example".parse().expect("a value"));
                 let (mut sender, connection) = http1::handshake(io).await?;
-                // Its error, if any, is the request's too.
+                // An error of the connection is also an error of the request.
                 let task = Task::spawn(async { drop(connection.await) });
                 Ok((sender.send_request(Request::from_parts(head, body)).await?, task))
             }

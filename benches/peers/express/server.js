@@ -1,5 +1,5 @@
-// The same as a careful user would write it in Express: a Map of promises, so that a user's first
-// requests share one mint, and http-proxy-middleware with kept-alive connections to the app.
+// A proxy as a careful user would write it in Express: a Map of promises, so that a user's first requests
+// share one mint, and http-proxy-middleware with kept-alive connections to the app.
 import http from 'node:http';
 import express from 'express';
 import { createProxyMiddleware } from 'http-proxy-middleware';
@@ -41,7 +41,7 @@ function tokenOf(user) {
 }
 
 function userOf(request) {
-    // The login proxy, whose word for the user is good.
+    // The address of the login proxy, which may name the user.
     return request.socket.remoteAddress.startsWith('127.') && request.headers['x-forwarded-user'];
 }
 
@@ -76,7 +76,7 @@ app.use(async (request, response, next) => {
     try {
         if (user) request.token = await tokenOf(user);
     } catch {
-        // Without a token the app answers all the same.
+        // Without a token, the app still answers.
     }
     next();
 });

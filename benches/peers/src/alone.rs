@@ -1,4 +1,4 @@
-//! What is measured of each peer while no other runs: its start, its memory, its mints.
+//! Measurements of each peer while no other peer runs: start, memory, mints.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,23 +9,24 @@ use crate::peer::{Peer, Running};
 use crate::report::Report;
 use crate::{Bench, Result, app, rounds, tokens};
 
-/// Users that a cache is filled with to see what one costs, after as many as [`WARM`] have opened
-/// every connection and grown every buffer.
+/// Users with which a cache is filled to measure the memory of one user. Before, as many as [`WARM`] users
+/// have opened every connection and grown every buffer.
 const FILL: usize = 20_000;
 const SHORT_FILL: usize = 5_000;
 const WARM: usize = 2_000;
 
-/// WebSockets that are open while a proxy's memory is looked at: so many that the difference is theirs.
+/// WebSockets that are open while a proxy's memory is read; the difference of the two readings is the
+/// sockets' memory.
 const FEW_SOCKETS: usize = 100;
 const MANY_SOCKETS: usize = 1_000;
 
 /// Requests at once.
 const BURST: usize = 1_000;
 
-/// How long a mint takes while a burst waits for it: as long as a call across a country.
+/// Time of a mint while a burst waits for it: the time of a call across a country.
 const MINT_TIME: Duration = Duration::from_millis(50);
 
-/// Where the users of bursts start, whom nobody has asked for.
+/// Number of the first user of the bursts. No other measurement asks for the users from here on.
 const COLD: usize = 5_000_000;
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -59,7 +60,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What a cached user adds to the resident memory of a running proxy, in bytes.
+/// Returns the memory that a cached user adds to a running proxy, in bytes of its proportional share.
 pub fn bytes_per_user(bench: &Bench, one: &Running, users: usize) -> Result<f64> {
     rounds::warm(bench, one, 0, WARM)?;
     let before = one.tree.memory()?.proportional;
@@ -68,7 +69,7 @@ pub fn bytes_per_user(bench: &Bench, one: &Running, users: usize) -> Result<f64>
     Ok((after - before) / users as f64)
 }
 
-/// What a WebSocket on which nothing moves adds to the resident memory of a running proxy, in bytes.
+/// Returns the memory that a quiet WebSocket adds to a running proxy, in bytes of its proportional share.
 fn bytes_per_socket(bench: &Bench, one: &Running) -> Result<f64> {
     let with = |connections| {
         let load = rounds::load(bench, Job::WebSocket, one.http1, false);
@@ -78,7 +79,7 @@ fn bytes_per_socket(bench: &Bench, one: &Running) -> Result<f64> {
     Ok((many - few) / (MANY_SOCKETS - FEW_SOCKETS) as f64)
 }
 
-/// Sends all requests before any answer is read, and counts the mints that came of it.
+/// Sends all requests before it reads any answer, and counts the mints of these requests.
 fn mints_of_a_burst(bench: &Bench, one: &Running, first: usize, users: usize) -> Result<f64> {
     let mut connections = Vec::new();
     for _ in 0..BURST {

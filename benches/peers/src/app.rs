@@ -1,7 +1,7 @@
 //! The app behind every proxy, and the API that mints, on a thread of their own.
 //!
-//! As little HTTP as the proxies speak to them, written to cost little: it shares its core with the
-//! load, and what it saves the proxy under measurement can be asked for.
+//! Reads and writes only the forms of HTTP that the proxies use, at little cost: the app shares its core with
+//! the load, and the CPU time that it saves lets the load send more requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ pub const SMALL: usize = 1024;
 /// Bytes in the answer of `/api/large`.
 pub const LARGE: usize = 100 * 1024;
 
-/// The key of RFC 6455, section 1.3, which every handshake here is made with, and its answer.
+/// Key of RFC 6455, section 1.3, which every handshake here uses, and the answer to the key.
 pub const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Bytes of a message to be echoed; below 126, so that its length is one byte.
 pub const MESSAGE: usize = 100;
 
-/// How long apart events are.
+/// Time between two events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running app and token API.
@@ -46,9 +46,9 @@ pub struct Backend {
 struct State {
     mints: AtomicUsize,
     mint_millis: AtomicU64,
-    /// Requests that the app has taken and stands still with, since the start.
+    /// Requests with which the app has stood still since the start.
     stalled: AtomicUsize,
-    /// Tells the app to drop all requests with which it stands still.
+    /// Notified when the app must drop all requests with which it stands still.
     stalls_over: Notify,
     epoch: Instant,
     small: Vec<u8>,
@@ -56,7 +56,7 @@ struct State {
 }
 
 impl Backend {
-    /// Binds both and serves them from now on.
+    /// Binds the app and the API, and serves both from now on.
     pub fn start(epoch: Instant) -> io::Result<Self> {
         let state = Arc::new(State {
             mints: AtomicUsize::new(0),
@@ -87,36 +87,36 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Mints so far.
+    /// Returns the number of mints so far.
     pub fn mints(&self) -> usize {
         self.state.mints.load(Ordering::Relaxed)
     }
 
-    /// Requests so far that the app has taken and stood still with.
+    /// Returns the number of requests with which the app has stood still so far.
     pub fn stalled(&self) -> usize {
         self.state.stalled.load(Ordering::Relaxed)
     }
 
-    /// Ends every request that the app stands still with.
+    /// Ends every request with which the app stands still.
     pub fn end_stalls(&self) {
         self.state.stalls_over.notify_waiters();
     }
 
-    /// Has every mint take so long from now on.
+    /// Sets how long every mint takes from now on.
     pub fn set_mint_time(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.state.mint_millis.store(millis, Ordering::Relaxed);
     }
 }
 
-/// A listener on a free port, whose queue has room for a thousand connections at once.
+/// Makes a listener on a free port, whose queue has room for a thousand connections at once.
 fn listen() -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     socket.listen(4096)
 }
 
-/// Whatever the app says under the token's name must not reach the page.
+/// Makes an answer with a forged token, which must not reach the page.
 fn page(bytes: usize) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\
@@ -130,11 +130,12 @@ fn page(bytes: usize) -> Vec<u8> {
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
     loop {
-        // Out of file descriptors, say: those who wait are the measurement's own problem.
+        // Accepting fails if, for example, no file descriptor is left; the waiting requests make the
+        // measurement fail.
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         let state = Arc::clone(&state);
-        // A proxy that closes ends its connection, nothing more.
+        // An error only ends this connection, since the proxy has closed it.
         tokio::spawn(async move { drop(state.serve(stream).await) });
     }
 }
@@ -206,7 +207,7 @@ impl State {
         }
     }
 
-    /// Events that carry the time at which each was sent.
+    /// Sends events that carry the time at which each event was sent.
     async fn stream_events(&self, mut stream: TcpStream) -> io::Result<()> {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -225,7 +226,7 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
          Sec-WebSocket-Accept: {WEBSOCKET_ACCEPT}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
-    // The load's mask is zero, so that the payload stands as it is: opcode, length, mask, payload.
+    // The load's mask is zero, so that the payload needs no unmasking: opcode, length, mask, payload.
     let mut message = [0; 6 + MESSAGE];
     loop {
         stream.read_exact(&mut message).await?;
@@ -254,12 +255,12 @@ async fn read_some(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<(
     }
 }
 
-/// Where the head that starts the bytes ends, its empty line included.
+/// Returns the length of the head at the start of the bytes, its empty line included.
 pub fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|start| start + 4)
 }
 
-/// The value of a header in a head of HTTP/1.1, by its name in any case.
+/// Returns the value of a header in a head of HTTP/1.1, by its name in any case.
 pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     head.split(|byte| *byte == b'\n').find_map(|line| {
         let (found, value) = line.split_at_checked(name.len())?;

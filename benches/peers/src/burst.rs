@@ -25,7 +25,8 @@ const COLD: usize = 6_000_000;
 /// The sidecar's own default for `delivery.header.max_wait`. The peers wait 5 s.
 const MAX_WAIT: &str = "250ms";
 
-/// Peers without Express, which answers some of so many requests at once with an error of its own.
+/// Peers that take part. Express does not: it answers some of so many requests at once with an error of its
+/// own.
 const PEERS: [Peer; 4] = [Peer::Sidecar, Peer::NginxLua, Peer::NginxNjs, Peer::HaproxyMap];
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -48,8 +49,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Number of mints so far, once no mint has come for a while: an answer without a token has not waited
-/// for its mint.
+/// Waits until no mint has come for a while, and returns the number of mints so far: an answer without a
+/// token has not waited for its mint.
 fn mints_once_settled(bench: &Bench) -> usize {
     let mut mints = bench.backend.mints();
     loop {

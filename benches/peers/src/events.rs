@@ -1,4 +1,4 @@
-//! How long each event of a stream is on its way.
+//! Time that each event of a stream is on its way.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Load as fast as a proxy takes it, over HTTP/1.1 and WebSocket; every answer is looked at.
+//! Load as fast as a proxy takes it, over HTTP/1.1 and WebSocket. Every answer is checked.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -15,21 +15,21 @@ use crate::multiplexed;
 use crate::tokens::Users;
 use crate::{Result, events};
 
-/// Requests under way at a time, however many connections are open.
+/// Requests under way at a time, regardless of the number of open connections.
 pub const AT_A_TIME: usize = 64;
 
-/// What is asked, over and over.
+/// Kind of request that a load repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Job {
     /// The app's answer of 1 KiB, with the user's token in a header.
     Header,
     /// The token route.
     Route,
-    /// As `Header`, over HTTP/2 without TLS: 8 connections of 8 streams.
+    /// The answer of `Header`, over HTTP/2 without TLS: 8 connections of 8 streams.
     H2c,
-    /// As `Header`, with an answer of 100 KiB.
+    /// The answer of `Header`, with a body of 100 KiB.
     Large,
-    /// Messages of 100 bytes that come back.
+    /// Messages of 100 bytes that the app echoes.
     WebSocket,
     /// An event every 20 ms on each of 8 streams.
     Events,
@@ -47,7 +47,7 @@ impl Job {
     }
 }
 
-/// Who asks for what.
+/// Requests to send, and the users for whom they are sent.
 #[derive(Clone)]
 pub struct Load {
     pub address: SocketAddr,
@@ -56,20 +56,20 @@ pub struct Load {
     pub users: Users,
     /// Whether every answer must carry the user's token.
     pub with_token: bool,
-    /// Bytes of request headers beyond those of a browser.
+    /// Bytes of request headers beyond a browser's headers.
     pub padding: usize,
-    /// What events count their time from.
+    /// Time from which events count.
     pub epoch: Instant,
 }
 
-/// What a window has seen.
+/// Result of a window.
 pub struct Seen {
     pub requests: f64,
-    /// In microseconds, ascending.
+    /// Latencies in microseconds, ascending.
     pub latencies: Vec<f64>,
 }
 
-/// What all connections of a load share.
+/// State that all connections of a load share.
 #[derive(Default)]
 pub struct Progress {
     turn: Cell<usize>,
@@ -81,7 +81,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The number of the next request.
+    /// Returns the number of the next request.
     pub fn next_turn(&self) -> usize {
         self.turn.replace(self.turn.get() + 1)
     }
@@ -98,7 +98,7 @@ impl Progress {
     }
 
     pub fn fail(&self, problem: String) {
-        // What goes wrong when the end cuts connections is not the proxy's.
+        // An error that comes of cutting connections at the end is not the proxy's fault.
         if !self.stopped.get() {
             self.failure.borrow_mut().get_or_insert(problem);
         }
@@ -106,7 +106,7 @@ impl Progress {
 }
 
 impl Load {
-    /// Runs for `warm_up`, then for `window`, at whose two ends it calls `at_edge`.
+    /// Runs for `warm_up`, then for `window`, and calls `at_edge` at the two ends of `window`.
     pub fn run(
         self,
         warm_up: Duration,
@@ -140,7 +140,7 @@ impl Load {
         Ok(Seen { requests: requests as f64, latencies })
     }
 
-    /// Asks `count` times over all connections, and then ends.
+    /// Sends `count` requests over all connections, and then ends.
     pub fn run_through(self, count: usize) -> Result<()> {
         let progress = Rc::new(Progress::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -156,8 +156,8 @@ impl Load {
         progress.failure.take().map_or(Ok(()), |problem| Err(problem.into()))
     }
 
-    /// Opens as many WebSockets as there are connections, has one message come back on each, and calls
-    /// `look` while all are open and nothing moves.
+    /// Opens as many WebSockets as there are connections, echoes one message on each, and calls `look` while
+    /// all WebSockets are open and quiet.
     pub fn hold(&self, look: impl FnOnce() -> Result<f64>) -> Result<f64> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -171,7 +171,7 @@ impl Load {
         })
     }
 
-    /// Opens every connection, and sets all going.
+    /// Opens every connection, and starts requests on all of them.
     async fn open(&self, progress: &Rc<Progress>) -> Result<()> {
         match self.job {
             Job::H2c => return multiplexed::open(self, progress).await,
@@ -219,7 +219,7 @@ impl Load {
         Ok(())
     }
 
-    /// A request up to the name of its user: what a browser sends.
+    /// Returns a request up to the name of its user, as a browser sends it.
     pub fn request_start(&self) -> String {
         let mut lines = vec![format!("GET {} HTTP/1.1", self.job.path())];
         lines.push("Host: app.example.com".to_owned());
@@ -231,7 +231,7 @@ impl Load {
     }
 }
 
-/// The headers of a page's own request that has passed a login proxy.
+/// Headers of a page's own request that has passed a login proxy.
 pub const BROWSER: [(&str, &str); 11] = [
     ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"),
     ("Accept", "application/json"),
@@ -345,11 +345,11 @@ impl Connection {
         Ok(())
     }
 
-    /// A message there and back, in frames as RFC 6455, section 5.2, has them.
+    /// Sends a message and checks its echo, in frames of RFC 6455, section 5.2.
     async fn echo(&mut self, turn: usize) -> Result<()> {
         let text = format!("{turn:0MESSAGE$}");
         self.request.clear();
-        // Binary, complete; masked, and by zeros, so that the app need not unmask.
+        // Binary and complete; masked with zeros, so that the app need not unmask.
         self.request.extend_from_slice(&[0x82, 0x80 | u8::try_from(MESSAGE)?, 0, 0, 0, 0]);
         self.request.extend_from_slice(text.as_bytes());
         self.stream.write_all(&self.request).await?;

@@ -1,5 +1,5 @@
-//! The sidecar beside what a careful user would build instead, on this machine. `benches/peers/run`
-//! starts this; `docs/performance.md` says what it measures, and how.
+//! Comparison of the sidecar with the proxies that a careful user would set up instead, on one machine.
+//! `benches/peers/run` starts this program; `docs/performance.md` explains the measurements.
 
 mod alone;
 mod app;
@@ -28,7 +28,7 @@ use crate::rounds::Turns;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The core of the proxies, and that of the load, the app and the token API.
+/// Core of the proxies, and core of the load, the app and the token API.
 const PROXY_CORE: usize = 0;
 const OTHER_CORE: usize = 1;
 
@@ -92,7 +92,7 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// What all measurements share.
+/// Parts that all measurements share.
 pub struct Bench {
     plan: Plan,
     setting: Setting,
@@ -100,16 +100,16 @@ pub struct Bench {
     epoch: Instant,
 }
 
-/// What to measure, and for how long.
+/// Measurements to make, and their lengths.
 struct Plan {
     short: bool,
     only: Vec<String>,
     rounds: usize,
-    /// As fast as a proxy takes it.
+    /// Turns of the jobs that run as fast as a proxy takes them.
     saturated: Turns,
-    /// At a fixed rate: each connection is asked over 30 times a second.
+    /// Turns at a fixed rate: each connection is asked over 30 times a second.
     paced: Turns,
-    /// From the start of the run until when a disturbed round is measured again.
+    /// Time since the start of the run until which a disturbed round is measured again.
     repeat_until: Duration,
     files: PathBuf,
     work: PathBuf,

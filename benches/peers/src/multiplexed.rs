@@ -15,7 +15,7 @@ use crate::load::{AT_A_TIME, BROWSER, Load, Progress};
 
 const CONNECTIONS: usize = 8;
 
-/// Opens the connections, and sets all their streams going.
+/// Opens the connections, and starts requests on all their streams.
 pub async fn open(load: &Load, progress: &Rc<Progress>) -> Result<()> {
     for _ in 0..CONNECTIONS {
         let stream = TcpStream::connect(load.address).await?;

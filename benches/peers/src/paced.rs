@@ -1,5 +1,5 @@
-//! Requests that are due at fixed times, whatever became of those before: a slow answer makes the
-//! ones behind it late, and their lateness counts.
+//! Requests that are due at fixed times, regardless of earlier answers: a slow answer makes the requests
+//! after it late, and the lateness counts.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,8 +14,9 @@ use crate::tokens::Users;
 /// Requests per second.
 pub const RATE: usize = 2_000;
 
-/// Asks at [`RATE`] for `warm_up` and then for `window`, at whose two ends it calls `at_edge`, over as
-/// many connections as [`AT_A_TIME`], each with a thread: only the kernel's own timers are exact enough.
+/// Sends requests at [`RATE`] for `warm_up` and then for `window`, and calls `at_edge` at the two ends of
+/// `window`. Uses [`AT_A_TIME`] connections, each with a thread: only the kernel's own timers are exact
+/// enough.
 pub fn run(
     load: &Load,
     users: usize,
@@ -63,9 +64,9 @@ pub fn run(
 struct Asker<'a> {
     first_due: Instant,
     step: Duration,
-    /// Requests of the warm-up.
+    /// Number of requests in the warm-up.
     unseen: usize,
-    /// Those after it.
+    /// Number of requests after the warm-up.
     count: usize,
     first_user: usize,
     users: usize,
@@ -76,7 +77,7 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     fn run(&self) -> Result<Vec<f64>> {
-        // The kernel may put off a wake-up by 50 us, to save power.
+        // By default the kernel may delay a wake-up by 50 us, to save power.
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
         let users = Users::new(self.first_user % self.users, 1);
         let mut stream = TcpStream::connect(self.address)?;

@@ -1,4 +1,4 @@
-//! The proxies that are compared, each started from its files in this folder.
+//! Proxies that are compared, each started from its files in this folder.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use crate::app;
 use crate::process::{self, Tree};
 use crate::tokens;
 
-/// How long a proxy may take until it answers.
+/// Time that a proxy may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ pub enum Peer {
     Nginx,
     Haproxy,
     Express,
-    /// No proxy at all: what added latency is counted from.
+    /// No proxy: added latency is counted from this peer's.
     Direct,
 }
 
@@ -52,22 +52,22 @@ impl Peer {
         }
     }
 
-    /// Whether it puts tokens into answers.
+    /// Whether the peer puts tokens into answers.
     pub fn has_tokens(self) -> bool {
         !matches!(self, Self::Nginx | Self::Haproxy | Self::Direct)
     }
 }
 
-/// Where everything is, and how much of the machine a proxy gets.
+/// Addresses and files of a run, and the part of the machine that a proxy gets.
 #[derive(Clone)]
 pub struct Setting {
     /// `benches/peers` of the checkout.
     pub files: PathBuf,
-    /// A directory of this run's own.
+    /// Working directory of this run.
     pub work: PathBuf,
-    /// The sidecar's binary.
+    /// Binary of the sidecar.
     pub sidecar: PathBuf,
-    /// Of nginx's modules.
+    /// Directory of nginx's modules.
     pub modules: PathBuf,
     pub app: SocketAddr,
     pub api: SocketAddr,
@@ -75,17 +75,17 @@ pub struct Setting {
     pub workers: usize,
     /// Tokens that caches with a bound must hold.
     pub capacity: usize,
-    /// How long the sidecar may keep an answer of the app waiting for a token.
+    /// Time for which the sidecar may hold an answer of the app until the token comes.
     pub max_wait: &'static str,
 }
 
-/// A proxy that answers.
+/// A proxy that has started and answers.
 pub struct Running {
     pub peer: Peer,
     pub http1: SocketAddr,
     pub h2c: SocketAddr,
     pub tree: Tree,
-    /// From its start to its first right answer.
+    /// Time from the proxy's start to its first right answer.
     pub started_in: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Running {
     pub fn start(peer: Peer, setting: &Setting) -> Result<Self> {
         let [http1, h2c, admin] = free_addresses()?;
         let work = setting.work.join(format!("{peer:?}"));
-        // What an earlier one of the kind has left, such as a cache.
+        // Removes the files of an earlier proxy of this kind, such as a cache.
         let _ = fs::remove_dir_all(&work);
         fs::create_dir_all(&work)?;
         let files = Files { setting, work: &work, http1, h2c, admin };
@@ -104,13 +104,13 @@ impl Running {
         wait_for(peer, http1, &mut tree)?;
         let started_in = started.elapsed();
         tree.look_for_members()?;
-        // One port of the sidecar's has both protocols.
+        // The sidecar serves both protocols on one port.
         let h2c = if peer == Peer::Sidecar { http1 } else { h2c };
         Ok(Self { peer, http1, h2c, tree, started_in })
     }
 
-    /// Asks once as each of some users, before anything is measured: each must get his token and no
-    /// other, nobody must get one, and nobody the app's.
+    /// Asks once as each of some users, before the first measurement. Each user must get their own token, and
+    /// an anonymous client must get neither a token nor the app's forged token.
     pub fn verify(&self, users: usize) -> Result<()> {
         let wrong = |what: &str| format!("{} {what}", self.peer.name());
         for number in 0..users {
@@ -145,7 +145,7 @@ impl Running {
     }
 }
 
-/// What stands in the place of `@NAMES@` in a peer's files.
+/// Values for `@NAMES@` in a peer's files.
 struct Files<'a> {
     setting: &'a Setting,
     work: &'a Path,
@@ -204,7 +204,7 @@ impl Files<'_> {
 
     fn render(&self, template: &str, name: &str) -> Result<PathBuf> {
         let setting = self.setting;
-        // A token of 900 bytes, its user and what the dictionary adds to both.
+        // Bytes of a token (900), its user, and the dictionary's overhead for both.
         let dictionary = format!("{}m", 64 + setting.capacity * 1_500 / 1_000_000);
         let user = Command::new("id").arg("-un").output()?;
         let mut text = fs::read_to_string(setting.files.join(template))?;
@@ -246,9 +246,9 @@ fn wait_for(peer: Peer, address: SocketAddr, tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// Addresses that nobody listened on a moment ago, each of another port.
+/// Returns addresses on which no process listened a moment ago, each with another port.
 fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
-    // All are held until all are known.
+    // All sockets are held until all addresses are known, so that no port comes twice.
     let mut sockets = Vec::new();
     let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); COUNT];
     for address in &mut addresses {
@@ -259,7 +259,7 @@ fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
     Ok(addresses)
 }
 
-/// An answer over a connection of its own.
+/// An answer on a new connection.
 pub struct Answer {
     head: Vec<u8>,
     pub body: Vec<u8>,
@@ -275,7 +275,7 @@ impl Answer {
     }
 }
 
-/// A GET over a connection of its own.
+/// Sends a GET on a new connection, and reads the answer.
 pub fn ask(address: SocketAddr, path: &str, user: Option<&str>) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

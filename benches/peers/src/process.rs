@@ -1,4 +1,4 @@
-//! Processes and what the kernel says of them.
+//! Processes, and the kernel's figures about them.
 
 use std::error::Error;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::Result;
 /// Microseconds in a tick of `/proc/stat`: `USER_HZ` is 100 on every Linux that Rust supports.
 const TICK_MICROS: f64 = 10_000.0;
 
-/// Has the calling thread, and all that it starts, run on these cores alone.
+/// Makes the calling thread, and all threads and processes that it starts, run on these cores only.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
@@ -22,14 +22,14 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Connections that a proxy can serve at a time under this process's limit of open files, at most
-/// 10,000: each takes another one to the app at worst.
+/// Returns the number of connections that a proxy can serve at a time under this process's limit of open
+/// files, at most 10,000: at worst, each connection needs another connection to the app.
 pub fn most_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files / 2).unwrap_or(usize::MAX).saturating_sub(100).min(10_000)
 }
 
-/// A child with its children, ended with its owner.
+/// A child process with its children, ended with its owner.
 pub struct Tree {
     child: Child,
     members: Vec<u32>,
@@ -38,7 +38,7 @@ pub struct Tree {
 impl Tree {
     /// Starts a program on some cores.
     pub fn spawn(command: &mut Command, cores: &[usize]) -> io::Result<Self> {
-        // A child inherits from the thread that starts it.
+        // A child inherits the cores of the thread that starts it.
         let child = std::thread::scope(|scope| {
             let starter = scope.spawn(|| {
                 pin(cores)?;
@@ -51,14 +51,14 @@ impl Tree {
         Ok(Self { members: vec![child.id()], child })
     }
 
-    /// Finds all processes that have come of it by now.
+    /// Finds all descendants that the child has by now.
     pub fn look_for_members(&mut self) -> io::Result<()> {
         let mut parents = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // One that has ended since is nobody's.
+            // The file of a process that has ended meanwhile can't be read.
             if let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat"))
                 && let Some((_, fields)) = stat.rsplit_once(')')
                 && let Some(Ok(parent)) = fields.split_whitespace().nth(1).map(str::parse::<u32>)
@@ -76,12 +76,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether it has ended by itself, and how.
+    /// Returns the exit status if the child has ended by itself.
     pub fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Microseconds that all its threads have run so far.
+    /// Returns the microseconds that all threads of the tree have run so far.
     pub fn cpu_micros(&self) -> Result<f64> {
         let mut nanos = 0.0;
         for id in &self.members {
@@ -100,7 +100,7 @@ impl Tree {
         Ok(nanos / 1e3)
     }
 
-    /// Resident bytes, and of those the ones that nobody shares, or its share of them.
+    /// Returns the resident and the proportional memory of the tree.
     pub fn memory(&self) -> Result<Memory> {
         let mut memory = Memory { resident: 0.0, proportional: 0.0 };
         for id in &self.members {
@@ -119,18 +119,18 @@ impl Tree {
     }
 }
 
-/// What a tree of processes holds, in bytes.
+/// Memory of a tree of processes, in bytes.
 #[derive(Clone, Copy)]
 pub struct Memory {
-    /// Resident sets added up: what two of them share counts twice.
+    /// Sum of the resident sets; a page that two processes share counts twice.
     pub resident: f64,
-    /// Each page divided by those who share it.
+    /// Sum of all pages, each page divided by the number of processes that share it.
     pub proportional: f64,
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // What has ended already can't be told to.
+        // A process that has ended already gets no signal.
         if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(id, Signal::Term);
         }
@@ -146,7 +146,7 @@ impl Drop for Tree {
     }
 }
 
-/// Microseconds in which some cores have done anything since the machine started.
+/// Returns the microseconds in which some cores have been busy since the machine started.
 pub fn busy_micros(cores: &[usize]) -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let mut ticks = 0.0;
@@ -164,7 +164,7 @@ pub fn busy_micros(cores: &[usize]) -> Result<f64> {
     Ok(ticks * TICK_MICROS)
 }
 
-/// Microseconds that this process has run so far.
+/// Returns the microseconds that this process has run so far.
 pub fn own_micros() -> Result<f64> {
     let mut nanos = 0.0;
     for thread in fs::read_dir("/proc/self/task")? {
@@ -174,8 +174,8 @@ pub fn own_micros() -> Result<f64> {
     Ok(nanos / 1e3)
 }
 
-/// How long a fixed piece of work takes on a core: what it shows is a core that runs slower, or
-/// one that somebody else is on.
+/// Measures how long a fixed piece of work takes on a core. A longer time shows a core that runs slower, or
+/// that another process uses.
 pub fn pace(core: usize) -> Result<Duration> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| -> io::Result<Duration> {

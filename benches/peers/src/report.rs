@@ -1,4 +1,4 @@
-//! The tables.
+//! Tables of the results.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,24 +6,24 @@ use std::fmt::Write as _;
 use crate::peer::Peer;
 use crate::{burst, stalls};
 
-/// What was measured, by row, peer and round.
+/// Results, by row, peer and round.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<String>,
     values: HashMap<(String, Peer), Vec<(usize, f64)>>,
     /// Rounds of a job that are in the tables.
     pub measured: usize,
-    /// Those that were thrown away because others disturbed them.
+    /// Rounds that were measured and thrown away because other processes disturbed them.
     pub repeated: usize,
-    /// Of those in the tables, the ones that were disturbed to the end.
+    /// Rounds in the tables that were disturbed at every repeat.
     pub disturbed: usize,
 }
 
-/// A ratio that the run is held against: the first must hold, at the second we aim.
+/// A bound for a result: `must` has to hold, `aim` is the goal.
 struct Target {
     what: &'static str,
     row: &'static str,
-    /// `None` for a figure of ours alone.
+    /// Peer of a ratio; `None` for a figure of the sidecar alone.
     peer: Option<Peer>,
     must: f64,
     aim: f64,
@@ -84,8 +84,8 @@ impl Report {
         self.values.entry((row.to_owned(), peer)).or_default().push((round, value));
     }
 
-    /// Turns whole latencies into added ones: less what the same load took without a proxy, in the
-    /// same round.
+    /// Turns whole latencies into added latencies: subtracts the latency of the same load without a proxy in
+    /// the same round.
     pub fn subtract_direct(&mut self) {
         for row in self.rows.iter().filter(|row| row.contains("added")) {
             let direct = self.values.get(&(row.clone(), Peer::Direct)).cloned().unwrap_or_default();
@@ -108,14 +108,14 @@ impl Report {
             .iter()
             .filter_map(|(round, ours)| {
                 let (_, theirs) = theirs.iter().find(|(other, _)| other == round)?;
-                // An added latency below nothing is noise, and no measure.
+                // An added latency of zero or less is noise, so it gives no ratio.
                 (*theirs > 0.0 && *ours > 0.0).then(|| ours / theirs)
             })
             .collect()
     }
 
     pub fn text(&self) -> String {
-        // What is measured of two proxies only, in tables of its own.
+        // Puts rows that only two proxies have into separate tables.
         let (few, many): (Vec<&str>, Vec<&str>) =
             self.rows.iter().map(String::as_str).partition(|row| self.columns(&[row]).len() < 3);
         let mut text = self.ratio_table(&many);
@@ -133,7 +133,7 @@ impl Report {
         text
     }
 
-    /// Of whom any of these rows has a figure.
+    /// Returns the peers for which any of these rows has a figure.
     fn columns(&self, rows: &[&str]) -> Vec<Peer> {
         let peers = Peer::PROXIES.into_iter().chain([Peer::Direct]);
         peers.filter(|peer| rows.iter().any(|row| !self.of(row, *peer).is_empty())).collect()
@@ -193,7 +193,7 @@ impl Report {
     }
 }
 
-/// In Markdown; nothing without rows or columns.
+/// Formats a table in Markdown; empty without rows or columns.
 fn table(
     title: &str,
     peers: &[Peer],
@@ -215,7 +215,7 @@ fn table(
     text
 }
 
-/// As many digits as a figure of its size can mean.
+/// Returns the number of decimal places that make sense for figures of this size.
 fn digits_of(values: &[f64]) -> usize {
     let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     match largest {
@@ -225,7 +225,7 @@ fn digits_of(values: &[f64]) -> usize {
     }
 }
 
-/// The median, the least and the most. Of none, not a number.
+/// Returns the median, the least and the most; NaN if there are no values.
 fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let [first, .., last] = values[..] else {
@@ -235,7 +235,7 @@ fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
     (values[values.len() / 2], first, last)
 }
 
-/// `median (least–most)`, or nothing.
+/// Formats `median (least–most)`; empty if there are no values.
 fn spread(values: Vec<f64>, digits: usize) -> String {
     match values.len() {
         0 => String::new(),

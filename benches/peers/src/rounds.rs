@@ -1,7 +1,6 @@
-//! What is measured in interleaved rounds: every job, in another order each time. In a round, the peers
-//! of a job take turns of a fraction of a second each, and what one has done in all of its turns is its
-//! figure. A ratio is taken within a round, and what the machine does from one second to the next is not
-//! to be in it.
+//! Measurements in interleaved rounds: every job, in another order each time. In a round, the peers of a job
+//! take turns of a fraction of a second each. The figure of a peer is the sum over all of its turns. A ratio
+//! is taken within a round, so that the machine's changes from one second to the next are not in the ratio.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
@@ -13,19 +12,19 @@ use crate::report::Report;
 use crate::tokens::Users;
 use crate::{Bench, PROXY_CORE, Plan, Result, USERS, paced, process};
 
-/// Of a core, that others may take before a round of a job counts as disturbed.
+/// Share of a core that other processes may take before a round of a job counts as disturbed.
 const FOREIGN_SHARE: f64 = 0.05;
 
-/// By how much the pace of the core may differ before and after.
+/// Share by which the pace of the core may differ before and after a round.
 const PACE_SHARE: f64 = 0.10;
 
-/// Requests until node runs compiled code.
+/// Requests after which node runs compiled code.
 const COMPILING: usize = 10_000;
 
-/// How often a disturbed round of a job is measured again.
+/// Number of times that a disturbed round of a job is measured again.
 const REPEATS: usize = 2;
 
-/// A job, and how it is put.
+/// A job, and the way in which its requests are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Saturated(Job),
@@ -62,7 +61,7 @@ impl Kind {
     fn suits(self, peer: Peer) -> bool {
         match self {
             Self::Saturated(Job::Route) => peer.has_tokens(),
-            // Node's HTTP/2 server is another one, which Express does not run on.
+            // Express does not run on node's HTTP/2 server, which is a separate one.
             Self::Saturated(Job::H2c) => peer != Peer::Express && peer != Peer::Direct,
             Self::Saturated(Job::Events) | Self::Paced => true,
             Self::Saturated(_) => peer != Peer::Direct,
@@ -70,19 +69,19 @@ impl Kind {
     }
 }
 
-/// What a peer has done in its turns.
+/// Sum of a peer's turns.
 #[derive(Default)]
 pub struct Window {
     requests: f64,
     seconds: f64,
     /// Microseconds of the proxy's processes.
     cpu: f64,
-    /// In microseconds, ascending.
+    /// Latencies in microseconds, ascending.
     pub latencies: Vec<f64>,
 }
 
 impl Window {
-    /// Microseconds of CPU time per request.
+    /// Returns microseconds of CPU time per request.
     pub fn cpu_micros(&self) -> f64 {
         self.cpu / self.requests
     }
@@ -94,28 +93,28 @@ impl Window {
         self.latencies.extend(turn.latencies);
     }
 
-    /// Requests per second.
+    /// Returns requests per second.
     pub fn rate(&self) -> f64 {
         self.requests / self.seconds
     }
 }
 
-/// One round of one job.
+/// Result of one round of one job.
 pub struct Round {
-    /// Of each peer, in the order in which they were given.
+    /// Windows of the peers, in the order in which the peers were given.
     pub windows: Vec<Window>,
-    /// How much of the proxies' cores others had.
+    /// Share of the proxies' cores that other processes had.
     foreign: f64,
     is_disturbed: bool,
 }
 
-/// How peers take turns.
+/// Number and length of the turns of each peer.
 #[derive(Clone, Copy)]
 pub struct Turns {
     pub count: usize,
-    /// Of each turn.
+    /// Warm-up of each turn.
     pub warm_up: Duration,
-    /// Of each turn.
+    /// Measured time of each turn.
     pub window: Duration,
 }
 
@@ -151,7 +150,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// `None` is the app itself.
+/// Returns the kind of a peer. `None` is the app itself.
 fn peer_of(one: Option<&Running>) -> Peer {
     one.map_or(Peer::Direct, |one| one.peer)
 }
@@ -162,11 +161,11 @@ fn start_all(bench: &Bench) -> Result<Vec<Running>> {
         eprintln!("checking {}", peer.name());
         let one = Running::start(peer, &bench.setting)?;
         one.verify(50)?;
-        // Every user's token is there before anything is measured.
+        // Caches the tokens of all users before the first measurement.
         if peer.has_tokens() {
             warm(bench, &one, 0, USERS)?;
         }
-        // node is slow until it has compiled what it runs most.
+        // node is slow until it has compiled its most frequent code.
         if peer == Peer::Express {
             load(bench, Job::Header, one.http1, true).run_through(COMPILING)?;
             load(bench, Job::Route, one.http1, true).run_through(COMPILING)?;
@@ -176,13 +175,13 @@ fn start_all(bench: &Bench) -> Result<Vec<Running>> {
     Ok(running)
 }
 
-/// Has every one of some users asked for, and his token looked at.
+/// Asks for the token of each of some users, and checks every token.
 pub fn warm(bench: &Bench, one: &Running, first: usize, count: usize) -> Result<()> {
     let load = Load { users: Users::new(first, count), ..load(bench, Job::Route, one.http1, true) };
     load.run_through(count)
 }
 
-/// As everything but `scale` asks: 64 connections, and all users in turn.
+/// Makes the load of all measurements but `scale`: 64 connections, and all users in turn.
 pub fn load(bench: &Bench, job: Job, address: SocketAddr, with_token: bool) -> Load {
     Load {
         address,
@@ -195,8 +194,8 @@ pub fn load(bench: &Bench, job: Job, address: SocketAddr, with_token: bool) -> L
     }
 }
 
-/// Measures again what was disturbed, as long as there is time, and says so in the report. Of rounds
-/// that all were, the least disturbed one counts.
+/// Measures a disturbed round again, as long as there is time, and counts this in the report. If all repeats
+/// are disturbed, returns the least disturbed round.
 pub fn undisturbed(
     bench: &Bench,
     report: &mut Report,
@@ -218,8 +217,8 @@ pub fn undisturbed(
     Ok(round)
 }
 
-/// Has each of some peers looked at in turn, in another order each time, and reads what the kernel
-/// counted meanwhile. `look` calls what it is given at the two ends of its window.
+/// Calls `look` for each of some peers in turn, in another order each time, and reads the kernel's counters
+/// before and after. `look` calls its argument at the two ends of its window.
 pub fn take_turns(
     peers: &[Option<&Running>],
     cores: &[usize],
@@ -268,18 +267,18 @@ fn turn_of(
     Ok(Window { requests, seconds, cpu: after - before, latencies })
 }
 
-/// What the kernel has counted so far.
+/// Counters of the kernel.
 struct Counted {
     at: Instant,
-    /// Microseconds in which the cores did anything.
+    /// Microseconds in which the cores were busy.
     busy: f64,
-    /// What of that was the measurement's.
+    /// Part of `busy` that the measurement used.
     ours: f64,
 }
 
 impl Counted {
     fn now(peers: &[Option<&Running>], cores: &[usize]) -> Result<Self> {
-        // Where the load shares the proxies' cores, it is no stranger.
+        // If the load shares the proxies' cores, its time is not foreign.
         let mut ours = if cores.len() > 1 { process::own_micros()? } else { 0.0 };
         for one in peers.iter().flatten() {
             ours += one.tree.cpu_micros()?;
@@ -287,7 +286,7 @@ impl Counted {
         Ok(Self { at: Instant::now(), busy: process::busy_micros(cores)?, ours })
     }
 
-    /// How much of the cores others have had since.
+    /// Returns the share of the cores that other processes have had since this reading.
     fn foreign_share(&self, later: &Self, cores: &[usize]) -> f64 {
         let foreign = later.busy - self.busy - (later.ours - self.ours);
         foreign / ((later.at - self.at).as_secs_f64() * 1e6 * cores.len() as f64)
@@ -317,7 +316,7 @@ fn look(
     }
 }
 
-/// The least value that so many parts of a thousand do not exceed.
+/// Returns the least value that so many thousandths of the values do not exceed.
 pub fn quantile(ascending: &[f64], thousandths: usize) -> f64 {
     let at = (ascending.len() * thousandths).div_ceil(1_000).max(1) - 1;
     ascending.get(at).copied().unwrap_or(f64::NAN)

@@ -1,5 +1,5 @@
-//! How cost grows: with connections, cached users, request headers and cores. The sidecar and
-//! nginx + Lua, each alone.
+//! Growth of cost with connections, cached users, request headers and cores. Compares the sidecar with nginx
+//! + Lua; no other proxy runs.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::{Bench, OTHER_CORE, PROXY_CORE, Result, USERS, process, rounds};
 const MANY_USERS: usize = 1_000_000;
 const SHORT_MANY_USERS: usize = 50_000;
 
-/// Until as many connections as there may be have been asked.
+/// Warm-up in which every connection of the largest step is asked.
 const MANY_WARM_UP: Duration = Duration::from_millis(300);
 
 const PEERS: [Peer; 2] = [Peer::Sidecar, Peer::NginxLua];
 
-/// One way to differ from the header job over 64 connections of 1,000 users.
+/// A change to the header job over 64 connections of 1,000 users.
 struct Step {
     name: String,
     connections: usize,
     users: usize,
     padding: usize,
-    /// Of the proxy.
+    /// Cores of the proxy.
     cores: Vec<usize>,
 }
 
@@ -83,7 +83,7 @@ fn with_many_users(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Both engines with two workers on both cores, which they share with the load.
+/// Measures both proxies with two workers on both cores, which they share with the load.
 pub fn with_two_cores(bench: &Bench, report: &mut Report) -> Result<()> {
     let cores = [PROXY_CORE, OTHER_CORE];
     let setting = Setting { cores: cores.to_vec(), workers: 2, ..bench.setting.clone() };
@@ -107,7 +107,7 @@ fn look(
     let peers: Vec<Option<&Running>> = running.iter().map(Some).collect();
     let mut turns = bench.plan.saturated;
     if step.connections > AT_A_TIME {
-        // They take longer to open than a turn does.
+        // So many connections take longer to open than a turn lasts.
         let whole = turns.window * u32::try_from(turns.count)?;
         turns = Turns { count: 1, warm_up: MANY_WARM_UP, window: whole };
     }

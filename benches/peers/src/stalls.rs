@@ -1,5 +1,5 @@
-//! The memory that a proxy holds for requests that stand still: downloads that the client does not read,
-//! uploads that the app does not read, and HTTP/2 streams whose windows the client opens byte by byte.
+//! Memory that a proxy holds for requests that stand still: downloads that the client does not read, uploads
+//! that the app does not read, and HTTP/2 streams whose windows the client opens byte by byte.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -29,16 +29,16 @@ pub const UPLOAD: &[u8] = b"/stalls/upload";
 /// Bytes in a body that stands still: more than the buffers of a proxy and of the kernel take.
 pub const BODY: usize = 10_000_000;
 
-/// The largest TCP segment of every connection here but the proxy's own half of it. The kernel gives a
-/// connection over loopback, with segments of 64 KiB, a send buffer of 2.6 MB: a thousand of those would
-/// run into the machine's limit. With the segments of a network it gives 87 KB.
+/// The largest TCP segment of every connection here except on the proxy's own half. The kernel gives a
+/// connection over loopback, with segments of 64 KiB, a send buffer of 2.6 MB: a thousand such connections
+/// would reach the machine's limit. With the segments of a network, the kernel gives 87 KB.
 pub const SEGMENT: u32 = 1_460;
 
-/// Bytes of a client's receive and send buffer in the kernel, so that they hold little of a body.
+/// Bytes of a client's receive and send buffer in the kernel, so that the buffers hold little of a body.
 const SOCKET_BUFFER: u32 = 16 * 1024;
 
 /// Requests that stand still at the same time. HAProxy is configured for 4,000 connections, and takes two
-/// for each; nginx has 15,000.
+/// connections for each request; nginx has 15,000.
 const STALLED: usize = 1_000;
 
 /// Streams on one connection: as many as HAProxy allows by default. nginx is set to 128, and the sidecar
@@ -48,8 +48,8 @@ const STREAMS: usize = 100;
 /// Time between two bytes by which the client opens a stream's window.
 const DRIP: Duration = Duration::from_millis(400);
 
-/// Time for which a proxy's memory is watched once all requests stand still, and how long it must
-/// not have grown at the end.
+/// Time for which a proxy's memory is watched once all requests stand still, then the time at the end in
+/// which the memory must not have grown.
 const WATCH: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,13 +65,13 @@ impl Kind {
     const ALL: [Self; 3] = [Self::Download, Self::Upload, Self::Stream];
 }
 
-/// The body of a download, and of an upload.
+/// Returns the body of a download, and of an upload.
 pub fn body() -> Bytes {
     static BYTES: [u8; BODY] = [b'x'; BODY];
     Bytes::from_static(&BYTES)
 }
 
-/// Makes the peer of this socket send segments no larger than those of a network.
+/// Makes the peer of this socket send segments no larger than the segments of a network.
 pub fn as_on_a_network(socket: &impl AsFd) -> std::io::Result<()> {
     SockRef::from(socket).set_tcp_mss(SEGMENT)
 }
@@ -91,11 +91,11 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Bytes by which the proxy's memory has grown at most while all requests stood still.
+/// Returns the bytes by which the proxy's memory has grown at most while all requests stood still.
 fn growth(bench: &Bench, one: &Running, kind: Kind) -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        // The code that a proxy's first request brings into memory is not what a request costs.
+        // Code that a proxy's first request loads into memory is not part of a request's cost.
         drop(Standing::begin(bench, one, kind, 1).await?);
         let before = one.tree.memory()?.proportional;
         let mut standing = Standing::begin(bench, one, kind, STALLED).await?;
@@ -107,7 +107,7 @@ fn growth(bench: &Bench, one: &Running, kind: Kind) -> Result<f64> {
     })
 }
 
-/// Requests that stand still for as long as this lives.
+/// Requests that stand still for as long as this value lives.
 #[derive(Default)]
 struct Standing {
     downloads: Vec<TcpStream>,
@@ -115,7 +115,7 @@ struct Standing {
 }
 
 impl Standing {
-    /// Has `count` requests stand still, all of them at the app.
+    /// Starts `count` requests, and waits until the app has all of them and they stand still.
     async fn begin(bench: &Bench, one: &Running, kind: Kind, count: usize) -> Result<Self> {
         let app_had = bench.backend.stalled();
         let mut standing = Self::default();
@@ -213,7 +213,7 @@ impl Standing {
         self.tasks.try_join_next().map_or(Ok(()), |ended| ended?)
     }
 
-    /// The most memory that the proxy has had since all requests stand still, in bytes.
+    /// Returns the most memory that the proxy has had since all requests stand still, in bytes.
     async fn watch(&mut self, one: &Running) -> Result<f64> {
         let begun = Instant::now();
         let (mut most, mut grew) = (0.0_f64, begun);
@@ -233,7 +233,7 @@ impl Standing {
     }
 }
 
-/// A connection of a client that is at the far end of a network and has little room.
+/// Opens a connection of a client at the far end of a network, with small buffers.
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     as_on_a_network(&socket)?;

@@ -1,33 +1,34 @@
-//! Users and their tokens. A token follows from its user, so that whoever gets an answer knows which
-//! one must be in it without having seen it before.
+//! Users and their tokens. A token follows from its user, so that the load and each proxy's checks can
+//! compute the right token without having seen it before.
 
 use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// As long as a token of Velt's is, in bytes.
+/// Length of a token of Velt's, in bytes.
 const TOKEN_BYTES: usize = 900;
 
-/// Fixed, so that all processes of a run agree: the year 2100, which the sidecar cuts to 48 hours.
+/// Expiry of all tokens: the year 2100, which the sidecar cuts to 48 hours. Fixed, so that all processes of a
+/// run agree.
 const EXPIRES: u64 = 4_102_444_800;
 
-/// Tokens up to this many are kept by the load; beyond, each is computed when it is compared.
+/// Number of tokens that the load keeps at most. With more users, each token is computed when it is compared.
 const KEPT: usize = 10_000;
 
-/// The name of user `number`.
+/// Returns the name of user `number`.
 pub fn user(number: usize) -> String {
     format!("user-{number:07}@example.com")
 }
 
-/// The only right token of a user: a JWT in form, of [`TOKEN_BYTES`] bytes.
+/// Returns the only right token of a user: a JWT in form, of [`TOKEN_BYTES`] bytes.
 pub fn token_of(user: &str) -> String {
     let payload = format!(r#"{{"userId":"{user}","exp":{EXPIRES}}}"#);
     let mut token = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(payload, &mut token);
     token.push('.');
-    // What stands here differs from user to user too, as a signature does.
+    // The third part differs from user to user too, as a signature does.
     let seed = user.bytes().fold(7_u64, |seed, byte| seed * 31 % 1_000_003 + u64::from(byte));
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut state = seed;
@@ -39,7 +40,7 @@ pub fn token_of(user: &str) -> String {
     token
 }
 
-/// Users from `first` on, asked for in turn.
+/// Users from `first` on, who are asked for in turn.
 #[derive(Clone)]
 pub struct Users {
     first: usize,
@@ -58,7 +59,7 @@ impl Users {
         Self { first, count, kept: Rc::new((first..first + kept).map(pair).collect()) }
     }
 
-    /// Calls with the name and the token of the user whose turn `turn` is.
+    /// Calls `call` with the name and the token of the user of `turn`.
     pub fn with<Out>(&self, turn: usize, call: impl FnOnce(&str, &str) -> Out) -> Out {
         let index = turn % self.count;
         if let Some((user, token)) = self.kept.get(index) {

@@ -1,4 +1,4 @@
-//! Admin calls: who may make them and what they do, to a running sidecar.
+//! Admin calls: which clients may make them, and what they do to a running sidecar.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::support::{Stage, TestSidecar, config, document};
 
 const TOKEN: &str = "canary-0123456789abcdef0123456789";
 
-/// Every call as it is let through.
+/// Returns every call in the form that the sidecar accepts.
 fn calls(admin: std::net::SocketAddr) -> Vec<(&'static str, Sending)> {
     let client = Client::to(admin);
     let json = |method: Method, path: &'static str, body: Value| {
@@ -59,7 +59,7 @@ async fn t51_calls_are_denied_to_pages_proxies_and_other_names() {
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
     assert_eq!(stage.metric("admin_calls_total{result=\"answered\"}").await, 5.0);
-    // Pages are refused before it is a call at all.
+    // The admin port refuses requests of pages (`same-origin`) before it counts them as calls.
     assert_eq!(stage.metric("admin_calls_total{result=\"denied\"}").await, 25.0);
 }
 
@@ -90,7 +90,7 @@ async fn t51_a_token_is_needed_by_everybody_once_there_is_one() {
             assert!(!answer.text().contains(TOKEN), "{}", answer.text());
         }
     }
-    // Probes and Prometheus have none.
+    // Probes and Prometheus have no token.
     for path in ["/metrics", "/healthz/ready", "/healthz/live", "/healthz/startup"] {
         assert_eq!(Client::to(admin).get(path).send().await.status(), 200, "{path}");
     }
@@ -126,7 +126,7 @@ async fn a_call_that_makes_no_sense_says_what_would() {
         let posted = sent(client.post(path, body)).header("content-type", "application/json");
         let answer = posted.send().await;
         assert_eq!((answer.status(), &*answer.code()), (400, "unclear"), "{path} {body}");
-        // What a page may send without asking first.
+        // Content types that a page may send without a preflight request.
         for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
             let answer = sent(client.post(path, body)).header("content-type", kind).send().await;
             assert_eq!(answer.status(), 415, "{path} {kind}");
@@ -195,7 +195,7 @@ async fn refusals_are_remembered_with_their_kind_peer_and_header_and_nothing_els
             "assertion": {}, "token": {"refused": 1},
         })
     );
-    // A flood of one sort leaves the others where they are.
+    // A flood of one kind of refusal displaces no refusal of another kind.
     for _ in 0..50 {
         let _ = stage.client().get("/").header("x-velt-token", "x").send().await;
     }
@@ -249,7 +249,7 @@ async fn a_mint_that_was_under_way_does_not_put_an_old_token_back() {
     stage.velt.calls_reach(1).await;
     let dropped = invalidate(&stage, &json!({"user": "ada"})).await;
     assert_eq!(dropped, json!({"entries": 0, "mints": 1}));
-    // Who comes now does not join the mint from before.
+    // A new request does not join the mint that began before the invalidation.
     let new = ask();
     stage.velt.calls_reach(2).await;
     stage.velt.open_gate();
@@ -295,7 +295,7 @@ async fn the_commands_make_the_calls() {
         assert!(finished.stdout.contains(expected), "{arguments:?}: {}", finished.stdout);
         assert!(!finished.stdout.contains("canary"), "{}", finished.stdout);
     }
-    // Now it logs what it did not: nobody is behind it.
+    // At level debug, the sidecar logs that no app answers.
     assert_eq!(Client::to(traffic).get("/").send().await.status(), 502);
     running.line_with("the app gave no answer").await;
     let by_variable = finished(&["admin", "log-level", "info", "--admin", &url], &variable).await;

@@ -47,7 +47,8 @@ fn a_token_that_would_not_protect_is_refused() {
             "  sidecar.toml:2: admin.token is a secret and must not stand here\n    -> {remove}"
         ),
     );
-    // Two underscores, as other settings have them: not a token that is silently none.
+    // A name with two underscores, as other settings have, is an error, not a token that the sidecar
+    // ignores.
     says_of(
         parse("", &[("VELT_SIDECAR_ADMIN__TOKEN", TOKEN)]),
         &format!(

@@ -22,7 +22,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 const PATHS: [&str; 4] = ["/healthz/live", "/healthz/ready", "/healthz/startup", "/metrics"];
 
-/// How a connection stands still.
+/// Way in which a connection stands still.
 #[derive(Clone, Copy, Debug)]
 enum Still {
     Silent,
@@ -34,7 +34,7 @@ enum Still {
     Http2AnswersUnread,
 }
 
-/// A connection from 127.0.0.`host`, which takes little before it has to be read.
+/// Connects from 127.0.0.`host`, with a small receive buffer.
 async fn connect_from(host: u8, address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option");
@@ -166,7 +166,7 @@ async fn probes_are_answered_when_clients_hold_all_descriptors() {
             break;
         }
     }
-    // Waits in the kernel's queue, and would take each descriptor that becomes free.
+    // This connection waits in the kernel's queue, and would take each descriptor that becomes free.
     let _waiting = Wire::to(traffic).await;
     for path in PATHS.into_iter().cycle().take(20) {
         assert_eq!(probe(9, admin, path).await.status(), 200, "{path}");

@@ -1,4 +1,4 @@
-//! What the sidecar calls: names, Velt, keys, the app.
+//! Findings about what the sidecar calls: names, Velt, keys, the app.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,8 @@ use crate::support::certificates::{Authority, VALID, terminate};
 use crate::support::issuer::{Issuer, Pen};
 use crate::support::velt::{answer, jwt, minted, refused, unix_seconds};
 
-/// Longer than any label of a name may be (RFC 1035 section 2.3.4): no resolver sends it anywhere.
+/// Returns a name with a label longer than RFC 1035 section 2.3.4 allows: no resolver sends such a name
+/// anywhere.
 fn no_name() -> String {
     format!("{}.example", "a".repeat(64))
 }
@@ -145,7 +146,7 @@ async fn an_outage_at_velt_is_a_problem_unless_it_is_tolerated() {
     assert_eq!(report.exit_code(false), 0);
 }
 
-/// An address at which nobody listens any more.
+/// Returns an address at which no socket listens any more.
 async fn gone() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("an address")
@@ -383,12 +384,12 @@ async fn app_that_closes_at_once_is_answered_by_max_idle() {
     assert!(remedy.contains("write max_idle = 0 in [app]"), "{remedy}");
 }
 
-/// The same port of whatever address this machine has: from here, loopback all the same.
+/// Replaces the address by the unspecified one, through which this machine still reaches loopback.
 fn unspecified(address: SocketAddr) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], address.port()))
 }
 
-/// Says this to whoever has asked something, and hangs up.
+/// Serves `bytes` to each client that has sent something, and closes the connection.
 async fn answering_bytes(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -396,7 +397,7 @@ async fn answering_bytes(bytes: &'static [u8]) -> SocketAddr {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut asked = [0; 1024];
-                // A client that has gone meanwhile is none of ours.
+                // A client that has gone meanwhile does not matter here.
                 if stream.read(&mut asked).await.is_ok_and(|length| length > 0) {
                     let _ = stream.write_all(bytes).await;
                 }

@@ -1,4 +1,4 @@
-//! What is the sidecar's own: files, certificates, ports, trust, limits.
+//! Findings about the sidecar's own files, certificates, ports, trust and limits.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -162,7 +162,7 @@ async fn the_systems_limits_are_compared_with_what_would_be_taken() {
     }
 }
 
-/// A secret in a file, and the settings that name it.
+/// Writes a secret into a file, and returns the settings that name the file.
 fn secret_file(patient: &mut Patient, content: &str, mode: u32) -> String {
     patient.environment.remove("VELT_AUTH_TOKEN");
     let path = patient.folder.write("auth-token", content);
@@ -199,7 +199,7 @@ async fn a_secret_that_is_not_there_is_the_configurations_fault() {
 
 #[tokio::test]
 async fn a_mounted_secret_is_told_from_a_file_that_never_changes() {
-    // As the kubelet does it.
+    // The files are laid out as the kubelet does for a mounted Secret.
     let mut patient = Patient::new().await;
     patient.environment.remove("VELT_AUTH_TOKEN");
     patient.set(POD, "10.0.0.1");
@@ -218,13 +218,13 @@ async fn a_mounted_secret_is_told_from_a_file_that_never_changes() {
     fs::set_permissions(&path, Permissions::from_mode(0o400)).expect("our own");
     let toml = format!("{in_pod}auth_token_file = {path:?}");
     only(&patient.examine(&toml).await, Check::Files, Severity::Note, "no ..data beside it");
-    // proc(5)
+    // Line in the format of proc(5).
     let mounts = format!("29 1 0:26 / {} ro - tmpfs tmpfs ro\n", path.replace(' ', "\\040"));
     patient.folder.write("root/proc/self/mountinfo", mounts);
     only(&patient.examine(&toml).await, Check::Files, Severity::Note, "mounted alone (subPath)");
 }
 
-/// Writes a certificate with what stands behind it, and a key that only we may read.
+/// Writes a certificate chain, and a key that only the file's owner may read.
 fn install(patient: &Patient, chain: &str, key: &str) -> String {
     patient.folder.write("tls.crt", chain);
     let key = patient.folder.write("tls.key", key);
@@ -320,7 +320,7 @@ async fn a_certificate_that_is_not_there_is_named_by_file_and_by_setting() {
         };
         assert!(report.findings().iter().any(|finding| named(&finding)), "{}", report.text());
     }
-    // And the rest was looked at.
+    // `doctor` has examined the rest too.
     assert_eq!(patient.velt.call_count(), 1);
     assert!(config("").is_ok());
 }

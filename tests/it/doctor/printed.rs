@@ -1,4 +1,4 @@
-//! What the command prints: text that agrees with its JSON, exit codes, and the transcripts in
+//! Output of the command: text that agrees with its JSON, exit codes, and the transcripts in
 //! docs/operations.md.
 
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::binary::{CREDENTIALS, Finished, Running, finished_in};
 use crate::support::certificates::{Authority, Folder, VALID, terminate};
 use crate::support::velt::FakeVelt;
 
-/// Runs `doctor` beside this configuration.
+/// Runs `doctor` in a folder with this configuration.
 async fn doctor(toml: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("sidecar.toml"), toml).expect("written");
@@ -118,7 +118,7 @@ async fn the_proxy_that_is_in_force_is_told_without_its_credentials() {
     let url = format!("http://canary-user:canary-password@{proxy}");
     let through = format!("reached through the proxy {proxy} (HTTPS_PROXY)");
     for (environment, part, calls) in [
-        // Step by step, then a GET, then the mint.
+        // `doctor` connects three times: step by step, for a GET, and for the mint.
         (vec![("HTTPS_PROXY", &*url)], &*through, 3),
         (vec![("HTTPS_PROXY", &*url)], "its certificate is by \"CN=root", 3),
         (vec![("ALL_PROXY", &*url)], &*through.replace("HTTPS", "ALL"), 3),
@@ -180,7 +180,7 @@ async fn a_file_that_hangs_holds_nobody_up() {
     assert!(finished.stdout.contains("did not end within 100ms"), "{}", finished.stdout);
 }
 
-/// A forward proxy on loopback, and the heads of what it was asked.
+/// Starts a forward proxy on loopback, and returns the heads of the requests that the proxy gets.
 async fn forward_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -194,7 +194,7 @@ async fn forward_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
                 while !head.ends_with(b"\r\n\r\n") {
                     match stream.read_u8().await {
                         Ok(byte) => head.push(byte),
-                        // Whoever only looks whether somebody is there.
+                        // A client that only checks whether the proxy accepts connections.
                         Err(_) => return,
                     }
                 }
@@ -210,7 +210,7 @@ async fn forward_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, asked)
 }
 
-/// The transcripts of docs/operations.md: the file, the command, and what it prints.
+/// Checks the transcripts of docs/operations.md: the file, the command, and the command's output.
 #[tokio::test]
 async fn the_transcripts_in_the_docs_are_what_is_printed() {
     let page = fs::read_to_string("docs/operations.md").expect("docs/operations.md");
@@ -232,7 +232,7 @@ async fn the_transcripts_in_the_docs_are_what_is_printed() {
         let line = emulator.line_with("Velt emulator").await;
         let velt = line.split(['/', '"']).find(|part| part.starts_with("127.0.0.1:"));
         let velt: SocketAddr = velt.expect("an address").parse().expect("an address");
-        // What differs from run to run: where things listen, which is shown as the defaults.
+        // Addresses differ from run to run; the page shows the default addresses.
         let at = |address: SocketAddr| address.to_string();
         let toml = toml.strip_prefix("toml\n").expect("a language");
         let written = toml
@@ -252,7 +252,7 @@ async fn the_transcripts_in_the_docs_are_what_is_printed() {
     assert_eq!(compared, 2, "a good one and a broken one");
 }
 
-/// The lines with every number masked, and without what the machine's own limits are.
+/// Returns the lines with each number masked, and without the limits of the machine.
 fn lines(text: &str) -> Vec<String> {
     let limits = |line: &str| match line.split_once(" limits ") {
         Some((mark, _)) => format!("{mark} limits"),
@@ -261,7 +261,7 @@ fn lines(text: &str) -> Vec<String> {
     text.lines().map(limits).collect()
 }
 
-/// `text` with each number as `#`, and times alike, whatever their unit.
+/// Masks each number in `text` as `#`, and gives all times the same unit.
 fn mask(text: &str) -> String {
     let mut masked = String::new();
     let mut number = false;

@@ -149,7 +149,8 @@ impl Case {
         format!("{} {:?} {:?} {} {:?}", self.line, self.headers, self.toml, self.body, self.app)
     }
 
-    /// Whether what was said is what came. A token that depends on Velt has to come if Velt mints.
+    /// Asserts that the explanation matches the answer. A token that depends on Velt has to come if Velt
+    /// mints.
     fn agrees(&self, said: &Explained, came: &Answer) {
         let name = self.name();
         assert_eq!(said.status, came.status(), "{name}: {said:?}");
@@ -169,7 +170,7 @@ async fn what_is_explained_is_what_happens() {
     let cases = cases();
     assert!(cases.len() >= 50, "{}", cases.len());
     for case in cases {
-        // Long enough that a token which Velt mints is waited for.
+        // The wait is long enough for a token that Velt has to mint.
         let (table, key) = ("[delivery.header]", "max_wait = \"20s\"");
         let toml = match case.toml.split_once(table) {
             Some((before, rest)) => format!("{before}{table}\n{key}{rest}"),

@@ -13,7 +13,7 @@ fn headers(asked: &Asked) -> Vec<String> {
     asked.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect()
 }
 
-/// As Chrome 140 copies a GET ("Copy as cURL (bash)").
+/// Command that Chrome 140 copies for a GET ("Copy as cURL (bash)").
 const CHROME: &str = r#"curl 'https://app.example/api/me?tab=1' \
   -H 'accept: */*' \
   -H 'accept-language: de-DE,de;q=0.9' \
@@ -24,13 +24,13 @@ const CHROME: &str = r#"curl 'https://app.example/api/me?tab=1' \
   -H 'sec-fetch-site: same-origin' \
   -H 'user-agent: Mozilla/5.0 (X11; Linux x86_64)'"#;
 
-/// The same of a POST whose body has a quote and an umlaut in it.
+/// Command that Chrome 140 copies for a POST whose body has a quote and an umlaut in it.
 const CHROME_POST: &str = r#"curl 'https://app.example/api/velt/token' \
   -X 'POST' \
   -H 'content-type: application/json' \
   --data-raw $'{"name":"O\'Hara \u00fc\u0021"}'"#;
 
-/// As Firefox 143 copies a POST.
+/// Command that Firefox 143 copies for a POST.
 const FIREFOX: &str = r#"curl 'https://app.example/api/velt/token' --compressed -X POST -H 'User-Agent: Mozilla/5.0' -H 'Accept: */*' -H 'Content-Type: application/json' -H 'Origin: https://app.example' -H 'Sec-Fetch-Dest: empty' -H 'Sec-Fetch-Site: same-origin' -H 'Cookie: session=a1' -H 'TE: trailers' --data-raw '{"userId":"ada"}'"#;
 
 #[test]
@@ -50,7 +50,7 @@ fn what_browsers_copy_is_read_whole() {
     assert_eq!((&*asked.method, notes.len()), ("POST", 0));
     assert_eq!(asked.body, r#"{"userId":"ada"}"#);
     assert!(headers(&asked).contains(&"Accept-Encoding: gzip, deflate, br, zstd".to_owned()));
-    // A clipboard of Windows, and the binary by its path.
+    // Line ends as in a clipboard of Windows, and the binary by its path.
     assert_eq!(read(&CHROME.replace('\n', "\r\n")), read(CHROME));
     assert_eq!(read(&CHROME.replacen("curl", "/usr/bin/curl", 1)), read(CHROME));
 }

@@ -9,17 +9,17 @@ use crate::support::binary::{CREDENTIALS, Running, finished_in};
 use crate::support::client::Client;
 use crate::support::velt::{FakeVelt, refused};
 
-/// Where the transcripts have Velt, and the sidecar's admin port.
+/// Addresses of Velt and of the sidecar's admin port in the transcripts.
 const VELT: &str = "http://127.0.0.1:4190/";
 const ADMIN: &str = "http://127.0.0.1:9901";
 
-/// What stands between the fences of this kind.
+/// Returns the contents of all fences of this kind.
 fn blocks<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
     let fence = format!("```{kind}\n");
     text.split(&*fence).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
-/// The seconds of a memory, which pass while the test runs.
+/// Masks the seconds until the next try, which pass while the test runs.
 fn timeless(text: &str) -> String {
     let Some((before, rest)) = text.split_once("tried again in ") else { return text.to_owned() };
     let (_, after) = rest.split_once(" s").expect("seconds");
@@ -33,7 +33,7 @@ async fn every_transcript_is_what_the_command_prints() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("sidecar.toml"), toml).expect("written");
 
-    // For what only a running sidecar knows: one that Velt refuses.
+    // A running sidecar that Velt refuses, for the transcripts that only a running sidecar can answer.
     let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
     velt.script(|_, _| refused(403, "PERMISSION_DENIED"));
     let (_running, traffic, admin) = Running::sidecar(&[

@@ -1,4 +1,5 @@
-//! Who tries to be somebody else is told of in the log, now and then, without what he said.
+//! Attempts to pass for another user: the sidecar logs them now and then, and without the client's
+//! words.
 
 use http::{HeaderValue, Response};
 
@@ -8,13 +9,13 @@ use crate::support::client::Client;
 use crate::support::document;
 use crate::support::velt::FakeVelt;
 
-/// What a sidecar has logged of the peer of fifty requests with these headers.
+/// Returns the lines that a sidecar logs about the peer of fifty requests with these headers.
 async fn logged(toml: &str, headers: &[(&str, &str)]) -> Vec<String> {
     let lines = logged_of(FakeApp::start().await, toml, &[], headers).await;
     lines.into_iter().filter(|line| line.contains("peer=")).collect()
 }
 
-/// All that a sidecar in front of `app` has logged of fifty requests with these headers.
+/// Returns all lines that a sidecar in front of `app` logs during fifty requests with these headers.
 async fn logged_of(
     app: FakeApp,
     toml: &str,
@@ -81,7 +82,7 @@ async fn fifty_placeholders_are_one_line_that_says_what_to_do() {
     assert!(line.contains("identity.placeholders"), "{line}");
 }
 
-/// Names a user as the request says.
+/// Names a user with the flaw that the request asks for.
 fn with_a_flaw(request: &Arrived) -> Response<AppBody> {
     let mut response = plain("hello");
     let words: &[&[u8]] = match request.header("x-flaw") {

@@ -244,8 +244,8 @@ async fn t03_token_headers_configured_in_any_case_are_stripped_alike() {
 
 #[tokio::test]
 async fn t04_without_an_identity_the_clients_copies_are_gone_and_there_is_no_token() {
-    // The login proxy let a request through without naming anybody: what says more about the user
-    // is the client's.
+    // The login proxy let a request through without naming a user: all other identity headers are the
+    // client's.
     let stage = Stage::set(&every_header_and("guarded_headers = [\"X-Access-Token\"]")).await;
     let leftovers = [&NAMES[1..], &["x-access-token"]].concat();
     let forged = |path: &str| {

@@ -1,4 +1,4 @@
-//! Whom to believe: address ranges, a shared secret, or both.
+//! Anchors of trust: address ranges, a shared secret, or both.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ async fn t10_an_untrusted_peers_identity_is_stripped_counted_and_never_believed(
     let forged = || {
         let mut sending = stage.client().get("/");
         for name in NAMES {
-            // What would be refused from a trusted peer is no reason to answer anything else.
+            // Headers for which a trusted peer would be refused do not change the answer to an untrusted
+            // peer.
             sending = sending.header(name, "ada").header(name, vec![b'x'; 300]);
         }
         for alias in every_alias() {
@@ -73,7 +74,7 @@ async fn t10_ranges_of_ipv4_hold_for_peers_of_a_dual_stack_socket() {
     for peer in ["11.1.2.3", "::ffff:11.1.2.3", "127.0.0.1", "::1", "::10.1.2.3", "fe80::1"] {
         assert!(!trusts(&private, peer), "{peer}");
     }
-    // Written as IPv6, they mean the same.
+    // IPv4 addresses that are written as IPv6 mean the same.
     let mapped = trusting("\"::ffff:10.0.0.0/104\", \"::ffff:192.0.2.7\"");
     for peer in ["10.1.2.3", "::ffff:10.1.2.3", "192.0.2.7", "::ffff:c000:207"] {
         assert!(trusts(&mapped, peer), "{peer}");
@@ -85,7 +86,7 @@ async fn t10_ranges_of_ipv4_hold_for_peers_of_a_dual_stack_socket() {
     for peer in ["127.0.0.1", "::ffff:127.0.0.1", "::1"] {
         assert!(trusts(&default, peer), "{peer}");
     }
-    // Service meshes hand callers on from the others.
+    // Service meshes hand callers on from other addresses of 127.0.0.0/8.
     for peer in
         ["127.0.0.6", "127.9.9.9", "::ffff:127.0.0.6", "10.0.0.1", "::2", "169.254.0.1", "0.0.0.0"]
     {
@@ -178,7 +179,7 @@ async fn t10_whoever_does_not_show_it_exactly_once_is_nobody() {
         let twice = as_ada(&stage, "/").header("x-sidecar-secret", SECRET);
         requests.push(twice.header("x-sidecar-secret", wrong));
     }
-    // In an alias it is none either, and the app does not see that.
+    // A secret in an alias of the header counts as no secret, and the app does not see the alias.
     for alias in ["x_sidecar_secret", "x-sidecar_secret", "x.sidecar.secret"] {
         requests.push(as_ada(&stage, "/").header(alias, SECRET));
     }

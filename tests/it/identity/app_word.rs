@@ -1,4 +1,4 @@
-//! The app has its own login: its word in a response header, and nobody else's, names the user.
+//! An app with its own login: only a response header of the app names the user.
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
@@ -15,12 +15,13 @@ use crate::support::{ONE_WORKER, Stage};
 const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/session?of=me\"\n\
     [delivery.header]\nmax_wait = \"10s\"\n";
 
-/// Whose the cookie is, as the app has it.
+/// Returns the user of a session cookie.
 fn session(cookie: &str) -> Option<&str> {
     cookie.split("; ").find_map(|pair| pair.strip_prefix("session=of-"))
 }
 
-/// Names its user in a header of every response, but for a few paths.
+/// Names the session's user in a header of every response. A few paths have another status or a second
+/// user.
 fn with_a_login(request: &Arrived) -> Response<AppBody> {
     let mut response = plain("hello from the app");
     let cookie = request.headers.get("cookie").and_then(|cookie| cookie.to_str().ok());
@@ -121,7 +122,7 @@ async fn a_route_refuses_who_is_not_signed_in_and_says_whose_fault_a_failure_is(
 
 #[tokio::test]
 async fn t04_no_request_passes_for_the_apps_word() {
-    // An app that says back whatever header it is sent.
+    // This app echoes every header whose name contains `velt`.
     let app = FakeApp::answering(|request| {
         let mut response = plain("echo");
         for (name, value) in &request.headers {

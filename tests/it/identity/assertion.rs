@@ -1,4 +1,4 @@
-//! An assertion is believed by its signature and by what it says of itself, or not at all.
+//! An assertion is believed by its signature and its claims, or not at all.
 
 use serde_json::{Value, json};
 use velt_sidecar::metrics::{AssertionResult, Label, RefusalKind};
@@ -30,7 +30,7 @@ pub(super) fn assert_invalid(answer: &Answer, what: &str) {
     assert_eq!((answer.token(), answer.token_status()), (None, None));
 }
 
-/// With one more or another claim; `null` takes one away.
+/// Returns ada's claims with one claim added or replaced; `null` removes the claim.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims("ada");
     if value.is_null() {
@@ -69,10 +69,10 @@ async fn t08_a_signature_of_every_configurable_kind_names_its_user() {
     assert!(stage.metric("identity_keys_age_seconds").await < 60.0);
 }
 
-/// A token that nobody may believe, and what it is counted as.
+/// Name and text of a token that the sidecar must not believe, and the result that counts the token.
 type Forgery = (&'static str, String, AssertionResult);
 
-/// Not signed by ours, or not in the way that it says.
+/// Returns tokens that are not signed by the issuer's keys, or not in the way that their header says.
 fn forged_forms(pen: &Pen, rsa: &Pen) -> Vec<Forgery> {
     use AssertionResult::{Algorithm, Malformed, Signature, UnknownKey};
     let good = pen.sign(&claims("ada"));
@@ -155,7 +155,7 @@ fn forged_forms(pen: &Pen, rsa: &Pen) -> Vec<Forgery> {
         ("two in one", format!("{good},{good}"), Malformed),
         ("too long", pen.sign(&with("x", json!("x".repeat(17_000)))), Malformed),
     ];
-    // One bit of each part, of a token that is believed otherwise.
+    // One changed byte in the claims, and one in the signature, of a token that is believed otherwise.
     let end = good.len() - 5;
     for at in [good.find('.').expect("a dot") + 12, end] {
         let mut bytes = good.clone().into_bytes();
@@ -165,7 +165,7 @@ fn forged_forms(pen: &Pen, rsa: &Pen) -> Vec<Forgery> {
     forgeries
 }
 
-/// Signed by ours, and not for us.
+/// Returns tokens that the issuer's keys have signed, but with claims that the sidecar must not believe.
 fn forged_claims(pen: &Pen) -> Vec<Forgery> {
     use AssertionResult::{Audience, Claims, Expired, Issuer, NotYetValid};
     let now = unix_seconds();
@@ -200,7 +200,7 @@ pub(super) fn unsigned(header: &Value, claims: &str) -> String {
     format!("{}.{}.", base64(header.to_string()), base64(claims))
 }
 
-/// What a library signs that takes whatever key it is given for a shared one.
+/// Signs with the public key as an HMAC secret, as a library does that takes any key for a shared one.
 fn hmac_with(pen: &Pen, claims: &str) -> String {
     use aws_lc_rs::hmac;
     let header = json!({ "alg": "HS256", "kid": pen.id(), "typ": "JWT" });
@@ -215,7 +215,8 @@ async fn t08_whatever_is_not_ours_is_refused_and_counted() {
     let issuer = Issuer::publishing(&[&pen, &rsa]).await;
     let stage = believing(&issuer, "").await;
     let forgeries = [forged_forms(&pen, &rsa), forged_claims(&pen)].concat();
-    // Believed first, so that nothing is remembered under a wrong name.
+    // The valid token comes first, so that a forgery could be mistaken for the token that the sidecar
+    // remembers.
     assert!(asserting(&stage, "/", &pen.sign(&claims("ada"))).send().await.token().is_some());
     for (what, token, _) in &forgeries {
         assert_invalid(&asserting(&stage, "/", token).send().await, what);
@@ -231,7 +232,8 @@ async fn t08_whatever_is_not_ours_is_refused_and_counted() {
     let refused = stage.metric("requests_total{outcome=\"invalid_assertion\"}").await;
     assert_eq!(refused, 2.0 * forgeries.len() as f64);
     assert_eq!((stage.app.journal().len(), stage.velt.call_count()), (1, 1));
-    // The first of the unknown keys may be a new one; the others come too soon after.
+    // The first unknown key may be a new one and leads to a fetch; the other unknown keys come too soon
+    // after it.
     assert_eq!(issuer.fetch_count(), 2);
     let elsewhere = issuer.server.journal().iter().any(|fetch| fetch.target != "/keys");
     assert!(!elsewhere, "nothing in a token leads to a URL");
@@ -367,7 +369,7 @@ async fn authorization_is_an_assertion_only_if_it_is_a_bearer() {
         let answer = sending(&format!("{scheme} {token}")).send().await;
         assert_eq!(user_of(answer.token().expect("a token")), "ada");
     }
-    // The comma is of the scheme here, and no list.
+    // The comma is a part of the scheme here, and separates no list.
     let others = ["Basic YWRhOnNlY3JldA==", "Digest username=\"ada\", realm=\"x\"", "Bearer", ""];
     for other in others {
         let answer = sending(other).send().await;

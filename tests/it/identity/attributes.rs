@@ -1,4 +1,4 @@
-//! What is said of a user beside the id: a flaw in it costs that alone.
+//! Attributes of a user beside the id: a flaw in an attribute costs that attribute alone.
 
 use serde_json::json;
 use velt_sidecar::metrics::{Flaw, Label as _, RefusalKind};
@@ -146,7 +146,7 @@ async fn a_second_groups_line_is_refused_unless_several_may_come() {
     assert_ambiguous(&lines(&stage).send_http2().await);
     refusals_are(&stage, RefusalKind::Repeated, 2).await;
 
-    // An app might join what the sidecar does not read.
+    // An app might join the lines of a header that the sidecar does not read.
     let stage = Stage::set(
         "[identity]\npreset = \"oauth2-proxy\"\n[velt]\napi = \"v2\"\norganization = \"o\"",
     )

@@ -1,4 +1,4 @@
-//! What is no assertion, and what an assertion says beside the user.
+//! Headers that hold no assertion, and what an assertion says beside the user.
 
 use serde_json::{Value, json};
 use velt_sidecar::metrics::{AssertionResult, Flaw, Label as _, RefusalKind};
@@ -25,7 +25,7 @@ async fn what_is_no_jwt_by_its_form_is_the_apps_own() {
         format!("Bearer {}.bbb.ccc", base64("[1]")),
         // A signed cookie of Flask's library: three parts, but no JOSE header.
         format!("Bearer {}.ZqHm2A.3kxTzV", base64(r#"{"id":1}"#)),
-        // An encrypted token has five parts, a macaroon none.
+        // An encrypted token has five parts; a macaroon has no dots.
         format!("Bearer {head}..aXY.Y2lwaGVydGV4dA.dGFn"),
         "Bearer MDAxY2xvY2F0aW9uIGh0dHA=".to_owned(),
         "Bearer ".to_owned(),
@@ -53,7 +53,7 @@ async fn what_is_no_jwt_by_its_form_is_the_apps_own() {
     }
     assert_eq!(stage.velt.call_count(), 0);
 
-    // What has the form of one and is none that can be believed is refused as before.
+    // A token that has the form of an assertion, but can't be believed, is refused as before.
     let token = pen.sign(&claims("ada"));
     let twice = token.replacen('.', "=.", 1);
     let unsigned = unsigned(&json!({ "alg": "none" }), &claims("ada").to_string());
@@ -68,12 +68,12 @@ async fn what_is_no_jwt_by_its_form_is_the_apps_own() {
     assert_eq!(stage.app.only().header("authorization"), Some(&*other), "the app's own");
 }
 
-/// Reads everything that a claim can say.
+/// Settings that read every claim.
 const EVERY_CLAIM: &str = "email_claim = \"email\"\nname_claim = \"name\"\n\
     organization_claim = \"org\"\ngroups_claim = \"groups\"\n\
     [identity]\nadmin_groups = [\"admins\"]\n[velt]\napi = \"v2\"\norganization = \"o\"\n";
 
-/// What Velt was told of a user who comes with these claims.
+/// Returns the properties that Velt gets for a user with these claims.
 async fn properties(stage: &Stage, pen: &Pen, user: &str, more: Value) -> Value {
     let mut claims = claims(user);
     for (name, value) in more.as_object().expect("an object") {
@@ -199,7 +199,7 @@ async fn a_placeholder_names_nobody_in_an_assertion() {
             );
         }
     }
-    // The header without an assertion in it: Apache's, Envoy's, and an empty one.
+    // The header without an assertion: Apache's, Envoy's, and an empty header.
     for word in ["(null)", "-", "%{OIDC_id_token}e"] {
         let answer = asserting(&stage, "/", word).send().await;
         assert_eq!((answer.status(), answer.token_status()), (200, Some("anonymous")), "{word}");

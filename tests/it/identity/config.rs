@@ -1,4 +1,4 @@
-//! What a person is told about a mistake in `[identity]`, word for word.
+//! Messages about mistakes in `[identity]`, word for word.
 
 use velt_sidecar::identity::Source;
 
@@ -78,7 +78,7 @@ fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
         ),
     ] {
         let toml = format!("[identity]\npreset = \"{preset}\"");
-        // In the order of their places; what is missing has none but its table's.
+        // The complaints are compared in the order of their texts and without their places.
         let parsed = parse(&toml, &[]);
         let Err(mut error) = parsed else { panic!("{preset} is complete") };
         error.complaints.sort_by(|one, other| one.problem.cmp(&other.problem));

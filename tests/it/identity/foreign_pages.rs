@@ -1,19 +1,20 @@
-//! A page of another name that was pointed at this machine is no login proxy, and every real one is.
+//! Pages of another name that was pointed at this machine do not count as a login proxy; every real login
+//! proxy does.
 
 use crate::support::raw::Wire;
 use crate::support::{Stage, config};
 
-/// What a browser sends of its own accord over plain HTTP.
+/// Headers that a browser sends of its own accord over plain HTTP.
 const BROWSER: &str = "Connection: keep-alive\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
     Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n";
 
-/// Browser's headers as a proxy hands them on that adds none.
+/// A browser's headers, as a proxy hands them on that adds no header.
 const HANDED_ON: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101\r\n\
     Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n";
 
-/// Status of the token route for a request from 127.0.0.1 that names a user. `PORT` stands for the port
-/// that it comes in at.
+/// Returns the token route's status for a request from 127.0.0.1 that names a user. `PORT` stands for
+/// the port at which the request comes in.
 async fn asked(stage: &Stage, line: &str, lines: &str) -> u16 {
     let traffic = stage.sidecar.addresses.traffic;
     let mut wire = Wire::to(traffic).await;
@@ -38,19 +39,19 @@ async fn t56_a_page_of_another_name_gets_no_token_whatever_it_sends() {
         (GET, format!("Host: EVIL.example:PORT\r\n{BROWSER}")),
         (GET, format!("Host: localhost.evil.example:PORT\r\n{BROWSER}")),
         (GET, format!("Host: 127.0.0.1.evil.example:PORT\r\n{BROWSER}")),
-        // Through a port that is forwarded here.
+        // A request through a port that is forwarded to this machine.
         (GET, format!("Host: evil.example:9999\r\n{BROWSER}")),
-        // A script may add what a front would.
+        // A script may add the headers of a front.
         (GET, format!("Host: evil.example:PORT\r\nX-Forwarded-For: 192.0.2.1\r\n{BROWSER}")),
         (GET, format!("Host: evil.example:PORT\r\nForwarded: for=192.0.2.1\r\n{BROWSER}")),
         (GET, format!("Host: evil.example:PORT\r\nX-Real-IP: 192.0.2.1\r\n{BROWSER}")),
-        // A filter has taken Connection out.
+        // A filter has removed `Connection`.
         (POST, format!("Host: evil.example:PORT\r\nOrigin: http://evil.example:PORT\r\n{HANDED_ON}")),
         (POST, format!("Host: evil.example\r\nOrigin: http://evil.example\r\n{HANDED_ON}")),
         (GET, "Host: evil.example:PORT\r\nSec-Fetch-Site: same-origin\r\n".to_owned()),
-        // What curl sends, as it was reported of another project.
+        // A request of curl, as it was reported of another project.
         (GET, "Host: evil.example:PORT\r\nOrigin: http://127.0.0.1:PORT\r\n".to_owned()),
-        // A page that was loaded elsewhere, where the app lets it ask (CORS).
+        // A page of another origin, which the app lets ask (CORS).
         (GET, format!("Host: 127.0.0.1:PORT\r\nOrigin: https://evil.example\r\n{BROWSER}")),
         (GET, format!("Host: localhost:PORT\r\nOrigin: null\r\n{BROWSER}")),
         (
@@ -87,7 +88,7 @@ async fn t56_what_real_fronts_hand_on_is_believed() {
         ),
         // Apache with ProxyAddHeaders Off and ProxyPreserveHost On.
         (POST, format!("Host: app.example\r\n{https}{HANDED_ON}Connection: Keep-Alive\r\n")),
-        // nginx with nothing but the user set, before 1.29.7.
+        // nginx before 1.29.7, with nothing but the user set.
         (
             "POST /api/velt/token HTTP/1.0",
             format!("Host: app.example\r\nConnection: close\r\n{https}{fetch}{HANDED_ON}"),
@@ -98,20 +99,20 @@ async fn t56_what_real_fronts_hand_on_is_believed() {
                 "Host: sidecar\r\nConnection: close\r\nOrigin: http://app.example\r\n{HANDED_ON}"
             ),
         ),
-        // nginx from 1.29.7 on, or with a Connection that is empty: no Connection at all.
+        // nginx from 1.29.7 on, or nginx with an empty `Connection`: no `Connection` at all.
         (POST, format!("Host: 127.0.0.1:PORT\r\n{https}{fetch}{HANDED_ON}")),
         (POST, format!("Host: 127.0.0.1:PORT\r\nOrigin: http://app.example\r\n{HANDED_ON}")),
         (POST, format!("Host: app.example\r\n{https}{fetch}{HANDED_ON}")),
         (GET, format!("Host: app.example\r\n{fetch}{HANDED_ON}")),
         (GET, format!("Host: app.example\r\n{HANDED_ON}")),
-        // nginx as ASP.NET's documentation once had it.
+        // nginx as ASP.NET's documentation once configured it.
         (
             POST,
             format!("Host: app.example\r\nConnection: keep-alive\r\n{https}{forwarded}{HANDED_ON}"),
         ),
-        // HAProxy, at a port of its own, without TLS and without a word of its own.
+        // HAProxy, at a port of its own, without TLS and without headers of its own.
         (POST, format!("Host: app.example:8000\r\nOrigin: http://app.example:8000\r\n{HANDED_ON}")),
-        // Vite's and webpack's proxies, in front of which a developer sits.
+        // Proxies of Vite and webpack, which developers use.
         (
             POST,
             format!(
@@ -136,7 +137,7 @@ async fn t56_what_real_fronts_hand_on_is_believed() {
         (GET, format!("Host: app.localhost:PORT\r\n{BROWSER}")),
         (GET, "Host: app.example:PORT\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n".to_owned()),
         (GET, "Host: app.example\r\nConnection: keep-alive\r\nUser-Agent: python\r\n".to_owned()),
-        // A browser through a proxy that says so in the one header that no script may set.
+        // A browser through a proxy that adds `Via`, which no script may set.
         (GET, format!("Host: app.example:PORT\r\nVia: 1.1 front\r\n{BROWSER}")),
     ] {
         let status = asked(&stage, line, &lines).await;

@@ -1,4 +1,4 @@
-//! The keys of assertions: fetched early, kept long, asked for rarely.
+//! Keys of assertions: the sidecar fetches them early, keeps them long, and asks for them rarely.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ async fn fetches(stage: &Stage, result: KeyFetchResult) -> f64 {
     stage.metric(&series).await
 }
 
-/// The request goes on to the app without a token, and everything says why.
+/// Asserts that the request goes on to the app without a token, and that each answer says why.
 async fn assert_unverified(stage: &Stage, assertion: &str) {
     let answer = get_with(stage, "/", assertion).await;
     assert_eq!((answer.status(), answer.token_status()), (200, Some("unverified")));
@@ -192,7 +192,8 @@ async fn a_new_key_is_found_when_it_is_first_used() {
     let answer = get_with(&stage, "/", &new.sign(&claims("eve"))).await;
     assert_eq!(user_of(answer.token().expect("a token")), "eve");
     assert_eq!(issuer.fetch_count(), 2);
-    // The old one is gone: what was checked a moment ago may live on, nothing else does.
+    // The old key is gone: an assertion that was checked a moment ago may live on, but no other
+    // assertion.
     let answer = get_with(&stage, "/", &old.sign(&claims("bob"))).await;
     assert_eq!((answer.status(), &*answer.code()), (401, "invalid_assertion"));
     assert_eq!(issuer.fetch_count(), 2, "nobody can have them fetched again and again");
@@ -236,7 +237,7 @@ fn a_key_set_is_read_for_what_signs_and_the_rest_is_left_out() {
     }
 }
 
-/// Fetches in no time what it is told.
+/// Fetcher that returns at once the answer that a test has set.
 #[derive(Clone)]
 struct Told {
     answer: Arc<Mutex<Result<Vec<u8>, FetchError>>>,
@@ -328,7 +329,7 @@ async fn an_unknown_key_leads_to_one_fetch_in_half_a_minute() {
         assert_eq!(told.count(), 1 + round);
         advance(Duration::from_secs(30)).await;
     }
-    // When it can't be asked for, it may be a new one as well.
+    // While the keys can't be fetched, an unknown key may be a new key.
     told.answer(Err(FetchError::Status));
     assert!(matches!(keys.wait_for(Some("new")).await, Found::Unavailable));
     assert!(keys.held(Some("1")).is_some());

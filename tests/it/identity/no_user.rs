@@ -61,7 +61,7 @@ async fn an_empty_user_line_among_others_is_refused() {
     refusals_are(&stage, RefusalKind::ConnectionNominated, 1).await;
 }
 
-/// What fronts and apps write where they have no user.
+/// Placeholders that fronts and apps write where they have no user.
 const PLACEHOLDERS: [&str; 38] = [
     "{}",
     "${}",
@@ -89,7 +89,7 @@ const PLACEHOLDERS: [&str; 38] = [
     "%REQ(X-USER)%",
     "%DOWNSTREAM_PEER_SUBJECT%",
     "<%= user %>",
-    // Django, Spring, Lua and Go.
+    // Placeholders of Django, Spring, Lua and Go.
     "AnonymousUser",
     "anonymousUser",
     "userdata: NULL",

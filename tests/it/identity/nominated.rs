@@ -1,4 +1,4 @@
-//! Headers that another header names, and those that come after the body.
+//! Headers that another header names, and headers that come after the body.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ async fn names_of_everything(request: Request<Incoming>) -> Response<AppBody> {
     response
 }
 
-/// `POST /` over HTTP/2 with `trailers` after the body.
+/// Sends `POST /` over HTTP/2 with `trailers` after the body.
 async fn post_with_trailers_over_http2(address: SocketAddr, trailers: &[(&str, &str)]) -> Answer {
     let mut map = HeaderMap::new();
     for (name, value) in trailers {
@@ -102,7 +102,8 @@ fn assert_only_the_sum(names: &str) {
     assert_only_the_sum_or_less(names);
 }
 
-/// Without an announcement an HTTP/1.1 hop drops even the harmless trailer.
+/// Asserts that no forged trailer arrived. The harmless trailer may be missing too, since an HTTP/1.1
+/// hop drops trailers that are not announced.
 fn assert_only_the_sum_or_less(names: &str) {
     for (name, _) in &FORGED_TRAILERS[..4] {
         assert!(names.split(' ').all(|arrived| arrived != *name), "{names}");
@@ -136,7 +137,8 @@ async fn t12_a_header_named_in_connection_is_refused() {
             refused(as_ada(&stage, "/").header("connection", &value)).await;
             count += 1;
         }
-        // Absence after the stripping must not count as absence.
+        // The header may be missing because a hop has stripped it, so the request must not count as
+        // anonymous.
         let second_line = stage.client().get("/api/velt/token").header("connection", "keep-alive");
         refused(second_line.header("connection", name)).await;
         count += 1;

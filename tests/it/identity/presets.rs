@@ -1,4 +1,4 @@
-//! Each preset, with the headers that the real front sends, and with forged ones.
+//! Each preset, with the headers that the real front sends, and with forged headers.
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -17,9 +17,9 @@ use crate::support::{Stage, config};
 struct Plain {
     preset: &'static str,
     more: &'static str,
-    /// All that it sets, the user's id first, as its documentation has it.
+    /// Headers that the front sets, the user's id first, as the front's documentation has them.
     headers: &'static [(&'static str, &'static str)],
-    /// What reaches Velt.
+    /// Properties that reach Velt.
     user: fn() -> Value,
 }
 
@@ -101,7 +101,7 @@ impl Plain {
         )
     }
 
-    /// Addresses that are written because an address is no anchor behind a mesh.
+    /// Returns the peers that `istio` must write, because an address is no anchor behind a mesh.
     fn peers(&self) -> &'static str {
         if self.preset == "istio" { "trusted_peers = [\"127.0.0.1\"]" } else { "" }
     }
@@ -189,17 +189,17 @@ async fn t01_an_alias_of_any_header_of_a_front_is_refused() {
     }
 }
 
-/// A front that signs.
+/// A front that signs an assertion.
 struct Signed {
     preset: &'static str,
     pen: Pen,
-    /// What only the operator knows.
+    /// Settings that only the operator knows.
     more: &'static str,
     header: &'static str,
     assertion: fn(&Pen) -> String,
     user: &'static str,
     properties: Value,
-    /// What it also says, unsigned.
+    /// Headers that the front also sends, unsigned.
     plain: &'static [(&'static str, &'static str)],
 }
 
@@ -290,7 +290,7 @@ fn alb_claims() -> Value {
 }
 
 impl Signed {
-    /// With the keys at the stand-in: the real ones are out of reach.
+    /// Returns the configuration, with the keys at the stand-in, because the real keys are out of reach.
     fn toml(&self, issuer: &Issuer) -> String {
         let key = if self.preset == "aws-alb" { "key_url" } else { "jwks_url" };
         format!(
@@ -345,7 +345,7 @@ async fn t08_what_another_front_of_the_same_make_signs_is_refused() {
             let answer = stage.client().get("/").header(front.header, forged).send().await;
             assert_eq!((answer.status(), &*answer.code()), (401, "invalid_assertion"));
         }
-        // Unsigned, its plain headers are its client's.
+        // Without an assertion, the plain headers count as the client's.
         let sending = stage.client().get("/");
         let plain = front.plain.iter();
         let sending = plain.fold(sending, |sending, (name, value)| sending.header(name, value));
@@ -388,7 +388,7 @@ async fn t08_albeast_a_load_balancer_of_another_account_is_not_ours() {
         (alb_header(&front.pen, &other), alb_claims(), Signer),
         (alb_header(&front.pen, &ALB.to_uppercase()), alb_claims(), Signer),
         (nameless, alb_claims(), Signer),
-        // In the claims it is what the identity provider says, not what the load balancer does.
+        // A `signer` in the claims is the word of the identity provider, not of the load balancer.
         (alb_header(&front.pen, &other), change(&alb_claims(), "signer", json!(ALB)), Signer),
         (change(&header, "client", json!("another")), alb_claims(), Audience),
         (change(&header, "exp", json!(1)), alb_claims(), Expired),

@@ -1,4 +1,4 @@
-//! What holds for every request.
+//! Properties that hold for every request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -8,7 +8,8 @@ use super::{
     DROP, EVERY_HEADER, NAMES, assert_no_identity, caller, every_header_and, identified, identity,
 };
 
-/// Header names that have or could be taken to have a meaning, and one that has none.
+/// Generates header names that have a meaning or could be taken to have one, and a name without a
+/// meaning.
 fn some_name() -> impl Strategy<Value = String> {
     let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
     names.extend(["connection", "trailer", "x-velt-token", "x-other"].map(str::to_owned));
@@ -16,7 +17,7 @@ fn some_name() -> impl Strategy<Value = String> {
     prop::sample::select(names)
 }
 
-/// What tends to matter, and anything else that a header may hold.
+/// Generates values that tend to matter, and any other value that a header may hold.
 fn some_value() -> impl Strategy<Value = HeaderValue> {
     let words = [
         "",
@@ -96,7 +97,7 @@ proptest! {
                 }
             }
             Ok(Caller::Unverified | Caller::Unnamed) => prop_assert!(false, "nothing was to be verified"),
-            // Which of several reasons is given first is nobody's business.
+            // If there are several reasons, the sidecar may give any of them first.
             Err(_) => {}
         }
         prop_assert!(!headers.contains_key("x-velt-token"));

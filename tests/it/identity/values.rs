@@ -1,4 +1,4 @@
-//! What a header may hold, and what of it reaches Velt and the app.
+//! Values that a header may hold, and how much of them reaches Velt and the app.
 
 use serde_json::json;
 use velt_sidecar::metrics::{Flaw, RefusalKind};
@@ -97,7 +97,7 @@ async fn t43_outer_spaces_are_trimmed_by_http1_and_refused_over_http2() {
     }
     refusals_are(&stage, RefusalKind::BadBytes, 3).await;
 
-    // RFC 9112 section 5.1: around the value, not of it.
+    // Spaces around the value are no part of the value (RFC 9112 section 5.1).
     let received = raw(&stage, "x-forwarded-user: \t ada \r\nconnection: close\r\n").await;
     assert!(received.starts_with("HTTP/1.1 200 "), "{received}");
     assert_eq!(stage.velt.calls()[0].user(), "ada");

@@ -1,4 +1,4 @@
-//! What is half written is not put into force, however long its writer stands still between two looks.
+//! Half-written content is not put into force, however long its writer stands still between two looks.
 
 use tokio::time::Instant;
 use velt_sidecar::tls::RESTED;
@@ -10,7 +10,7 @@ use crate::support::client::Client;
 /// Many looks in the time for which new content has to rest.
 const HASTY: &str = "[reload]\ninterval = \"20ms\"\n";
 
-/// Waits until this many looks more have been made.
+/// Waits until the sidecar has looked `count` more times.
 async fn looks(pod: &Pod, count: f64) {
     let so_far = pod.sidecar.metric("reload_looks_total").await;
     pod.sidecar.metric_exceeds("reload_looks_total", so_far + count).await;
@@ -52,7 +52,7 @@ async fn a_bundle_is_taken_when_it_has_lain_unchanged() {
     folder.write("ca.crt", one.pem());
     let toml = format!("{}client_ca_file = \"FOLDERca.crt\"\n{HASTY}", folder.toml());
     let pod = Pod::with(folder, &toml).await;
-    // The first half is a whole certificate, and another one than before.
+    // The first half is a whole certificate, but not the certificate from before.
     pod.folder.write("ca.crt", two.pem());
     looks(&pod, 8.0).await;
     assert_eq!(pod.reloads("listen_tls").await, [0.0, 0.0, 0.0]);

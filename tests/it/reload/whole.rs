@@ -28,7 +28,7 @@ async fn tls_and_the_names_that_it_brings_wait_together() {
     assert!(serves(&pod).await, "no client could show a name over plain HTTP");
     assert_eq!(pod.reloads("config").await, [0.0, 0.0, 0.0]);
     assert!(pod.sidecar.metric(WAITING).await >= 4.0, "the names wait as well");
-    // What came with it may come later, and waits too.
+    // A setting that comes later might have come with the waiting settings, and waits too.
     pod.change("forward_headers = \"keep\"", "forward_headers = \"strip\"").await;
     assert!(serves(&pod).await);
     assert!(pod.app.journal().pop().expect("a request").header("x-forwarded-user").is_some());
@@ -112,12 +112,12 @@ fn an_empty_file_is_refused_at_the_start_too() {
         let origin = Origin::new(Some(file.as_ref()), crate::support::environment());
         origin.load().unwrap_or_else(|error| panic!("{full:?}: {error}"));
     }
-    // Nothing, on purpose.
+    // `/dev/null` is empty on purpose.
     let device = Origin::new(Some("/dev/null".as_ref()), crate::support::environment());
     device.load().unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Where an issuer publishes its keys.
+/// Returns the URL at which an issuer publishes its keys.
 fn published(issuer: &Issuer) -> String {
     format!("http://{}/keys", issuer.server.address)
 }
@@ -139,7 +139,7 @@ async fn keys_stay_until_those_of_another_place_are_there() {
     pod.change(&known, &dead).await;
     assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0], "no issuer publishes there");
     assert!(believes(&pod, &old).await, "the keys at hand stay");
-    // Told once, tried at each look.
+    // The sidecar reports the failure once, and tries again at each look.
     pod.folder.write("token", "second-token");
     pod.trigger.look().await;
     assert!(believes(&pod, &old).await);

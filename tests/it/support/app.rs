@@ -45,7 +45,7 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// The one value of a header.
+    /// Returns the only value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?;
@@ -64,7 +64,7 @@ pub struct FakeApp {
 }
 
 impl FakeApp {
-    /// Answers everything with 200 and a few bytes.
+    /// Starts an app that answers all requests with 200 and a few bytes.
     pub async fn start() -> Self {
         Self::answering(|_| plain("hello from the app")).await
     }
@@ -114,12 +114,12 @@ impl FakeApp {
         Self::bind(ANY_PORT, boxed(handler), true).await
     }
 
-    /// Answers everything with 200 at `address`, where another has been before.
+    /// Answers all requests with 200 at `address`, where another app has been before.
     pub async fn restart(address: SocketAddr, h2c: bool) -> Self {
         Self::bind(address, boxed(|_| async { plain("hello from the app") }), h2c).await
     }
 
-    /// Dies, and its connections with it.
+    /// Ends the app, and its connections with it.
     pub async fn die(&mut self) {
         self.dying.notify_one();
         (&mut self.accepting).await.expect("no panic");
@@ -190,7 +190,7 @@ where
         async move { Ok::<_, Infallible>(handler(request).await) }
     });
     let io = TokioIo::new(stream);
-    // A connection that breaks is what some tests are about.
+    // Some tests are about a connection that breaks.
     let _ = if h2c {
         http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
     } else {

@@ -1,4 +1,4 @@
-//! The binary as a process: commands that end by themselves, and those that have to be told.
+//! The binary as a process: commands that end by themselves, and commands that have to be told to end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ fn command(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> C
     command
 }
 
-/// What a command that ends by itself has printed.
+/// Output of a command that ends by itself.
 pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
@@ -54,7 +54,7 @@ pub async fn finished_in(
     Finished { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
-/// As above, in a folder without a configuration file.
+/// Runs a command to its end, in a folder without a configuration file.
 pub async fn finished(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
     let folder = tempfile::tempdir().expect("a folder");
     finished_in(folder.path(), arguments, environment).await
@@ -65,13 +65,13 @@ fn send(signal: &str, id: u32) {
     assert!(sent.expect("kill is installed").success(), "{signal} was not sent");
 }
 
-/// A command that runs until it is told to end. Dropping it kills it.
+/// A command that runs until it is told to end. Dropping the value kills the process.
 pub struct Running {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
-    /// Everything that was printed so far, on both streams.
+    /// Text that was printed so far, on both streams.
     printed: String,
-    /// Read again while it runs.
+    /// Configuration file, which the process reads again while it runs.
     configuration: Option<tempfile::NamedTempFile>,
     _folder: tempfile::TempDir,
 }
@@ -91,7 +91,8 @@ impl Running {
         Self { child, lines, printed: String::new(), configuration: None, _folder: folder }
     }
 
-    /// A sidecar with this configuration file, and where it listens.
+    /// Starts a sidecar with this configuration file, and returns its addresses for traffic and for the
+    /// kubelet.
     pub async fn configured(
         document: &str,
         environment: &[(&str, &str)],
@@ -105,7 +106,7 @@ impl Running {
         running.listening().await
     }
 
-    /// Like `configured`, for a system that allows only `files` open files.
+    /// Starts a sidecar with this configuration, on a system that allows only `files` open files.
     pub async fn with_files(files: u32, document: &str) -> (Self, SocketAddr, SocketAddr) {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("sidecar.toml"), document).expect("a disk");
@@ -116,17 +117,17 @@ impl Running {
         Self::spawn(shell, folder).listening().await
     }
 
-    /// A sidecar on free ports, and where it listens for traffic and for the kubelet.
+    /// Starts a sidecar on free ports, and returns its addresses for traffic and for the kubelet.
     pub async fn sidecar(environment: &[(&str, &str)]) -> (Self, SocketAddr, SocketAddr) {
         let environment = [&CREDENTIALS[..], &PORTS, environment].concat();
         Self::start(&["run"], &environment).listening().await
     }
 
-    /// Waits until it listens, and says where for traffic and for the kubelet.
+    /// Waits until the sidecar listens, and returns its addresses for traffic and for the kubelet.
     pub async fn listening(mut self) -> (Self, SocketAddr, SocketAddr) {
         let line = self.line_with("velt-sidecar is listening").await;
         let address = |name: &str| {
-            // `name=address` or `"name":"address"`.
+            // The line holds `name=address` or `"name":"address"`.
             let (_, rest) = line.split_once(name).expect("an address");
             let rest = rest.trim_start_matches(['=', ':', '"']);
             rest.split([' ', '"']).next().expect("an end").parse().expect("an address")
@@ -153,10 +154,10 @@ impl Running {
         send(signal, self.child.id());
     }
 
-    /// Waits for the end; everything that was printed until then.
+    /// Waits for the end, and returns all text that was printed until then.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         let reading = async {
-            // Ends when the process has closed both streams.
+            // The loop ends when the process has closed both streams.
             while let Some(line) = self.lines.recv().await {
                 self.printed.push_str(&line);
                 self.printed.push('\n');
@@ -171,7 +172,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Errors only say that it has ended.
+        // An error only says that the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

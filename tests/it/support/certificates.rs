@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// For as long as the tests run.
+/// Years in which a certificate is valid for as long as the tests run.
 pub const VALID: (i32, i32) = (2020, 2100);
 pub const EXPIRED: (i32, i32) = (2020, 2021);
 
-/// Somebody who signs certificates.
+/// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -35,13 +35,13 @@ impl Authority {
         Self::valid_to(VALID.1)
     }
 
-    /// One whose own certificate is valid up to this year.
+    /// Makes an authority whose own certificate is valid up to this year.
     pub fn valid_to(year: i32) -> Self {
         let (params, key) = authority("root", year);
         Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
     }
 
-    /// One whose certificate this one has signed.
+    /// Makes an authority whose certificate this authority has signed.
     pub fn intermediate(&self) -> Self {
         let (params, key) = authority("intermediate", VALID.1);
         Self(CertifiedIssuer::signed_by(params, key, &self.0).expect("signed"))
@@ -51,26 +51,26 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For names of which those with a scheme are URIs.
+    /// Issues a certificate for `names`; names with a scheme are URIs.
     pub fn issue(&self, names: &[&str], years: (i32, i32)) -> Leaf {
         issue(names, years, Some(self))
     }
 
-    /// One that is valid for so long from now on.
+    /// Issues a certificate that is valid for `left` from now on.
     pub fn issue_for(&self, names: &[&str], left: Duration) -> Leaf {
         let mut params = params(names);
         params.not_after = (SystemTime::now() + left).into();
         sign(&params, Some(self))
     }
 
-    /// One that is valid only after so long.
+    /// Issues a certificate that is valid only after `wait`.
     pub fn issue_after(&self, names: &[&str], wait: Duration) -> Leaf {
         let mut params = params(names);
         params.not_before = (SystemTime::now() + wait).into();
         sign(&params, Some(self))
     }
 
-    /// What a client trusts that trusts this authority only.
+    /// Returns the settings of a client that trusts this authority only.
     pub fn client(&self, certificate: Option<&Leaf>, protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).expect("a certificate");
@@ -90,7 +90,7 @@ impl Authority {
 }
 
 impl Leaf {
-    /// One that nobody vouches for.
+    /// Makes a certificate that no authority has signed.
     pub fn self_signed(names: &[&str], years: (i32, i32)) -> Self {
         issue(names, years, None)
     }
@@ -158,7 +158,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// A folder of certificates, as a mounted Secret is one.
+/// A folder of certificates, as a mounted Secret is.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -166,7 +166,7 @@ impl Folder {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
-    /// Plain text, so that it can be written into a configuration.
+    /// Returns a path as plain text, so that a configuration can hold the path.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).into_os_string().into_string().expect("a plain path")
     }
@@ -177,13 +177,13 @@ impl Folder {
         path
     }
 
-    /// `tls.crt` and `tls.key`, as in a Secret of type kubernetes.io/tls.
+    /// Writes `tls.crt` and `tls.key`, as in a Secret of type kubernetes.io/tls.
     pub fn write_pair(&self, leaf: &Leaf) {
         self.write("tls.crt", &leaf.certificate);
         self.write("tls.key", &leaf.key);
     }
 
-    /// The table `listen.tls` for that pair.
+    /// Returns the table `listen.tls` for `tls.crt` and `tls.key`.
     pub fn toml(&self) -> String {
         format!(
             "[listen.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
@@ -203,7 +203,7 @@ pub async fn connect(
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
-/// Takes TLS off before what listens at `behind`, and says where it does so.
+/// Terminates TLS in front of `behind`, and returns the address at which it does so.
 pub async fn terminate(
     behind: std::net::SocketAddr,
     config: Arc<ServerConfig>,
@@ -215,7 +215,8 @@ pub async fn terminate(
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not like the certificate leaves; the test sees that there.
+                // A client that rejects the certificate closes the connection; the test sees this at the
+                // client.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut app = TcpStream::connect(behind).await.expect("it listens");
                 let _ = copy_bidirectional(&mut stream, &mut app).await;

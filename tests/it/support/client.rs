@@ -1,4 +1,4 @@
-//! A client that sends what it is told, and looks at every header that comes back.
+//! A client that sends what a test says, and looks at every header that comes back.
 
 use std::net::SocketAddr;
 
@@ -45,7 +45,7 @@ const ALLOWED: &[&str] = &[
     "x-velt-token-status",
 ];
 
-/// Where to send to. Each request has a connection of its own.
+/// A client of one address. Each request has a connection of its own.
 pub struct Client {
     address: SocketAddr,
 }
@@ -105,17 +105,17 @@ impl Sending {
         self
     }
 
-    /// Over HTTP/1.1, to the end.
+    /// Sends over HTTP/1.1, and reads the answer to its end.
     pub async fn send(self) -> Answer {
         Answer::read(self.begin().await).await
     }
 
-    /// Over HTTP/2 with prior knowledge, to the end.
+    /// Sends over HTTP/2 with prior knowledge, and reads the answer to its end.
     pub async fn send_http2(self) -> Answer {
         Answer::read(self.begin_http2().await).await
     }
 
-    /// Over HTTP/2 with prior knowledge, to the head of the response.
+    /// Sends over HTTP/2 with prior knowledge, and reads the head of the response.
     pub async fn begin_http2(mut self) -> Response<Incoming> {
         self.address_http2("http");
         let stream = TcpStream::connect(self.address).await.expect("it listens");
@@ -126,13 +126,13 @@ impl Sending {
         response.expect("an answer in time").expect("an answer")
     }
 
-    /// Over HTTP/1.1, to the head of the response.
+    /// Sends over HTTP/1.1, and reads the head of the response.
     pub async fn begin(self) -> Response<Incoming> {
         let response = timeout(PATIENCE, self.try_begin()).await.expect("an answer in time");
         response.expect("an answer")
     }
 
-    /// Over a connection that is there already, to the end.
+    /// Sends over a connection that is there already, and reads the answer to its end.
     pub async fn send_over<S>(mut self, stream: S, version: Version) -> Answer
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -152,7 +152,7 @@ impl Sending {
         Answer::read(response.expect("an answer in time").expect("an answer")).await
     }
 
-    /// The same over HTTP/1.1, if the connection carries it.
+    /// Sends over HTTP/1.1 on a connection that is there already, if the connection carries the request.
     pub async fn try_send_over<S>(self, stream: S) -> hyper::Result<Response<Incoming>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -196,7 +196,7 @@ impl Answer {
         self.response.headers()
     }
 
-    /// The one value of a header, `None` if it is not there.
+    /// Returns the only value of a header, `None` if the header is not there.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers().get_all(name).iter();
         let value = values.next()?;
@@ -224,7 +224,7 @@ impl Answer {
         serde_json::from_slice(self.body()).unwrap_or_else(|_| panic!("JSON: {}", self.text()))
     }
 
-    /// The `code` of an error of ours, which says what happened and what to do.
+    /// Returns the `code` of an error of the sidecar's, whose text says what happened and what to do.
     pub fn code(&self) -> String {
         let json = self.json();
         assert!(json["error"].as_str().is_some_and(|text| text.len() > 10), "{json}");

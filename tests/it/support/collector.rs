@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::app::{FakeApp, full};
 
-/// What a collector answers.
+/// Answer of a collector.
 #[derive(Clone, Copy)]
 pub struct Reply {
     pub status: u16,
@@ -35,7 +35,7 @@ impl FakeCollector {
         Self::answering(|_| ACCEPTED).await
     }
 
-    /// Answers the call of each number, counted from 0.
+    /// Starts a collector that answers the call of each number, counted from 0, by `reply`.
     pub async fn answering<F>(reply: F) -> Self
     where
         F: Fn(usize) -> Reply + Send + Sync + 'static,
@@ -67,7 +67,7 @@ impl FakeCollector {
         Self { address: server.address, bodies, calls, _server: server }
     }
 
-    /// The settings that have a sidecar send here.
+    /// Returns the settings that make a sidecar send to this collector.
     pub fn toml(&self) -> String {
         format!("[tracing]\notlp_endpoint = \"http://{}/v1/traces\"\n", self.address)
     }
@@ -78,12 +78,12 @@ impl FakeCollector {
         assert!(reached.is_ok(), "{} calls and not {count}", self.bodies().len());
     }
 
-    /// Everything as it was sent.
+    /// Returns all bodies as they were sent.
     pub fn bodies(&self) -> Vec<String> {
         self.bodies.lock().expect("no panic").clone()
     }
 
-    /// Every span that was sent, each time that it was.
+    /// Returns every span, as often as it was sent.
     pub fn spans(&self) -> Vec<Value> {
         let mut spans = Vec::new();
         for body in self.bodies() {

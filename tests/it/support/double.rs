@@ -16,8 +16,8 @@ use velt_sidecar::token::{
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const LIFE: Duration = Duration::from_secs(48 * 3600);
 
-/// Mint in memory: answers from a script, else with a new token. Counts calls, even those that are cut
-/// off.
+/// Mint in memory: answers from a script, else with a new token. Counts calls, even calls that are
+/// cut off.
 #[derive(Clone, Default)]
 pub struct Double {
     shared: Arc<Shared>,
@@ -89,7 +89,7 @@ impl Double {
         *self.shared.rate.lock().expect("no panic") = Some(rate);
     }
 
-    /// Calls that were dropped before their answer.
+    /// Number of calls that were dropped before their answer.
     pub fn cut_off(&self) -> usize {
         *self.shared.cut_off.lock().expect("no panic")
     }
@@ -99,12 +99,12 @@ impl Double {
         self.shared.calls.lock().expect("no panic").clone()
     }
 
-    /// The next answer: a token of this life, or an error.
+    /// Adds the next answer to the script: a token of this life, or an error.
     pub fn then(&self, answer: Result<Duration, MintError>) {
         self.shared.script.lock().expect("no panic").push_back(answer);
     }
 
-    /// What is answered when the script has ended; `None` is a token.
+    /// Sets the answer after the end of the script; `None` is a token.
     pub fn otherwise(&self, error: Option<MintError>) {
         *self.shared.otherwise.lock().expect("no panic") = error;
     }
@@ -147,7 +147,7 @@ impl Mint for Double {
             sleep(latency).await;
             active.answered = true;
             drop(active);
-            // A token is visible ASCII, whatever the user's id holds.
+            // A token is visible ASCII, but a user's id may hold other characters.
             let user = request.user.chars().filter(char::is_ascii_alphanumeric);
             let text = format!("{}.{n}.x", user.collect::<String>());
             let value = TokenValue::parse(&text).expect("a token");
@@ -156,7 +156,7 @@ impl Mint for Double {
     }
 }
 
-/// Needs no organization.
+/// Plan of a mint that needs no organization.
 pub fn plan() -> MintPlan {
     let issuer = Issuer {
         api: Api::V2,
@@ -168,7 +168,7 @@ pub fn plan() -> MintPlan {
     MintPlan::new(issuer, false)
 }
 
-/// For `user` and nothing else.
+/// Request for `user` and nothing else.
 pub fn request(user: &str) -> MintRequest {
     plan().request(user.into(), Details::default()).expect("no organization is needed")
 }

@@ -1,4 +1,4 @@
-//! A stand-in of whoever signs assertions: pens that sign, and their keys over real HTTP.
+//! A stand-in of an issuer of assertions: pens that sign, and their keys over real HTTP.
 
 use std::sync::{Arc, Mutex};
 
@@ -98,18 +98,18 @@ impl Pen {
         json!({ "alg": self.algorithm, "kid": self.id(), "typ": "JWT" })
     }
 
-    /// An assertion with these claims.
+    /// Signs an assertion with these claims.
     pub fn sign(&self, claims: &Value) -> String {
         self.sign_text(&self.header().to_string(), &claims.to_string())
     }
 
-    /// The same, with any header and claims.
+    /// Signs an assertion with any header and claims.
     pub fn sign_text(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", base64(header), base64(claims));
         format!("{signed}.{}", base64((self.sign)(signed.as_bytes())))
     }
 
-    /// As an AWS load balancer writes it: every part padded, and the padding signed.
+    /// Signs an assertion as an AWS load balancer does: every part is padded, and the padding is signed.
     pub fn sign_padded(&self, header: &Value, claims: &Value) -> String {
         let [header, claims] = [header, claims].map(|part| URL_SAFE.encode(part.to_string()));
         let signed = format!("{header}.{claims}");
@@ -135,7 +135,7 @@ pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// What an assertion for `user` says.
+/// Claims of an assertion for `user`.
 pub fn claims(user: &str) -> Value {
     let now = unix_seconds();
     json!({ "iss": ISSUER, "aud": "app", "sub": user, "iat": now, "nbf": now, "exp": now + 300 })
@@ -145,7 +145,7 @@ pub const ISSUER: &str = "https://issuer.example";
 
 type Script = Arc<dyn Fn(&Arrived) -> Response<AppBody> + Send + Sync>;
 
-/// Publishes keys, or whatever a test has it answer.
+/// A server that publishes keys, or answers by the script of a test.
 pub struct Issuer {
     pub server: FakeApp,
     script: Arc<Mutex<Script>>,
@@ -166,7 +166,7 @@ impl Issuer {
         issuer
     }
 
-    /// Has these keys from now on, and no others.
+    /// Publishes these keys from now on, and no other keys.
     pub fn publish(&self, pens: &[&Pen]) {
         let keys: Vec<_> = pens.iter().map(|pen| pen.jwk.clone()).collect();
         let document = json!({ "keys": keys }).to_string();
@@ -184,7 +184,7 @@ impl Issuer {
         self.server.journal().len()
     }
 
-    /// The settings that believe it.
+    /// Returns the settings of a sidecar that believes this issuer.
     pub fn toml(&self) -> String {
         format!(
             "[identity]\nsource = \"assertion\"\n[identity.assertion]\nheader = \"X-Assertion\"\n\

@@ -1,4 +1,4 @@
-//! A real sidecar on free ports, between a real stand-in of the app and one of Velt.
+//! A real sidecar on free ports, between real stand-ins of the app and of Velt.
 
 pub mod app;
 pub mod binary;
@@ -29,10 +29,10 @@ use self::velt::FakeVelt;
 pub const API_KEY: &str = "canary-api-key";
 pub const AUTH_TOKEN: &str = "canary-auth-token";
 
-/// Long enough for a loaded machine; only a failing test waits for it.
+/// Time that is long enough for a loaded machine; only a failing test waits for so long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// For a test that counts connections to the app: each thread that serves has its own.
+/// Setting for a test that counts connections to the app, since each thread that serves has its own.
 pub const ONE_WORKER: &str = "[runtime]\nworkers = \"1\"\n";
 
 /// A sidecar with an app behind it and Velt beside it.
@@ -43,7 +43,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// With the defaults and whatever `toml` adds to them.
+    /// Sets a stage with the defaults, and with `toml` added to them.
     pub async fn set(toml: &str) -> Self {
         Self::with(FakeApp::start().await, toml).await
     }
@@ -54,12 +54,12 @@ impl Stage {
         Self { app, velt, sidecar }
     }
 
-    /// A client of its own connection.
+    /// Returns a client, whose connections are its own.
     pub fn client(&self) -> Client {
         Client::to(self.sidecar.addresses.traffic)
     }
 
-    /// `GET path` as `user`, in the way the login proxy would send it.
+    /// Sends `GET path` as `user`, in the way the login proxy would.
     pub async fn get_as(&self, user: &str, path: &str) -> Answer {
         self.client().get(path).header("x-forwarded-user", user).send().await
     }
@@ -70,7 +70,7 @@ impl Stage {
     }
 }
 
-/// A sidecar started through the door that `main` uses. Dropping it ends it.
+/// A sidecar that was started in the way `main` starts it. Dropping the value ends the sidecar.
 pub struct TestSidecar {
     pub addresses: Addresses,
     shutdown: Option<oneshot::Sender<()>>,
@@ -78,13 +78,14 @@ pub struct TestSidecar {
 }
 
 impl TestSidecar {
-    /// In front of `app`, minting at `velt`. `toml` may add to the tables below or bring others.
+    /// Starts a sidecar in front of `app`, which mints at `velt`. `toml` may add to the tables of
+    /// [`document`] or bring other tables.
     pub fn start(app: &str, velt: SocketAddr, toml: &str) -> Self {
         let config = config(&document(app, velt, toml)).unwrap_or_else(|error| panic!("{error}"));
         Self::run(config)
     }
 
-    /// With whatever `config` says.
+    /// Starts a sidecar with `config`.
     pub fn run(config: Config) -> Self {
         Self::serve(App::bind(config).expect("free ports are free"))
     }
@@ -99,21 +100,21 @@ impl TestSidecar {
         Self { addresses, shutdown: Some(shutdown), running }
     }
 
-    /// The same, and what has its files read again.
+    /// Starts a sidecar with `config`, and returns the trigger that makes it read its files again.
     pub fn run_reloading(config: Config) -> (Self, Trigger) {
         let sidecar = App::bind(config).expect("free ports are free");
         let trigger = sidecar.reload_trigger();
         (Self::serve(sidecar), trigger)
     }
 
-    /// In front of an app that is not a `FakeApp`, with the defaults.
+    /// Starts a sidecar with the defaults, in front of an app that is not a `FakeApp`.
     pub async fn before(app: SocketAddr) -> Self {
-        // It goes on serving when this is dropped.
+        // The stand-in goes on serving when `velt` is dropped.
         let velt = FakeVelt::start().await;
         Self::start(&app.to_string(), velt.address, "")
     }
 
-    /// What SIGTERM does.
+    /// Ends the sidecar as SIGTERM does.
     pub fn terminate(&mut self) {
         let shutdown = self.shutdown.take().expect("terminated once");
         shutdown.send(()).expect("the sidecar runs");
@@ -140,7 +141,7 @@ impl TestSidecar {
         value.parse().expect("a number")
     }
 
-    /// Waits until a series is more than it was.
+    /// Waits until a series is more than `bound`.
     pub async fn metric_exceeds(&self, series: &str, bound: f64) {
         let exceeded = async {
             while self.metric(series).await <= bound {
@@ -151,7 +152,8 @@ impl TestSidecar {
         assert!(exceeded, "{series} is not over {bound}");
     }
 
-    /// Waits until a series has a value: for what is counted just after a client has its answer.
+    /// Waits until a series has this value, since some events are counted just after a client has its
+    /// answer.
     pub async fn metric_reaches(&self, series: &str, expected: f64) {
         let mut last = f64::NAN;
         let reached = async {
@@ -174,8 +176,8 @@ impl Drop for TestSidecar {
     }
 }
 
-/// A whole document: `toml` over what every test needs. Tables in `toml` replace nothing, they
-/// are merged key by key.
+/// Returns a whole document: `toml` over what every test needs. Tables in `toml` replace no table; the
+/// tables are merged key by key.
 pub fn document(app: &str, velt: SocketAddr, toml: &str) -> String {
     let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let base = format!(
@@ -187,14 +189,14 @@ pub fn document(app: &str, velt: SocketAddr, toml: &str) -> String {
     for line in toml.lines().map(str::trim).chain(["\0"]).chain(base.lines()) {
         if line.starts_with('[') {
             line.clone_into(&mut header);
-            // Every `[[table]]` is one of its own.
+            // Each `[[table]]` is a table of its own.
             if line.starts_with("[[") {
                 header = format!("{header}\0{}", tables.len());
             }
             tables.entry(header.clone()).or_default();
         } else if let Some((key, _)) = line.split_once('=') {
             let lines = tables.entry(header.clone()).or_default();
-            // What the test says comes first and wins.
+            // The test's own lines come first and win.
             if !lines.iter().any(|earlier| earlier.split('=').next() == Some(key)) {
                 lines.push(line.to_owned());
             }

@@ -1,7 +1,7 @@
-//! Every way for a request to end, provoked: for what must hold of all of our answers.
+//! Provokes every way in which a request can end, for what must hold of all of the sidecar's answers.
 //!
-//! Everything that a client, an app or Velt says here has the word "canary" in it, as have the
-//! credentials, so that a search for one word finds whatever got where it should not be.
+//! All text of a client, an app or Velt here, and each credential, has the word "canary" in it, so that a
+//! search for one word finds all text that got where it should not be.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::raw::{RawApp, SWITCHED, Wire};
 use super::velt::{FakeVelt, answer, minted, refused, token};
 use super::{TestSidecar, document};
 
-/// What the sidecar is told beyond the usual, so that every outcome can be had, and soon.
+/// Settings beyond the usual, so that every outcome can be had, and soon.
 const SETTINGS: &str = r#"
     [app]
     response_timeout = "1s"
@@ -97,32 +97,34 @@ impl Surroundings {
         Self { app, velt }
     }
 
-    /// The whole configuration of a sidecar between the two; `toml` adds to it and wins.
+    /// Returns the whole configuration of a sidecar between `app` and `velt`; `toml` adds to the
+    /// settings here and wins.
     pub fn document(&self, toml: &str) -> String {
         let app = self.app.address.to_string();
         document(&app, self.velt.address, &format!("{toml}\n{SETTINGS}"))
     }
 
-    /// A sidecar within this process.
+    /// Starts a sidecar within this process.
     pub fn sidecar(&self) -> TestSidecar {
         TestSidecar::start(&self.app.address.to_string(), self.velt.address, SETTINGS)
     }
 
-    /// A sidecar in a process of its own, which logs all that it can. `toml` adds to that.
+    /// Starts a sidecar in a process of its own, which logs all that it can. `toml` adds to the settings
+    /// here.
     pub async fn binary(&self, format: &str, toml: &str) -> (Running, SocketAddr, SocketAddr) {
         let document = self.document(&format!(
             "[log]\nlevel = \"debug\"\nformat = \"{format}\"\n\
              [access_log]\nformat = \"{format}\"\n{toml}"
         ));
-        // A variable that many programs heed.
+        // Many programs heed `RUST_LOG`.
         let environment = [("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")];
         Running::configured(&document, &environment).await
     }
 
-    /// Brings every outcome about, and checks that it has been counted as that.
+    /// Brings every outcome about, and checks that the sidecar has counted each.
     pub async fn provoke(&self, traffic: SocketAddr, admin: SocketAddr) -> Vec<Said> {
         let mut said = Vec::new();
-        // Comes first, since calls pause at the end.
+        // This call comes first, since calls pause at the end.
         self.leave(traffic, admin).await;
         for (outcome, line, user, more) in REQUESTS {
             said.push(Said { outcome, text: exchange(traffic, &request(line, user, more)).await });
@@ -141,7 +143,7 @@ impl Surroundings {
         said
     }
 
-    /// A client that goes while its token is being minted.
+    /// Lets a client go while its token is being minted.
     async fn leave(&self, traffic: SocketAddr, admin: SocketAddr) {
         self.velt.close_gate();
         let calls = self.velt.call_count();
@@ -159,8 +161,8 @@ impl Surroundings {
     }
 }
 
-/// Outcome, request line, user, and more headers. Between two users whose mints fail stands one
-/// whose mint does not, or the breaker would answer for Velt.
+/// Outcome, request line, user, and more headers. A user whose mint succeeds stands between two users
+/// whose mints fail, since otherwise the breaker would answer for Velt.
 const REQUESTS: [(Outcome, &str, &str, &str); 26] = {
     use Outcome as O;
     const TOKEN: &str = "GET /api/velt/token";
@@ -218,7 +220,7 @@ fn request(line: &str, user: &str, more: &str) -> String {
     .replace("<2000>", &" ".repeat(2000))
 }
 
-/// Sends bytes and reads all that comes back; of a tunnel, what opens it.
+/// Sends bytes, and reads the whole answer, or the head of an answer that opens a tunnel.
 async fn exchange(traffic: SocketAddr, request: &str) -> String {
     let mut wire = Wire::to(traffic).await;
     wire.send(request).await;

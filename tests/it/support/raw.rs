@@ -1,4 +1,4 @@
-//! Plain sockets, for what no HTTP library would send.
+//! Plain sockets, for bytes that no HTTP library would send.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -35,12 +35,12 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.expect("the peer reads");
     }
 
-    /// Whether the peer still took it.
+    /// Whether the peer still took the bytes.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
-    /// Everything up to and including `end`.
+    /// Reads everything up to and including `end`.
     pub async fn read_to(&mut self, end: &str) -> String {
         let end = end.as_bytes();
         loop {
@@ -63,7 +63,7 @@ impl Wire {
         std::mem::replace(&mut self.read, rest)
     }
 
-    /// The next HTTP/2 frame, `None` at the end of the connection.
+    /// Reads the next HTTP/2 frame, `None` at the end of the connection.
     pub async fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = Frame::take(&mut self.read) {
@@ -75,12 +75,12 @@ impl Wire {
         }
     }
 
-    /// The next HTTP/2 frame.
+    /// Reads the next HTTP/2 frame.
     pub async fn frame(&mut self) -> Frame {
         self.next_frame().await.expect("a frame before the end")
     }
 
-    /// The next HTTP/2 frame of a kind, whatever comes before it.
+    /// Reads up to the next HTTP/2 frame of this kind.
     pub async fn frame_of(&mut self, kind: u8) -> Frame {
         loop {
             let frame = self.frame().await;
@@ -90,12 +90,12 @@ impl Wire {
         }
     }
 
-    /// A message's head.
+    /// Reads the head of a message.
     pub async fn head(&mut self) -> String {
         self.read_to("\r\n\r\n").await
     }
 
-    /// Head of a message; `None` if the peer sends no other message.
+    /// Reads the head of a message; `None` if the peer sends no other message.
     pub async fn try_head(&mut self) -> Option<String> {
         while !self.read.windows(4).any(|window| window == b"\r\n\r\n") {
             if !self.more().await {
@@ -105,12 +105,12 @@ impl Wire {
         Some(self.head().await)
     }
 
-    /// Everything up to the end of the connection.
+    /// Reads everything up to the end of the connection.
     pub async fn rest(&mut self) -> String {
         String::from_utf8_lossy(&self.rest_of_bytes().await).into_owned()
     }
 
-    /// The same, where bytes matter.
+    /// Reads everything up to the end of the connection, as bytes.
     pub async fn rest_of_bytes(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
@@ -150,7 +150,7 @@ pub struct RawApp {
 }
 
 impl RawApp {
-    /// Runs `serve` on each connection, which is told its number, from 1.
+    /// Runs `serve` on each connection, with the number of the connection, from 1.
     pub async fn serving<F, R>(serve: F) -> Self
     where
         F: Fn(Wire, usize) -> R + Send + 'static,
@@ -175,7 +175,7 @@ impl RawApp {
     }
 }
 
-/// An address where nobody listens.
+/// Returns an address where no socket listens.
 pub async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     listener.local_addr().expect("an address")

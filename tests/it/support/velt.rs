@@ -34,7 +34,7 @@ impl Call {
     }
 }
 
-/// What to answer to the `n`th call, counted from 1.
+/// Function that answers the `n`th call, counted from 1.
 type Script = Arc<dyn Fn(&Call, usize) -> Response<Full<Bytes>> + Send + Sync>;
 
 pub struct FakeVelt {
@@ -50,7 +50,7 @@ struct Shared {
 }
 
 impl FakeVelt {
-    /// Mints a token for everybody, at once.
+    /// Starts a stand-in that mints a token for every user, at once.
     pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -80,7 +80,7 @@ impl FakeVelt {
         *self.shared.script.lock().expect("no panic") = Arc::new(script);
     }
 
-    /// Answers everything with this status and body.
+    /// Answers all calls with this status and body.
     pub fn answer_with(&self, status: u16, body: &str) {
         let body = body.to_owned();
         self.script(move |_, _| answer(status, &body));
@@ -115,7 +115,7 @@ impl FakeVelt {
         self.calls().len()
     }
 
-    /// Calls by user.
+    /// Number of calls by user.
     pub fn calls_by_user(&self) -> BTreeMap<String, usize> {
         let mut by_user = BTreeMap::new();
         for call in self.calls() {

@@ -1,4 +1,4 @@
-//! Forgetting tokens, in virtual time: what is asked before does not come back after.
+//! Forgetting tokens, in virtual time: a token that was asked for before does not come back after.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn a_called_off_mint_neither_is_kept_nor_clears_the_board_of_its_successor
     settle().await;
     assert_eq!(bench.double.calls(), 2, "nobody joins what was called off");
 
-    // The first lands, five seconds before the second.
+    // The first mint ends five seconds before the second.
     let first = first.within(HOUR).await.expect("in time").expect("a token");
     assert!(matches!(bench.cache.peek(&request("ada")), Known::InFlight));
     let third = bench.cache.get(request("ada"));

@@ -1,4 +1,4 @@
-//! New credentials: who mints from then on, and what becomes of what the old ones brought.
+//! New credentials: which mint is called from then on, and what becomes of the old credentials' tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::double::Double;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Has another double mint from now on.
+/// Replaces the mint by another double.
 fn succeed(bench: &Bench, new_credentials: bool) -> Double {
     let next = Double::default();
     bench.cache.replace_mint(Arc::new(next.clone()), new_credentials);
@@ -59,7 +59,7 @@ async fn new_credentials_that_fail_cost_no_token_that_is_still_good() {
         assert_eq!(bench.get("ada").await.expect("a token"), first);
         settle().await;
     }
-    // Tried again now and then, not with each request.
+    // The new credentials are tried again now and then, not with each request.
     assert!((1..=30).contains(&next.calls()), "{}", next.calls());
     next.otherwise(None);
     sleep(2 * MINUTE).await;

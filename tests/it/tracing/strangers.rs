@@ -1,4 +1,4 @@
-//! A stranger does not decide what the collector has to take.
+//! A stranger does not decide which spans the collector has to take.
 
 use super::{SAMPLED, seen, send_all};
 use crate::support::Stage;
@@ -11,7 +11,7 @@ async fn ask(stage: &mut Stage, headers: &[(&str, &str)]) {
     send_all(stage.client().get("/api/me"), &headers).send().await;
 }
 
-/// How many spans the collector was told of at the end.
+/// Ends the sidecar, and returns the number of spans that the collector has got.
 async fn told(stage: Stage, collector: &FakeCollector) -> usize {
     let Stage { app, velt, mut sidecar } = stage;
     sidecar.terminate();

@@ -1,4 +1,5 @@
-//! What Velt said and what stood in its place are told apart, and what depends on Velt's clock.
+//! Answers of Velt and answers of a server in its place, which the sidecar tells apart, and dates by
+//! Velt's clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +38,7 @@ async fn a_refusal_that_is_not_velts_is_malformed() {
         ("compressed success", gzip(200), MALFORMED),
         // Any server may say that it is down or busy.
         ("a page of a gateway", page(503), UNAVAILABLE),
-        // Velt's own word, under any status and content type.
+        // An answer of Velt's own, under any status and content type.
         ("Velt's", refused(403, "PERMISSION_DENIED"), REFUSED),
         ("Velt's as HTML", with(refused(403, "X"), CONTENT_TYPE.as_str(), "text/html"), REFUSED),
         ("nothing", answer(403, ""), REFUSED),
@@ -66,7 +67,7 @@ async fn a_firewalls_page_blames_no_credentials() {
     let text = route.text();
     assert!(text.contains("in its place answered HTTP 403"), "{text}");
     assert!(!text.contains("API key"), "{text}");
-    // Refusals of Velt's would suspend its organization, and lead people to its console.
+    // A refusal of Velt's own would suspend the organization, and lead people to Velt's console.
     assert_eq!(stage.metric("refusals_suspended").await, 0.0);
     let endpoint = format!("http://{}/", stage.velt.address);
     let environment = [("VELT_SIDECAR_VELT__ENDPOINT", &*endpoint)];
@@ -85,7 +86,7 @@ const DATED: &str = r#"
     expires_in = "2h"
 "#;
 
-/// When the grant of a call ends.
+/// Returns the time at which the grant of a call ends.
 fn expires_at(call: &Call) -> u64 {
     let resource = &call.body["data"]["permissions"]["resources"][1];
     resource["expiresAt"].as_u64().expect("whole seconds")

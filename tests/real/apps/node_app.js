@@ -6,7 +6,7 @@ const fs = require('node:fs');
 
 const print = (line) => fs.writeSync(1, JSON.stringify(line) + '\n');
 
-// Far above the sidecar's own limit, so that it is the sidecar's which decides.
+// Far above the sidecar's own limit, so that the sidecar's limit decides.
 const server = http.createServer({ maxHeaderSize: 1 << 20, keepAliveTimeout: 0 });
 server.maxHeadersCount = 0;
 
@@ -26,7 +26,7 @@ server.on('request', (request, response) => {
     request.socket.busy = true;
     request.on('data', (data) => { length += data.length; });
     request.on('error', () => {}); // `close` comes after it
-    // Here it does not wait for the body.
+    // This path does not wait for the body.
     const early = request.url === '/early';
     if (early) answer(0);
     request.on('close', () => { if (!request.complete && !early) print({ ...seen, broken: true }); });
@@ -36,7 +36,7 @@ server.on('request', (request, response) => {
     });
 });
 
-// What is not a request to it, unless that is only the rest of a broken one.
+// Prints bytes that are no request, unless they are only the rest of a broken request.
 server.on('clientError', (error, socket) => {
     if (!socket.busy && error.code.startsWith('HPE_')) print({ broken: true, target: String(error.code) });
     socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');

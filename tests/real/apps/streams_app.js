@@ -1,5 +1,5 @@
-// An app whose bodies never fit anywhere, over HTTP/1.1 or, if asked for "h2c", HTTP/2. Says in lines
-// of JSON what it does.
+// An app whose bodies are larger than any buffer, over HTTP/1.1 or, if started with "h2c", HTTP/2. Prints
+// lines of JSON about its work.
 //
 //   GET /events?coding=...   a number of events, each of which is sent when a line has come on
 //                            standard input
@@ -22,7 +22,7 @@ const CHUNK = Buffer.alloc(65536, 'velt-sidecar ');
 async function events(response, coding) {
     const headers = { 'content-type': 'text/event-stream', 'cache-control': 'no-store' };
     let body = response;
-    // What it hands to the response, before anybody else has it.
+    // Bytes that are handed to the response, recorded before they are written.
     const written = [];
     const write = response.write.bind(response);
     response.write = (chunk, ...rest) => {
@@ -76,7 +76,7 @@ function discard(request, response) {
     request.on('end', () => response.end(String(taken)));
 }
 
-// How far the body in progress has come.
+// Progress of the current body, in bytes.
 let producing = () => 0;
 
 async function answer(request, response) {

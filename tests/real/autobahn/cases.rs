@@ -1,54 +1,54 @@
-//! The cases, numbered as the Autobahn test suite 25.10.1 numbers them.
+//! Cases, numbered as in the Autobahn test suite 25.10.1.
 
 use super::frames::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT, close};
 use super::material::{HTML, JSON, Material, NOISE, PICTURE, PROSE};
 use super::utf8::KOSME;
 
-/// What a client does.
+/// Action of a client.
 pub enum Step {
-    /// Writes bytes in pieces of this many, each written by itself.
+    /// Writes bytes in pieces of this many; each piece is a separate write.
     Write { bytes: Vec<u8>, chop: usize },
-    /// Waits until the server has dealt with everything before.
+    /// Waits until the server has handled all bytes before.
     Fence,
-    /// Sends a frame and waits for the server's, this many times.
+    /// Sends a frame and waits for the server's frame, this many times.
     RoundTrips { frame: Vec<u8>, count: usize },
-    /// Sends each message as it is and waits for its echo, which is compressed. Then sends these
-    /// compressed ones in fragments of so many bytes, and waits for their echoes.
+    /// Sends each message uncompressed and waits for its compressed echo. Then sends these compressed
+    /// messages in fragments of so many bytes, and waits for their echoes.
     Compressed { material: Material, length: usize, count: usize, fragment: usize },
 }
 
-/// One of the suite's cases.
+/// A case of the suite.
 pub struct Case {
-    /// Such as `6.2.1`.
+    /// Number of the case, such as `6.2.1`.
     pub number: String,
-    /// For `Sec-WebSocket-Extensions`.
+    /// Value of `Sec-WebSocket-Extensions`.
     pub offer: &'static str,
     pub steps: Vec<Step>,
-    /// How many messages are echoed, at least, where that is not up to the server.
+    /// Least number of echoed messages, if the server has no choice.
     pub echoes: usize,
-    /// The code with which the server closes.
+    /// Code with which the server closes.
     pub code: u16,
     /// Whether the steps themselves end with a Close.
     pub closes: bool,
 }
 
-/// How much of the parts that measure limits and performance.
+/// Size of the parts that measure limits and performance.
 #[derive(Clone, Copy)]
 pub struct Scale {
-    /// The largest message.
+    /// Bytes of the largest message.
     pub largest: usize,
     pub round_trips: usize,
     pub compressed: usize,
 }
 
-/// How frames are written.
+/// Pieces in which frames are written.
 #[derive(Clone, Copy)]
 enum Chop {
-    /// All in one piece.
+    /// All frames in one piece.
     Once,
-    /// A piece each.
+    /// A piece for each frame.
     Frames,
-    /// Octet by octet.
+    /// A piece for each octet.
     Octets,
 }
 
@@ -57,22 +57,22 @@ use Chop::{Frames, Octets, Once};
 const NORMAL: u16 = 1000;
 const PROTOCOL_ERROR: u16 = 1002;
 const INVALID_PAYLOAD: u16 = 1007;
-/// Not on the wire: a Close without a code (RFC 6455 section 7.1.5).
+/// Code that is not on the wire: a Close without a code (RFC 6455 section 7.1.5).
 pub const NO_CODE: u16 = 1005;
 
 const NOT_UTF8: &[u8] = b"\xff\xfe\xfd\xfc\xfb\x00\xff";
 
-/// A list in the making.
+/// A list of cases that is being built.
 #[derive(Default)]
 struct Cases(Vec<Case>);
 
 impl Cases {
-    /// Frames after which the connection is still good.
+    /// Adds frames after which the connection is still good.
     fn fine(&mut self, number: impl Into<String>, echoes: usize, chop: Chop, frames: &[Frame]) {
         self.add(number, NORMAL, echoes, pieces(chop, frames));
     }
 
-    /// Frames for which the server fails the connection.
+    /// Adds frames for which the server fails the connection.
     fn fails(&mut self, number: impl Into<String>, code: u16, echoes: usize, frames: &[Frame]) {
         self.add(number, code, echoes, pieces(Once, frames));
     }
@@ -81,7 +81,7 @@ impl Cases {
         self.add(number, PROTOCOL_ERROR, echoes, pieces(chop, frames));
     }
 
-    /// Frames among which is a Close.
+    /// Adds frames with a Close among them.
     fn closes(&mut self, number: impl Into<String>, code: u16, frames: &[Frame]) {
         self.add(number, code, 0, pieces(Once, frames)).closes = true;
     }
@@ -118,7 +118,7 @@ fn in_chops(frames: &[Frame], chop: usize) -> Step {
     Step::Write { bytes: frames.iter().flat_map(Frame::bytes).collect(), chop }
 }
 
-/// The whole list.
+/// Returns the whole list.
 pub fn cases(scale: Scale) -> Vec<Case> {
     let mut cases = Cases::default();
     framing(&mut cases);
@@ -233,7 +233,7 @@ fn fragmentation(cases: &mut Cases) {
     }
 }
 
-/// A message in frames with so many bytes each.
+/// Splits a message into frames with so many bytes each.
 fn fragments(opcode: u8, payload: &[u8], size: usize) -> Vec<Frame> {
     let parts = payload.chunks(size).enumerate();
     let frame = |(number, part): (usize, &[u8])| {
@@ -277,7 +277,7 @@ fn utf8(cases: &mut Cases) {
         ];
         cases.add(number, INVALID_PAYLOAD, 0, steps);
     }
-    // In the midst of a frame there is nothing to wait for: only the pieces are the suite's.
+    // Within a frame there is no answer to wait for: only the pieces are the suite's.
     for (number, cuts) in [("6.4.3", [11, 15]), ("6.4.4", [12, 13])] {
         let frame = Frame::new(TEXT, &beyond).bytes();
         let head = frame.len() - beyond.len();
@@ -291,7 +291,7 @@ fn utf8(cases: &mut Cases) {
     }
 }
 
-/// 6.5 to 6.23, after Markus Kuhn's list.
+/// Adds 6.5 to 6.23, after Markus Kuhn's list.
 fn utf8_sequences(cases: &mut Cases) {
     for (part, sequences) in super::utf8::sequences().into_iter().enumerate() {
         for (last, sequence) in sequences.into_iter().enumerate() {
@@ -374,7 +374,7 @@ fn limits(cases: &mut Cases, scale: Scale) {
     }
 }
 
-/// Bytes and fragments of a message, in 12.x and 13.x alike. 0: in one frame.
+/// Bytes and fragments of a message, in 12.x and 13.x alike. 0 means one frame.
 const COMPRESSED: [(usize, usize); 18] = [
     (16, 0),
     (64, 0),

@@ -1,4 +1,4 @@
-//! Frames as a client writes them, and as it reads the server's (RFC 6455 section 5.2).
+//! Frames as a client writes them, and frames of the server as the client reads them (RFC 6455 section 5.2).
 
 pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
@@ -7,10 +7,10 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// Any will do: it is there against proxies that take frames for requests.
+/// An arbitrary mask: masks protect proxies that could take frames for requests.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame of a client's, right or wrong.
+/// A frame of a client, valid or not.
 #[derive(Clone)]
 pub struct Frame {
     opcode: u8,
@@ -21,30 +21,30 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A whole message.
+    /// Makes a frame that is a whole message.
     pub fn new(opcode: u8, payload: &[u8]) -> Self {
         Self { opcode, last: true, reserved: 0, mask: MASK, payload: payload.to_vec() }
     }
 
-    /// Another one continues it.
+    /// Marks the frame as one that another frame continues.
     pub fn more(mut self) -> Self {
         self.last = false;
         self
     }
 
-    /// None continues it.
+    /// Marks the frame as the last of its message.
     pub fn end(mut self) -> Self {
         self.last = true;
         self
     }
 
-    /// With these of the three reserved bits.
+    /// Sets these of the three reserved bits.
     pub fn reserved(mut self, bits: u8) -> Self {
         self.reserved = bits;
         self
     }
 
-    /// With a mask of zeros, since masking megabytes takes a debug build its time.
+    /// Uses a mask of zeros, since masking megabytes is slow in a debug build.
     pub fn masked_by_nothing(mut self) -> Self {
         self.mask = [0; 4];
         self
@@ -77,20 +77,20 @@ impl Frame {
     }
 }
 
-/// A Close with a code.
+/// Makes a Close with a code.
 pub fn close(code: u16, reason: &[u8]) -> Frame {
     Frame::new(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// A frame of the server's.
+/// A frame of the server.
 pub struct Received {
     pub opcode: u8,
     pub compressed: bool,
-    /// Where its payload is in what was read.
+    /// Position of the payload in the bytes read.
     pub payload: std::ops::Range<usize>,
 }
 
-/// The frame that begins at `start`, if all of it is there.
+/// Returns the frame that begins at `start`, if the whole frame is there.
 pub fn parse(read: &[u8], start: usize) -> Option<Received> {
     let head = read.get(start..start + 2)?;
     let (length, begin) = match head[1] & 0x7f {

@@ -1,5 +1,5 @@
-//! What the messages of 12.x and 13.x are made of: the same five kinds as the suite's files, which
-//! compress well, somewhat and not at all.
+//! Content of the messages of 12.x and 13.x: the same five kinds as the suite's files, which compress well,
+//! somewhat and not at all.
 
 use super::frames::{BINARY, TEXT};
 
@@ -16,7 +16,7 @@ pub const PROSE: Material = Material { opcode: BINARY, write: prose };
 pub const HTML: Material = Material { opcode: TEXT, write: html };
 pub const NOISE: Material = Material { opcode: BINARY, write: noise };
 
-/// The same numbers every time.
+/// Generator of the same numbers every time.
 struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ impl Dice {
 }
 
 impl Material {
-    /// Messages of this length, one after the other from the same stock.
+    /// Returns messages of this length, cut one after another from the same stock.
     pub fn messages(&self, length: usize, count: usize) -> Vec<Vec<u8>> {
         let mut dice = Dice(1);
         let mut stock = Vec::new();

@@ -1,10 +1,10 @@
-//! The byte sequences of the cases 6.5 to 6.23, which are those of Markus Kuhn's "UTF-8 decoder
-//! capability and stress test", valid and not.
+//! Byte sequences of the cases 6.5 to 6.23, from Markus Kuhn's "UTF-8 decoder capability and stress test",
+//! valid and not.
 
-/// A Greek word with an accent that takes three bytes, which is what the suite is fond of.
+/// A Greek word with an accent that takes three bytes, which the suite uses often.
 pub const KOSME: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
 
-/// One list for each second number, in the suite's order.
+/// Returns a list for each second number, in the suite's order.
 pub fn sequences() -> Vec<Vec<Vec<u8>>> {
     let own = |list: &[&[u8]]| list.iter().map(|sequence| sequence.to_vec()).collect::<Vec<_>>();
     let prefixes = (1..=KOSME.len()).map(|length| KOSME[..length].to_vec()).collect();
@@ -39,7 +39,7 @@ pub fn sequences() -> Vec<Vec<Vec<u8>>> {
     lists
 }
 
-/// 6.12 to 6.16.
+/// Returns the sequences of 6.12 to 6.16.
 fn incomplete() -> Vec<Vec<Vec<u8>>> {
     let continuations = |count: usize| (0..count).map(|n| [0x80, 0xbf][n % 2]).collect::<Vec<u8>>();
     let mut unexpected = vec![vec![0x80], vec![0xbf]];
@@ -66,7 +66,8 @@ fn incomplete() -> Vec<Vec<Vec<u8>>> {
     vec![unexpected, starts.map(lonely).into(), cut_off, all_of_them, impossible]
 }
 
-/// 6.17 to 6.19: `/`, the largest, and NUL in more bytes than they need.
+/// Returns the sequences of 6.17 to 6.19: `/`, the largest character, and NUL, each in more bytes than it
+/// needs.
 fn overlong() -> Vec<Vec<Vec<u8>>> {
     let starts = [0xc0, 0xe0, 0xf0, 0xf8, 0xfc];
     let ending_in = |last: u8| {
@@ -88,7 +89,8 @@ fn overlong() -> Vec<Vec<Vec<u8>>> {
     vec![ending_in(0xaf), largest.map(<[u8]>::to_vec).into(), ending_in(0x80)]
 }
 
-/// 6.20 to 6.23: surrogates, alone and in pairs, then what is no character or a special one.
+/// Returns the sequences of 6.20 to 6.23: surrogates, alone and in pairs, then noncharacters and special
+/// characters.
 fn code_points() -> Vec<Vec<Vec<u8>>> {
     let surrogate = |(second, third): (u8, u8)| vec![0xed, second, third];
     let highs = [(0xa0, 0x80), (0xad, 0xbf), (0xae, 0x80), (0xaf, 0xbf)].map(surrogate);
@@ -100,7 +102,7 @@ fn code_points() -> Vec<Vec<Vec<u8>>> {
         .collect();
     let encoded =
         |point: u32| char::from_u32(point).expect("no surrogate").to_string().into_bytes();
-    // The last two of every plane and, within each, of every quarter from the first of it on.
+    // The last two code points of every plane and, within each plane, of every quarter from the first on.
     let mut not_characters = vec![encoded(0xfffe), encoded(0xffff)];
     for start in 0xf0..=0xf4_u8 {
         for second in [0x8f, 0x9f, 0xaf, 0xbf_u8] {

@@ -1,4 +1,4 @@
-//! The library chart, in the example chart that uses it, with Helm 4 and Helm 3.
+//! The library chart, used by the example chart, with Helm 4 and Helm 3.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::neighbour::tool;
 
 const HELMS: [&str; 2] = ["helm", "helm-old"];
 
-/// A copy of both charts, the library vendored into the example by `helm`.
+/// A copy of both charts, with the library vendored into the example by `helm`.
 struct Charts {
     folder: TempDir,
     helm: PathBuf,
@@ -27,7 +27,7 @@ impl Charts {
         charts
     }
 
-    /// Helm in the example's folder, with nothing of this machine's settings.
+    /// Runs Helm in the example's folder, without this machine's settings.
     fn helm(&self, arguments: &[&str]) -> Command {
         let mut helm = Command::new(&self.helm);
         helm.args(arguments).current_dir(self.folder.path().join("helm/example"));
@@ -55,7 +55,7 @@ const VALUES: &[&[&str]] = &[
     ON_OPENSHIFT,
 ];
 
-/// What Helm sees of a cluster of `OpenShift`.
+/// Arguments that make Helm see a cluster of `OpenShift`.
 const ON_OPENSHIFT: &[&str] = &["--api-versions", "security.openshift.io/v1"];
 
 #[test]
@@ -120,7 +120,8 @@ fn a_digest_wins_over_the_tag() {
     assert_eq!(*image, format!("registry.example/velt-sidecar@{digest}"));
 }
 
-/// The sidecar's container with some values, the same by both versions of Helm.
+/// Returns the sidecar's container with some values, after a check that both versions of Helm render the
+/// same.
 fn container(more: &[&str]) -> Value {
     let [new, old] = HELMS.map(|helm| {
         let rendered = Charts::with(helm).template(more);
@@ -161,7 +162,7 @@ fn kubectl_logs_goes_to_the_examples_app() {
     assert_eq!(annotations["kubectl.kubernetes.io/default-container"], "app");
 }
 
-/// The pods of the example, as labels and ports, for what selects pods.
+/// Returns the pods of the example, as labels and ports, for tests of label selectors.
 pub fn example() -> Value {
     let charts = Charts::with(HELMS[0]);
     let objects = charts.template(&[]).unwrap_or_else(|error| panic!("{error}"));

@@ -1,8 +1,8 @@
-//! The image: its root file system laid out by the script that the Dockerfile runs, the Dockerfile's own
-//! last stage built by buildah, and what comes of it run as a container by runc, locked down as in a pod.
+//! The image: its root file system laid out by the script that the Dockerfile runs, the Dockerfile's own last
+//! stage built by buildah, and the result run as a container by runc, locked down as in a pod.
 //!
-//! The build stage is not built here: it starts from an image that no registry of these tests has. The
-//! binary in this one is the test's own, without its debug information.
+//! The build stage is not built here: it starts from an image that is in no registry of these tests. The
+//! binary in this image is the test's own, without its debug information.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,14 +18,14 @@ use crate::neighbour::{
     CREDENTIALS, Process, eventually, http_client, lines_of, serve_app, start_emulator, tool,
 };
 
-/// Where the container finds a name server. Of its own, so that nobody else is there.
+/// Address at which the container finds a name server. A separate address, so that no other program uses it.
 const NAME_SERVER: &str = "127.0.61.53:53";
 
-/// Linux's number of the family of IPv6, and the error of a kernel without IPv6.
+/// Linux's number of the IPv6 address family, and the error of a kernel without IPv6.
 const AF_INET6: u32 = 10;
 const EAFNOSUPPORT: u32 = 97;
 
-/// The root file system, as deploy/rootfs lays it out.
+/// Lays out the root file system with deploy/rootfs.
 fn root_files(folder: &Path) -> PathBuf {
     let (binary, root) = (folder.join("velt-sidecar"), folder.join("rootfs"));
     let mut strip = Command::new(tool("strip"));
@@ -34,7 +34,7 @@ fn root_files(folder: &Path) -> PathBuf {
     root
 }
 
-/// The last stage of the Dockerfile, from a stage before it that has that root file system already.
+/// Returns the last stage of the Dockerfile, after a stage that has that root file system already.
 fn last_stage() -> String {
     let text = fs::read_to_string(file("deploy/Dockerfile")).expect("the Dockerfile");
     let start = text.rfind("\nFROM scratch\n").expect("the last stage starts from nothing");
@@ -50,7 +50,7 @@ fn buildah(folder: &Path, arguments: &[&str]) -> String {
     run_well(buildah.current_dir(folder), "")
 }
 
-/// Builds it, and what its configuration says.
+/// Builds the image, and returns its configuration.
 fn build(folder: &Path) -> Value {
     fs::write(folder.join("Dockerfile"), last_stage()).expect("a disk");
     buildah(folder, &["bud", "--isolation=chroot", "--format=docker", "--tag=image", "."]);
@@ -72,7 +72,7 @@ fn the_image_says_what_it_is_and_how_to_run_it() {
     let label = |name: &str| &config["Labels"][format!("org.opencontainers.image.{name}")];
     assert_eq!(*label("version"), env!("CARGO_PKG_VERSION"));
     assert_eq!(*label("licenses"), "Apache-2.0");
-    // Beside the binary: glibc, its loader, certificates. No shell, and nothing to write to.
+    // Beside the binary: glibc, its loader, certificates. No shell, and no writable file.
     let mut files = Command::new(tool("find"));
     files.arg(&root).args(["-type", "f", "-perm", "/111", "-printf", "%f\n"]);
     let mut files: Vec<_> = run_well(&mut files, "").lines().map(str::to_owned).collect();
@@ -83,7 +83,7 @@ fn the_image_says_what_it_is_and_how_to_run_it() {
     assert_eq!(run_well(&mut writable, ""), "", "nobody else may write");
 }
 
-/// Answers every question for an address with the machine's own.
+/// Answers every question for an address with the machine's own address.
 fn serve_names() {
     let socket = UdpSocket::bind(NAME_SERVER).expect("root may, and nobody else is there");
     std::thread::spawn(move || {
@@ -111,7 +111,8 @@ struct Container {
 }
 
 impl Container {
-    /// Of what buildah has built, with what a pod's security context and a container engine add.
+    /// Makes a container of buildah's image, with the settings of a pod's security context and of a container
+    /// engine.
     fn new(environment: &[String]) -> Self {
         let bundle = TempDir::new().expect("a folder");
         let path = bundle.path();
@@ -122,7 +123,7 @@ impl Container {
             ("resolv.conf", format!("nameserver {}\n", NAME_SERVER.replace(":53", ""))),
         ] {
             fs::write(path.join(name), text).expect("a disk");
-            // What is mounted over has to be there.
+            // A file must exist for another file to be mounted over it.
             fs::write(root.join("etc").join(name), "").expect("a disk");
         }
         let name = format!("velt-sidecar-test-{}", path.file_name().expect("a name").display());
@@ -158,7 +159,7 @@ impl Container {
         fs::write(path, spec.to_string()).expect("a disk");
     }
 
-    /// Changes what runc reads.
+    /// Changes the configuration that runc reads.
     fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.bundle.path().join("config.json");
         let text = fs::read_to_string(&path).expect("it is written");
@@ -178,7 +179,7 @@ impl Container {
         });
     }
 
-    /// Gives it a network of its own, in which sockets of IPv6 are not of IPv4 unless they ask for it.
+    /// Gives the container a network of its own, in which IPv6 sockets take IPv4 connections only on request.
     fn with_separate_families(&self) {
         self.change(|spec| {
             let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
@@ -199,7 +200,7 @@ impl Container {
         Process::start(runc.arg(self.bundle.path()).arg(&self.name).stderr(Stdio::piped()))
     }
 
-    /// Runs a command of the image within it.
+    /// Runs a command of the image within the container.
     fn exec(&self, arguments: &[&str]) -> Result<String, String> {
         let command = [&["exec", &self.name, "/usr/local/bin/velt-sidecar"], arguments].concat();
         run(&mut self.runc(&command), "")
@@ -208,12 +209,12 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // An error only says that it has ended by itself.
+        // An error only says that the container has ended by itself.
         let _ = self.runc(&["delete", "--force", &self.name]).stderr(Stdio::null()).status();
     }
 }
 
-/// The two addresses that a sidecar says it listens on.
+/// Returns the two addresses on which a sidecar says that it listens.
 fn addresses(line: &str) -> [SocketAddr; 2] {
     ["traffic=", "admin="].map(|name| {
         let (_, rest) = line.split_once(name).expect("an address");
@@ -221,7 +222,7 @@ fn addresses(line: &str) -> [SocketAddr; 2] {
     })
 }
 
-/// Waits until the sidecar says that it listens: everything that it has said.
+/// Waits until the sidecar says that it listens. Returns all its output so far.
 async fn listening(lines: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> String {
     let mut printed = String::new();
     while !printed.contains("velt-sidecar is listening") {
@@ -291,12 +292,12 @@ async fn in_a_container_without_rights_it_serves_resolves_names_and_is_probed() 
         format!("VELT_AUTH_TOKEN={auth_token}"),
         "VELT_SIDECAR_LISTEN__ADDRESS=127.0.0.1:0".to_owned(),
         "VELT_SIDECAR_ADMIN__ADDRESS=127.0.0.1:0".to_owned(),
-        // One name is in /etc/hosts, the other only the name server knows.
+        // One name is in /etc/hosts; only the name server knows the other name.
         format!("VELT_SIDECAR_APP__ADDRESS=app.hosts.test:{}", app.port()),
         format!("VELT_SIDECAR_VELT__ENDPOINT=http://velt.dns.test:{}/", emulator.address.port()),
         "VELT_SIDECAR_VELT__ALLOW_PLAINTEXT=true".to_owned(),
-        // Only the image's own certificate authorities, for somebody who is called over TLS: without
-        // them it would not start.
+        // Only the image's own certificate authorities, for a server that is called over TLS: without them
+        // the sidecar would not start.
         "VELT_SIDECAR_OUTGOING__ROOTS=system".to_owned(),
         "VELT_SIDECAR_TRACING__OTLP_ENDPOINT=https://127.0.0.1:1/v1/traces".to_owned(),
         "VELT_SIDECAR_SHUTDOWN__GRACE=0s".to_owned(),

@@ -17,14 +17,15 @@ fn build_with(kubectl: &str, folder: &Path) -> String {
     run_well(Command::new(tool(kubectl)).arg("kustomize").arg(folder), "")
 }
 
-/// What both versions of kubectl make of a folder: the same.
+/// Builds a folder with both versions of kubectl, and returns the result after a check that both are the
+/// same.
 fn build(folder: &Path) -> Vec<Value> {
     let built = build_with("kubectl", folder);
     assert_eq!(documents(&build_with("kubectl-old", folder)), documents(&built));
     documents(&built)
 }
 
-/// An overlay of a test's own, beside a copy of deploy/.
+/// An overlay of a test, beside a copy of deploy/.
 struct Overlay {
     folder: TempDir,
 }
@@ -43,7 +44,7 @@ impl Overlay {
         self.folder.path().join("overlay")
     }
 
-    /// What is wrong with it, by both versions of kubectl.
+    /// Returns the errors of both versions of kubectl.
     fn complaints(&self) -> [String; 2] {
         ["kubectl", "kubectl-old"].map(|kubectl| {
             let built = run(Command::new(tool(kubectl)).arg("kustomize").arg(self.path()), "");
@@ -51,7 +52,7 @@ impl Overlay {
         })
     }
 
-    /// What deploy/kustomize/chosen says of it.
+    /// Returns the output of deploy/kustomize/chosen for the overlay.
     fn chosen(&self) -> Result<String, String> {
         chosen(&self.path())
     }
@@ -83,7 +84,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The pods of the example.
+/// Returns the pods of the example.
 pub fn example() -> Value {
     let objects = build(&file("deploy/kustomize/example/overlay"));
     of_kind(&objects, "Deployment")[0]["spec"]["template"].clone()
@@ -139,7 +140,7 @@ spec:
     spec: {containers: [{name: redis, image: redis}]}
 ";
 
-/// What no label chooses: a database with its Services, an app elsewhere, a Service without ports.
+/// Objects that no label chooses: a database with its Services, another app, a Service without ports.
 const OTHERS: &str = "
 ---
 apiVersion: apps/v1
@@ -168,7 +169,7 @@ metadata: {name: peers}
 spec: {clusterIP: None, selector: {app: shop}}
 ";
 
-/// All that an overlay needs: the component, and a Secret that somebody has made.
+/// Returns the least that an overlay needs: the component, and an existing Secret.
 fn minimal(component: &str) -> String {
     format!("resources: [manifests.yaml]\ncomponents: [../deploy/kustomize/{component}]\n")
 }
@@ -189,7 +190,7 @@ fn any_workload_gets_it_and_keeps_what_it_has() {
     let [service] = of_kind(&objects, "Service")[..] else { panic!("one Service") };
     let ports = &service["spec"]["ports"];
     assert_eq!((&ports[0]["targetPort"], &ports[1]["targetPort"]), (&8080.into(), &Value::Null));
-    // What says that it wants none has none.
+    // The workload that opts out has no sidecar.
     assert_eq!(of_kind(&objects, "Deployment"), [&before[2]]);
 }
 
@@ -232,7 +233,7 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
             pod.assert_fits();
         }
     }
-    // Who may reach which pods at all, beside Prometheus.
+    // Peers that may reach the pods, beside Prometheus.
     let policies = of_kind(&objects, "NetworkPolicy");
     let named = |name: &str| {
         let found = policies.iter().find(|policy| policy["metadata"]["name"] == name);
@@ -335,12 +336,12 @@ fn chosen_says_what_gets_the_sidecar_and_what_does_not() {
         assert_eq!(overlay.chosen().as_deref(), Ok(expected), "{component}");
     }
     chosen(&file("deploy/kustomize/example/overlay")).unwrap_or_else(|error| panic!("{error}"));
-    // Without labels it fails, so that a pipeline may ask it.
+    // Fails without labels, so that a pipeline can use it as a check.
     let none = chosen(&file("deploy/kustomize/example/app")).expect_err("nothing is chosen");
     assert!(none.contains("Nothing is chosen") && none.contains("left alone"), "{none}");
 }
 
-/// The container that `kubectl logs` and `kubectl exec` go to without `-c`.
+/// Returns the container that `kubectl logs` and `kubectl exec` use without `-c`.
 fn default_container(workload: &Value) -> &str {
     let template = &workload["spec"]["template"];
     let annotation =

@@ -1,4 +1,4 @@
-//! Alerts and the dashboard, by Prometheus itself.
+//! Alerts and the dashboard, checked by Prometheus itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,21 +17,21 @@ use crate::sidecar_process::SidecarProcess;
 const RULES: &str = "deploy/monitoring/prometheus-rule.yaml";
 const DASHBOARD: &str = "deploy/monitoring/dashboard.json";
 
-/// What is scraped has these labels from a `PodMonitor`.
+/// Labels that a `PodMonitor` gives to scraped series.
 const LABELS: &str = "{ namespace: shop, pod: app-0, container: velt-sidecar }";
 
 fn read(path: &str) -> String {
     fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The rule file within the object of the Prometheus Operator.
+/// Returns the rule file within the object of the Prometheus Operator.
 fn rules() -> Value {
     let objects = documents(&read(RULES));
     assert_eq!(complaints(&objects, &NATIVE[..1]), "");
     objects[0]["spec"].clone()
 }
 
-/// Writes `rules` beside their tests, and runs those.
+/// Writes `rules` beside their tests, and runs the tests.
 fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
     // JSON is YAML.
     fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
@@ -52,7 +52,7 @@ fn each_alert_fires_when_it_should_and_says_so() {
     let file = folder.path().join("rules.yaml");
     run_well(Command::new(tool("promtool")).args(["check", "rules"]).arg(file), "");
 
-    // The proof that each one is tested: never or always on, it fails a test.
+    // Proves that each rule is tested: a rule that never or always fires fails a test.
     for expression in ["vector(1) < 0", "vector(1)"] {
         let mut changed = rules.clone();
         let alerts = changed["groups"][0]["rules"].as_array_mut().expect("rules");
@@ -67,7 +67,7 @@ fn each_alert_fires_when_it_should_and_says_so() {
     }
 }
 
-/// Title and query of everything that the dashboard shows, for a Prometheus that scrapes each second.
+/// Returns title and query of every panel of the dashboard, for a Prometheus that scrapes each second.
 fn queries(dashboard: &Value) -> Vec<(String, String)> {
     let panels = dashboard["panels"].as_array().expect("panels").iter();
     let panels = panels.filter(|panel| panel["type"] != "row");
@@ -85,7 +85,7 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
     queries.collect()
 }
 
-/// The values of an instant query, those that are numbers.
+/// Returns the number of numeric values of an instant query.
 async fn numbers(prometheus: &str, query: &str) -> Result<usize, String> {
     let url = format!("http://{prometheus}/api/v1/query");
     let mut url = reqwest::Url::parse(&url).expect("a URL");
@@ -105,7 +105,7 @@ async fn no_panel_of_the_dashboard_is_empty_and_no_alert_fires_for_nothing() {
     assert!(queries.len() > 30, "{} queries", queries.len());
     let (sidecar, _app) = busy_sidecar(&["ada"]).await;
     let admin = sidecar.addresses.admin;
-    // Certificates expire only where there is TLS, which this traffic does not speak.
+    // Certificates expire only where there is TLS, which this traffic does not use.
     let (authority, certificates) = (Authority::new(), Folder::new());
     certificates.write_pair(&authority.issue(&["localhost"], VALID));
     let ca = certificates.write("ca.crt", authority.pem());
@@ -118,7 +118,7 @@ async fn no_panel_of_the_dashboard_is_empty_and_no_alert_fires_for_nothing() {
     let encrypted = SidecarProcess::start(SocketAddr::from(([127, 0, 0, 1], 9)), &encrypted).await;
     let (_folder, _prometheus, address) = start_prometheus(&[admin, encrypted.admin], LABELS).await;
     let prometheus = address.to_string();
-    // Traffic goes on, so that rates have something to show, and of users who are new.
+    // Traffic goes on, with new users, so that the rates are not zero.
     let traffic = sidecar.addresses.traffic;
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let busy = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! A pod with a sidecar in it, as a manifest describes it, held against the code.
+//! A pod with a sidecar in it, as a manifest describes it, compared with the code.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,13 +11,13 @@ use velt_sidecar::config::Config;
 
 use super::run;
 
-/// Where the manifests mount the Secret.
+/// Folder into which the manifests mount the Secret.
 const SECRET_FOLDER: &str = "/run/secrets/velt";
 
-/// What a field that is absent is taken for.
+/// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_TERMINATION_GRACE: u64 = 30;
 
-/// The pod of a Deployment or `StatefulSet`, and what else was rendered with it.
+/// The pod of a Deployment or `StatefulSet`, and the other objects rendered with it.
 pub struct Pod<'a> {
     spec: &'a Value,
     objects: &'a [Value],
@@ -40,13 +40,13 @@ impl<'a> Pod<'a> {
         list(&self.spec[kind]).iter().find(|container| container["name"] == name)
     }
 
-    /// The sidecar, native or not.
+    /// Returns the sidecar, native or not.
     pub fn sidecar(&self) -> &'a Value {
         let native = self.container("initContainers", "velt-sidecar");
         native.or(self.container("containers", "velt-sidecar")).expect("a sidecar")
     }
 
-    /// The sidecar's environment as the kubelet puts it together.
+    /// Returns the sidecar's environment as the kubelet puts it together.
     fn environment(&self) -> BTreeMap<String, String> {
         let sidecar = self.sidecar();
         let mut environment = BTreeMap::new();
@@ -73,7 +73,7 @@ impl<'a> Pod<'a> {
         environment
     }
 
-    /// Holds everything that is set against the code.
+    /// Asserts that all settings of the manifest fit the code.
     pub fn assert_fits(&self) {
         let mounted = tempfile::tempdir().expect("a folder");
         for key in ["api-key", "auth-token"] {
@@ -131,7 +131,7 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// What ends one after the other has ended before the kubelet loses its patience.
+    /// Asserts that hooks, grace and deadline, one after another, end before the kubelet kills the pod.
     fn assert_ends_in_time(&self, config: &Config) {
         let sleeps = list(&self.spec["containers"]).iter().map(|container| {
             let hook = &container["lifecycle"]["preStop"];
@@ -146,8 +146,8 @@ impl<'a> Pod<'a> {
         assert!(needed + 5 < patience, "{needed} s and the app's own end, of {patience} s");
     }
 
-    /// The Pod Security level `restricted`, as far as it goes for a container by itself, or with what
-    /// its pod says.
+    /// Asserts the Pod Security level `restricted`, as far as it concerns a container `alone`, or a container
+    /// together with its pod.
     pub fn assert_restricted(&self, alone: bool) {
         let containers = ["initContainers", "containers"].map(|kind| list(&self.spec[kind]));
         for container in containers.into_iter().flatten() {

@@ -1,4 +1,5 @@
-//! Running out of file descriptors: what is connected goes on, and all is well when they are back.
+//! Running out of file descriptors: connected clients are served on, and new clients once descriptors are
+//! free.
 
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use crate::frames::{END_STREAM, opening, request, stream};
 use crate::neighbour::PATIENCE;
 use crate::sidecar_process::SidecarProcess;
 
-/// For the whole process, some 20 of which it needs for itself.
+/// Limit of open files for the whole process, which needs some 20 of them for itself.
 const FILES: u32 = 128;
 
-/// Connections of clients for which descriptors remain: two for each, after 64 to spare, 4 for the
-/// second thread, and an eighth of all for the admin port.
+/// Connections of clients for which descriptors remain: two descriptors for each, after 64 in reserve, 4 for
+/// the second thread, and an eighth of all for the admin port.
 const CONNECTIONS: usize = 22;
 
 async fn connect(sidecar: &SidecarProcess) -> TcpStream {
     TcpStream::connect(sidecar.traffic).await.expect("the kernel takes it")
 }
 
-/// Asks on a connection that is kept alive; the status.
+/// Sends a request on a connection that is kept alive, and returns the status.
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is open");
     let mut answer = vec![0; 4096];
@@ -31,7 +32,7 @@ async fn ask(stream: &mut TcpStream) -> String {
     answer.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-/// Opens more streams than there are descriptors, each of which takes one for the app.
+/// Opens more streams than there are descriptors; each stream takes a descriptor for the app.
 async fn exhaust(sidecar: &SidecarProcess) -> TcpStream {
     let mut attacker = connect(sidecar).await;
     let held = (0..150).flat_map(|nth| request(stream(nth), END_STREAM, "GET", "/held"));
@@ -46,7 +47,7 @@ async fn exhaust(sidecar: &SidecarProcess) -> TcpStream {
 async fn running_out_of_descriptors_is_survived_and_over_when_they_are_back() {
     let (_app, app) = serve_app().await;
     let mut sidecar = SidecarProcess::start_with_files(FILES, app, &[]).await;
-    // The metrics' own connection has to be there before there is no other.
+    // Opens the metrics' connection while descriptors are left.
     sidecar.metric_is("ready", |ready| ready > 0.0).await;
     let mut established = connect(&sidecar).await;
     assert_eq!(ask(&mut established).await, "200");
@@ -89,7 +90,7 @@ async fn idle_connections_leave_descriptors_for_the_requests_of_others() {
     }
     let refused = (101 - CONNECTIONS) as f64;
     sidecar.metric_is("connections_refused_total", |count| count >= refused).await;
-    // The idle connection to the app is not needed: it has one for each.
+    // The idle connection to the app is not needed: the sidecar has a connection for each client.
     for stream in idle.iter_mut().take(CONNECTIONS - 1).chain([&mut established]) {
         assert_eq!(ask(stream).await, "200");
     }

@@ -1,4 +1,4 @@
-//! Over HTTP/1.1, and below it.
+//! Floods over HTTP/1.1, of bytes that are no HTTP, and of connections.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{End, Flood, Probe, TURN, play_all, serve_app};
 use crate::neighbour::eventually;
 use crate::sidecar_process::SidecarProcess;
 
-/// A piece of no particular content.
+/// A piece of arbitrary content.
 const FILLING: &[u8; 4096] = &[b'a'; 4096];
 
 const CLOSED: &str = "connections_closed_total{reason=\"idle\"}";
@@ -19,7 +19,7 @@ fn head(first: &str, lines: &str) -> Vec<u8> {
     format!("{first} HTTP/1.1\r\nhost: a\r\n{lines}\r\n").into_bytes()
 }
 
-/// A head that is never finished.
+/// Returns a head that is never finished.
 fn unfinished(line: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nhost: a\r\n{line}").into_bytes()
 }
@@ -59,7 +59,7 @@ fn bodies() -> Vec<Flood> {
     let extensions = Flood::new("chunk extensions", chunked("1;"), filling, End::Refused);
     let tiny = |_| b"1\r\na\r\n".repeat(100);
     let mut chunks = Flood::new("chunks of one byte", chunked(""), tiny, End::Borne);
-    // What is sent faster than it is read waits in the kernel, and is read before the end.
+    // Bytes that are sent faster than the sidecar reads wait in the kernel, and are read before the end.
     chunks.pace = Duration::from_millis(10);
     let trailers = |nth| format!("x-{nth}: a\r\n").into_bytes();
     let trailers = Flood::new("trailers without end", chunked("0\r\n"), trailers, End::Refused);
@@ -71,7 +71,7 @@ fn bodies() -> Vec<Flood> {
 fn readers() -> Vec<Flood> {
     let stalled = End::Closed("stalled");
     let mut lazy = Flood::new("slow readers", head("GET /endless", ""), filling, stalled);
-    // 64 KiB and a little for the app's side of each, besides what the kernel holds.
+    // 64 KiB and a little for the app's side of each connection, besides the kernel's buffers.
     (lazy.connections, lazy.step, lazy.reads, lazy.growth) = (200, None, false, 96.0);
     let requests = |_| head("GET /large", "").repeat(100);
     let mut pipelined = Flood::new("pipelined requests", Vec::new(), requests, stalled);
@@ -85,8 +85,8 @@ async fn t38_t39_floods_over_http1_are_borne_or_ended_and_nobody_else_notices() 
     play_all(heads().into_iter().chain(bodies()).chain(readers()).collect()).await;
 }
 
-/// Opens connections that ask nothing after `said`, and waits until all of them are counted. Says
-/// what each costs the sidecar, in KiB.
+/// Opens connections that ask nothing after `said`, and waits until all of them are counted. Prints the
+/// memory of each connection in the sidecar, in KiB.
 async fn open(
     sidecar: &mut SidecarProcess,
     name: &str,
@@ -99,14 +99,14 @@ async fn open(
         let mut stream = TcpStream::connect(sidecar.traffic).await.expect("it listens");
         stream.write_all(said).await.expect("it reads");
         if !said.is_empty() {
-            // Up to its answer, so that the machine is not busy with them all at once.
+            // Reads the answer first, so that the machine is not busy with all connections at once.
             stream.read_exact(&mut [0]).await.expect("an answer");
         }
         connections.push(stream);
     }
     let open = connections.len() as f64;
     eventually(name, async || {
-        // A busy machine may have taken so long that the first have been closed.
+        // A busy machine may have taken so long that the sidecar has closed the first connections.
         let seen = sidecar.metric("connections_open").await? + sidecar.metric(CLOSED).await?;
         if seen >= open { Ok(()) } else { Err(format!("{seen} of {open}")) }
     })
@@ -120,7 +120,8 @@ async fn open(
 #[tokio::test(flavor = "multi_thread")]
 async fn t38_ten_thousand_idle_connections_cost_little_and_are_closed() {
     let _turn = TURN.lock().await;
-    // Two for each, and some to spare, of those that the system allows to either process.
+    // Two descriptors for each connection, and some in reserve, of the limit that the system sets for each
+    // process.
     let limit = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
     let most = 10_000.min((limit - 100) / 2);
     let settings =

@@ -1,5 +1,5 @@
-//! Over HTTP/2. The classics have names: rapid reset (CVE-2023-44487), the CONTINUATION flood
-//! (CVE-2024-27316), `MadeYouReset` (CVE-2025-8671), and those of CVE-2019-9511 to 9518.
+//! Floods over HTTP/2. Known attacks have names: rapid reset (CVE-2023-44487), the CONTINUATION flood
+//! (CVE-2024-27316), `MadeYouReset` (CVE-2025-8671), and the attacks of CVE-2019-9511 to 9518.
 
 use super::{End, Flood, play_all};
 use crate::frames::{
@@ -10,7 +10,7 @@ use crate::frames::{
 /// Frames sent at once, so that the attackers are not the slowest part.
 const BATCH: u32 = 100;
 
-/// The dynamic table's youngest entry as an indexed field (RFC 7541 sections 2.3.3 and 6.1).
+/// Youngest entry of the dynamic table as an indexed field (RFC 7541 sections 2.3.3 and 6.1).
 const YOUNGEST: u8 = 0x80 | 0x3e;
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -20,12 +20,12 @@ fn batch(nth: u32, make: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     (BATCH * nth..BATCH * (nth + 1)).flat_map(make).collect()
 }
 
-/// The opening and one request whose answer does not end, so that the connection is never idle.
+/// Returns the opening and a request whose answer does not end, so that the connection is never idle.
 fn busy() -> Vec<u8> {
     [opening(), request(1, END_STREAM, "GET", "/held")].concat()
 }
 
-/// The opening and a request that never ends.
+/// Returns the opening and a request that never ends.
 fn posting() -> Vec<u8> {
     [opening(), request(1, 0, "POST", "/sink")].concat()
 }
@@ -38,7 +38,7 @@ fn resets() -> Vec<Flood> {
             [request(stream(nth), END_STREAM, "GET", "/held"), cancel].concat()
         })
     };
-    // Each makes the sidecar reset the stream that it has just opened.
+    // Each frame makes the sidecar reset the stream that the attacker has just opened.
     let no_window = |nth| {
         batch(nth, |nth| {
             let update = frame(WINDOW_UPDATE, 0, stream(nth), &[0; 4]);
@@ -90,7 +90,7 @@ fn header_lists() -> Vec<Flood> {
             frame(CONTINUATION, 0, 1, &block(&[(&format!("x-{nth}"), &"a".repeat(1000))]))
         })
     };
-    // One entry of 4,000 bytes in the dynamic table, referred to by a byte each time.
+    // One entry of 4,000 bytes in the dynamic table, to which each further field refers with one byte.
     let bomb = |nth: u32| {
         let mut fields = block(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
         if nth == 0 {
@@ -99,7 +99,7 @@ fn header_lists() -> Vec<Flood> {
         fields.extend([YOUNGEST].repeat(10_000));
         frame(HEADERS, END_HEADERS | END_STREAM, stream(nth), &fields)
     };
-    // Each of them within the limit for bytes.
+    // Each request is within the limit for bytes.
     let small_bomb = |nth| {
         batch(nth, |nth| {
             let path = [(":method", "GET"), (":scheme", "http"), (":path", "/held")];
@@ -111,7 +111,7 @@ fn header_lists() -> Vec<Flood> {
             frame(HEADERS, END_HEADERS | END_STREAM, stream(nth), &fields)
         })
     };
-    // Between the limit and four times that, which is answered 431.
+    // Between the limit and four times the limit, for which the answer is 431.
     let over = |nth| {
         let mut fields = block(&[(":method", "GET"), (":scheme", "http"), (":path", "/held")]);
         for name in ["x-a", "x-b", "x-c", "x-d", "x-e", "x-f", "x-g"] {
@@ -175,7 +175,7 @@ fn bodies() -> Vec<Flood> {
     ]
 }
 
-/// 200 requests at once whose answers nobody takes.
+/// Returns floods of 200 requests at once whose answers the client does not read.
 fn windows() -> Vec<Flood> {
     let endless = |opening: Vec<u8>| {
         let requests = (0..200).flat_map(|nth| request(stream(nth), END_STREAM, "GET", "/endless"));
@@ -196,7 +196,7 @@ fn windows() -> Vec<Flood> {
     [unread, zero, slow]
         .into_iter()
         .map(|mut flood| {
-            // 800 streams, 64 KiB for each and as much for what the app sends on its side.
+            // 800 streams, with 64 KiB for each and as much for the data that the app sends.
             (flood.step, flood.connections, flood.growth) = (None, 4, 200.0);
             flood
         })

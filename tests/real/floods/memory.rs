@@ -1,5 +1,5 @@
-//! Many requests that stand still at once: what each costs, that memory comes back when they have gone,
-//! and that the process stays below its container's limit.
+//! Many requests that stand still at once: the memory of each request, the return of the memory after their
+//! end, and a process that stays below its container's limit.
 //!
 //! The long form (`VELT_SIDECAR_LONG=1`) has a limit of 256 MiB, as the shipped pod has, and a load of a
 //! thousand downloads, a thousand uploads and forty connections of HTTP/2.
@@ -19,7 +19,7 @@ use crate::sidecar_process::SidecarProcess;
 
 /// Memory that a stalled exchange over HTTP/1.1 and a stalled stream of HTTP/2 may cost, in KiB.
 const EXCHANGE: f64 = 64.0;
-/// An unoptimized build has larger futures; 32 is the bound of the released binary.
+/// Bound for a stream. An unoptimized build has larger futures; 32 is the bound of the released binary.
 const STREAM: f64 = if cfg!(debug_assertions) { 48.0 } else { 32.0 };
 
 /// Memory that may be kept when the load has gone, in KiB, and the time after which it is measured.
@@ -29,7 +29,8 @@ const RETURN: Duration = Duration::from_secs(10);
 const STREAMS: u32 = 200;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// Client that reads nothing, or can't write more. Dropping the stream ends the client.
+/// Opens a connection of a client that reads nothing, or can't write more. Dropping the stream ends the
+/// client.
 async fn client(sidecar: &SidecarProcess, opening: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option");
@@ -56,7 +57,7 @@ async fn upload(sidecar: &SidecarProcess) -> TcpStream {
     client(sidecar, head).await
 }
 
-/// Goes on with uploads until nothing moves any more.
+/// Goes on with uploads until no more bytes are taken.
 async fn fill(uploads: &[TcpStream]) {
     let piece = vec![b'x'; 64 * 1024];
     let mut still = 0;
@@ -70,7 +71,7 @@ async fn fill(uploads: &[TcpStream]) {
     }
 }
 
-/// A connection of HTTP/2 with windows of 16 bytes on [`STREAMS`] endless answers.
+/// Opens a connection of HTTP/2 with windows of 16 bytes on [`STREAMS`] endless answers.
 async fn streams(sidecar: &SidecarProcess, path: &str) -> TcpStream {
     let requests = (0..STREAMS).flat_map(|nth| request(stream(nth), END_STREAM, "GET", path));
     let opening = opening_with(&[(INITIAL_WINDOW_SIZE, 16)]);
@@ -101,7 +102,7 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     last
 }
 
-/// Waits until memory has come back to what it was.
+/// Waits until memory is back at its former value, with [`KEPT`] on top.
 async fn returns(sidecar: &mut SidecarProcess, before: u64, what: &str) {
     let gone = Instant::now();
     while sidecar.memory() > before + KEPT {
@@ -111,7 +112,7 @@ async fn returns(sidecar: &mut SidecarProcess, before: u64, what: &str) {
     }
 }
 
-/// Prints what one of `count` requests that stand still costs in KiB, and returns it.
+/// Prints the memory of one of `count` requests that stand still, in KiB, and returns it.
 fn each(what: &str, count: f64, before: u64, during: u64) -> f64 {
     let each = during.saturating_sub(before) as f64 / count;
     println!("| {what} | {count} | {before} | {during} | {each:.1} |");
@@ -199,7 +200,7 @@ async fn idle_connections_leave_no_memory_behind() {
 struct Container(PathBuf);
 
 impl Container {
-    /// Makes the group; says so and returns `None` if this machine does not allow one.
+    /// Makes the group. Says so and returns `None` if this machine does not allow a group.
     fn new(limit: u64) -> Option<Self> {
         let name = format!("velt-sidecar-test-{}", std::process::id());
         let version1 = Path::new("/sys/fs/cgroup/memory");
@@ -270,7 +271,7 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
     assert!(sidecar.line_count() < 20, "{warned}");
 }
 
-/// Connection whose 200 requests have cookies of 1,000 crumbs each, with one byte for each crumb.
+/// Opens a connection whose 200 requests have cookies of 1,000 crumbs each, with one byte for each crumb.
 async fn bomb(sidecar: &SidecarProcess) -> TcpStream {
     use crate::frames::{END_HEADERS, HEADERS, block};
     let requests = (0..STREAMS).flat_map(|nth| {

@@ -21,7 +21,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Starts what `command` makes of a folder and a free port.
+    /// Starts the command that `command` makes for a folder and a free port.
     pub async fn start(command: impl Fn(&Path, u16) -> Command) -> Self {
         let folder = TempDir::new().expect("a folder for the front");
         let http = http_client();
@@ -38,20 +38,20 @@ impl Front {
         Self { address, folder, _process: process }
     }
 
-    /// Sends a request with these headers, and says status, token, and what the app has seen.
+    /// Sends a request with these headers. Returns status, token, and the headers that the app has seen.
     pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
         ask(self.address, method, path, headers).await
     }
 }
 
-/// What became of a request.
+/// Answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub token: Option<String>,
-    /// Where it redirects to.
+    /// Target of a redirect.
     pub location: Option<String>,
-    /// The headers that the app has got, or the answer of a route.
+    /// Headers that the app has got, or the answer of a route.
     pub body: Value,
 }
 
@@ -85,7 +85,7 @@ pub fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
     file
 }
 
-/// An nginx with the block number `number` of its page.
+/// Starts an nginx with the block number `number` of its page.
 pub async fn nginx(page: &Page, number: usize, site: &Site, more: &[(&str, &str)]) -> Front {
     let sidecar = format!("http://{}", site.sidecar);
     Front::start(|folder, port| {
@@ -100,7 +100,7 @@ pub async fn nginx(page: &Page, number: usize, site: &Site, more: &[(&str, &str)
             ),
         ];
         filled.extend(more);
-        // The last, since the comment with the file's name has it too.
+        // Comes last, since the comment with the file's name holds this text too.
         filled.push(("/etc/nginx/", &*own));
         let file = written(folder, "nginx.conf", &page.filled("nginx", number, &filled));
         written(folder, "users", &format!("ada:{{PLAIN}}{PASSWORD}\n"));
@@ -108,14 +108,14 @@ pub async fn nginx(page: &Page, number: usize, site: &Site, more: &[(&str, &str)
         written(folder, "sidecar-secret.conf", &secret);
         let mut nginx = Command::new(tool("nginx"));
         nginx.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "error.log", "-g"]);
-        // One process, which ends with the test. Only root's nginx changes its user.
+        // One process, which ends with the test. Only an nginx started by root changes its user.
         nginx.arg("daemon off; master_process off; pid nginx.pid; user root root;");
         nginx
     })
     .await
 }
 
-/// A Caddy with the block number `number` of the page.
+/// Starts a Caddy with the block number `number` of the page.
 pub async fn caddy(page: &Page, number: usize, site: &Site, own: &[(&str, &str)]) -> Front {
     let sidecar = site.sidecar.to_string();
     Front::start(|folder, port| {

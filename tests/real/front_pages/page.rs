@@ -1,11 +1,11 @@
-//! A page of `docs/fronts`: its fenced blocks, which a test starts programs from.
+//! A page of `docs/fronts`: its fenced blocks, from which a test starts programs.
 
 use std::fs;
 
-/// The folder of the pages.
+/// Folder of the pages.
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fronts");
 
-/// One page.
+/// A page.
 pub struct Page {
     name: &'static str,
     text: String,
@@ -18,11 +18,11 @@ impl Page {
         Self { name, text }
     }
 
-    /// The fenced block number `number` in `language`, counted from 0.
+    /// Returns the fenced block number `number` in `language`, counted from 0.
     ///
     /// # Panics
     ///
-    /// If the page has no such block.
+    /// Panics if the page has no such block.
     pub fn block(&self, language: &str, number: usize) -> &str {
         let opening = format!("\n```{language}\n");
         let block = self.text.split(&*opening).nth(number + 1);
@@ -30,11 +30,11 @@ impl Page {
         block.split("\n```").next().expect("split has a first part")
     }
 
-    /// The block with each `(from, to)` replaced: what a reader puts in of their own.
+    /// Returns the block with each `(from, to)` replaced by the reader's own values.
     ///
     /// # Panics
     ///
-    /// If one of them does not stand in the block.
+    /// Panics if a `from` is not in the block.
     pub fn filled(&self, language: &str, number: usize, own: &[(&str, &str)]) -> String {
         let mut text = self.block(language, number).to_owned();
         for (from, to) in own {

@@ -1,5 +1,5 @@
-//! What stands around a front: a sidecar with the page's `sidecar.toml`, an app behind it, an emulator
-//! in Velt's place, and a stand-in for the program that a front asks who is signed in.
+//! Programs around a front: a sidecar with the page's `sidecar.toml`, an app behind it, an emulator in Velt's
+//! place, and a stand-in for the login program that a front asks for the user.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,22 +19,22 @@ use velt_sidecar::config::Config;
 use super::page::Page;
 use crate::neighbour::{CREDENTIALS, RunningEmulator, Task, serve_app, start_emulator};
 
-/// The secret that front and sidecar share.
+/// Secret that front and sidecar share.
 pub const SECRET: &str = "the-secret-of-the-front-and-the-sidecar";
 
-/// The path at which the app answers with [`LONG_HEADERS`].
+/// Path at which the app answers with [`LONG_HEADERS`].
 pub const LONG_PATH: &str = "/api/long";
 
-/// A path for which the login program says yes, and no user.
+/// Path for which the login program says yes, without a user.
 pub const OPEN_PATH: &str = "/robots.txt";
 
-/// As long as the longest token that a sidecar accepts, and as long as an app's own head may be.
+/// Headers as long as the longest token that a sidecar accepts, and as long as an app's own head may be.
 const LONG_HEADERS: [(&str, usize); 2] = [("x-like-a-token", 12 * 1024), ("x-own", 4 * 1024)];
 
-/// Everything but the front.
+/// All programs but the front.
 pub struct Site {
     pub sidecar: SocketAddr,
-    /// Where the front asks who is signed in.
+    /// Address at which the front asks for the user.
     pub login: SocketAddr,
     asked: Recording,
     _stop: oneshot::Sender<()>,
@@ -54,7 +54,7 @@ impl Site {
         let app = app.to_string();
         let velt = format!("http://{velt}/v2/auth/generate_token");
         let text = page.block("toml", number);
-        // What is of this machine alone. Everything else is the page's.
+        // Settings of this machine alone. All other settings are the page's.
         let mut environment = vec![
             ("VELT_API_KEY", api_key),
             ("VELT_AUTH_TOKEN", auth_token),
@@ -62,7 +62,7 @@ impl Site {
             ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
             ("VELT_SIDECAR_APP__ADDRESS", &app),
             ("VELT_SIDECAR_VELT__ENDPOINT", &velt),
-            // Long enough that a busy machine does not make it a miss.
+            // Long enough that a busy machine does not cause an answer without a token.
             ("VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT", "20s"),
             ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
             ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "1s"),
@@ -70,7 +70,7 @@ impl Site {
         if text.contains("secret_header") {
             environment.push(("VELT_SIDECAR_IDENTITY__SECRET", SECRET));
         }
-        // A reader who adds what README has must not get a client's word with it.
+        // A reader who adds the README's settings must not get a client's headers with them.
         if text.contains("user_header = \"X-Forwarded-User\"") {
             environment.extend([
                 ("VELT_SIDECAR_IDENTITY__EMAIL_HEADER", "X-Forwarded-Email"),
@@ -89,14 +89,14 @@ impl Site {
         let sidecar = app.addresses().traffic;
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {
-            // Dropped is as good as sent.
+            // A dropped sender stops the sidecar too.
             let _ = stopped.await;
         }));
         let tasks = (app_task, login_task, relay);
         Self { sidecar, login, asked, _stop: stop, _tasks: tasks, _emulator: emulator }
     }
 
-    /// All that the sidecar has sent to Velt.
+    /// Returns all bytes that the sidecar has sent to Velt.
     pub fn asked_of_velt(&self) -> String {
         String::from_utf8_lossy(&self.asked.lock().expect("no panic")).into_owned()
     }
@@ -104,7 +104,7 @@ impl Site {
 
 type Recording = Arc<Mutex<Vec<u8>>>;
 
-/// Hands connections on to `velt`, and records what is sent to it.
+/// Passes connections on to `velt`, and records the bytes sent to it.
 async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -115,7 +115,7 @@ async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
                 let to = TcpStream::connect(velt).await.expect("the emulator");
                 let ((mut from, mut back), (mut answer, mut to)) =
                     (from.into_split(), to.into_split());
-                // Either side may end the connection as it likes.
+                // Each side may end the connection at any time.
                 tokio::spawn(async move { copy(&mut answer, &mut back).await });
                 let mut bytes = [0; 4096];
                 while let Ok(length @ 1..) = from.read(&mut bytes).await {
@@ -133,7 +133,7 @@ async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
 /// Headers of an answer.
 pub type Headers = Vec<(&'static str, String)>;
 
-/// The app: says which headers it has got.
+/// Answers as the app: with the headers that it has got.
 fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut headers = Map::new();
     for (name, value) in request.headers() {
@@ -151,16 +151,17 @@ fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     response
 }
 
-/// The user whose session the request has.
+/// Returns the user of the request's session.
 fn session_of(request: &Request<Incoming>) -> Option<String> {
     let cookies = request.headers().get(COOKIE)?.to_str().ok()?;
     cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session=of-")).map(str::to_owned)
 }
 
-/// A login program: 401, or what it says of the user, with 202 where oauth2-proxy has it.
+/// Answers as a login program: with 401, or with the headers of the user, and with 202 where oauth2-proxy
+/// answers 202.
 fn answer(request: &Request<Incoming>, login: fn(&str) -> Headers) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
-    // oauth2-proxy answers it to strangers too.
+    // oauth2-proxy answers this path to strangers too.
     if request.uri().path() == OPEN_PATH {
         return response;
     }

@@ -1,4 +1,4 @@
-//! A visitor of a site behind a front, honest and not: what must hold for both.
+//! A visitor of a site behind a front: requirements that hold for honest and for forged requests.
 
 use std::process::Command;
 
@@ -15,13 +15,13 @@ use crate::neighbour::claims_of;
 /// Ada's password.
 pub const PASSWORD: &str = "password-of-ada";
 
-/// How Ada shows that she is Ada, and what the page's front says of her.
+/// Ada's login, and the headers of the page's front about her.
 pub struct Visitor<'a> {
-    /// The request's header.
+    /// Header of Ada's request.
     pub login: (&'a str, &'a str),
-    /// The headers in which the front names the user and says more, with their values.
+    /// Headers in which the front names the user and gives details, with their values.
     pub said: &'a [(&'a str, &'a str)],
-    /// Headers in which the front might have said more, and has not.
+    /// Headers that the front could have set, and has not set.
     pub unsaid: &'a [&'a str],
 }
 
@@ -29,8 +29,8 @@ pub fn basic(password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("ada:{password}")))
 }
 
-/// What must hold behind every front: the user that it names gets the token, no header of a client's makes
-/// another user, and past the front nothing is believed.
+/// Asserts the requirements of every front: the user whom the front names gets the token, no header of a
+/// client makes another user, and without the front no header is believed.
 pub async fn holds(site: &Site, front: &Front, ada: &Visitor<'_>) {
     let (user_header, _) = ada.said[0];
     let route = front.ask(Method::POST, "/api/velt/token", &[ada.login]).await;
@@ -57,7 +57,7 @@ pub async fn holds(site: &Site, front: &Front, ada: &Visitor<'_>) {
         assert!(!asked.contains(word), "{word} has reached Velt: {asked}");
     }
 
-    // Past the front, without the secret and with a wrong one.
+    // Without the front, without the secret and with a wrong secret.
     for secret in ["", "a-secret-that-somebody-else-has-thought-of"] {
         let headers = [(user_header, "ada"), ("x-sidecar-secret", secret)];
         let direct = ask(site.sidecar, Method::POST, "/api/velt/token", &headers).await;
@@ -67,7 +67,8 @@ pub async fn holds(site: &Site, front: &Front, ada: &Visitor<'_>) {
     }
 }
 
-/// A client writes what only the front may write, signed in as Ada and not at all.
+/// Sends the headers that only the front may set, as a client that is signed in as Ada and as an anonymous
+/// client.
 pub async fn forgeries_fail(front: &Front, ada: &Visitor<'_>) {
     let mut forgeries = vec![vec![("x-forwarded-for".to_owned(), "203.0.113.9")]];
     let said = ada.said.iter().map(|(name, _)| *name);

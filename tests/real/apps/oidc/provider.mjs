@@ -1,5 +1,5 @@
-// A real OpenID provider. Says its port, then waits to be told where its one client wants its users
-// sent back to. Whoever types a name is that user.
+// A real OpenID provider. Prints its port, then reads the URL to which its one client wants users sent back.
+// The user is the name typed into the form.
 import http from 'node:http';
 import readline from 'node:readline';
 import Provider from 'oidc-provider';
@@ -20,7 +20,7 @@ function start(issuer, redirectUri) {
       const claims = { sub: id, email: `${id}@example.com`, name: `${id} of the test` };
       return { accountId: id, claims: () => claims };
     },
-    // Nobody is asked whether the client may know his name.
+    // Grants the client access to the user's name without a question.
     async loadExistingGrant({ oidc }) {
       const { clientId } = oidc.client;
       const grant = new oidc.provider.Grant({ clientId, accountId: oidc.session.accountId });
