@@ -5,8 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// Words that leave open who acts. A comment names the client, the login proxy, the app or the operator.
 const VAGUE: [&str; 11] = [
-    "whoever", "whatever", "whichever", "nobody", "anybody", "somebody", "everybody", "someone",
-    "anyone", "everyone", "whomever",
+    "whoever",
+    "whatever",
+    "whichever",
+    "nobody",
+    "anybody",
+    "somebody",
+    "everybody",
+    "someone",
+    "anyone",
+    "everyone",
+    "whomever",
 ];
 
 /// Most of these words in 1,000 lines of comments.
@@ -17,10 +26,10 @@ const OF_ONE_PERSON: [&str; 4] = ["he", "his", "him", "himself"];
 
 /// Prepositions, pronouns and question words with which no doc comment begins.
 const WRONG_BEGINNINGS: [&str; 39] = [
-    "After", "Among", "As", "At", "Before", "Behind", "Beside", "Between", "By", "For", "From", "How",
-    "In", "It", "Its", "Like", "Of", "On", "Over", "Since", "Such", "That", "Their", "These", "They",
-    "This", "Those", "Through", "To", "Under", "Until", "What", "When", "Where", "Which", "Who", "Whose",
-    "With", "Without",
+    "After", "Among", "As", "At", "Before", "Behind", "Beside", "Between", "By", "For", "From",
+    "How", "In", "It", "Its", "Like", "Of", "On", "Over", "Since", "Such", "That", "Their",
+    "These", "They", "This", "Those", "Through", "To", "Under", "Until", "What", "When", "Where",
+    "Which", "Who", "Whose", "With", "Without",
 ];
 
 /// One comment line of a file.
