@@ -211,3 +211,17 @@ impl Drop for Exchange {
         self.0.judge();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn response_is_spared_if_much_is_to_come_or_memory_is_short() {
+        let memory = Memory::default();
+        assert!(!memory.is_spared(0) && !memory.is_spared(256 * 1024));
+        assert!(memory.is_spared(256 * 1024 + 1));
+        let _held: Vec<_> = (0..=ROOMY_EXCHANGES).map(|_| memory.count_exchange()).collect();
+        assert!(memory.is_spared(0));
+    }
+}
