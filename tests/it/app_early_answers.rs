@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -108,6 +108,37 @@ async fn upload_goes_on_after_its_answer() {
     wire.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(wire.head().await.starts_with("HTTP/1.1 204"), "the connection goes on");
     assert_eq!(app.connection_count(), 1, "and the app's too");
+}
+
+#[tokio::test]
+async fn upload_goes_on_while_its_long_answer_is_not_read() {
+    const BYTES: usize = 1_000_001;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let app = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let (mut reader, mut writer) = stream.into_split();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(reader.read_u8().await.expect("a head"));
+        }
+        let answering = tokio::spawn(async move {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99000000\r\n\r\n";
+            writer.write_all(head).await.expect("room");
+            while writer.write_all(&[b'y'; 9_000]).await.is_ok() {}
+        });
+        reader.read_exact(&mut vec![0; BYTES]).await.expect("the upload");
+        answering.abort();
+    });
+    let sidecar = TestSidecar::start(&address, FakeVelt::start().await.address, "");
+    let mut client = TcpStream::connect(sidecar.addresses.traffic).await.expect("it listens");
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BYTES}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.expect("room");
+    client.readable().await.expect("an answer");
+    // Real time, in which the kernel's buffers on the way to the client fill up.
+    sleep(Duration::from_millis(500)).await;
+    client.write_all(&vec![b'x'; BYTES]).await.expect("the sidecar reads");
+    timeout(PATIENCE, app).await.expect("the app has the upload").expect("no panic");
 }
 
 #[tokio::test]
