@@ -176,6 +176,6 @@ fn assert_client(said: &HeaderMap, headers: &HeaderMap, trusted: bool) {
 
 /// Whether a front may have named the scheme in a header that is on no list.
 fn speaks(said: &HeaderMap) -> bool {
-    let words = ["-proto", "-protocol", "-scheme", "-ssl", "-https"];
+    let words = ["-proto", "-protocol", "-scheme", "-ssl", "-https", "-tls"];
     said.keys().any(|name| words.iter().any(|word| lines::folded(name).ends_with(word)))
 }
