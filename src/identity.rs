@@ -324,15 +324,18 @@ impl Identity {
                     Ok(Presented::Assertion(assertion)) => {
                         let verdict = self.judge(asking, assertions, &assertion).await;
                         let flaws = verdict.flaws();
-                        let conclusion = self.by_verdict(
-                            assertions,
-                            verdict,
-                            trusted,
-                            headers,
-                            &seen,
-                            &mut spoofs,
-                        );
-                        Ok((conclusion, flaws))
+                        let once = match &verdict {
+                            Verdict::Valid(Said { user: Some(_), .. }) => {
+                                self.guard.unrepeated(headers)
+                            }
+                            _ => Ok(()),
+                        };
+                        once.map(|()| {
+                            let (seen, spoofs) = (&seen, &mut spoofs);
+                            let conclusion = self
+                                .by_verdict(assertions, verdict, trusted, headers, seen, spoofs);
+                            (conclusion, flaws)
+                        })
                     }
                     Ok(presented) => {
                         let conclusion = self.unsigned(assertions, headers, &seen, &mut spoofs);

@@ -228,7 +228,7 @@ impl Listener {
     /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
     /// finish its requests.
     ///
-    /// For every port but the product's traffic, and therefore compiled once for all handlers. A copy for
+    /// Serves every port but the product's traffic, and is therefore compiled once for all handlers. A copy for
     /// each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would lie
     /// between the code that a sidecar calls, and an idle sidecar would have them in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)

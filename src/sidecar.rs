@@ -1,9 +1,9 @@
 //! The request path. Start reading here.
 //!
 //! Cost of a request: its headers are checked once, one cache read finds the token, the app is asked, one
-//! header is inserted. A token that has to be minted is minted while the app works. When Velt is down, a cached token is served for as long as it lives.
-//! Without a cached token the app's response goes out all the same, held back no longer than
-//! `delivery.header.max_wait`, and says why it carries no token.
+//! header is inserted. A token that has to be minted is minted while the app works. When Velt is down, a cached
+//! token is served for as long as it lives. If there is no cached token, the app's response goes out all the
+//! same, held back no longer than `delivery.header.max_wait`, and says why it carries no token.
 
 mod error;
 pub mod explain;

@@ -35,8 +35,6 @@ impl Placeholder {
 #[derive(Clone, Debug)]
 pub struct Placeholders {
     words: Box<[Box<str>]>,
-    /// A bit for each length of a word: most values have no word's length.
-    lengths: u128,
     forms: Box<[(Box<str>, Box<str>)]>,
     /// Whether a form begins with this byte: most values have none of these bytes, and so match no form.
     starts: Box<[bool; 256]>,
@@ -45,36 +43,27 @@ pub struct Placeholders {
 impl Placeholders {
     /// Makes the set of these entries.
     pub fn new(entries: impl IntoIterator<Item = Placeholder>) -> Self {
-        let (mut words, mut lengths, mut forms) = (Vec::new(), 0, Vec::new());
+        let (mut words, mut forms) = (Vec::new(), Vec::new());
         let mut starts = Box::new([false; 256]);
         for entry in entries {
             match entry {
-                Placeholder::Word(word) => {
-                    lengths |= 1 << word.len();
-                    words.push(word);
-                }
+                Placeholder::Word(word) => words.push(word),
                 Placeholder::Form { before, after } => {
                     starts[usize::from(before.as_bytes()[0])] = true;
                     forms.push((before, after));
                 }
             }
         }
-        Self { words: words.into(), lengths, forms: forms.into(), starts }
+        Self { words: words.into(), forms: forms.into(), starts }
     }
 
     /// Whether `text` stands for no value.
     pub(super) fn contain(&self, text: &str) -> bool {
         // Most user ids begin with a letter.
         let by_signs = !text.starts_with(|first: char| first.is_ascii_alphanumeric());
-        self.is_word(text)
-            || by_signs && self.words.iter().any(|word| is_made_of(text, word))
+        self.words.iter().any(|word| **word == *text || by_signs && is_made_of(text, word))
             || text.bytes().any(|byte| self.starts[usize::from(byte)])
                 && self.forms.iter().any(|(before, after)| matches(text, before, after))
-    }
-
-    fn is_word(&self, text: &str) -> bool {
-        let has_length = text.len() <= MAX_BYTES && self.lengths & 1 << text.len() != 0;
-        has_length && self.words.iter().any(|word| **word == *text)
     }
 }
 

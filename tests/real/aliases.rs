@@ -1,5 +1,5 @@
 //! Real apps that take `X_Forwarded_User` for `X-Forwarded-User`, as WSGI, CGI and PHP do, behind a sidecar.
-//! In no spelling does an app see an identity that the sidecar does not use (oauth2-proxy CVE-2025-64484,
+//! An app sees no identity, in any spelling, that the sidecar does not use (oauth2-proxy CVE-2025-64484,
 //! Caddy CVE-2026-52845).
 
 use std::collections::BTreeMap;

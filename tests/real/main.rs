@@ -3,7 +3,7 @@
 //! scrapes it. The behaviour of these programs is not the project's to define, so no test double can show
 //! whether the sidecar works with them.
 //!
-//! These tests are a separate binary, since the programs have to be installed: `tests/run` installs them,
+//! The tests are a separate binary, since the programs have to be installed: `tests/run` installs them,
 //! `tests/run --quick` leaves this binary out, and `tests/run --long` lets some tests use sizes that take
 //! minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 

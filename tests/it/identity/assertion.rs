@@ -327,6 +327,31 @@ async fn t10_a_signature_proves_the_user_from_anywhere_but_plain_headers_are_nob
 }
 
 #[tokio::test]
+async fn a_second_plain_line_beside_an_assertion_is_refused() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let stage = believing(&issuer, "").await;
+    let assertion = pen.sign(&claims("ada"));
+    let twice = |sending: Sending, name: &str| {
+        sending.header(name, "ada@a.example").header(name, "eve@a.example")
+    };
+    let names = ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups"];
+    for name in names {
+        assert_ambiguous(&twice(asserting(&stage, "/", &assertion), name).send().await);
+        let over_http2 = twice(asserting(&stage, "/api/velt/token", &assertion), name);
+        assert_ambiguous(&over_http2.send_http2().await);
+    }
+    refusals_are(&stage, RefusalKind::Repeated, 6).await;
+    for name in names {
+        let unsigned = twice(stage.client().get("/"), name).send().await;
+        assert_eq!((unsigned.status(), unsigned.token_status()), (200, Some("anonymous")));
+        assert_eq!(stage.app.journal().pop().expect("it arrived").header(name), None);
+    }
+    let twice_unguarded = twice(asserting(&stage, "/", &assertion), "x-app");
+    assert_eq!(twice_unguarded.send().await.status(), 200);
+}
+
+#[tokio::test]
 async fn t04_where_the_front_signs_nothing_its_clients_plain_headers_are_gone() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;

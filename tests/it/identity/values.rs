@@ -186,7 +186,7 @@ async fn without_an_organization_there_is_no_call_and_a_word_that_says_so() {
 }
 
 #[tokio::test]
-async fn t10_headers_that_say_more_of_the_user_are_guarded_though_nobody_reads_them() {
+async fn t10_headers_that_say_more_of_the_user_are_guarded_though_unread() {
     let guarded = "guarded_headers = [\"X-Forwarded-Access-Token\"]";
     let stage = Stage::set(&format!("[identity]\n{guarded}")).await;
     let answer = as_ada(&stage, "/").header("x-forwarded-access-token", "t").send().await;
