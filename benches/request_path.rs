@@ -5,18 +5,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
-use mimalloc::MiMalloc;
-use velt_sidecar::access_log::{self, AccessLog, End, Format, Line};
-use velt_sidecar::config::Config;
-use velt_sidecar::identity::{Caller, Identity, Peer};
-use velt_sidecar::inject::{Eligibility, Injection};
-use velt_sidecar::metrics::{HeaderDelivery, Metrics, Outcome};
-use velt_sidecar::proxy::headers::{
+use ground::metrics::{HeaderDelivery, Metrics, Outcome};
+use ground::trace::{Settings, TraceId, Tracing};
+use hop::proxy::headers::{
     self, Client, ForwardedFor, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
 };
-use velt_sidecar::token::TokenValue;
-use velt_sidecar::trace::{Settings, TraceId, Tracing};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use identity::{Caller, Identity, Peer};
+use mimalloc::MiMalloc;
+use server::config::Config;
+use sidecar::access_log::{self, AccessLog, End, Format, Line};
+use sidecar::inject::{Eligibility, Injection};
+use token::TokenValue;
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use ground::metrics::Metrics;
 use mimalloc::MiMalloc;
-use tokio::runtime::{Builder, Runtime};
-use velt_sidecar::metrics::Metrics;
-use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
-use velt_sidecar::token::velt::Api;
-use velt_sidecar::token::{
+use token::cache::{Lookup, Settings, TokenCache};
+use token::velt::Api;
+use token::{
     Demand, Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, Token, TokenValue,
 };
+use tokio::runtime::{Builder, Runtime};
 
 /// Users of a large installation: their entries do not fit a processor's caches.
 const MANY: u64 = 100_000;

@@ -11,12 +11,10 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use identity::assertion::{Algorithm, ClaimNames, ClaimPath, Claims, Fault, Policy, verify};
+use identity::keys::KeySet;
+use identity::{MAX_VALUE_BYTES, Placeholders};
 use serde_json::{Value, json};
-use velt_sidecar::identity::assertion::{
-    Algorithm, ClaimNames, ClaimPath, Claims, Fault, Policy, verify,
-};
-use velt_sidecar::identity::keys::KeySet;
-use velt_sidecar::identity::{MAX_VALUE_BYTES, Placeholders};
 
 use super::lines;
 

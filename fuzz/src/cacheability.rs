@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use velt_sidecar::inject::{
+use sidecar::inject::{
     Eligibility, HeaderSettings, Injection, OnMintFailure, PathPattern, Settings, TokenStatus,
 };
-use velt_sidecar::token::TokenValue;
+use token::TokenValue;
 
 use super::lines;
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use velt_sidecar::config::{Complaint, Config, ConfigError, Place};
+use server::config::{Complaint, Config, ConfigError, Place};
 
 /// Begin of every secret, which must not be in any printed text. Long enough for each kind of secret.
 const CANARY: &str = "canary-5f1d0c-5f1d0c-5f1d0c-5f1d0c";

@@ -1,6 +1,6 @@
 //! Reading of a pasted curl command, for any text.
 
-use velt_sidecar::explain::curl::{parse, words};
+use tools::explain::curl::{parse, words};
 
 /// # Panics
 ///
@@ -9,7 +9,7 @@ pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(words) = words(text) else { return };
     let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
-    let again = velt_sidecar::explain::curl::words(&quoted.join(" \\\n"));
+    let again = tools::explain::curl::words(&quoted.join(" \\\n"));
     assert_eq!(again.as_ref(), Ok(&words), "quoted as bash quotes: {quoted:?}");
     let Ok((asked, notes)) = parse(&words) else { return };
     assert!(!asked.target.is_empty(), "a request without a target");

@@ -5,13 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
-use velt_sidecar::proxy::headers::{
+use hop::proxy::headers::{
     ForwardedFor, claimed, ensure_host, is_websocket, set_forwarded, strip_hop_by_hop,
     strip_trailers, takes_trailers, to_http1, to_http2, validate,
 };
-use velt_sidecar::proxy::{Client, Scheme};
+use hop::proxy::{Client, Scheme};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::lines;
 

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
+use ground::metrics::Metrics;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use velt_sidecar::identity::{
+use identity::{
     Caller, ForwardIdentity, GroupsLines, HeaderSource, Identified, Identity, MAX_VALUE_BYTES,
     OnAmbiguous, Organization, Peer, Placeholder, Placeholders, Refusal, Settings, Source,
 };
-use velt_sidecar::metrics::Metrics;
 
 use super::lines;
 
@@ -167,7 +167,7 @@ impl Case {
             && said.get_all(name).iter().any(|value| kind(value) != Kind::Blank)
     }
 
-    fn assert_is(&self, user: &velt_sidecar::identity::User, said: &HeaderMap) {
+    fn assert_is(&self, user: &identity::User, said: &HeaderMap) {
         let value = |name: &Option<HeaderName>| {
             let value = said.get(name.as_ref().expect("configured"));
             value.filter(|value| kind(value) == Kind::Text).map(|value| value.as_bytes().to_vec())

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, Method, Uri};
-use velt_sidecar::config::Config;
-use velt_sidecar::inject::Injection;
+use server::config::Config;
+use sidecar::inject::Injection;
 
 use super::lines;
 

@@ -14,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use ground::tls::Roots;
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -23,15 +24,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
-use velt_sidecar::tls::Roots;
-use velt_sidecar::token::velt::{Api, DOCUMENTED_LIFE, Settings, VeltClient, VerifyUser};
-use velt_sidecar::token::{
+use token::velt::{Api, DOCUMENTED_LIFE, Settings, VeltClient, VerifyUser};
+use token::{
     Demand, Details, Issuer, MalformedReason, Mint as _, MintError, MintPlan, MintRequest, Minted,
     TokenValue,
 };
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
 
 use super::lines;
 

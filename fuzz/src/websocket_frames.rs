@@ -4,7 +4,7 @@
 //! The first byte of the input is the length of the pieces into which the rest is cut; the second is the
 //! offset at which the tunnel is asked for the end of a frame.
 
-use velt_sidecar::proxy::Frames;
+use hop::proxy::Frames;
 
 /// # Panics
 ///

@@ -24,9 +24,9 @@ pub use super::algorithm::Algorithm;
 use super::headers::{checked, is_blank, only};
 use super::keys::{Found, KeyLocation, Keys, Unfetched};
 use super::user::{Flaws, Said};
-use crate::metrics::{AssertionResult, Flaw, IdentityMetrics};
-use crate::outgoing::TlsError;
-use crate::tls::Roots;
+use ground::metrics::{AssertionResult, Flaw, IdentityMetrics};
+use ground::outgoing::TlsError;
+use ground::tls::Roots;
 
 /// The longest assertion that is looked at, in bytes. Assertions of the large providers have 1 to 4 KiB.
 pub const MAX_ASSERTION_BYTES: usize = 16 * 1024;

@@ -6,7 +6,7 @@ use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
 use super::user::Flaws;
 use super::{Caller, Identity, Peer, Reader, Refusal};
-use crate::metrics::SpoofKind;
+use ground::metrics::SpoofKind;
 
 /// Purpose for which a caller of [`Identity::decide`] asks who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

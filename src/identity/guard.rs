@@ -4,9 +4,9 @@ use http::header::{CONNECTION, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Refusal;
-use crate::metrics::RefusalKind;
-use crate::names::{NameSet, Names};
-use crate::spelling::is_read_as;
+use ground::metrics::RefusalKind;
+use ground::names::{NameSet, Names};
+use ground::spelling::is_read_as;
 
 /// Names of the identity headers and of the sidecar's own headers. Aliases of these names are guarded too.
 pub(super) struct Guard {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::placeholders::Placeholders;
 use super::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
 use super::{MAX_VALUE_BYTES, Refusal};
-use crate::metrics::{Flaw, RefusalKind};
+use ground::metrics::{Flaw, RefusalKind};
 
 /// Identity in plain headers that the front proxy sets.
 #[derive(Clone, Debug)]

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use self::document::Document;
 pub use self::fetch::{Fetch, FetchError, Fetching, HttpFetch, MAX_DOCUMENT_BYTES};
 pub use self::set::{Key, KeySet, KeySetError, MAX_KEYS};
-use crate::metrics::IdentityMetrics;
-use crate::outgoing::TlsError;
-use crate::tls::Roots;
+use ground::metrics::IdentityMetrics;
+use ground::outgoing::TlsError;
+use ground::tls::Roots;
 
 /// Time for which a request waits for keys that are being fetched.
 pub const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::tls::CertificateNames;
+use ground::tls::CertificateNames;
 
 /// Sender of a request, as known from the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::guard::Removed;
 use super::user::{Attribute, Flaws};
 use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof, Trust};
-use crate::metrics::{Flaw, Label as _, RefusalKind};
+use ground::metrics::{Flaw, Label as _, RefusalKind};
 
 impl Identity {
     /// Counts a decision, and logs it if a line of its kind is due.

@@ -1,8 +1,8 @@
 //! A user as a trusted source describes them, and the flaws that make parts of the description unusable.
 
 use super::placeholders::Placeholders;
-use crate::metrics::Flaw;
-use crate::user_id::UserId;
+use ground::metrics::Flaw;
+use ground::user_id::UserId;
 
 /// The longest user id, email, name or organization that is believed, in bytes.
 pub const MAX_VALUE_BYTES: usize = 256;

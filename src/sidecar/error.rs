@@ -9,12 +9,12 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
-use crate::identity::Refusal;
 use crate::inject::{TokenStatus, own_answer};
-use crate::logging::Chain;
-use crate::metrics::{HeaderDelivery, Outcome};
-use crate::proxy::{BadRequest, UpstreamError};
-use crate::token::{MintError, SuspendedFor, Unfinished};
+use ground::logging::Chain;
+use ground::metrics::{HeaderDelivery, Outcome};
+use hop::proxy::{BadRequest, UpstreamError};
+use identity::Refusal;
+use token::{MintError, SuspendedFor, Unfinished};
 
 /// Reason why there is no token for a request.
 #[derive(Debug)]

@@ -19,11 +19,11 @@ use self::words::Cache;
 use super::Rules;
 use super::error::{NoToken, RequestError};
 use super::{Route, check_asking, check_body, mint_request};
-use crate::identity::{Asking, Caller, Conclusion, Decision, Peer};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
-use crate::proxy::headers::{name_host, validate};
-use crate::token::admission::Admission;
-use crate::token::cache::{Known, TokenCache};
+use hop::proxy::headers::{name_host, validate};
+use identity::{Asking, Caller, Conclusion, Decision, Peer};
+use token::admission::Admission;
+use token::cache::{Known, TokenCache};
 
 /// State that only a running sidecar has.
 #[derive(Clone, Copy)]

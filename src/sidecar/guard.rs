@@ -12,9 +12,9 @@ use http_body::{Frame, SizeHint};
 use super::Sidecar;
 use super::record::{Notes, Record};
 use crate::access_log::End;
-use crate::identity::Peer;
-use crate::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
-use crate::proxy::{Body, BodyError, RequestBody};
+use ground::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
+use hop::proxy::{Body, BodyError, RequestBody};
+use identity::Peer;
 
 /// Counts a request from its head to its response's head, or until the client leaves.
 pub(super) struct RequestGuard {

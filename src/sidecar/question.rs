@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use super::error::{NoToken, RequestError};
 use super::{Rules, Sidecar};
-use crate::client_connection::ClientConnection;
-use crate::identity::Caller;
-use crate::proxy::{Client, RequestBody};
+use ground::client_connection::ClientConnection;
+use hop::proxy::{Client, RequestBody};
+use identity::Caller;
 
 /// Bounds for the body of an answer, in bytes and in time. The body is read so that its connection can be
 /// used again; its content does not matter.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::{Sidecar, scheme_of};
 use crate::access_log::{AccessLog, End, Line};
-use crate::identity::{Caller, Peer};
-use crate::metrics::{HeaderDelivery, Outcome};
-use crate::proxy::{Address, BodyMeter, RequestBody, Scheme};
-use crate::trace::{Recording, Trace};
-use crate::user_id::UserId;
+use ground::metrics::{HeaderDelivery, Outcome};
+use ground::trace::{Recording, Trace};
+use ground::user_id::UserId;
+use hop::proxy::{Address, BodyMeter, RequestBody, Scheme};
+use identity::{Caller, Peer};
 
 /// Longest path in a line. A longer one is cut off, since readers of logs limit the length of a line.
 const MAX_PATH_BYTES: usize = 1024;

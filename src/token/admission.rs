@@ -21,7 +21,7 @@ use super::demand::Demand;
 use super::limit::Bounds;
 use super::refusals::Party;
 use super::{MintError, MintRequest, SuspendedFor};
-use crate::metrics::TokenMetrics;
+use ground::metrics::TokenMetrics;
 
 /// Delay of a timer that must not fire.
 const FAR: Duration = Duration::from_secs(24 * 3600);

@@ -22,10 +22,10 @@ use self::ending::{end_span, memory_of, outcome};
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;
 use self::slot::{Failure, Slot};
-use crate::logging::Chain;
-use crate::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
-use crate::token::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
-use crate::trace::{OpenSpan, Recording};
+use crate::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
+use ground::logging::Chain;
+use ground::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
+use ground::trace::{OpenSpan, Recording};
 
 /// Time without a use after which moka removes an entry. Only frees memory: the token decides whether it may
 /// be served. Just over the longest life of a token. Counted from the last use, because for counting from the

@@ -154,8 +154,8 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::velt::Api;
-    use crate::token::{Details, Issuer, MintPlan};
+    use crate::velt::Api;
+    use crate::{Details, Issuer, MintPlan};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const NANO: Duration = Duration::from_nanos(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::velt;
-use crate::user_id::UserId;
+use ground::user_id::UserId;
 
 /// Content sent to Velt for one token, and therefore the cache's key.
 ///

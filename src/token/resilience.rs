@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::logging::Chain;
-use crate::metrics::TokenMetrics;
-use crate::token::admission::{Admission, Change, Patience, Permit, Verdict};
-use crate::token::demand::{Demand, Stage};
-pub use crate::token::limit::Bounds;
-use crate::token::refusals::{Party, Suspended};
-use crate::token::{Mint, MintError, MintFuture, MintRequest, Minted};
+use crate::admission::{Admission, Change, Patience, Permit, Verdict};
+use crate::demand::{Demand, Stage};
+pub use crate::limit::Bounds;
+use crate::refusals::{Party, Suspended};
+use crate::{Mint, MintError, MintFuture, MintRequest, Minted};
+use ground::logging::Chain;
+use ground::metrics::TokenMetrics;
 
 /// Calls per mint, the first call included. Calls that met the rate limit or a dead connection are not
 /// counted.

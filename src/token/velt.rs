@@ -26,11 +26,11 @@ use self::clock::Clock;
 use self::connections::Connections;
 pub use self::inspection::Inspection;
 use self::wire::{Content, body, classify};
-use crate::outgoing::{self, LookUpError, Recipe, TlsError};
-use crate::tls::Roots;
-use crate::token::{
+use crate::{
     Demand, MalformedReason, Mint, MintError, MintFuture, MintRequest, Minted, Stage, TokenValue,
 };
+use ground::outgoing::{self, LookUpError, Recipe, TlsError};
+use ground::tls::Roots;
 
 /// Life of a Velt token ("48 hours", docs.velt.dev, "JWT Tokens" and both API pages).
 pub const DOCUMENTED_LIFE: Duration = Duration::from_secs(48 * 3600);

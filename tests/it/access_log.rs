@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
 
+use ground::metrics::{HeaderDelivery, Metrics, Outcome};
+use ground::trace::TraceId;
 use http::{StatusCode, Version};
 use prometheus::IntCounter;
 use serde_json::{Value, json};
+use sidecar::access_log::{AccessLog, End, Format, Line, Settings};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use velt_sidecar::access_log::{AccessLog, End, Format, Line, Settings};
-use velt_sidecar::metrics::{HeaderDelivery, Metrics, Outcome};
-use velt_sidecar::trace::TraceId;
 
 use crate::leaks::NASTY;
 use crate::support::app::FakeApp;
@@ -503,7 +503,7 @@ async fn every_outcome_has_a_line() {
     });
     let mut words: Vec<String> = lines.collect();
     for one in said {
-        use velt_sidecar::metrics::Label as _;
+        use ground::metrics::Label as _;
         let word = one.outcome.as_str();
         let at = words.iter().position(|logged| logged == word);
         words.swap_remove(at.unwrap_or_else(|| panic!("no line says {word}: {printed}")));

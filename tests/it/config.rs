@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
-use velt_sidecar::access_log::Format;
-use velt_sidecar::config::{Config, ConfigError, Workers};
-use velt_sidecar::inject::Shape;
+use server::config::{Config, ConfigError, Workers};
+use sidecar::access_log::Format;
+use sidecar::inject::Shape;
 
 use crate::support::{API_KEY, AUTH_TOKEN, environment};
 

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use velt_sidecar::doctor::{Canary, Check, Examination, Finding, Report, Severity, Tolerated};
+use tools::doctor::{Canary, Check, Examination, Finding, Report, Severity, Tolerated};
 
 use crate::support::app::FakeApp;
 use crate::support::certificates::Folder;

@@ -7,8 +7,9 @@ mod transcripts;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use velt_sidecar::explain::{Asked, InForce, Report, by_config};
-use velt_sidecar::sidecar::explain::TokenFate;
+use server::explain::{Asked, InForce, Report};
+use sidecar::explain::TokenFate;
+use tools::explain::by_config;
 
 use crate::support::binary::{CREDENTIALS, finished};
 use crate::support::client::{Answer, Client};
@@ -153,7 +154,7 @@ async fn every_setting_that_is_named_is_one_and_has_its_place() {
     let toml = "[identity]\ntrusted_peers = [\"127.0.0.1\"]\n\n[[delivery.route]]\npath = \"/t\"\n";
     let mut environment = crate::support::environment();
     environment.insert("VELT_SIDECAR_DELIVERY__HEADER__PATHS".into(), "/api/*".into());
-    let config = velt_sidecar::config::Config::parse("sidecar.toml", toml, &environment);
+    let config = server::config::Config::parse("sidecar.toml", toml, &environment);
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     let mut places = Vec::new();
     for (target, headers) in [
@@ -186,7 +187,7 @@ async fn a_missing_secret_is_named_and_no_range_of_everybody_is() {
     let secret = "the-secret-of-the-front-and-the-sidecar";
     let mut environment = crate::support::environment();
     environment.insert("VELT_SIDECAR_IDENTITY__SECRET".into(), secret.into());
-    let config = velt_sidecar::config::Config::parse("sidecar.toml", toml, &environment);
+    let config = server::config::Config::parse("sidecar.toml", toml, &environment);
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     let (user, wrong) = (("x-forwarded-user", "ada"), ("x-sidecar-secret", "wrong"));
     for headers in [&[][..], &[user], &[user, wrong], &[wrong]] {

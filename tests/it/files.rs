@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use velt_sidecar::app::StartError;
+use server::StartError;
 
 use crate::config::{fine, parse};
 use crate::support::app::FakeApp;

@@ -20,9 +20,9 @@ mod values;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use futures_util::FutureExt as _;
+use ground::metrics::{Flaw, Label, Metrics, RefusalKind};
 use http::HeaderMap;
-use velt_sidecar::identity::{Caller, Identified, Identity, Peer, Refusal};
-use velt_sidecar::metrics::{Flaw, Label, Metrics, RefusalKind};
+use identity::{Caller, Identified, Identity, Peer, Refusal};
 
 use crate::support::client::{Answer, Sending};
 use crate::support::raw::Wire;

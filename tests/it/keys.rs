@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::metrics::Metrics;
 use proptest::prelude::*;
+use token::cache::{Settings, TokenCache};
+use token::velt::Api;
+use token::{AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind};
 use tokio::runtime::Builder;
-use velt_sidecar::metrics::Metrics;
-use velt_sidecar::token::cache::{Settings, TokenCache};
-use velt_sidecar::token::velt::Api;
-use velt_sidecar::token::{
-    AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
-};
 
 use crate::support::double::{Double, HOUR, text};
 use crate::support::velt::user_of;

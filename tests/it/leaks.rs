@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use ground::logging::{self, Format, Level};
+use ground::metrics::Outcome;
 use serde_json::Value;
 use tracing::{error, info};
 use tracing_subscriber::fmt::MakeWriter;
-use velt_sidecar::logging::{self, Format, Level};
-use velt_sidecar::metrics::Outcome;
 
 use crate::support::app::FakeApp;
 use crate::support::binary::{CREDENTIALS, Running, finished_in};
@@ -230,7 +230,7 @@ fn t40_no_library_can_write_a_line_at_any_level() {
             error!(target: "hyper::proto", "x-velt-token: canary");
             error!(target: "h2", "canary");
             error!(target: "reqwest::connect", "canary");
-            info!(target: "velt_sidecar::app", "ours");
+            info!(target: "velt_sidecar_server::reload", "ours");
         });
         let text = lines.text();
         assert!(text.contains("ours") && !text.contains("canary"), "{text}");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use ground::metrics::ListenerMetrics;
+use hop::listener::{self, Listener};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -11,8 +13,6 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use velt_sidecar::listener::{self, Listener};
-use velt_sidecar::metrics::ListenerMetrics;
 
 use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, frame, opening, request};
 use crate::support::app::FakeApp;

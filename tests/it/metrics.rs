@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ground::metrics::{Label, Outcome};
 use http::Method;
-use velt_sidecar::metrics::{Label, Outcome};
 
 use crate::support::Stage;
 use crate::support::raw::Wire;

@@ -11,11 +11,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use server::Addresses;
+use server::config::Origin;
+use server::reload::Trigger;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
-use velt_sidecar::app::Addresses;
-use velt_sidecar::config::Origin;
-use velt_sidecar::reload::Trigger;
 
 use crate::support::app::FakeApp;
 use crate::support::binary::Running;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use velt_sidecar::admin::probe::{self, Probe};
+use tools::probe::{self, Probe};
 
 use crate::shutdown::load;
 use crate::support::app::FakeApp;

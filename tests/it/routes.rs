@@ -1,13 +1,13 @@
 //! Requests that the sidecar answers itself: the request line alone decides, in one spelling, and no
 //! answer sends a client elsewhere.
 
+use ground::metrics::{Label as _, Outcome};
 use http::{HeaderValue, Request, Version};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use velt_sidecar::metrics::{Label as _, Outcome};
 
 use crate::support::Stage;
 use crate::support::TestSidecar;

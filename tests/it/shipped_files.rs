@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use velt_sidecar::admin::probe::Probe;
-use velt_sidecar::config::Config;
-use velt_sidecar::metrics::Metrics;
+use ground::metrics::Metrics;
+use server::config::Config;
+use tools::probe::Probe;
 
 use crate::support::{self, config};
 
@@ -42,8 +42,8 @@ fn without_credentials_sidecar_toml_is_complained_of_for_nothing_else() {
 #[test]
 fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
     let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
-    let mut source = fs::read_to_string("src/config.rs").expect("src/config.rs");
-    for file in fs::read_dir("src/config/table").expect("the tables") {
+    let mut source = fs::read_to_string("src/server/config.rs").expect("src/server/config.rs");
+    for file in fs::read_dir("src/server/config/table").expect("the tables") {
         source += &fs::read_to_string(file.expect("an entry").path()).expect("a table");
     }
     let mut keys = 0;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
+use server::{Server, StartError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use velt_sidecar::app::{App, StartError};
 
 use crate::frames::{
     ACK, DATA, END_STREAM, Frame, GOAWAY, HEADERS, PING, RESET, SETTINGS, STATUS_200,
@@ -161,7 +161,7 @@ async fn an_address_in_use_is_found_before_anything_serves() {
         let toml = format!("[{key}]\naddress = \"{address}\"");
         let velt = "127.0.0.1:9".parse().expect("an address");
         let config = config(&document("127.0.0.1:9", velt, &toml)).expect("valid");
-        let error = App::bind(config).err().expect("it is taken");
+        let error = Server::bind(config).err().expect("it is taken");
         assert!(matches!(error, StartError::Bind { .. }));
         let text = error.to_string();
         assert!(text.contains(&address.to_string()) && text.contains(key), "{text}");

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ground::metrics::Metrics;
 use http::HeaderValue;
 use http::header::{DATE, RETRY_AFTER};
+use token::cache::{Lookup, Settings, TokenCache};
+use token::{Freshness, MintError, Minted, Moment, Token, TokenValue};
 use tokio::time::{Instant, advance, sleep};
-use velt_sidecar::metrics::Metrics;
-use velt_sidecar::token::cache::{Lookup, Settings, TokenCache};
-use velt_sidecar::token::{Freshness, MintError, Minted, Moment, Token, TokenValue};
 
 use crate::support::Stage;
 use crate::support::double::{Double, HOUR, LIFE, request, resilient};

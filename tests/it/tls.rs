@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use server::{self, Server, StartError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use velt_sidecar::app::{self, App, StartError};
 
 use crate::config::parse;
 use crate::support::app::FakeApp;
@@ -313,8 +313,8 @@ async fn velt_may_be_vouched_for_by_an_authority_of_ones_own() {
 fn start(toml: &str) -> Result<(), StartError> {
     let document = document("127.0.0.1:1", SocketAddr::from(([127, 0, 0, 1], 1)), toml);
     let config = config(&document).expect("a configuration");
-    let checked = app::check(&config).map_err(|error| error.to_string());
-    let started = App::bind(config);
+    let checked = server::check(&config).map_err(|error| error.to_string());
+    let started = Server::bind(config);
     assert_eq!(checked.err(), started.as_ref().err().map(ToString::to_string));
     started.map(|_| ())
 }
@@ -349,7 +349,7 @@ async fn files_that_will_not_do_are_found_before_the_start() {
         format!("[app]\naddress = \"https://localhost:1\"\nca_file = {gone:?}\n"),
     ] {
         let error = start(&toml).expect_err("it is not there");
-        let text = velt_sidecar::logging::Chain(&error).to_string();
+        let text = ground::logging::Chain(&error).to_string();
         assert!(text.contains("none.crt can't be read"), "{text}");
     }
     // The sidecar takes an expired pair, because no better pair is there yet, and because a front that

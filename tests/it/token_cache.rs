@@ -7,12 +7,12 @@ mod shared_calls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, advance, sleep};
-use velt_sidecar::metrics::{Metrics, TokenMetrics};
-use velt_sidecar::token::cache::{self, Lookup, TokenCache};
-use velt_sidecar::token::{
+use ground::metrics::{Metrics, TokenMetrics};
+use token::cache::{self, Lookup, TokenCache};
+use token::{
     Demand, Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, RefusedStatus,
 };
+use tokio::time::{Instant, advance, sleep};
 
 use crate::support::double::{Double, HOUR, LIFE, plan, request, resilient, text};
 

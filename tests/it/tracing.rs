@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::metrics::Metrics;
+use ground::tls::Roots;
+use ground::trace::{Context, ExportSettings, Exporter, Settings, Tracing, Work};
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use velt_sidecar::metrics::Metrics;
-use velt_sidecar::tls::Roots;
-use velt_sidecar::token::Moment;
-use velt_sidecar::token::cache::{self, TokenCache};
-use velt_sidecar::trace::{Context, ExportSettings, Exporter, Settings, Tracing, Work};
+use token::Moment;
+use token::cache::{self, TokenCache};
 
 use crate::support::app::{FakeApp, plain};
 use crate::support::certificates::{Authority, Folder, VALID, connect, terminate};
@@ -346,7 +346,7 @@ async fn what_goes_wrong_is_an_error_of_whose_it_is() {
 
 /// An exporter to `collector`, and the counts of its spans by result.
 fn exporter(collector: SocketAddr) -> (Tracing, impl Fn() -> [u64; 4]) {
-    use velt_sidecar::metrics::SpanResult as R;
+    use ground::metrics::SpanResult as R;
     let metrics = Metrics::new().trace;
     let service_name = "shop".to_owned();
     let export = ExportSettings {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hop::listener::Phase;
 use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -17,8 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
-use velt_sidecar::emulator::{Behaviour, Credentials, Emulator, Failure, Settings};
-use velt_sidecar::listener::Phase;
+use tools::emulator::{Behaviour, Credentials, Emulator, Failure, Settings};
 
 use crate::support::app::FakeApp;
 use crate::support::client::{Answer, Client};

@@ -4,7 +4,7 @@
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use velt_sidecar::demo::{Addresses, Demo};
+use tools::demo::{Addresses, Demo};
 
 use crate::neighbour::{LOOPBACK, Task, claims_of, eventually, http_client};
 use crate::webdriver::{Page, in_browser};

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use ground::metrics::ListenerMetrics;
+use hop::listener::{self, Listener, Phase, raise_descriptor_limit};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -30,8 +32,6 @@ use tokio::runtime::Builder;
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
-use velt_sidecar::listener::{self, Listener, Phase, raise_descriptor_limit};
-use velt_sidecar::metrics::ListenerMetrics;
 
 use crate::neighbour::{LOOPBACK, PATIENCE, eventually, http_client};
 use crate::sidecar_process::SidecarProcess;

@@ -13,18 +13,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ground::metrics::ListenerMetrics;
+use hop::listener::{self, Listener, Phase, Remote};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::Value;
+use server::config::Config;
+use server::{Addresses, Server};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use velt_sidecar::app::{Addresses, App};
-use velt_sidecar::config::Config;
-use velt_sidecar::emulator::{self, Behaviour, Credentials, Emulator};
-use velt_sidecar::listener::{self, Listener, Phase, Remote};
-use velt_sidecar::metrics::ListenerMetrics;
+use tools::emulator::{self, Behaviour, Credentials, Emulator};
 
 /// Time limit for all that happens by itself. Only a failing test waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -307,7 +307,7 @@ impl Sidecar {
             environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let config = Config::parse("the test's file", &text, &environment);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        let app = App::bind(config).unwrap_or_else(|error| panic!("{error}"));
+        let app = Server::bind(config).unwrap_or_else(|error| panic!("{error}"));
         let addresses = app.addresses();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(app.run(async move {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use velt_sidecar::demo::Demo;
+use tools::demo::Demo;
 
 use crate::neighbour::{
     LOOPBACK, Process, Sidecar, Task, claims_of, http_client, is_in_front_of, serve_app, tool,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Algorithm, Fault};
-use crate::identity::Placeholders;
-use crate::identity::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
-use crate::metrics::Flaw;
+use crate::Placeholders;
+use crate::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
+use ground::metrics::Flaw;
 
 /// Conditions under which an assertion is believed.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use super::claims::{Claims, Policy};
 use super::{Fault, MAX_ASSERTION_BYTES, json};
-use crate::identity::algorithm::Algorithm;
-use crate::identity::keys::KeySet;
+use crate::algorithm::Algorithm;
+use crate::keys::KeySet;
 
 /// Base64url as in RFC 7515: without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

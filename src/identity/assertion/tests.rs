@@ -10,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::identity::keys::{Fetch, FetchError, Fetching};
-use crate::metrics::Metrics;
+use crate::keys::{Fetch, FetchError, Fetching};
+use ground::metrics::Metrics;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
@@ -58,7 +58,7 @@ impl Stage {
                 groups: None,
                 groups_separator: ',',
                 admin_groups: Vec::new(),
-                placeholders: crate::identity::Placeholders::default(),
+                placeholders: crate::Placeholders::default(),
             },
         };
         let header = HeaderName::from_static("x-assertion");
@@ -66,7 +66,7 @@ impl Stage {
         let source = AssertionSource {
             header,
             keys: location.clone(),
-            roots: crate::tls::Roots::Bundled,
+            roots: ground::tls::Roots::Bundled,
             policy,
             on_invalid,
         };
@@ -95,7 +95,7 @@ impl Stage {
     /// Returns the result that is counted when `assertion` comes `seconds` after [`NOW`].
     async fn counted(&self, assertion: &HeaderValue, seconds: u64) -> &'static str {
         let counts = || {
-            let all = <AssertionResult as crate::metrics::Label>::ALL;
+            let all = <AssertionResult as ground::metrics::Label>::ALL;
             all.iter().map(|result| self.assertions.metrics.assertions.get(*result))
         };
         let before: Vec<u64> = counts().collect();
@@ -104,8 +104,8 @@ impl Stage {
             self.assertions.verify(assertion, now).await;
         }
         let changed = counts().zip(before).position(|(now, before)| now > before);
-        let all = <AssertionResult as crate::metrics::Label>::ALL;
-        crate::metrics::Label::as_str(all[changed.expect("each is counted")])
+        let all = <AssertionResult as ground::metrics::Label>::ALL;
+        ground::metrics::Label::as_str(all[changed.expect("each is counted")])
     }
 }
 

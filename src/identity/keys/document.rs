@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::fetch::{Fetch, FetchError};
 use super::set::KeySet;
-use crate::metrics::{IdentityMetrics, KeyFetchResult};
+use ground::metrics::{IdentityMetrics, KeyFetchResult};
 
 /// Age at which keys are fetched again. Providers publish a new key days before they use it, but take a
 /// stolen key back at once.

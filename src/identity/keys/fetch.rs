@@ -9,9 +9,9 @@ use http::header::{ACCEPT, CONTENT_ENCODING, HeaderValue};
 use reqwest::{Client, Url};
 use tokio::time::timeout;
 
-use crate::metrics::KeyFetchResult;
-use crate::outgoing::{self, TlsError};
-use crate::tls::Roots;
+use ground::metrics::KeyFetchResult;
+use ground::outgoing::{self, TlsError};
+use ground::tls::Roots;
 
 /// Longest document of keys, in bytes. Documents have one to ten keys, so a longer document holds something
 /// else.

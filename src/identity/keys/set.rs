@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::identity::algorithm::Algorithm;
+use crate::algorithm::Algorithm;
 
 /// Most keys in one document. Providers publish two to ten.
 pub const MAX_KEYS: usize = 64;

@@ -3,10 +3,10 @@
 use http::{HeaderMap, HeaderName, Request};
 
 use super::super::error::NoToken;
-use crate::identity::{Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Trust};
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
-use crate::metrics::SpoofKind;
-use crate::token::{MintError, SuspendedFor};
+use ground::metrics::SpoofKind;
+use identity::{Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Trust};
+use token::{MintError, SuspendedFor};
 
 pub(super) fn on_identity(
     identity: &Identity,

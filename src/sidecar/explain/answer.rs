@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::RequestError;
 use crate::inject::{Injection, TokenRoute, TokenStatus};
-use crate::metrics::{Label as _, Outcome};
+use ground::metrics::{Label as _, Outcome};
 
 /// Answer that the client would get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderName};
 
 use super::Step;
 use super::words::step;
-use crate::identity::{Believed, Peer};
-use crate::proxy::headers::{claimed, said};
+use hop::proxy::headers::{claimed, said};
+use identity::{Believed, Peer};
 
 /// Returns the step for the headers in which the peer speaks of client, scheme and host. `None` if there are
 /// no such headers.

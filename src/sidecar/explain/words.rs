@@ -9,14 +9,14 @@ use super::super::Route;
 use super::super::error::NoToken;
 use super::Key::Named;
 use super::{Found, Key, Step};
-use crate::identity::{
+use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
+use ground::metrics::{Label as _, RefusalKind};
+use hop::proxy::BadRequest;
+use identity::{
     Attribute, Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
 };
-use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
-use crate::metrics::{Label as _, RefusalKind};
-use crate::proxy::BadRequest;
-use crate::token::cache::Known;
-use crate::token::{MintError, MintPlan, MintRequest};
+use token::cache::Known;
+use token::{MintError, MintPlan, MintRequest};
 
 /// State of the cache, as far as it is known.
 #[derive(Clone, Copy)]

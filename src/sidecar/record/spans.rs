@@ -7,9 +7,9 @@ use http::{Method, StatusCode, Version};
 
 use super::Notes;
 use crate::access_log::End;
-use crate::metrics::{Label as _, Outcome};
-use crate::proxy::Address;
-use crate::trace::{Value, Work};
+use ground::metrics::{Label as _, Outcome};
+use ground::trace::{Value, Work};
+use hop::proxy::Address;
 
 type Attributes = Vec<(&'static str, Value)>;
 

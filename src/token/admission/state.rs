@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::metrics::TokenMetrics;
-use crate::token::breaker::{Breaker, Failure, Gate, HEAVY, Policy};
-use crate::token::limit::{Bounds, Limit};
-use crate::token::pace::Pace;
-use crate::token::refusals::{self, Party, Refusals};
-use crate::token::{MintError, SuspendedFor};
+use crate::breaker::{Breaker, Failure, Gate, HEAVY, Policy};
+use crate::limit::{Bounds, Limit};
+use crate::pace::Pace;
+use crate::refusals::{self, Party, Refusals};
+use crate::{MintError, SuspendedFor};
+use ground::metrics::TokenMetrics;
 
 /// Policy for evidence about Velt as a whole. The span is longer than a hiccup of a load balancer. The
 /// first pause is short, since a mint with time left waits for its end.
@@ -51,7 +51,7 @@ pub(super) struct Grant {
 
 /// Change that an operator wants to know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::token) enum Change {
+pub(crate) enum Change {
     Suspended,
     Resumed,
     Limited(Duration),
@@ -60,7 +60,7 @@ pub(in crate::token) enum Change {
 
 /// Result of a call, as evidence.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::token) enum Verdict<'a> {
+pub(crate) enum Verdict<'a> {
     Minted,
     Failed(&'a MintError),
     /// The call met a connection that had died while idle, which shows nothing about Velt.

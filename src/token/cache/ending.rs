@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::MintResult;
-use crate::metrics::{Label as _, MintOutcome};
-use crate::token::{MintError, MintRequest, SuspendedFor};
-use crate::trace::OpenSpan;
+use crate::{MintError, MintRequest, SuspendedFor};
+use ground::metrics::{Label as _, MintOutcome};
+use ground::trace::OpenSpan;
 
 /// Time for which a permanent refusal is answered from memory.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);

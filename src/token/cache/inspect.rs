@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Board, TokenCache};
-use crate::token::{Freshness, MintError, MintRequest, Moment};
+use crate::{Freshness, MintError, MintRequest, Moment};
 
 /// State of a request in the cache, without the token itself.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::token::{Mint, MintRequest, Moment};
+use crate::{Mint, MintRequest, Moment};
 
 /// Time over which the refreshes after new credentials are spread.
 const SPREAD: Duration = Duration::from_secs(600);

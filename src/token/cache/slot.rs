@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::token::{Freshness, MintError, MintRequest, Moment, Token};
+use crate::{Freshness, MintError, MintRequest, Moment, Token};
 
 /// Memory of an entry in bytes, without the strings that the entry owns: moka's nodes, the slot, the key, the
 /// map entries, and the rounding of the allocator. Measured as resident memory over 100,000 entries: 469

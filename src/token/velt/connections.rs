@@ -10,9 +10,9 @@ use arc_swap::ArcSwap;
 use reqwest::Client;
 use tracing::warn;
 
-use crate::logging::Chain;
-use crate::outgoing::{Recipe, TlsError};
-use crate::token::Stage;
+use crate::Stage;
+use ground::logging::Chain;
+use ground::outgoing::{Recipe, TlsError};
 
 /// All connections to Velt.
 pub(super) struct Connections {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::VeltClient;
 use super::claims::TokenFacts;
 use super::wire::error_word;
-use crate::token::{Demand, MintError, MintRequest, Minted};
+use crate::{Demand, MintError, MintRequest, Minted};
 
 /// Facts that one call to Velt reveals, without the token.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Inspection {
 }
 
 impl VeltClient {
-    /// Mints once, as [`crate::token::Mint::mint`] does, and returns the facts of the answer.
+    /// Mints once, as [`crate::Mint::mint`] does, and returns the facts of the answer.
     pub async fn inspect(&self, request: &MintRequest) -> Inspection {
         let started = Instant::now();
         let answered = match self.ask(request, &Demand::urgent()).await {
@@ -43,8 +43,7 @@ impl VeltClient {
             }
         };
         let (value, spent) = (answered.classify(), started.elapsed());
-        let facts =
-            |value: &crate::token::TokenValue| TokenFacts::of(value.expose(), &request.user);
+        let facts = |value: &crate::TokenValue| TokenFacts::of(value.expose(), &request.user);
         let token = value.as_ref().ok().map(facts);
         let judged = value.and_then(|value| self.judge(value, request, answered.velt_now, spent));
         Inspection {

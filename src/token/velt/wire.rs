@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Settings};
-use crate::token::{
+use crate::{
     AccessRole, Details, MalformedReason, MintError, MintRequest, RefusedStatus, Resource,
     ResourceKind, TokenValue,
 };

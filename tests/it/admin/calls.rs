@@ -69,7 +69,7 @@ async fn t51_a_token_is_needed_by_everybody_once_there_is_one() {
     let document = document(&stage.app.address.to_string(), stage.velt.address, "");
     let mut environment = crate::support::environment();
     environment.insert("VELT_SIDECAR_ADMIN_TOKEN".into(), TOKEN.into());
-    let config = velt_sidecar::config::Config::parse("sidecar.toml", &document, &environment);
+    let config = server::config::Config::parse("sidecar.toml", &document, &environment);
     let sidecar = TestSidecar::run(config.unwrap_or_else(|error| panic!("{error}")));
     let admin = sidecar.addresses.admin;
     for (shown, status) in [

@@ -7,7 +7,7 @@ use crate::config::{fine, parse, says, says_of};
 const VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn token_of(config: &velt_sidecar::config::Config) -> Option<&str> {
+fn token_of(config: &server::config::Config) -> Option<&str> {
     config.admin_token.as_ref().map(ExposeSecret::expose_secret)
 }
 

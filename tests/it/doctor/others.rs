@@ -6,7 +6,7 @@ use http::Response;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use velt_sidecar::doctor::{Check, Finding, Report, Severity, Tolerated};
+use tools::doctor::{Check, Finding, Report, Severity, Tolerated};
 
 use super::{Patient, only};
 use crate::support::app::{FakeApp, full, plain};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
-use velt_sidecar::doctor::{Check, Severity, Tolerated};
+use tools::doctor::{Check, Severity, Tolerated};
 
 use super::{Patient, only};
 use crate::support::certificates::{Authority, EXPIRED, Leaf, VALID};
@@ -299,7 +299,7 @@ async fn certificates_are_told_to_be_renewed_in_time() {
         let toml = install(&patient, &leaf.certificate, &leaf.key);
         let clients = patient.folder.write("clients.crt", authority.pem());
         let report = patient.examine(&format!("{toml}client_ca_file = {clients:?}")).await;
-        let about = |finding: &&velt_sidecar::doctor::Finding| {
+        let about = |finding: &&tools::doctor::Finding| {
             finding.r#where.starts_with("listen.tls.client_ca_file /")
                 && finding.check == Check::Certificate
         };
@@ -315,7 +315,7 @@ async fn a_certificate_that_is_not_there_is_named_by_file_and_by_setting() {
     let report = patient.examine(&patient.folder.toml()).await;
     assert_eq!(report.exit_code(false), 69);
     for name in ["listen.tls.certificate_file", "listen.tls.key_file"] {
-        let named = |finding: &&velt_sidecar::doctor::Finding| {
+        let named = |finding: &&tools::doctor::Finding| {
             finding.r#where.starts_with(name) && finding.what.contains("can't be read")
         };
         assert!(report.findings().iter().any(|finding| named(&finding)), "{}", report.text());

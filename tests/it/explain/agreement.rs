@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use velt_sidecar::explain::{AppResponse, Asked, by_config};
-use velt_sidecar::sidecar::explain::{Answer as Explained, AnsweredBy, TokenFate};
+use server::explain::{AppResponse, Asked};
+use sidecar::explain::{Answer as Explained, AnsweredBy, TokenFate};
+use tools::explain::by_config;
 
 use super::by_sidecar;
 use crate::support::app::{FakeApp, plain};

@@ -1,8 +1,9 @@
 //! curl commands as browsers copy them and people write them.
 
 use proptest::prelude::*;
-use velt_sidecar::explain::curl::{parse, words};
-use velt_sidecar::explain::{Asked, Flags};
+use server::explain::Asked;
+use tools::explain::Flags;
+use tools::explain::curl::{parse, words};
 
 fn read(line: &str) -> (Asked, Vec<String>) {
     let words = words(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -141,7 +142,7 @@ fn what_is_no_command_is_refused_with_a_remedy() {
         ("curl http://a/ -H nothing", "no colon"),
     ] {
         let flags = Flags { curl_line: Some(line.into()), ..Flags::default() };
-        let error = Asked::from_flags(flags).expect_err(line);
+        let error = flags.into_asked().expect_err(line);
         assert!(error.problem.contains(problem), "{line}: {error}");
         assert!(!error.remedy.is_empty());
     }

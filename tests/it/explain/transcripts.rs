@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use velt_sidecar::explain::curl::words;
+use tools::explain::curl::words;
 
 use crate::support::app::FakeApp;
 use crate::support::binary::{CREDENTIALS, Running, finished_in};

@@ -1,7 +1,7 @@
 //! One header, one spelling, one value.
 
+use ground::metrics::RefusalKind;
 use http::HeaderMap;
-use velt_sidecar::metrics::RefusalKind;
 
 use super::{
     DROP, EVERY_HEADER, NAMES, UNTRUSTED, aliases, as_ada, assert_ambiguous, assert_no_identity,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ground::metrics::{Label, RefusalKind};
 use http::HeaderMap;
-use velt_sidecar::config::Config;
-use velt_sidecar::identity::Identity;
-use velt_sidecar::metrics::{Label, RefusalKind};
+use identity::Identity;
+use server::config::Config;
 
 use super::{
     NAMES, UNTRUSTED, as_ada, assert_ambiguous, assert_no_identity, every_alias, every_header_and,

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 
 use super::{dropped_count, refusal_count, spoof_count};
-use velt_sidecar::metrics::{Flaw, RefusalKind};
+use ground::metrics::{Flaw, RefusalKind};
 
 use crate::support::app::{AppBody, Arrived, FakeApp, plain};
 use crate::support::velt::user_of;

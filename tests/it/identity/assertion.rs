@@ -1,7 +1,7 @@
 //! An assertion is believed by its signature and its claims, or not at all.
 
+use ground::metrics::{AssertionResult, Label, RefusalKind};
 use serde_json::{Value, json};
-use velt_sidecar::metrics::{AssertionResult, Label, RefusalKind};
 
 use super::{assert_ambiguous, refusals_are, spoof_count};
 use crate::support::Stage;

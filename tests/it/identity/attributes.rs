@@ -1,7 +1,7 @@
 //! Attributes of a user beside the id: a flaw in an attribute costs that attribute alone.
 
+use ground::metrics::{Flaw, Label as _, RefusalKind};
 use serde_json::json;
-use velt_sidecar::metrics::{Flaw, Label as _, RefusalKind};
 
 use super::values::odd_bytes;
 use super::{

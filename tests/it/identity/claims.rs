@@ -1,7 +1,7 @@
 //! Headers that hold no assertion, and what an assertion says beside the user.
 
+use ground::metrics::{AssertionResult, Flaw, Label as _, RefusalKind};
 use serde_json::{Value, json};
-use velt_sidecar::metrics::{AssertionResult, Flaw, Label as _, RefusalKind};
 
 use super::assertion::{assert_invalid, asserting, believing, result_count, unsigned};
 use super::{dropped_count, refusal_count};

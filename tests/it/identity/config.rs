@@ -1,6 +1,6 @@
 //! Messages about mistakes in `[identity]`, word for word.
 
-use velt_sidecar::identity::Source;
+use identity::Source;
 
 use crate::config::{fine, parse, says, says_of};
 
@@ -83,7 +83,7 @@ fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
         let Err(mut error) = parsed else { panic!("{preset} is complete") };
         error.complaints.sort_by(|one, other| one.problem.cmp(&other.problem));
         for complaint in &mut error.complaints {
-            complaint.place = velt_sidecar::config::Place::Missing;
+            complaint.place = server::config::Place::Missing;
         }
         says_of(Err(error), &expected);
     }

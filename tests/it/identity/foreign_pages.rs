@@ -181,7 +181,7 @@ async fn t56_a_secret_is_shown_by_no_page() {
         crate::support::velt::FakeVelt::start().await,
     );
     let document = crate::support::document(&app.address.to_string(), velt.address, toml);
-    let config = velt_sidecar::config::Config::parse("sidecar.toml", &document, &environment);
+    let config = server::config::Config::parse("sidecar.toml", &document, &environment);
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     let stage = Stage { app, velt, sidecar: crate::support::TestSidecar::run(config) };
     let shown = format!("Host: evil.example:PORT\r\nX-Sidecar-Secret: {secret}\r\n{BROWSER}");
@@ -199,12 +199,12 @@ async fn t56_the_page_and_the_reason_are_told_to_the_operator() {
         ("origin", "http://evil.example:8080"),
         ("x-forwarded-user", "ada"),
     ];
-    let asked = velt_sidecar::explain::Asked {
+    let asked = server::explain::Asked {
         target: "/api/velt/token".into(),
         headers: headers.map(|(name, value)| (name.into(), value.into())).into(),
         ..Default::default()
     };
-    let report = velt_sidecar::explain::by_config(&config, asked).await.expect("explained");
+    let report = tools::explain::by_config(&config, asked).await.expect("explained");
     let text = report.to_string();
     assert_eq!(report.answer.status, 401, "{text}");
     for part in ["a page of another site", "identity.trusted_hosts"] {

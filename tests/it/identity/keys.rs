@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::sync::watch;
-use tokio::time::advance;
-use velt_sidecar::identity::keys::{
+use ground::metrics::{AssertionResult, KeyFetchResult, Label, Metrics};
+use identity::keys::{
     Fetch, FetchError, Fetching, Found, KeyLocation, KeySet, KeySetError, Keys, MAX_DOCUMENT_BYTES,
     MAX_DOCUMENTS, MAX_KEYS,
 };
-use velt_sidecar::metrics::{AssertionResult, KeyFetchResult, Label, Metrics};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::advance;
 
 use super::assertion::result_count;
 use crate::support::Stage;

@@ -1,6 +1,6 @@
 //! Lines that name no user: empty ones, placeholders, and templates that were not filled in.
 
-use velt_sidecar::metrics::{Label as _, RefusalKind};
+use ground::metrics::{Label as _, RefusalKind};
 
 use super::{EVERY_HEADER, as_ada, raw, refusal_count, refusals_are, refused, spoof_count};
 use crate::support::Stage;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use ground::metrics::RefusalKind;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -11,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use velt_sidecar::metrics::RefusalKind;
 
 use super::{
     DROP, EVERY_HEADER, NAMES, UNTRUSTED, as_ada, assert_ambiguous, assert_no_identity,

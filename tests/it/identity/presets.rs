@@ -1,10 +1,10 @@
 //! Each preset, with the headers that the real front sends, and with forged headers.
 
+use ground::metrics::Label as _;
 use http::HeaderMap;
+use identity::Source;
+use identity::keys::KeyLocation;
 use serde_json::{Value, json};
-use velt_sidecar::identity::Source;
-use velt_sidecar::identity::keys::KeyLocation;
-use velt_sidecar::metrics::Label as _;
 
 use super::assertion::result_count;
 use super::{assert_ambiguous, identified, identity, spoof_count};
@@ -363,7 +363,7 @@ fn forger(preset: &str) -> Pen {
 
 #[tokio::test]
 async fn t08_albeast_a_load_balancer_of_another_account_is_not_ours() {
-    use velt_sidecar::metrics::AssertionResult::{Audience, Expired, Issuer as OfAnother, Signer};
+    use ground::metrics::AssertionResult::{Audience, Expired, Issuer as OfAnother, Signer};
     let front = signed().pop().expect("the last one");
     let issuer = Issuer::publishing(&[]).await;
     let pem = front.pen.pem();
@@ -433,6 +433,6 @@ fn a_key_that_is_written_wins_over_the_preset() {
     headers.insert("x-authentik-uid", "123".parse().expect("a value"));
     headers.insert("x-authentik-groups", "a,b".parse().expect("a value"));
     let identified = identified(&identity, "127.0.0.1", &mut headers).expect("unambiguous");
-    let velt_sidecar::identity::Caller::Known(user) = identified.caller else { panic!("known") };
+    let identity::Caller::Known(user) = identified.caller else { panic!("known") };
     assert_eq!((&*user.id, user.is_admin), ("ada", Some(true)));
 }

@@ -1,8 +1,8 @@
 //! Properties that hold for every request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use identity::{Caller, Identified, Refusal};
 use proptest::prelude::*;
-use velt_sidecar::identity::{Caller, Identified, Refusal};
 
 use super::{
     DROP, EVERY_HEADER, NAMES, assert_no_identity, caller, every_header_and, identified, identity,

@@ -1,7 +1,7 @@
 //! Values that a header may hold, and how much of them reaches Velt and the app.
 
+use ground::metrics::{Flaw, RefusalKind};
 use serde_json::json;
-use velt_sidecar::metrics::{Flaw, RefusalKind};
 
 use super::{
     EVERY_HEADER, NAMES, as_ada, assert_ambiguous, assert_no_identity, every_header_and, raw,

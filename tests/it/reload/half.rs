@@ -1,7 +1,7 @@
 //! Half-written content is not put into force, however long its writer stands still between two looks.
 
+use ground::tls::RESTED;
 use tokio::time::Instant;
-use velt_sidecar::tls::RESTED;
 
 use super::{Folder, Mounted, Pod, connect};
 use crate::support::certificates::{Authority, VALID};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use velt_sidecar::config::{LoadError, Origin};
+use server::config::{LoadError, Origin};
 
 use super::{FakeApp, Folder, Issuer, Pen, Pod, claims};
 use crate::support::certificates::{Authority, VALID, connect, terminate};

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use velt_sidecar::metrics::Metrics;
-use velt_sidecar::token::resilience::{self, Bounds, Resilient};
-use velt_sidecar::token::velt::Api;
-use velt_sidecar::token::{
+use ground::metrics::Metrics;
+use token::resilience::{self, Bounds, Resilient};
+use token::velt::Api;
+use token::{
     Demand, Details, Issuer, Mint, MintError, MintFuture, MintPlan, MintRequest, Minted, Token,
     TokenValue,
 };
+use tokio::time::{Instant, sleep};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const LIFE: Duration = Duration::from_secs(48 * 3600);

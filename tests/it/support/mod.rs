@@ -16,11 +16,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use server::config::{Config, ConfigError};
+use server::reload::Trigger;
+use server::{Addresses, Server};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use velt_sidecar::app::{Addresses, App};
-use velt_sidecar::config::{Config, ConfigError};
-use velt_sidecar::reload::Trigger;
 
 use self::app::FakeApp;
 use self::client::{Answer, Client};
@@ -87,10 +87,10 @@ impl TestSidecar {
 
     /// Starts a sidecar with `config`.
     pub fn run(config: Config) -> Self {
-        Self::serve(App::bind(config).expect("free ports are free"))
+        Self::serve(Server::bind(config).expect("free ports are free"))
     }
 
-    fn serve(sidecar: App) -> Self {
+    fn serve(sidecar: Server) -> Self {
         let addresses = sidecar.addresses();
         let (shutdown, ended) = oneshot::channel();
         let running = tokio::spawn(sidecar.run(async {
@@ -102,7 +102,7 @@ impl TestSidecar {
 
     /// Starts a sidecar with `config`, and returns the trigger that makes it read its files again.
     pub fn run_reloading(config: Config) -> (Self, Trigger) {
-        let sidecar = App::bind(config).expect("free ports are free");
+        let sidecar = Server::bind(config).expect("free ports are free");
         let trigger = sidecar.reload_trigger();
         (Self::serve(sidecar), trigger)
     }

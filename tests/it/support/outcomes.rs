@@ -6,9 +6,9 @@
 use std::future::pending;
 use std::net::SocketAddr;
 
+use ground::metrics::{Label as _, Outcome};
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
-use velt_sidecar::metrics::{Label as _, Outcome};
 
 use super::binary::Running;
 use super::client::Client;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use token::cache::{Forgotten, Known, Whose};
 use tokio::time::{advance, sleep};
-use velt_sidecar::token::cache::{Forgotten, Known, Whose};
 
 use super::{Bench, settle, unavailable};
 use crate::support::double::{HOUR, LIFE, request, text};

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::metrics::{Metrics, MintOutcome, TokenMetrics};
+use token::admission::Admission;
+use token::cache::{self, TokenCache};
+use token::resilience::{self, Bounds, Resilient};
+use token::{Details, MintError, MintRequest, RefusedStatus, Unfinished};
 use tokio::time::{Instant, advance, sleep};
-use velt_sidecar::metrics::{Metrics, MintOutcome, TokenMetrics};
-use velt_sidecar::token::admission::Admission;
-use velt_sidecar::token::cache::{self, TokenCache};
-use velt_sidecar::token::resilience::{self, Bounds, Resilient};
-use velt_sidecar::token::{Details, MintError, MintRequest, RefusedStatus, Unfinished};
 
 use super::{refused, settle, unavailable};
 use crate::support::double::{Double, HOUR, plan, request};

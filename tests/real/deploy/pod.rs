@@ -6,8 +6,8 @@ use std::net::Ipv6Addr;
 use std::process::Command;
 
 use serde_json::Value;
-use velt_sidecar::admin::probe::Probe;
-use velt_sidecar::config::Config;
+use server::config::Config;
+use tools::probe::Probe;
 
 use super::run;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use hop::listener::raise_descriptor_limit;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use velt_sidecar::listener::raise_descriptor_limit;
 
 use super::{End, Flood, Probe, TURN, play_all, serve_app};
 use crate::neighbour::eventually;

@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hop::listener::raise_descriptor_limit;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
-use velt_sidecar::listener::raise_descriptor_limit;
 
 use super::{Probe, TURN, serve_app};
 use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, literal, opening_with, request, stream};

@@ -10,11 +10,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Map, Value, json};
+use server::Server;
+use server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use velt_sidecar::app::App;
-use velt_sidecar::config::Config;
 
 use super::page::Page;
 use crate::neighbour::{CREDENTIALS, RunningEmulator, Task, serve_app, start_emulator};
@@ -84,7 +84,7 @@ impl Site {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let config = Config::parse("the page's sidecar.toml", text, &environment);
-        let app = App::bind(config.unwrap_or_else(|error| panic!("{error}")));
+        let app = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
         let app = app.unwrap_or_else(|error| panic!("{error}"));
         let sidecar = app.addresses().traffic;
         let (stop, stopped) = oneshot::channel();

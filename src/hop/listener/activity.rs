@@ -1,0 +1,480 @@
+//! State of one connection, and the time since when it lasts: the socket and the requests report, and the
+//! connection's watchdog judges.
+//!
+//! hyper has one timer for a connection that is idle and for one that sends its head slowly, arms the timer
+//! for each request, and has no timer for a peer that does not read. In this module the socket and the
+//! requests leave a mark in passing, which costs no reading of the clock, and a watchdog that looks now and
+//! then dates the mark.
+
+mod attended;
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
+use tokio::task::coop::has_budget_remaining;
+use tokio::time::{Instant, sleep};
+
+pub use self::attended::Attended;
+use super::Seat;
+use super::stream::patience;
+use ground::client_connection::ClientConnection;
+use ground::memory::{Holder, Memory};
+use ground::metrics::{CloseReason, GaugeGuard};
+use ground::tcp::{Waiting, Watcher};
+
+/// Time between two looks at a client that waits for its answer and may leave without waking anything.
+const OFTEN: Duration = Duration::from_secs(1);
+
+/// Heads with too many headers that are answered on one HTTP/2 connection; one more ends it. To
+/// take such a head apart costs more than to answer it. Over HTTP/1.1 the first ends the connection.
+const REFUSED_HEADS: usize = 16;
+
+/// Bytes that may wait unread at a client, in its kernel and in proxies before it.
+const MOST_TAKEN: usize = 4 * 1024 * 1024;
+/// Estimated bytes of a connection and of each of its requests that stands still (`benches/peers
+/// stalls` measures both), and how many copies of a head are held while its request waits: one in the
+/// app's connection, one for a second try, one in the access log.
+const OPEN_BYTES: usize = 16 * 1024;
+const STILL_BYTES: usize = 32 * 1024;
+const HEAD_COPIES: usize = 3;
+
+/// Age up to which a connection counts as new: most answers have come by then.
+const JUST_ACCEPTED: Duration = Duration::from_secs(1);
+
+/// Longest time that a connection may be without its first request, or without a further request while few
+/// connections are free: a long [`Limits::idle`] is for a front that will send more.
+pub const SHORT_IDLE: Duration = Duration::from_secs(75);
+
+/// Limits of the patience with a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Time from the accept to the first byte.
+    pub first_byte: Duration,
+    /// Longest time without a request. See [`SHORT_IDLE`] for when it is shorter.
+    pub idle: Duration,
+    /// Time from the first byte of a request's head to its last.
+    pub head: Duration,
+    /// Time for a client that does not read what it has asked for.
+    pub stalled: Duration,
+}
+
+/// A mark that the watchdog has not yet dated.
+const JUST_NOW: u64 = u64::MAX;
+
+/// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
+pub struct Activity {
+    accepted: Instant,
+    connection: Arc<ClientConnection>,
+    /// Requests whose response has not been sent to its end.
+    requests: AtomicUsize,
+    /// Whether the last request had a body, which may not have been read to its end.
+    had_body: AtomicBool,
+    /// Whether the answer to the last request is sent in chunks.
+    chunked: AtomicBool,
+    /// Set with the first request.
+    begun: SetOnce<()>,
+    refused_heads: AtomicUsize,
+    /// Set when too many heads had to be refused.
+    flooded: SetOnce<()>,
+    quiet_since: AtomicU64,
+    head_since: AtomicU64,
+    stalled_since: AtomicU64,
+    /// Bytes written since the last request, or since the client last stood still for [`OFTEN`] or longer.
+    taken: AtomicUsize,
+    /// Whether the watchdog looks every [`OFTEN`]; `look_often` wakes the watchdog to begin.
+    looks_often: AtomicBool,
+    look_often: Notify,
+    /// Frames of bodies and whole responses that have passed since the last [`Holder::mark`].
+    moved: AtomicUsize,
+    /// Bytes of the heads of requests in progress, counted only for requests that began while memory
+    /// was scarce.
+    heads: AtomicUsize,
+    memory: Memory,
+    /// Set when the connection must end because of the memory that it holds.
+    evicted: SetOnce<()>,
+    /// Kept here, because the socket holds this state for as long as it is open.
+    held: Held,
+}
+
+/// Resources that a connection takes up for as long as its socket is open. The socket of a WebSocket outlives
+/// all of HTTP.
+pub struct Held {
+    slot: OwnedSemaphorePermit,
+    _seat: Seat,
+    /// Dropped last: a connection that no longer counts takes up nothing.
+    _open: GaugeGuard,
+}
+
+impl Held {
+    /// Takes one of the slots of `listen.max_connections`, a seat with a worker, and a count of one in
+    /// `open`.
+    pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
+        Self { slot, _seat: seat, _open: GaugeGuard::raise(open) }
+    }
+}
+
+impl Activity {
+    pub fn new(held: Held, memory: &Memory) -> Arc<Self> {
+        let activity = Arc::new(Self {
+            accepted: Instant::now(),
+            connection: Arc::default(),
+            requests: AtomicUsize::new(0),
+            had_body: AtomicBool::new(false),
+            chunked: AtomicBool::new(false),
+            begun: SetOnce::new(),
+            refused_heads: AtomicUsize::new(0),
+            flooded: SetOnce::new(),
+            quiet_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
+            taken: AtomicUsize::new(0),
+            looks_often: AtomicBool::new(false),
+            look_often: Notify::new(),
+            moved: AtomicUsize::new(0),
+            heads: AtomicUsize::new(0),
+            memory: memory.clone(),
+            evicted: SetOnce::new(),
+            held,
+        });
+        let holder: Weak<Self> = Arc::downgrade(&activity);
+        memory.register(holder);
+        activity
+    }
+
+    /// Returns the state of the connection that the handler of its requests may read and keep things in.
+    pub fn connection(&self) -> Arc<ClientConnection> {
+        Arc::clone(&self.connection)
+    }
+
+    /// Begins the wait for requests: the time and the bytes so far went into finding out the protocol.
+    pub fn rest(&self) {
+        self.head_since.store(0, Ordering::Relaxed);
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Notes that a request's head is complete and a body may follow.
+    pub fn begin(self: &Arc<Self>, has_body: bool) -> InProgress {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.had_body.store(has_body, Ordering::Relaxed);
+        self.chunked.store(false, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        // An error says that this request was not the first.
+        let _ = self.begun.set(());
+        InProgress { activity: Arc::clone(self), head: 0 }
+    }
+
+    /// Counts a head that had to be refused. The connection goes on until too many heads were refused.
+    pub fn refuse_head(&self) {
+        if self.refused_heads.fetch_add(1, Ordering::Relaxed) >= REFUSED_HEADS {
+            // An error says that this head was not the first over the limit.
+            let _ = self.flooded.set(());
+        }
+    }
+
+    /// Notes that the answer to the last request is sent in chunks.
+    pub fn answer_in_chunks(&self) {
+        self.chunked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending the body of a request that has been answered.
+    pub fn owes_body(&self) -> bool {
+        self.had_body.load(Ordering::Relaxed)
+    }
+
+    /// Whether fewer than a quarter of `most` connections are free.
+    pub fn is_crowded(&self, most: usize) -> bool {
+        self.held.slot.semaphore().available_permits() < most / 4
+    }
+
+    /// Counts a frame or a response that has passed. A load and a store, because `fetch_add` would cost each
+    /// frame more: requests of one connection usually share a thread, and an estimate is enough where they do
+    /// not.
+    fn count_move(&self) {
+        self.moved.store(self.moved.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Whether the client does not read: the sidecar has bytes for which the client's socket has no
+    /// room.
+    fn is_stuck(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when there has been a request.
+    pub async fn first_request(&self) {
+        self.begun.wait().await;
+    }
+
+    /// Resolves when the connection, one of `most`, has used up one of its limits, in time or in refused
+    /// heads.
+    pub async fn overdue(&self, mut limits: Limits, most: usize) -> CloseReason {
+        let usual = limits.idle;
+        // Limits are kept to within two such looks: the first dates a mark, the second judges its age.
+        let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
+        loop {
+            // The timer itself wakes the connection's task, which then looks at its socket.
+            let often = self.looks_often.load(Ordering::Relaxed);
+            tokio::select! {
+                () = sleep(if often { look.min(OFTEN) } else { look }) => {}
+                () = self.look_often.notified() => {}
+                () = self.flooded.wait() => return CloseReason::Http2Flood,
+                () = self.evicted.wait() => return CloseReason::Memory,
+            }
+            if often && !self.waits() {
+                self.looks_often.store(false, Ordering::Relaxed);
+            }
+            let short = self.is_crowded(most) || !self.begun.initialized();
+            limits.idle = if short { usual.min(SHORT_IDLE) } else { usual };
+            if let Some(reason) = self.judge(self.now(), limits) {
+                return reason;
+            }
+        }
+    }
+
+    fn judge(&self, now: u64, limits: Limits) -> Option<CloseReason> {
+        let longer_than = |mark: &AtomicU64, limit: Duration| match mark.load(Ordering::Relaxed) {
+            0 => false,
+            JUST_NOW => {
+                // Dates the mark, unless a new mark has taken its place.
+                let relaxed = Ordering::Relaxed;
+                let _ = mark.compare_exchange(JUST_NOW, now, relaxed, relaxed);
+                false
+            }
+            since => u128::from(now.saturating_sub(since)) >= limit.as_millis(),
+        };
+        let taken = self.taken.load(Ordering::Relaxed).min(MOST_TAKEN);
+        if longer_than(&self.stalled_since, patience(limits.stalled, taken)) {
+            return Some(CloseReason::Stalled);
+        }
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if longer_than(&self.head_since, limits.head) {
+            return Some(CloseReason::SlowHead);
+        }
+        longer_than(&self.quiet_since, limits.idle).then_some(CloseReason::Idle)
+    }
+
+    fn now(&self) -> u64 {
+        1 + u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl Watcher for Activity {
+    /// Takes bytes between requests as the beginning of a head.
+    fn received(&self, _: &mut [u8]) {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        if self.connection.is_uploading() {
+            // These bytes are the rest of a request that was answered before its end.
+            self.quiet_since.store(JUST_NOW, Ordering::Relaxed);
+        } else if self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(JUST_NOW, Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self, _: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>) {
+        let bytes = match written {
+            Poll::Ready(written) => *written.as_ref().unwrap_or(&0),
+            // tokio lets other tasks have their turn now; the client is not the reason.
+            Poll::Pending if !has_budget_remaining() => return,
+            Poll::Pending => {
+                if self.stalled_since.load(Ordering::Relaxed) == 0 {
+                    self.stalled_since.store(self.now(), Ordering::Relaxed);
+                }
+                return;
+            }
+        };
+        let since = self.stalled_since.load(Ordering::Relaxed);
+        let mut before = self.taken.load(Ordering::Relaxed);
+        if since > 0 {
+            self.stalled_since.store(0, Ordering::Relaxed);
+            if u128::from(self.now().saturating_sub(since)) >= OFTEN.as_millis() {
+                before = 0;
+            }
+        }
+        self.taken.store(before.saturating_add(bytes), Ordering::Relaxed);
+    }
+}
+
+impl Waiting for Activity {
+    fn waits(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.chunked.load(Ordering::Relaxed)
+    }
+
+    fn look_often(&self) {
+        if !self.looks_often.swap(true, Ordering::Relaxed) {
+            self.look_often.notify_one();
+        }
+    }
+}
+
+impl Holder for Activity {
+    fn holds(&self) -> u64 {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
+        // Ends clients that do not read first, then clients that wait, last clients that have just
+        // come.
+        let each = match self.is_stuck() {
+            true => 2 * STILL_BYTES,
+            false if self.accepted.elapsed() < JUST_ACCEPTED => STILL_BYTES / 4,
+            false => STILL_BYTES,
+        };
+        (OPEN_BYTES + still * each + HEAD_COPIES * self.heads.load(Ordering::Relaxed)) as u64
+    }
+
+    fn mark(&self) {
+        self.moved.store(0, Ordering::Relaxed);
+    }
+
+    fn end(&self) -> bool {
+        self.evicted.set(()).is_ok()
+    }
+}
+
+/// A request in progress on a connection.
+pub struct InProgress {
+    activity: Arc<Activity>,
+    head: usize,
+}
+
+impl InProgress {
+    /// Adds the bytes of the request's head to what the connection holds.
+    pub fn weigh(&mut self, head: usize) {
+        self.head = head;
+        self.activity.heads.fetch_add(head, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        let activity = &self.activity;
+        activity.quiet_since.store(JUST_NOW, Ordering::Relaxed);
+        activity.requests.fetch_sub(1, Ordering::Relaxed);
+        activity.count_move();
+        if self.head > 0 {
+            activity.heads.fetch_sub(self.head, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use ground::metrics::ListenerMetrics;
+
+    const LIMITS: Limits = Limits {
+        first_byte: Duration::from_secs(75),
+        idle: Duration::from_secs(75),
+        head: Duration::from_secs(10),
+        stalled: Duration::from_secs(60),
+    };
+
+    fn held() -> Held {
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
+        Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
+    }
+
+    fn seconds(count: u64) -> u64 {
+        1 + 1000 * count
+    }
+
+    #[test]
+    fn a_connection_is_judged_by_what_it_does() {
+        let activity = Activity::new(held(), &Memory::default());
+        assert_eq!(activity.judge(seconds(74), LIMITS), None);
+        assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
+
+        activity.received(&mut []);
+        assert_eq!(activity.judge(seconds(5), LIMITS), None);
+        activity.received(&mut []);
+        assert_eq!(activity.judge(seconds(14), LIMITS), None, "since it was first seen");
+        assert_eq!(activity.judge(seconds(15), LIMITS), Some(CloseReason::SlowHead));
+
+        let request = activity.begin(false);
+        assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
+        activity.received(&mut []);
+        activity.wrote(&[], &mut Poll::Pending);
+        assert_eq!(activity.judge(seconds(59), LIMITS), None);
+        assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
+        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
+        assert_eq!(activity.judge(seconds(1000), LIMITS), None);
+
+        // A client that has taken much at once may still be reading these bytes.
+        activity.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
+        activity.wrote(&[], &mut Poll::Pending);
+        assert_eq!(activity.judge(seconds(119), LIMITS), None);
+        assert_eq!(activity.judge(seconds(121), LIMITS), Some(CloseReason::Stalled));
+        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
+
+        drop(request);
+        assert_eq!(activity.judge(seconds(500), LIMITS), None);
+        assert_eq!(activity.judge(seconds(574), LIMITS), None);
+        assert_eq!(activity.judge(seconds(575), LIMITS), Some(CloseReason::Idle));
+    }
+
+    #[test]
+    fn rest_of_an_answered_request_is_no_head() {
+        let activity = Activity::new(held(), &Memory::default());
+        let connection = activity.connection();
+        let (request, upload) = (activity.begin(true), connection.begin_upload());
+        drop(request);
+        for at in [0, 40, 80, 120] {
+            activity.received(&mut []);
+            assert_eq!(activity.judge(seconds(at), LIMITS), None, "{at} s");
+        }
+        assert_eq!(activity.judge(seconds(194), LIMITS), None);
+        assert_eq!(activity.judge(seconds(195), LIMITS), Some(CloseReason::Idle));
+        drop(upload);
+        activity.received(&mut []);
+        assert_eq!(activity.judge(seconds(130), LIMITS), None);
+        assert_eq!(activity.judge(seconds(140), LIMITS), Some(CloseReason::SlowHead));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_speaks_up_within_one_look() {
+        let activity = Activity::new(held(), &Memory::default());
+        let start = Instant::now();
+        activity.received(&mut []);
+        assert_eq!(activity.overdue(LIMITS, 1).await, CloseReason::SlowHead);
+        assert!(start.elapsed() <= 2 * LIMITS.head, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_end_earlier_while_few_are_free() {
+        let limits = Limits { idle: Duration::from_secs(3900), ..LIMITS };
+        for (open, asked, expected) in [
+            (1, true, limits.idle),
+            (75, true, limits.idle),
+            (76, true, SHORT_IDLE),
+            (1, false, SHORT_IDLE),
+        ] {
+            let slots = Arc::new(Semaphore::new(100));
+            let mut held = (0..open).map(|_| {
+                let slot = Arc::clone(&slots).try_acquire_owned().expect("one is free");
+                Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
+            });
+            let activity = Activity::new(held.next().expect("one"), &Memory::default());
+            let _others: Vec<_> = held.collect();
+            if asked {
+                drop(activity.begin(false));
+            }
+            let start = Instant::now();
+            assert_eq!(activity.overdue(limits, 100).await, CloseReason::Idle);
+            let after = start.elapsed();
+            assert!(after >= expected && after <= expected + 2 * limits.head, "{open}: {after:?}");
+        }
+    }
+}

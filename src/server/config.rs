@@ -1,0 +1,331 @@
+//! `sidecar.toml` and the environment, parsed once into settings that can't be wrong.
+//!
+//! Each part of the sidecar declares its own settings; this module only reads them. Nothing but
+//! `main`, the demo and the composition root see a whole [`Config`].
+
+mod origin;
+mod reader;
+mod setting;
+mod table;
+mod words;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+pub use self::origin::{LoadError, Origin, Reading};
+pub use self::reader::{Complaint, Effective, Place, Source};
+use self::reader::{Reader, Section};
+use self::setting::{Bytes, Limit, Setting, Share};
+pub use self::table::admin::TOKEN_VARIABLE as ADMIN_TOKEN_VARIABLE;
+use ground::logging;
+use ground::memory;
+use ground::tls;
+pub use ground::tls::RESTED;
+use ground::trace;
+use hop::listener;
+use hop::proxy;
+use identity;
+use sidecar::access_log;
+use sidecar::inject;
+use token::velt;
+use token::{MintPlan, cache, resilience};
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: listener::Settings,
+    /// TLS of the traffic port; `None` without TLS.
+    pub tls: Option<tls::ServerSettings>,
+    pub admin: listener::Settings,
+    /// Token that admin calls must show, if there is one.
+    pub admin_token: Option<SecretString>,
+    pub app: proxy::Settings,
+    pub identity: identity::Settings,
+    pub velt: velt::Settings,
+    pub plan: MintPlan,
+    pub resilience: resilience::Settings,
+    pub cache: cache::Settings,
+    pub delivery: inject::Settings,
+    pub shutdown: Shutdown,
+    pub workers: Workers,
+    pub memory_limit: memory::Limit,
+    pub log: logging::Settings,
+    pub access_log: access_log::Settings,
+    pub tracing: trace::Settings,
+    /// Peers whose sampled traces are exported.
+    pub sampled_by: trace::SampledBy,
+    /// Time between two looks for changes of the configuration; `None` leaves reloads to SIGHUP.
+    pub reload_interval: Option<Duration>,
+    /// Settings as text, each with the source of its value, for `check`.
+    pub effective: Vec<Effective>,
+    /// Place from which to read the configuration again; `None` if it was not read from anywhere.
+    pub origin: Option<Origin>,
+}
+
+/// Threads that serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// The CPU quota, at most 2: a sidecar shares its node.
+    Auto,
+    Exactly(usize),
+}
+
+impl Workers {
+    /// Returns the number of threads on this machine.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Exactly(count) => count,
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from).min(2),
+        }
+    }
+}
+
+/// Settings of the shutdown.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// Time in which the sidecar is not ready but still accepts, for balancers that have not noticed yet.
+    pub grace: Duration,
+    /// Time for requests and tunnels in flight, after the grace time. The sum of both times must stay below
+    /// the pod's `terminationGracePeriodSeconds`.
+    pub deadline: Duration,
+}
+
+/// All problems of a configuration.
+#[derive(Clone, Debug)]
+pub struct ConfigError {
+    /// Name of the file in messages.
+    pub file: String,
+    pub complaints: Vec<Complaint>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.complaints.len();
+        let things = if count == 1 { "problem" } else { "problems" };
+        write!(formatter, "the configuration has {count} {things}:")?;
+        for Complaint { place, problem, remedy } in &self.complaints {
+            match place {
+                Place::Line(line) => write!(formatter, "\n  {}:{line}: {problem}", self.file)?,
+                Place::Environment(name) => write!(formatter, "\n  {name}: {problem}")?,
+                Place::Missing => write!(formatter, "\n  {problem}")?,
+            }
+            write!(formatter, "\n    -> {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Parses a time as it is written in the file, such as `250ms`, `5s` or `2m`; of at most a day.
+pub fn time(text: &str) -> Option<Duration> {
+    <Duration as Setting>::parse(text)
+}
+
+impl Config {
+    /// Reads `text`, which messages call `file`, with `environment` laid over it.
+    ///
+    /// # Errors
+    ///
+    /// Every complaint at once.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader::new(text, environment);
+        let document = reader.document();
+        let config = Self::read(&Section::top(&reader, &document));
+        let (effective, complaints) = reader.finish();
+        match config {
+            Some(config) if complaints.is_empty() => Ok(Self { effective, ..config }),
+            _ => Err(ConfigError { file: file.into(), complaints }),
+        }
+    }
+
+    /// Reads all tables. `None` if a setting without a default is missing; the reader has complained about
+    /// it.
+    fn read(top: &Section<'_, '_>) -> Option<Self> {
+        let (listen, tls) = {
+            let section = top.section("listen");
+            (table::listen::read(&section), table::listen::read_tls(&section.section("tls")))
+        };
+        let (admin, admin_token) = table::admin::read(&top.section("admin"));
+        let app = table::app::read(&top.section("app"), listen.address);
+        let roots = table::outgoing::read(&top.section("outgoing"));
+        let delivery = table::delivery::read(&top.section("delivery"));
+        let section = top.section("identity");
+        let assertion = section.section("assertion");
+        let identity = table::identity::read(&section, &assertion, &delivery, &roots);
+        check_names(&section, identity.as_ref(), tls.as_ref());
+        let velt = {
+            let source = identity.as_ref().map(|identity| &identity.source);
+            let (section, suffix) = match source {
+                Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
+                _ => (&section, "header"),
+            };
+            let velt = top.section("velt");
+            let read = table::velt::read(&velt, section, suffix, source, roots.clone());
+            check_secrets(&velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
+            read
+        };
+        let cache = {
+            let section = top.section("cache");
+            cache::Settings {
+                max_entries: section.value("max_entries", "100000"),
+                max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
+            }
+        };
+        let shutdown = {
+            let section = top.section("shutdown");
+            Shutdown {
+                grace: section.value("grace", "5s"),
+                deadline: section.value("deadline", "20s"),
+            }
+        };
+        let runtime = top.section("runtime");
+        let workers = runtime.value("workers", "auto");
+        let memory_limit = runtime.value("memory_limit", "auto");
+        let log = {
+            let section = top.section("log");
+            logging::Settings {
+                level: section.value("level", "info"),
+                format: section.value("format", "text"),
+            }
+        };
+        let access_log = {
+            let section = top.section("access_log");
+            access_log::Settings {
+                format: section.value("format", "off"),
+                sample: section.value::<Share>("sample", "1.0").0,
+                user: section.value("user", "false"),
+            }
+        };
+        let (tracing, sampled_by) = table::tracing::read(&top.section("tracing"), &roots);
+        let reload_interval = top.section("reload").value::<Limit>("interval", "10s").0;
+        // Unwrapped last: a table that has not been read would be reported as unknown.
+        let (velt, plan, resilience) = velt?;
+        Some(Self {
+            listen,
+            tls,
+            admin,
+            admin_token,
+            app,
+            delivery,
+            identity: identity?,
+            velt,
+            plan,
+            resilience,
+            cache,
+            shutdown,
+            workers,
+            memory_limit,
+            log,
+            access_log,
+            tracing,
+            sampled_by,
+            reload_interval,
+            effective: Vec::new(),
+            origin: None,
+        })
+    }
+
+    /// The file that holds the value of the setting `path`, such as `velt.auth_token`, if it is not in the
+    /// configuration itself.
+    fn file_of(&self, path: &str) -> Option<PathBuf> {
+        let key = if path.ends_with("_file") { path.to_owned() } else { format!("{path}_file") };
+        let named = self.effective.iter().find(|setting| setting.path() == key)?;
+        serde_json::from_str(&named.value).ok()
+    }
+
+    /// Returns the settings in force as text, see [`describe`].
+    pub fn describe(&self) -> String {
+        describe(&self.effective)
+    }
+}
+
+/// Returns values in force as TOML, each with its source. Secrets are left out.
+pub fn describe(effective: &[Effective]) -> String {
+    let mut text = String::new();
+    let mut described = None;
+    for Effective { header, table, key, value, fingerprint, source } in effective {
+        // Values of a preset are shown as comments: as plain lines they would be settings of the operator.
+        let is_comment = matches!(source, Source::Preset | Source::LeftOut(_));
+        let mark = if is_comment { "# " } else { "" };
+        if described.replace(table) != Some(table) {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{gap}{header}");
+        }
+        let line = format!("{mark}{key} = {value}");
+        let content = fingerprint.map_or_else(String::new, |print| format!(", {print}"));
+        let _ = writeln!(text, "{line:<48} # {source}{content}");
+    }
+    text
+}
+
+/// Returns the address of the admin port, by the same rules as [`Config::parse`]. Other mistakes in the
+/// configuration are ignored: a probe must not fail for a file that a running sidecar read long ago.
+pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> SocketAddr {
+    let reader = Reader::new(text, environment);
+    let document = reader.document();
+    table::admin::read_address(&Section::top(&reader, &document).section("admin"))
+}
+
+/// Complains about a credential of Velt's that stands in a second place as well: the API key is known to
+/// every browser, and the auth token is for Velt alone.
+fn check_secrets(
+    section: &Section<'_, '_>,
+    velt: Option<&table::velt::Parts>,
+    identity: Option<&identity::Settings>,
+    admin_token: Option<&SecretString>,
+) {
+    let Some((velt, ..)) = velt else { return };
+    let (api_key, auth_token) = (velt.api_key.expose_secret(), velt.auth_token.expose_secret());
+    // The emulator, at an http:// endpoint, accepts any credentials.
+    if api_key == auth_token && velt.endpoint.scheme() == "https" {
+        section.complain_about(
+            "auth_token",
+            "it is the same as velt.api_key, which every browser knows",
+            "copy each of the two again from Velt's console",
+        );
+    }
+    let shown = identity.and_then(|identity| identity.secret.as_ref());
+    let shown = shown.into_iter().flat_map(|secret| &secret.accepted);
+    let others = shown.map(|secret| ("identity.secret", secret));
+    let others = others.chain(admin_token.map(|token| ("admin.token", token)));
+    for (name, secret) in others {
+        let secret = secret.expose_secret();
+        if secret == api_key || secret == auth_token {
+            section.complain_about(
+                "auth_token",
+                &format!("a credential of Velt's is given as {name} too"),
+                "make another one with: openssl rand -hex 32",
+            );
+        }
+    }
+}
+
+/// Complains about trusted names without a client CA: a name in a certificate proves nothing unless a CA
+/// signs the certificate.
+fn check_names(
+    section: &Section<'_, '_>,
+    identity: Option<&identity::Settings>,
+    tls: Option<&tls::ServerSettings>,
+) {
+    let named = identity.is_some_and(|identity| !identity.trusted_names.is_empty());
+    if named && tls.is_none_or(|tls| tls.client_ca.is_none()) {
+        section.complain_about(
+            "trusted_names",
+            "no client shows a certificate here, so nobody would ever be trusted",
+            "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls]: who signs the login \
+             proxy's certificate",
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! The table `delivery`: how the token reaches the page.
+
+use std::time::Duration;
+
+use super::super::reader::Section;
+use super::super::setting::Span;
+use super::super::words::{BodyBytes, RoutePath, ShapeName};
+use sidecar::inject::{HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
+
+/// Reads the table `delivery`.
+pub fn read(section: &Section<'_, '_>) -> Settings {
+    let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
+    let allow_same_site = section.value("allow_same_site", "false");
+    // Read the table's own keys before its inner tables, as TOML has them.
+    let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
+        tables.iter().filter_map(read_route).collect()
+    } else {
+        section.note_default(
+            "route",
+            "[{ path = \"/generate-velt-jwt-token\", shape = \"string\" }, \
+             { path = \"/api/velt/token\", shape = \"object\" }]",
+        );
+        default_routes()
+    };
+    let header = read_header(&section.section("header"));
+    for (position, route) in routes.iter().enumerate() {
+        if routes[..position].iter().any(|earlier| earlier.path == route.path) {
+            let problem = format!("two routes have the path {}", route.path);
+            section.complain_about("route", &problem, "give each route a path of its own");
+        }
+    }
+    if routes.is_empty() && !header.enabled {
+        section.complain_about(
+            "route",
+            "there is neither a route nor header delivery, so nobody would get a token",
+            "add a [[delivery.route]], or set delivery.header.enabled = true",
+        );
+    }
+    Settings { header, routes, max_body, allow_same_site }
+}
+
+/// Reads the table `delivery.header`.
+fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
+    let header = HeaderSettings {
+        enabled: section.value("enabled", "true"),
+        name: section.value("name", "X-Velt-Token"),
+        status_name: section.value("status_name", "X-Velt-Token-Status"),
+        paths: section.list("paths", &["/*"]),
+        max_wait: section.value("max_wait", "250ms"),
+        on_failure: section.value("on_failure", "omit"),
+    };
+    let hasty = header.max_wait < Duration::from_secs(1);
+    if header.on_failure == OnMintFailure::Refuse && hasty {
+        section.complain_about(
+            "on_failure",
+            "with so short a max_wait it would refuse every user's first request",
+            "write max_wait = \"5s\" beside it",
+        );
+    }
+    header
+}
+
+fn default_routes() -> Vec<TokenRoute> {
+    let route = |path: &str, shape| TokenRoute {
+        path: path.into(),
+        shape,
+        max_wait: Duration::from_secs(5),
+    };
+    vec![
+        route("/generate-velt-jwt-token", Shape::string()),
+        route("/api/velt/token", Shape::object("token")),
+    ]
+}
+
+fn read_route(table: &Section<'_, '_>) -> Option<TokenRoute> {
+    let path = table.required::<RoutePath>("path");
+    let shape: ShapeName = table.value("shape", "object");
+    let key: Option<String> = table.optional("key");
+    let max_wait = table.value::<Span>("max_wait", "5s").0;
+    let shape = match (shape, key) {
+        (ShapeName::String, Some(_)) => {
+            table.complain_about(
+                "key",
+                "it has no effect on a route that answers a bare string",
+                "remove it, or write shape = \"object\"",
+            );
+            Shape::string()
+        }
+        (ShapeName::String, None) => Shape::string(),
+        (ShapeName::Object, key) => Shape::object(key.as_deref().unwrap_or("token")),
+    };
+    Some(TokenRoute { path: path?.0, shape, max_wait })
+}

@@ -1,0 +1,159 @@
+//! The table `velt`: what to mint, with which API and credentials, and the limits of calls.
+
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use super::super::reader::{Inline, Section};
+use super::super::setting::Span;
+use super::check_plaintext;
+use ground::tls::Roots;
+use identity::Source;
+use token::resilience::{self, Bounds};
+use token::velt::{self, Api};
+use token::{Issuer, MintPlan, Resource};
+
+/// Settings of the client, the plan of mints, and the limits of calls.
+pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
+
+/// Reads the table `velt`. `source` says which attributes of a user there are, and `identity` has the keys
+/// that name these attributes, each with the ending `suffix`. `source` is `None` if the table `identity`
+/// could not be read. Returns `None` if a credential is missing.
+pub fn read(
+    section: &Section<'_, '_>,
+    identity: &Section<'_, '_>,
+    suffix: &str,
+    source: Option<&Source>,
+    roots: Roots,
+) -> Option<Parts> {
+    let api: Api = section.value("api", "legacy");
+    let endpoint = read_endpoint(section, api);
+    let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
+    let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
+    let organization: Option<String> = section.optional("organization");
+    if let Some(source) = source {
+        check_effect(section, identity, suffix, source, api, organization.is_some());
+    }
+    let verify_user = section.value("verify_user", "auto");
+    let connect_timeout = section.value::<Span>("connect_timeout", "2s").0;
+    let resilience = resilience::Settings {
+        attempt_timeout: section.value::<Span>("attempt_timeout", "3s").0,
+        deadline: section.value::<Span>("deadline", "8s").0,
+        concurrency: read_concurrency(section),
+    };
+    // Opening a connection must time out before the call does, so that the error names the connection.
+    let connect_timeout = connect_timeout.min(resilience.attempt_timeout.mul_f64(0.75));
+    if resilience.attempt_timeout > resilience.deadline {
+        section.complain_about(
+            "attempt_timeout",
+            "one attempt may take longer than all of them",
+            "write at most velt.deadline",
+        );
+    }
+    // Read the array of tables after the table's own keys, as TOML has them.
+    let resources = read_resources(section, api);
+    let issuer = Issuer {
+        api,
+        endpoint: Arc::from(endpoint.as_str()),
+        credentials_generation: 0,
+        organization: organization.map(String::into_boxed_str),
+        resources: resources.into(),
+    };
+    let plan = MintPlan::new(issuer, api != Api::Legacy);
+    let (api_key, auth_token) = (api_key?, auth_token?);
+    let settings =
+        velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout, roots };
+    Some((settings, plan, resilience))
+}
+
+fn read_concurrency(section: &Section<'_, '_>) -> Bounds {
+    let ceiling = section.value("max_concurrent", "48");
+    let floor: usize = section.value("min_concurrent", "4");
+    if floor > ceiling && section.has("min_concurrent") {
+        section.complain_about(
+            "min_concurrent",
+            "at least more calls at once than at most",
+            "write at most velt.max_concurrent",
+        );
+    }
+    Bounds { floor: floor.min(ceiling), ceiling }
+}
+
+fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
+    let endpoint: Url = section.value("endpoint", api.default_endpoint());
+    check_plaintext(
+        section,
+        "endpoint",
+        &endpoint,
+        "the auth token would cross the network in plain text",
+        "an emulator",
+    );
+    endpoint
+}
+
+/// Complains about settings that the chosen API does not send, and about a missing organization that the API
+/// needs.
+fn check_effect(
+    section: &Section<'_, '_>,
+    identity: &Section<'_, '_>,
+    suffix: &str,
+    source: &Source,
+    api: Api,
+    has_organization: bool,
+) {
+    let sent: &[&str] = match api {
+        Api::Legacy => &[],
+        Api::V1 => &["email", "organization", "groups"],
+        Api::V2 => &["email", "organization", "groups", "name"],
+    };
+    for field in ["email", "name", "organization", "groups"] {
+        let key = format!("{field}_{suffix}");
+        if identity.has(&key) && !sent.contains(&field) {
+            identity.complain_about(
+                &key,
+                "the chosen velt.api does not send it, so it has no effect",
+                "remove it, or set velt.api to one that does (docs/configuration.md)",
+            );
+        }
+    }
+    if api == Api::Legacy && has_organization {
+        section.complain_about(
+            "organization",
+            "the legacy API does not send it, so it has no effect",
+            "remove it, or write api = \"v2\"",
+        );
+    }
+    if api != Api::Legacy && !has_organization && !source.names_organization() {
+        let remedy = match source {
+            Source::Header(_) | Source::App(_) => {
+                "write organization = \"your-organization-id\" in [velt], or name the header that \
+                 carries it: organization_header in [identity]"
+            }
+            Source::Assertion(_) => {
+                "write organization = \"your-organization-id\" in [velt], or name the claim that \
+                 carries it: organization_claim in [identity.assertion]"
+            }
+        };
+        section.complain_about("organization", "it is missing, and this API needs one", remedy);
+    }
+}
+
+fn read_resources(section: &Section<'_, '_>, api: Api) -> Vec<Resource> {
+    let Some(tables) = section.sections("resource") else { return Vec::new() };
+    if api != Api::V2 {
+        section.complain_about(
+            "resource",
+            "only the v2 API sends resources, so they have no effect",
+            "remove them, or write api = \"v2\"",
+        );
+    }
+    let read = |table: &Section<'_, '_>| {
+        let kind = table.required("type");
+        let id = table.required("id");
+        let organization = table.optional("organization");
+        let role = table.optional("role");
+        let expires_in = table.optional::<Span>("expires_in").map(|span| span.0);
+        Some(Resource { kind: kind?, id: id?, organization, role, expires_in })
+    };
+    tables.iter().filter_map(read).collect()
+}

@@ -1,0 +1,54 @@
+//! `explain`: the fate of a request, and the setting that decided each step.
+//!
+//! The walk itself is [`sidecar::explain`], over the code that requests go through. This module has
+//! its input and its output: a request as arguments, JSON or a pasted curl command, and a report as text or
+//! JSON.
+
+mod report;
+mod request;
+
+use std::error::Error;
+use std::fmt;
+
+pub use self::report::{InForce, Report, ReportedStep, Setting};
+pub use self::request::{AppResponse, Asked};
+use sidecar::Rules;
+use sidecar::explain::{Live, explain};
+
+/// Problem with a request that can't be explained. The fault of the person who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unclear {
+    pub problem: String,
+    pub remedy: String,
+}
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}\n    -> {}", self.problem, self.remedy)
+    }
+}
+
+impl Error for Unclear {}
+
+impl Unclear {
+    /// Makes the error from what is wrong and what to do.
+    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+/// Explains a request by `rules`, and by what a running sidecar knows.
+///
+/// # Errors
+///
+/// If no client could have sent such a request.
+pub async fn report(
+    rules: &Rules,
+    live: Option<Live<'_>>,
+    in_force: &InForce,
+    asked: Asked,
+) -> Result<Report, Unclear> {
+    let head = asked.head();
+    let explanation = explain(rules, live, asked.into_question()?).await;
+    Ok(Report::new(head, explanation, in_force))
+}

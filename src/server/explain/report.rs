@@ -1,0 +1,129 @@
+//! Report on what would become of a request.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Effective, describe};
+use sidecar::explain::{Answer, AnsweredBy, Explanation, Key};
+
+/// An explanation with the settings that decided it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Method, target and peer.
+    pub request: String,
+    pub steps: Vec<ReportedStep>,
+    pub answer: Answer,
+    /// Notes on the parts of a curl command that were not understood.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedStep {
+    pub step: String,
+    pub verdict: String,
+    pub why: String,
+    pub settings: Vec<Setting>,
+}
+
+/// A setting that took part in a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub key: String,
+    /// Value as TOML, or `not set`.
+    pub value: String,
+    /// The line of the file, the variable, `default` or `preset`.
+    pub place: String,
+}
+
+/// The settings in force, each with its place. Holds no secret.
+pub struct InForce {
+    settings: Vec<Effective>,
+    text: String,
+}
+
+impl InForce {
+    /// Takes the settings in force from `config`.
+    pub fn of(config: &Config) -> Self {
+        Self::new(config.effective.clone())
+    }
+
+    /// Takes `settings` as the settings in force.
+    pub fn new(settings: Vec<Effective>) -> Self {
+        Self { text: describe(&settings), settings }
+    }
+
+    /// Returns all settings, as `check` prints them.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn setting(&self, key: &Key) -> Setting {
+        let (name, found) = match key {
+            Key::Named(name) => ((*name).to_owned(), self.named(name)),
+            Key::Route(path) => {
+                let quoted = format!("{path:?}");
+                let written = self.settings.iter().find(|setting| {
+                    setting.header == "[[delivery.route]]"
+                        && setting.key == "path"
+                        && setting.value == quoted
+                });
+                let name = if written.is_some() { "delivery.route.path" } else { "delivery.route" };
+                (name.to_owned(), written.or_else(|| self.named("delivery.route")))
+            }
+        };
+        match found {
+            Some(Effective { value, source, .. }) => {
+                Setting { key: name, value: value.clone(), place: source.to_string() }
+            }
+            None => Setting { key: name, value: "not set".into(), place: "default".into() },
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Effective> {
+        let (table, key) = name.rsplit_once('.')?;
+        let header = format!("[{table}]");
+        self.settings.iter().find(|setting| setting.header == header && setting.key == key)
+    }
+}
+
+impl Report {
+    pub(super) fn new(request: String, explanation: Explanation, in_force: &InForce) -> Self {
+        let steps = explanation.steps.into_iter().map(|step| ReportedStep {
+            step: step.name.into(),
+            verdict: step.verdict,
+            why: step.why,
+            settings: step.settings.iter().map(|key| in_force.setting(key)).collect(),
+        });
+        Self { request, steps: steps.collect(), answer: explanation.answer, notes: Vec::new() }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "{}", self.request)?;
+        for note in &self.notes {
+            writeln!(formatter, "note: {note}")?;
+        }
+        for (number, step) in (1..).zip(&self.steps) {
+            writeln!(formatter, "\n{number}. {}: {}", step.step, step.verdict)?;
+            writeln!(formatter, "   {}", step.why)?;
+            for Setting { key, value, place } in &step.settings {
+                writeln!(formatter, "   - {key} = {value}  # {place}")?;
+            }
+        }
+        let Answer { by, status, code, summary, advice, .. } = &self.answer;
+        let by = match by {
+            AnsweredBy::App => "from the app",
+            AnsweredBy::Sidecar => "from the sidecar",
+        };
+        let code = code.as_ref().map_or_else(String::new, |code| format!(", {code}"));
+        writeln!(formatter, "\n=> {status} {by}{code}: {summary}")?;
+        if let Some(advice) = advice {
+            writeln!(formatter, "   To change that: {advice}.")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! Makes each part from its settings, at the start and when the settings change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use tokio::runtime::Handle;
+
+use super::StartError;
+use crate::admin::Standing;
+use crate::config::{Config, Effective, Shutdown};
+use crate::explain::InForce;
+use crate::reload::{Changes, Look, Refresh, Refusal};
+use ground::logging::Log;
+use ground::metrics::{Certificate, Metrics, ReloadPart};
+use ground::tls::{self, ClientTls, FileError, ServerTls};
+use ground::trace::{Exporter, Tracing};
+use hop::proxy::{Neighbours, Upstream};
+use identity::Identity;
+use sidecar::access_log::AccessLog;
+use sidecar::inject::Injection;
+use sidecar::{Rules, Sidecar};
+use token::cache::TokenCache;
+use token::resilience::Resilient;
+use token::velt::VeltClient;
+
+/// Checks the files and other parts that `config` names, and fails where [`super::Server::bind`] would fail
+/// before it binds.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let metrics = Metrics::new();
+    Certificates::load(config).map_err(StartError::Tls)?;
+    mint(config, &metrics)?;
+    identity(config, None, &metrics).map(|_| ())
+}
+
+/// Parts that are read from files of certificates and keys.
+pub(super) struct Certificates {
+    pub(super) listener: Option<Arc<ServerTls>>,
+    pub(super) app: Option<Arc<ClientTls>>,
+}
+
+impl Certificates {
+    pub(super) fn load(config: &Config) -> Result<Self, FileError> {
+        let listener = config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
+        let app = config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new);
+        Ok(Self { listener, app })
+    }
+
+    /// Returns the functions that look at the files again.
+    pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
+        let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
+            (ReloadPart::ListenTls, Arc::new(move |again| looked(tls.refresh(again))))
+        });
+        let app = self.app.clone().map(|tls| -> (_, Refresh) {
+            (ReloadPart::AppTls, Arc::new(move |again| looked(tls.refresh(again))))
+        });
+        listener.into_iter().chain(app).collect()
+    }
+
+    /// Sets the gauges of the certificates' expiry, before a scrape.
+    pub(super) fn observe(&self, metrics: &Metrics) {
+        let Some(listener) = &self.listener else { return };
+        let expiry = &metrics.reload.certificate_expiry;
+        expiry.set_time(Certificate::Listen, listener.valid_to());
+        if let Some(valid_to) = listener.client_ca_valid_to() {
+            expiry.set_time(Certificate::ClientCa, valid_to);
+        }
+    }
+}
+
+/// Converts the result of a look at files to the result that the reload counts.
+fn looked(look: Result<tls::Look, FileError>) -> Result<Look, Refusal> {
+    Ok(match look? {
+        tls::Look::Same | tls::Look::Rejected => Look::Same,
+        tls::Look::Replaced => Look::Replaced,
+        tls::Look::Mended => Look::Mended,
+        tls::Look::Unsettled => Look::Unsettled,
+    })
+}
+
+fn identity(
+    config: &Config,
+    old: Option<&Identity>,
+    metrics: &Metrics,
+) -> Result<Identity, StartError> {
+    let settings = config.identity.clone();
+    Identity::succeeding(old, settings, metrics.identity.clone()).map_err(StartError::Identity)
+}
+
+/// Makes the client that the cache asks for tokens.
+fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
+    let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
+    Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
+}
+
+/// Makes the request path and its parts, once for each of `workers`. The workers share everything but their
+/// connections to the app.
+pub(super) fn sidecars(
+    config: &Config,
+    certificates: &Certificates,
+    metrics: &Metrics,
+    workers: usize,
+) -> Result<Vec<Arc<Sidecar>>, StartError> {
+    let mint = mint(config, metrics)?;
+    let rules = Arc::new(ArcSwap::from_pointee(Rules {
+        identity: Arc::new(identity(config, None, metrics)?),
+        plan: config.plan.clone(),
+        injection: Arc::new(Injection::new(config.delivery.clone())),
+    }));
+    let dropped = metrics.access_log_dropped.clone();
+    let access_log =
+        AccessLog::start(&config.access_log, dropped).map_err(StartError::AccessLog)?;
+    let exporter = config.tracing.export.clone();
+    let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
+    let exporter = exporter.transpose().map_err(StartError::Tracing)?;
+    let admission = Arc::new(ArcSwap::from(mint.admission()));
+    let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
+    let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
+    let neighbours = Neighbours::default();
+    let one = || Sidecar {
+        rules: Arc::clone(&rules),
+        tokens: tokens.clone(),
+        admission: Arc::clone(&admission),
+        upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
+        metrics: Arc::new(metrics.requests.clone()),
+        access_log: access_log.clone(),
+        tracing: tracing.clone(),
+    };
+    Ok(std::iter::repeat_with(|| Arc::new(one())).take(workers).collect())
+}
+
+/// Makes the way to the app for one of `workers`.
+fn upstream(
+    config: &Config,
+    certificates: &Certificates,
+    rules: &Arc<ArcSwap<Rules>>,
+    metrics: &Metrics,
+    workers: usize,
+) -> Upstream {
+    let mut settings = config.app.clone();
+    settings.max_idle = settings.max_idle.div_ceil(workers);
+    let (of_requests, of_responses) = (Arc::clone(rules), Arc::clone(rules));
+    Upstream::new(
+        settings,
+        certificates.app.clone(),
+        Arc::new(move |trailers: &mut HeaderMap| {
+            of_requests.load().identity.sanitize_trailers(trailers);
+        }),
+        Arc::new(move |trailers: &mut HeaderMap| {
+            let rules = of_responses.load();
+            rules.injection.strip(trailers);
+            // Remove the user's headers. A user that trailers name does not count.
+            let _ = rules.identity.word_of_app(trailers);
+        }),
+        metrics.app.clone(),
+    )
+}
+
+/// Parts that a reload replaces.
+pub(super) struct Replaceable {
+    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) standing: Arc<ArcSwap<Standing>>,
+    pub(super) log: Log,
+    pub(super) shutdown: Arc<Mutex<Shutdown>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Replaceable {
+    /// Puts the changes into force. Everything that can fail comes first, so that either all changes are in
+    /// force or none. Blocks while keys are fetched.
+    pub(super) fn apply(
+        &self,
+        config: &Config,
+        changes: &Changes,
+        in_force: &[Effective],
+    ) -> Result<(), Refusal> {
+        let old = self.sidecar.rules.load_full();
+        let mint = changes
+            .concern(&["velt", "outgoing"])
+            .then(|| mint(config, &self.metrics))
+            .transpose()?;
+        let identity = if changes.concern(&["identity", "outgoing", "delivery"]) {
+            // Do not keep keys that were fetched with other roots.
+            let keeps_keys = !changes.concern(&["outgoing"]);
+            let kept = keeps_keys.then_some(&*old.identity);
+            Arc::new(identity(config, kept, &self.metrics)?)
+        } else {
+            Arc::clone(&old.identity)
+        };
+
+        // Wait for keys if they come from another place now: until then, the old identity with its keys
+        // stays in force.
+        Handle::current().block_on(identity.keys_arrive())?;
+
+        // Another API key is another workspace, where the old tokens are of no use.
+        let generation = old.plan.issuer().credentials_generation;
+        let moved = changes.names("velt.api_key");
+        let plan = config.plan.of_generation(generation + u64::from(moved));
+        if let Some(mint) = mint {
+            // Replace the mint before the plan: no request of the new plan may get a token minted with the
+            // old key.
+            self.sidecar.admission.store(mint.admission());
+            let new_credentials = moved || changes.names("velt.auth_token");
+            self.sidecar.tokens.replace_mint(Arc::new(mint), new_credentials);
+        }
+        if moved {
+            self.sidecar.tokens.retire(generation + 1);
+        }
+        identity.start();
+        let injection = Arc::new(Injection::new(config.delivery.clone()));
+        self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
+        if changes.concern(&["log"]) {
+            // The log of a process with several sidecars is not ours to change.
+            let _ = self.log.set_level(config.log.level);
+        }
+        *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = config.shutdown.clone();
+        let in_force = InForce::new(in_force.to_vec());
+        let token = config.admin_token.clone();
+        self.standing.store(Arc::new(Standing { in_force, token }));
+        Ok(())
+    }
+}

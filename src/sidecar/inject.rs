@@ -1,0 +1,433 @@
+//! Delivery of a token to the page: into a response header, or into the answer of a token route.
+//!
+//! Pure functions over header maps, which insert or remove: values that the app or an attacker put under the
+//! sidecar's names never survive, and no cache can store a response that carries a token.
+
+mod prefetch;
+mod storing;
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_LENGTH,
+    CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use self::prefetch::is_prefetch;
+pub use self::storing::storable_by;
+use self::storing::unstorable;
+use ground::names::{NameSet, Names};
+use token::TokenValue;
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Settings of the delivery of tokens.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub header: HeaderSettings,
+    pub routes: Vec<TokenRoute>,
+    /// Most bytes of a request's body that a token route reads: enough for a user object, not for a document.
+    pub max_body: usize,
+    /// Whether pages of the same site but another origin may ask a token route.
+    pub allow_same_site: bool,
+}
+
+/// Delivery in a header of the app's own responses.
+#[derive(Clone, Debug)]
+pub struct HeaderSettings {
+    pub enabled: bool,
+    pub name: HeaderName,
+    /// Name of the header that says why there is no token where there could be one.
+    pub status_name: HeaderName,
+    pub paths: Vec<PathPattern>,
+    /// Longest time that a response of the app is held back for a token that is still being minted.
+    pub max_wait: Duration,
+    pub on_failure: OnMintFailure,
+}
+
+/// Treatment of a proxied request for which there is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMintFailure {
+    /// The app answers the request, without the token.
+    Omit,
+    /// The sidecar refuses the request before it asks the app: the app would have acted on a request that was
+    /// refused later.
+    Refuse,
+}
+
+/// A path, or every path below a path. Compared byte for byte with the request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    Exact(String),
+    /// Written with a trailing `*`.
+    Prefix(String),
+}
+
+impl PathPattern {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+/// A path that the sidecar answers itself.
+#[derive(Clone, Debug)]
+pub struct TokenRoute {
+    /// The one spelling that serves a token.
+    pub path: String,
+    pub shape: Shape,
+    /// Longest time that the page waits for a token that is still being minted.
+    pub max_wait: Duration,
+}
+
+/// Shape of a token route's answer: the text before the token and the text after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    before: String,
+    after: &'static str,
+}
+
+impl Shape {
+    /// `"<jwt>"`, as the older pages of Velt's docs have it.
+    pub fn string() -> Self {
+        Self { before: "\"".to_owned(), after: "\"" }
+    }
+
+    /// `{"<key>":"<jwt>"}`.
+    pub fn object(key: &str) -> Self {
+        let key = serde_json::Value::from(key);
+        Self { before: format!("{{{key}:\""), after: "\"}" }
+    }
+
+    /// Puts a token into the shape. A token needs no escaping in JSON (see [`TokenValue::parse`]).
+    pub fn around(&self, token: &str) -> String {
+        [&self.before, token, self.after].concat()
+    }
+}
+
+/// Reason why there is no token in the header, as the page sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenStatus {
+    Anonymous,
+    Ambiguous,
+    Unverified,
+    Pending,
+    Refused,
+    RateLimited,
+    Unavailable,
+    Timeout,
+    Malformed,
+    NoOrganization,
+}
+
+impl TokenStatus {
+    /// Returns the word in the header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Ambiguous => "ambiguous",
+            Self::Unverified => "unverified",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate-limited",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Malformed => "malformed",
+            Self::NoOrganization => "no-organization",
+        }
+    }
+}
+
+/// Whether the response to a request could carry a token, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage<'a> {
+    /// The path is covered by this pattern, the first that fits.
+    Covered(&'a PathPattern),
+    /// Delivery in headers is off.
+    Disabled,
+    /// No script reads the headers of a response to such a method.
+    Method,
+    /// No pattern fits the path.
+    Path,
+    /// The browser says that no script will read the response.
+    Destination,
+    /// The browser fetches ahead, for a page that may never be opened.
+    Prefetch,
+}
+
+impl Coverage<'_> {
+    /// Whether a token is wanted.
+    pub fn is_covered(self) -> bool {
+        matches!(self, Self::Covered(_))
+    }
+}
+
+/// Whether a response of the app may carry a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligibility {
+    Eligible,
+    /// The app allows some cache to keep the response.
+    Storable,
+    /// An error, a redirect, a fragment or a switch of protocols.
+    NotEligible,
+}
+
+/// Applies [`Settings`].
+pub struct Injection {
+    settings: Settings,
+    /// Names that only the sidecar may set in a response.
+    own: NameSet,
+}
+
+impl Injection {
+    /// Builds an injection from settings that the configuration has checked.
+    pub fn new(settings: Settings) -> Self {
+        let HeaderSettings { name, status_name, .. } = &settings.header;
+        let own = NameSet::new([name.clone(), status_name.clone()]);
+        Self { settings, own }
+    }
+
+    /// The settings of header delivery.
+    pub fn header(&self) -> &HeaderSettings {
+        &self.settings.header
+    }
+
+    /// Most bytes of a request's body that a token route reads.
+    pub fn max_body(&self) -> usize {
+        self.settings.max_body
+    }
+
+    /// The token route with exactly this path.
+    pub fn route(&self, path: &str) -> Option<&TokenRoute> {
+        self.settings.routes.iter().find(|route| route.path == path)
+    }
+
+    /// Whether a page may ask a token route, by what the browser says of the page (W3C Fetch Metadata,
+    /// section 2.3). Old browsers and tools say nothing, and may ask. A word that is not known yet is
+    /// refused, although section 4 would have it ignored: a token is not worth the doubt.
+    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(SEC_FETCH_SITE).iter().all(|site| match site.as_bytes() {
+            // `none`: the user asks, by the address bar or a bookmark.
+            b"same-origin" | b"none" => true,
+            b"same-site" => self.settings.allow_same_site,
+            _ => false,
+        })
+    }
+
+    /// Whether the response to such a request could carry a token: the path is configured, and a script will
+    /// be able to read the response.
+    pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
+        let settings = &self.settings.header;
+        if !settings.enabled {
+            return Coverage::Disabled;
+        }
+        if method == Method::HEAD || method == Method::OPTIONS {
+            return Coverage::Method;
+        }
+        let Some(pattern) = settings.paths.iter().find(|pattern| pattern.matches(path)) else {
+            return Coverage::Path;
+        };
+        // Absent in old browsers and in tools; `empty` is what fetch() and XHR send.
+        if headers.get(SEC_FETCH_DEST).is_some_and(|dest| dest != "empty") {
+            return Coverage::Destination;
+        }
+        if is_prefetch(headers) {
+            return Coverage::Prefetch;
+        }
+        Coverage::Covered(pattern)
+    }
+
+    /// Returns the paths that the sidecar answers itself.
+    pub fn routes(&self) -> &[TokenRoute] {
+        &self.settings.routes
+    }
+
+    /// Removes from the app's response the names that only the sidecar may set.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        self.own.remove_from(headers, Names::of(headers));
+    }
+
+    /// Whether this response may carry a token.
+    pub fn eligibility(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Eligibility {
+        if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
+            Eligibility::NotEligible
+        } else if storable_by(headers, now).is_some() {
+            Eligibility::Storable
+        } else {
+            Eligibility::Eligible
+        }
+    }
+
+    /// Puts the token into an eligible response and keeps every cache from storing it.
+    pub fn apply(&self, headers: &mut HeaderMap, token: &TokenValue) {
+        let name = &self.settings.header.name;
+        headers.insert(name.clone(), token.header());
+        headers.insert(CACHE_CONTROL, unstorable(headers));
+        expose(headers, name);
+    }
+
+    /// Says in an eligible response why it carries no token. A response whose status may soon be another must
+    /// not be stored; for an anonymous response the app decides.
+    pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
+        if status != TokenStatus::Anonymous {
+            headers.insert(CACHE_CONTROL, unstorable(headers));
+        }
+        let name = &self.settings.header.status_name;
+        headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
+        expose(headers, name);
+    }
+}
+
+impl TokenRoute {
+    /// The answer with the token in it.
+    pub fn answer(&self, token: &TokenValue) -> Response<Bytes> {
+        own_answer(StatusCode::OK, self.shape.around(token.expose()))
+    }
+}
+
+/// Headers of every answer of the sidecar itself. Copying the map costs less than inserting each header.
+static OWN_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let headers = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+        // No request is like another (RFC 9110 section 12.5.5): for caches that were told to ignore
+        // the line above.
+        (VARY, "*"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
+    ];
+    headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
+});
+
+/// Returns an answer of the sidecar in JSON, with headers against caching, sniffing and embedding.
+pub fn own_answer(status: StatusCode, json: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(json));
+    *response.status_mut() = status;
+    response.headers_mut().clone_from(&OWN_HEADERS);
+    response
+}
+
+/// Turns the answer to a GET into the answer to a HEAD (RFC 9110 section 9.3.2): the same head, with the
+/// length that the content would have, and no content. Over HTTP/2 content would be an error.
+pub fn without_content(mut answer: Response<Bytes>) -> Response<Bytes> {
+    let length = HeaderValue::from(answer.body().len());
+    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    answer.map(|_| Bytes::new())
+}
+
+/// Lets scripts of other origins read `name`, where the app lets them read the response at all.
+/// Another `Access-Control-Expose-Headers` line adds to the list (Fetch standard, section 3.3.4).
+fn expose(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(name.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn injection() -> Injection {
+        Injection::new(Settings {
+            header: HeaderSettings {
+                enabled: true,
+                name: HeaderName::from_static("x-velt-token"),
+                status_name: HeaderName::from_static("x-velt-token-status"),
+                paths: vec![PathPattern::Exact("/me".into()), PathPattern::Prefix("/api/".into())],
+                max_wait: Duration::ZERO,
+                on_failure: OnMintFailure::Omit,
+            },
+            routes: Vec::new(),
+            max_body: 64 * 1024,
+            allow_same_site: false,
+        })
+    }
+
+    fn token() -> TokenValue {
+        TokenValue::parse("aaa.bbb.ccc").expect("a token")
+    }
+
+    #[test]
+    fn only_whole_successes_are_eligible() {
+        let now = SystemTime::now();
+        for status in 100..=599 {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let eligible = injection().eligibility(status, &HeaderMap::new(), now);
+            let expected = matches!(status.as_u16(), 200..=205 | 207..=299);
+            assert_eq!(eligible == Eligibility::Eligible, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_script_can_read_wants_the_header() {
+        let wants = |method: Method, path, lines: &[_]| {
+            injection().coverage(&method, path, &headers(lines)).is_covered()
+        };
+        assert!(wants(Method::GET, "/me", &[]));
+        assert!(wants(Method::POST, "/api/", &[("sec-fetch-dest", "empty")]));
+        assert!(!wants(Method::GET, "/me/", &[]));
+        assert!(!wants(Method::GET, "/api", &[]));
+        assert!(!wants(Method::HEAD, "/me", &[]));
+        assert!(!wants(Method::OPTIONS, "/me", &[]));
+        for dest in ["document", "image", "script", "iframe"] {
+            assert!(!wants(Method::GET, "/me", &[("sec-fetch-dest", dest)]), "{dest}");
+        }
+    }
+
+    #[test]
+    fn a_response_with_a_token_is_unstorable_and_keeps_no_transform() {
+        let mut plain = HeaderMap::new();
+        injection().apply(&mut plain, &token());
+        assert_eq!(plain["cache-control"], "private, no-store");
+        assert_eq!(plain["x-velt-token"], "aaa.bbb.ccc");
+        assert!(!plain.contains_key("access-control-expose-headers"));
+
+        let mut stream = headers(&[("cache-control", "no-cache, no-transform")]);
+        injection().apply(&mut stream, &token());
+        assert_eq!(stream["cache-control"], "private, no-store, no-transform");
+    }
+
+    #[test]
+    fn with_cors_in_play_the_header_is_exposed_beside_the_apps_own() {
+        let mut cors = headers(&[
+            ("access-control-allow-origin", "https://app.example"),
+            ("access-control-expose-headers", "ETag"),
+        ]);
+        injection().apply(&mut cors, &token());
+        let exposed: Vec<_> = cors.get_all("access-control-expose-headers").iter().collect();
+        assert_eq!(exposed, ["ETag", "x-velt-token"]);
+    }
+
+    #[test]
+    fn a_route_answers_in_its_shape() {
+        let route = |shape| TokenRoute { path: "/t".into(), shape, max_wait: Duration::ZERO };
+        let string = route(Shape::string()).answer(&token());
+        assert_eq!(string.body(), "\"aaa.bbb.ccc\"");
+        let object = route(Shape::object("a\"b")).answer(&token());
+        assert_eq!(object.body(), r#"{"a\"b":"aaa.bbb.ccc"}"#);
+        assert_eq!(object.headers()["cache-control"], "no-store");
+        assert_eq!(object.headers()["vary"], "*");
+        assert_eq!(object.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(object.headers()["cross-origin-resource-policy"], "same-origin");
+    }
+}

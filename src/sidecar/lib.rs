@@ -1,0 +1,419 @@
+//! The request path. Start reading here.
+//!
+//! Cost of a request: its headers are checked once, one cache read finds the token, the app is asked, one
+//! header is inserted. A token that has to be minted is minted while the app works. When Velt is down, a cached
+//! token is served for as long as it lives. If there is no cached token, the app's response goes out all the
+//! same, held back no longer than `delivery.header.max_wait`, and says why it carries no token.
+
+#![forbid(unsafe_code)]
+
+pub mod access_log;
+mod error;
+pub mod explain;
+mod guard;
+pub mod inject;
+mod question;
+mod record;
+
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::error;
+
+use self::error::{NoToken, RequestError};
+use self::guard::{RequestGuard, ResponseBody};
+use self::record::Record;
+use crate::access_log::AccessLog;
+use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
+use ground::client_connection::ClientConnection;
+use ground::metrics::{HeaderDelivery, Outcome, RequestMetrics};
+use ground::trace::Tracing;
+use hop::proxy::headers::{is_websocket, name_host, validate};
+use hop::proxy::{Body, Client, RequestBody, Scheme, Upstream};
+use identity::{Caller, Identified, Identity, Organization, Peer, User};
+use token::admission::Admission;
+use token::cache::{Lookup, TokenCache};
+use token::{Details, Freshness, MintPlan, MintRequest, Moment, Token};
+
+/// Time that a token route waits for the request body in which it looks for a `userId`.
+const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Parts that decide about a request. The same rules decide about a request from its head to its end, even if
+/// a reload replaces them meanwhile.
+#[derive(Clone)]
+pub struct Rules {
+    pub identity: Arc<Identity>,
+    pub plan: MintPlan,
+    pub injection: Arc<Injection>,
+}
+
+/// All parts that a request passes through. Each thread that serves has one `Sidecar`: its connections to the
+/// app are its own, the other parts are shared by all threads.
+pub struct Sidecar {
+    /// Rules in force. A reload replaces the rules and leaves tokens, connections and counts alone.
+    pub rules: Arc<ArcSwap<Rules>>,
+    pub tokens: TokenCache,
+    /// Queue between the cache and Velt. The sidecar only explains the queue and updates its gauges.
+    pub admission: Arc<ArcSwap<Admission>>,
+    pub upstream: Upstream,
+    pub metrics: Arc<RequestMetrics>,
+    pub access_log: AccessLog,
+    pub tracing: Tracing,
+}
+
+/// Purpose of a request. The request line alone decides whether the sidecar or the app answers.
+enum Route<'a> {
+    /// One of the paths that the sidecar answers itself.
+    Token(&'a TokenRoute),
+    /// Any other path, which the app answers.
+    Forward {
+        /// Whether the response could carry a token.
+        coverage: Coverage<'a>,
+    },
+}
+
+impl<'a> Route<'a> {
+    fn of<B>(request: &Request<B>, injection: &'a Injection) -> Self {
+        let uri = request.uri();
+        // The one spelling that serves a token has no authority in it, except over HTTP/2, where every target
+        // has an authority.
+        let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
+        match injection.route(uri.path()) {
+            Some(route) if plain => Self::Token(route),
+            _ => {
+                let (method, headers) = (request.method(), request.headers());
+                Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
+            }
+        }
+    }
+}
+
+/// The caller, and the result of the token look-up; no look-up if only the app could name the caller.
+type Asked = (Result<Caller, NoToken>, Option<Result<Lookup, NoToken>>);
+
+impl Sidecar {
+    /// Answers a request in every case: an error becomes its answer, a panic a 500, and a client that leaves
+    /// is counted.
+    pub fn handle(
+        self: Arc<Self>,
+        peer: Peer,
+        connection: Arc<ClientConnection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+        let mut request = request.map(RequestBody::from);
+        request.body_mut().comes_over(&connection);
+        if request.version() == Version::HTTP_2 {
+            request.body_mut().linger();
+        }
+        // Not an async function, which would have room for its arguments twice.
+        async move { self.answer(&peer, &connection, &mut request).await }
+    }
+
+    async fn answer(
+        &self,
+        peer: &Peer,
+        connection: &Arc<ClientConnection>,
+        request: &mut Request<RequestBody>,
+    ) -> Response<ResponseBody> {
+        name_host(request);
+        let mut guard = RequestGuard::begin(self, peer, request);
+        let (version, handshake) = (request.version(), is_websocket(request));
+        let is_head = request.method() == Method::HEAD;
+        let responded = {
+            // Over HTTP/2 several requests share a connection, so no request has it to itself.
+            let connection = Some(connection).filter(|_| version < Version::HTTP_2);
+            let responding = pin!(self.respond(peer, connection, request, &mut guard.record));
+            catch_panic(responding).await.unwrap_or(Err(RequestError::Panicked))
+        };
+        let (mut response, outcome) = match responded {
+            Ok(responded) => responded,
+            Err(error) => {
+                error.log();
+                (own(error.answer(), is_head), error.outcome())
+            }
+        };
+        // The sender of an ambiguous message may have sent more of them.
+        let ambiguous = matches!(outcome, Outcome::BadRequest | Outcome::IdentityRefused);
+        // Bytes after a failed handshake were meant for the tunnel; as a request they could be anything (RFC
+        // 9931).
+        let refused = handshake && outcome != Outcome::Upgraded;
+        if version < Version::HTTP_2 && (ambiguous || refused) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        guard.finish(response, outcome)
+    }
+
+    async fn respond(
+        &self,
+        peer: &Peer,
+        connection: Option<&Arc<ClientConnection>>,
+        request: &mut Request<RequestBody>,
+        record: &mut Record,
+    ) -> Result<(Response<Body>, Outcome), RequestError> {
+        let rules = &*self.rules.load_full();
+        // Identity comes first: the steps after it remove headers, and a removed header must never count as
+        // an absent header.
+        let Identified { caller, lacks_secret, believed, .. } =
+            rules.identity.identify(peer, request.headers_mut()).await?;
+        record.identified(&caller);
+        validate(request)?;
+
+        let (address, trusted) = (peer.address, believed.is_kept());
+        let client = Client { address, trusted, scheme: scheme_of(peer) };
+        let wants_token = match Route::of(request, &rules.injection) {
+            Route::Token(route) => {
+                record.routed(&route.path);
+                check_asking(&rules.injection, request)?;
+                let caller = match caller {
+                    // Boxed, because this way is rare and the future would grow.
+                    Caller::Unnamed => {
+                        Box::pin(self.ask_app(rules, request, &client, connection)).await?
+                    }
+                    named => named,
+                };
+                record.identified(&caller);
+                let response = self.serve_token(rules, route, &caller, request, record).await;
+                let response = response.map_err(|error| error.for_want_of(lacks_secret))?;
+                let is_head = request.method() == Method::HEAD;
+                return Ok((own(response, is_head), Outcome::TokenServed));
+            }
+            Route::Forward { coverage } => coverage.is_covered(),
+        };
+
+        // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
+        // app's own time. There is no look-up if only the app knows the caller.
+        let is_named = caller != Caller::Unnamed;
+        let mut lookup =
+            (wants_token && is_named).then(|| self.look_up(rules, &caller, record, Moment::now()));
+        if rules.injection.header().on_failure == OnMintFailure::Refuse {
+            lookup = insist(lookup, rules.injection.header().max_wait).await?;
+        }
+        let asked = record.app_asked();
+        let forwarded = self.upstream.forward(request, &client, connection, asked).await;
+        let answered = Moment::now();
+        record.app_answered(&forwarded, answered.steady);
+        let mut response = forwarded?;
+
+        // The client has seen nothing yet. Only the token may still be missing, and the response waits for
+        // the token no longer than it must.
+        rules.injection.strip(response.headers_mut());
+        let caller = match rules.identity.word_of_app(response.headers_mut()) {
+            Some(said) => {
+                said.inspect(|caller| record.identified(caller)).map_err(NoToken::AppWord)
+            }
+            None => Ok(caller),
+        };
+        if wants_token {
+            let asked = (caller, lookup);
+            let delivered = self.deliver(rules, &mut response, asked, record, answered).await;
+            record.delivered(delivered);
+        }
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
+    }
+
+    /// Looks up the token of a known caller: at hand, in flight, or not to be had.
+    fn look_up(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Lookup, NoToken> {
+        Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording(), now))
+    }
+
+    /// Puts the token into the app's response, or the reason why it is not there.
+    async fn deliver(
+        &self,
+        rules: &Rules,
+        response: &mut Response<Body>,
+        asked: Asked,
+        record: &Record,
+        now: Moment,
+    ) -> HeaderDelivery {
+        let (status, headers) = (response.status(), response.headers_mut());
+        let delivered = match rules.injection.eligibility(status, headers, now.wall) {
+            Eligibility::NotEligible => HeaderDelivery::NotEligible,
+            Eligibility::Storable => HeaderDelivery::Storable,
+            Eligibility::Eligible => match self.await_token(rules, asked, record, now).await {
+                Ok(token) => {
+                    rules.injection.apply(headers, token.value());
+                    HeaderDelivery::Injected
+                }
+                Err(absent) => {
+                    rules.injection.explain(headers, absent.status());
+                    absent.delivery()
+                }
+            },
+        };
+        self.metrics.header_deliveries.increment(delivered);
+        delivered
+    }
+
+    async fn await_token(
+        &self,
+        rules: &Rules,
+        (caller, lookup): Asked,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Token, NoToken> {
+        let caller = caller?;
+        let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record, now));
+        let patience = rules.injection.header().max_wait;
+        let result = lookup?.within(patience).await.map_err(NoToken::from)?;
+        let token = result.map_err(NoToken::Failed)?;
+        // A token that has arrived since is younger than `now`.
+        if token.freshness(now) != Freshness::Expired {
+            return Ok(token);
+        }
+        // The app took longer than the token had left to live.
+        let lookup = self.look_up(rules, &caller, record, now)?;
+        let result = lookup.within(patience).await.map_err(NoToken::from)?;
+        result.map_err(NoToken::Failed)
+    }
+
+    /// Answers a token route.
+    async fn serve_token(
+        &self,
+        rules: &Rules,
+        route: &TokenRoute,
+        caller: &Caller,
+        request: &mut Request<RequestBody>,
+        record: &Record,
+    ) -> Result<Response<Bytes>, RequestError> {
+        // The mint begins before the body has arrived.
+        let lookup = self.look_up(rules, caller, record, Moment::now())?;
+        let posted = request.method() == Method::POST;
+        if posted && let Caller::Known(user) = caller {
+            let limit = rules.injection.max_body();
+            // Boxed, because a page that fetches a token by POST is rare.
+            Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
+        }
+        let result = lookup.within(route.max_wait).await.map_err(NoToken::from)?;
+        let token = result.map_err(NoToken::Failed)?;
+        Ok(route.answer(token.value()))
+    }
+}
+
+/// Waits for the token before the app is asked: the app would have acted on a request that was refused later.
+/// Anonymous callers pass.
+async fn insist(
+    lookup: Option<Result<Lookup, NoToken>>,
+    patience: Duration,
+) -> Result<Option<Result<Lookup, NoToken>>, RequestError> {
+    match lookup {
+        None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
+        Some(Err(absent)) => Err(absent.into()),
+        Some(Ok(lookup)) => {
+            let result = lookup.within(patience).await.map_err(NoToken::from)?;
+            let token = result.map_err(NoToken::Failed)?;
+            Ok(Some(Ok(Lookup::Ready(Ok(token)))))
+        }
+    }
+}
+
+/// Makes an answer of the sidecar's own. HEAD gets the head of the answer to GET, without the content.
+fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
+    let answer = if is_head { without_content(answer) } else { answer };
+    answer.map(Body::own)
+}
+
+/// Checks that a token route may be asked like this, before the app or Velt is asked.
+fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), RequestError> {
+    if !injection.may_ask(request.headers()) {
+        return Err(RequestError::CrossOrigin);
+    }
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::POST => Ok(()),
+        _ => Err(RequestError::MethodNotAllowed),
+    }
+}
+
+/// Refuses a body that names another user: the author of such a page believes that the posted id decides, and
+/// would find the mistake in production.
+async fn check_named_user(
+    body: &mut RequestBody,
+    limit: usize,
+    user: &User,
+) -> Result<(), RequestError> {
+    let reading = Limited::new(body, limit).collect();
+    let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
+    let body = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            RequestError::BodyTooLarge(limit)
+        } else {
+            RequestError::BrokenBody
+        }
+    })?;
+    check_body(&body.to_bytes(), user)
+}
+
+fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
+    // Any body is accepted, and most bodies say nothing about users.
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let same = match json.get("userId") {
+        None | Some(Value::Null) => true,
+        Some(Value::String(id)) => **id == *user.id,
+        Some(Value::Number(id)) => id.to_string() == *user.id,
+        Some(_) => false,
+    };
+    if same { Ok(()) } else { Err(RequestError::UserMismatch) }
+}
+
+/// Returns the request to Velt for the caller's token.
+fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken> {
+    let user = match caller {
+        Caller::Known(user) => user,
+        Caller::Anonymous => return Err(NoToken::Anonymous),
+        Caller::Unverified => return Err(NoToken::Unverified),
+        Caller::Unnamed => return Err(NoToken::Unnamed),
+    };
+    if user.organization == Organization::Unusable {
+        return Err(NoToken::NoOrganization);
+    }
+    plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
+}
+
+/// Returns the scheme in which a peer speaks to the sidecar.
+fn scheme_of(peer: &Peer) -> Scheme {
+    if peer.encrypted { Scheme::Https } else { Scheme::Http }
+}
+
+/// Returns the details of the caller for the token. The configuration decides which of the fields are known.
+fn details(user: &User) -> Details {
+    Details {
+        organization: user.organization.name().map(Box::from),
+        email: user.email.clone(),
+        name: user.name.clone(),
+        is_admin: user.is_admin,
+    }
+}
+
+/// Runs `future`; `None` if it panicked, so that a bug in one request stays in this request. The caller pins
+/// the future, because an argument that is pinned within would take its space twice.
+async fn catch_panic<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    std::future::poll_fn(|context| {
+        let polling = AssertUnwindSafe(|| future.as_mut().poll(context));
+        std::panic::catch_unwind(polling).map_or_else(
+            |_| {
+                // The panic hook has logged the place.
+                error!("a request panicked; it was answered with 500");
+                Poll::Ready(None)
+            },
+            |poll| poll.map(Some),
+        )
+    })
+    .await
+}

@@ -1,0 +1,263 @@
+//! Arguments of the command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::emulator::Failure;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use server::config;
+
+/// A reverse-proxy auth sidecar that mints, caches and delivers Velt JWTs.
+#[derive(Parser)]
+#[command(
+    name = "velt-sidecar",
+    version,
+    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, nobody \
+    answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
+    configuration or a file it names. Documentation: README.md"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The configuration file [default: sidecar.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Returns the complaint about `--config` if the command reads no configuration.
+    pub fn refused(&self) -> Option<clap::Error> {
+        let alone = match self.command.as_ref()? {
+            Command::Demo { .. } => "demo runs with settings of its own",
+            Command::Emulator(_) => "emulator is told everything by its own flags",
+            Command::Version => "version has nothing to configure",
+            _ => return None,
+        };
+        self.config.as_ref()?;
+        let message = format!("{alone}, so --config would have no effect: leave it out");
+        Some(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the sidecar (the default)
+    Run,
+    /// Check the configuration and print what is in force, secrets redacted
+    Check,
+    /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
+    Doctor(DoctorArguments),
+    /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
+    Demo {
+        /// Address of the page
+        #[arg(long, default_value = "127.0.0.1:4180")]
+        listen: SocketAddr,
+    },
+    /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
+    Emulator(EmulatorArguments),
+    /// Say what would become of a request, and which settings decide it
+    Explain(ExplainArguments),
+    /// Have a running sidecar change or show something
+    Admin(AdminArguments),
+    /// Ask a running sidecar how it is; exits with 0 or 1
+    Health(HealthArguments),
+    /// Have a running sidecar begin to leave: not ready, still accepting. For a preStop hook
+    Drain(DrainArguments),
+    /// Print the version
+    Version,
+}
+
+/// Token for a running sidecar's admin calls.
+#[derive(clap::Args)]
+pub struct AdminPort {
+    /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ExplainArguments {
+    /// `[METHOD] PATH`, or a URL
+    #[arg(value_name = "REQUEST", num_args = 0..=2)]
+    pub line: Vec<String>,
+    /// A header of the request; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Address of the peer that sends the request: the login proxy, as a rule [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub peer: Option<IpAddr>,
+    /// A name in the certificate that the peer shows; may be repeated
+    #[arg(long = "peer-name", value_name = "NAME")]
+    pub peer_names: Vec<String>,
+    /// Let the request come over HTTP/2
+    #[arg(long)]
+    pub http2: bool,
+    /// Body of the request
+    #[arg(long, value_name = "BODY")]
+    pub data: Option<String>,
+    /// A header of the app's response; may be repeated
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub response_header: Vec<String>,
+    /// The status of the app's response [default: 200]
+    #[arg(long, value_name = "STATUS")]
+    pub response_status: Option<u16>,
+    /// A curl command in one argument, as a browser copies it
+    #[arg(long, value_name = "COMMAND")]
+    pub curl: Option<String>,
+    /// A curl command, pasted as it is
+    #[arg(last = true, value_name = "curl ...")]
+    pub words: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Ask the running sidecar, which knows its cache: at this URL, or at admin.address of the configuration
+    /// [default: by the configuration alone]
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    pub admin: Option<String>,
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+/// Source of an explanation.
+pub enum Explainer {
+    /// No running sidecar: the configuration alone.
+    Configuration,
+    /// The sidecar at `admin.address` of the configuration.
+    Configured,
+    /// The sidecar at this URL.
+    At(String),
+}
+
+impl ExplainArguments {
+    /// Returns the source of the explanation, and the request's line. clap takes the word after a bare
+    /// `--admin` for its value: a method or a path there is the first word of the line instead.
+    pub fn explainer_and_line(&self) -> (Explainer, Vec<String>) {
+        let is_method = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let mut line = self.line.clone();
+        let explainer = match self.admin.as_deref() {
+            None => Explainer::Configuration,
+            Some("") => Explainer::Configured,
+            Some(word) if word.starts_with('/') || is_method(word) => {
+                line.insert(0, word.to_owned());
+                Explainer::Configured
+            }
+            Some(url) => Explainer::At(url.to_owned()),
+        };
+        (explainer, line)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct AdminArguments {
+    #[command(subcommand)]
+    pub call: AdminCall,
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
+    #[arg(long, global = true, value_name = "URL")]
+    pub admin: Option<String>,
+    #[command(flatten)]
+    pub port: AdminPort,
+}
+
+#[derive(Subcommand)]
+pub enum AdminCall {
+    /// Forget cached tokens and remembered failures, so that the next request mints anew
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Invalidate {
+        /// Forget the tokens of this user id
+        #[arg(long, group = "whose", value_name = "ID")]
+        user: Option<String>,
+        /// Forget the tokens of all users
+        #[arg(long, group = "whose")]
+        everything: bool,
+    },
+    /// Show the log's level, or set it until the next start
+    LogLevel {
+        /// error, warn, info or debug
+        level: Option<String>,
+    },
+    /// Show the configuration in force, secrets redacted
+    Config,
+    /// Show what was refused lately, and how often
+    Refusals,
+}
+
+#[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct DoctorArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// User id for one mint, whose token is dropped
+    #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
+    pub user: String,
+    /// The canary's organization, where the configuration has none for all users
+    #[arg(long, value_name = "ID")]
+    pub organization: Option<String>,
+    /// Mint nothing, and let Velt's absence be a warning
+    #[arg(long)]
+    pub no_mint: bool,
+    /// Run as an init container: as --no-mint, and only what prevents the sidecar's start is a problem
+    #[arg(long)]
+    pub init: bool,
+    /// Time limit for each check
+    #[arg(long, default_value = "20s", value_parser = time, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Let warnings count as problems
+    #[arg(long)]
+    pub strict: bool,
+}
+
+pub fn time(text: &str) -> Result<Duration, &'static str> {
+    config::time(text).ok_or("write a time such as \"500ms\", \"20s\" or \"2m\"")
+}
+
+#[derive(clap::Args)]
+pub struct EmulatorArguments {
+    #[arg(long, default_value = "127.0.0.1:4190")]
+    pub listen: SocketAddr,
+    /// Accept only this API key [default: any]
+    #[arg(long, requires = "auth_token")]
+    pub api_key: Option<String>,
+    /// Accept only this auth token [default: any]
+    #[arg(long, requires = "api_key")]
+    pub auth_token: Option<String>,
+    /// Seconds from a token's iat to its exp
+    #[arg(long, default_value_t = 172_800, value_name = "SECONDS")]
+    pub token_life: u64,
+    /// Milliseconds that every mint takes
+    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+    pub latency: u64,
+    /// Let every mint fail like this
+    #[arg(long)]
+    pub failure: Option<Failure>,
+}
+
+#[derive(clap::Args)]
+pub struct HealthArguments {
+    /// Ask whether the sidecar runs (the default)
+    #[arg(long, group = "probe")]
+    pub live: bool,
+    /// Ask whether traffic should come to the sidecar
+    #[arg(long, group = "probe")]
+    pub ready: bool,
+    /// Ask whether the sidecar has started
+    #[arg(long, group = "probe")]
+    pub startup: bool,
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct DrainArguments {
+    /// URL of the admin port [default: admin.address of the configuration, on this machine]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    #[command(flatten)]
+    pub port: AdminPort,
+    /// End only after this time, such as 10s: the kubelet sends SIGTERM when the hook has ended
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s")]
+    pub wait: Duration,
+}

@@ -1,0 +1,93 @@
+//! Checks whether the app answers at `identity.app_path`, and whether it insists on https.
+
+use http::StatusCode;
+
+use super::{Findings, Surroundings};
+use ground::logging::Chain;
+use ground::tls::ClientTls;
+use hop::proxy::{Asked, Settings, UpstreamError, ask_once};
+use identity::Source;
+
+const REDIRECTS_FOR_EVER: &str = "see that the front sends X-Forwarded-Proto: https and that the app is \
+    told so (identity.trusted_proxies), or browsers are redirected for ever";
+
+/// Looks at an app whose answer to `GET /` was a redirect to https.
+pub(super) async fn look_at_https(
+    settings: &Settings,
+    tls: Option<&ClientTls>,
+    place: &str,
+    findings: &mut Findings,
+) {
+    match ask_once(settings, tls, "/", true).await {
+        Ok(asked) if asked.to_https => findings.warning(
+            place,
+            "the app redirects GET / to https, even with X-Forwarded-Proto: https",
+            "have the app go by X-Forwarded-Proto of a proxy on loopback (Django \
+             SECURE_PROXY_SSL_HEADER, Express trust proxy), or browsers are redirected for ever",
+        ),
+        Ok(_) => findings.note(
+            place,
+            "the app redirects GET / to https, unless it is told X-Forwarded-Proto: https",
+            REDIRECTS_FOR_EVER,
+        ),
+        // `doctor::app` has just had an answer from the app, and reports apps that don't answer.
+        Err(_) => {}
+    }
+}
+
+/// Asks the app at `identity.app_path` without cookies, if the app has to say who is signed in.
+pub(super) async fn look_at_path(
+    around: &Surroundings,
+    tls: Option<&ClientTls>,
+    findings: &mut Findings,
+) {
+    let Source::App(source) = &around.config.identity.source else { return };
+    let (settings, path) = (&around.config.app, source.path.as_str());
+    let place = format!("identity.app_path {path}");
+    let mut asked = ask_once(settings, tls, path, false).await;
+    let insists = asked.as_ref().is_ok_and(|asked| asked.to_https);
+    if insists {
+        asked = ask_once(settings, tls, path, true).await;
+    }
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return failed(&error, place, findings),
+    };
+    let Asked { status, headers, to_https } = asked;
+    let what = format!("without cookies the app answers {}", status.as_u16());
+    if headers.contains_key(&source.headers.user) {
+        findings.warning(
+            place,
+            format!(
+                "{what} and names a user in {}: every visitor would be that user",
+                source.headers.user
+            ),
+            "let the app send the header to signed-in users only",
+        );
+    } else if to_https {
+        findings.warning(
+            place,
+            format!("{what}, a redirect to https, even with X-Forwarded-Proto: https"),
+            "have the app go by X-Forwarded-Proto of a proxy on loopback, or no user gets a token",
+        );
+    } else if status.is_server_error() || status == StatusCode::NOT_FOUND {
+        findings.warning(
+            place,
+            format!("{what}: it names no user there"),
+            "write the path at which the app answers a signed-in user with 2xx and the header",
+        );
+    } else if insists {
+        findings.note(
+            place,
+            format!("{what} and names no user, but redirects to https unless told X-Forwarded-Proto: https"),
+            REDIRECTS_FOR_EVER,
+        );
+    } else {
+        findings.ok(place, format!("{what} and names no user, as it should"));
+    }
+}
+
+fn failed(error: &UpstreamError, place: String, findings: &mut Findings) {
+    let what = Chain(error).to_string();
+    findings.warning(place, what, "see what the app does at this path");
+}

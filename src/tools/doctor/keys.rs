@@ -1,0 +1,96 @@
+//! Checks the keys of assertions: whether the server that publishes the keys can be reached, and whether a
+//! key fits.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Check, Finding, Findings, Surroundings};
+use identity::keys::{Fetch as _, FetchError, HttpFetch, KeyLocation, KeySet, KeySetError};
+use identity::{AssertionSource, Source};
+
+pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+    let mut findings = Findings::of(Check::Keys);
+    let Source::Assertion(source) = &around.config.identity.source else { return Vec::new() };
+    let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &source.keys;
+    let fetch = match HttpFetch::new(url, &source.roots) {
+        Ok(fetch) => fetch,
+        Err(error) => {
+            findings.no_roots(&error);
+            return findings.all();
+        }
+    };
+    let began = Instant::now();
+    let fetched = fetch.fetch(url).await;
+    let took = began.elapsed();
+    match (&source.keys, fetched) {
+        (KeyLocation::Set(_), Ok(document)) => {
+            look_at_set(source, &document, &format!("fetched after {took:.1?}"), &mut findings);
+        }
+        // Without a key's id, which only an assertion brings, the server has no key to send.
+        (KeyLocation::Each(_), Ok(_) | Err(FetchError::NotFound)) => findings.ok(
+            "identity.assertion.key_url",
+            format!("reached after {took:.1?}; each key is fetched when an assertion names it"),
+        ),
+        (location, Err(error)) => {
+            let place = match location {
+                KeyLocation::Set(_) => "identity.assertion.jwks_url",
+                KeyLocation::Each(_) => "identity.assertion.key_url",
+            };
+            unavailable(place, error, &mut findings);
+        }
+    }
+    findings.all()
+}
+
+fn look_at_set(source: &AssertionSource, document: &[u8], fetched: &str, findings: &mut Findings) {
+    let place = "identity.assertion.jwks_url";
+    let keys = match KeySet::from_jwks(document) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let what = match error {
+                KeySetError::Malformed => "what comes from there is no JWK set",
+                KeySetError::TooMany => "more keys come from there than a set may have",
+                KeySetError::NoneUsable => "no key of those there can check a signature",
+            };
+            let remedy = "write the URL that the issuer's .well-known/openid-configuration gives \
+                          as jwks_uri";
+            findings.problem(place, format!("{fetched}; {what}"), remedy);
+            return;
+        }
+    };
+    let fitting = keys.count_fitting(&source.policy.algorithms);
+    let mut kinds: Vec<&str> = keys.kinds().collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let what = format!("{fetched}: {} keys ({})", keys.len(), kinds.join(", "));
+    if fitting == 0 {
+        findings.problem(
+            "identity.assertion.algorithms",
+            format!("{what}, none of which is for an algorithm that is allowed"),
+            "allow the one that the issuer signs with",
+        );
+    } else {
+        findings.ok(place, format!("{what}, {fitting} of them for an algorithm that is allowed"));
+    }
+}
+
+fn unavailable(place: &str, error: FetchError, findings: &mut Findings) {
+    let what = match error {
+        FetchError::Unreachable => "it can't be reached, or its certificate is not trusted",
+        FetchError::Timeout => "it did not answer in time",
+        FetchError::NotFound => "there is no such document (HTTP 404 or 403)",
+        FetchError::Status => "it answered with an error",
+        FetchError::Redirect => "it redirects elsewhere, which is not followed",
+        FetchError::TooLarge => "what comes from there is too large to be keys",
+        FetchError::Encoded | FetchError::Malformed => {
+            "what comes from there is no document of keys"
+        }
+    };
+    findings.problem(
+        place,
+        format!("{what}: no assertion can be checked, and nobody gets a token"),
+        "check the URL, and that the pod may reach it (NetworkPolicy, HTTPS_PROXY, \
+         outgoing.ca_file)",
+    );
+}

@@ -1,0 +1,43 @@
+//! `explain` on the command line: a request as arguments or as a pasted curl command, and a report from the
+//! configuration alone. The walk itself is [`sidecar::explain`].
+
+pub mod curl;
+mod flags;
+
+use std::sync::Arc;
+
+use ground::metrics::Metrics;
+use ground::outgoing::TlsError;
+use identity::Identity;
+use server::config::Config;
+use server::explain::{Asked, InForce, Report, Unclear, report};
+use sidecar::Rules;
+use sidecar::inject::Injection;
+
+pub use self::flags::Flags;
+
+/// Reason why a configuration alone explains nothing.
+#[derive(Debug)]
+pub enum Unexplained {
+    Unclear(Unclear),
+    Tls(TlsError),
+}
+
+/// Explains a request by a configuration alone: without a cache, and without keys for assertions.
+///
+/// # Errors
+///
+/// See [`Unexplained`].
+pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplained> {
+    // The counts of these metrics are not exported, and no keys are fetched.
+    let metrics = Metrics::new();
+    let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
+    let identity = identity.map_err(Unexplained::Tls)?;
+    let rules = Rules {
+        identity: Arc::new(identity),
+        plan: config.plan.clone(),
+        injection: Arc::new(Injection::new(config.delivery.clone())),
+    };
+    let report = report(&rules, None, &InForce::of(config), asked).await;
+    report.map_err(Unexplained::Unclear)
+}

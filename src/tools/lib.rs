@@ -1,0 +1,292 @@
+//! The command line: each command reads its arguments, calls one module, prints the result and returns an exit code.
+//!
+//! Except for [`run`], no command serves requests of users. No other crate uses this one, so none of the code here
+//! can get into the request path.
+
+#![forbid(unsafe_code)]
+
+pub mod admin_client;
+mod arguments;
+pub mod demo;
+pub mod doctor;
+pub mod emulator;
+pub mod explain;
+mod kubelet;
+pub mod probe;
+mod run;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use self::emulator::{Behaviour, Credentials, Emulator};
+use self::explain::{Flags, Unexplained};
+use crate::admin_client::{Client, ClientError};
+use crate::demo::Demo;
+use crate::doctor::{Canary, Examination, Tolerated};
+use clap::Parser as _;
+use ground::logging;
+use hop::listener::Phase;
+use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
+use server::explain::{Report, Unclear};
+use tokio::sync::watch;
+
+use self::arguments::{
+    AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
+    ExplainArguments, Explainer,
+};
+use self::run::{not_started, report, run, run_until, runtime, signals};
+
+/// sysexits.h: the command line was wrong.
+const EX_USAGE: u8 = 64;
+/// sysexits.h: something that is needed is not available.
+const EX_UNAVAILABLE: u8 = 69;
+/// sysexits.h: not allowed.
+const EX_NOPERM: u8 = 77;
+/// sysexits.h: the configuration was wrong.
+const EX_CONFIG: u8 = 78;
+
+/// Runs the command of the command line, and returns the exit code of the process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Printing fails only if no reader is left.
+            let _ = error.print();
+            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let file = arguments.config.as_deref();
+    if let Some(refused) = arguments.refused() {
+        let _ = refused.print();
+        return EX_USAGE.into();
+    }
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => with_config(file, run),
+        Command::Check => with_config(file, |config| {
+            if let Err(error) = server::check(&config) {
+                return not_started(&error);
+            }
+            print!("{}", config.describe());
+            ExitCode::SUCCESS
+        }),
+        Command::Doctor(arguments) => doctor(arguments, file),
+        Command::Demo { listen } => demo(listen),
+        Command::Emulator(arguments) => emulator(arguments),
+        Command::Explain(arguments) => explain(file, arguments),
+        Command::Admin(arguments) => admin(file, arguments),
+        Command::Health(arguments) => kubelet::health(file, arguments),
+        Command::Drain(arguments) => kubelet::drain(file, arguments),
+        Command::Version => {
+            println!("velt-sidecar {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Origin::new(file, environment()).load() {
+        Ok(config) => go_on(config),
+        Err(error) => {
+            eprintln!("velt-sidecar: {error}");
+            EX_CONFIG.into()
+        }
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    // Read variables that are not text too, so that the configuration can complain of them.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
+    let DoctorArguments { json, user, organization, no_mint, init, timeout, strict } = arguments;
+    let (file, text) = Origin::new(file, environment()).text_for_start();
+    let examination = Examination {
+        file,
+        text,
+        environment: environment(),
+        canary: (!no_mint && !init).then_some(Canary { user, organization }),
+        tolerated: match (init, no_mint) {
+            (true, _) => Tolerated::Everything,
+            (false, true) => Tolerated::Velt,
+            (false, false) => Tolerated::Nothing,
+        },
+        patience: timeout,
+        root: "/".into(),
+    };
+    let runtime = runtime();
+    let report = runtime.block_on(examination.run());
+    // The process does not wait for the thread of a look-up or of a file that hangs.
+    runtime.shutdown_background();
+    print!("{}", if json { report.json(strict) } else { report.text() });
+    report.exit_code(strict).into()
+}
+
+fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
+    let (whom, line) = arguments.explainer_and_line();
+    let ExplainArguments { json, port, .. } = arguments;
+    let flags = Flags {
+        headers: arguments.header,
+        peer: arguments.peer,
+        peer_names: arguments.peer_names,
+        http2: arguments.http2,
+        data: arguments.data,
+        response_headers: arguments.response_header,
+        response_status: arguments.response_status,
+        line,
+        curl_words: arguments.words,
+        curl_line: arguments.curl,
+    };
+    let (asked, notes) = match flags.into_asked() {
+        Ok(asked) => asked,
+        Err(error) => return unclear(&error),
+    };
+    let print = |mut report: Report| {
+        report.notes = notes;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&report).expect("string keys"));
+        } else {
+            print!("{report}");
+        }
+        ExitCode::SUCCESS
+    };
+    let url = match whom {
+        Explainer::Configuration => None,
+        Explainer::Configured => Some(kubelet::url(file, None)),
+        Explainer::At(url) => Some(Ok(url)),
+    };
+    if let Some(url) = url {
+        let url = match url {
+            Ok(url) => url,
+            Err(code) => return code,
+        };
+        return calling(&url, &port, async |client| client.explain(&asked).await.map(print));
+    }
+    with_config(file, |config| {
+        let explained = runtime().block_on(explain::by_config(&config, asked));
+        match explained {
+            Ok(report) => print(report),
+            Err(Unexplained::Unclear(error)) => unclear(&error),
+            Err(Unexplained::Tls(error)) => report(&error),
+        }
+    })
+}
+
+fn unclear(error: &Unclear) -> ExitCode {
+    eprintln!("velt-sidecar: {error}");
+    EX_USAGE.into()
+}
+
+fn admin(file: Option<&Path>, arguments: AdminArguments) -> ExitCode {
+    let AdminArguments { call, admin, port } = arguments;
+    let url = match kubelet::url(file, admin) {
+        Ok(url) => url,
+        Err(code) => return code,
+    };
+    calling(&url, &port, async |client| {
+        let answer = match &call {
+            AdminCall::Invalidate { user, .. } => client.invalidate(user.as_deref()).await,
+            AdminCall::LogLevel { level } => client.log_level(level.as_deref()).await,
+            AdminCall::Config => client.config().await,
+            AdminCall::Refusals => client.refusals().await,
+        };
+        print!("{}", answer?);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Makes a call to the admin port at `url`.
+fn calling(
+    url: &str,
+    port: &AdminPort,
+    call: impl AsyncFnOnce(&Client) -> Result<ExitCode, ClientError>,
+) -> ExitCode {
+    let variable = std::env::var(ADMIN_TOKEN_VARIABLE).ok();
+    let calling = async {
+        let client = Client::new(url, port.admin_token_file.as_deref(), variable)?;
+        call(&client).await
+    };
+    let code = runtime().block_on(calling);
+    code.unwrap_or_else(|error| {
+        eprintln!("velt-sidecar: {}", logging::Chain(&error));
+        match error {
+            ClientError::Denied(_) => EX_NOPERM,
+            ClientError::Unreachable { .. } | ClientError::Odd(_) | ClientError::Tls(_) => {
+                EX_UNAVAILABLE
+            }
+            _ => EX_USAGE,
+        }
+        .into()
+    })
+}
+
+fn demo(listen: SocketAddr) -> ExitCode {
+    runtime().block_on(async {
+        let (first, second) = signals();
+        let demo = match Demo::bind(listen) {
+            Ok(demo) => demo,
+            Err(error) => return report(&error),
+        };
+        let at = demo.addresses();
+        println!(
+            "velt-sidecar demo: open http://{}/\n\n  \
+             the page, behind a stand-in for a login proxy   http://{}/\n  \
+             the sidecar                                     http://{}/\n  \
+             the sidecar's metrics and health                http://{}/metrics\n  \
+             the app, which knows nothing of Velt            http://{}/\n  \
+             the emulator, in the place of Velt              http://{}/emulator/journal\n\n\
+             Try: curl -i -H 'X-Forwarded-User: ada' http://{}/api/me\n     \
+             curl -X POST -H 'X-Forwarded-User: ada' http://{}/api/velt/token\n\n\
+             Ctrl-C ends it.",
+            at.front, at.front, at.sidecar, at.admin, at.app, at.emulator, at.sidecar, at.sidecar
+        );
+        run_until(second, demo.run(first)).await;
+        ExitCode::SUCCESS
+    })
+}
+
+fn emulator(arguments: EmulatorArguments) -> ExitCode {
+    let EmulatorArguments { listen, api_key, auth_token, token_life, latency, failure } = arguments;
+    let credentials = api_key.zip(auth_token);
+    let settings = emulator::Settings {
+        address: listen,
+        credentials: credentials.map(|(api_key, auth_token)| Credentials { api_key, auth_token }),
+        token_life: Duration::from_secs(token_life),
+        behaviour: Behaviour { failure, latency_ms: latency },
+    };
+    runtime().block_on(async {
+        let (first, _) = signals();
+        let emulator = match Emulator::bind(settings) {
+            Ok(emulator) => emulator,
+            Err(error) => {
+                eprintln!("velt-sidecar: can't listen on {listen}: {error}; choose --listen");
+                return EX_UNAVAILABLE.into();
+            }
+        };
+        println!(
+            "Velt emulator: velt.endpoint = \"http://{}/\" (legacy), \".../v1/auth/token/get\" (v1) \
+             or \".../v2/auth/generate_token\" (v2)",
+            emulator.address()
+        );
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let running = tokio::spawn(emulator.run(watched));
+        first.await;
+        phase.send_replace(Phase::Stopped);
+        running.abort();
+        ExitCode::SUCCESS
+    })
+}
+
+/// Returns the URL of a command line for a message, left out if a password may be in the URL.
+fn shown_url(url: &str) -> String {
+    if url.contains(['@', '?']) {
+        "(not repeated here, since a password may be in it)".into()
+    } else {
+        format!("{url:?}")
+    }
+}
