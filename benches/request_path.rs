@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
 use ground::metrics::{HeaderDelivery, Metrics, Outcome};
+use ground::peer::Peer;
 use ground::trace::{Settings, TraceId, Tracing};
 use hop::proxy::headers::{
     self, Client, ForwardedFor, Scheme, set_forwarded, strip_hop_by_hop, takes_trailers, validate,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
-use identity::{Caller, Identity, Peer};
+use identity::{Caller, Identity};
 use mimalloc::MiMalloc;
 use server::config::Config;
 use sidecar::access_log::{self, AccessLog, End, Format, Line};

@@ -11,7 +11,9 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
-use identity::assertion::{Algorithm, ClaimNames, ClaimPath, Claims, Fault, Policy, verify};
+use identity::assertion::{
+    Algorithm, ClaimNames, ClaimPath, Claims, InvalidAssertion, Policy, verify,
+};
 use identity::keys::KeySet;
 use identity::{MAX_VALUE_BYTES, Placeholders};
 use serde_json::{Value, json};
@@ -42,7 +44,9 @@ pub fn check(input: &[u8]) {
     match verified {
         Ok(_) if foreign => panic!("a foreign signature is believed"),
         Ok(said) => assert_believable(&said, header, claims, aws),
-        Err(fault) => assert!(!matches!(fault, Fault::Signature) || foreign, "it was ours"),
+        Err(fault) => {
+            assert!(!matches!(fault, InvalidAssertion::Signature) || foreign, "it was ours")
+        }
     }
     // The same claims in a token with one changed byte.
     let mut bytes = signed.into_bytes();

@@ -9,10 +9,11 @@ use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
 use ground::metrics::Metrics;
+use ground::peer::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use identity::{
     Caller, ForwardIdentity, GroupsLines, HeaderSource, Identified, Identity, MAX_VALUE_BYTES,
-    OnAmbiguous, Organization, Peer, Placeholder, Placeholders, Refusal, Settings, Source,
+    OnAmbiguous, Organization, Placeholder, Placeholders, Refusal, Settings, Source,
 };
 
 use super::lines;

@@ -3,7 +3,7 @@
 //! | for | modules |
 //! |---|---|
 //! | seeing what happens | [`metrics`] (every name that is exported), [`logging`], [`lines`], [`trace`], [`alarm`] |
-//! | the network | [`tcp`], [`tls`], [`outgoing`] (our own calls), [`client_connection`] |
+//! | the network | [`tcp`], [`tls`], [`outgoing`] (our own calls), [`peer`], [`client_connection`] |
 //! | bounds | [`memory`] |
 //! | small types | [`names`], [`spelling`], [`user_id`], [`dozing`] |
 
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod names;
 pub mod outgoing;
+pub mod peer;
 pub mod spelling;
 pub mod tcp;
 pub mod tls;

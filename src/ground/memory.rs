@@ -134,7 +134,7 @@ impl Memory {
     /// Counts a connection to the app until the guard is dropped.
     pub fn count_exchange(&self) -> Exchange {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.0.judge();
+        self.0.update_shortage();
         Exchange(Arc::clone(&self.0))
     }
 
@@ -161,7 +161,7 @@ impl Memory {
 }
 
 impl State {
-    fn judge(&self) {
+    fn update_shortage(&self) {
         let (exchanges, wary) =
             (self.exchanges.load(Ordering::Relaxed), self.wary.load(Ordering::Relaxed));
         self.short.store(wary || exchanges > ROOMY_EXCHANGES, Ordering::Relaxed);
@@ -208,7 +208,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::Relaxed);
         self.0.closed.fetch_add(1, Ordering::Relaxed);
-        self.0.judge();
+        self.0.update_shortage();
     }
 }
 

@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 pub use self::certificate::{CertificateNames, name_kind};
 pub use self::chain::{Anchor, CertificateFacts, ChainFacts, Order};
 pub use self::client::{ClientSettings, ClientTls, Roots};
-pub use self::material::{FileError, Look, RESTED, is_replaced_at_once};
+pub use self::material::{FileError, RESTED, Refreshed, is_replaced_at_once};
 pub use self::server::{ClientCertificate, ServerSettings, ServerTls};
 
 fn provider() -> Arc<CryptoProvider> {

@@ -46,8 +46,9 @@ use self::worker::{Seat, least_busy};
 use ground::client_connection::ClientConnection;
 use ground::memory::Memory;
 use ground::metrics::ListenerMetrics;
+use ground::peer::Peer;
 use ground::tcp;
-use ground::tls::{CertificateNames, ServerTls};
+use ground::tls::ServerTls;
 
 /// Pause after a failed accept. Running out of descriptors lasts; spinning would not help.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -143,21 +144,9 @@ impl Settings {
     }
 }
 
-/// Client at the other end of a connection.
-#[derive(Clone)]
-pub struct Remote {
-    pub address: SocketAddr,
-    /// Whether the connection is encrypted.
-    pub encrypted: bool,
-    /// Names in the client's certificate, if the client has shown one that the sidecar accepts.
-    pub names: Option<Arc<CertificateNames>>,
-    /// State of the connection that outlives a single request.
-    pub connection: Arc<ClientConnection>,
-}
-
 type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Handler = dyn Fn(&Remote, Request<Incoming>) -> Answering + Send + Sync;
+type Handler = dyn Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> Answering + Send + Sync;
 
 /// Phase in the life of a listener. Phases only ever go forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,13 +222,13 @@ impl Listener {
     /// between the code that a sidecar calls, and an idle sidecar would have them in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
-        H: Fn(&Remote, Request<Incoming>) -> F + Send + Sync + 'static,
+        H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let boxed = move |remote: &Remote, request| -> Answering {
-            let answer = handler(remote, request);
+        let boxed = move |peer: &Peer, connection: &Arc<ClientConnection>, request| -> Answering {
+            let answer = handler(peer, connection, request);
             Box::pin(
                 async move { answer.await.map(|body| body.map_err(Into::into).boxed_unsync()) },
             )
@@ -252,7 +241,8 @@ impl Listener {
             Some(room) => room.watched(handler),
             None => handler,
         };
-        let handler = move |remote: &Remote, request| handler(remote, request);
+        let handler =
+            move |peer: &Peer, connection: &_, request| handler(peer, connection, request);
         self.serve_by(vec![Worker::here(handler)], phase).await;
     }
 
@@ -260,7 +250,11 @@ impl Listener {
     /// worker to its end.
     pub async fn serve_by<H, F, B>(self, workers: Vec<Worker<H>>, phase: watch::Receiver<Phase>)
     where
-        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -269,6 +263,7 @@ impl Listener {
         let open = watch::Sender::new(());
         // An evicted connection keeps its slot until its task has ended.
         let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
+        let local_port = self.socket.local_addr().ok().map(|address| address.port());
         let slots = Arc::new(Semaphore::new(self.settings.max_connections + evictions));
         let spawn = |(stream, peer)| {
             let peer = tcp::canonical(peer);
@@ -283,8 +278,15 @@ impl Listener {
             let taken =
                 least_busy(&workers).take(stream, move |stream, handler, seat| async move {
                     let held = Held::new(slot, seat, &metrics.connections);
-                    let connection =
-                        Connection { stream, peer, held, settings, handshakes, metrics };
+                    let connection = Connection {
+                        stream,
+                        peer,
+                        local_port,
+                        held,
+                        settings,
+                        handshakes,
+                        metrics,
+                    };
                     connection.serve(handler, phase).await;
                     drop(serving);
                 });

@@ -20,7 +20,7 @@ impl AppSource {
     /// Reads what the app says of the user, and removes these headers: only the sidecar may see them.
     pub(super) fn take(&self, guard: &Guard, headers: &mut HeaderMap) -> Result<Said, Refusal> {
         let said = self.headers.read(headers);
-        let seen = guard.look(headers);
+        let seen = guard.scan(headers);
         guard.strip(headers, &seen);
         said
     }

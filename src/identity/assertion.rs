@@ -60,7 +60,7 @@ pub enum OnInvalid {
 
 /// Reason why an assertion is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum InvalidAssertion {
     Malformed,
     /// The assertion's algorithm is not on the list.
     Algorithm,
@@ -100,7 +100,7 @@ impl Presented {
 pub(super) enum Verdict {
     /// A valid assertion, with or without a user.
     Valid(Said),
-    Invalid(Fault),
+    Invalid(InvalidAssertion),
     /// Credentials of the app's own in `Authorization`, which the sidecar leaves to the app.
     OtherScheme,
     /// No keys are there to check the assertion with.
@@ -257,7 +257,7 @@ impl Assertions {
         let checked =
             jws::key_of(token, &self.policy).and_then(|key| match self.keys.peek(key.as_deref()) {
                 Found::Keys(keys) => verify(token, &self.policy, &keys, now).map(Some),
-                Found::Unknown => Err(Fault::UnknownKey),
+                Found::Unknown => Err(InvalidAssertion::UnknownKey),
                 Found::Unavailable => Ok(None),
             });
         match checked {
@@ -270,8 +270,10 @@ impl Assertions {
 
     /// Whether `token` is in `Authorization` and has not the form of a JWT. Such a token (opaque, encrypted)
     /// is the app's own, and not an invalid assertion.
-    fn is_other_scheme(&self, token: &[u8], fault: Fault) -> bool {
-        self.header == AUTHORIZATION && fault == Fault::Malformed && !jws::has_form(token)
+    fn is_other_scheme(&self, token: &[u8], fault: InvalidAssertion) -> bool {
+        self.header == AUTHORIZATION
+            && fault == InvalidAssertion::Malformed
+            && !jws::has_form(token)
     }
 
     fn token<'a>(&self, assertion: &'a HeaderValue) -> &'a [u8] {
@@ -279,7 +281,11 @@ impl Assertions {
     }
 
     /// Checks `token`. `None` if there are no keys for the check.
-    async fn check(&self, token: &[u8], now: Duration) -> Result<Option<Remembered>, Fault> {
+    async fn check(
+        &self,
+        token: &[u8],
+        now: Duration,
+    ) -> Result<Option<Remembered>, InvalidAssertion> {
         let key = jws::key_of(token, &self.policy)?;
         let found = match self.keys.held(key.as_deref()) {
             Some(keys) => Found::Keys(keys),
@@ -287,7 +293,7 @@ impl Assertions {
         };
         let keys = match found {
             Found::Keys(keys) => keys,
-            Found::Unknown => return Err(Fault::UnknownKey),
+            Found::Unknown => return Err(InvalidAssertion::UnknownKey),
             Found::Unavailable => return Ok(None),
         };
         let claims = verify(token, &self.policy, &keys, now)?;
@@ -311,7 +317,7 @@ fn bearer<'a>(header: &HeaderName, value: &'a [u8]) -> Option<&'a [u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-impl Fault {
+impl InvalidAssertion {
     /// Returns the reason in words, for the answer to the request.
     pub fn reason(self) -> &'static str {
         match self {

@@ -5,8 +5,9 @@ use http::HeaderName;
 use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
 use super::user::Flaws;
-use super::{Caller, Identity, Peer, Reader, Refusal};
+use super::{Caller, Identity, Reader, Refusal};
 use ground::metrics::SpoofKind;
+use ground::peer::Peer;
 
 /// Purpose for which a caller of [`Identity::decide`] asks who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

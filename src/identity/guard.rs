@@ -105,7 +105,7 @@ impl Guard {
     }
 
     /// Notes the names in `headers`.
-    pub(super) fn look(&self, headers: &HeaderMap) -> Seen {
+    pub(super) fn scan(&self, headers: &HeaderMap) -> Seen {
         let mut seen = Seen { names: Names::default(), aliases: Vec::new() };
         for name in headers.keys() {
             seen.names = seen.names.with(name);

@@ -30,20 +30,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use self::app::AppSource;
-pub use self::assertion::{AssertionSource, Fault};
+pub use self::assertion::{AssertionSource, InvalidAssertion};
 use self::assertion::{Assertions, Presented, Verdict};
 pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
 use self::guard::{Guard, Seen, Stripped};
 pub use self::headers::{GroupsLines, HeaderSource};
 use self::peer::{Anchors, Proxies};
-pub use self::peer::{Believed, Peer, SecretSettings, Shown, Trust};
+pub use self::peer::{Believed, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
 use self::user::Said;
 pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
 use ground::alarm::Alarms;
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
 use ground::outgoing::TlsError;
+use ground::peer::Peer;
 
 /// Sources of identity, and the peers to believe.
 #[derive(Clone, Debug)]
@@ -127,7 +128,7 @@ pub enum Refusal {
     /// The identity could be read in two ways, because of this header.
     Ambiguous { kind: RefusalKind, header: HeaderName },
     /// The identity is signed, but the assertion is not valid.
-    Invalid(Fault),
+    Invalid(InvalidAssertion),
 }
 
 /// Text for the answer to the request.
@@ -286,7 +287,7 @@ impl Identity {
     /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.
     pub async fn decide(&self, asking: Asking, peer: &Peer, headers: &mut HeaderMap) -> Decision {
         let mut spoofs = Spoofs::default();
-        let seen = self.guard.look(headers);
+        let seen = self.guard.scan(headers);
         let shown = self.anchors.take_secret(headers);
         if let Some(header) = self.anchors.secret_header().filter(|_| shown.is_wrong()) {
             spoofs.add(SpoofKind::Secret, Removed::one(header));
@@ -364,7 +365,7 @@ impl Identity {
     /// Removes from a request's trailers the names that would be identity as headers. RFC 9110 section 6.5.1
     /// forbids merging trailers into the header section, but an app may merge them all the same.
     pub fn sanitize_trailers(&self, trailers: &mut HeaderMap) {
-        let seen = self.guard.look(trailers);
+        let seen = self.guard.scan(trailers);
         let identity = self.guard.strip(trailers, &seen);
         let own = self.guard.strip_own(trailers, &seen);
         let removed = identity.headers.and(identity.aliases).and(own);

@@ -3,7 +3,6 @@
 mod page;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -11,26 +10,7 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use ground::tls::CertificateNames;
-
-/// Sender of a request, as known from the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    pub address: IpAddr,
-    /// Whether the connection is encrypted.
-    pub encrypted: bool,
-    /// Names in the certificate that the peer has shown and TLS has verified.
-    pub names: Option<Arc<CertificateNames>>,
-    /// Port of the sidecar to which the peer has connected, if known.
-    pub port: Option<u16>,
-}
-
-impl Peer {
-    /// Makes a peer at the other end of a connection without TLS.
-    pub fn at(address: IpAddr) -> Self {
-        Self { address, encrypted: false, names: None, port: None }
-    }
-}
+use ground::peer::Peer;
 
 /// A secret that the front proxy shows in a header.
 #[derive(Clone, Debug)]
@@ -145,7 +125,7 @@ impl Anchors {
             return false;
         }
         if address.is_loopback() {
-            return page::is_of_another_site(headers, peer.port, &self.hosts);
+            return page::is_of_another_site(headers, peer.local_port, &self.hosts);
         }
         page::is_of_other_host(headers, &self.hosts)
     }

@@ -7,8 +7,9 @@ use tracing::{info, warn};
 
 use super::guard::Removed;
 use super::user::{Attribute, Flaws};
-use super::{Conclusion, Decision, Identity, Peer, Reads, Refusal, Spoof, Trust};
+use super::{Conclusion, Decision, Identity, Reads, Refusal, Spoof, Trust};
 use ground::metrics::{Flaw, Label as _, RefusalKind};
+use ground::peer::Peer;
 
 impl Identity {
     /// Counts a decision, and logs it if a line of its kind is due.

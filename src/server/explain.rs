@@ -17,20 +17,20 @@ use sidecar::explain::{Live, explain};
 
 /// Problem with a request that can't be explained. The fault of the person who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unclear {
+pub struct QuestionError {
     pub problem: String,
     pub remedy: String,
 }
 
-impl fmt::Display for Unclear {
+impl fmt::Display for QuestionError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}\n    -> {}", self.problem, self.remedy)
     }
 }
 
-impl Error for Unclear {}
+impl Error for QuestionError {}
 
-impl Unclear {
+impl QuestionError {
     /// Makes the error from what is wrong and what to do.
     pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
@@ -47,7 +47,7 @@ pub async fn report(
     live: Option<Live<'_>>,
     in_force: &InForce,
     asked: Asked,
-) -> Result<Report, Unclear> {
+) -> Result<Report, QuestionError> {
     let head = asked.head();
     let explanation = explain(rules, live, asked.into_question()?).await;
     Ok(Report::new(head, explanation, in_force))

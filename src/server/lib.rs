@@ -35,10 +35,10 @@ use ground::logging::Log;
 use ground::memory::{Memory, Watch};
 use ground::metrics::{ListenerMetrics, Metrics};
 use ground::outgoing::TlsError;
+use ground::peer::Peer;
 use ground::tls::FileError;
-use hop::listener::{Listener, Phase, Remote, Worker};
+use hop::listener::{Listener, Phase, Worker};
 use hop::proxy::Upstream;
-use identity::Peer;
 use sidecar::Sidecar;
 use token::velt::BuildError;
 
@@ -293,25 +293,17 @@ impl Server {
         // The sockets are bound: each client that connects from now on is served.
         readiness.set(true, metrics);
         let workers = self.threads.runtimes().iter().zip(&self.sidecars);
-        let port = Some(self.addresses.traffic.port());
         let workers = workers.map(|(runtime, sidecar)| {
             let sidecar = Arc::clone(sidecar);
-            Worker::new(runtime.clone(), move |remote: &Remote, request| {
-                let Remote { address, encrypted, names, connection } = remote;
-                let peer = Peer {
-                    address: address.ip(),
-                    encrypted: *encrypted,
-                    names: names.clone(),
-                    port,
-                };
-                Arc::clone(&sidecar).handle(peer, Arc::clone(connection), request)
+            Worker::new(runtime.clone(), move |peer: &Peer, connection: &_, request| {
+                Arc::clone(&sidecar).handle(peer.clone(), Arc::clone(connection), request)
             })
         });
         let serving = self.traffic_listener.serve_by(workers.collect(), phase.subscribe());
         let traffic = tokio::spawn(serving);
         let admin = self.admin;
-        let answer = move |remote: &Remote, request| {
-            let (admin, peer) = (Arc::clone(&admin), remote.address);
+        let answer = move |peer: &Peer, _: &_, request| {
+            let (admin, peer) = (Arc::clone(&admin), peer.socket());
             async move { admin.answer(peer, request).await }
         };
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));

@@ -10,7 +10,7 @@ use super::StartError;
 use crate::admin::Standing;
 use crate::config::{Config, Effective, Shutdown};
 use crate::explain::InForce;
-use crate::reload::{Changes, Look, Refresh, Refusal};
+use crate::reload::{Changes, Refresh, Refreshed, ReloadError};
 use ground::logging::Log;
 use ground::metrics::{Certificate, Metrics, ReloadPart};
 use ground::tls::{self, ClientTls, FileError, ServerTls};
@@ -53,10 +53,10 @@ impl Certificates {
     /// Returns the functions that look at the files again.
     pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
         let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::ListenTls, Arc::new(move |again| looked(tls.refresh(again))))
+            (ReloadPart::ListenTls, Arc::new(move |again| refreshed(tls.refresh(again))))
         });
         let app = self.app.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::AppTls, Arc::new(move |again| looked(tls.refresh(again))))
+            (ReloadPart::AppTls, Arc::new(move |again| refreshed(tls.refresh(again))))
         });
         listener.into_iter().chain(app).collect()
     }
@@ -73,12 +73,12 @@ impl Certificates {
 }
 
 /// Converts the result of a look at files to the result that the reload counts.
-fn looked(look: Result<tls::Look, FileError>) -> Result<Look, Refusal> {
-    Ok(match look? {
-        tls::Look::Same | tls::Look::Rejected => Look::Same,
-        tls::Look::Replaced => Look::Replaced,
-        tls::Look::Mended => Look::Mended,
-        tls::Look::Unsettled => Look::Unsettled,
+fn refreshed(refreshed: Result<tls::Refreshed, FileError>) -> Result<Refreshed, ReloadError> {
+    Ok(match refreshed? {
+        tls::Refreshed::Same | tls::Refreshed::Rejected => Refreshed::Same,
+        tls::Refreshed::Replaced => Refreshed::Replaced,
+        tls::Refreshed::Mended => Refreshed::Mended,
+        tls::Refreshed::Unsettled => Refreshed::Unsettled,
     })
 }
 
@@ -177,7 +177,7 @@ impl Replaceable {
         config: &Config,
         changes: &Changes,
         in_force: &[Effective],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ReloadError> {
         let old = self.sidecar.rules.load_full();
         let mint = changes
             .concern(&["velt", "outgoing"])

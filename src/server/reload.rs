@@ -23,15 +23,16 @@ use ground::logging::Chain;
 use ground::metrics::{Label as _, ReloadMetrics, ReloadPart};
 
 /// Reason why something could not be put into force.
-pub type Refusal = Box<dyn Error + Send + Sync>;
+pub type ReloadError = Box<dyn Error + Send + Sync>;
 
 /// Puts a configuration into force, as far as it has changed. The last argument has the settings that are
 /// then in force.
-pub type Apply = Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), Refusal> + Send + Sync>;
+pub type Apply =
+    Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), ReloadError> + Send + Sync>;
 
 /// Result of a look at some files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Refreshed {
     /// The files have the content in force, or content that was rejected and logged before.
     Same,
     /// New content is in force.
@@ -39,13 +40,13 @@ pub enum Look {
     /// The rejected content is gone: the files have the content in force again, or the content in force is
     /// good by now.
     Mended,
-    /// New content that may be half written, and so was not judged.
+    /// New content that may be half written, and so was not reloaded.
     Unsettled,
 }
 
 /// Looks at some files again, and puts new and good content into force. Complains of the same bad content
 /// once; with the argument `true` (`again`), once more.
-pub type Refresh = Arc<dyn Fn(bool) -> Result<Look, Refusal> + Send + Sync>;
+pub type Refresh = Arc<dyn Fn(bool) -> Result<Refreshed, ReloadError> + Send + Sync>;
 
 /// Handle that asks for a look now.
 #[derive(Clone)]
@@ -54,7 +55,7 @@ pub struct Trigger(mpsc::Sender<oneshot::Sender<()>>);
 impl Trigger {
     /// Looks at everything, reports every problem even if it was reported before, and returns when all good
     /// content is in force.
-    pub async fn look(&self) {
+    pub async fn reload(&self) {
         let (done, finished) = oneshot::channel();
         // Errors only say that the sidecar is ending, and looks no more.
         if self.0.send(done).await.is_ok() {
@@ -126,10 +127,10 @@ impl Reload {
         ticks.tick().await;
         loop {
             tokio::select! {
-                _ = ticks.tick(), if self.interval.is_some() => self.look(false).await,
-                () = sleep(RESTED), if self.unsettled => self.look(false).await,
+                _ = ticks.tick(), if self.interval.is_some() => self.check(false).await,
+                () = sleep(RESTED), if self.unsettled => self.check(false).await,
                 Some(done) = self.asked.recv() => {
-                    self.look(true).await;
+                    self.check(true).await;
                     // An error only says that the caller of `look` does not wait.
                     let _ = done.send(());
                 }
@@ -137,26 +138,26 @@ impl Reload {
         }
     }
 
-    async fn look(&mut self, again: bool) {
+    async fn check(&mut self, again: bool) {
         self.metrics.looks.inc();
         self.unsettled = false;
         if let Some(configuration) = &mut self.configuration {
-            self.unsettled = configuration.look(again, &self.metrics).await;
+            self.unsettled = configuration.check(again, &self.metrics).await;
         }
         for (part, refresh) in &self.files {
             let refresh = Arc::clone(refresh);
             let refreshed = off_the_runtime(move || refresh(again)).await;
             match refreshed {
-                Ok(Look::Same) => {}
-                Ok(Look::Unsettled) => self.unsettled = true,
-                Ok(Look::Mended) => {
+                Ok(Refreshed::Same) => {}
+                Ok(Refreshed::Unsettled) => self.unsettled = true,
+                Ok(Refreshed::Mended) => {
                     info!(
                         part = part.as_str(),
                         "the files have the content in force, and it is good"
                     );
                     self.metrics.good(*part);
                 }
-                Ok(Look::Replaced) => {
+                Ok(Refreshed::Replaced) => {
                     info!(part = part.as_str(), "new certificates are in force");
                     self.metrics.applied(*part, SystemTime::now());
                 }
@@ -178,30 +179,31 @@ struct Applied {
 
 /// Result of a reading.
 #[derive(Default)]
-struct Judged {
+struct Reloaded {
     applied: Option<Applied>,
     /// Changes that wait for a restart.
     waiting: Vec<Change>,
     /// Whether live settings are among `waiting`.
     together: bool,
-    refusal: Option<Refusal>,
+    refusal: Option<ReloadError>,
 }
 
 impl Configuration {
-    /// Looks at the configuration. Returns whether its content may be half written, and so was not judged.
-    async fn look(&mut self, again: bool, metrics: &ReloadMetrics) -> bool {
+    /// Looks at the configuration. Returns whether its content may be half written, and so was not reloaded.
+    async fn check(&mut self, again: bool, metrics: &ReloadMetrics) -> bool {
         let origin = self.origin.clone();
         let reading = Arc::new(off_the_runtime(move || origin.read_settled()).await);
         if !self.has_rested(&reading) && !again {
             return true;
         }
         let (apply, effective) = (Arc::clone(&self.apply), self.effective.clone());
-        let judged = off_the_runtime(move || judge(&reading, &effective, &apply)).await;
-        self.tell(judged, again, metrics);
+        let reloaded =
+            off_the_runtime(move || put_reading_into_force(&reading, &effective, &apply)).await;
+        self.tell(reloaded, again, metrics);
         false
     }
 
-    /// Whether `reading` may be judged: it is in force, can't be half written, or has been the same for
+    /// Whether `reading` may be reloaded: it is in force, can't be half written, or has been the same for
     /// [`RESTED`].
     fn has_rested(&mut self, reading: &Arc<Reading>) -> bool {
         let now = Instant::now();
@@ -225,9 +227,9 @@ impl Configuration {
     }
 
     /// Notes, logs and counts the result of a look.
-    fn tell(&mut self, judged: Judged, again: bool, metrics: &ReloadMetrics) {
+    fn tell(&mut self, reloaded: Reloaded, again: bool, metrics: &ReloadMetrics) {
         let part = ReloadPart::Config;
-        let Judged { applied, waiting, together, refusal } = judged;
+        let Reloaded { applied, waiting, together, refusal } = reloaded;
         metrics.restart_needed.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
         if self.waiting != waiting {
             if !waiting.is_empty() {
@@ -283,34 +285,34 @@ impl Configuration {
 }
 
 /// Puts as much of `reading` into force as may be. `in_force` are the settings so far.
-fn judge(reading: &Reading, in_force: &[Effective], apply: &Apply) -> Judged {
-    let mut judged = Judged::default();
+fn put_reading_into_force(reading: &Reading, in_force: &[Effective], apply: &Apply) -> Reloaded {
+    let mut reloaded = Reloaded::default();
     let together = match &reading.config {
         Ok(config) => {
             let changes = Changes::between(in_force, &config.effective);
             changes.wait_together() && !changes.live.is_empty()
         }
         Err(error) => {
-            judged.refusal = Some(error.to_string().into());
+            reloaded.refusal = Some(error.to_string().into());
             true
         }
     };
     // If the new text is wrong or has to wait, keep the old text and take only the present secrets.
     let config = if together { reading.taken.as_ref() } else { Some(&reading.config) };
     match config.map(|config| put_into_force(config, in_force, apply)) {
-        Some(Ok(applied)) => judged.applied = applied,
+        Some(Ok(applied)) => reloaded.applied = applied,
         Some(Err(error)) => {
-            judged.refusal.get_or_insert(error);
+            reloaded.refusal.get_or_insert(error);
         }
         None => {}
     }
     if let Ok(config) = &reading.config {
-        let now = judged.applied.as_ref().map_or(in_force, |applied| &applied.effective);
+        let now = reloaded.applied.as_ref().map_or(in_force, |applied| &applied.effective);
         let changes = Changes::between(now, &config.effective);
-        judged.together = together && !changes.live.is_empty();
-        judged.waiting = if judged.together { changes.all() } else { changes.at_restart };
+        reloaded.together = together && !changes.live.is_empty();
+        reloaded.waiting = if reloaded.together { changes.all() } else { changes.at_restart };
     }
-    judged
+    reloaded
 }
 
 /// Puts a configuration into force as far as it has changed; `None` if it has not.
@@ -318,8 +320,8 @@ fn put_into_force(
     config: &Result<Config, LoadError>,
     in_force: &[Effective],
     apply: &Apply,
-) -> Result<Option<Applied>, Refusal> {
-    let config = config.as_ref().map_err(|error| Refusal::from(error.to_string()))?;
+) -> Result<Option<Applied>, ReloadError> {
+    let config = config.as_ref().map_err(|error| ReloadError::from(error.to_string()))?;
     let changes = Changes::between(in_force, &config.effective);
     if changes.live.is_empty() {
         return Ok(None);

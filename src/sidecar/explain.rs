@@ -20,8 +20,9 @@ use super::Rules;
 use super::error::{NoToken, RequestError};
 use super::{Route, check_asking, check_body, mint_request};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
+use ground::peer::Peer;
 use hop::proxy::headers::{name_host, validate};
-use identity::{Asking, Caller, Conclusion, Decision, Peer};
+use identity::{Asking, Caller, Conclusion, Decision};
 use token::admission::Admission;
 use token::cache::{Known, TokenCache};
 

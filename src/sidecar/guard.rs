@@ -13,8 +13,8 @@ use super::Sidecar;
 use super::record::{Notes, Record};
 use crate::access_log::End;
 use ground::metrics::{AbortedBy, GaugeGuard, Outcome, RequestMetrics, observe};
+use ground::peer::Peer;
 use hop::proxy::{Body, BodyError, RequestBody};
-use identity::Peer;
 
 /// Counts a request from its head to its response's head, or until the client leaves.
 pub(super) struct RequestGuard {

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use super::{Sidecar, scheme_of};
 use crate::access_log::{AccessLog, End, Line};
 use ground::metrics::{HeaderDelivery, Outcome};
+use ground::peer::Peer;
 use ground::trace::{Recording, Trace};
 use ground::user_id::UserId;
 use hop::proxy::{Address, BodyMeter, RequestBody, Scheme};
-use identity::{Caller, Peer};
+use identity::Caller;
 
 /// Longest path in a line. A longer one is cut off, since readers of logs limit the length of a line.
 const MAX_PATH_BYTES: usize = 1024;

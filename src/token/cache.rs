@@ -21,7 +21,7 @@ use tracing::warn;
 use self::ending::{end_span, memory_of, outcome};
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;
-use self::slot::{Failure, Slot};
+use self::slot::{RememberedFailure, Slot};
 use crate::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
 use ground::logging::Chain;
 use ground::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
@@ -392,7 +392,7 @@ impl Shared {
                 let count = last.map_or(0, |failure| failure.count) + 1;
                 let retry_at = now.steady + memory_of(error, count);
                 let (error, failed_at) = (error.clone(), now.steady);
-                let failure = Failure { error, epoch, count, failed_at, retry_at };
+                let failure = RememberedFailure { error, epoch, count, failed_at, retry_at };
                 Slot::failed(failure, old.as_ref(), now)
             }
         };

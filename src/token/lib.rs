@@ -8,7 +8,7 @@
 pub mod admission;
 mod breaker;
 pub mod cache;
-mod dated;
+mod lifetime;
 pub mod demand;
 mod limit;
 mod pace;
@@ -24,8 +24,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::dated::{Freshness, Moment, Token};
 pub use self::demand::{Demand, Stage, Unfinished};
+pub use self::lifetime::{Freshness, Moment, Token};
 pub use self::request::{
     AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
 };

@@ -56,7 +56,7 @@ impl Party {
 
 /// Refusals, by organization and for the credentials.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(super) struct RefusedByVelt {
     credentials: Breaker,
     exemptions: Exemptions,
     organizations: HashMap<u64, Breaker>,
@@ -81,14 +81,14 @@ impl Exemptions {
     }
 }
 
-impl Default for Refusals {
+impl Default for RefusedByVelt {
     fn default() -> Self {
         let credentials = Breaker::new(OF_CREDENTIALS);
         Self { credentials, exemptions: Exemptions::default(), organizations: HashMap::new() }
     }
 }
 
-impl Refusals {
+impl RefusedByVelt {
     /// Whether calls for `party` may be made at `now`.
     pub(super) fn gate(&self, party: Party, now: Instant) -> Gate {
         let own = self.organizations.get(&party.organization);
@@ -210,8 +210,8 @@ mod tests {
     }
 
     /// Refusals of users of `organizations`, until the credentials are under suspicion.
-    fn refused(organizations: std::ops::Range<u64>, now: Instant) -> Refusals {
-        let mut refusals = Refusals::default();
+    fn refused(organizations: std::ops::Range<u64>, now: Instant) -> RefusedByVelt {
+        let mut refusals = RefusedByVelt::default();
         for call in 0..60 {
             let organization =
                 organizations.start + call % (organizations.end - organizations.start);

@@ -171,7 +171,7 @@ impl VeltClient {
         let started = Instant::now();
         let answered = self.ask(request, demand).await?;
         let value = answered.classify()?;
-        self.judge(value, request, answered.velt_now, started.elapsed())
+        self.validate(value, request, answered.velt_now, started.elapsed())
     }
 
     /// Asks for a token. Asks once more if the answer shows that the request's grants were dated by a wrong
@@ -214,7 +214,7 @@ impl VeltClient {
     }
 
     /// Checks that the token names the user, and computes its life.
-    fn judge(
+    fn validate(
         &self,
         value: TokenValue,
         request: &MintRequest,

@@ -22,7 +22,8 @@ use self::front::Front;
 use crate::emulator::{self, Behaviour, Credentials, Emulator};
 use ground::memory::Memory;
 use ground::metrics::{ListenerMetrics, Metrics};
-use hop::listener::{self, Listener, Phase, Remote};
+use ground::peer::Peer;
+use hop::listener::{self, Listener, Phase};
 use hop::proxy::{self, Address, AppProtocol, ForwardedFor, Upstream};
 use server::config::{Config, ConfigError};
 use server::{Server, StartError};
@@ -159,11 +160,11 @@ impl Demo {
         let (phase, watched) = watch::channel(Phase::Serving);
         let front = self.front;
         let login_proxy =
-            move |remote: &Remote, request| Arc::clone(&front).answer(remote.address.ip(), request);
+            move |peer: &Peer, _: &_, request| Arc::clone(&front).answer(peer.address, request);
         let tasks = [
             tokio::spawn(self.front_listener.serve(login_proxy, watched.clone())),
             tokio::spawn(self.app_listener.serve(
-                |_: &Remote, request| std::future::ready(app::answer(request)),
+                |_: &Peer, _: &_, request| std::future::ready(app::answer(request)),
                 watched.clone(),
             )),
             tokio::spawn(self.emulator.run(watched)),

@@ -134,23 +134,23 @@ impl Examination {
 }
 
 fn checks(around: &Arc<Surroundings>) -> Vec<(Check, Checking)> {
-    let blocking = |look: fn(&Surroundings) -> Vec<Finding>| -> Checking {
+    let blocking = |check: fn(&Surroundings) -> Vec<Finding>| -> Checking {
         let around = Arc::clone(around);
-        let looking = spawn_blocking(move || look(&around));
+        let looking = spawn_blocking(move || check(&around));
         Box::pin(async move { looking.await.expect("a check does not panic") })
     };
     vec![
-        (Check::Files, blocking(files::look)),
-        (Check::Certificate, blocking(certificate::look)),
+        (Check::Files, blocking(files::check)),
+        (Check::Certificate, blocking(certificate::check)),
         (Check::Trust, blocking(listening::look_at_trust)),
-        (Check::Limits, blocking(limits::look)),
+        (Check::Limits, blocking(limits::check)),
         (Check::Shutdown, blocking(limits::look_at_shutdown)),
         (Check::Ports, Box::pin(listening::look_at_ports(Arc::clone(around)))),
-        (Check::Resolution, Box::pin(resolution::look(Arc::clone(around)))),
-        (Check::Keys, Box::pin(keys::look(Arc::clone(around)))),
-        (Check::App, Box::pin(app::look(Arc::clone(around)))),
-        (Check::Velt, Box::pin(velt::look(Arc::clone(around)))),
-        (Check::Mint, Box::pin(mint::look(Arc::clone(around)))),
+        (Check::Resolution, Box::pin(resolution::check(Arc::clone(around)))),
+        (Check::Keys, Box::pin(keys::check(Arc::clone(around)))),
+        (Check::App, Box::pin(app::check(Arc::clone(around)))),
+        (Check::Velt, Box::pin(velt::check(Arc::clone(around)))),
+        (Check::Mint, Box::pin(mint::check(Arc::clone(around)))),
     ]
 }
 

@@ -27,7 +27,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use ground::metrics::ListenerMetrics;
-use hop::listener::{self, Listener, Phase, Remote};
+use ground::peer::Peer;
+use hop::listener::{self, Listener, Phase};
 
 const MAX_BODY: usize = 64 * 1024;
 
@@ -90,7 +91,7 @@ struct State {
 }
 
 /// An error in Velt's envelope.
-struct Refusal {
+struct VeltError {
     http_status: StatusCode,
     status: &'static str,
     message: &'static str,
@@ -128,7 +129,7 @@ impl Emulator {
     /// Serves until the phase is [`Phase::Stopped`].
     pub async fn run(self, phase: watch::Receiver<Phase>) {
         let state = self.state;
-        let handler = move |_: &Remote, request| Arc::clone(&state).answer(request);
+        let handler = move |_: &Peer, _: &_, request| Arc::clone(&state).answer(request);
         self.listener.serve(handler, phase).await;
     }
 }
@@ -141,7 +142,7 @@ impl State {
             return allowing_every_origin(Response::default());
         }
         let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-            return refusal(&invalid("The request body is broken or over 64 KiB."));
+            return error_answer(&invalid("The request body is broken or over 64 KiB."));
         };
         let body = body.to_bytes();
         match (&parts.method, path) {
@@ -164,7 +165,7 @@ impl State {
     /// Waits and fails as the behaviour says, or mints for the claims that the request earns.
     async fn mint_with(
         &self,
-        earn: impl FnOnce() -> Result<Value, Refusal>,
+        earn: impl FnOnce() -> Result<Value, VeltError>,
     ) -> Response<Full<Bytes>> {
         let behaviour = *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
         sleep(Duration::from_millis(behaviour.latency_ms)).await;
@@ -183,12 +184,12 @@ impl State {
                     }}),
                 )
             }
-            Err(error) => refusal(&error),
+            Err(error) => error_answer(&error),
         }
     }
 
     /// Checks the credentials in the body, for `legacy` and `v1`, and returns the claims.
-    fn body_credentials(&self, path: &str, body: &[u8]) -> Result<Value, Refusal> {
+    fn body_credentials(&self, path: &str, body: &[u8]) -> Result<Value, VeltError> {
         let data = data_of(body)?;
         let is_known = self.settings.credentials.as_ref().is_none_or(|known| {
             data["apiKey"] == *known.api_key && data["authToken"] == *known.auth_token
@@ -212,7 +213,7 @@ impl State {
 
     /// Checks the credentials in headers, for `v2`, and returns the claims; the organization is among the
     /// resources.
-    fn header_credentials(&self, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
+    fn header_credentials(&self, headers: &HeaderMap, body: &[u8]) -> Result<Value, VeltError> {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let api_key = header("x-velt-api-key").ok_or(invalid("API Key not found in headers."))?;
         let auth_token =
@@ -223,7 +224,7 @@ impl State {
             .as_ref()
             .is_none_or(|known| known.api_key == api_key && known.auth_token == auth_token);
         if !is_known {
-            return Err(Refusal {
+            return Err(VeltError {
                 http_status: StatusCode::FORBIDDEN,
                 status: "PERMISSION_DENIED",
                 message: "Invalid API key.",
@@ -307,7 +308,7 @@ impl State {
                 let answer = json!({ "valid": true, "claims": claims, "remainingSeconds": left });
                 json_answer(StatusCode::OK, &answer)
             }
-            None => refusal(&Refusal {
+            None => error_answer(&VeltError {
                 http_status: StatusCode::UNAUTHORIZED,
                 status: "UNAUTHENTICATED",
                 message: "The token is not one of mine, or has expired.",
@@ -317,7 +318,7 @@ impl State {
 }
 
 /// Unwraps the documented envelope of a request; a body without it is INVALID_ARGUMENT.
-fn data_of(body: &[u8]) -> Result<Value, Refusal> {
+fn data_of(body: &[u8]) -> Result<Value, VeltError> {
     let mut body: Value =
         serde_json::from_slice(body).map_err(|_| invalid("The body is not JSON."))?;
     match body.get_mut("data").map(Value::take) {
@@ -326,13 +327,13 @@ fn data_of(body: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
-fn user_id(data: &Value) -> Result<String, Refusal> {
+fn user_id(data: &Value) -> Result<String, VeltError> {
     let id = filled(&data["userId"]);
     id.map(str::to_owned).ok_or(invalid("userId must not be empty."))
 }
 
 /// Refuses optional strings that are empty, and an email address without `@`.
-fn check_properties(properties: &Value) -> Result<(), Refusal> {
+fn check_properties(properties: &Value) -> Result<(), VeltError> {
     for key in ["name", "email", "organizationId"] {
         if !properties[key].is_null() && filled(&properties[key]).is_none() {
             return Err(invalid("userProperties must not hold empty strings."));
@@ -344,7 +345,7 @@ fn check_properties(properties: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_resource(resource: &Value) -> Result<(), Refusal> {
+fn check_resource(resource: &Value) -> Result<(), VeltError> {
     let needs_organization = match resource["type"].as_str() {
         Some("organization") => false,
         Some("folder" | "document") => true,
@@ -364,8 +365,8 @@ fn filled(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.trim().is_empty())
 }
 
-fn invalid(message: &'static str) -> Refusal {
-    Refusal { http_status: StatusCode::BAD_REQUEST, status: "INVALID_ARGUMENT", message }
+fn invalid(message: &'static str) -> VeltError {
+    VeltError { http_status: StatusCode::BAD_REQUEST, status: "INVALID_ARGUMENT", message }
 }
 
 fn fail(failure: Failure) -> Response<Full<Bytes>> {
@@ -382,15 +383,15 @@ fn fail(failure: Failure) -> Response<Full<Bytes>> {
         }
     };
     let http_status = StatusCode::from_u16(http_status).expect("a status");
-    let mut response = refusal(&Refusal { http_status, status, message });
+    let mut response = error_answer(&VeltError { http_status, status, message });
     if failure == Failure::RateLimited {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
     }
     response
 }
 
-fn refusal(refusal: &Refusal) -> Response<Full<Bytes>> {
-    let Refusal { http_status, status, message } = refusal;
+fn error_answer(error: &VeltError) -> Response<Full<Bytes>> {
+    let VeltError { http_status, status, message } = error;
     json_answer(*http_status, &json!({ "error": { "message": message, "status": status } }))
 }
 

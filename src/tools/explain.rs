@@ -10,7 +10,7 @@ use ground::metrics::Metrics;
 use ground::outgoing::TlsError;
 use identity::Identity;
 use server::config::Config;
-use server::explain::{Asked, InForce, Report, Unclear, report};
+use server::explain::{Asked, InForce, QuestionError, Report, report};
 use sidecar::Rules;
 use sidecar::inject::Injection;
 
@@ -19,7 +19,7 @@ pub use self::flags::Flags;
 /// Reason why a configuration alone explains nothing.
 #[derive(Debug)]
 pub enum Unexplained {
-    Unclear(Unclear),
+    Question(QuestionError),
     Tls(TlsError),
 }
 
@@ -39,5 +39,5 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
         injection: Arc::new(Injection::new(config.delivery.clone())),
     };
     let report = report(&rules, None, &InForce::of(config), asked).await;
-    report.map_err(Unexplained::Unclear)
+    report.map_err(Unexplained::Question)
 }

@@ -31,7 +31,7 @@ use clap::Parser as _;
 use ground::logging;
 use hop::listener::Phase;
 use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
-use server::explain::{Report, Unclear};
+use server::explain::{QuestionError, Report};
 use tokio::sync::watch;
 
 use self::arguments::{
@@ -144,7 +144,7 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
     };
     let (asked, notes) = match flags.into_asked() {
         Ok(asked) => asked,
-        Err(error) => return unclear(&error),
+        Err(error) => return invalid_question(&error),
     };
     let print = |mut report: Report| {
         report.notes = notes;
@@ -171,13 +171,13 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         let explained = runtime().block_on(explain::by_config(&config, asked));
         match explained {
             Ok(report) => print(report),
-            Err(Unexplained::Unclear(error)) => unclear(&error),
+            Err(Unexplained::Question(error)) => invalid_question(&error),
             Err(Unexplained::Tls(error)) => report(&error),
         }
     })
 }
 
-fn unclear(error: &Unclear) -> ExitCode {
+fn invalid_question(error: &QuestionError) -> ExitCode {
     eprintln!("velt-sidecar: {error}");
     EX_USAGE.into()
 }

@@ -43,7 +43,7 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
         let trigger = server.reload_trigger();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                trigger.look().await;
+                trigger.reload().await;
             }
         });
         let addresses = server.addresses();

@@ -21,8 +21,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use futures_util::FutureExt as _;
 use ground::metrics::{Flaw, Label, Metrics, RefusalKind};
+use ground::peer::Peer;
 use http::HeaderMap;
-use identity::{Caller, Identified, Identity, Peer, Refusal};
+use identity::{Caller, Identified, Identity, Refusal};
 
 use crate::support::client::{Answer, Sending};
 use crate::support::raw::Wire;

@@ -64,7 +64,7 @@ impl Pod {
         assert!(self.toml.contains(from), "{from} in {}", self.toml);
         self.toml = self.toml.replacen(from, to, 1);
         self.folder.write("sidecar.toml", &self.toml);
-        self.trigger.look().await;
+        self.trigger.reload().await;
     }
 
     async fn get_as(&self, user: &str, path: &str) -> Answer {
@@ -91,7 +91,7 @@ async fn a_setting_takes_effect_without_a_restart() {
     assert!(pod.get_as("ada", "/b").await.token().is_some());
     assert!(pod.get_as("ada", "/a").await.token().is_none());
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "nothing new is no reload");
 
     // The trusted peers.
@@ -142,15 +142,15 @@ async fn a_bad_configuration_leaves_the_last_good_one_and_is_complained_of_once(
     .enumerate()
     {
         pod.folder.write("sidecar.toml", bad);
-        pod.trigger.look().await;
+        pod.trigger.reload().await;
         assert_eq!(pod.reloads("config").await, [0.0, number as f64 + 1.0, 1.0], "{bad}");
         assert!(pod.get_as("ada", "/a").await.token().is_some());
     }
     fs::remove_file(pod.folder.path("sidecar.toml")).expect("removed");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [0.0, 5.0, 1.0]);
     pod.folder.write("sidecar.toml", &good);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [0.0, 5.0, 0.0], "what is in force lies there again");
     pod.change("[\"/a\"]", "[\"/b\"]").await;
     assert_eq!(pod.reloads("config").await, [1.0, 5.0, 0.0]);
@@ -208,7 +208,7 @@ async fn half_written_configuration_is_waited_for() {
     let half = whole[..whole.len() / 2].to_owned();
     let versions = vec![String::new(), half, whole.clone(), whole];
     found_in_turn(&pod.folder.path("sidecar.toml"), versions);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "no half of it was judged");
     assert!(pod.get_as("ada", "/b").await.token().is_some());
 }
@@ -218,7 +218,7 @@ async fn half_written_secret_is_waited_for() {
     let pod = Pod::start("").await;
     let versions = ["", "second", "second-token", "second-token"].map(str::to_owned).into();
     found_in_turn(&pod.folder.path("token"), versions);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0], "no half of it was judged");
     assert_eq!(pod.get_as("ada", "/api/velt/token").await.status(), 200);
     let calls = pod.velt.calls();
@@ -230,7 +230,7 @@ async fn configuration_that_never_settles_is_judged_as_last_read() {
     let pod = Pod::start("[delivery.header]\npaths = [\"/0\"]\n").await;
     let version = |nth| pod.toml.replace("[\"/0\"]", &format!("[\"/{nth}\"]"));
     found_in_turn(&pod.folder.path("sidecar.toml"), (1..30).map(version).collect());
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     let [reloads, rejections, _] = pod.reloads("config").await;
     assert_eq!((reloads, rejections), (1.0, 0.0));
     assert!(pod.get_as("ada", "/6").await.token().is_some(), "six readings");
@@ -276,7 +276,7 @@ async fn credentials_are_replaced_and_tokens_of_the_old_ones_live_on() {
     assert_eq!(pod.velt.calls()[0].body["data"]["authToken"], "old-token");
 
     secret.replace(&[("t", "new-token")]);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 0.0, 0.0]);
     assert_eq!(pod.sidecar.metric("tokens_of_old_credentials").await, 1.0);
     // The cache still serves the old token, although the sidecar calls Velt with the new credentials
@@ -288,7 +288,7 @@ async fn credentials_are_replaced_and_tokens_of_the_old_ones_live_on() {
 
     // Another API key is another workspace, for which the old tokens are of no use.
     pod.folder.write("key", "other-key");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     let other = pod.get_as("ada", "/").await.token().expect("a token").to_owned();
     assert_ne!(other, old);
     assert_eq!(pod.velt.calls().last().expect("a call").body["data"]["apiKey"], "other-key");
@@ -311,7 +311,7 @@ async fn new_credentials_end_what_the_old_ones_brought_about() {
     }
     assert_eq!(pod.sidecar.metric("refusals_suspended").await, 1.0);
     pod.folder.write("token", "second-token");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.sidecar.metric("refusals_suspended").await, 0.0);
     for user in ["ada", "alan"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200, "{user}");
@@ -332,10 +332,10 @@ async fn the_shared_secret_is_replaced() {
     };
     assert!(shown(&old).await && !shown(&new).await);
     pod.folder.write("shared", &new);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert!(!shown(&old).await && shown(&new).await);
     pod.folder.write("shared", "short");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
     assert!(shown(&new).await, "the last good one stays");
 }
@@ -395,11 +395,11 @@ async fn certificates_are_replaced_and_open_connections_keep_theirs() {
 
     let second = authority.issue(&["localhost"], (2020, 2090));
     pod.folder.write("tls.key", &second.key);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("listen_tls").await, [0.0, 1.0, 1.0], "half of a pair");
     assert_eq!(shown(&pod, &authority).await, before);
     pod.folder.write("tls.crt", &second.certificate);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("listen_tls").await, [1.0, 1.0, 0.0]);
     let now = shown(&pod, &authority).await;
     assert_ne!(now, before);
@@ -411,19 +411,19 @@ async fn certificates_are_replaced_and_open_connections_keep_theirs() {
         (3.0, authority.issue(&["localhost"], (2090, 2100))),
     ] {
         pod.folder.write_pair(&bad);
-        pod.trigger.look().await;
+        pod.trigger.reload().await;
         assert_eq!(pod.reloads("listen_tls").await, [1.0, rejected, 1.0], "not valid now");
         assert_eq!(shown(&pod, &authority).await, now);
     }
     pod.folder.write("tls.crt", &second.certificate[..300]);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("listen_tls").await, [1.0, 4.0, 1.0], "half of a file");
     fs::remove_file(pod.folder.path("tls.crt")).expect("removed");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("listen_tls").await, [1.0, 5.0, 1.0], "no file");
     assert_eq!(shown(&pod, &authority).await, now);
     pod.folder.write_pair(&second);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("listen_tls").await[2], 0.0, "the one in force lies there again");
     still_open().await;
 }
@@ -446,7 +446,7 @@ async fn who_signs_clients_certificates_is_replaced() {
     let (mine, other) = (ours.issue(&["front"], VALID), theirs.issue(&["front"], VALID));
     assert!(greeted(&mine).await && !greeted(&other).await);
     pod.folder.write("ca.crt", theirs.pem());
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert!(!greeted(&mine).await && greeted(&other).await);
 }
 
@@ -463,7 +463,7 @@ async fn who_vouches_for_the_app_is_replaced() {
     let pod = Pod::with(folder, &toml).await;
     assert_eq!(pod.get_as("ada", "/").await.status(), 502);
     pod.folder.write("app.crt", theirs.pem());
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.get_as("ada", "/").await.status(), 200);
     assert_eq!(pod.reloads("app_tls").await, [1.0, 0.0, 0.0]);
 }
@@ -515,7 +515,7 @@ async fn a_thousand_reloads_under_load_fail_no_request_and_lose_no_token() {
             1 => pod.change("\"6s\"", "\"5s\"").await,
             _ => {
                 pod.folder.write("token", format!("token-{number}"));
-                pod.trigger.look().await;
+                pod.trigger.reload().await;
             }
         }
     }
@@ -612,7 +612,7 @@ async fn another_api_key_retires_the_tokens_of_the_one_before() {
     }
     assert_eq!(pod.sidecar.metric("tokens_cached").await, 3.0);
     pod.folder.write("key", "another-key");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     for user in ["ada", "grace"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200);
     }

@@ -308,7 +308,7 @@ async fn serve_app() -> (watch::Sender<Phase>, SocketAddr) {
         bound.send(listener.address().expect("it is bound")).expect("the test waits for it");
         let mut stopped = stopping.clone();
         tokio::select! {
-            () = listener.serve(|_, request| answer(request), stopping) => {}
+            () = listener.serve(|_: &_, _: &_, request| answer(request), stopping) => {}
             // The app's endless answers would not end by themselves.
             _ = stopped.changed() => {}
         }

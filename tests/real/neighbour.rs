@@ -14,7 +14,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ground::metrics::ListenerMetrics;
-use hop::listener::{self, Listener, Phase, Remote};
+use ground::peer::Peer;
+use hop::listener::{self, Listener, Phase};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -229,7 +230,7 @@ where
     let (stop, stopping) = watch::channel(Phase::Serving);
     let task = Task::spawn(async move {
         let handler =
-            move |_: &Remote, request: Request<Incoming>| std::future::ready(answer(&request));
+            move |_: &Peer, _: &_, request: Request<Incoming>| std::future::ready(answer(&request));
         listener.serve(handler, stopping).await;
         drop(stop);
     });

@@ -150,7 +150,7 @@ impl Watching {
     fn guard(&mut self, used: u64, limit: u64, now: Instant) -> bool {
         let wary = used > limit / 2;
         if wary != self.state.wary.swap(wary, Ordering::Relaxed) {
-            self.state.judge();
+            self.state.update_shortage();
         }
         if !wary {
             self.marked = None;

@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> HalfOpen<S> {
     /// # Errors
     ///
     /// The client is gone.
-    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    fn peek(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(next) = self.next else { return self.look_for_end(context) };
         if let Some(error) = self.stream.socket().take_error()? {
             return Err(error);
@@ -246,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> AsyncWrite for HalfOpen<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.reading && self.client.waits() {
-            self.look(context)?;
+            self.peek(context)?;
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }

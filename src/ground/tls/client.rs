@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::material::{Contents, FileError, Look, Material, read};
+use super::material::{Contents, FileError, Material, Refreshed, read};
 use super::provider;
 
 /// Variables that name the system's roots, as in OpenSSL.
@@ -87,7 +87,7 @@ impl ClientTls {
     /// # Errors
     ///
     /// See [`FileError`]; the roots in force stay in force.
-    pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
+    pub fn refresh(&self, again: bool) -> Result<Refreshed, FileError> {
         self.material.refresh(again, |_| Ok(()))
     }
 }

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::Instant;
 
-use super::pem::{self, Fault};
+use super::pem::{self, PemError};
 
 /// Most readings of the files. Files are read until two readings agree, so that no file is used while it is
 /// being replaced; after this many readings the last one counts.
@@ -40,7 +40,7 @@ pub enum FileError {
     /// The file holds no `what`, or only a part of one.
     Missing { path: PathBuf, what: &'static str },
     /// A certificate or key is there, but not in a form that is read.
-    Form { path: PathBuf, fault: Fault },
+    Form { path: PathBuf, fault: PemError },
     /// The key belongs to another certificate: half of a pair was replaced.
     Mismatch { certificate: PathBuf, key: PathBuf },
     /// The certificate has expired, or is not valid yet.
@@ -177,10 +177,10 @@ impl<'p> Contents<'p> {
     }
 }
 
-fn unreadable_pem(path: &Path, what: &'static str, fault: Fault) -> FileError {
+fn unreadable_pem(path: &Path, what: &'static str, fault: PemError) -> FileError {
     let path = path.to_owned();
     match fault {
-        Fault::Missing => FileError::Missing { path, what },
+        PemError::Missing => FileError::Missing { path, what },
         fault => FileError::Form { path, fault },
     }
 }
@@ -215,7 +215,7 @@ pub(super) struct Material<T> {
 
 /// Result of a look at files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Refreshed {
     /// The files have the content in force, as before.
     Same,
     /// New content is in force.
@@ -264,9 +264,9 @@ impl Seen {
         rejected: Found,
         again: bool,
         error: FileError,
-    ) -> Result<Look, FileError> {
+    ) -> Result<Refreshed, FileError> {
         let known = self.rejected.replace(rejected) == Some(rejected);
-        if known && !again { Ok(Look::Rejected) } else { Err(error) }
+        if known && !again { Ok(Refreshed::Rejected) } else { Err(error) }
     }
 }
 
@@ -295,33 +295,35 @@ impl<T> Material<T> {
         &self,
         again: bool,
         accept: impl Fn(&T) -> Result<(), FileError>,
-    ) -> Result<Look, FileError> {
+    ) -> Result<Refreshed, FileError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (contents, print) = match Contents::read(&self.paths) {
             Ok(read) => read,
             // A writer may be replacing the file at this moment.
-            Err(_) if !again && !seen.has_rested(Found::Unreadable) => return Ok(Look::Unsettled),
+            Err(_) if !again && !seen.has_rested(Found::Unreadable) => {
+                return Ok(Refreshed::Unsettled);
+            }
             Err(error) => return seen.reject(Found::Unreadable, again, error),
         };
         let is_new = print != seen.in_force;
         if !is_new && !again {
             seen.found = None;
             return Ok(match seen.rejected {
-                None => Look::Same,
+                None => Refreshed::Same,
                 Some(rejected)
                     if rejected == Found::Content(print) && accept(&self.current()).is_err() =>
                 {
-                    Look::Rejected
+                    Refreshed::Rejected
                 }
                 Some(_) => {
                     seen.rejected = None;
-                    Look::Mended
+                    Refreshed::Mended
                 }
             });
         }
         let may_be_half = is_new && !self.paths.iter().all(|path| is_replaced_at_once(path));
         if may_be_half && !again && !seen.has_rested(Found::Content(print)) {
-            return Ok(Look::Unsettled);
+            return Ok(Refreshed::Unsettled);
         }
         let fresh = match (self.build)(&contents).and_then(|fresh| accept(&fresh).map(|()| fresh)) {
             Ok(fresh) => fresh,
@@ -331,9 +333,9 @@ impl<T> Material<T> {
         let was_rejected = seen.rejected.is_some();
         *seen = Seen { in_force: print, rejected: None, found: None };
         Ok(match (is_new, was_rejected) {
-            (true, _) => Look::Replaced,
-            (false, true) => Look::Mended,
-            (false, false) => Look::Same,
+            (true, _) => Refreshed::Replaced,
+            (false, true) => Refreshed::Mended,
+            (false, false) => Refreshed::Same,
         })
     }
 }

@@ -22,7 +22,7 @@ const MAX_LABEL: usize = 40;
 
 /// Reason why no certificate, or no key, can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum PemError {
     /// No certificate or key is there, or one is cut off.
     Missing,
     /// A section that holds certificates in another form, by its label.
@@ -43,13 +43,13 @@ enum Begins {
 }
 
 /// Reads all certificates in `content`, at least one.
-pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
+pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let mut text = Vec::with_capacity(content.len() + 1);
     let mut begun = 0;
     for (index, line) in lines(content).enumerate() {
         match begins(line) {
-            Some(Begins::OtherForm(label)) => return Err(Fault::OtherForm(label)),
-            Some(Begins::Damaged) => return Err(Fault::Damaged(index + 1)),
+            Some(Begins::OtherForm(label)) => return Err(PemError::OtherForm(label)),
+            Some(Begins::Damaged) => return Err(PemError::Damaged(index + 1)),
             Some(Begins::Certificate) => begun += 1,
             Some(Begins::OldCertificate) => {
                 begun += 1;
@@ -63,11 +63,11 @@ pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>
         text.push(b'\n');
     }
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    read.ok().filter(|read| !read.is_empty() && read.len() == begun).ok_or(Fault::Missing)
+    read.ok().filter(|read| !read.is_empty() && read.len() == begun).ok_or(PemError::Missing)
 }
 
 /// Reads the first private key in `content`.
-pub(super) fn key(content: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
+pub(super) fn key(content: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let mut text = Zeroizing::new(Vec::with_capacity(content.len() + 1));
     for line in lines(content) {
         text.extend_from_slice(line);
@@ -77,7 +77,7 @@ pub(super) fn key(content: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
         let encrypted = |line: &[u8]| {
             line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----" || line == b"Proc-Type: 4,ENCRYPTED"
         };
-        if lines(content).any(encrypted) { Fault::Encrypted } else { Fault::Missing }
+        if lines(content).any(encrypted) { PemError::Encrypted } else { PemError::Missing }
     })
 }
 
@@ -131,7 +131,7 @@ fn shown(label: &[u8]) -> String {
 }
 
 /// Writes the end of a sentence that begins with the file's name.
-impl fmt::Display for Fault {
+impl fmt::Display for PemError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_certificate_that_is_not_read_is_refused() {
         let [one, other] = two();
-        let damaged = Fault::Damaged(one.lines().count() + 1);
+        let damaged = PemError::Damaged(one.lines().count() + 1);
         let of = |from: &str, to: &str| format!("{one}{}", other.replace(from, to));
         for (what, text, fault) in [
             ("OpenSSL's own form", of("CERT", "TRUSTED CERT"), None),
@@ -207,14 +207,14 @@ mod tests {
                 format!("{one}{}", other.replace('\n', "\\n")),
                 Some(&damaged),
             ),
-            ("cut off", format!("{one}{}", &other[..other.len() / 2]), Some(&Fault::Missing)),
-            ("no end", of("-----END CERTIFICATE-----", ""), Some(&Fault::Missing)),
-            ("nothing", String::new(), Some(&Fault::Missing)),
+            ("cut off", format!("{one}{}", &other[..other.len() / 2]), Some(&PemError::Missing)),
+            ("no end", of("-----END CERTIFICATE-----", ""), Some(&PemError::Missing)),
+            ("nothing", String::new(), Some(&PemError::Missing)),
         ] {
             let refused = certificates(text.as_bytes()).expect_err(what);
             match fault {
                 Some(fault) => assert_eq!(&refused, fault, "{what}"),
-                None => assert!(matches!(refused, Fault::OtherForm(_)), "{what}: {refused:?}"),
+                None => assert!(matches!(refused, PemError::OtherForm(_)), "{what}: {refused:?}"),
             }
         }
     }
@@ -226,7 +226,7 @@ mod tests {
             key(text.as_bytes()).unwrap_or_else(|fault| panic!("{fault}"));
         }
         let encrypted = pem.replace("PRIVATE", "ENCRYPTED PRIVATE");
-        assert_eq!(key(encrypted.as_bytes()), Err(Fault::Encrypted));
-        assert_eq!(key(b"-----BEGIN CERTIFICATE-----"), Err(Fault::Missing));
+        assert_eq!(key(encrypted.as_bytes()), Err(PemError::Encrypted));
+        assert_eq!(key(b"-----BEGIN CERTIFICATE-----"), Err(PemError::Missing));
     }
 }

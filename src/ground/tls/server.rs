@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tracing::warn;
 
 use super::certificate::validity;
-use super::material::{Contents, FileError, Look, Material};
+use super::material::{Contents, FileError, Material, Refreshed};
 use super::provider;
 
 /// Protocols that the listener offers, the preferred first.
@@ -85,7 +85,7 @@ impl ServerTls {
     /// # Errors
     ///
     /// See [`FileError`]; the certificate in force stays in force.
-    pub fn refresh(&self, again: bool) -> Result<Look, FileError> {
+    pub fn refresh(&self, again: bool) -> Result<Refreshed, FileError> {
         self.material.refresh(again, |server| self.check_validity(server))
     }
 

@@ -30,10 +30,12 @@ use super::handshake::Handshakes;
 use super::lingering::{Patience, linger};
 use super::stream::Requests;
 use super::turn::InTurns;
-use super::{Limits, Phase, Remote, Settings, preface, stopped_in};
+use super::{Limits, Phase, Settings, preface, stopped_in};
+use ground::client_connection::ClientConnection;
 use ground::dozing::Dozing;
 use ground::memory::Thrifty;
 use ground::metrics::{CloseReason, ListenerMetrics, Protocol};
+use ground::peer::Peer;
 use ground::tcp::{self, Gathering, HalfOpen, OverTcp, Watched};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. The buffer grows only as far as a peer
@@ -73,6 +75,8 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
+    /// Port of the sidecar to which the peer has connected, if known.
+    pub local_port: Option<u16>,
     pub held: Held,
     pub settings: Settings,
     /// TLS handshakes; `None` without TLS.
@@ -82,7 +86,8 @@ pub struct Connection {
 
 /// A connection that is ready for requests.
 struct Established {
-    remote: Remote,
+    peer: Peer,
+    connection: Arc<ClientConnection>,
     protocol: Protocol,
     activity: Arc<Activity>,
     settings: Settings,
@@ -93,12 +98,16 @@ impl Connection {
     /// Serves the connection to its end.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
-        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, held, settings, handshakes, metrics } = self;
+        let Self { stream, peer, local_port, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
         let (limits, activity) = (settings.limits, Activity::new(held, &settings.memory));
         // The first request of the client may be on its way.
@@ -111,9 +120,10 @@ impl Connection {
             metrics.accepted.increment(protocol);
             activity.rest();
             let connection = activity.connection();
-            let remote = Remote { address: peer, encrypted, names, connection };
+            let (address, port) = (peer.ip(), peer.port());
+            let peer = Peer { address, port, encrypted, names, local_port };
             let (activity, metrics) = (Arc::clone(&activity), metrics.clone());
-            Established { remote, protocol, activity, settings, metrics }
+            Established { peer, connection, protocol, activity, settings, metrics }
         };
         match handshakes {
             None => {
@@ -153,12 +163,16 @@ impl Established {
     async fn serve<S, H, F, B>(self, stream: S, handler: H, phase: watch::Receiver<Phase>)
     where
         S: AsyncRead + AsyncWrite + OverTcp + Send + Unpin + 'static,
-        H: Fn(&Remote, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { remote, protocol, activity, settings, metrics } = self;
+        let Self { peer, connection, protocol, activity, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
         let (mut limits, most) = (settings.limits, settings.max_connections);
         let (requests, memory) = (Arc::clone(&activity), settings.memory.clone());
@@ -179,7 +193,7 @@ impl Established {
             }
             let may_chunk =
                 request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
-            let responding = handler(&remote, request);
+            let responding = handler(&peer, &connection, request);
             let phase = phase_now.clone();
             // Not an async block, which would hold the handler's large future twice.
             Either::Right(responding.map(move |mut response| {

@@ -42,7 +42,7 @@ pub(super) type Greeted =
     (TlsStream<Watched<Gathering<TcpStream>>>, Protocol, Option<Arc<CertificateNames>>);
 
 /// A handshake that failed, and has been counted.
-pub(super) struct Failed;
+pub(super) struct HandshakeFailed;
 
 /// Greets clients.
 #[derive(Clone)]
@@ -65,12 +65,12 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         activity: &Arc<Activity>,
-    ) -> Result<Greeted, Failed> {
+    ) -> Result<Greeted, HandshakeFailed> {
         let greeting = timeout(self.tls.settings().handshake_timeout, self.shake(stream, activity));
         let result = greeting.await.unwrap_or(Err(HandshakeResult::Timeout));
         let counted = result.as_ref().map_or_else(|failed| *failed, |_| HandshakeResult::Completed);
         self.metrics.handshakes.increment(counted);
-        result.map_err(|_| Failed)
+        result.map_err(|_| HandshakeFailed)
     }
 
     async fn shake(

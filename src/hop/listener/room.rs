@@ -86,10 +86,10 @@ impl Room {
     /// Has `handler` note each request and each answer as an event of its connection.
     pub(super) fn watched(self: &Arc<Self>, handler: Arc<Handler>) -> Arc<Handler> {
         let room = Arc::clone(self);
-        Arc::new(move |remote, request| -> Answering {
-            let (room, peer) = (Arc::clone(&room), remote.address);
+        Arc::new(move |peer, connection, request| -> Answering {
+            let answering = handler(peer, connection, request);
+            let (room, peer) = (Arc::clone(&room), peer.socket());
             room.note(peer);
-            let answering = handler(remote, request);
             Box::pin(async move {
                 let answer = answering.await;
                 room.note(peer);

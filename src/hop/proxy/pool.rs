@@ -30,7 +30,7 @@ use self::http2::Connections;
 pub use self::neighbours::Neighbours;
 use super::login::Owner;
 use super::request_body::RequestBody;
-use super::spare::Sent;
+use super::resend::Sent;
 use super::{Address, Settings, UpstreamError};
 use ground::memory::{Demand, Memory, Thrifty};
 use ground::metrics::{AppMetrics, ConnectResult, GaugeGuard};
@@ -70,7 +70,7 @@ pub(super) struct Pool {
     memory: Memory,
     /// Idle connections, the most recently used last, so that a quiet app keeps few connections busy and
     /// warm.
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<IdleConnection>>,
     /// Requests that wait for a new connection and would take an idle one.
     waiting: AtomicUsize,
     given_back: Notify,
@@ -78,7 +78,7 @@ pub(super) struct Pool {
     metrics: AppMetrics,
 }
 
-struct Idle {
+struct IdleConnection {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
     sent: Arc<Sent>,
@@ -195,7 +195,7 @@ impl Lease {
         // A connection that finds no place ends in an orderly way, because its sender is dropped.
         let task = task.release();
         if idle.len() < pool.max_idle {
-            idle.push(Idle { sender, timer, sent, demand, task, since: Instant::now() });
+            idle.push(IdleConnection { sender, timer, sent, demand, task, since: Instant::now() });
         }
         drop(idle);
         if pool.waiting.load(Ordering::Relaxed) > 0 {
@@ -260,7 +260,7 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let Idle { sender, timer, sent, demand, task, .. } = entry;
+            let IdleConnection { sender, timer, sent, demand, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
             let (reused, task) = (true, LeasedTask::new(task));
             return Some(Lease { sender, timer, sent, demand, pool, reused, owner, task });
@@ -315,11 +315,11 @@ impl Pool {
         self.reap_http2();
     }
 
-    fn is_good(&self, entry: &Idle, now: Instant) -> bool {
+    fn is_good(&self, entry: &IdleConnection, now: Instant) -> bool {
         !entry.sender.is_closed() && now.saturating_duration_since(entry.since) < self.idle_timeout
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

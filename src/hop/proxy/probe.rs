@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::pool::{Stream, dial, http1_builder};
-use super::spare::Sent;
+use super::resend::Sent;
 use super::{Address, AppProtocol, Settings, UpstreamError};
 use ground::tcp::Watched;
 use ground::tls::ClientTls;
@@ -36,12 +36,12 @@ pub struct Probe {
     pub to_https: bool,
     /// Idle time that the app announces: `timeout` in `Keep-Alive` (RFC 2068 section 19.7.1.1).
     pub announced: Option<Duration>,
-    pub idle: Idle,
+    pub idle: IdleTime,
 }
 
 /// Fate of the connection after its only request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
+pub enum IdleTime {
     /// The app closed the connection after this time.
     Closed(Duration),
     /// The connection was still open after this time, the whole of the wait.
@@ -192,7 +192,11 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -
 }
 
 /// Reads the response to its end and waits for the end of its connection.
-async fn watch(response: Response<Incoming>, mut connection: Connection, hold: Duration) -> Idle {
+async fn watch(
+    response: Response<Incoming>,
+    mut connection: Connection,
+    hold: Duration,
+) -> IdleTime {
     let closes = response
         .headers()
         .get_all(CONNECTION)
@@ -201,14 +205,14 @@ async fn watch(response: Response<Incoming>, mut connection: Connection, hold: D
     let mut body = response.into_body();
     let reading = async { while let Some(Ok(_)) = body.frame().await {} };
     let idle = if timeout(BODY_PATIENCE, reading).await.is_err() {
-        Idle::Busy
+        IdleTime::Busy
     } else if closes {
-        Idle::Closed(Duration::ZERO)
+        IdleTime::Closed(Duration::ZERO)
     } else {
         let since = Instant::now();
         match timeout(hold, &mut connection).await {
-            Ok(_) => Idle::Closed(since.elapsed()),
-            Err(_) => Idle::Open(hold),
+            Ok(_) => IdleTime::Closed(since.elapsed()),
+            Err(_) => IdleTime::Open(hold),
         }
     };
     connection.abort();

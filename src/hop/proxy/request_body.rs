@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
-use super::spare::Sent;
+use super::resend::Sent;
 use super::stream_clock::StreamClock;
 use super::unread::Unread;
 use ground::client_connection::{ClientConnection, Upload};

@@ -108,7 +108,7 @@ impl Upstream {
         lease: &mut Lease,
         request: &mut Request<RequestBody>,
         progress: &mut Progress,
-    ) -> Result<Result<Response<Incoming>, Failed>, UpstreamError> {
+    ) -> Result<Result<Response<Incoming>, SendError>, UpstreamError> {
         let reused = lease.is_reused();
         let (sender, timer) = lease.sender_and_timer();
         let sending = pin!(sender.try_send_request(taken(request)));
@@ -124,4 +124,4 @@ impl Upstream {
     }
 }
 
-type Failed = hyper::client::conn::TrySendError<Request<RequestBody>>;
+type SendError = hyper::client::conn::TrySendError<Request<RequestBody>>;

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::arriving::Arriving;
 use super::pool::http2::{Inbound, Ticket};
 use super::request_body::{RequestBody, RequestBodyError};
-use super::spare::Spare;
+use super::resend::Spare;
 use super::upload::{Source, Upload};
 use super::{Upstream, UpstreamError};
 
@@ -22,7 +22,7 @@ use super::{Upstream, UpstreamError};
 const TRIES: usize = 5;
 
 /// Reason why a try has failed.
-enum Failed {
+enum SendError {
     /// The client's body ended with an error.
     Client(hyper::Error),
     /// The connection or the stream ended with an error.
@@ -64,8 +64,8 @@ impl Upstream {
                 Err(failed) => failed,
             };
             let Lost { error, source: body, unseen, calmed } = match failed {
-                Failed::Client(error) => return Err(UpstreamError::ClientGone(error)),
-                Failed::App(lost) => *lost,
+                SendError::Client(error) => return Err(UpstreamError::ClientGone(error)),
+                SendError::App(lost) => *lost,
             };
             source = body;
             let died = is_reused && !has_died && !error.is_reset();
@@ -85,14 +85,14 @@ async fn attempt(
     head: Request<()>,
     source: Source,
     asked: Option<&Notify>,
-) -> Result<Response<Arriving>, Failed> {
+) -> Result<Response<Arriving>, SendError> {
     let written = ticket.written();
     let (mut response, stream) = match ticket.send(head, source.is_empty()) {
         Ok(sent) => sent,
         // The connection was about to end when it was taken.
         Err(error) => {
             let lost = Lost { error, source, unseen: true, calmed: false };
-            return Err(Failed::App(Box::new(lost)));
+            return Err(SendError::App(Box::new(lost)));
         }
     };
     let ticket = Arc::new(ticket);
@@ -111,7 +111,7 @@ async fn attempt(
         Pin::new(&mut response).poll(context).map(Ok)
     });
     match answered.await {
-        Err(error) => Err(Failed::Client(error)),
+        Err(error) => Err(SendError::Client(error)),
         Ok(Ok(response)) => Ok(begin(response, upload, ticket)),
         Ok(Err(error)) => {
             let reset = error.reason().filter(|_| error.is_reset() && error.is_remote());
@@ -123,7 +123,7 @@ async fn attempt(
                 ticket.calm();
             }
             let source = upload.into_source();
-            Err(Failed::App(Box::new(Lost { error, source, unseen, calmed })))
+            Err(SendError::App(Box::new(Lost { error, source, unseen, calmed })))
         }
     }
 }

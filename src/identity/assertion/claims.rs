@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Algorithm, Fault};
+use super::{Algorithm, InvalidAssertion};
 use crate::Placeholders;
 use crate::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
 use ground::metrics::Flaw;
@@ -108,19 +108,19 @@ impl Claims {
 
 impl Policy {
     /// Judges the `claims` of a token, and the claims that AWS puts into its `header`.
-    pub(super) fn judge(
+    pub(super) fn validate(
         &self,
         header: &Map<String, Value>,
         claims: &Map<String, Value>,
         now: Duration,
-    ) -> Result<Claims, Fault> {
+    ) -> Result<Claims, InvalidAssertion> {
         let no_header = Map::new();
         let header = if self.signer.is_some() { header } else { &no_header };
         let expires = self.check_times(header, claims, now)?;
         let issuers: Vec<_> =
             [claims.get("iss"), header.get("iss")].into_iter().flatten().collect();
         if issuers.is_empty() || issuers.iter().any(|issuer| *issuer != self.issuer.as_str()) {
-            return Err(Fault::Issuer);
+            return Err(InvalidAssertion::Issuer);
         }
         self.check_audience(claims.get("aud").or_else(|| header.get("client")))?;
         let Said { user, flaws } = self.claims.read(claims)?;
@@ -133,24 +133,24 @@ impl Policy {
         header: &Map<String, Value>,
         claims: &Map<String, Value>,
         now: Duration,
-    ) -> Result<Duration, Fault> {
+    ) -> Result<Duration, InvalidAssertion> {
         let ends = [claims.get("exp"), header.get("exp")].into_iter().flatten().map(seconds);
-        let ends = ends.collect::<Option<Vec<_>>>().ok_or(Fault::Claims)?;
+        let ends = ends.collect::<Option<Vec<_>>>().ok_or(InvalidAssertion::Claims)?;
         // Refuse a token without an end: a stolen token would be good for ever.
-        let expires = ends.into_iter().min().ok_or(Fault::Claims)?;
+        let expires = ends.into_iter().min().ok_or(InvalidAssertion::Claims)?;
         if now >= expires.saturating_add(self.leeway) {
-            return Err(Fault::Expired);
+            return Err(InvalidAssertion::Expired);
         }
         for name in ["nbf", "iat"] {
             let Some(from) = claims.get(name) else { continue };
-            if seconds(from).ok_or(Fault::Claims)? > now.saturating_add(self.leeway) {
-                return Err(Fault::NotYetValid);
+            if seconds(from).ok_or(InvalidAssertion::Claims)? > now.saturating_add(self.leeway) {
+                return Err(InvalidAssertion::NotYetValid);
             }
         }
         Ok(expires)
     }
 
-    fn check_audience(&self, audience: Option<&Value>) -> Result<(), Fault> {
+    fn check_audience(&self, audience: Option<&Value>) -> Result<(), InvalidAssertion> {
         if self.audience.is_empty() {
             return Ok(());
         }
@@ -160,14 +160,14 @@ impl Policy {
             Some(audience) => ours(audience),
             None => false,
         };
-        if fits { Ok(()) } else { Err(Fault::Audience) }
+        if fits { Ok(()) } else { Err(InvalidAssertion::Audience) }
     }
 }
 
 impl ClaimNames {
     /// Reads the user. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
     /// costs that attribute alone.
-    fn read(&self, claims: &Map<String, Value>) -> Result<Said, Fault> {
+    fn read(&self, claims: &Map<String, Value>) -> Result<Said, InvalidAssertion> {
         let mut flaws = Flaws::default();
         let id = match self.text(self.user.find(claims)) {
             Ok(Some(id)) => id,
@@ -176,11 +176,11 @@ impl ClaimNames {
             Err(Flaw::Placeholder) => {
                 return Ok(Said { user: None, flaws: Flaws::placeholder() });
             }
-            Err(_) => return Err(Fault::Claims),
+            Err(_) => return Err(InvalidAssertion::Claims),
         };
         // Some providers let users write any address into their profile.
         if self.user.is_address() && is_unverified(&self.user, claims) {
-            return Err(Fault::Claims);
+            return Err(InvalidAssertion::Claims);
         }
         let mut attribute = |attribute, path: Option<&ClaimPath>| {
             let path = path?;

@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::claims::{Claims, Policy};
-use super::{Fault, MAX_ASSERTION_BYTES, json};
+use super::{InvalidAssertion, MAX_ASSERTION_BYTES, json};
 use crate::algorithm::Algorithm;
 use crate::keys::KeySet;
 
@@ -39,23 +39,23 @@ struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    fn parse(token: &'a [u8], policy: &Policy) -> Result<Self, Fault> {
+    fn parse(token: &'a [u8], policy: &Policy) -> Result<Self, InvalidAssertion> {
         if token.len() > MAX_ASSERTION_BYTES {
-            return Err(Fault::Malformed);
+            return Err(InvalidAssertion::Malformed);
         }
-        let token = std::str::from_utf8(token).map_err(|_| Fault::Malformed)?;
+        let token = std::str::from_utf8(token).map_err(|_| InvalidAssertion::Malformed)?;
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Fault::Malformed);
+            return Err(InvalidAssertion::Malformed);
         };
         let padded = policy.signer.is_some();
         let base64 = if padded { &PADDED_BASE64 } else { &BASE64 };
-        let decoded = base64.decode(header).map_err(|_| Fault::Malformed)?;
+        let decoded = base64.decode(header).map_err(|_| InvalidAssertion::Malformed)?;
         let signature = if padded { signature.trim_end_matches('=') } else { signature };
         Ok(Self {
-            header: json::object(&decoded).ok_or(Fault::Malformed)?,
+            header: json::object(&decoded).ok_or(InvalidAssertion::Malformed)?,
             payload,
             signed: &token.as_bytes()[..header.len() + 1 + payload.len()],
             signature,
@@ -64,10 +64,10 @@ impl<'a> Jws<'a> {
     }
 
     /// Returns the algorithm if the policy allows it. Refuses extensions and tokens that are no JWT.
-    fn algorithm(&self, policy: &Policy) -> Result<Algorithm, Fault> {
+    fn algorithm(&self, policy: &Policy) -> Result<Algorithm, InvalidAssertion> {
         // Extensions that a reader has to understand (RFC 7515 section 4.1.11): the sidecar knows none.
         if self.header.contains_key("crit") || self.header.contains_key("b64") {
-            return Err(Fault::Malformed);
+            return Err(InvalidAssertion::Malformed);
         }
         // A logout token (OpenID Connect Back-Channel Logout) has the same issuer, audience and subject as an
         // ID token, but is no ID token: RFC 8725 section 3.11.
@@ -77,30 +77,35 @@ impl<'a> Jws<'a> {
                 let kind = kind.to_ascii_lowercase();
                 let kind = kind.strip_prefix("application/").unwrap_or(&kind);
                 if !matches!(kind, "jwt" | "at+jwt") {
-                    return Err(Fault::Malformed);
+                    return Err(InvalidAssertion::Malformed);
                 }
             }
-            Some(_) => return Err(Fault::Malformed),
+            Some(_) => return Err(InvalidAssertion::Malformed),
         }
-        let name = self.header.get("alg").and_then(Value::as_str).ok_or(Fault::Malformed)?;
-        let algorithm = Algorithm::from_name(name).ok_or(Fault::Algorithm)?;
-        if policy.algorithms.contains(&algorithm) { Ok(algorithm) } else { Err(Fault::Algorithm) }
+        let name =
+            self.header.get("alg").and_then(Value::as_str).ok_or(InvalidAssertion::Malformed)?;
+        let algorithm = Algorithm::from_name(name).ok_or(InvalidAssertion::Algorithm)?;
+        if policy.algorithms.contains(&algorithm) {
+            Ok(algorithm)
+        } else {
+            Err(InvalidAssertion::Algorithm)
+        }
     }
 
-    fn key(&self) -> Result<Option<&str>, Fault> {
+    fn key(&self) -> Result<Option<&str>, InvalidAssertion> {
         match self.header.get("kid") {
             None => Ok(None),
             Some(Value::String(key)) if !key.is_empty() && key.len() <= 256 => Ok(Some(key)),
-            Some(_) => Err(Fault::Malformed),
+            Some(_) => Err(InvalidAssertion::Malformed),
         }
     }
 
     /// Checks the signer. All AWS load balancers of a region share one key, those of other accounts too, so
     /// only the signer's name in the signed header tells the operator's own load balancer.
-    fn check_signer(&self, policy: &Policy) -> Result<(), Fault> {
+    fn check_signer(&self, policy: &Policy) -> Result<(), InvalidAssertion> {
         let Some(signer) = &policy.signer else { return Ok(()) };
         let named = self.header.get("signer").and_then(Value::as_str);
-        if named == Some(signer) { Ok(()) } else { Err(Fault::Signer) }
+        if named == Some(signer) { Ok(()) } else { Err(InvalidAssertion::Signer) }
     }
 }
 
@@ -124,7 +129,7 @@ pub(super) fn has_form(token: &[u8]) -> bool {
 }
 
 /// Returns the id of the key that `token` names, if the policy accepts the header.
-pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fault> {
+pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, InvalidAssertion> {
     let jws = Jws::parse(token, policy)?;
     jws.algorithm(policy)?;
     jws.check_signer(policy)?;
@@ -136,25 +141,25 @@ pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, Fa
 ///
 /// # Errors
 ///
-/// The first [`Fault`] found: faults of the form first, then of the signature, then of the claims.
+/// The first [`InvalidAssertion`] found: faults of the form first, then of the signature, then of the claims.
 pub fn verify(
     token: &[u8],
     policy: &Policy,
     keys: &KeySet,
     now: Duration,
-) -> Result<Claims, Fault> {
+) -> Result<Claims, InvalidAssertion> {
     let jws = Jws::parse(token, policy)?;
     let algorithm = jws.algorithm(policy)?;
     jws.check_signer(policy)?;
     let key = jws.key()?;
     let mut fitting = keys.fitting(key, algorithm).peekable();
     if fitting.peek().is_none() {
-        return Err(Fault::UnknownKey);
+        return Err(InvalidAssertion::UnknownKey);
     }
     if !fitting.any(|key| key.verifies(jws.signed, jws.signature, algorithm)) {
-        return Err(Fault::Signature);
+        return Err(InvalidAssertion::Signature);
     }
-    let payload = jws.base64.decode(jws.payload).map_err(|_| Fault::Malformed)?;
-    let claims = json::object(&payload).ok_or(Fault::Malformed)?;
-    policy.judge(&jws.header, &claims, now)
+    let payload = jws.base64.decode(jws.payload).map_err(|_| InvalidAssertion::Malformed)?;
+    let claims = json::object(&payload).ok_or(InvalidAssertion::Malformed)?;
+    policy.validate(&jws.header, &claims, now)
 }

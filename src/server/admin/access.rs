@@ -24,7 +24,7 @@ pub(super) struct Access {
 
 /// Reason why a caller may not call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AccessError {
     /// A token is needed, and none was shown.
     NoToken,
     /// The token that was shown is another one.
@@ -39,7 +39,7 @@ pub(super) enum Denied {
     Name,
 }
 
-impl Denied {
+impl AccessError {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
@@ -48,7 +48,7 @@ impl Denied {
     }
 }
 
-impl fmt::Display for Denied {
+impl fmt::Display for AccessError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::NoToken => {
@@ -83,14 +83,18 @@ impl Access {
     }
 
     /// Checks whether the caller at `peer` may make `request`.
-    pub(super) fn check<B>(&self, peer: SocketAddr, request: &Request<B>) -> Result<(), Denied> {
+    pub(super) fn check<B>(
+        &self,
+        peer: SocketAddr,
+        request: &Request<B>,
+    ) -> Result<(), AccessError> {
         let headers = request.headers();
         match &self.token {
             Some(token) => check_token(token, headers),
-            None if !is_this_machine(peer.ip().to_canonical()) => Err(Denied::Elsewhere),
-            None if headers.keys().any(is_of_a_browser) => Err(Denied::Page),
-            None if headers.keys().any(is_of_a_proxy) => Err(Denied::Proxied),
-            None if !names_this_machine(request) => Err(Denied::Name),
+            None if !is_this_machine(peer.ip().to_canonical()) => Err(AccessError::Elsewhere),
+            None if headers.keys().any(is_of_a_browser) => Err(AccessError::Page),
+            None if headers.keys().any(is_of_a_proxy) => Err(AccessError::Proxied),
+            None if !names_this_machine(request) => Err(AccessError::Name),
             None => Ok(()),
         }
     }
@@ -100,17 +104,19 @@ fn is_this_machine(address: IpAddr) -> bool {
     address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
 }
 
-fn check_token(token: &Digest, headers: &HeaderMap) -> Result<(), Denied> {
+fn check_token(token: &Digest, headers: &HeaderMap) -> Result<(), AccessError> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
-    let (Some(shown), None) = (shown.next(), shown.next()) else { return Err(Denied::NoToken) };
+    let (Some(shown), None) = (shown.next(), shown.next()) else {
+        return Err(AccessError::NoToken);
+    };
     // RFC 9110 section 11.1: the scheme is case-insensitive.
-    let (scheme, shown) = shown.as_bytes().split_at_checked(7).ok_or(Denied::NoToken)?;
+    let (scheme, shown) = shown.as_bytes().split_at_checked(7).ok_or(AccessError::NoToken)?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return Err(Denied::NoToken);
+        return Err(AccessError::NoToken);
     }
     let shown = digest(&SHA256, shown.trim_ascii());
     let same = verify_slices_are_equal(token.as_ref(), shown.as_ref());
-    same.map_err(|_| Denied::WrongToken)
+    same.map_err(|_| AccessError::WrongToken)
 }
 
 fn is_of_a_browser(name: &HeaderName) -> bool {
@@ -167,36 +173,36 @@ mod tests {
         let access = Access::new(None);
         for (peer, more, expected) in [
             ("127.0.0.1:5", &[][..], Ok(())),
-            ("127.0.0.6:5", &[], Err(Denied::Elsewhere)),
-            ("127.9.9.9:5", &[], Err(Denied::Elsewhere)),
-            ("[::ffff:127.0.0.6]:5", &[], Err(Denied::Elsewhere)),
+            ("127.0.0.6:5", &[], Err(AccessError::Elsewhere)),
+            ("127.9.9.9:5", &[], Err(AccessError::Elsewhere)),
+            ("[::ffff:127.0.0.6]:5", &[], Err(AccessError::Elsewhere)),
             ("[::1]:5", &[], Ok(())),
             ("[::ffff:127.0.0.1]:5", &[], Ok(())),
-            ("10.0.0.7:5", &[], Err(Denied::Elsewhere)),
-            ("[fd00::7]:5", &[], Err(Denied::Elsewhere)),
-            ("[::ffff:10.0.0.7]:5", &[], Err(Denied::Elsewhere)),
-            ("10.0.0.7:5", &[("authorization", "Bearer x")], Err(Denied::Elsewhere)),
-            ("127.0.0.1:5", &[("origin", "null")], Err(Denied::Page)),
-            ("127.0.0.1:5", &[("referer", "http://127.0.0.1:9901/")], Err(Denied::Page)),
-            ("127.0.0.1:5", &[("sec-fetch-site", "none")], Err(Denied::Page)),
-            ("127.0.0.1:5", &[("sec-fetch-mode", "cors")], Err(Denied::Page)),
-            ("127.0.0.1:5", &[("x-forwarded-for", "127.0.0.1")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("x-forwarded-host", "a")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("x-real-ip", "127.0.0.1")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("forwarded", "for=127.0.0.1")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("via", "1.1 a")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("x-envoy-attempt-count", "1")], Err(Denied::Proxied)),
-            ("127.0.0.1:5", &[("l5d-client-id", "a")], Err(Denied::Proxied)),
+            ("10.0.0.7:5", &[], Err(AccessError::Elsewhere)),
+            ("[fd00::7]:5", &[], Err(AccessError::Elsewhere)),
+            ("[::ffff:10.0.0.7]:5", &[], Err(AccessError::Elsewhere)),
+            ("10.0.0.7:5", &[("authorization", "Bearer x")], Err(AccessError::Elsewhere)),
+            ("127.0.0.1:5", &[("origin", "null")], Err(AccessError::Page)),
+            ("127.0.0.1:5", &[("referer", "http://127.0.0.1:9901/")], Err(AccessError::Page)),
+            ("127.0.0.1:5", &[("sec-fetch-site", "none")], Err(AccessError::Page)),
+            ("127.0.0.1:5", &[("sec-fetch-mode", "cors")], Err(AccessError::Page)),
+            ("127.0.0.1:5", &[("x-forwarded-for", "127.0.0.1")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("x-forwarded-host", "a")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("x-real-ip", "127.0.0.1")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("forwarded", "for=127.0.0.1")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("via", "1.1 a")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("x-envoy-attempt-count", "1")], Err(AccessError::Proxied)),
+            ("127.0.0.1:5", &[("l5d-client-id", "a")], Err(AccessError::Proxied)),
             ("127.0.0.1:5", &[("host", "localhost:9901")], Ok(())),
             ("127.0.0.1:5", &[("host", "LOCALHOST")], Ok(())),
             ("127.0.0.1:5", &[("host", "[::1]:9901")], Ok(())),
             ("127.0.0.1:5", &[("host", "10.0.0.7")], Ok(())),
-            ("127.0.0.1:5", &[("host", "evil.example:9901")], Err(Denied::Name)),
-            ("127.0.0.1:5", &[("host", "127.0.0.1.evil.example")], Err(Denied::Name)),
-            ("127.0.0.1:5", &[("host", "localhost.evil.example")], Err(Denied::Name)),
-            ("127.0.0.1:5", &[("host", "localhost.")], Err(Denied::Name)),
-            ("127.0.0.1:5", &[("host", "evil@127.0.0.1")], Err(Denied::Name)),
-            ("127.0.0.1:5", &[("host", "")], Err(Denied::Name)),
+            ("127.0.0.1:5", &[("host", "evil.example:9901")], Err(AccessError::Name)),
+            ("127.0.0.1:5", &[("host", "127.0.0.1.evil.example")], Err(AccessError::Name)),
+            ("127.0.0.1:5", &[("host", "localhost.evil.example")], Err(AccessError::Name)),
+            ("127.0.0.1:5", &[("host", "localhost.")], Err(AccessError::Name)),
+            ("127.0.0.1:5", &[("host", "evil@127.0.0.1")], Err(AccessError::Name)),
+            ("127.0.0.1:5", &[("host", "")], Err(AccessError::Name)),
         ] {
             let peer = peer.parse().expect("an address");
             assert_eq!(access.check(peer, &request(more)), expected, "{peer} {more:?}");
@@ -205,7 +211,7 @@ mod tests {
         let mut twice = request(&[]);
         twice.headers_mut().append(HOST, "127.0.0.1".parse().expect("a value"));
         let peer = "127.0.0.1:5".parse().expect("an address");
-        assert_eq!(access.check(peer, &twice), Err(Denied::Name));
+        assert_eq!(access.check(peer, &twice), Err(AccessError::Name));
     }
 
     #[test]
@@ -215,7 +221,7 @@ mod tests {
         for (target, expected) in [
             ("http://127.0.0.1:9901/config", Ok(())),
             ("http://[::1]:9901/config", Ok(())),
-            ("http://evil.example/config", Err(Denied::Name)),
+            ("http://evil.example/config", Err(AccessError::Name)),
         ] {
             let mut request = Request::new(());
             *request.uri_mut() = target.parse().expect("a URI");
@@ -230,20 +236,23 @@ mod tests {
         let access = Access::new(Some(&token));
         let right = "Bearer 0123456789abcdef0123456789abcdef";
         for (more, expected) in [
-            (&[][..], Err(Denied::NoToken)),
+            (&[][..], Err(AccessError::NoToken)),
             (&[("authorization", right)], Ok(())),
             (&[("authorization", "bearer 0123456789abcdef0123456789abcdef")], Ok(())),
             (&[("authorization", right), ("x-forwarded-for", "10.0.0.9")], Ok(())),
             (&[("authorization", right), ("host", "sidecar.example")], Ok(())),
-            (&[("authorization", right), ("authorization", right)], Err(Denied::NoToken)),
+            (&[("authorization", right), ("authorization", right)], Err(AccessError::NoToken)),
             (
                 &[("authorization", "Bearer 0123456789abcdef0123456789abcde")],
-                Err(Denied::WrongToken),
+                Err(AccessError::WrongToken),
             ),
-            (&[("authorization", "Bearer x")], Err(Denied::WrongToken)),
-            (&[("authorization", "Bearer")], Err(Denied::NoToken)),
-            (&[("authorization", "Basic 0123456789abcdef0123456789abcdef")], Err(Denied::NoToken)),
-            (&[("x-admin-token", right)], Err(Denied::NoToken)),
+            (&[("authorization", "Bearer x")], Err(AccessError::WrongToken)),
+            (&[("authorization", "Bearer")], Err(AccessError::NoToken)),
+            (
+                &[("authorization", "Basic 0123456789abcdef0123456789abcdef")],
+                Err(AccessError::NoToken),
+            ),
+            (&[("x-admin-token", right)], Err(AccessError::NoToken)),
         ] {
             for peer in ["127.0.0.1:5", "10.0.0.7:5"] {
                 let peer = peer.parse().expect("an address");

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::access::{Access, Denied};
+use super::access::{Access, AccessError};
 use super::text;
 use super::walks::Walks;
 use crate::explain::{Asked, InForce, report};
@@ -83,11 +83,11 @@ const CALLS: [(&str, Call, &[Method]); 6] = [
 ];
 
 /// Reason why a call is not carried out.
-enum Failed {
-    Denied(Denied),
+enum CallError {
+    Denied(AccessError),
     Method(&'static [Method]),
     /// A fault of the caller, in words.
-    Unclear(StatusCode, String),
+    Invalid(StatusCode, String),
     /// The log of this process is not the sidecar's.
     FixedLevel,
 }
@@ -142,7 +142,7 @@ impl Door {
     ) -> Response<Full<Bytes>> {
         let (result, answer) = match self.carry_out(peer, request).await {
             Ok(answer) => (AdminCall::Answered, answer),
-            Err(failed @ Failed::Denied(_)) => (AdminCall::Denied, failed.answer()),
+            Err(failed @ CallError::Denied(_)) => (AdminCall::Denied, failed.answer()),
             Err(failed) => (AdminCall::Failed, failed.answer()),
         };
         self.calls.metrics.admin_calls.increment(result);
@@ -153,15 +153,15 @@ impl Door {
         &self,
         peer: SocketAddr,
         request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Failed> {
+    ) -> Result<Response<Full<Bytes>>, CallError> {
         let standing = self.calls.standing.load_full();
         let access = Access::new(standing.token.as_ref());
-        access.check(peer, &request).map_err(Failed::Denied)?;
+        access.check(peer, &request).map_err(CallError::Denied)?;
         let path = request.uri().path();
         let call = CALLS.iter().find(|(of_call, ..)| *of_call == path);
         let (_, call, methods) = call.expect("`is_call` was asked");
         if !methods.contains(request.method()) {
-            return Err(Failed::Method(methods));
+            return Err(CallError::Method(methods));
         }
         let calls = &self.calls;
         match (*call, request.method() == Method::PUT) {
@@ -190,11 +190,11 @@ impl Door {
         &self,
         invalidation: Invalidation,
         peer: SocketAddr,
-    ) -> Result<Response<Full<Bytes>>, Failed> {
+    ) -> Result<Response<Full<Bytes>>, CallError> {
         let Invalidation { user, everything: everybody } = invalidation;
         if user.is_some() == everybody {
             let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
-            return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
+            return Err(CallError::Invalid(StatusCode::BAD_REQUEST, problem.into()));
         }
         let tokens = self.calls.sidecar.tokens.clone();
         let forgetting = self
@@ -209,7 +209,7 @@ impl Door {
         &self,
         standing: Arc<Standing>,
         asked: Asked,
-    ) -> Result<Response<Full<Bytes>>, Failed> {
+    ) -> Result<Response<Full<Bytes>>, CallError> {
         let sidecar = Arc::clone(&self.calls.sidecar);
         let explaining = self.explanations.own(move || {
             let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
@@ -217,10 +217,10 @@ impl Door {
             Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
         });
         let explained = explaining.await;
-        let unclear = |error: crate::explain::Unclear| {
-            Failed::Unclear(StatusCode::BAD_REQUEST, error.to_string())
+        let invalid = |error: crate::explain::QuestionError| {
+            CallError::Invalid(StatusCode::BAD_REQUEST, error.to_string())
         };
-        Ok(json_of(StatusCode::OK, &explained.map_err(unclear)?))
+        Ok(json_of(StatusCode::OK, &explained.map_err(invalid)?))
     }
 }
 
@@ -229,14 +229,14 @@ impl Calls {
         json!({ "level": self.log.level().as_str().to_lowercase() })
     }
 
-    fn set_level(&self, level: &str, peer: SocketAddr) -> Result<Response<Full<Bytes>>, Failed> {
+    fn set_level(&self, level: &str, peer: SocketAddr) -> Result<Response<Full<Bytes>>, CallError> {
         let Some(level) = logging::level(level) else {
             let problem =
                 "Write {\"level\":\"debug\"}: \"error\", \"warn\", \"info\" or \"debug\".";
-            return Err(Failed::Unclear(StatusCode::BAD_REQUEST, problem.into()));
+            return Err(CallError::Invalid(StatusCode::BAD_REQUEST, problem.into()));
         };
         if !self.log.set_level(level) {
-            return Err(Failed::FixedLevel);
+            return Err(CallError::FixedLevel);
         }
         info!(%level, %peer, "the log's level was changed");
         Ok(json_of(StatusCode::OK, &self.level()))
@@ -277,27 +277,27 @@ fn shown(refused: Refused) -> Shown {
 
 /// Reads a call's body. The request has to name the body's type: a page can't do that without a preflight
 /// (Fetch standard, section 2.2.2).
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failed> {
-    let unclear = |status, problem: String| Failed::Unclear(status, problem);
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, CallError> {
+    let invalid = |status, problem: String| CallError::Invalid(status, problem);
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
         let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
     });
     if !is_json {
         let problem = "Send JSON, with Content-Type: application/json.".into();
-        return Err(unclear(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+        return Err(invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
     }
     let reading = Limited::new(request.into_body(), MAX_BODY).collect();
     let Ok(body) = timeout(BODY_PATIENCE, reading).await else {
         let problem = "The body did not arrive in time.".into();
-        return Err(unclear(StatusCode::REQUEST_TIMEOUT, problem));
+        return Err(invalid(StatusCode::REQUEST_TIMEOUT, problem));
     };
     let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let problem = format!("The body is over {MAX_BODY} bytes.");
-            unclear(StatusCode::PAYLOAD_TOO_LARGE, problem)
+            invalid(StatusCode::PAYLOAD_TOO_LARGE, problem)
         } else {
-            unclear(StatusCode::BAD_REQUEST, "The body broke off.".into())
+            invalid(StatusCode::BAD_REQUEST, "The body broke off.".into())
         }
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
@@ -306,11 +306,11 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Fail
             "The body is not what this call takes (line {line}, column {column}): see \
              docs/operations.md."
         );
-        unclear(StatusCode::BAD_REQUEST, problem)
+        invalid(StatusCode::BAD_REQUEST, problem)
     })
 }
 
-impl Failed {
+impl CallError {
     fn answer(&self) -> Response<Full<Bytes>> {
         let error = |status, code: &str, text: String| {
             json_of(status, &json!({ "error": text, "code": code }))
@@ -333,7 +333,7 @@ impl Failed {
                 response.headers_mut().insert(ALLOW, allow);
                 response
             }
-            Self::Unclear(status, problem) => error(*status, "unclear", problem.clone()),
+            Self::Invalid(status, problem) => error(*status, "unclear", problem.clone()),
             Self::FixedLevel => error(
                 StatusCode::CONFLICT,
                 "fixed_level",

@@ -109,17 +109,17 @@ impl Origin {
     ///
     /// See [`LoadError`].
     pub fn load(&self) -> Result<Config, LoadError> {
-        self.look().config
+        self.load_now().config
     }
 
     /// Reads the files until two readings in a row agree, because an editor may have written a file only
     /// half. Gives up after `READINGS` further readings. Blocks for at least the time between two readings.
     #[allow(clippy::disallowed_methods, reason = "says that it blocks")]
     pub fn read_settled(&self) -> Reading {
-        let mut found = self.look();
+        let mut found = self.load_now();
         for _ in 0..READINGS {
             std::thread::sleep(SETTLING);
-            let again = self.look();
+            let again = self.load_now();
             let is_settled = again.shows_the_same_as(&found);
             found = again;
             if is_settled {
@@ -138,7 +138,7 @@ impl Origin {
             && is_replaced_at_once(file.as_deref().unwrap_or(&self.file))
     }
 
-    fn look(&self) -> Reading {
+    fn load_now(&self) -> Reading {
         let (text, config) = match self.read() {
             Ok(text) => (text.clone(), self.parse(text)),
             Err(error) => (None, Err(error)),

@@ -10,9 +10,9 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Unclear;
+use super::QuestionError;
+use ground::peer::Peer;
 use ground::tls::CertificateNames;
-use identity::Peer;
 use sidecar::explain::Question;
 
 /// A request to explain, also in the form in which it is sent to a running sidecar's admin port.
@@ -64,13 +64,13 @@ impl Asked {
     /// # Errors
     ///
     /// If no client could send the request.
-    pub(super) fn into_question(self) -> Result<Question, Unclear> {
+    pub(super) fn into_question(self) -> Result<Question, QuestionError> {
         let names = CertificateNames::from_names(self.peer_names.iter().map(String::as_str));
         let shown = !self.peer_names.is_empty();
         let names = shown.then(|| Arc::new(names));
-        let peer = Peer { address: self.peer(), encrypted: shown, names, port: None };
+        let peer = Peer { encrypted: shown, names, ..Peer::at(self.peer()) };
         let method = Method::from_bytes(self.method().as_bytes())
-            .map_err(|_| Unclear::new("the method is none", "write GET, POST or the like"))?;
+            .map_err(|_| QuestionError::new("the method is none", "write GET, POST or the like"))?;
         let mut headers = header_map(&self.headers, self.http2)?;
         let uri = self.uri(&mut headers)?;
         let mut request = Request::new(Bytes::from(self.body));
@@ -96,63 +96,67 @@ impl Asked {
 
     /// Returns the target as it stands in a request. The host of a URL becomes a header. Over HTTP/2, the
     /// header `Host` becomes part of the target.
-    fn uri(&self, headers: &mut HeaderMap) -> Result<Uri, Unclear> {
+    fn uri(&self, headers: &mut HeaderMap) -> Result<Uri, QuestionError> {
         // Clients do not send the fragment.
         let target = self.target.split('#').next().unwrap_or_default();
-        let unclear = || {
+        let invalid = || {
             let problem =
                 format!("{:?} is no path and no URL that a request could have", self.target);
-            Unclear::new(problem, "write a path such as /api/me, or a URL, with spaces as %20")
+            QuestionError::new(
+                problem,
+                "write a path such as /api/me, or a URL, with spaces as %20",
+            )
         };
-        let uri: Uri = target.parse().map_err(|_| unclear())?;
+        let uri: Uri = target.parse().map_err(|_| invalid())?;
         if let Some(authority) = uri.authority() {
             if !matches!(uri.scheme_str(), Some("http" | "https")) {
-                return Err(unclear());
+                return Err(invalid());
             }
             let authority = authority.as_str();
             let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            let host = HeaderValue::from_str(host).map_err(|_| unclear())?;
+            let host = HeaderValue::from_str(host).map_err(|_| invalid())?;
             headers.entry(HOST).or_insert(host);
         } else if !target.starts_with('/') && target != "*" {
-            return Err(unclear());
+            return Err(invalid());
         }
         // Every client names a host.
         headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         if !self.http2 {
-            return path.parse().map_err(|_| unclear());
+            return path.parse().map_err(|_| invalid());
         }
         let host = headers.remove(HOST).expect("put there above");
-        let host = host.to_str().map_err(|_| unclear())?;
-        format!("http://{host}{path}").parse().map_err(|_| unclear())
+        let host = host.to_str().map_err(|_| invalid())?;
+        format!("http://{host}{path}").parse().map_err(|_| invalid())
     }
 }
 
 impl AppResponse {
-    fn into_response(self) -> Result<Response<()>, Unclear> {
+    fn into_response(self) -> Result<Response<()>, QuestionError> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(self.status).map_err(|_| {
-            Unclear::new(format!("{} is no status", self.status), "write one from 100 to 999")
+            QuestionError::new(format!("{} is no status", self.status), "write one from 100 to 999")
         })?;
         *response.headers_mut() = header_map(&self.headers, false)?;
         Ok(response)
     }
 }
 
-fn header_map(lines: &[(String, String)], http2: bool) -> Result<HeaderMap, Unclear> {
+fn header_map(lines: &[(String, String)], http2: bool) -> Result<HeaderMap, QuestionError> {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
-        let unclear =
-            |problem: &str| Unclear::new(format!("the header {name:?} {problem}"), "leave it out");
+        let invalid = |problem: &str| {
+            QuestionError::new(format!("the header {name:?} {problem}"), "leave it out")
+        };
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| unclear("has a name that no header may have"))?;
+            .map_err(|_| invalid("has a name that no header may have"))?;
         // HTTP/1.1 cuts off outer spaces (RFC 9112 section 5.1), HTTP/2 leaves them.
         let value = if http2 { value } else { value.trim_matches([' ', '\t']) };
         let value = HeaderValue::from_bytes(value.as_bytes())
-            .map_err(|_| unclear("has a value that no header may have"))?;
+            .map_err(|_| invalid("has a value that no header may have"))?;
         let odd_te = name == TE && value != "trailers";
         if http2 && (NOT_IN_HTTP2.contains(&name) || odd_te) {
-            return Err(unclear("does not exist in HTTP/2 (RFC 9113 section 8.2.2)"));
+            return Err(invalid("does not exist in HTTP/2 (RFC 9113 section 8.2.2)"));
         }
         headers.append(name, value);
     }

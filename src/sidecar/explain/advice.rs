@@ -5,7 +5,8 @@ use http::{HeaderMap, HeaderName, Request};
 use super::super::error::NoToken;
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use ground::metrics::SpoofKind;
-use identity::{Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Trust};
+use ground::peer::Peer;
+use identity::{Caller, Conclusion, Decision, Identity, Reads, Refusal, Trust};
 use token::{MintError, SuspendedFor};
 
 pub(super) fn on_identity(

@@ -4,8 +4,9 @@ use http::{HeaderMap, HeaderName};
 
 use super::Step;
 use super::words::step;
+use ground::peer::Peer;
 use hop::proxy::headers::{claimed, said};
-use identity::{Believed, Peer};
+use identity::Believed;
 
 /// Returns the step for the headers in which the peer speaks of client, scheme and host. `None` if there are
 /// no such headers.

@@ -11,9 +11,10 @@ use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
 use ground::metrics::{Label as _, RefusalKind};
+use ground::peer::Peer;
 use hop::proxy::BadRequest;
 use identity::{
-    Attribute, Caller, Conclusion, Decision, Identity, Peer, Reads, Refusal, Shown, Trust, User,
+    Attribute, Caller, Conclusion, Decision, Identity, Reads, Refusal, Shown, Trust, User,
 };
 use token::cache::Known;
 use token::{MintError, MintPlan, MintRequest};

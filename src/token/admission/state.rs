@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::breaker::{Breaker, Failure, Gate, HEAVY, Policy};
 use crate::limit::{Bounds, Limit};
 use crate::pace::Pace;
-use crate::refusals::{self, Party, Refusals};
+use crate::refusals::{self, Party, RefusedByVelt};
 use crate::{MintError, SuspendedFor};
 use ground::metrics::TokenMetrics;
 
@@ -28,7 +28,7 @@ const OF_VELT: Policy = Policy {
 pub(super) struct State {
     velt: Breaker,
     pace: Pace,
-    pub(super) refusals: Refusals,
+    pub(super) refusals: RefusedByVelt,
     limit: Limit,
     running: usize,
     refreshing: usize,
@@ -73,7 +73,7 @@ impl State {
         Self {
             velt: Breaker::new(OF_VELT),
             pace: Pace::default(),
-            refusals: Refusals::default(),
+            refusals: RefusedByVelt::default(),
             limit: Limit::new(bounds),
             running: 0,
             refreshing: 0,

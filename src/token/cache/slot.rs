@@ -26,17 +26,17 @@ pub(super) struct Slot {
 enum Held {
     Token(Token),
     /// Held by an `Arc`, so that the rare failure does not make every slot larger.
-    Failed(Arc<Failed>),
+    Failed(Arc<FailedMint>),
 }
 
 /// A failed mint, and the token that was still good then.
-struct Failed {
-    failure: Failure,
+struct FailedMint {
+    failure: RememberedFailure,
     token: Option<Token>,
 }
 
 /// A failed mint that is answered from memory.
-pub(super) struct Failure {
+pub(super) struct RememberedFailure {
     pub(super) error: MintError,
     /// Credential epoch of the failed mint.
     pub(super) epoch: u32,
@@ -54,10 +54,10 @@ impl Slot {
 
     /// Returns the slot after a failed mint. Keeps the token of the slot `before`, if the token is still
     /// good.
-    pub(super) fn failed(failure: Failure, before: Option<&Self>, now: Moment) -> Self {
+    pub(super) fn failed(failure: RememberedFailure, before: Option<&Self>, now: Moment) -> Self {
         let good = before.filter(|slot| slot.servable(now).is_some());
         let epoch = good.map_or(failure.epoch, |slot| slot.epoch);
-        let failed = Failed { failure, token: good.and_then(Self::token).cloned() };
+        let failed = FailedMint { failure, token: good.and_then(Self::token).cloned() };
         let last_served = before.map_or(0, |slot| slot.last_served);
         Self { held: Held::Failed(Arc::new(failed)), epoch, last_served }
     }
@@ -74,7 +74,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&RememberedFailure> {
         match &self.held {
             Held::Token(_) => None,
             Held::Failed(failed) => Some(&failed.failure),
@@ -91,7 +91,7 @@ impl Slot {
     }
 
     /// Returns the failure that may still be answered from memory while `epoch` is the current one.
-    pub(super) fn failure_of(&self, epoch: u32, now: Moment) -> Option<&Failure> {
+    pub(super) fn failure_of(&self, epoch: u32, now: Moment) -> Option<&RememberedFailure> {
         self.failure().filter(|failure| now.steady < failure.retry_at && failure.epoch == epoch)
     }
 

@@ -45,13 +45,14 @@ impl VeltClient {
         let (value, spent) = (answered.classify(), started.elapsed());
         let facts = |value: &crate::TokenValue| TokenFacts::of(value.expose(), &request.user);
         let token = value.as_ref().ok().map(facts);
-        let judged = value.and_then(|value| self.judge(value, request, answered.velt_now, spent));
+        let validated =
+            value.and_then(|value| self.validate(value, request, answered.velt_now, spent));
         Inspection {
             http_status: Some(answered.status),
             error_word: error_word(&answered.body),
             retry_after: answered.retry_after,
             token,
-            life: judged.map(|Minted { life, .. }| life),
+            life: validated.map(|Minted { life, .. }| life),
             spent,
         }
     }

@@ -10,12 +10,12 @@ use tokio::net::lookup_host;
 use super::{Check, Finding, Findings, Surroundings, app_path};
 use ground::logging::Chain;
 use ground::tls::ClientTls;
-use hop::proxy::{Address, AppProtocol, Idle, Probe, Settings, UpstreamError, probe};
+use hop::proxy::{Address, AppProtocol, IdleTime, Probe, Settings, UpstreamError, probe};
 
 /// The longest wait for the app to close an idle connection.
 const LONGEST_HOLD: Duration = Duration::from_secs(8);
 
-pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::App);
     let settings = &around.config.app;
     let place = place(settings);
@@ -116,37 +116,37 @@ fn look_at_idle(probe: &Probe, settings: &Settings, findings: &mut Findings) {
         return;
     }
     match probe.idle {
-        Idle::Closed(after) if after.is_zero() => findings.warning(
+        IdleTime::Closed(after) if after.is_zero() => findings.warning(
             place,
             "the app closes every connection after its response, so each request opens one",
             "turn on keep-alive in the app's server",
         ),
-        Idle::Closed(after) if after <= ours.min(AT_ONCE) => findings.warning(
+        IdleTime::Closed(after) if after <= ours.min(AT_ONCE) => findings.warning(
             place,
             format!("the app closed an idle connection after {after:.1?}, unannounced: {race}"),
             "write max_idle = 0 in [app], for one connection per request, or turn on keep-alive in \
              the app's server",
         ),
-        Idle::Closed(after) if after <= ours => {
+        IdleTime::Closed(after) if after <= ours => {
             let what = format!("the app closed an idle connection after {after:.1?}: {race}");
             findings.warning(place, what, shorter(after));
         }
-        Idle::Closed(after) => {
+        IdleTime::Closed(after) => {
             findings.ok(
                 place,
                 format!("the app keeps an idle connection for {after:.1?}, which is longer"),
             );
         }
-        Idle::Open(held) if held >= ours => findings.ok(
+        IdleTime::Open(held) if held >= ours => findings.ok(
             place,
             format!("the app keeps an idle connection for more than {held:.1?}, which is longer"),
         ),
-        Idle::Open(held) => findings.note(
+        IdleTime::Open(held) => findings.note(
             place,
             format!("the app kept an idle connection for {held:.1?}; nobody waited for longer"),
             "see that the app's own keep-alive exceeds app.idle_timeout",
         ),
-        Idle::Busy => findings.note(
+        IdleTime::Busy => findings.note(
             place,
             "GET / did not end, so how long the app keeps idle connections was not seen",
             "see that the app's own keep-alive exceeds app.idle_timeout",

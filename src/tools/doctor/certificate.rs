@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Time left that hardly suffices to notice a failing renewal.
 const NOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
-pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
+pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
     let Some(settings) = &around.config.tls else { return Vec::new() };
     let mut findings = Findings::of(Check::Certificate);
     // The sidecar's start and `check` load the certificate in the same way.

@@ -29,12 +29,12 @@ enum Content {
     Public,
 }
 
-pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
+pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Files);
     let mounts = fs::read_to_string(around.root.join("proc/self/mountinfo")).unwrap_or_default();
     for named in around.config.effective.iter().filter_map(Named::of) {
         let before = findings.len();
-        named.look(around, &mounts, &mut findings);
+        named.check(around, &mounts, &mut findings);
         if findings.len() == before {
             findings.ok(named.place(), "readable, and by nobody who need not");
         }
@@ -59,7 +59,7 @@ impl Named {
         format!("{} {}", self.setting, self.path.display())
     }
 
-    fn look(&self, around: &Surroundings, mounts: &str, findings: &mut Findings) {
+    fn check(&self, around: &Surroundings, mounts: &str, findings: &mut Findings) {
         let read = fs::metadata(&self.path).and_then(|facts| Ok((facts, fs::read(&self.path)?)));
         let (facts, content) = match read {
             Ok((facts, content)) => (facts, content),

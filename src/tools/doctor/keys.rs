@@ -9,7 +9,7 @@ use super::{Check, Finding, Findings, Surroundings};
 use identity::keys::{Fetch as _, FetchError, HttpFetch, KeyLocation, KeySet, KeySetError};
 use identity::{AssertionSource, Source};
 
-pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Keys);
     let Source::Assertion(source) = &around.config.identity.source else { return Vec::new() };
     let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &source.keys;

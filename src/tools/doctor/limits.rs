@@ -12,7 +12,7 @@ use server::config::Workers;
 /// Time that Kubernetes waits after SIGTERM unless told otherwise (`terminationGracePeriodSeconds`).
 const DEFAULT_PERIOD: Duration = Duration::from_secs(30);
 
-pub(super) fn look(around: &Surroundings) -> Vec<Finding> {
+pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Limits);
     look_at_descriptors(around, &mut findings);
     let groups = groups(&around.root);

@@ -16,7 +16,7 @@ const MAX_CLAIM_BYTES: usize = 40;
 /// Life of a token below which the cache is kept busy.
 const SHORT_LIFE: Duration = Duration::from_secs(3600);
 
-pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Mint);
     let Some(canary) = around.canary.clone() else { return Vec::new() };
     let client = match VeltClient::new(around.config.velt.clone()) {

@@ -21,7 +21,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Most addresses that are shown.
 const SHOWN: usize = 4;
 
-pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Resolution);
     for (setting, host, port) in names(&around) {
         let place = format!("{setting} {host}");

@@ -79,7 +79,7 @@ pub(super) struct Way {
 }
 
 /// Obstacle on the way to Velt.
-pub(super) enum Obstacle {
+pub(super) enum RouteError {
     /// No server listens there, or the way is blocked.
     Unreachable(io::Error),
     /// The proxy refuses to connect any client to Velt, or only this one.
@@ -92,7 +92,7 @@ pub(super) enum Obstacle {
 
 impl Way {
     /// Goes to the endpoint in `settings`, each step within the connect timeout.
-    pub(super) async fn go(settings: &Settings, route: &Route) -> Result<Self, Obstacle> {
+    pub(super) async fn go(settings: &Settings, route: &Route) -> Result<Self, RouteError> {
         let url = &settings.endpoint;
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Way {
         let limit = settings.connect_timeout;
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let stream = timeout(limit, connecting).await.unwrap_or_else(|_| Err(late()));
-        let stream = stream.map_err(Obstacle::Unreachable)?;
+        let stream = stream.map_err(RouteError::Unreachable)?;
         let tcp_time = began.elapsed();
         let plain = url.scheme() != "https";
         // Other kinds of proxies are tried only as a whole, by the call that follows.
@@ -123,7 +123,7 @@ impl Way {
             }
         };
         let secured = timeout(limit, securing).await;
-        let certificate = secured.unwrap_or_else(|_| Err(Obstacle::Tls(late().into())))?;
+        let certificate = secured.unwrap_or_else(|_| Err(RouteError::Tls(late().into())))?;
         Ok(Self { tcp_time, tls_time: Some(began.elapsed()), certificate })
     }
 }
@@ -133,20 +133,20 @@ async fn pass(
     stream: TcpStream,
     proxy: &Proxy,
     target: &str,
-) -> Result<TokioIo<hyper::upgrade::Upgraded>, Obstacle> {
+) -> Result<TokioIo<hyper::upgrade::Upgraded>, RouteError> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(Obstacle::NoProxy)?;
+    let (mut sender, connection) = handshake.map_err(RouteError::NoProxy)?;
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::connect(target).header(HOST, target);
     if let Some(credentials) = &proxy.credentials {
         request = request.header(PROXY_AUTHORIZATION, credentials);
     }
     let request = request.body(Empty::<Bytes>::new()).expect("a host and a port");
-    let answer = sender.send_request(request).await.map_err(Obstacle::NoProxy)?;
+    let answer = sender.send_request(request).await.map_err(RouteError::NoProxy)?;
     if !answer.status().is_success() {
-        return Err(Obstacle::Refused(answer.status()));
+        return Err(RouteError::Refused(answer.status()));
     }
-    let upgraded = hyper::upgrade::on(answer).await.map_err(Obstacle::NoProxy)?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(RouteError::NoProxy)?;
     Ok(TokioIo::new(upgraded))
 }
 
@@ -155,8 +155,8 @@ async fn encrypt(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     settings: &Settings,
     host: &str,
-) -> Result<Option<CertificateFacts>, Obstacle> {
-    let tls = |error: Box<dyn Error + Send + Sync>| Obstacle::Tls(error);
+) -> Result<Option<CertificateFacts>, RouteError> {
+    let tls = |error: Box<dyn Error + Send + Sync>| RouteError::Tls(error);
     let config = settings.roots.client_config().map_err(|error| tls(error.into()))?;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
     let name = name.map_err(|error| tls(error.into()))?;
@@ -166,7 +166,7 @@ async fn encrypt(
     Ok(shown.and_then(|certificate| CertificateFacts::of(certificate)))
 }
 
-impl Obstacle {
+impl RouteError {
     pub(super) fn report(&self, place: String, route: &Route, findings: &mut Findings) {
         let (said, proxied) = (&route.said, route.proxy.is_some());
         match self {

@@ -24,7 +24,7 @@ const CLOCK_DRIFTS: Duration = Duration::from_secs(5);
 /// Difference from which a clock is wrong: more than any leeway for the times in a token.
 const CLOCK_WRONG: Duration = Duration::from_secs(60);
 
-pub(super) async fn look(around: Arc<Surroundings>) -> Vec<Finding> {
+pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Velt);
     let settings = &around.config.velt;
     let route = route_to(&settings.endpoint, &around);

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 pub use self::shell::words;
-use super::{Asked, Unclear};
+use super::{Asked, QuestionError};
 
 /// Meaning of a curl flag for a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Flag {
 /// # Errors
 ///
 /// If there is no URL, a flag lacks its value, or a header has no colon.
-pub fn parse(words: &[String]) -> Result<(Asked, Vec<String>), Unclear> {
+pub fn parse(words: &[String]) -> Result<(Asked, Vec<String>), QuestionError> {
     let mut command = Command::default();
     let mut words = words.iter().map(String::as_str).peekable();
     words.next_if(|word| *word == "curl" || word.ends_with("/curl"));
@@ -137,7 +137,7 @@ type NextWord<'a> = dyn FnMut() -> Option<String> + 'a;
 
 impl Command {
     /// Reads several one-letter flags in one word. The last flag may have its value in the word too.
-    fn letters(&mut self, letters: &str, value: &mut NextWord<'_>) -> Result<(), Unclear> {
+    fn letters(&mut self, letters: &str, value: &mut NextWord<'_>) -> Result<(), QuestionError> {
         for (at, letter) in letters.char_indices() {
             let name = format!("-{letter}");
             let Some((_, _, flag)) = FLAGS.iter().find(|(_, short, _)| *short == letter) else {
@@ -154,10 +154,15 @@ impl Command {
         Ok(())
     }
 
-    fn take(&mut self, flag: Flag, name: &str, value: &mut NextWord<'_>) -> Result<(), Unclear> {
+    fn take(
+        &mut self,
+        flag: Flag,
+        name: &str,
+        value: &mut NextWord<'_>,
+    ) -> Result<(), QuestionError> {
         let value = if flag.has_value() {
             value().ok_or_else(|| {
-                Unclear::new(format!("curl's {name} has no value"), "copy the command whole")
+                QuestionError::new(format!("curl's {name} has no value"), "copy the command whole")
             })?
         } else {
             String::new()
@@ -205,7 +210,7 @@ impl Command {
 
     /// Reads a header: `Name: value`, or `Name;` for an empty value. `Name:` tells curl to leave out its own
     /// header.
-    fn header(&mut self, line: &str) -> Result<(), Unclear> {
+    fn header(&mut self, line: &str) -> Result<(), QuestionError> {
         if line.starts_with('@') {
             self.note("-H", "names a file, which is not read");
         } else if line.starts_with(':') {
@@ -243,9 +248,9 @@ impl Command {
         self.notes.push(format!("curl's {flag} {what}"));
     }
 
-    fn finish(mut self) -> Result<(Asked, Vec<String>), Unclear> {
+    fn finish(mut self) -> Result<(Asked, Vec<String>), QuestionError> {
         if self.asked.target.is_empty() {
-            return Err(Unclear::new("the curl command has no URL", "copy it whole"));
+            return Err(QuestionError::new("the curl command has no URL", "copy it whole"));
         }
         let data = self.data.join("&");
         if self.as_query {
@@ -273,10 +278,10 @@ impl Command {
 }
 
 /// Returns the two sides of `Name: value`.
-pub(super) fn split_header(line: &str) -> Result<(String, String), Unclear> {
+pub(super) fn split_header(line: &str) -> Result<(String, String), QuestionError> {
     let (name, value) = line.split_once(':').ok_or_else(|| {
         let name = line.split(' ').next().unwrap_or_default();
-        Unclear::new(format!("the header {name:?} has no colon"), "write it as 'Name: value'")
+        QuestionError::new(format!("the header {name:?} has no colon"), "write it as 'Name: value'")
     })?;
     Ok((name.to_owned(), value.trim_start().to_owned()))
 }

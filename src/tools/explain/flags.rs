@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use server::explain::{AppResponse, Asked, Unclear};
+use server::explain::{AppResponse, Asked, QuestionError};
 
 use super::curl::{self, split_header};
 
@@ -33,10 +33,10 @@ impl Flags {
     /// # Errors
     ///
     /// If the command line names no request, or more than one, or is not understood.
-    pub fn into_asked(self) -> Result<(Asked, Vec<String>), Unclear> {
+    pub fn into_asked(self) -> Result<(Asked, Vec<String>), QuestionError> {
         let (mut asked, notes) = match (&self.curl_line, self.curl_words.is_empty()) {
             (Some(_), false) => {
-                return Err(Unclear::new("two curl commands were given", "give one of them"));
+                return Err(QuestionError::new("two curl commands were given", "give one of them"));
             }
             (Some(line), true) => curl::parse(&curl::words(line)?)?,
             (None, false) => curl::parse(&self.curl_words)?,
@@ -50,18 +50,18 @@ impl Flags {
             }
             ([], false) => {}
             ([], true) => {
-                return Err(Unclear::new(
+                return Err(QuestionError::new(
                     "no request was given",
                     "write: velt-sidecar explain GET /api/me",
                 ));
             }
             (_, false) => {
-                return Err(Unclear::new(
+                return Err(QuestionError::new(
                     "two requests were given, one of them by curl",
                     "give one of them",
                 ));
             }
-            (_, true) => return Err(Unclear::new("too many words", "write: [METHOD] PATH")),
+            (_, true) => return Err(QuestionError::new("too many words", "write: [METHOD] PATH")),
         }
         for header in &self.headers {
             asked.headers.push(split_header(header)?);

@@ -46,7 +46,7 @@ async fn an_app_that_names_its_users_waits_with_its_address() {
     let toml = pod.toml.replace(&old, &new);
     pod.toml = toml.replace("forward_headers = \"keep\"", "source = \"app\"\napp_path = \"/me\"");
     pod.folder.write("sidecar.toml", &pod.toml);
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert!(serves(&pod).await, "the old app names no user");
     assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 0.0);
     assert_eq!(other.journal().len(), 0);
@@ -78,11 +78,11 @@ async fn secrets_rotate_while_the_configuration_is_wrong() {
     for (number, wrong) in ["", " \n", "[listen", "[listen]\nadress = 1\n"].into_iter().enumerate()
     {
         pod.folder.write("sidecar.toml", wrong);
-        pod.trigger.look().await;
+        pod.trigger.reload().await;
         assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 1.0, "{wrong:?}");
         let token = format!("token-{number}");
         pod.folder.write("token", &token);
-        pod.trigger.look().await;
+        pod.trigger.reload().await;
         assert_eq!(pod.get_as(&token, "/api/velt/token").await.status(), 200);
         let last = pod.velt.calls().pop().expect("a call");
         assert_eq!(last.body["data"]["authToken"], token, "{wrong:?}");
@@ -91,7 +91,7 @@ async fn secrets_rotate_while_the_configuration_is_wrong() {
     }
     std::fs::remove_file(pod.folder.path("sidecar.toml")).expect("removed");
     pod.folder.write("token", "last-token");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.get_as("last", "/api/velt/token").await.status(), 200);
     let last = pod.velt.calls().pop().expect("a call");
     assert_eq!(last.body["data"]["authToken"], "last-token");
@@ -141,7 +141,7 @@ async fn keys_stay_until_those_of_another_place_are_there() {
     assert!(believes(&pod, &old).await, "the keys at hand stay");
     // The sidecar reports the failure once, and tries again at each look.
     pod.folder.write("token", "second-token");
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert!(believes(&pod, &old).await);
     pod.change(&dead, &published(&second)).await;
     assert_eq!(pod.sidecar.metric("reload_failing{part=\"config\"}").await, 0.0);
@@ -163,7 +163,7 @@ async fn roots_that_reach_no_keys_leave_the_keys_at_hand() {
     let pod = Pod::with(folder, &toml).await;
     assert!(believes(&pod, &pen).await);
     pod.folder.write("roots.crt", Authority::new().pem());
-    pod.trigger.look().await;
+    pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0]);
     assert!(believes(&pod, &pen).await);
 }
@@ -177,11 +177,11 @@ async fn a_certificate_is_taken_when_its_time_has_come() {
         let pod = Pod::with(folder, &toml).await;
         let next = authority.issue_after(&["localhost"], Duration::from_secs(4));
         pod.folder.write_pair(&next);
-        pod.trigger.look().await;
+        pod.trigger.reload().await;
         assert_eq!(pod.reloads("listen_tls").await, [0.0, 1.0, 1.0], "{interval}: too early");
         if interval == "off" {
             while pod.reloads("listen_tls").await[0] < 1.0 {
-                pod.trigger.look().await;
+                pod.trigger.reload().await;
             }
         } else {
             pod.sidecar.metric_reaches("reloads_total{part=\"listen_tls\"}", 1.0).await;

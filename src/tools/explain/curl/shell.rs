@@ -5,7 +5,7 @@
 
 use std::str::Chars;
 
-use super::Unclear;
+use super::QuestionError;
 
 /// Splits a command line into words, up to a pipe, a redirection or the next command. Variables are left as
 /// they are written.
@@ -13,7 +13,7 @@ use super::Unclear;
 /// # Errors
 ///
 /// If a quote is not closed, or an escape makes no text.
-pub fn words(line: &str) -> Result<Vec<String>, Unclear> {
+pub fn words(line: &str) -> Result<Vec<String>, QuestionError> {
     let mut splitter = Splitter { rest: line.chars(), word: None };
     let mut words = Vec::new();
     loop {
@@ -40,7 +40,7 @@ struct Splitter<'a> {
 
 impl Splitter<'_> {
     /// Adds the piece that begins with `first` to the word: a quoted piece, an escape or one character.
-    fn piece(&mut self, first: char) -> Result<(), Unclear> {
+    fn piece(&mut self, first: char) -> Result<(), QuestionError> {
         match first {
             '\'' => self.single_quoted(),
             '"' => self.double_quoted(),
@@ -60,7 +60,7 @@ impl Splitter<'_> {
                 Ok(())
             }
             '^' if self.word.is_none() && self.rest.as_str().starts_with(['"', '\n', '\r']) => {
-                Err(Unclear::new(
+                Err(QuestionError::new(
                     "this is a command of Windows' cmd",
                     "copy it as cURL (bash), or as cURL (POSIX)",
                 ))
@@ -76,7 +76,7 @@ impl Splitter<'_> {
         self.word.get_or_insert_default().push(char);
     }
 
-    fn single_quoted(&mut self) -> Result<(), Unclear> {
+    fn single_quoted(&mut self) -> Result<(), QuestionError> {
         self.word.get_or_insert_default();
         loop {
             match self.rest.next().ok_or_else(unclosed)? {
@@ -86,7 +86,7 @@ impl Splitter<'_> {
         }
     }
 
-    fn double_quoted(&mut self) -> Result<(), Unclear> {
+    fn double_quoted(&mut self) -> Result<(), QuestionError> {
         self.word.get_or_insert_default();
         loop {
             match self.rest.next().ok_or_else(unclosed)? {
@@ -105,7 +105,7 @@ impl Splitter<'_> {
     }
 
     /// Reads bash's `$'...'` (bash manual, section 3.1.2.4). Gathers bytes, because `\x` stands for a byte.
-    fn ansi_quoted(&mut self) -> Result<(), Unclear> {
+    fn ansi_quoted(&mut self) -> Result<(), QuestionError> {
         let mut bytes = Vec::new();
         loop {
             let char = match self.rest.next().ok_or_else(unclosed)? {
@@ -150,7 +150,7 @@ impl Splitter<'_> {
         Ok(())
     }
 
-    fn code_point(&mut self, most: usize) -> Result<char, Unclear> {
+    fn code_point(&mut self, most: usize) -> Result<char, QuestionError> {
         self.digits(16, most).and_then(char::from_u32).ok_or_else(not_text)
     }
 
@@ -168,16 +168,16 @@ impl Splitter<'_> {
     }
 }
 
-fn byte(value: Option<u32>) -> Result<u8, Unclear> {
+fn byte(value: Option<u32>) -> Result<u8, QuestionError> {
     value.and_then(|value| u8::try_from(value).ok()).ok_or_else(not_text)
 }
 
-fn unclosed() -> Unclear {
-    Unclear::new("a quote of the curl command is not closed", "copy it whole")
+fn unclosed() -> QuestionError {
+    QuestionError::new("a quote of the curl command is not closed", "copy it whole")
 }
 
-fn not_text() -> Unclear {
-    Unclear::new(
+fn not_text() -> QuestionError {
+    QuestionError::new(
         "an escape of the curl command stands for no text",
         "give that header as --header, or leave it out",
     )
