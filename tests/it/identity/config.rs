@@ -38,7 +38,11 @@ fn t08_neither_shared_keys_nor_no_signature_can_be_configured() {
 
 #[test]
 fn what_an_assertion_needs_is_told_all_at_once() {
-    says("incomplete_assertion", &["[identity]\nsource = \"assertion\""]);
+    says(
+        "incomplete_assertion",
+        // The table of the assertion is missing.
+        &["[identity]\nsource = \"assertion\""],
+    );
 }
 
 #[test]
