@@ -127,6 +127,7 @@ async fn burst_before_a_full_unix_socket_is_served() {
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
+            // The app takes its time for each connection, so that its queue is full when others come.
             sleep(Duration::from_millis(3)).await;
             let mut head = [0; 4096];
             let read = stream.read(&mut head).await.unwrap_or(0);
@@ -144,11 +145,14 @@ async fn burst_before_a_full_unix_socket_is_served() {
 async fn slow_connection_leaves_the_app_its_time_to_answer() {
     let (listener, address) = short_queue();
     tokio::spawn(async move {
+        // The app is busy before it accepts, so that connections wait in the queue.
         sleep(Duration::from_millis(300)).await;
         loop {
             let mut wire = Wire::over(listener.accept().await.expect("a connection").0);
             tokio::spawn(async move {
                 if wire.try_head().await.is_some() {
+                    // The app takes a tenth of its time limit, which must begin only after the wait for the
+                    // connection.
                     sleep(Duration::from_millis(70)).await;
                     wire.send(PLAIN).await;
                 }

@@ -247,4 +247,5 @@ async fn json_is_the_same_as_text() {
     let json = finished(&[&arguments[..], &["--json"]].concat(), &CREDENTIALS).await.stdout;
     let report: Report = serde_json::from_str(&json).expect("a report");
     assert_eq!(report.to_string(), text);
+    insta::assert_snapshot!("untrusted_peer", text);
 }

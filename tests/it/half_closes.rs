@@ -36,6 +36,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &str) ->
 
 async fn slow_app() -> FakeApp {
     FakeApp::serving(|_| async {
+        // The answer has to come after the sidecar has looked for a client that has left.
         sleep(LONG).await;
         plain("late")
     })
@@ -88,6 +89,7 @@ async fn half_closed_client_has_its_token() {
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let asking = tokio::spawn(ask(stream, TOKEN));
     stage.velt.calls_reach(1).await;
+    // No event tells that the sidecar has read the half-close, which must not end the request.
     sleep(Duration::from_millis(200)).await;
     stage.velt.open_gate();
     let answer = asking.await.expect("no panic");
@@ -142,6 +144,7 @@ async fn events(pause: Duration) -> FakeApp {
     FakeApp::answering(move |_| {
         let events = futures_util::stream::unfold(false, move |paused| async move {
             if paused {
+                // The second event has to come after the sidecar has looked for a client that has left.
                 sleep(pause).await;
             }
             Some((Ok(Frame::data("data: 1\n\n".into())), !paused))

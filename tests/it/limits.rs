@@ -80,6 +80,7 @@ async fn a_connection_without_a_request_is_closed_after_the_idle_time() {
 #[tokio::test]
 async fn a_request_may_take_longer_than_the_idle_time() {
     let app = FakeApp::serving(|_| async {
+        // The answer has to come after the idle time of `SHORT`.
         tokio::time::sleep(Duration::from_secs(1)).await;
         crate::support::app::plain("late")
     })

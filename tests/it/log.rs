@@ -71,6 +71,7 @@ async fn stalled_reader_of_the_log_holds_up_nothing() {
     let told = Instant::now();
     while sidecar.child.try_wait().expect("a child").is_none() {
         assert!(told.elapsed() < Duration::from_secs(10), "it does not end");
+        // `std`'s child has no end to await, so the test looks again and again.
         sleep(Duration::from_millis(20)).await;
     }
 }

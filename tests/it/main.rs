@@ -50,6 +50,7 @@ mod shared_connection;
 mod shipped_files;
 mod shutdown;
 mod slow_readers;
+mod snapshots;
 mod standing_still;
 mod storms;
 mod tls;

@@ -140,6 +140,7 @@ fn every_way_to_end_has_a_word_of_its_own() {
 #[tokio::test]
 async fn the_sidecars_own_share_leaves_out_the_apps_time() {
     let app = crate::support::app::FakeApp::serving(|_| async {
+        // The app's time is the subject: one sum has it, the other sum does not.
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         crate::support::app::plain("slow")
     })

@@ -138,6 +138,7 @@ impl Balancer {
                     std::mem::replace(&mut known.ready, ready) != ready
                 });
             }
+            // A kubelet looks by the clock; a change of readiness sends it no event.
             sleep(PROBE_PERIOD).await;
         }
     }

@@ -55,6 +55,7 @@ async fn read_slowly<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, ask: &[u8
     let began = Instant::now();
     while began.elapsed() < SLOWLY {
         count += stream.read(&mut piece).await.expect("it is not cut off");
+        // The client is slow: it pauses after each piece.
         sleep(PAUSE).await;
     }
     while count < BODY {

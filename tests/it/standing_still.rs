@@ -123,6 +123,7 @@ impl Set {
                     let mut body = self.answered(get("/endless")).await.into_body();
                     standing.tasks.spawn(async move {
                         while body.frame().await.is_some_and(|frame| frame.is_ok()) {
+                            // A client that reads slowly pauses between its reads.
                             sleep(Duration::from_millis(150)).await;
                         }
                     });

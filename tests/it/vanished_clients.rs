@@ -78,6 +78,7 @@ impl Drop for Client {
 async fn events() -> FakeApp {
     FakeApp::answering(|_| {
         let events = futures_util::stream::unfold((), |()| async {
+            // An event stream has pauses. They are shorter than the write timeout of the test.
             sleep(Duration::from_millis(230)).await;
             Some((Ok(Frame::data("data: 1\n\n".into())), ()))
         });

@@ -84,6 +84,7 @@ async fn serve(stream: TcpStream, fate: Fate, epoch: watch::Receiver<usize>) {
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         let user = body["data"]["userId"].as_str().expect("a user");
         let answer = json!({ "result": { "data": { "token": token(user, 1) } } }).to_string();
+        // The call lasts until other calls have begun.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
         if stream.get_mut().write_all(format!("{head}{answer}").as_bytes()).await.is_err() {
@@ -220,6 +221,7 @@ async fn time_that_a_call_took_is_no_life_of_its_token() {
     });
     velt.calls_reach(1).await;
     let held = Duration::from_millis(1730);
+    // The test subtracts this time from the token's life.
     tokio::time::sleep(held).await;
     velt.open_gate();
     assert_eq!(asking.await.expect("no panic").status(), 200);

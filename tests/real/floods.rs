@@ -195,6 +195,7 @@ async fn attack(
                 writer.write_all(&piece).await?;
                 sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 if flood.pace > Duration::ZERO {
+                    // Some floods are slow on purpose.
                     sleep(flood.pace).await;
                 }
             }

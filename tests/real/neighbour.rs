@@ -89,6 +89,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
             Err(seen) if Instant::now() > deadline => {
                 panic!("waited {PATIENCE:?} in vain for {what}; last seen: {seen}")
             }
+            // Other programs send no event when they are ready, so `look` is called again.
             Err(_) => sleep(GLANCE).await,
         }
     }

@@ -161,6 +161,7 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
             grew = Instant::now();
         }
         most = most.max(now);
+        // The kernel sends no event when memory stops growing.
         sleep(Duration::from_millis(20)).await;
     }
     most

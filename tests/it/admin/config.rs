@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use crate::config::{fine, parse, says, says_of};
+use crate::config::{fine, parse, says, says_of, tells};
 
 const VARIABLE: &str = "VELT_SIDECAR_ADMIN_TOKEN";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -26,7 +26,7 @@ fn the_token_is_a_variable_or_a_file_and_none_by_default() {
     let toml = format!("[admin]\ntoken_file = {file:?}");
     assert_eq!(token_of(&fine(&toml, &[])), Some(TOKEN));
     let both = parse(&toml, &[(VARIABLE, TOKEN)]);
-    says_of(
+    tells(
         both,
         "  sidecar.toml:2: admin.token is given in more than one place\n    \
          -> keep one of them, such as the variable VELT_SIDECAR_ADMIN_TOKEN or token_file",
@@ -36,24 +36,13 @@ fn the_token_is_a_variable_or_a_file_and_none_by_default() {
 #[test]
 fn a_token_that_would_not_protect_is_refused() {
     says_of(
-        parse("", &[(VARIABLE, "short")]),
-        "  admin.token: it has fewer than 32 bytes, so it could be guessed\n    \
-         -> make one with: openssl rand -hex 32",
+        "admin_token_that_does_not_protect",
+        &[
+            ("", &[(VARIABLE, "short")]),
+            // A name with two underscores, as other settings have, is an error, not a token that the
+            // sidecar ignores.
+            ("", &[("VELT_SIDECAR_ADMIN__TOKEN", TOKEN)]),
+        ],
     );
-    let remove = "remove it; set the variable VELT_SIDECAR_ADMIN_TOKEN, or token_file = \"/path\"";
-    says(
-        &format!("[admin]\ntoken = \"{TOKEN}\""),
-        &format!(
-            "  sidecar.toml:2: admin.token is a secret and must not stand here\n    -> {remove}"
-        ),
-    );
-    // A name with two underscores, as other settings have, is an error, not a token that the sidecar
-    // ignores.
-    says_of(
-        parse("", &[("VELT_SIDECAR_ADMIN__TOKEN", TOKEN)]),
-        &format!(
-            "  VELT_SIDECAR_ADMIN__TOKEN: admin.token is a secret and must not stand here\n    \
-             -> {remove}"
-        ),
-    );
+    says("admin_token_in_the_file", &[format!("[admin]\ntoken = \"{TOKEN}\"")]);
 }

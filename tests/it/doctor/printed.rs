@@ -45,6 +45,7 @@ async fn json_and_text_say_the_same() {
     let text = doctor(&toml, &[], &[]).await;
     let json = doctor(&toml, &["--json"], &[]).await;
     assert_eq!((text.code, json.code), (Some(69), Some(69)), "{}", text.stdout);
+    insta::assert_snapshot!("refused_by_velt", lines(&text.stdout).join("\n"));
     let document: Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(document["exit_code"], 69);
     let mut lines = text.stdout.lines();

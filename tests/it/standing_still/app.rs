@@ -169,6 +169,7 @@ pub fn silence() -> Body {
 /// Body of `pieces` pieces of 7 bytes with a pause before each.
 pub fn drip(pieces: usize, pause: Duration) -> Body {
     let pieces = stream::iter(0..pieces).then(move |_| async move {
+        // The sender is slow: the time limits of the tests run during its pauses.
         sleep(pause).await;
         Ok(Frame::data(Bytes::from_static(b"piece, ")))
     });

@@ -128,6 +128,7 @@ async fn slow_download(case: Case, set: Set, begun: Instant) -> Set {
             let frame = timeout(PROMPT, body.frame()).await.expect("more in time");
             let frame = frame.expect("it has no end").expect("it is not broken off");
             assert!(frame.is_data());
+            // The client is slower than the app and faster than the limit.
             sleep(Duration::from_millis(40)).await;
         }
         return set;
@@ -141,6 +142,7 @@ async fn slow_download(case: Case, set: Set, begun: Instant) -> Set {
     while begun.elapsed() < LONG {
         let read = timeout(PROMPT, connection.read(&mut buffer)).await.expect("more in time");
         assert_ne!(read.expect("it is not broken off"), 0, "it has no end");
+        // The pause of the HTTP/2 client above: slower than the app, faster than the limit.
         sleep(Duration::from_millis(40)).await;
     }
     // The reads above would not show a break yet, since the kernel holds earlier bytes; the metric
@@ -178,6 +180,7 @@ async fn slow_head_ends_after_header_timeout() {
         connection.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").await.expect("it reads");
         let dripping = async {
             while connection.write_all(b"a").await.is_ok() && connection.flush().await.is_ok() {
+                // Each byte comes in time, and the head never ends: only its time limit can end it.
                 sleep(Duration::from_millis(30)).await;
             }
         };

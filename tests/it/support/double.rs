@@ -144,6 +144,7 @@ impl Mint for Double {
         let latency = *self.shared.latency.lock().expect("no panic");
         Box::pin(async move {
             let mut active = Active::begin(&self.shared);
+            // Virtual time: each test that sets a latency pauses the clock.
             sleep(latency).await;
             active.answered = true;
             drop(active);

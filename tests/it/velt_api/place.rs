@@ -9,11 +9,10 @@ use http::{HeaderValue, Response};
 use http_body_util::Full;
 use serde_json::json;
 
-use super::{
-    Call, MALFORMED, PATIENT, REFUSED, Stage, UNAVAILABLE, answer, ask_twice, assert_each_comes_to,
-    holding, minted, refused, token, unix_seconds,
-};
+use super::{MALFORMED, PATIENT, REFUSED, UNAVAILABLE, ask_twice, assert_each_comes_to, holding};
+use crate::support::Stage;
 use crate::support::binary::{CREDENTIALS, finished};
+use crate::support::velt::{Call, answer, minted, refused, token, unix_seconds};
 
 const PAGE: &str = "<!doctype html><title>canary: access denied</title>";
 
@@ -139,7 +138,7 @@ async fn an_undated_grant_is_not_asked_for_twice() {
     stage.velt.script(|call, n| {
         let wrong = SystemTime::now() + Duration::from_secs(86_400);
         let exp = unix_seconds() + 86_400 + 3600;
-        let jwt = super::jwt(&json!({ "userId": call.user(), "n": n, "exp": exp }));
+        let jwt = crate::support::velt::jwt(&json!({ "userId": call.user(), "n": n, "exp": exp }));
         with(minted(&jwt), DATE.as_str(), &httpdate::fmt_http_date(wrong))
     });
     assert_eq!(stage.get_as("ada", "/api/velt/token").await.status(), 200);

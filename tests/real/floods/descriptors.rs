@@ -59,6 +59,7 @@ async fn running_out_of_descriptors_is_survived_and_over_when_they_are_back() {
     assert!(["200", "502"].contains(&&*ask(&mut established).await), "it is answered");
 
     let (start, cpu) = (Instant::now(), sidecar.cpu_time());
+    // CPU time and errors are counted over this second.
     sleep(Duration::from_secs(1)).await;
     let (took, cpu) = (start.elapsed(), sidecar.cpu_time().saturating_sub(cpu));
     let more = sidecar.metric("accept_errors_total").await.expect("a metric") - errors;

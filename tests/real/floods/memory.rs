@@ -67,6 +67,7 @@ async fn fill(uploads: &[TcpStream]) {
             written += upload.try_write(&piece).unwrap_or(0);
         }
         still = if written == 0 { still + 1 } else { 0 };
+        // The sidecar reads meanwhile. No event tells that it reads no more.
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -94,6 +95,7 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     let mut last = sidecar.memory();
     let mut still = 0;
     while still < 10 {
+        // The kernel sends no event when memory stops growing.
         sleep(Duration::from_millis(50)).await;
         let now = sidecar.memory();
         still = if now.abs_diff(last) < 256 { still + 1 } else { 0 };
@@ -108,6 +110,7 @@ async fn returns(sidecar: &mut SidecarProcess, before: u64, what: &str) {
     while sidecar.memory() > before + KEPT {
         let now = sidecar.memory();
         assert!(gone.elapsed() < RETURN, "{what}: {before} KiB before, {now} KiB after");
+        // The kernel sends no event when memory is given back.
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -172,6 +175,7 @@ async fn stalled_streams_cost_little_and_memory_returns() {
     }
     for _ in 0..20 {
         drip(&stalled);
+        // The sidecar sends the bytes of these windows before the next windows open.
         sleep(Duration::from_millis(10)).await;
     }
     let during = settled(&mut sidecar).await;
@@ -259,6 +263,7 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
     fill(&uploads).await;
     for _ in 0..20 {
         drip(&connections);
+        // The sidecar sends the bytes of these windows before its memory is read.
         sleep(Duration::from_millis(50)).await;
         peak = peak.max(sidecar.memory());
     }

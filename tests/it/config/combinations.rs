@@ -1,0 +1,104 @@
+//! Settings that are valid alone and wrong together, or have no effect together.
+
+use super::{fine, says};
+
+#[test]
+fn app_at_the_sidecars_own_address_is_refused() {
+    let toml = |(listen, app): (&str, &str)| {
+        format!("[app]\naddress = \"{app}\"\n[listen]\naddress = \"{listen}\"")
+    };
+    let same = [
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:8080", "localhost:8080"),
+        ("127.0.0.1:8080", "localhost:8080"),
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("10.0.0.5:8080", "10.0.0.5:8080"),
+        ("[::]:8080", "[::1]:8080"),
+        ("[::]:8080", "127.0.0.1:8080"),
+    ];
+    says("app_is_the_sidecar", &same.map(toml));
+    for other in [
+        ("0.0.0.0:8080", "127.0.0.1:8081"),
+        ("0.0.0.0:8080", "app.test:8080"),
+        ("10.0.0.5:8080", "127.0.0.1:8080"),
+        ("10.0.0.5:8080", "localhost:8080"),
+        ("0.0.0.0:8080", "unix:/run/8080"),
+    ] {
+        fine(&toml(other), &[]);
+    }
+}
+
+#[test]
+fn refusal_without_a_wait_is_refused() {
+    let toml = "[delivery.header]\non_failure = \"refuse\"";
+    says("refusal_without_a_wait", &[toml]);
+    fine(&format!("{toml}\nmax_wait = \"1s\""), &[]);
+}
+
+#[test]
+fn setting_that_the_api_does_not_send_is_refused() {
+    says(
+        "not_sent_by_the_api",
+        &[
+            "[identity]\nemail_header = \"X-E\"\nname_header = \"X-N\"\n\
+             organization_header = \"X-O\"\ngroups_header = \"X-G\"\nadmin_groups = [\"a\"]",
+            "[identity]\nname_header = \"X-N\"\n[velt]\napi = \"v1\"\norganization = \"org\"",
+            "[velt]\norganization = \"org\"",
+            "[velt]\napi = \"v1\"\norganization = \"o\"\n\
+             [[velt.resource]]\ntype = \"folder\"\nid = \"f\"",
+        ],
+    );
+}
+
+#[test]
+fn groups_and_admin_groups_need_each_other() {
+    says(
+        "groups_alone",
+        &[
+            "[identity]\ngroups_header = \"X-G\"\n[velt]\napi = \"v2\"\norganization = \"o\"",
+            "[identity]\nadmin_groups = [\"admins\"]",
+        ],
+    );
+}
+
+#[test]
+fn api_that_needs_an_organization_asks_for_one() {
+    let tomls = ["v1", "v2"].map(|api| format!("\n[velt]\napi = \"{api}\""));
+    says("missing_organization", &tomls);
+    for toml in tomls {
+        fine(&format!("{toml}\norganization = \"o\""), &[]);
+        fine(&format!("{toml}\n[identity]\norganization_header = \"X-O\""), &[]);
+    }
+}
+
+#[test]
+fn attempt_longer_than_the_deadline_is_refused() {
+    says("long_attempt", &["[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1001ms\""]);
+    fine("[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1000ms\"", &[]);
+}
+
+#[test]
+fn same_header_for_two_settings_is_refused_in_any_spelling() {
+    let spellings = ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded-User", "x-velt-token"];
+    says(
+        "same_header_twice",
+        &spellings.map(|email| {
+            format!(
+                "[identity]\nemail_header = \"{email}\"\n[velt]\napi = \"v2\"\norganization = \"o\""
+            )
+        }),
+    );
+    says(
+        "user_header_like_delivery_header",
+        &["[identity]\nuser_header = \"X-User\"\n[delivery.header]\nname = \"x-user\""],
+    );
+}
+
+#[test]
+fn resource_needs_a_type_and_an_id() {
+    says(
+        "incomplete_resource",
+        &["[velt]\napi = \"v2\"\norganization = \"o\"\n\
+           [[velt.resource]]\ntype = \"page\"\nrole = \"owner\""],
+    );
+}

@@ -1,0 +1,45 @@
+//! Token routes: their paths, keys and number.
+
+use super::{parse, says};
+
+#[test]
+fn two_routes_of_one_path_are_refused() {
+    says(
+        "two_routes_of_one_path",
+        &["[[delivery.route]]\npath = \"/token\"\n\
+           [[delivery.route]]\npath = \"/token\"\nshape = \"string\""],
+    );
+}
+
+#[test]
+fn route_path_has_one_spelling_only() {
+    for path in [
+        "", "token", "/", "//token", "/token/", "/a//b", "/./a", "/a/..", "/a?b", "/a#b", "/a%2fb",
+        "/a b", "/a\\\\b", "/ü", "/a;b", "/*",
+    ] {
+        let Err(error) = parse(&format!("[[delivery.route]]\npath = \"{path}\""), &[]) else {
+            // A star is a plain character of a path.
+            assert_eq!(path, "/*");
+            continue;
+        };
+        let text = error.to_string();
+        let end = "won't do\n    -> write a plain path, such as \"/api/velt/token\": \
+                   no query, escapes, empty or dot segments";
+        assert!(text.contains("\n  sidecar.toml:2: delivery.route.path: "), "{text}");
+        assert!(text.ends_with(end), "{text}");
+    }
+    says("route_without_a_path", &["\n[[delivery.route]]\nshape = \"string\""]);
+}
+
+#[test]
+fn key_of_a_bare_string_route_is_refused() {
+    says(
+        "key_of_a_bare_string",
+        &["[[delivery.route]]\npath = \"/token\"\nshape = \"string\"\nkey = \"jwt\""],
+    );
+}
+
+#[test]
+fn delivery_without_route_and_header_is_refused() {
+    says("no_delivery", &["[delivery]\nroute = []\n[delivery.header]\nenabled = false"]);
+}

@@ -1,0 +1,42 @@
+//! Settings on which safety rests: the trusted peers, and the way of the auth token.
+
+use super::{fine, parse, says};
+
+#[test]
+fn empty_trusted_peers_are_refused() {
+    says("empty_trusted_peers", &["[identity]\ntrusted_peers = []"]);
+}
+
+#[test]
+fn t10_trust_in_every_address_needs_its_dangerous_name() {
+    // Half of all addresses is refused like all addresses: two halves would be all of them.
+    let tomls = ["0.0.0.0/0", "::/0", "128.0.0.0/1", "10.0.0.0/7", "8000::/1", "fc00::/6"]
+        .map(|range| format!("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"{range}\"]"));
+    says("trust_in_every_address", &tomls);
+    for toml in tomls {
+        fine(&format!("{toml}\ndangerously_trust_every_peer = true"), &[]);
+    }
+    says("dangerous_name_without_effect", &["[identity]\ndangerously_trust_every_peer = true"]);
+}
+
+#[test]
+fn private_network_is_accepted_as_trusted() {
+    fine("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"fc00::/7\", \"172.16.0.0/12\"]", &[]);
+}
+
+#[test]
+fn plain_text_endpoint_beyond_loopback_is_refused() {
+    let tomls = ["http://velt.test/", "http://10.0.0.7:4190/", "http://[fd00::1]/"]
+        .map(|far| format!("[velt]\nendpoint = \"{far}\""));
+    says("plain_text_endpoint", &tomls);
+    for toml in tomls {
+        fine(&format!("{toml}\nallow_plaintext = true"), &[]);
+    }
+    for near in ["http://127.0.0.1:4190/", "http://[::1]:4190/", "http://localhost:4190/"] {
+        fine(&format!("[velt]\nendpoint = \"{near}\""), &[]);
+    }
+    for lookalike in ["http://127.0.0.1.evil.test/", "http://localhost.evil.test/"] {
+        assert!(parse(&format!("[velt]\nendpoint = \"{lookalike}\""), &[]).is_err());
+    }
+    says("plain_text_without_effect", &["[velt]\nallow_plaintext = true"]);
+}
