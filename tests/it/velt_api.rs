@@ -560,7 +560,7 @@ async fn t44_an_endless_error_page_is_still_the_error_that_it_says() {
 }
 
 #[tokio::test]
-async fn t44_a_compressed_answer_was_not_asked_for_and_is_not_unpacked() {
+async fn t44_compressed_answer_is_not_unpacked() {
     // `{"result":{"data":{"token":"a.b.c"}}}` by gzip.
     const PACKED: &[u8] =
         b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xabV*J-.\xcd)Q\xb2\xaaVJI,I\x04\xd1%\xf9\
@@ -792,7 +792,7 @@ async fn t36_a_mismatch_does_not_displace_a_token_of_another_user() {
 }
 
 #[tokio::test]
-async fn t36_auto_serves_what_names_nobody_and_require_does_not() {
+async fn t36_auto_serves_userless_tokens_and_require_refuses_them() {
     let unreadable = ["opaque", "a.b.c", "!!.!!.!!", "a.b", &format!("x.{}.y", "A".repeat(500))]
         .map(str::to_owned);
     let silent = [json!({}), json!({ "sub": "eve" }), json!({ "userId": null }), json!([1])];
@@ -815,7 +815,7 @@ async fn t36_a_number_that_is_the_users_id_is_the_user() {
 }
 
 #[tokio::test]
-async fn t36_off_serves_whatever_velt_sends() {
+async fn t36_off_serves_any_token_of_velt() {
     let stage = Stage::set(&format!("{PATIENT}[velt]\nverify_user = \"off\"")).await;
     stage.velt.script(claiming(json!({ "userId": "eve" })));
     assert_eq!(user_of(ask_twice(&stage).await.0.token().expect("a token")), "eve");

@@ -1305,7 +1305,7 @@ async fn play_all(protocol: &str, command: impl Fn(&Path, &Path) -> Command) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t12_to_t23_node_gets_the_requests_that_were_forwarded_and_no_other() {
+async fn t12_to_t23_node_gets_only_forwarded_requests() {
     play_all("http1", |_, socket| {
         let mut node = Command::new(tool("node"));
         node.arg(Path::new(APPS).join("node_app.js")).arg(socket);
@@ -1315,7 +1315,7 @@ async fn t12_to_t23_node_gets_the_requests_that_were_forwarded_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t12_to_t23_gunicorn_gets_the_requests_that_were_forwarded_and_no_other() {
+async fn t12_to_t23_gunicorn_gets_only_forwarded_requests() {
     play_all("http1", |_, socket| {
         let mut gunicorn = Command::new(tool("gunicorn"));
         gunicorn.args(["--chdir", APPS, "--bind"]).arg(format!("unix:{}", socket.display()));
@@ -1331,7 +1331,7 @@ async fn t12_to_t23_gunicorn_gets_the_requests_that_were_forwarded_and_no_other(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t12_to_t23_nginx_gets_the_requests_that_were_forwarded_and_no_other() {
+async fn t12_to_t23_nginx_gets_only_forwarded_requests() {
     play_all("http1", |folder, _| nginx(folder, "")).await;
 }
 
