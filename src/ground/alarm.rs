@@ -85,7 +85,7 @@ mod tests {
     use crate::metrics::SpoofKind;
 
     #[tokio::test(start_paused = true)]
-    async fn one_line_a_minute_and_kind_tells_of_all() {
+    async fn alarm_prints_one_line_per_minute_and_kind() {
         let alarms = Alarms::new();
         assert_eq!(alarms.raise(SpoofKind::Alias, 0), None, "nothing happened");
         assert_eq!(alarms.raise(SpoofKind::Alias, 2), Some(2), "the first is told at once");

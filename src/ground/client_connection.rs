@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_thing_is_taken_once_and_dropped_with_the_connection() {
+    fn kept_value_is_taken_once_and_dropped_with_its_connection() {
         let connection = ClientConnection::default();
         assert!(connection.take().is_none());
         connection.keep(Box::new(1));

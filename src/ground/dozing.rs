@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_polled_once_and_then_when_it_is_woken() {
+    async fn dozing_future_is_polled_once_and_then_when_woken() {
         let (sender, mut receiver) = oneshot::channel();
         let mut polls = 0;
         let mut counted = pin!(poll_fn(|context| {

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_finds_and_removes_its_own_and_nothing_else() {
+    fn name_set_finds_and_removes_only_its_names() {
         let long = "x".repeat(2 + 64);
         let names = ["te", "upgrade", "keep-alive", long.as_str()];
         let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).expect("a name");
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_that_is_there_is_never_missed(
+        fn present_header_name_is_never_missed(
             there in vec("[a-z0-9-]{1,80}", 0..20),
             asked in "[a-z0-9-]{1,80}",
         ) {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nearly_no_message_has_costs_no_look_up() {
+    fn usual_headers_cost_no_look_up_of_rare_names() {
         let usual = headers(&[
             "host",
             "user-agent",

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn punctuation_is_all_the_same() {
+    fn all_punctuation_reads_the_same() {
         for name in ["x-real-ip", "x_real-ip", "x.real_ip", "x%real~ip"] {
             assert!(is_read_as(name, "x-real-ip"), "{name}");
             assert!(begins_with(name, "x-real-") && begins_with(name, "x_real"), "{name}");

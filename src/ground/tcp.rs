@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tuned_connection_asks_after_its_peer() {
+    async fn tuned_connection_probes_its_peer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(address).await.expect("it listens");

@@ -103,13 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn zeros_at_its_end_are_part_of_it() {
+    fn zeros_at_the_end_are_part_of_a_user_id() {
         assert!(UserId::from("ada") != UserId::from("ada\0"));
         assert!(UserId::from("") != UserId::from("\0"));
     }
 
     #[test]
-    fn what_each_user_costs_has_not_grown() {
+    fn user_id_keeps_its_size() {
         assert_eq!(size_of::<UserId>(), 40);
         assert_eq!(size_of::<Option<UserId>>(), 40);
     }

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_app_hold_for_every_peer_without_another_anchor() {
+    fn trusted_hosts_apply_to_peers_trusted_by_address_alone() {
         let ranges = vec!["10.9.9.0/24".parse().expect("a range")];
         let hosts = vec!["dev.example".to_owned()];
         let anchors = Anchors::new(ranges, Vec::new(), None, hosts);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_matched_as_a_whole_and_byte_for_byte() {
+    fn placeholder_matches_a_whole_value_byte_for_byte() {
         let set = set(&["(null)", "-", "null"]);
         for text in ["(null)", "-", "null", "(null)@example.com", "-@example.com"] {
             assert!(set.contain(text), "{text}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_was_not_filled_in_is_found() {
+    fn unfilled_template_counts_as_a_placeholder() {
         let set = set(&["{...}", "%[...]", "$(...)", "<%...%>", "$...", "%...%"]);
         for text in [
             "{http.auth.user.id}",
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_with_signs_in_it_is_no_template() {
+    fn user_id_with_punctuation_is_no_template() {
         let set = set(&["{...}", "%[...]", "$(...)", "<%...%>", "$...", "%...%"]);
         for text in [
             "{6B29FC40-CA47-1067-B31D-00DD010662DA}",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_could_stand_for_anything_is_none() {
+    fn placeholder_that_could_match_anything_is_refused() {
         for text in ["", " ", "...", "...}", "{...}...", " null", "a\tb", &"x".repeat(65)] {
             assert_eq!(Placeholder::parse(text), None, "{text:?}");
         }

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_successes_are_eligible() {
+    fn only_whole_successes_may_carry_a_token() {
         let now = SystemTime::now();
         for status in 100..=599 {
             let status = StatusCode::from_u16(status).expect("a status");
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_script_can_read_wants_the_header() {
+    fn only_requests_that_scripts_can_read_want_the_header() {
         let wants = |method: Method, path, lines: &[_]| {
             injection().coverage(&method, path, &headers(lines)).is_covered()
         };
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_with_a_token_is_unstorable_and_keeps_no_transform() {
+    fn token_response_is_unstorable_and_keeps_no_transform() {
         let mut plain = HeaderMap::new();
         injection().apply(&mut plain, &token());
         assert_eq!(plain["cache-control"], "private, no-store");
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn with_cors_in_play_the_header_is_exposed_beside_the_apps_own() {
+    fn cors_response_exposes_the_token_header_beside_the_apps() {
         let mut cors = headers(&[
             ("access-control-allow-origin", "https://app.example"),
             ("access-control-expose-headers", "ETag"),
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_answers_in_its_shape() {
+    fn route_answer_has_the_configured_shape() {
         let route = |shape| TokenRoute { path: "/t".into(), shape, max_wait: Duration::ZERO };
         let string = route(Shape::string()).answer(&token());
         assert_eq!(string.body(), "\"aaa.bbb.ccc\"");

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn success_between_failures_keeps_it_closed() {
+    async fn success_between_failures_keeps_the_breaker_closed() {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(POLICY);
         for round in 0..50 {

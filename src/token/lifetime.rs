@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn what_each_user_costs_has_not_grown() {
+    fn token_keeps_its_size() {
         // A token fills most of a cache slot, whose size is bounded by a test in `cache/slot.rs`.
         assert_eq!(size_of::<Token>(), 64);
     }
 
     #[test]
-    fn no_token_lives_longer_than_it_was_told() {
+    fn no_token_lives_longer_than_velt_said() {
         let now = Moment::now();
         let half = Duration::from_micros(500);
         for life in [
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_beyond_what_is_kept_is_shortened() {
+    fn life_beyond_the_stored_range_is_shortened() {
         let now = Moment::now();
         let longest = Duration::from_millis(u32::MAX.into());
         for life in [longest + EXPIRY_MARGIN, longest + EXPIRY_MARGIN + MILLI, DAY * 365] {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_before_the_origin_counts_as_exactly_as_one_after_it() {
+    fn moment_before_the_origin_counts_exactly() {
         let now = Moment::now();
         // The first moment that a process converts sets the origin.
         Stamp::of(now);

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_takes_a_slower_velt_for_the_new_yardstick() {
+    fn limit_adapts_to_a_velt_that_became_slower() {
         let mut limit = Limit::new(BOUNDS);
         rounds(&mut limit, 3, |_| Duration::from_millis(2));
         // Slow at any limit: fewer calls at once would not make Velt faster, only serve fewer users.

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn suspicion_holds_up_no_organization_that_is_not_refused() {
+    async fn suspension_spares_organizations_that_are_not_refused() {
         let now = Instant::now();
         let mut refusals = refused(0..3, now);
         assert!(refusals.credentials.is_suspended_at(now));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exemption_that_is_spent_is_waited_for() {
+    async fn spent_exemptions_make_callers_wait() {
         let now = Instant::now();
         let mut refusals = refused(0..3, now);
         for organization in 10..10 + u64::from(EXEMPT_CALLS) {

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_user_costs_has_not_grown() {
+    fn mint_request_keeps_its_size() {
         // With the counts of an `Arc`, 64 bytes and 80 bytes: sizes of the allocator.
         assert_eq!(size_of::<MintRequest>(), 48);
         assert_eq!(size_of::<Terms>(), 64);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn without_details_all_share_what_is_not_the_user() {
+    fn users_without_details_share_their_terms() {
         let of_plan = |plan: &MintPlan, user: &str, details| {
             plan.request(user.into(), details).expect("an organization")
         };
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_organization_is_the_same_named_or_not() {
+    fn configured_organization_is_equal_named_or_not() {
         let plan = plan(Some(CONFIGURED));
         let request = |organization| plan.request("ada".into(), of(organization)).expect("one");
         let (named, unnamed, other) =
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_organization_is_needed_there_is_no_request_without() {
+    fn request_has_an_organization_where_the_api_needs_one() {
         let needed = plan(None);
         assert!(needed.request("ada".into(), of(None)).is_none());
         assert!(needed.request("ada".into(), of(Some("b"))).is_some());

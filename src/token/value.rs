@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_hold_a_token_share_its_bytes() {
+    fn clones_of_a_token_share_its_bytes() {
         for length in [1, 240, 900, TokenValue::MAX_BYTES] {
             let token = TokenValue::parse(&"x".repeat(length)).expect("a token");
             let place = token.expose().as_ptr();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cannot_print_itself() {
+    fn token_value_prints_no_token() {
         let token = TokenValue::parse(&"x".repeat(900)).expect("a token");
         let printed = format!("{token:?} {:?}", token.header());
         assert_eq!(printed, "TokenValue(..) Sensitive");

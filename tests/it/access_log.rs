@@ -56,7 +56,7 @@ fn formatted(line: &Line<'_>, format: Format) -> String {
 }
 
 #[test]
-fn a_line_says_everything_in_either_format() {
+fn access_log_line_has_every_field_in_both_formats() {
     let trace = format!("\"{TRACE}\"");
     let json = |tail: &str| {
         format!(
@@ -107,7 +107,7 @@ fn a_line_says_everything_in_either_format() {
 }
 
 #[test]
-fn times_are_those_of_the_calendar() {
+fn log_times_follow_the_calendar() {
     for (seconds, expected) in [
         (0, "1970-01-01T00:00:00"),
         (951_782_399, "2000-02-28T23:59:59"),
@@ -127,7 +127,7 @@ fn times_are_those_of_the_calendar() {
 }
 
 #[test]
-fn t41_whatever_a_path_or_a_user_holds_a_line_is_one_line_of_visible_text() {
+fn t41_access_log_entry_is_one_line_of_visible_text() {
     for nasty in NASTY {
         for format in [Format::Json, Format::Text] {
             let line = Line { path: nasty, method: nasty, user: Some(Some(nasty)), ..line() };
@@ -195,7 +195,7 @@ fn rest(written: &mpsc::Receiver<Vec<u8>>) -> Vec<String> {
 }
 
 #[test]
-fn a_reader_that_stalls_costs_lines_and_nobody_waits() {
+fn stalled_log_reader_costs_lines_and_no_request_waits() {
     let (log, written, dropped) = watched(1.0);
     let mut lines: u64 = 0;
     // The log's memory is bounded: some 3,000 lines wait, and a batch is being written.
@@ -236,7 +236,7 @@ fn lines_are_written_in_batches_as_they_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flushing_waits_for_what_is_queued_and_no_longer_than_told() {
+async fn flush_waits_for_queued_lines_until_its_limit() {
     let (log, written, _) = watched(1.0);
     assert!(log.flush(PATIENCE).await, "there is nothing");
     log.write(&line());
@@ -270,7 +270,7 @@ impl Write for Faulty {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_output_loses_what_it_must_and_the_next_line_is_written() {
+async fn write_error_loses_its_line_and_the_next_is_written() {
     for (errors, lost) in [
         (vec![ErrorKind::Interrupted, ErrorKind::WouldBlock, ErrorKind::Interrupted], 0),
         (vec![ErrorKind::BrokenPipe], 1),
@@ -291,7 +291,7 @@ async fn a_faulty_output_loses_what_it_must_and_the_next_line_is_written() {
 }
 
 #[test]
-fn a_share_of_what_went_well_is_written_and_all_of_the_rest() {
+fn successes_are_sampled_and_failures_always_logged() {
     for (sample, expected) in [(0.0, 0), (0.01, 10), (0.25, 250), (1.0, 1000)] {
         let (log, written, _) = watched(sample);
         let reading = std::thread::spawn(move || rest(&written));
@@ -442,7 +442,7 @@ async fn a_line_says_how_its_response_ended() {
 }
 
 #[tokio::test]
-async fn the_user_is_named_only_where_that_is_asked_for() {
+async fn user_is_logged_only_if_configured() {
     let app = FakeApp::start().await;
     let (mut running, traffic, _) = logging(app.address, "[access_log]\nuser = true").await;
     for (user, expected) in [(Some("ada"), json!("ada")), (None, Value::Null)] {
@@ -475,7 +475,7 @@ async fn a_path_of_any_length_and_content_is_one_bounded_line() {
 }
 
 #[tokio::test]
-async fn a_line_of_the_last_moment_is_written() {
+async fn line_of_a_request_at_shutdown_is_written() {
     let (gate, app) = FakeApp::gated().await;
     let (mut running, traffic, _) = logging(app.address, "").await;
     let request = tokio::spawn(Client::to(traffic).get("/").send());

@@ -12,7 +12,7 @@ use crate::support::{Stage, config as parsed};
 const PATHS: [&str; 4] = ["/metrics", "/healthz/live", "/healthz/ready", "/healthz/startup"];
 
 #[test]
-fn t51_by_default_nobody_reaches_it_from_elsewhere() {
+fn t51_admin_port_is_local_by_default() {
     let admin = parsed("").expect("the defaults are valid").admin.address;
     assert!(admin.ip().is_loopback(), "{admin}");
 }
@@ -58,7 +58,7 @@ async fn t51_probes_scrapes_and_a_persons_own_tab_are_answered() {
 }
 
 #[tokio::test]
-async fn t26_neither_tokens_nor_the_app_are_behind_it() {
+async fn t26_admin_port_serves_no_token_and_no_app() {
     let stage = Stage::set("").await;
     let admin = Client::to(stage.sidecar.addresses.admin);
     for path in ["/", "/api/velt/token", "/generate-velt-jwt-token", "/api/me", "/metrics/.."] {

@@ -98,7 +98,7 @@ async fn chunks_win_over_a_length_in_either_order() {
 }
 
 #[tokio::test]
-async fn length_beside_chunks_goes_where_there_is_no_body() {
+async fn length_beside_chunks_is_removed_without_a_body() {
     let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
     let cases = [
         ("GET", "204 No Content", both),
@@ -126,7 +126,7 @@ async fn length_beside_chunks_goes_where_there_is_no_body() {
 }
 
 #[tokio::test]
-async fn equal_lengths_are_one_and_unequal_ones_are_502() {
+async fn equal_lengths_become_one_and_unequal_are_502() {
     let good = ["5\r\nContent-Length: 5", "5, 5", "5,5\r\ncontent-length: 5", "5\r\n , 5"];
     let bad = ["5\r\nContent-Length: 6", "6\r\nContent-Length: 5", "5, 6", "5,", "+5", "5 5", "-1"];
     let lengths = good.iter().chain(&bad);
@@ -186,7 +186,7 @@ async fn coding_other_than_chunked_is_502() {
 }
 
 #[tokio::test]
-async fn identity_is_no_coding() {
+async fn identity_counts_as_no_transfer_coding() {
     let length = "Transfer-Encoding: identity\r\nContent-Length: 5\r\n";
     let end = "Transfer-Encoding: identity\r\nConnection: close\r\n";
     let stage = Stage::set(vec![ok(length, "hello"), ok(end, "hello")], "").await;
@@ -197,7 +197,7 @@ async fn identity_is_no_coding() {
 }
 
 #[tokio::test]
-async fn spaces_before_colons_and_folded_lines_are_put_right() {
+async fn spaces_before_colons_and_folded_lines_are_repaired() {
     let headers = "X-Space : 1\r\nX-Tab\t \t: 2\r\nContent-Length : 5\r\nX-Folded: one,\r\n two,\r\n\
         \t three\r\nX-Empty:\r\n  late\r\nX-Bare: a\n b\r\nX-Blank: c\r\n \r\nX-Last: d\r\n";
     let stage = Stage::set(vec![ok(headers, "hello")], "").await;
@@ -315,7 +315,7 @@ async fn http_1_0_connection_is_used_again_only_if_the_app_keeps_it() {
 
 /// Checks servers that send the last chunk, or a body, after an answer without a body.
 #[tokio::test]
-async fn chunk_after_an_empty_answer_is_nobodys_response() {
+async fn chunk_after_an_empty_answer_is_no_response() {
     for answer in [
         "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",

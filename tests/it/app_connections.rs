@@ -215,7 +215,7 @@ async fn more_requests_than_app_workers_wait_for_no_idle_connection() {
 }
 
 #[tokio::test]
-async fn without_idle_connections_each_request_has_its_own() {
+async fn each_request_has_its_own_connection_without_idle_ones() {
     let stage = Stage::set(&format!("{ONE_WORKER}[app]\nmax_idle = 0\n")).await;
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     for count in 1..=5 {
@@ -235,7 +235,7 @@ async fn without_idle_connections_each_request_has_its_own() {
 }
 
 #[tokio::test]
-async fn app_that_closes_without_a_word_loses_no_post_if_none_is_kept() {
+async fn app_that_closes_connections_loses_no_post_without_max_idle() {
     let app = RawApp::serving(|mut wire, _| async move {
         if wire.try_head().await.is_some() {
             wire.read_exactly(3).await;

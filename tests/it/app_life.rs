@@ -125,7 +125,7 @@ async fn a_response_that_stands_still_is_broken_off_if_a_limit_is_set() {
 }
 
 #[tokio::test]
-async fn what_moves_in_one_direction_does_not_stand_still() {
+async fn request_that_moves_one_way_does_not_stand_still() {
     let drained = Arc::new(tokio::sync::Notify::new());
     let notify = Arc::clone(&drained);
     let app = FakeApp::serving(move |request: Request<Incoming>| {

@@ -16,7 +16,7 @@ const UNAVAILABLE: i32 = 69;
 const CONFIG: i32 = 78;
 
 #[tokio::test]
-async fn without_credentials_it_ends_at_once_and_says_how_to_give_them() {
+async fn start_without_credentials_fails_and_says_how_to_give_them() {
     for arguments in [&[][..], &["run"], &["check"]] {
         let finished = finished(arguments, &[]).await;
         assert_eq!(finished.code, Some(CONFIG), "{arguments:?}");
@@ -47,7 +47,7 @@ async fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[tokio::test]
-async fn the_systems_roots_are_read_for_whoever_is_called_over_tls_and_for_nobody_else() {
+async fn system_roots_are_read_only_if_a_server_is_called_over_tls() {
     for (endpoint, code) in [("http://127.0.0.1:1/", 0), ("https://127.0.0.1:1/", CONFIG)] {
         let settings = [
             ("VELT_SIDECAR_VELT__ENDPOINT", endpoint),
@@ -104,7 +104,7 @@ async fn check_names_the_file_and_line_of_a_mistake() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_asked_for_must_be_there() {
+async fn named_configuration_file_must_exist() {
     for command in ["run", "check"] {
         let finished = finished(&[command, "--config", "nowhere.toml"], &CREDENTIALS).await;
         assert_eq!((finished.code, &*finished.stdout), (Some(CONFIG), ""));
@@ -144,7 +144,7 @@ async fn a_port_in_use_is_named_with_its_setting() {
 }
 
 #[tokio::test]
-async fn it_is_ready_when_it_says_so_and_ends_with_0_when_told() {
+async fn sidecar_is_ready_when_it_says_so_and_exits_0_when_told() {
     for signal in ["TERM", "INT"] {
         let grace = [("VELT_SIDECAR_SHUTDOWN__GRACE", "0s")];
         let (running, traffic, admin) = Running::sidecar(&grace).await;
@@ -161,7 +161,7 @@ async fn it_is_ready_when_it_says_so_and_ends_with_0_when_told() {
 }
 
 #[tokio::test]
-async fn run_is_what_it_does_without_a_command() {
+async fn run_is_the_default_command() {
     let mut running = Running::start(&[], &[&CREDENTIALS[..], &PORTS].concat());
     running.line_with("velt-sidecar is listening").await;
 }

@@ -111,7 +111,7 @@ fn only(report: &Report, check: Check, severity: Severity, part: &str) -> Findin
 }
 
 #[tokio::test]
-async fn of_a_good_set_up_there_is_nothing_to_say() {
+async fn doctor_finds_no_fault_in_a_good_set_up() {
     let patient = Patient::new().await;
     let report = patient.examine("").await;
     let text = report.text();
@@ -136,7 +136,7 @@ async fn of_a_good_set_up_there_is_nothing_to_say() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_shown_with_all_complaints_and_nothing_else_is_asked() {
+async fn wrong_configuration_ends_doctor_with_all_complaints() {
     let mut patient = Patient::new().await;
     patient.environment.remove("VELT_AUTH_TOKEN");
     let text = "[app]\nadress = \"x\"\n[log]\nlevel = \"verbose\"\n";

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::frames::{DATA, END_STREAM, RESET, WINDOW_UPDATE, frame, opening_with, request};
 use crate::support::certificates::{Authority, Folder, VALID, connect};
-use crate::support::raw::{Wire, nobody};
+use crate::support::raw::{Wire, unused_address};
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, Stage, TestSidecar};
 
@@ -125,7 +125,7 @@ async fn early_answer_over_http2_is_whole_before_the_reset() {
 #[tokio::test]
 async fn unreachable_app_is_told_to_client_that_is_sending() {
     let velt = FakeVelt::start().await;
-    let sidecar = TestSidecar::start(&nobody().await.to_string(), velt.address, "");
+    let sidecar = TestSidecar::start(&unused_address().await.to_string(), velt.address, "");
     let stream = TcpStream::connect(sidecar.addresses.traffic).await.expect("it listens");
     let answer = upload(stream, &post("/", "")).await;
     assert_eq!(answer.split(' ').nth(1), Some("502"), "{answer:?}");

@@ -43,7 +43,7 @@ fn steady(scrape: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_explained_request_counts_nowhere_mints_nothing_and_asks_nobody() {
+async fn explain_counts_nothing_mints_nothing_and_asks_no_server() {
     let stage = Stage::set("").await;
     let admin = stage.sidecar.addresses.admin;
     assert_eq!(stage.get_as("ada", "/api/velt/token").await.status(), 200);
@@ -110,7 +110,7 @@ async fn a_running_sidecar_says_what_its_cache_holds() {
 }
 
 #[tokio::test]
-async fn assertions_are_explained_with_the_keys_of_the_running_sidecar() {
+async fn explain_checks_assertions_with_the_keys_in_force() {
     let pen = Pen::es256("key");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = Stage::set(&issuer.toml()).await;
@@ -150,7 +150,7 @@ async fn assertions_are_explained_with_the_keys_of_the_running_sidecar() {
 }
 
 #[tokio::test]
-async fn every_setting_that_is_named_is_one_and_has_its_place() {
+async fn each_setting_in_an_explanation_exists_with_its_place() {
     let toml = "[identity]\ntrusted_peers = [\"127.0.0.1\"]\n\n[[delivery.route]]\npath = \"/t\"\n";
     let mut environment = crate::support::environment();
     environment.insert("VELT_SIDECAR_DELIVERY__HEADER__PATHS".into(), "/api/*".into());
@@ -182,7 +182,7 @@ async fn every_setting_that_is_named_is_one_and_has_its_place() {
 }
 
 #[tokio::test]
-async fn a_missing_secret_is_named_and_no_range_of_everybody_is() {
+async fn explain_names_a_missing_secret_and_no_range_of_all_peers() {
     let toml = "[identity]\nsecret_header = \"X-Sidecar-Secret\"\n";
     let secret = "the-secret-of-the-front-and-the-sidecar";
     let mut environment = crate::support::environment();
@@ -208,7 +208,7 @@ async fn a_missing_secret_is_named_and_no_range_of_everybody_is() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_request_is_a_usage_error_and_a_verdict_is_none() {
+async fn invalid_request_is_a_usage_error_and_a_verdict_is_not() {
     for (arguments, code) in [
         (&["explain"][..], 64),
         (&["explain", "GET", "/a", "/b"], 64),

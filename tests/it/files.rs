@@ -38,7 +38,7 @@ async fn check(environment: &[(&str, &str)]) -> Finished {
 }
 
 #[tokio::test]
-async fn a_certificate_that_would_be_lost_fails_the_check() {
+async fn check_fails_if_a_certificate_would_be_lost() {
     let (authority, folder) = (Authority::new(), Folder::new());
     folder.write_pair(&authority.issue(&["localhost"], VALID));
     let (pem, ca) = (authority.pem(), folder.path("ca.crt"));
@@ -100,7 +100,7 @@ async fn roots_that_the_environment_names_are_read_or_refused() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_would_be_ignored_fails_the_check() {
+async fn check_fails_if_a_proxy_would_be_ignored() {
     for (name, value, code) in [
         ("HTTPS_PROXY", "\"http://user:canary@127.0.0.1:1\"", CONFIG),
         ("https_proxy", "'http://user:canary@127.0.0.1:1'", CONFIG),
@@ -129,7 +129,7 @@ fn complaint(pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn what_a_secret_has_come_with_is_refused() {
+fn secret_with_quotes_or_invisible_signs_is_refused() {
     const LONG: &str = "0123456789abcdef0123456789abcdef";
     let folder = Folder::new();
     for (around, says) in [
@@ -161,7 +161,7 @@ fn what_a_secret_has_come_with_is_refused() {
 }
 
 #[test]
-fn one_secret_does_not_stand_in_two_places() {
+fn secret_given_to_two_settings_is_refused() {
     const LONG: &str = "0123456789abcdef0123456789abcdef";
     let said = complaint(&[("VELT_API_KEY", "canary"), ("VELT_AUTH_TOKEN", "canary")]);
     assert!(said.contains("the same as velt.api_key") && !said.contains("canary"), "{said}");
@@ -179,7 +179,7 @@ fn one_secret_does_not_stand_in_two_places() {
 }
 
 #[test]
-fn a_value_in_quotes_is_not_taken_with_them() {
+fn variable_with_quotes_around_its_value_is_refused() {
     for (name, value) in [
         ("VELT_SIDECAR_VELT__ORGANIZATION", "\"org\""),
         ("VELT_SIDECAR_IDENTITY__ADMIN_GROUPS", "'a', 'b'"),
@@ -279,7 +279,7 @@ async fn admin_calls_go_to_the_configured_address() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_nobody_reads_is_refused() {
+async fn config_flag_is_refused_where_no_command_reads_the_file() {
     let folder = Folder::new();
     let file = folder.write("sidecar.toml", "# nothing\n");
     for arguments in [

@@ -104,7 +104,7 @@ async fn t45_an_apps_own_token_header_never_goes_out() {
 }
 
 #[tokio::test]
-async fn t45_nor_does_it_over_http2_and_in_trailers() {
+async fn t45_app_token_header_ends_over_http2_and_in_trailers() {
     let app = FakeApp::serving_h2c(|_| async {
         let mut trailers = HeaderMap::new();
         for name in ["x-velt-token", "x-velt-token-status", "x-app-checksum"] {
@@ -163,7 +163,7 @@ const COUNTED: &[(u16, Option<Line>, &str)] = &[
 ];
 
 #[tokio::test]
-async fn t30_where_no_token_belongs_there_is_none_and_it_is_counted() {
+async fn t30_response_unfit_for_a_token_has_none_and_is_counted() {
     let app = FakeApp::answering(|arrived| {
         let n: usize = arrived.target[1..].parse().expect("a number");
         let (status, header, _) = COUNTED[n];

@@ -87,7 +87,7 @@ async fn b1_a_setting_adds_the_hop_to_forwarded_for() {
 }
 
 #[tokio::test]
-async fn b1_no_address_is_named_beside_another_header_of_the_fronts() {
+async fn b1_sidecar_adds_no_address_beside_another_front_header() {
     let stage = Stage::set("").await;
     for (name, value) in [
         ("x-real-ip", "203.0.113.7"),
@@ -140,7 +140,7 @@ async fn b2_no_word_of_a_trusted_peer_on_the_host_is_contradicted() {
 }
 
 #[tokio::test]
-async fn b3_where_no_header_names_the_user_what_came_is_kept() {
+async fn b3_forwarding_is_kept_if_no_header_names_the_user() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let assertion = issuer.toml().replacen("[identity]", STRANGER, 1);
@@ -158,7 +158,7 @@ async fn b3_where_no_header_names_the_user_what_came_is_kept() {
 }
 
 #[tokio::test]
-async fn b3_trusted_proxies_say_who_is_believed_about_the_scheme() {
+async fn b3_trusted_proxies_decide_whose_scheme_is_believed() {
     let https = |stage: &Stage| stage.client().get("/").header("x-forwarded-proto", "https");
     let user = |sending: Sending| sending.header("x-forwarded-user", "ada");
     for (peers, proxies, scheme, known) in [
@@ -181,7 +181,7 @@ async fn b3_trusted_proxies_say_who_is_believed_about_the_scheme() {
 }
 
 #[tokio::test]
-async fn b3_what_is_replaced_is_counted_and_told_in_a_line() {
+async fn b3_replaced_headers_are_counted_and_told_in_a_line() {
     let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
     let toml = format!("{STRANGER}[runtime]\nworkers = \"1\"\n");
     let document = document(&app.address.to_string(), velt.address, &toml);
@@ -218,7 +218,7 @@ fn insisting(request: &Arrived) -> Response<AppBody> {
 }
 
 #[tokio::test]
-async fn b4_the_question_to_the_app_carries_what_the_front_said() {
+async fn b4_question_to_the_app_carries_the_forwarding_headers() {
     let stage = Stage::with(FakeApp::answering(insisting).await, APP).await;
     for line in [("x-forwarded-proto", "https"), ("x-forwarded-ssl", "on")] {
         let lines = [
@@ -298,7 +298,7 @@ async fn bodiless(stage: &Stage, method: &Method) -> http::HeaderMap {
 }
 
 #[tokio::test]
-async fn c6_a_post_without_a_body_says_so_to_the_app() {
+async fn c6_post_without_a_body_reaches_the_app_with_length_0() {
     let stage = Stage::set("").await;
     for (method, expected) in [
         (Method::POST, Some("0")),
@@ -344,7 +344,7 @@ async fn c6_an_app_that_wants_a_length_gets_one() {
 }
 
 #[tokio::test]
-async fn explain_says_what_becomes_of_a_fronts_word() {
+async fn explain_tells_whether_forwarding_headers_are_kept() {
     for (toml, lines, verdict, parts) in [
         (
             "",
@@ -403,7 +403,7 @@ async fn from_mesh(address: std::net::SocketAddr, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn t53_what_a_mesh_hands_on_is_nobodys_word_by_default() {
+async fn t53_callers_through_a_mesh_are_untrusted_by_default() {
     let stage = Stage::set("").await;
     let ask = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
                x-forwarded-user: ada\r\n\r\n";
@@ -414,7 +414,7 @@ async fn t53_what_a_mesh_hands_on_is_nobodys_word_by_default() {
 }
 
 #[tokio::test]
-async fn t53_no_mesh_drains_a_pod() {
+async fn t53_no_caller_through_a_mesh_drains_a_pod() {
     let stage = Stage::set("").await;
     let admin = stage.sidecar.addresses.admin;
     for call in ["POST /drain", "POST /cache/invalidate", "GET /config"] {

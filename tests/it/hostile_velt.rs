@@ -241,7 +241,7 @@ async fn t44_refusals_suspend_calls_without_an_outage() {
 }
 
 #[tokio::test]
-async fn t44_a_bomb_costs_what_arrives_and_not_what_it_unpacks_to() {
+async fn t44_decompression_bomb_is_never_unpacked() {
     let stage = Stage::set("[delivery.header]\nmax_wait = \"20s\"").await;
     let bomb = Bytes::from(gzip_bomb());
     stage.velt.script(move |_, _| {
@@ -256,7 +256,7 @@ async fn t44_a_bomb_costs_what_arrives_and_not_what_it_unpacks_to() {
 }
 
 #[tokio::test]
-async fn t44_what_an_answer_holds_counts_and_not_what_it_calls_itself() {
+async fn t44_content_of_an_answer_counts_and_not_its_content_type() {
     for (content_type, body, served) in [
         ("text/html", None, true),
         ("text/plain; charset=utf-7", None, true),
@@ -285,7 +285,7 @@ async fn t44_a_server_without_tls_is_an_outage() {
         "[velt]\nendpoint = \"https://{}/\"\n[delivery.header]\nmax_wait = \"20s\"",
         app.address
     );
-    let velt = crate::support::raw::nobody().await;
+    let velt = crate::support::raw::unused_address().await;
     let sidecar = TestSidecar::start(&app.address.to_string(), velt, &toml);
     let asking = Client::to(sidecar.addresses.traffic).get("/").header("x-forwarded-user", "ada");
     let answer = asking.send().await;

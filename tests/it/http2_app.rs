@@ -193,7 +193,7 @@ async fn event_streams_leave_room_for_requests() {
 }
 
 #[tokio::test]
-async fn app_that_takes_no_streams_is_asked_within_bounds() {
+async fn app_that_takes_no_streams_gets_few_connections() {
     let mut builder = Builder::new();
     builder.max_concurrent_streams(0);
     let app = H2App::serving(builder, |_, respond| answer_in_full(respond, "never")).await;
@@ -370,7 +370,7 @@ async fn refused_post_is_sent_again_with_its_body() {
 }
 
 #[tokio::test]
-async fn app_over_http2_says_when_a_body_may_come() {
+async fn app_over_http2_decides_when_the_client_sends_its_body() {
     let app = H2App::serving(Builder::new(), |request, mut respond| async move {
         assert_eq!(request.headers()["expect"], "100-continue");
         if request.uri().path() == "/no" {
@@ -430,7 +430,7 @@ async fn client_over_http2_that_waits_for_100_is_answered() {
 }
 
 #[tokio::test]
-async fn request_refused_for_the_sake_of_others_goes_elsewhere() {
+async fn request_refused_by_a_full_session_goes_to_another() {
     let big = Bytes::from(vec![b'x'; 3_000_000]);
     let app = H2App::serving_each(Builder::new(), move |unread, request, mut respond| {
         let big = big.clone();

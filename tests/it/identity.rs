@@ -170,7 +170,7 @@ fn caller(identity: &Identity, headers: &mut HeaderMap) -> Result<Caller, Refusa
 }
 
 #[test]
-fn what_a_request_keeps_while_it_is_identified_is_small() {
+fn identification_keeps_little_memory_per_request() {
     let identity = identity("");
     let (peer, mut headers) = (Peer::at(IpAddr::from([127, 0, 0, 1])), HeaderMap::new());
     let future = identity.identify(&peer, &mut headers);

@@ -157,14 +157,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn t33_unequal_requests_never_share_a_token_and_equal_ones_always_do(
+    fn t33_only_equal_requests_share_a_token(
         requests in neighbours(),
     ) {
         assert_kept_apart(&requests);
     }
 
     #[test]
-    fn t33_moving_a_letter_from_one_field_to_the_next_makes_another_request(
+    fn t33_letter_moved_between_fields_makes_another_request(
         request in plain(), user in "[a-c|\u{0}]{1,3}", organization in "[a-c|\u{0}]{1,3}",
     ) {
         let joined = format!("{user}{organization}");
@@ -224,7 +224,7 @@ fn t33_no_separator_can_be_forged() {
 }
 
 #[test]
-fn t34_what_the_configuration_fixes_is_in_the_key() {
+fn t34_key_holds_all_that_the_configuration_fixes() {
     let velt = "127.0.0.1:1".parse().expect("an address");
     let configurations = [
         "[velt]\norganization = \"o\"\napi = \"v1\"",

@@ -151,7 +151,7 @@ async fn ends_clean(running: Running, admin: SocketAddr, tokens: &[String]) -> S
 }
 
 #[tokio::test]
-async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
+async fn t40_no_outcome_leaks_a_secret_at_the_lowest_log_level() {
     for format in ["text", "json"] {
         let surroundings = Surroundings::start().await;
         let collector = FakeCollector::start().await;
@@ -180,7 +180,7 @@ async fn t40_every_outcome_at_the_lowest_level_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn t40_our_own_events_hold_nothing_even_at_trace() {
+async fn t40_own_events_hold_no_secret_even_at_trace() {
     let (ours, libraries) = (Lines::default(), Lines::default());
     let everything = tracing_subscriber::fmt()
         .with_max_level(Level::TRACE)
@@ -292,7 +292,7 @@ pub(crate) const NASTY: [&str; 10] = [
 ];
 
 #[test]
-fn t41_whatever_is_logged_is_one_line_of_visible_text() {
+fn t41_each_logged_event_is_one_line_of_visible_text() {
     for format in [Format::Text, Format::Json] {
         for nasty in NASTY {
             let lines = Lines::default();
@@ -330,7 +330,7 @@ fn t41_whatever_is_logged_is_one_line_of_visible_text() {
 }
 
 #[test]
-fn t41_a_line_that_is_plain_stays_as_it_is() {
+fn t41_plain_log_line_stays_unchanged() {
     let lines = Lines::default();
     let settings = logging::Settings { level: Level::INFO, format: Format::Text };
     let text = "Grüße, 名前 🙂 \\ \"quoted\"";
@@ -342,8 +342,8 @@ fn t41_a_line_that_is_plain_stays_as_it_is() {
 
 /// Process of the next test, since a panic hook is the whole process's. No test by itself.
 #[test]
-#[ignore = "run by t40_a_panic_is_a_line_without_what_it_says"]
-fn the_process_that_panics() {
+#[ignore = "run by t40_panic_is_logged_without_its_formatted_message"]
+fn process_panics_for_the_next_test() {
     let format = Format::Text;
     logging::init(&logging::Settings { level: Level::INFO, format });
     let quoted = String::from("canary\nof a request");
@@ -354,10 +354,10 @@ fn the_process_that_panics() {
 }
 
 #[test]
-fn t40_a_panic_is_a_line_without_what_it_says() {
+fn t40_panic_is_logged_without_its_formatted_message() {
     let myself = std::env::current_exe().expect("a path");
     let mut child = std::process::Command::new(myself);
-    child.args(["--ignored", "--exact", "leaks::the_process_that_panics", "--nocapture"]);
+    child.args(["--ignored", "--exact", "leaks::process_panics_for_the_next_test", "--nocapture"]);
     let output = child.output().expect("it runs");
     let printed = String::from_utf8(output.stderr).expect("text");
     assert!(output.status.success(), "{printed}");
@@ -370,7 +370,7 @@ fn t40_a_panic_is_a_line_without_what_it_says() {
 
 /// Checks assertions, for which the outcomes above have no place.
 #[tokio::test]
-async fn t40_assertions_leave_nothing_behind_valid_or_not() {
+async fn t40_no_assertion_is_logged_valid_or_not() {
     let pen = Pen::es256("key");
     let issuer = Issuer::publishing(&[&pen]).await;
     let valid = pen.sign(&claims("canary-user"));

@@ -91,7 +91,7 @@ async fn a_request_may_take_longer_than_the_idle_time() {
 }
 
 #[tokio::test]
-async fn t39_a_client_that_does_not_read_is_cut_off_and_its_app_request_with_it() {
+async fn t39_client_that_reads_nothing_is_cut_off_with_its_request() {
     let app = FakeApp::answering(|_| {
         let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
         let frames = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
@@ -119,7 +119,7 @@ async fn an_idle_http2_connection_is_told_and_closed() {
 }
 
 #[tokio::test]
-async fn an_idle_http2_connection_whose_client_does_not_go_is_closed_all_the_same() {
+async fn idle_http2_connection_is_closed_if_its_client_stays() {
     let stage = Stage::set(SHORT).await;
     let mut deaf = Wire::to(stage.sidecar.addresses.traffic).await;
     deaf.send(opening()).await;
@@ -154,7 +154,7 @@ async fn more_headers_than_allowed_are_refused_over_either_protocol() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_on_with_such_heads_over_http2_is_disconnected() {
+async fn client_that_repeats_large_http2_heads_is_disconnected() {
     let stage = Stage::set("[listen]\nmax_headers = 2").await;
     let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
@@ -189,7 +189,7 @@ async fn a_cookie_in_crumbs_is_one_header() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_answered_and_counted() {
+async fn invalid_http_is_answered_and_counted() {
     let long = "a".repeat(70_000);
     for (name, bytes, status, reason) in [
         ("TLS", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n", "400", "bad_request"),
@@ -211,7 +211,7 @@ async fn what_is_no_http_is_answered_and_counted() {
 }
 
 #[tokio::test]
-async fn what_is_no_http2_is_told_and_counted() {
+async fn invalid_http2_is_told_and_counted() {
     const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
     let stage = Stage::set("").await;
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;

@@ -129,7 +129,7 @@ async fn t47_an_unknown_method_has_no_label_to_be_counted_by() {
 }
 
 #[test]
-fn every_way_to_end_has_a_word_of_its_own() {
+fn each_outcome_has_its_own_label() {
     let words: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
     assert_eq!(words.len(), Outcome::ALL.len());
     for (position, outcome) in Outcome::ALL.iter().enumerate() {
@@ -138,7 +138,7 @@ fn every_way_to_end_has_a_word_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_sidecars_own_share_leaves_out_the_apps_time() {
+async fn sidecar_time_metric_leaves_out_the_apps_time() {
     let app = crate::support::app::FakeApp::serving(|_| async {
         // The app's time is the subject: one sum has it, the other sum does not.
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;

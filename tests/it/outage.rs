@@ -1,10 +1,10 @@
 //! An outage of Velt: the app notices nothing, and a user who has a token keeps the token.
 
 use crate::support::Stage;
-use crate::support::raw::nobody;
+use crate::support::raw::unused_address;
 
 #[tokio::test]
-async fn a_cached_token_survives_and_a_new_user_is_told_why_there_is_none() {
+async fn cached_token_survives_and_a_new_user_is_told_of_the_outage() {
     let stage = Stage::set("[delivery.header]\nmax_wait = \"10s\"").await;
     let before = stage.get_as("ada", "/").await;
     stage.velt.answer_with(503, r#"{"error":{"status":"UNAVAILABLE","message":"canary"}}"#);
@@ -42,8 +42,8 @@ async fn repeated_refusals_suspend_calls_without_an_outage() {
 }
 
 #[tokio::test]
-async fn nobody_listening_at_velt_is_unavailable_too() {
-    let address = nobody().await;
+async fn closed_port_at_velt_is_unavailable() {
+    let address = unused_address().await;
     let toml =
         format!("[velt]\nendpoint = \"http://{address}/\"\n[delivery.header]\nmax_wait = \"10s\"");
     let stage = Stage::set(&toml).await;

@@ -22,7 +22,7 @@ const SITES: &[(&[&str], bool)] = &[
 ];
 
 #[tokio::test]
-async fn t32_a_page_of_another_origin_gets_no_token_and_starts_no_mint() {
+async fn t32_page_of_another_origin_gets_no_token_and_no_mint() {
     let stage = Stage::set("").await;
     let refused = SITES.iter().filter(|(_, passes)| !passes);
     // The refused requests come first, so that a look-up would show as a mint.
@@ -54,7 +54,7 @@ async fn t32_a_page_of_another_origin_gets_no_token_and_starts_no_mint() {
 }
 
 #[tokio::test]
-async fn t32_for_a_page_of_another_origin_not_even_the_app_is_asked() {
+async fn t32_app_is_not_asked_for_a_page_of_another_origin() {
     let stage = Stage::set("[identity]\nsource = \"app\"\napp_path = \"/session\"").await;
     for (site, status, asked) in [("cross-site", 403, 0), ("same-site", 403, 0), ("none", 401, 1)] {
         let asking = stage.client().post("/api/velt/token", "").header("cookie", "session=1");
@@ -101,7 +101,7 @@ async fn t32_pages_of_the_same_site_can_be_let_in() {
 }
 
 #[tokio::test]
-async fn t32_what_the_app_answers_to_pages_elsewhere_is_the_apps_to_say() {
+async fn t32_app_decides_its_own_answers_to_other_origins() {
     let stage = Stage::set("").await;
     let asking = stage.client().get("/api/me").header("x-forwarded-user", "ada");
     let answer = asking.header("sec-fetch-site", "cross-site").send().await;
@@ -109,7 +109,7 @@ async fn t32_what_the_app_answers_to_pages_elsewhere_is_the_apps_to_say() {
 }
 
 #[tokio::test]
-async fn t29_a_response_with_a_token_says_that_nobody_may_keep_it() {
+async fn t29_response_with_a_token_forbids_storing() {
     // Caching that an app may ask for without losing the token.
     const SAID: [&[(&str, &str)]; 7] = [
         &[],

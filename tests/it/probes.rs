@@ -29,7 +29,7 @@ async fn a_serving_sidecar_is_healthy_by_every_probe_and_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_leaving_one_is_alive_but_not_ready() {
+async fn draining_sidecar_is_alive_but_not_ready() {
     let mut stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
     stage.sidecar.terminate();
     stage.sidecar.metric_reaches("ready", 0.0).await;
@@ -64,7 +64,7 @@ async fn answering(answer: Option<&'static str>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn nobody_somebody_else_and_whoever_hangs_are_not_healthy() {
+async fn health_fails_for_closed_foreign_and_silent_ports() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let nobody = free.local_addr().expect("it is bound");
     drop(free);
@@ -87,7 +87,7 @@ async fn nobody_somebody_else_and_whoever_hangs_are_not_healthy() {
 }
 
 #[tokio::test]
-async fn it_finds_the_admin_port_where_the_sidecar_does() {
+async fn health_finds_the_admin_port_where_the_sidecar_does() {
     let (running, _, admin) = Running::sidecar(&[(ADMIN, "0.0.0.0:0")]).await;
     let (any, own) = (format!("0.0.0.0:{}", admin.port()), format!("127.0.0.1:{}", admin.port()));
     // The address comes from the environment; `0.0.0.0` means this machine.
@@ -117,7 +117,7 @@ async fn it_finds_the_admin_port_where_the_sidecar_does() {
 }
 
 #[tokio::test]
-async fn what_is_no_admin_port_is_a_usage_error() {
+async fn invalid_admin_address_is_a_usage_error() {
     for arguments in [
         &["--admin", "https://127.0.0.1:9901"][..],
         &["--admin", "127.0.0.1:9901"],
@@ -133,7 +133,7 @@ async fn what_is_no_admin_port_is_a_usage_error() {
 }
 
 #[tokio::test]
-async fn told_to_drain_it_leaves_as_at_sigterm_and_ends_when_that_comes() {
+async fn drained_sidecar_leaves_as_at_sigterm_and_ends_at_sigterm() {
     let mut stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
     let mut idle = Wire::to(stage.sidecar.addresses.traffic).await;
     idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -155,7 +155,7 @@ async fn told_to_drain_it_leaves_as_at_sigterm_and_ends_when_that_comes() {
 }
 
 #[tokio::test]
-async fn what_it_has_drained_for_counts_towards_the_grace_time() {
+async fn drain_time_counts_towards_the_grace_time() {
     let (mut running, _, admin) = Running::sidecar(&[("VELT_SIDECAR_SHUTDOWN__GRACE", "2s")]).await;
     let started = Instant::now();
     let url = format!("http://{admin}");
@@ -171,7 +171,7 @@ async fn what_it_has_drained_for_counts_towards_the_grace_time() {
 }
 
 #[tokio::test]
-async fn t51_nobody_else_can_tell_it_to_drain() {
+async fn t51_pages_proxies_and_forms_cannot_start_a_drain() {
     let stage = Stage::set("").await;
     let admin = stage.sidecar.addresses.admin;
     let json = "application/json";
@@ -195,7 +195,7 @@ async fn t51_nobody_else_can_tell_it_to_drain() {
 }
 
 #[tokio::test]
-async fn a_drain_that_reaches_nobody_fails() {
+async fn drain_without_a_sidecar_fails() {
     for (arguments, code) in [
         (&["--admin", "http://127.0.0.1:1"][..], 69),
         (&["--admin", "127.0.0.1:9901"], 64),

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::app::{AppBody, FakeApp, full, plain};
 use crate::support::client::Client;
-use crate::support::raw::{RawApp, Wire, nobody};
+use crate::support::raw::{RawApp, Wire, unused_address};
 use crate::support::velt::FakeVelt;
 use crate::support::{ONE_WORKER, PATIENCE, Stage, TestSidecar};
 
@@ -95,7 +95,7 @@ async fn large_bodies_pass_whole_in_both_directions() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_headers_end_here_and_forwarding_is_said() {
+async fn hop_by_hop_headers_are_removed_and_forwarding_is_added() {
     let app = FakeApp::answering(|_| {
         let mut response = plain("x");
         let headers = response.headers_mut();
@@ -164,7 +164,7 @@ async fn with_trailers(request: Request<Incoming>) -> Response<AppBody> {
 }
 
 #[tokio::test]
-async fn trailers_pass_in_both_directions_but_not_those_that_mean_identity() {
+async fn trailers_pass_both_ways_unless_they_name_an_identity() {
     let stage = Stage::with(FakeApp::serving(with_trailers).await, "").await;
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     wire.send(
@@ -186,7 +186,7 @@ async fn trailers_pass_in_both_directions_but_not_those_that_mean_identity() {
 }
 
 #[tokio::test]
-async fn a_response_that_ends_in_trailers_is_whole_and_its_connection_used_again() {
+async fn response_with_trailers_is_whole_and_frees_its_connection() {
     let stage = Stage::with(FakeApp::serving(with_trailers).await, ONE_WORKER).await;
     for n in 0..5 {
         let sending = stage.client().get("/").header("te", "trailers");
@@ -200,7 +200,7 @@ async fn a_response_that_ends_in_trailers_is_whole_and_its_connection_used_again
 }
 
 #[tokio::test]
-async fn an_h2c_app_that_can_not_be_reached_fails_all_who_wait_at_once() {
+async fn unreachable_h2c_app_fails_all_waiting_requests_at_once() {
     // The app accepts no connection: its backlog is full.
     let full = tokio::net::TcpSocket::new_v4().expect("a socket");
     full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
@@ -276,7 +276,7 @@ async fn an_app_on_a_unix_socket_is_reached() {
 
 #[tokio::test]
 async fn an_app_that_is_down_is_502_with_a_reason() {
-    let sidecar = TestSidecar::before(nobody().await).await;
+    let sidecar = TestSidecar::before(unused_address().await).await;
     let client = Client::to(sidecar.addresses.traffic);
     let answer = client.get("/").send().await;
     assert_eq!((answer.status(), &*answer.code()), (502, "app_unreachable"));
@@ -313,7 +313,7 @@ async fn echo_late(request: Request<Incoming>) -> Response<AppBody> {
 }
 
 #[tokio::test]
-async fn an_app_that_breaks_off_leaves_a_broken_message_and_not_a_whole_one() {
+async fn app_that_breaks_off_leaves_a_broken_message() {
     let app = RawApp::serving(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
@@ -347,7 +347,7 @@ async fn assert_broken_off(sidecar: &TestSidecar, half_has_come: &Notify) {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_broken_however_it_was_framed() {
+async fn answer_that_breaks_off_is_broken_in_any_framing() {
     for (framing, part, tail) in [
         ("content-length: 10", "half", ""),
         ("transfer-encoding: chunked", "4\r\nhalf\r\n", ""),
@@ -437,7 +437,7 @@ async fn dying_app() -> RawApp {
 }
 
 #[tokio::test]
-async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
+async fn idempotent_request_survives_a_dead_idle_connection() {
     let (app, velt) = (dying_app().await, FakeVelt::start().await);
     let sidecar = TestSidecar::start(&app.address.to_string(), velt.address, ONE_WORKER);
     let client = Client::to(sidecar.addresses.traffic);
@@ -449,7 +449,7 @@ async fn an_idempotent_request_survives_a_kept_alive_connection_that_died() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_is_what_was_sent() {
+async fn request_sent_again_equals_the_first() {
     let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = Arc::clone(&heads);
     let app = RawApp::serving(move |mut wire, _| {
@@ -497,7 +497,7 @@ async fn a_post_that_was_written_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn an_apps_head_of_up_to_192_kib_passes_and_one_of_twice_that_is_a_502() {
+async fn app_head_passes_up_to_192_kib_and_is_502_at_twice_that() {
     let app = FakeApp::answering(|arrived| {
         let kib: usize = arrived.target[1..].parse().expect("a number");
         Response::builder()
@@ -517,7 +517,7 @@ async fn an_apps_head_of_up_to_192_kib_passes_and_one_of_twice_that_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_to_continue_when_the_app_asks_and_not_before() {
+async fn client_is_told_to_continue_only_when_the_app_asks() {
     let (ask, asked) = oneshot::channel::<()>();
     let asked = Arc::new(std::sync::Mutex::new(Some(asked)));
     let (reached, mut at_the_app) = mpsc::channel(1);

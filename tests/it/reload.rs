@@ -109,7 +109,7 @@ async fn a_setting_takes_effect_without_a_restart() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_says_so_and_changes_nothing_while_the_rest_takes_effect() {
+async fn setting_that_needs_a_restart_waits_and_the_rest_takes_effect() {
     let mut pod =
         Pod::start("[listen]\nmax_headers = 50\n[delivery.header]\npaths = [\"/a\"]\n").await;
     pod.change("max_headers = 50", "max_headers = 5").await;
@@ -129,7 +129,7 @@ async fn what_needs_a_restart_says_so_and_changes_nothing_while_the_rest_takes_e
 }
 
 #[tokio::test]
-async fn a_bad_configuration_leaves_the_last_good_one_and_is_complained_of_once() {
+async fn bad_configuration_is_told_once_and_the_last_good_one_stays() {
     let mut pod = Pod::start("[delivery.header]\npaths = [\"/a\"]\n").await;
     let good = pod.toml.clone();
     for (number, bad) in [
@@ -157,7 +157,7 @@ async fn a_bad_configuration_leaves_the_last_good_one_and_is_complained_of_once(
 }
 
 #[tokio::test]
-async fn files_are_looked_at_without_being_told() {
+async fn changed_files_are_found_without_a_signal() {
     let mut pod =
         Pod::start("[reload]\ninterval = \"50ms\"\n[delivery.header]\npaths = [\"/a\"]\n").await;
     pod.toml = pod.toml.replace("[\"/a\"]", "[\"/b\"]");
@@ -296,7 +296,7 @@ async fn credentials_are_replaced_and_tokens_of_the_old_ones_live_on() {
 }
 
 #[tokio::test]
-async fn new_credentials_end_what_the_old_ones_brought_about() {
+async fn new_credentials_end_the_suspension_of_the_old_ones() {
     let pod = Pod::start("").await;
     pod.velt.script(|call, n| {
         if call.body["data"]["authToken"] == "second-token" {
@@ -429,7 +429,7 @@ async fn certificates_are_replaced_and_open_connections_keep_theirs() {
 }
 
 #[tokio::test]
-async fn who_signs_clients_certificates_is_replaced() {
+async fn client_authorities_are_replaced() {
     let (ours, theirs, folder) = (Authority::new(), Authority::new(), Folder::new());
     folder.write_pair(&ours.issue(&["localhost"], VALID));
     folder.write("ca.crt", ours.pem());
@@ -451,7 +451,7 @@ async fn who_signs_clients_certificates_is_replaced() {
 }
 
 #[tokio::test]
-async fn who_vouches_for_the_app_is_replaced() {
+async fn app_authorities_are_replaced() {
     let (ours, theirs, folder) = (Authority::new(), Authority::new(), Folder::new());
     let app = FakeApp::start().await;
     let address = terminate(app.address, theirs.issue(&["localhost"], VALID).server(&[])).await;
@@ -494,7 +494,7 @@ async fn load(addresses: Addresses, user: String, mut stop: oneshot::Receiver<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_reloads_under_load_fail_no_request_and_lose_no_token() {
+async fn thousand_reloads_fail_no_request_and_lose_no_token() {
     let toml = "[outgoing]\nroots = \"bundled\"\n[delivery.header]\nmax_wait = \"5s\"\n\
          [identity]\nforward_headers = \"keep\"\n";
     let mut pod = Pod::start(toml).await;
@@ -541,7 +541,7 @@ async fn process(toml: &str) -> (Running, Folder, FakeApp, FakeVelt, SocketAddr,
 }
 
 #[tokio::test]
-async fn sighup_reads_everything_again_and_one_line_says_what_has_changed() {
+async fn sighup_reads_all_again_and_one_line_names_the_changes() {
     let toml = "[reload]\ninterval = \"off\"\n[delivery.header]\nmax_wait = \"250ms\"\n";
     let (mut running, folder, _app, _velt, admin, document) = process(toml).await;
     folder.write("sidecar.toml", document.replace("250ms", "300ms"));
@@ -605,7 +605,7 @@ async fn memory_does_not_grow_with_reloads() {
 }
 
 #[tokio::test]
-async fn another_api_key_retires_the_tokens_of_the_one_before() {
+async fn new_api_key_retires_the_tokens_of_the_old_key() {
     let pod = Pod::start("").await;
     for user in ["ada", "grace", "linus"] {
         assert_eq!(pod.get_as(user, "/api/velt/token").await.status(), 200);

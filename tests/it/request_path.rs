@@ -6,7 +6,7 @@ use crate::support::{AUTH_TOKEN, Stage};
 use http::{Method, Response};
 
 #[tokio::test]
-async fn a_known_user_gets_his_token_in_the_response_header() {
+async fn known_user_gets_a_token_in_the_response_header() {
     let stage = Stage::set("").await;
     let answer = stage.get_as("ada", "/api/me").await;
     assert_eq!(answer.status(), 200);
@@ -66,7 +66,7 @@ async fn a_thousand_requests_for_one_cold_user_cost_one_mint() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_for_a_hundred_cold_users_cost_a_hundred_mints() {
+async fn thousand_requests_of_hundred_cold_users_cost_hundred_mints() {
     let stage = Stage::set("[velt]\nmax_concurrent = 100").await;
     stage.velt.close_gate();
     let requests: Vec<_> = (0..1000)
@@ -182,7 +182,7 @@ async fn each_401_names_a_challenge_for_which_no_browser_asks() {
 }
 
 #[tokio::test]
-async fn how_much_of_a_body_a_route_reads_can_be_set() {
+async fn body_limit_of_a_route_can_be_set() {
     let stage = Stage::set("[delivery]\nmax_body = \"1KiB\"").await;
     for (length, expected) in [(1024, 200), (1025, 413)] {
         let body = stage.client().post("/api/velt/token", vec![b' '; length]);
@@ -222,7 +222,7 @@ async fn only_the_one_spelling_of_a_route_serves_a_token() {
 }
 
 #[tokio::test]
-async fn the_header_keeps_to_what_scripts_can_read_and_caches_do_not_keep() {
+async fn token_header_is_only_on_readable_and_unstored_responses() {
     let app = FakeApp::answering(|arrived| match &*arrived.target {
         "/storable" => {
             let mut response = plain("x");
@@ -253,7 +253,7 @@ async fn the_header_keeps_to_what_scripts_can_read_and_caches_do_not_keep() {
 }
 
 #[tokio::test]
-async fn nobody_elses_token_header_survives_in_either_direction() {
+async fn forged_token_header_survives_in_neither_direction() {
     let app = FakeApp::answering(|_| {
         let mut response = plain("x");
         for name in ["x-velt-token", "x-velt-token-status"] {
@@ -276,7 +276,7 @@ async fn nobody_elses_token_header_survives_in_either_direction() {
 }
 
 #[tokio::test]
-async fn a_slow_mint_holds_a_response_no_longer_than_max_wait_and_goes_on() {
+async fn slow_mint_holds_a_response_for_max_wait_and_goes_on() {
     let stage = Stage::set("[delivery.header]\nmax_wait = \"20ms\"").await;
     stage.velt.close_gate();
     let answer = stage.get_as("ada", "/").await;
@@ -305,7 +305,7 @@ async fn a_mint_survives_the_caller_who_started_it() {
 }
 
 #[tokio::test]
-async fn with_refuse_the_app_is_not_asked_before_there_is_a_token() {
+async fn refuse_asks_the_app_only_after_there_is_a_token() {
     let stage = Stage::set("[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"5s\"").await;
     stage.velt.answer_with(503, "{}");
     let refused = stage.get_as("ada", "/").await;
@@ -316,7 +316,7 @@ async fn with_refuse_the_app_is_not_asked_before_there_is_a_token() {
 }
 
 #[tokio::test]
-async fn the_same_works_over_http2() {
+async fn route_and_header_work_over_http2() {
     let stage = Stage::set("").await;
     let ada = || stage.client().get("/api/velt/token").header("x-forwarded-user", "ada");
     let (one, two) = (ada().send_http2().await, ada().send().await);
@@ -329,7 +329,7 @@ async fn the_same_works_over_http2() {
 }
 
 #[tokio::test]
-async fn no_secret_and_no_token_of_another_call_reaches_anybody() {
+async fn no_secret_or_user_reaches_answers_and_metrics() {
     let stage = Stage::set("").await;
     stage.get_as("ada", "/").await;
     let anonymous = stage.client().get("/").send().await;
@@ -341,7 +341,7 @@ async fn no_secret_and_no_token_of_another_call_reaches_anybody() {
 }
 
 #[tokio::test]
-async fn a_token_that_expired_while_the_app_worked_is_replaced_before_it_goes_out() {
+async fn token_that_expired_while_the_app_worked_is_replaced() {
     let (gate, app) = FakeApp::gated().await;
     let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"10s\"").await;
     stage.velt.script(|call, n| {

@@ -14,7 +14,7 @@ use crate::support::TestSidecar;
 use crate::support::client::Answer;
 use crate::support::issuer::{base64, claims};
 use crate::support::outcomes::{Said, Surroundings};
-use crate::support::raw::{RawApp, Wire, nobody};
+use crate::support::raw::{RawApp, Wire, unused_address};
 
 /// Header delivery on one path, so that a token on any other path is a fault.
 const NARROW: &str = "[delivery.header]\npaths = [\"/api/me\"]";
@@ -294,7 +294,7 @@ async fn t25_no_header_stands_in_for_signing_in() {
 }
 
 #[tokio::test]
-async fn t26_health_and_metrics_are_the_apps_paths_on_the_traffic_port() {
+async fn t26_health_and_metrics_paths_reach_the_app() {
     let stage = Stage::set(NARROW).await;
     let admin = stage.sidecar.addresses.admin;
     for path in ["/metrics", "/healthz/live", "/healthz/ready", "/healthz/startup"] {
@@ -323,7 +323,7 @@ async fn t26_health_and_metrics_are_the_apps_paths_on_the_traffic_port() {
 /// Returns the answers that [`Surroundings`] does not provoke, from a sidecar that has neither an app
 /// nor keys to check an assertion with.
 async fn forsaken() -> Vec<Said> {
-    let nobody = nobody().await;
+    let nobody = unused_address().await;
     let assertion = format!(
         "[identity]\nsource = \"assertion\"\n[identity.assertion]\nheader = \"X-Assertion\"\n\
          jwks_url = \"http://{nobody}/keys\"\nissuer = \"https://issuer.example\"\n\
@@ -356,7 +356,7 @@ async fn forsaken() -> Vec<Said> {
 }
 
 #[tokio::test]
-async fn t27_no_answer_of_the_sidecars_own_sends_anybody_elsewhere() {
+async fn t27_no_answer_of_the_sidecar_redirects() {
     let surroundings = Surroundings::start().await;
     let sidecar = surroundings.sidecar();
     let addresses = sidecar.addresses;

@@ -30,7 +30,7 @@ fn sidecar_toml_is_valid_and_writes_out_the_defaults() {
 }
 
 #[test]
-fn without_credentials_sidecar_toml_is_complained_of_for_nothing_else() {
+fn sidecar_toml_lacks_nothing_but_credentials() {
     let text = fs::read_to_string("sidecar.toml").expect("sidecar.toml");
     let error = Config::parse("sidecar.toml", &text, &BTreeMap::new()).expect_err("refused");
     let complaint = error.to_string();
@@ -65,7 +65,7 @@ fn sidecar_toml_mentions_every_key_even_those_without_a_default() {
 }
 
 #[test]
-fn what_kustomize_sets_is_valid_and_fits_the_ports_it_declares() {
+fn kustomize_settings_are_valid_and_fit_the_declared_ports() {
     let text = fs::read_to_string("deploy/kustomize/common/settings.env").expect("settings.env");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let lines = lines.map(|line| line.split_once('=').expect("NAME=value"));
@@ -100,7 +100,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_dashboard_and_runbooks_name_metrics_that_there_are() {
+fn alerts_dashboard_and_runbooks_name_existing_metrics() {
     let scrape = Metrics::new().encode().expect("metrics");
     let there = metrics_in(&String::from_utf8_lossy(&scrape));
     for file in [
@@ -116,7 +116,7 @@ fn alerts_dashboard_and_runbooks_name_metrics_that_there_are() {
 }
 
 #[test]
-fn each_alert_has_its_page_in_the_runbooks_and_each_page_its_alert() {
+fn each_alert_has_one_runbook_page_and_each_page_an_alert() {
     let rules = fs::read_to_string("deploy/monitoring/prometheus-rule.yaml").expect("the rules");
     let alerts: Vec<_> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();

@@ -42,7 +42,7 @@ async fn requests_in_flight_are_finished_and_idle_connections_closed() {
 }
 
 #[tokio::test]
-async fn during_the_grace_time_it_is_not_ready_but_serves() {
+async fn sidecar_serves_but_is_not_ready_in_the_grace_time() {
     let mut stage = Stage::set("[shutdown]\ngrace = \"60s\"").await;
     let admin = Client::to(stage.sidecar.addresses.admin);
     for path in ["/healthz/live", "/healthz/ready", "/healthz/startup"] {
@@ -73,7 +73,7 @@ async fn be_told(wire: &mut Wire) {
 }
 
 #[tokio::test]
-async fn during_the_grace_time_http2_clients_are_sent_elsewhere_and_lose_nothing() {
+async fn http2_clients_lose_nothing_in_the_grace_time() {
     let (gate, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, "[shutdown]\ngrace = \"60s\"").await;
     let mut early = Wire::to(stage.sidecar.addresses.traffic).await;
@@ -134,7 +134,7 @@ async fn an_http2_request_in_flight_is_finished_at_the_end() {
 }
 
 #[tokio::test]
-async fn the_deadline_ends_what_does_not_end() {
+async fn deadline_ends_requests_that_do_not_end() {
     let (_gate, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, "[shutdown]\ndeadline = \"50ms\"").await;
     let mut busy = Wire::to(stage.sidecar.addresses.traffic).await;
@@ -145,7 +145,7 @@ async fn the_deadline_ends_what_does_not_end() {
 }
 
 #[tokio::test]
-async fn velt_being_down_does_not_make_it_unready() {
+async fn outage_of_velt_leaves_the_sidecar_ready() {
     let stage = Stage::set("").await;
     stage.velt.answer_with(503, "{}");
     stage.get_as("ada", "/api/velt/token").await;

@@ -25,7 +25,7 @@ fn cache_before(double: &Double) -> TokenCache {
 }
 
 /// Asks for every user's token at once, and returns each user's wait and result.
-async fn everybody_asks(cache: &TokenCache) -> Vec<(Duration, Result<Token, MintError>)> {
+async fn all_users_ask(cache: &TokenCache) -> Vec<(Duration, Result<Token, MintError>)> {
     let asked = Instant::now();
     let lookups: Vec<_> = (0..USERS).map(|n| cache.get(request(&format!("user-{n}")))).collect();
     let waiting = lookups.into_iter().map(|lookup| {
@@ -42,10 +42,10 @@ async fn everybody_asks(cache: &TokenCache) -> Vec<(Duration, Result<Token, Mint
 }
 
 #[tokio::test(start_paused = true)]
-async fn t49_a_thousand_who_are_active_never_wait_though_all_expire_in_the_same_second() {
+async fn t49_active_users_never_wait_when_all_tokens_expire() {
     let double = Double::default();
     let cache = cache_before(&double);
-    everybody_asks(&cache).await;
+    all_users_ask(&cache).await;
     assert_eq!(double.calls(), USERS);
     // From here on a mint takes as long as a mint of a Velt that starts cold.
     double.latency(Duration::from_secs(1));
@@ -72,11 +72,11 @@ async fn t49_a_thousand_who_are_active_never_wait_though_all_expire_in_the_same_
 async fn t49_a_thousand_expired_users_are_served_by_one_call_each() {
     let double = Double::default();
     let cache = cache_before(&double);
-    everybody_asks(&cache).await;
+    all_users_ask(&cache).await;
     advance(LIFE + HOUR).await;
     let minted = double.calls();
     double.latency(Duration::from_millis(500));
-    for (waited, result) in everybody_asks(&cache).await {
+    for (waited, result) in all_users_ask(&cache).await {
         assert!(result.is_ok(), "Velt is up: {result:?}");
         // At 16 mints in half a second, a thousand take half a minute, and no client waits for longer.
         assert!(waited <= Duration::from_millis(500) * 63, "waited {waited:?}");
@@ -92,7 +92,7 @@ fn moved(wall: SystemTime, hours: i32) -> SystemTime {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t50_a_token_is_as_old_as_the_faster_of_two_clocks_says() {
+async fn t50_token_ages_by_the_faster_of_two_clocks() {
     let minted = Minted { value: TokenValue::parse("a.b.c").expect("a token"), life: LIFE };
     let start = Moment::now();
     let token = Token::new(minted, &request("ada"), start);

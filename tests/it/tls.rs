@@ -96,7 +96,7 @@ async fn both_protocols_are_spoken_over_tls_and_the_app_is_told() {
 }
 
 #[tokio::test]
-async fn plain_http_on_the_port_of_tls_is_told_so() {
+async fn plain_http_on_a_tls_port_is_told_to_use_https() {
     let encrypted = Encrypted::set("").await;
     let mut stream = TcpStream::connect(encrypted.traffic()).await.expect("it listens");
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
@@ -151,7 +151,7 @@ async fn token_for(encrypted: &Encrypted, certificate: Option<&Leaf>) -> Option<
 }
 
 #[tokio::test]
-async fn t10_only_a_certificate_with_a_trusted_name_vouches_for_an_identity() {
+async fn t10_certificate_without_a_trusted_name_is_not_believed() {
     let encrypted = Encrypted::set(
         "client_ca_file = CLIENTS\nclient_certificate = \"optional\"\n[identity]\n\
          trusted_names = [\"front.auth.svc\", \"spiffe://cluster.local/ns/auth/sa/front\"]\n",
@@ -180,7 +180,7 @@ async fn t10_only_a_certificate_with_a_trusted_name_vouches_for_an_identity() {
 }
 
 #[tokio::test]
-async fn a_name_and_an_address_both_have_to_fit_if_both_are_asked_for() {
+async fn trusted_name_and_range_must_both_fit() {
     let toml = "client_ca_file = CLIENTS\n[identity]\ntrusted_names = [\"front\"]\n\
          trusted_peers = [\"192.0.2.0/24\"]\n";
     let encrypted = Encrypted::set(toml).await;
@@ -189,7 +189,7 @@ async fn a_name_and_an_address_both_have_to_fit_if_both_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_not_greeted() {
+async fn untrusted_client_certificate_is_refused() {
     let toml = "client_ca_file = CLIENTS\nclient_certificate = \"MODE\"\n";
     for (mode, without) in [("required", false), ("optional", true)] {
         let encrypted = Encrypted::set(&toml.replace("MODE", mode)).await;
@@ -289,7 +289,7 @@ async fn an_app_that_shows_the_wrong_certificate_is_sent_nothing() {
 }
 
 #[tokio::test]
-async fn velt_may_be_vouched_for_by_an_authority_of_ones_own() {
+async fn velt_may_use_a_certificate_of_a_private_authority() {
     let (authority, strangers) = (Authority::new(), Authority::new());
     let folder = Folder::new();
     let velt = FakeVelt::start().await;
@@ -364,7 +364,7 @@ fn says(toml: &str, expected: &str) {
 }
 
 #[test]
-fn settings_of_tls_go_together() {
+fn tls_settings_need_each_other() {
     let alone = "no client shows a certificate here";
     says("[identity]\ntrusted_names = [\"front\"]\n", alone);
     says("[listen.tls]\ncertificate_file = \"/a\"\n", "a certificate and its key go together");

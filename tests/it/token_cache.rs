@@ -110,7 +110,7 @@ async fn a_valid_token_outlives_any_outage_but_not_its_own_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_refresh_does_not_discard_a_valid_token_either() {
+async fn refused_refresh_discards_no_valid_token() {
     let bench = Bench::new();
     let first = bench.get("ada").await.expect("a token");
     bench.double.otherwise(Some(refused()));
@@ -158,7 +158,7 @@ async fn an_impatient_caller_leaves_without_stopping_the_mint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_remembered_for_longer_the_more_of_them_there_are() {
+async fn failures_are_remembered_longer_as_they_repeat() {
     let bench = Bench::new();
     bench.double.otherwise(Some(unavailable()));
     let mut calls = 0;
@@ -255,7 +255,7 @@ async fn every_field_of_a_request_tells_tokens_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cache_keeps_to_its_number_of_entries_and_forgets_the_longest_unused() {
+async fn full_cache_forgets_the_longest_unused_entry() {
     let bench = Bench::bounded(&cache::Settings { max_entries: 100, max_bytes: 1 << 30 });
     bench.get("first").await.expect("a token");
     for n in 0..500 {
@@ -299,7 +299,7 @@ async fn the_headroom_is_the_least_remaining_life_of_active_users() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_counts_for_the_headroom_for_as_long_as_he_comes_and_an_hour_more() {
+async fn headroom_counts_a_user_until_an_hour_after_the_last_use() {
     let bench = Bench::new();
     let headroom = || {
         bench.cache.observe();
@@ -335,7 +335,7 @@ async fn an_active_user_without_a_token_leaves_no_headroom() {
 }
 
 #[test]
-fn a_look_up_without_a_runtime_panics_as_documented_and_does_not_hang() {
+fn look_up_without_a_runtime_panics_and_does_not_hang() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let bench = runtime.block_on(async { Bench::new() });
@@ -365,7 +365,7 @@ async fn a_panic_in_a_mint_is_an_error_and_not_a_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_pass_is_tried_three_times_and_what_may_not_once() {
+async fn transient_errors_are_tried_three_times_and_others_once() {
     for (error, calls) in
         [(unavailable(), 3), (MintError::Timeout, 3), (refused(), 1), (MintError::Mismatch, 1)]
     {
@@ -435,7 +435,7 @@ async fn unasked_mints_leave_the_queue_after_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t48_dead_credentials_cost_a_handful_of_calls_a_minute_for_any_number_of_users() {
+async fn t48_dead_credentials_cost_few_calls_for_any_number_of_users() {
     let double = Double::default();
     double.otherwise(Some(refused()));
     let settings = cache::Settings { max_entries: 100_000, max_bytes: 1 << 30 };
@@ -455,7 +455,7 @@ async fn t48_dead_credentials_cost_a_handful_of_calls_a_minute_for_any_number_of
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_outage_users_get_tokens_again_within_half_a_minute() {
+async fn users_get_tokens_within_half_a_minute_after_an_outage() {
     let double = Double::default();
     double.otherwise(Some(unavailable()));
     let settings = cache::Settings { max_entries: 1000, max_bytes: 1 << 30 };

@@ -22,7 +22,7 @@ use crate::support::certificates::{Authority, Folder, VALID, connect, terminate}
 use crate::support::client::Sending;
 use crate::support::collector::{ACCEPTED, FakeCollector, Reply};
 use crate::support::double::{Double, HOUR, LIFE, request};
-use crate::support::raw::nobody;
+use crate::support::raw::unused_address;
 use crate::support::{PATIENCE, Stage};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_sent_as_a_traceparent_is_a_trace_that_can_be_written_or_none(
+    fn parsed_traceparent_survives_being_written_again(
         value in prop_oneof![
             "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,5})?",
             "[0-9a-fg-]{0,60}",
@@ -129,7 +129,7 @@ fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_trace_passes_byte_for_byte_and_the_response_says_nothing_of_it() {
+async fn trace_passes_byte_for_byte_and_is_not_in_the_response() {
     let collector = FakeCollector::start().await;
     for toml in ["", "[tracing]\ncreate = true\n", &collector.toml()] {
         let stage = Stage::set(toml).await;
@@ -158,7 +158,7 @@ async fn a_trace_passes_byte_for_byte_and_the_response_says_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn a_trace_is_started_where_that_is_asked_for_and_none_can_be_read() {
+async fn trace_is_started_if_configured_and_none_can_be_read() {
     let stage = Stage::set("[tracing]\ncreate = true\n").await;
     let mut traces = BTreeSet::new();
     let twice = vec![("traceparent", SAMPLED), ("traceparent", SAMPLED), ("tracestate", "a=1")];
@@ -175,7 +175,7 @@ async fn a_trace_is_started_where_that_is_asked_for_and_none_can_be_read() {
 }
 
 #[test]
-fn the_share_that_is_sampled_is_that_of_the_traces_started_here() {
+fn sampled_share_applies_to_traces_started_here() {
     for (sample, least, most) in [(0.0, 0, 0), (0.25, 2200, 2800), (1.0, 10_000, 10_000)] {
         let tracing = Tracing::new(&Settings { create: true, sample, export: None }, None);
         let sampled = (0..10_000).filter(|_| {
@@ -205,7 +205,7 @@ fn nanoseconds(span: &Value, key: &str) -> u128 {
 }
 
 #[tokio::test]
-async fn a_sampled_request_its_call_of_the_app_and_its_mint_are_told_to_the_collector() {
+async fn collector_gets_spans_of_request_app_call_and_mint() {
     let collector = FakeCollector::start().await;
     let mut stage = Stage::set(&collector.toml()).await;
     let sending = stage.client().get("/api/me?secret=1").header("x-forwarded-user", "ada");
@@ -290,7 +290,7 @@ async fn spans_say_what_goes_over_tls() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_is_an_error_of_whose_it_is() {
+async fn failed_span_is_that_of_the_side_at_fault() {
     let collector = FakeCollector::start().await;
     let app = FakeApp::answering(|arrived| {
         let mut response = plain("x");
@@ -400,7 +400,7 @@ async fn spans_are_sent_in_batches_of_a_bounded_size() {
 }
 
 #[tokio::test]
-async fn a_few_spans_do_not_wait_for_ever() {
+async fn few_spans_are_sent_without_a_full_batch() {
     let collector = FakeCollector::start().await;
     let (tracing, _) = exporter(collector.address);
     record(&tracing, 1);
@@ -409,7 +409,7 @@ async fn a_few_spans_do_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_batch_is_tried_twice_at_most_and_what_came_of_it_is_counted() {
+async fn batch_is_tried_twice_at_most_and_its_result_is_counted() {
     const BUSY: Reply = Reply { status: 503, retry_after: Some("0"), body: "" };
     const PARTLY: &str = "{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"x\"}}";
     // The collector's first two answers, the number of calls, and the counts.
@@ -431,7 +431,7 @@ async fn a_batch_is_tried_twice_at_most_and_what_came_of_it_is_counted() {
         let status = replies.map(|reply| reply.status);
         assert_eq!((collector.bodies().len(), counts()), (calls, expected), "{status:?}");
     }
-    let (tracing, counts) = exporter(nobody().await);
+    let (tracing, counts) = exporter(unused_address().await);
     record(&tracing, 10);
     tracing.flush(PATIENCE).await;
     assert_eq!(counts(), [0, 0, 0, 10]);
@@ -459,7 +459,7 @@ async fn a_collector_that_stalls_costs_spans_and_no_request_waits() {
 }
 
 #[tokio::test]
-async fn a_mint_is_told_of_with_the_request_that_has_started_it_and_with_no_other() {
+async fn mint_span_belongs_only_to_the_request_that_started_it() {
     let collector = FakeCollector::start().await;
     let mut stage = Stage::set(&collector.toml()).await;
     // The first request is not sampled, so its mint is not sent to the collector. The second request
@@ -474,9 +474,9 @@ async fn a_mint_is_told_of_with_the_request_that_has_started_it_and_with_no_othe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_in_the_background_is_part_of_the_request_that_found_it_due() {
+async fn refresh_span_belongs_to_the_request_that_found_it_due() {
     // In virtual time no call reaches a collector, but each call is counted.
-    let (tracing, counts) = exporter(nobody().await);
+    let (tracing, counts) = exporter(unused_address().await);
     let double = Double::default();
     let bounds = cache::Settings { max_entries: 10, max_bytes: 1 << 20 };
     let tokens = TokenCache::new(Arc::new(double.clone()), &bounds, Metrics::new().tokens);

@@ -167,7 +167,7 @@ fn without_documented(mut seen: Seen) -> Seen {
 }
 
 #[tokio::test]
-async fn two_thousand_generated_requests_look_the_same_with_and_without() {
+async fn generated_requests_look_the_same_with_the_sidecar() {
     let stage = Stage::with(FakeApp::serving(report).await, "").await;
     let mut direct = Wire::to(stage.app.address).await;
     let mut through = Wire::to(stage.sidecar.addresses.traffic).await;

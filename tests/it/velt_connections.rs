@@ -188,7 +188,7 @@ async fn each_way_to_get_no_answer_has_its_own_word() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_turn_is_not_said_to_be_velts_fault() {
+async fn queue_for_velt_is_not_reported_as_velts_fault() {
     let (velt, app) = (crate::support::velt::FakeVelt::start().await, FakeApp::start().await);
     velt.close_gate();
     let toml = "[velt]\nmax_concurrent = 1\nattempt_timeout = \"20s\"\ndeadline = \"20s\"\n\
@@ -207,7 +207,7 @@ async fn waiting_for_a_turn_is_not_said_to_be_velts_fault() {
 }
 
 #[tokio::test]
-async fn time_that_a_call_took_is_no_life_of_its_token() {
+async fn token_life_begins_when_its_call_begins() {
     let (velt, app) = (crate::support::velt::FakeVelt::start().await, FakeApp::start().await);
     // Without an `exp`, the documented 48 h count from the call's begin.
     velt.script(|_, _| crate::support::velt::minted("opaque"));

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::support::Stage;
 use crate::support::app::{AppBody, FakeApp, full};
-use crate::support::raw::{RawApp, SWITCHED, Wire, nobody};
+use crate::support::raw::{RawApp, SWITCHED, Wire, unused_address};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -71,7 +71,7 @@ async fn messages_pass_both_ways_and_the_close_arrives() {
 }
 
 #[tokio::test]
-async fn t16_bytes_sent_before_a_refused_upgrade_never_become_a_request() {
+async fn t16_bytes_before_a_refused_upgrade_become_no_request() {
     let stage = Stage::set("").await;
     let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
     wire.send(format!("{HANDSHAKE}\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
@@ -82,9 +82,9 @@ async fn t16_bytes_sent_before_a_refused_upgrade_never_become_a_request() {
 }
 
 #[tokio::test]
-async fn t16_nor_do_bytes_after_a_handshake_that_the_app_never_answered() {
+async fn t16_bytes_after_an_unanswered_handshake_become_no_request() {
     let velt = crate::support::velt::FakeVelt::start().await;
-    let app = nobody().await.to_string();
+    let app = unused_address().await.to_string();
     let sidecar = crate::support::TestSidecar::start(&app, velt.address, "");
     let mut wire = Wire::to(sidecar.addresses.traffic).await;
     let smuggled = "GET /api/velt/token HTTP/1.1\r\nhost: a\r\nx-forwarded-user: eve\r\n\r\n";
@@ -120,7 +120,7 @@ async fn a_101_that_does_not_answer_the_handshake_is_502() {
 }
 
 #[tokio::test]
-async fn no_other_upgrade_is_offered_to_the_app() {
+async fn no_upgrade_but_websocket_is_offered_to_the_app() {
     let stage = Stage::set("").await;
     for upgrade in ["h2c", "tls/1.3", "websocket, h2c"] {
         let sending = stage.client().get("/").header("connection", "upgrade");
@@ -151,7 +151,7 @@ async fn half_a_close_leaves_the_other_half_open() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_handshake_is_carried_too() {
+async fn bytes_sent_with_the_handshake_are_carried() {
     let app = RawApp::serving(|mut wire, _| async move {
         wire.head().await;
         wire.send([SWITCHED.as_bytes(), b"from the app"].concat()).await;
@@ -222,7 +222,7 @@ async fn messages_pass_to_an_app_on_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn at_the_end_clients_are_told_and_both_sides_close() {
+async fn shutdown_tells_clients_and_closes_both_sides() {
     let mut stage = Stage::with(FakeApp::serving(echo).await, "").await;
     let (mut socket, mut other) = (connect(&stage).await, connect(&stage).await);
     socket.send(Message::text("hello")).await.expect("it is read");
@@ -280,7 +280,7 @@ async fn the_close_waits_for_the_end_of_the_frame_under_way() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_the_close_is_cut_off_at_the_deadline() {
+async fn client_that_ignores_the_close_is_cut_off_at_the_deadline() {
     let app = FakeApp::serving(echo).await;
     let mut stage = Stage::with(app, "[shutdown]\ndeadline = \"50ms\"").await;
     let _deaf = connect(&stage).await;

@@ -37,7 +37,7 @@ fn token(head: &str) -> &str {
 }
 
 #[tokio::test]
-async fn each_has_its_connection_to_the_app_and_all_have_the_same_token() {
+async fn workers_have_own_app_connections_and_share_tokens() {
     let stage = Stage::set(TWO).await;
     let mut wires = connections::<4>(&stage).await;
     let mut tokens = BTreeSet::new();
@@ -54,7 +54,7 @@ async fn each_has_its_connection_to_the_app_and_all_have_the_same_token() {
 }
 
 #[tokio::test]
-async fn a_mint_that_one_waits_for_is_joined_by_the_other() {
+async fn mint_of_one_worker_is_joined_by_the_other() {
     let stage = Stage::set(&format!("{TWO}[delivery.header]\nmax_wait = \"20s\"\n")).await;
     let [mut one, mut other] = connections(&stage).await;
     stage.velt.close_gate();
@@ -71,7 +71,7 @@ async fn a_mint_that_one_waits_for_is_joined_by_the_other() {
 }
 
 #[tokio::test]
-async fn both_finish_what_they_have_before_the_end() {
+async fn workers_finish_their_requests_before_the_end() {
     let (gate, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, TWO).await;
     let wires = connections::<2>(&stage).await;
@@ -92,7 +92,7 @@ async fn both_finish_what_they_have_before_the_end() {
 }
 
 #[tokio::test]
-async fn what_is_left_on_either_at_the_deadline_is_cut_off() {
+async fn deadline_cuts_off_requests_of_all_workers() {
     let (_never, app) = FakeApp::gated().await;
     let mut stage = Stage::with(app, &format!("{TWO}[shutdown]\ndeadline = \"50ms\"\n")).await;
     let mut wires = connections::<2>(&stage).await;
@@ -107,7 +107,7 @@ async fn what_is_left_on_either_at_the_deadline_is_cut_off() {
 }
 
 #[tokio::test]
-async fn tunnels_of_both_are_told_of_the_end() {
+async fn tunnels_of_all_workers_are_told_of_the_shutdown() {
     let app = RawApp::serving(|mut wire, _| async move {
         wire.head().await;
         wire.send(SWITCHED).await;
@@ -141,7 +141,7 @@ async fn tunnels_of_both_are_told_of_the_end() {
 }
 
 #[tokio::test]
-async fn there_are_as_many_as_asked_for() {
+async fn configured_number_of_workers_serves() {
     let stage = Stage::set("[runtime]\nworkers = \"4\"").await;
     let mut wires = connections::<8>(&stage).await;
     for wire in &mut wires {

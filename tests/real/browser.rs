@@ -132,7 +132,7 @@ impl Visit<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_user_gets_a_token_of_his_own_the_same_by_both_ways() {
+async fn each_user_gets_one_own_token_by_route_and_header() {
     on_the_demo("each_user", async |visit| {
         visit.page.expect_failures(401);
         visit.sign_in("ada").await;
@@ -163,7 +163,7 @@ async fn a_reload_keeps_the_user_and_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signed_out_there_is_no_token_and_the_page_knows_why() {
+async fn signed_out_page_has_no_token_and_knows_why() {
     on_the_demo("signed_out", async |visit| {
         visit.page.expect_failures(401);
         visit.ready().await;
@@ -181,7 +181,7 @@ async fn signed_out_there_is_no_token_and_the_page_knows_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_web_socket_echoes_through_the_proxy_as_the_user_who_opened_it() {
+async fn web_socket_echoes_as_the_user_who_opened_it() {
     on_the_demo("web_socket", async |visit| {
         visit.page.expect_failures(401);
         visit.ready().await;
@@ -200,7 +200,7 @@ async fn a_web_socket_echoes_through_the_proxy_as_the_user_who_opened_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn server_sent_events_arrive_one_by_one_as_the_user_who_opened_the_stream() {
+async fn server_sent_events_arrive_one_by_one_as_their_user() {
     on_the_demo("events", async |visit| {
         visit.page.expect_failures(401);
         for user in ["ada", "grace"] {
@@ -215,7 +215,7 @@ async fn server_sent_events_arrive_one_by_one_as_the_user_who_opened_the_stream(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_velt_is_down_known_users_keep_their_token_and_new_ones_learn_why_they_have_none() {
+async fn known_users_keep_tokens_and_new_users_learn_of_an_outage() {
     on_the_demo("velt_down", async |visit| {
         visit.page.expect_failures(401);
         visit.page.expect_failures(503);
@@ -246,7 +246,7 @@ async fn while_velt_is_down_known_users_keep_their_token_and_new_ones_learn_why_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn posing_as_somebody_else_never_works() {
+async fn posing_as_another_user_never_works() {
     on_the_demo("forge", async |visit| {
         visit.page.expect_failures(401);
         visit.page.expect_failures(403);

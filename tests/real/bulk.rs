@@ -230,7 +230,7 @@ async fn large_bodies_take_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_read_stops_whoever_writes() {
+async fn peer_that_reads_nothing_stops_the_writer() {
     let (mut app, stage) = Stage::set(Protocol::Http1).await;
     let limit = may_be_under_way();
     let size = size().max(2 * limit);

@@ -113,7 +113,7 @@ async fn interleave(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t31_nginx_stores_no_token_whatever_the_app_lets_it_store() {
+async fn t31_nginx_stores_no_token_of_storable_responses() {
     let (_app, app, unmodified) = serve_storable().await;
     let sidecar = Sidecar::start(app).await;
     let cache = "proxy_cache_revalidate on;";
@@ -137,7 +137,7 @@ async fn t31_nginx_stores_no_token_whatever_the_app_lets_it_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t31_varnish_stores_no_token_whatever_the_app_lets_it_store() {
+async fn t31_varnish_stores_no_token_of_storable_responses() {
     let (_app, app, unmodified) = serve_storable().await;
     let sidecar = Sidecar::start(app).await;
     let varnish = Varnish::start(sidecar.addresses.traffic, BUILT_IN).await;
@@ -166,7 +166,7 @@ async fn crosses(request: impl Fn(&str) -> reqwest::RequestBuilder) -> bool {
 /// Limit of the promise, documented in docs/delivery.md: an operator whose cache is configured to ignore the
 /// answers' headers shares every private answer of the app, and the token with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn t31_a_cache_that_heeds_nothing_is_beyond_what_any_header_can_do() {
+async fn t31_cache_that_ignores_headers_shares_a_token() {
     let (_app, app, _) = serve_storable().await;
     let sidecar = Sidecar::start(app).await;
     let at = sidecar.addresses.traffic;
@@ -248,7 +248,7 @@ async fn counted(sidecar: &Sidecar, outcome: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t32_a_browser_says_when_a_page_elsewhere_asks() {
+async fn t32_browser_marks_requests_of_other_origins() {
     for (allowed, refused) in [("false", 3), ("true", 2)] {
         let (_app, app, _) = serve_storable().await;
         let setting = [("VELT_SIDECAR_DELIVERY__ALLOW_SAME_SITE", allowed)];

@@ -71,7 +71,7 @@ async fn follow(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_event_arrives_before_the_next_is_sent_and_a_leaving_client_is_noticed() {
+async fn events_arrive_one_by_one_and_a_leaving_client_is_noticed() {
     for app_speaks in [Protocol::Http1, Protocol::H2c] {
         let (mut app, address) =
             Program::node("streams_app.js", &[&app_speaks.to_string()]).listening().await;

@@ -178,7 +178,7 @@ async fn t56_a_browsers_page_of_another_name_names_no_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b2_gunicorn_answers_whatever_a_front_calls_the_scheme() {
+async fn b2_gunicorn_answers_with_any_scheme_of_a_front() {
     let command = |port: u16| {
         let mut gunicorn = Command::new(tool("gunicorn"));
         gunicorn.args(["--chdir", APPS, "--log-level", "critical", "--bind"]);

@@ -163,7 +163,7 @@ async fn head_of(server: SocketAddr, method: &str) -> (HeaderMap, bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_trailers_only_stays_one() {
+async fn trailers_only_answer_stays_trailers_only() {
     let (_app, address) = app().await;
     let sidecar = Sidecar::start_with(address, &[H2C]).await;
     for (method, only) in [("nothing", true), ("unary", false)] {
@@ -179,7 +179,7 @@ async fn an_answer_of_trailers_only_stays_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_ends_finishes_its_calls_and_gets_no_further_ones() {
+async fn ending_sidecar_finishes_its_calls_and_gets_no_more() {
     let (_app, address) = app().await;
     let deadline = ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "20s");
     let settings = [H2C, deadline, ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s")];

@@ -217,7 +217,7 @@ fn with_user(token: &str, user: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_providers_own_signature_names_the_user_and_no_other_does() {
+async fn only_the_providers_signature_names_the_user() {
     let issuer = std::sync::Mutex::new(String::new());
     let site = Site::open_with(|provider| {
         *issuer.lock().expect("nobody panics with it") = format!("http://{provider}");

@@ -229,7 +229,7 @@ async fn the_user_whom_nginx_names_gets_the_token_by_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_says_of_its_own_identity_never_wins() {
+async fn identity_headers_of_a_client_never_win() {
     let (_app, app) = serve_app(answer).await;
     let sidecar = Sidecar::start(app).await;
     let forgeries: &[&[(&str, &str)]] = &[
@@ -300,7 +300,7 @@ async fn no_token_gets_into_a_shared_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_app_lets_a_cache_store_is_stored_and_has_no_token_in_it() {
+async fn storable_answer_is_stored_without_a_token() {
     let (_app, app) = serve_app(answer).await;
     let sidecar = Sidecar::start(app).await;
     let nginx = Nginx::start(sidecar.addresses.traffic, Underscores::Drop).await;

@@ -66,7 +66,7 @@ fn apache_of(folder: &TempDir, port: u16, sidecar: SocketAddr) -> Command {
 }
 
 #[tokio::test]
-async fn where_apache_has_no_user_the_request_is_anonymous() {
+async fn request_without_an_apache_user_is_anonymous() {
     let (_app, app) = serve_app(show).await;
     let sidecar = Sidecar::start_with(app, &SETTINGS).await;
     let behind = sidecar.addresses.traffic;

@@ -116,7 +116,7 @@ fn check(spans: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_protocols_own_definitions_know_everything_in_our_json() {
+async fn protocol_definitions_know_every_field_of_our_json() {
     let (mut receiver, address) = receiver().await;
     one_request(address).await;
     let line = receiver.line().await;

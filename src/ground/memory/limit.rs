@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none() {
+    fn unlimited_group_has_no_limit() {
         assert_eq!(found("0::/\n", &[("memory.max", "max\n")]), None);
         let file = ("memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(found("5:memory:/\n", &[file]), None);

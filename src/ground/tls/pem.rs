@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_certificate_is_read_whatever_stands_around_it() {
+    fn each_certificate_is_read_with_any_text_around() {
         let [one, other] = two();
         let indented = other.replace('\n', "\n  ");
         for (what, text) in [
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_behind_a_mark_and_an_encrypted_one_is_named() {
+    fn key_is_read_behind_a_mark_and_an_encrypted_key_is_named() {
         let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         for text in [pem.clone(), format!("\u{feff}{pem}"), pem.replace('\n', "\n  ")] {
             key(text.as_bytes()).unwrap_or_else(|fault| panic!("{fault}"));

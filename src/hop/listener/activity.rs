@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_judged_by_what_it_does() {
+    fn connection_is_closed_by_the_limit_of_its_activity() {
         let activity = Activity::new(held(), &Memory::default());
         assert_eq!(activity.judge(seconds(74), LIMITS), None);
         assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_an_answered_request_is_no_head() {
+    fn rest_of_an_answered_upload_counts_as_no_head() {
         let activity = Activity::new(held(), &Memory::default());
         let connection = activity.connection();
         let (request, upload) = (activity.begin(true), connection.begin_upload());
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_watchdog_speaks_up_within_one_look() {
+    async fn watchdog_reports_a_slow_head_within_one_interval() {
         let activity = Activity::new(held(), &Memory::default());
         let start = Instant::now();
         activity.received(&mut []);

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn quiet_client_is_waited_for_only_if_it_owes() {
+    async fn quiet_client_is_awaited_only_if_it_owes_request_bytes() {
         for (owes, waited) in [(true, Patience::USUAL.quiet), (false, Duration::ZERO)] {
             let (_client, stream) = duplex(100);
             let began = Instant::now();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_drips_is_left_in_the_end() {
+    async fn client_that_sends_slowly_is_closed_in_the_end() {
         let (mut client, stream) = duplex(100);
         let dripping = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn client_that_floods_is_left_after_so_many_bytes() {
+    async fn client_that_floods_is_closed_after_limited_bytes() {
         let read = timeout_at(
             Instant::now() + Duration::from_secs(20),
             linger(repeat(b'x'), true, || Patience::USUAL),

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn peer_at_its_cap_loses_its_own_longest_idle() {
+    fn peer_at_its_cap_loses_its_longest_idle_connection() {
         let room = room(7, 3);
         let kubelet = at("10.0.0.1:9");
         let mut places = vec![room.enter(kubelet)];
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn peer_that_holds_most_pays_when_all_is_taken() {
+    fn full_room_evicts_from_the_peer_with_most_connections() {
         let room = room(5, 3);
         let peers = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.2:2", "10.0.0.3:1", "10.0.0.3:2"];
         let places = peers.map(|peer| room.enter(at(peer)));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn place_of_an_evicted_connection_removes_no_later_one() {
+    fn place_of_an_evicted_connection_frees_no_later_place() {
         let room = room(1, 1);
         let old = room.enter(at("10.0.0.1:1"));
         let new = room.enter(at("10.0.0.1:1"));

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_ends_by_what_was_read_and_not_only_by_how_often() {
+    async fn turn_ends_by_bytes_read_and_by_number_of_reads() {
         for (piece, bytes) in
             [(1, 128), (16 * 1024, BYTES), (BYTES, BYTES), (1024 * 1024, 1024 * 1024)]
         {

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_place_is_taken_until_the_socket_is_closed_and_not_only_while_it_is_served() {
+    async fn place_is_taken_until_its_socket_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let workers = [Worker::here(0), Worker::here(1)];

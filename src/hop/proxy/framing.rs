@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lengths_are_one_and_unequal_ones_none() {
+    fn equal_lengths_count_as_one_and_unequal_are_unreadable() {
         for (lines, expected) in [
             (&[] as &[_], Length::Plain),
             (&["5"], Length::Plain),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_without_a_body_that_says_it_has_one_may_be_followed() {
+    fn bodiless_answer_may_be_followed_by_the_body_it_announces() {
         let chunked = headers("transfer-encoding", &["chunked"]);
         let long = headers("content-length", &["5"]);
         let none = headers("content-length", &["0"]);

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn nominated_fields_go_and_the_rest_stays() {
+    fn nominated_headers_are_removed_and_the_rest_stays() {
         let mut headers = request(
             "/",
             &[
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_may_not_name_what_routes_or_frames() {
+    fn connection_header_names_no_routing_or_framing_header() {
         for name in
             ["Host", "content-length", "X-Forwarded-For", "x-forwarded-anything", "Forwarded"]
         {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_and_the_same_everywhere() {
+    fn request_has_one_host_equal_in_all_places() {
         type Case = (&'static str, &'static [(&'static str, &'static str)], Result<(), BadRequest>);
         let cases: &[Case] = &[
             ("/", &[], Err(BadRequest::NoHost)),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_alone_is_understood() {
+    fn request_coding_other_than_chunked_is_refused() {
         for (coding, expected) in [
             ("chunked", Ok(())),
             (" Chunked ", Ok(())),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_with_a_query_and_no_path_gets_one() {
+    fn target_with_a_query_alone_gets_a_path() {
         let mut request = request("http://a.example?x=1", &[("host", "a.example")]);
         to_http2(&mut request, &HeaderValue::from_static("localhost"), Scheme::Http);
         let target = request.uri().path_and_query().map(PathAndQuery::as_str);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn login_is_seen_in_requests_however_it_is_written() {
+    fn login_is_seen_in_requests_in_any_spelling() {
         let is = |lines: &[(&str, &str)]| {
             let headers = headers(lines);
             is_in(&headers, Names::of(&headers))
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn login_is_seen_in_answers_however_it_is_written() {
+    fn login_is_seen_in_answers_in_any_spelling() {
         let is = |lines: &[(&str, &str)]| {
             let headers = headers(lines);
             is_in_answer(&headers, Names::of(&headers))

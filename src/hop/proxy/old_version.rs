@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn old_version_is_replaced_however_it_arrives() {
+    fn old_version_is_replaced_in_any_pieces() {
         for parts in
             [&["HTTP/1.0 200 OK"] as &[_], &["HTTP/1.", "0 200 OK"], &["H", "TTP/1.0", " 200 OK"]]
         {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_of_a_connection_is_looked_at() {
+    fn version_of_each_answer_on_a_connection_is_checked() {
         let seen = Seen::default();
         for (answer, old) in [("HTTP/1.0 200", true), ("HTTP/1.1 200", false), ("HTTP/1.0", true)] {
             seen.begin();

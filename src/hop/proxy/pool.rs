@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_of_a_websocket_is_had_back_as_a_socket() {
+    async fn upgraded_connection_is_handed_back_as_a_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let app = tokio::spawn(async move {

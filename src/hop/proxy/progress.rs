@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_was_used_before_gives_each_request_its_whole_time() {
+    async fn reused_timer_gives_each_request_its_whole_time() {
         let mut timer = pin!(sleep(Duration::ZERO));
         // The timer still runs, has just run out, or ran out long ago.
         for idle in [Duration::ZERO, PATIENCE / 2, PATIENCE, PATIENCE * 100] {

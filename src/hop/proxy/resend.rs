@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_sent_twice_is_kept() {
+    fn only_requests_that_may_be_sent_twice_are_kept() {
         let sent = Sent::default();
         let is_kept = |method: &str, reused| {
             sent.begin(&request(method), reused);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn body_waits_for_the_write_of_what_hyper_holds() {
+    fn body_waits_until_hyper_has_written_its_frames() {
         let (sent, woken) = (Sent::default(), Arc::new(Woken::default()));
         let waker = Waker::from(Arc::clone(&woken));
         let waits = || sent.poll_room(&mut Context::from_waker(&waker)).is_pending();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_whole_request_is_not_sent_again() {
+    fn partial_request_is_not_sent_again() {
         let sent = Sent::default();
         sent.begin(&request("GET"), true);
         assert!(sent.request().is_none(), "not a byte was written");
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_head_leaves_no_room_behind() {
+    fn long_head_leaves_no_large_buffer_behind() {
         let sent = Sent::default();
         sent.begin(&request("GET"), true);
         offer(&sent, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_is_the_same_request() {
+    fn spare_equals_the_first_request() {
         let mut secret = HeaderValue::from_static("secret");
         secret.set_sensitive(true);
         let request = Request::get("http://app.example/a%2Fb?q=%41").version(Version::HTTP_2);
@@ -408,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_it_is_written_it_is_the_same_request(
+        fn request_read_back_from_partial_writes_is_the_same(
             target in "/[!$-;=?-Z_a-z~]{0,30}",
             lines in vec(("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", vec(any::<u8>(), 0..40)), 0..30),
             takes in vec(0_usize..80, 0..60),

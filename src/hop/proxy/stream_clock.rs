@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_runs_out_when_nothing_has_moved_for_the_limit() {
+    async fn clock_runs_out_when_nothing_moved_for_the_limit() {
         let clock = StreamClock::start(Some(Duration::from_secs(10)));
         let start = Instant::now();
         let moving = async {

@@ -88,7 +88,7 @@ mod tests {
     use super::object;
 
     #[test]
-    fn t08_an_object_with_a_name_twice_means_nothing() {
+    fn t08_json_object_with_a_repeated_name_is_refused() {
         for text in [
             r#"{"sub":"ada","sub":"eve"}"#,
             r#"{"sub":"ada","s\u0075b":"ada"}"#,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_whole_object_is_one() {
+    fn json_parser_takes_only_one_whole_object() {
         let bad: [&[u8]; 9] = [
             b"",
             b"null",

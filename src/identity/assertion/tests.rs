@@ -110,7 +110,7 @@ impl Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t08_a_checked_assertion_is_believed_for_a_minute_and_never_past_its_end() {
+async fn t08_checked_assertion_is_cached_a_minute_not_past_its_end() {
     let stage = Stage::set();
     let long = stage.sign(NOW + Duration::from_secs(3600));
     for (seconds, expected) in [
@@ -135,7 +135,7 @@ async fn t08_a_checked_assertion_is_believed_for_a_minute_and_never_past_its_end
 }
 
 #[tokio::test(start_paused = true)]
-async fn t08_a_wrong_assertion_is_checked_each_time_and_by_its_exact_bytes() {
+async fn t08_forged_assertion_matches_no_cached_one_and_is_not_cached() {
     let stage = Stage::set();
     let good = stage.sign(NOW + Duration::from_secs(3600));
     assert_eq!(stage.counted(&good, 0).await, "verified");
@@ -150,7 +150,7 @@ async fn t08_a_wrong_assertion_is_checked_each_time_and_by_its_exact_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_was_taken_back_serves_nobody_a_minute_longer() {
+async fn withdrawn_key_ends_cached_assertions_within_a_minute() {
     let stage = Stage::set();
     let good = stage.sign(NOW + Duration::from_secs(200_000));
     assert_eq!(stage.counted(&good, 0).await, "verified");

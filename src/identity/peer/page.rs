@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn browser_that_leaves_out_the_port_of_its_scheme_is_found() {
+    fn page_at_a_default_port_is_found_without_port_in_its_host() {
         for (host, port, expected) in [
             ("evil.example", 80, true),
             ("evil.example", 443, true),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn without_names_no_host_is_another_one() {
+    fn host_check_needs_configured_hosts() {
         let own = ["dev.example".to_owned()];
         for (host, hosts, expected) in [
             ("evil.example", &own[..], true),

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn t51_without_a_token_only_this_machine_may_call_and_no_page_or_proxy_on_it() {
+    fn t51_only_local_programs_may_call_without_a_token() {
         let access = Access::new(None);
         for (peer, more, expected) in [
             ("127.0.0.1:5", &[][..], Ok(())),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn t51_over_http2_the_name_is_the_targets() {
+    fn t51_host_check_reads_the_target_of_http2() {
         let access = Access::new(None);
         let peer = "127.0.0.1:5".parse().expect("an address");
         for (target, expected) in [
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn t51_with_a_token_whoever_shows_it_may_call_and_nobody_else() {
+    fn t51_configured_token_lets_only_its_holders_call() {
         let token = SecretString::from("0123456789abcdef0123456789abcdef");
         let access = Access::new(Some(&token));
         let right = "Bearer 0123456789abcdef0123456789abcdef";

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn walk_whose_callers_left_keeps_the_next_one_waiting() {
+    async fn new_scrapes_wait_for_a_walk_whose_callers_left() {
         let (scrapes, go, walks) = gated();
         for _ in 0..50 {
             let leaving = Arc::clone(&scrapes);

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn every_browsers_word_for_a_prefetch_is_known() {
+    fn prefetch_header_of_every_browser_is_known() {
         for (name, value) in [
             ("sec-purpose", "prefetch"),
             ("sec-purpose", "prefetch;prerender"),

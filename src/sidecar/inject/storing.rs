@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_app_lets_a_cache_store_carries_no_token() {
+    fn storable_response_carries_no_token() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let table: &[(&[(&str, &str)], bool)] = &[
             (&[], false),

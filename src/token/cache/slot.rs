@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_each_user_costs_has_not_grown() {
+    fn cache_slot_keeps_its_size() {
         // With the fields that moka stores beside the slot, 96 bytes: a size of the allocator.
         assert_eq!(size_of::<Slot>(), 72);
     }

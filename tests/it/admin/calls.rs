@@ -64,7 +64,7 @@ async fn t51_calls_are_denied_to_pages_proxies_and_other_names() {
 }
 
 #[tokio::test]
-async fn t51_a_token_is_needed_by_everybody_once_there_is_one() {
+async fn t51_every_call_needs_the_token_once_configured() {
     let stage = Stage::set("").await;
     let document = document(&stage.app.address.to_string(), stage.velt.address, "");
     let mut environment = crate::support::environment();
@@ -97,7 +97,7 @@ async fn t51_a_token_is_needed_by_everybody_once_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_call_that_makes_no_sense_says_what_would() {
+async fn invalid_admin_call_is_answered_with_a_valid_one() {
     let stage = Stage::set("").await;
     let admin = stage.sidecar.addresses.admin;
     let host = admin.to_string();
@@ -154,7 +154,7 @@ async fn the_configuration_is_shown_as_check_shows_it() {
 }
 
 #[tokio::test]
-async fn refusals_are_remembered_with_their_kind_peer_and_header_and_nothing_else() {
+async fn remembered_refusal_holds_only_kind_peer_and_header() {
     let stage = Stage::set("").await;
     for (name, value) in [
         ("x-forwarded-user", "canary-a,canary-b"),
@@ -213,7 +213,7 @@ async fn invalidate(stage: &Stage, body: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_invalidated_user_gets_a_new_token_and_nobody_else_does() {
+async fn invalidation_renews_the_token_of_one_user_only() {
     let v2 = "[velt]\napi = \"v2\"\n[identity]\norganization_header = \"X-Org\"";
     let stage = Stage::set(v2).await;
     stage.velt.script(|call, n| {
@@ -237,7 +237,7 @@ async fn an_invalidated_user_gets_a_new_token_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn a_mint_that_was_under_way_does_not_put_an_old_token_back() {
+async fn mint_under_way_restores_no_invalidated_token() {
     let stage = Stage::set("").await;
     stage.velt.close_gate();
     let traffic = stage.sidecar.addresses.traffic;
@@ -272,7 +272,7 @@ async fn a_remembered_refusal_can_be_forgotten() {
 }
 
 #[tokio::test]
-async fn the_commands_make_the_calls() {
+async fn admin_commands_make_the_calls() {
     let variable = [("VELT_SIDECAR_ADMIN_TOKEN", TOKEN), ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s")];
     let (mut running, traffic, admin) = Running::sidecar(&variable).await;
     let url = format!("http://{admin}");

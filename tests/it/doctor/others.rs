@@ -27,7 +27,7 @@ fn find<'r>(report: &'r Report, check: Check, part: &str) -> &'r Finding {
 }
 
 #[tokio::test]
-async fn what_a_mint_reveals_is_told_without_the_token() {
+async fn doctor_tells_the_claims_of_a_mint_without_the_token() {
     use Severity::{Note, Ok, Problem, Warning};
     let now = unix_seconds();
     let user = "canary-user";
@@ -102,7 +102,7 @@ fn answer_with(token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn how_velt_refuses_is_told_with_what_to_do() {
+async fn refusal_of_velt_is_told_with_a_remedy() {
     for (velt, part, remedy) in [
         (refused(403, "PERMISSION_DENIED"), "HTTP 403 PERMISSION_DENIED", "copy the API key"),
         (refused(401, "UNAUTHENTICATED"), "HTTP 401 UNAUTHENTICATED", "copy the API key"),
@@ -123,7 +123,7 @@ async fn how_velt_refuses_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_organization_of_each_users_own_has_to_be_given() {
+async fn doctor_mints_nothing_if_each_user_has_an_organization() {
     let patient = Patient::new().await;
     let toml = "[velt]\napi = \"v2\"\n[identity]\norganization_header = \"x-organization\"";
     only(&patient.examine(toml).await, Check::Mint, Severity::Note, "not minted");
@@ -219,7 +219,7 @@ async fn a_redirect_at_velts_address_is_a_problem() {
 }
 
 #[tokio::test]
-async fn velts_certificate_is_shown_and_one_that_nobody_vouches_for_is_a_problem() {
+async fn velts_certificate_is_shown_and_a_problem_if_untrusted() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let mut patient = Patient::new().await;
     patient.mint = false;
@@ -240,7 +240,7 @@ async fn velts_certificate_is_shown_and_one_that_nobody_vouches_for_is_a_problem
 }
 
 #[tokio::test]
-async fn keys_of_assertions_are_fetched_and_compared_with_what_is_allowed() {
+async fn assertion_keys_are_fetched_and_compared_with_the_settings() {
     use Severity::{Ok, Problem};
     let (es, rs) = (Pen::es256("canary-1"), Pen::rs256("canary-2"));
     let status = |status: u16| {
@@ -271,7 +271,7 @@ async fn keys_of_assertions_are_fetched_and_compared_with_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_not_there_is_a_problem_unless_it_may_come_later() {
+async fn missing_app_is_a_problem_unless_it_may_come_later() {
     let mut patient = Patient::new().await;
     let (gone, velt) = (gone().await.to_string(), patient.velt.address);
     for app in [gone.as_str(), "unix:/nowhere/app.sock"] {
@@ -285,7 +285,7 @@ async fn an_app_that_is_not_there_is_a_problem_unless_it_may_come_later() {
 }
 
 #[tokio::test]
-async fn an_app_that_speaks_otherwise_than_configured_is_told_from_one_that_is_broken() {
+async fn wrong_app_protocol_is_told_from_a_broken_app() {
     let patient = Patient::new().await;
     let velt = patient.velt.address;
     let h2c = FakeApp::serving_h2c(|_| async { plain("") }).await.address.to_string();
@@ -307,7 +307,7 @@ async fn an_app_that_speaks_otherwise_than_configured_is_told_from_one_that_is_b
 }
 
 #[tokio::test]
-async fn an_app_over_tls_must_be_vouched_for() {
+async fn app_over_tls_needs_a_trusted_certificate() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let patient = Patient::new().await;
     let config = ours.issue(&["localhost"], VALID).server(&["http/1.1"]);
@@ -374,7 +374,7 @@ async fn an_app_that_drops_idle_connections_first_is_told() {
 }
 
 #[tokio::test]
-async fn app_that_closes_at_once_is_answered_by_max_idle() {
+async fn doctor_advises_max_idle_0_if_the_app_closes_at_once() {
     let patient = Patient::new().await;
     let dropping = answering_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let toml = "[app]\nidle_timeout = \"10s\"";

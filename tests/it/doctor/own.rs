@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const POD: &str = "KUBERNETES_SERVICE_HOST";
 
 #[tokio::test]
-async fn trust_ports_and_the_end_are_judged_by_what_they_would_lead_to() {
+async fn trust_ports_and_shutdown_are_judged_by_consequences() {
     use Check::{Ports, Shutdown, Trust};
     use Severity::{Note, Ok, Problem, Warning};
     for (toml, in_a_pod, check, severity, part) in [
@@ -127,7 +127,7 @@ async fn a_port_in_use_is_a_problem_unless_a_sidecar_runs_there() {
 }
 
 #[tokio::test]
-async fn the_systems_limits_are_compared_with_what_would_be_taken() {
+async fn system_limits_are_compared_with_the_settings() {
     use Severity::{Ok, Warning};
     let group = "root/sys/fs/cgroup/pod/container";
     for (files, toml, severity, part) in [
@@ -171,7 +171,7 @@ fn secret_file(patient: &mut Patient, content: &str, mode: u32) -> String {
 }
 
 #[tokio::test]
-async fn files_are_judged_by_who_else_may_read_them_and_what_stands_in_them() {
+async fn secret_files_are_judged_by_mode_and_content() {
     use Severity::{Ok, Warning};
     for (content, mode, severity, part) in [
         ("canary-token\n", 0o400, Ok, "by nobody who need not"),
@@ -189,7 +189,7 @@ async fn files_are_judged_by_who_else_may_read_them_and_what_stands_in_them() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_not_there_is_the_configurations_fault() {
+async fn missing_secret_file_is_a_configuration_error() {
     let mut patient = Patient::new().await;
     patient.environment.remove("VELT_AUTH_TOKEN");
     let report = patient.examine("[velt]\nauth_token_file = \"/nowhere/auth-token\"").await;
@@ -310,7 +310,7 @@ async fn certificates_are_told_to_be_renewed_in_time() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_there_is_named_by_file_and_by_setting() {
+async fn missing_certificate_is_named_by_file_and_setting() {
     let patient = Patient::new().await;
     let report = patient.examine(&patient.folder.toml()).await;
     assert_eq!(report.exit_code(false), 69);

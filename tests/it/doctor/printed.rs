@@ -74,7 +74,7 @@ async fn json_and_text_say_the_same() {
 }
 
 #[tokio::test]
-async fn the_exit_code_is_an_init_containers() {
+async fn exit_code_of_doctor_suits_an_init_container() {
     let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
     let toml = good(app.address, velt.address);
     let gone = {
@@ -143,7 +143,7 @@ async fn the_proxy_that_is_in_force_is_told_without_its_credentials() {
 }
 
 #[tokio::test]
-async fn what_a_proxy_refuses_is_told_from_what_is_not_there() {
+async fn refusal_of_a_proxy_is_told_from_a_missing_proxy() {
     let (app, velt) = (FakeApp::start().await, FakeVelt::start().await);
     let toml = good(app.address, velt.address).replace("http://", "https://");
     let picky = FakeApp::answering(|arrived| {
@@ -170,7 +170,7 @@ async fn what_a_proxy_refuses_is_told_from_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_file_that_hangs_holds_nobody_up() {
+async fn file_that_hangs_delays_no_other_check() {
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();

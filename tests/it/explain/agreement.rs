@@ -167,7 +167,7 @@ impl Case {
 }
 
 #[tokio::test]
-async fn what_is_explained_is_what_happens() {
+async fn explanation_agrees_with_the_real_request() {
     let cases = cases();
     assert!(cases.len() >= 50, "{}", cases.len());
     for case in cases {

@@ -35,7 +35,7 @@ const CHROME_POST: &str = r#"curl 'https://app.example/api/velt/token' \
 const FIREFOX: &str = r#"curl 'https://app.example/api/velt/token' --compressed -X POST -H 'User-Agent: Mozilla/5.0' -H 'Accept: */*' -H 'Content-Type: application/json' -H 'Origin: https://app.example' -H 'Sec-Fetch-Dest: empty' -H 'Sec-Fetch-Site: same-origin' -H 'Cookie: session=a1' -H 'TE: trailers' --data-raw '{"userId":"ada"}'"#;
 
 #[test]
-fn what_browsers_copy_is_read_whole() {
+fn curl_command_copied_from_a_browser_is_read_whole() {
     let (asked, notes) = read(CHROME);
     assert_eq!((&*asked.method, &*asked.target), ("", "https://app.example/api/me?tab=1"));
     assert_eq!(notes, [""; 0]);
@@ -104,7 +104,7 @@ fn flags_mean_what_they_mean_to_curl() {
 }
 
 #[test]
-fn what_is_not_understood_is_said_and_the_rest_goes_on() {
+fn unknown_curl_flags_are_noted_and_left_out() {
     for (line, notes) in [
         ("curl --no-such http://a/", &["curl's --no-such is not known here and left out"][..]),
         ("curl -Zk http://a/", &["curl's -Z is not known here and left out"]),
@@ -128,7 +128,7 @@ fn what_is_not_understood_is_said_and_the_rest_goes_on() {
 }
 
 #[test]
-fn what_is_no_command_is_refused_with_a_remedy() {
+fn text_that_is_no_curl_command_is_refused_with_a_remedy() {
     for (line, problem) in [
         ("curl 'http://a/", "not closed"),
         ("curl \"http://a/", "not closed"),
@@ -150,7 +150,7 @@ fn what_is_no_command_is_refused_with_a_remedy() {
 
 proptest! {
     #[test]
-    fn nothing_that_is_pasted_ends_in_a_panic(line in "\\PC*", curl in "curl [ -~\\n]{0,80}") {
+    fn pasted_text_never_causes_a_panic(line in "\\PC*", curl in "curl [ -~\\n]{0,80}") {
         for line in [line, curl] {
             if let Ok(words) = words(&line) {
                 let _ = parse(&words);
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_as_bash_quotes_comes_out_as_it_was(said in prop::collection::vec(".*", 0..5)) {
+    fn words_quoted_for_bash_come_out_unchanged(said in prop::collection::vec(".*", 0..5)) {
         let quote = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
         let line: Vec<_> = said.iter().map(quote).collect();
         prop_assert_eq!(words(&line.join(" \\\n")), Ok(said));

@@ -53,7 +53,7 @@ async fn fifty_forged_headers_are_one_line_for_each_kind() {
 }
 
 #[tokio::test]
-async fn so_are_fifty_ambiguous_ones() {
+async fn fifty_ambiguous_headers_are_one_line() {
     let headers = [("x-forwarded-user", "canary"), ("x-forwarded-user", "canary")];
     let lines = logged("", &headers).await;
     let [line] = &lines[..] else { panic!("{lines:?}") };
@@ -98,7 +98,7 @@ fn with_a_flaw(request: &Arrived) -> Response<AppBody> {
 }
 
 #[tokio::test]
-async fn fifty_ambiguous_words_of_the_app_are_one_line() {
+async fn fifty_ambiguous_answers_of_the_app_are_one_line() {
     for (flaw, reason) in [("twice", "more than once"), ("comma", "comma"), ("bytes", "UTF-8")] {
         let app = FakeApp::answering(with_a_flaw).await;
         let toml = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
@@ -111,7 +111,7 @@ async fn fifty_ambiguous_words_of_the_app_are_one_line() {
 }
 
 #[tokio::test]
-async fn a_forged_word_of_the_app_is_told_without_trusted_peers() {
+async fn forged_app_header_is_told_without_naming_trusted_peers() {
     let toml = "[identity]\nsource = \"app\"\napp_path = \"/me\"";
     let lines = logged(toml, &[("x-velt-user", "canary")]).await;
     let [line] = &lines[..] else { panic!("{lines:?}") };

@@ -37,7 +37,7 @@ async fn t01_an_alias_is_refused_in_any_case() {
 }
 
 #[tokio::test]
-async fn t01_dashes_are_an_alias_of_a_name_configured_with_underscores() {
+async fn t01_dashes_are_an_alias_of_a_name_with_underscores() {
     let stage = Stage::set("[identity]\nuser_header = \"X_Login_User\"").await;
     for alias in ["x-login-user", "x_login-user", "x-login_user"] {
         let sending = stage.client().get("/").header("x_login_user", "ada").header(alias, "eve");
@@ -60,7 +60,7 @@ async fn t01_a_header_that_only_looks_like_an_alias_passes() {
 }
 
 #[tokio::test]
-async fn t01_with_drop_an_alias_takes_every_identity_header_with_it() {
+async fn t01_dropped_alias_takes_every_identity_header_with_it() {
     let stage = Stage::set(&every_header_and(DROP)).await;
     let aliases = every_alias();
     for (n, alias) in aliases.iter().enumerate() {
@@ -79,7 +79,7 @@ async fn t01_with_drop_an_alias_takes_every_identity_header_with_it() {
 }
 
 #[tokio::test]
-async fn t02_an_untrusted_peers_aliases_of_forwarding_headers_do_not_reach_the_app() {
+async fn t02_untrusted_aliases_of_forwarding_headers_are_removed() {
     let stage = Stage::set(&format!("[identity]\n{UNTRUSTED}")).await;
     let mut sending = stage.client().get("/");
     let forged = [
@@ -102,7 +102,7 @@ async fn t02_an_untrusted_peers_aliases_of_forwarding_headers_do_not_reach_the_a
 }
 
 #[tokio::test]
-async fn t03_a_header_name_configured_in_any_case_behaves_the_same() {
+async fn t03_header_name_in_any_case_behaves_the_same() {
     for name in ["x-forwarded-user", "X-FORWARDED-USER", "x-Forwarded-uSER"] {
         let stage = Stage::set(&format!("[identity]\nuser_header = \"{name}\"")).await;
         refused(as_ada(&stage, "/").header("x-forwarded-user", "eve")).await;
@@ -114,7 +114,7 @@ async fn t03_a_header_name_configured_in_any_case_behaves_the_same() {
 }
 
 #[tokio::test]
-async fn t05_two_lines_are_refused() {
+async fn t05_repeated_identity_header_is_refused() {
     let stage = Stage::set(EVERY_HEADER).await;
     let mut count = 0;
     for name in &NAMES {
@@ -151,7 +151,7 @@ async fn t05_a_list_is_refused_where_one_value_belongs() {
 }
 
 #[tokio::test]
-async fn t05_with_drop_a_repeated_header_makes_an_anonymous_request() {
+async fn t05_dropped_repeated_header_makes_the_request_anonymous() {
     let stage = Stage::set(&every_header_and(DROP)).await;
     let twice = || as_ada(&stage, "/").header("x-forwarded-user", "eve");
     let answers =
@@ -170,7 +170,7 @@ async fn t05_with_drop_a_repeated_header_makes_an_anonymous_request() {
 }
 
 #[tokio::test]
-async fn t06_no_other_header_has_a_say_in_who_asks_or_what_is_minted() {
+async fn t06_unconfigured_headers_change_neither_user_nor_mint() {
     let stage = Stage::set(EVERY_HEADER).await;
     let plainly = as_ada(&stage, "/api/velt/token").send().await;
     let mut sending = as_ada(&stage, "/api/velt/token?userId=eve");
@@ -199,7 +199,7 @@ async fn t06_no_other_header_has_a_say_in_who_asks_or_what_is_minted() {
 }
 
 #[tokio::test]
-async fn t01_what_php_and_cgi_take_for_the_header_is_an_alias_too() {
+async fn t01_spellings_that_php_and_cgi_fold_are_aliases() {
     let stage = Stage::set("").await;
     let aliases = ["x.forwarded.user", "x-forwarded.user", "x~forwarded-user", "x_forwarded|user"];
     for alias in aliases {
@@ -243,7 +243,7 @@ async fn t03_token_headers_configured_in_any_case_are_stripped_alike() {
 }
 
 #[tokio::test]
-async fn t04_without_an_identity_the_clients_copies_are_gone_and_there_is_no_token() {
+async fn t04_anonymous_request_has_no_identity_headers_and_no_token() {
     // The login proxy let a request through without naming a user: all other identity headers are the
     // client's.
     let stage = Stage::set(&every_header_and("guarded_headers = [\"X-Access-Token\"]")).await;
@@ -279,7 +279,7 @@ async fn t04_without_an_identity_the_clients_copies_are_gone_and_there_is_no_tok
 }
 
 #[tokio::test]
-async fn t04_by_default_the_usual_headers_beside_a_user_are_guarded() {
+async fn t04_usual_headers_beside_a_user_are_guarded_by_default() {
     let usual = ["email", "preferred-username", "groups", "access-token"];
     let usual = usual.map(|what| format!("X-Forwarded-{what}"));
     for (config, user) in

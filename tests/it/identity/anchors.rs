@@ -16,7 +16,7 @@ use crate::support::velt::{FakeVelt, user_of};
 use crate::support::{Stage, TestSidecar, document, environment};
 
 #[tokio::test]
-async fn t10_an_untrusted_peers_identity_is_stripped_counted_and_never_believed() {
+async fn t10_untrusted_identity_is_stripped_and_counted() {
     let stage = Stage::set(&every_header_and(UNTRUSTED)).await;
     let forged = || {
         let mut sending = stage.client().get("/");
@@ -95,7 +95,7 @@ async fn t10_ranges_of_ipv4_hold_for_peers_of_a_dual_stack_socket() {
 }
 
 #[tokio::test]
-async fn an_untrusted_peers_word_about_its_own_client_is_replaced() {
+async fn forwarding_headers_of_an_untrusted_peer_are_replaced() {
     let stage = Stage::set(&format!("[identity]\n{UNTRUSTED}")).await;
     let mut sending = stage.client().get("/");
     for (name, value) in [
@@ -142,7 +142,7 @@ async fn with_secret(toml: &str, variables: &[(&str, &str)]) -> Stage {
 }
 
 #[tokio::test]
-async fn t10_who_shows_the_secret_is_believed_and_the_app_never_sees_it() {
+async fn t10_secret_is_believed_and_never_reaches_the_app() {
     let stage = with_secret("", &[]).await;
     for path in ["/", "/api/velt/token"] {
         let answer = as_ada(&stage, path).header("x-sidecar-secret", SECRET).send().await;
@@ -159,7 +159,7 @@ async fn t10_who_shows_the_secret_is_believed_and_the_app_never_sees_it() {
 }
 
 #[tokio::test]
-async fn t10_whoever_does_not_show_it_exactly_once_is_nobody() {
+async fn t10_missing_wrong_or_repeated_secret_is_untrusted() {
     let stage = with_secret("", &[]).await;
     let wrong = [
         "",
@@ -207,7 +207,7 @@ async fn t10_whoever_does_not_show_it_exactly_once_is_nobody() {
 }
 
 #[tokio::test]
-async fn t10_of_two_secrets_either_will_do_while_they_are_changed() {
+async fn t10_either_of_two_secrets_is_believed_during_a_change() {
     let stage = with_secret("", &[("VELT_SIDECAR_IDENTITY__NEXT_SECRET", NEXT)]).await;
     for secret in [SECRET, NEXT] {
         let answer = as_ada(&stage, "/").header("x-sidecar-secret", secret).send().await;
@@ -219,7 +219,7 @@ async fn t10_of_two_secrets_either_will_do_while_they_are_changed() {
 }
 
 #[tokio::test]
-async fn t10_with_ranges_and_a_secret_both_must_hold() {
+async fn t10_range_and_secret_must_both_hold() {
     let stage = with_secret("trusted_peers = [\"10.0.0.0/8\"]", &[]).await;
     let answer = as_ada(&stage, "/").header("x-sidecar-secret", SECRET).send().await;
     assert_eq!(answer.token_status(), Some("anonymous"), "the right secret from the wrong place");
@@ -232,7 +232,7 @@ async fn t10_with_ranges_and_a_secret_both_must_hold() {
 }
 
 #[tokio::test]
-async fn t12_the_secret_can_neither_be_nominated_nor_sent_after_the_body() {
+async fn t12_secret_can_neither_be_nominated_nor_sent_as_trailer() {
     let stage = with_secret("", &[]).await;
     for list in ["connection", "trailer"] {
         let sending = as_ada(&stage, "/").header("x-sidecar-secret", SECRET);

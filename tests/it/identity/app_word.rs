@@ -47,7 +47,7 @@ async fn stage() -> Stage {
 }
 
 #[tokio::test]
-async fn the_apps_word_becomes_a_token_in_the_same_response_and_goes_no_further() {
+async fn user_named_by_the_app_gets_a_token_in_the_same_response() {
     let stage = stage().await;
     for user in ["ada", "grace"] {
         let sending =
@@ -63,7 +63,7 @@ async fn the_apps_word_becomes_a_token_in_the_same_response_and_goes_no_further(
 }
 
 #[tokio::test]
-async fn its_word_is_removed_whatever_the_response_is() {
+async fn user_header_of_the_app_is_removed_from_any_response() {
     let stage = stage().await;
     for (path, status) in [("/error", 500), ("/gone", 304)] {
         let answer = stage.client().get(path).header("cookie", "session=of-ada").send().await;
@@ -74,7 +74,7 @@ async fn its_word_is_removed_whatever_the_response_is() {
 }
 
 #[tokio::test]
-async fn a_route_asks_the_app_with_the_cookies_and_nothing_else() {
+async fn token_route_asks_the_app_with_cookies_and_nothing_else() {
     let app = FakeApp::answering(with_a_login).await;
     let stage = Stage::with(app, &format!("{APP}{ONE_WORKER}")).await;
     let ask = || {
@@ -100,7 +100,7 @@ async fn a_route_asks_the_app_with_the_cookies_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_route_refuses_who_is_not_signed_in_and_says_whose_fault_a_failure_is() {
+async fn token_route_tells_signed_out_users_from_faults_of_the_app() {
     let stage = stage().await;
     let nobody = stage.client().get("/api/velt/token").header("cookie", "x=y").send().await;
     assert_eq!((nobody.status(), &*nobody.code()), (401, "no_identity"));
@@ -121,7 +121,7 @@ async fn a_route_refuses_who_is_not_signed_in_and_says_whose_fault_a_failure_is(
 }
 
 #[tokio::test]
-async fn t04_no_request_passes_for_the_apps_word() {
+async fn t04_no_request_header_passes_for_the_apps_answer() {
     // This app echoes every header whose name contains `velt`.
     let app = FakeApp::answering(|request| {
         let mut response = plain("echo");
@@ -148,7 +148,7 @@ async fn t04_no_request_passes_for_the_apps_word() {
 }
 
 #[tokio::test]
-async fn t05_an_app_that_names_two_users_names_nobody() {
+async fn t05_app_that_names_two_users_names_none() {
     let stage = stage().await;
     let answer = stage.client().get("/twice").header("cookie", "session=of-ada").send().await;
     assert_eq!(answer.status(), 200, "it has acted already");
@@ -182,7 +182,7 @@ async fn saying() -> Stage {
 }
 
 #[tokio::test]
-async fn an_app_that_says_nothing_or_a_placeholder_names_nobody() {
+async fn empty_or_placeholder_user_of_the_app_is_anonymous() {
     let stage = saying().await;
     for nobody in ["", "undefined", "null", "[object+Object]", "None", "${user.id}"] {
         let answer = stage.client().get(&format!("/?x-velt-user={nobody}")).send().await;
@@ -197,7 +197,7 @@ async fn an_app_that_says_nothing_or_a_placeholder_names_nobody() {
 }
 
 #[tokio::test]
-async fn a_flaw_in_what_the_app_adds_costs_that_alone() {
+async fn flawed_attribute_of_the_app_costs_that_attribute_alone() {
     let stage = saying().await;
     let path = "/?x-velt-user=ada&x-velt-name=M%FCller&x-velt-groups=admins,b%FCro";
     let answer = stage.client().get(path).send().await;
@@ -224,7 +224,7 @@ async fn late(_: Request<Incoming>) -> Response<AppBody> {
 }
 
 #[tokio::test]
-async fn t11_a_trailer_of_the_app_is_nobodys_word() {
+async fn t11_trailer_of_the_app_names_no_user() {
     let stage = Stage::with(FakeApp::serving(late).await, APP).await;
     let answer = stage.client().get("/").header("te", "trailers").send_http2().await;
     assert_eq!((answer.token(), answer.token_status()), (None, Some("anonymous")));
@@ -233,7 +233,7 @@ async fn t11_a_trailer_of_the_app_is_nobodys_word() {
 }
 
 #[tokio::test]
-async fn a_method_that_no_route_has_is_refused_before_the_app_is_asked() {
+async fn wrong_method_is_refused_before_the_app_is_asked() {
     let stage = stage().await;
     let sending = stage.client().request(http::Method::PUT, "/api/velt/token");
     let answer = sending.header("cookie", "session=of-ada").send().await;

@@ -210,7 +210,7 @@ fn hmac_with(pen: &Pen, claims: &str) -> String {
 }
 
 #[tokio::test]
-async fn t08_whatever_is_not_ours_is_refused_and_counted() {
+async fn t08_forged_assertions_are_refused_and_counted() {
     let (pen, rsa) = (Pen::es256("1"), Pen::rs256("2"));
     let issuer = Issuer::publishing(&[&pen, &rsa]).await;
     let stage = believing(&issuer, "").await;
@@ -275,7 +275,7 @@ async fn t09_nothing_makes_an_unverified_assertion_a_user() {
 }
 
 #[tokio::test]
-async fn t05_an_assertion_that_stands_twice_is_refused_whoever_sends_it() {
+async fn t05_repeated_assertion_is_refused_from_any_peer() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     for peers in ["", "trusted_peers = [\"10.0.0.0/8\"]"] {
@@ -299,7 +299,7 @@ async fn t05_an_assertion_that_stands_twice_is_refused_whoever_sends_it() {
 }
 
 #[tokio::test]
-async fn t10_a_signature_proves_the_user_from_anywhere_but_plain_headers_are_nobodys() {
+async fn t10_untrusted_peer_is_believed_by_a_signature_alone() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let toml =
@@ -352,7 +352,7 @@ async fn a_second_plain_line_beside_an_assertion_is_refused() {
 }
 
 #[tokio::test]
-async fn t04_where_the_front_signs_nothing_its_clients_plain_headers_are_gone() {
+async fn t04_plain_headers_without_an_assertion_are_removed() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "").await;
@@ -367,7 +367,7 @@ async fn t04_where_the_front_signs_nothing_its_clients_plain_headers_are_gone() 
 }
 
 #[tokio::test]
-async fn t11_an_assertion_after_the_body_is_none() {
+async fn t11_assertion_in_a_trailer_is_ignored() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "").await;
@@ -447,7 +447,7 @@ async fn claims_reach_velt_by_their_paths_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_assertion_of_nobody_is_anonymous() {
+async fn assertion_without_a_user_is_anonymous() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "").await;
@@ -462,7 +462,7 @@ async fn an_assertion_of_nobody_is_anonymous() {
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_has_verified_is_no_user() {
+async fn unverified_email_address_is_no_user() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "user_claim = \"email\"").await;
@@ -480,7 +480,7 @@ async fn an_address_that_nobody_has_verified_is_no_user() {
 }
 
 #[tokio::test]
-async fn the_assertion_travels_on_to_the_app_unless_told_otherwise() {
+async fn assertion_reaches_the_app_unless_told_otherwise() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let toml = issuer.toml().replacen("[identity]", "[identity]\nforward_headers = \"strip\"", 1);

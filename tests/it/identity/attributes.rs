@@ -135,7 +135,7 @@ async fn an_admin_is_a_member_of_one_of_the_admin_groups_exactly() {
 }
 
 #[tokio::test]
-async fn a_second_groups_line_is_refused_unless_several_may_come() {
+async fn second_groups_line_is_refused_unless_configured() {
     let lines = |stage: &Stage| {
         as_ada(stage, "/")
             .header("x-auth-request-groups", "staff")
@@ -162,7 +162,7 @@ async fn a_second_groups_line_is_refused_unless_several_may_come() {
 }
 
 #[tokio::test]
-async fn a_second_line_of_a_guarded_header_is_refused_though_it_is_not_read() {
+async fn second_line_of_an_unread_guarded_header_is_refused() {
     let twice = |stage: &Stage, name: &str| {
         as_ada(stage, "/").header(name, "ada@a.example").header(name, "eve@a.example")
     };

@@ -10,7 +10,7 @@ use crate::support::issuer::{Issuer, Pen, base64, claims};
 use crate::support::velt::user_of;
 
 #[tokio::test]
-async fn what_is_no_jwt_by_its_form_is_the_apps_own() {
+async fn bearer_that_is_no_jwt_is_left_to_the_app() {
     let pen = Pen::rs256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let toml = issuer.toml().replace("X-Assertion", "Authorization");
@@ -183,7 +183,7 @@ async fn an_address_that_is_not_verified_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_placeholder_names_nobody_in_an_assertion() {
+async fn placeholder_in_an_assertion_names_no_user() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let stage = believing(&issuer, "").await;

@@ -15,7 +15,7 @@ fn with_secret(toml: &str) -> String {
 }
 
 #[test]
-fn t08_neither_shared_keys_nor_no_signature_can_be_configured() {
+fn t08_no_shared_key_and_no_missing_signature_is_configurable() {
     for name in ["HS256", "HS384", "HS512", "none", "None", "rs256", "RSA1_5", ""] {
         let toml = format!(
             "{ASSERTION}algorithms = [\"ES256\", \"{name}\"]\n[identity]\nsource = \"assertion\""
@@ -37,7 +37,7 @@ fn t08_neither_shared_keys_nor_no_signature_can_be_configured() {
 }
 
 #[test]
-fn what_an_assertion_needs_is_told_all_at_once() {
+fn missing_assertion_settings_are_told_all_at_once() {
     says(
         "incomplete_assertion",
         // The table of the assertion is missing.
@@ -46,7 +46,7 @@ fn what_an_assertion_needs_is_told_all_at_once() {
 }
 
 #[test]
-fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
+fn preset_asks_only_for_settings_that_it_cannot_know() {
     let audience = "  identity.assertion.audience: it is missing, so that whatever the issuer signs for anybody would be believed\n    \
          -> write audience = [\"...\"] in [identity.assertion]: what the assertion's aud claim names this app by";
     let issuer =
@@ -97,7 +97,7 @@ fn an_unknown_preset_is_answered_with_the_known_ones() {
 }
 
 #[test]
-fn t53_behind_a_mesh_another_anchor_than_an_address_is_needed() {
+fn t53_mesh_preset_needs_another_anchor_than_an_address() {
     let istio = "[identity]\npreset = \"istio\"\nuser_header = \"X-Jwt-Sub\"\n";
     assert!(parse(istio, &[]).is_err(), "every caller has a default address");
     let secret = format!("{istio}secret_header = \"X-S\"\n");
@@ -115,7 +115,7 @@ fn t53_behind_a_mesh_another_anchor_than_an_address_is_needed() {
 }
 
 #[test]
-fn names_of_hosts_are_names_and_have_an_effect() {
+fn trusted_hosts_are_host_names_that_have_an_effect() {
     for host in ["http://a.example", "a.example:80", "a b", "", "user@a.example"] {
         tells(
             parse(&format!("[identity]\ntrusted_hosts = [\"{host}\"]"), &[]),
@@ -132,7 +132,7 @@ fn names_of_hosts_are_names_and_have_an_effect() {
 }
 
 #[test]
-fn keys_of_the_other_source_have_no_effect() {
+fn settings_of_the_other_source_have_no_effect() {
     says(
         "keys_of_the_other_source",
         &[
@@ -217,7 +217,7 @@ fn a_claim_that_the_api_does_not_send_has_no_effect() {
 }
 
 #[test]
-fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
+fn t10_all_peers_need_a_secret_or_the_dangerous_setting() {
     for mapped in ["::ffff:0:0/96", "::ffff:128.0.0.0/97"] {
         let error = parse(&format!("[identity]\ntrusted_peers = [\"{mapped}\"]"), &[]);
         let error = error.expect_err("that is all of IPv4").to_string();
@@ -242,7 +242,7 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
 }
 
 #[test]
-fn a_secret_is_long_has_a_header_and_stands_in_no_file_of_settings() {
+fn shared_secret_is_long_has_a_header_and_is_no_plain_setting() {
     says_of(
         "secrets_that_do_not_protect",
         &[
@@ -267,7 +267,7 @@ fn a_secret_is_long_has_a_header_and_stands_in_no_file_of_settings() {
 }
 
 #[test]
-fn what_a_preset_brings_is_shown_and_the_description_means_the_same() {
+fn description_shows_preset_values_and_means_the_same() {
     let toml =
         "[identity]\npreset = \"google-iap\"\n[identity.assertion]\naudience = [\"/projects/1\"]";
     let config = fine(toml, &[]);
@@ -287,7 +287,7 @@ fn what_a_preset_brings_is_shown_and_the_description_means_the_same() {
 }
 
 #[test]
-fn what_an_app_that_names_the_user_needs_and_what_it_does_not_is_told() {
+fn app_source_tells_missing_and_useless_settings() {
     says(
         "app_that_names_the_user",
         &[

@@ -29,7 +29,7 @@ const GET: &str = "GET /api/velt/token HTTP/1.1";
 const POST: &str = "POST /api/velt/token HTTP/1.1";
 
 #[tokio::test]
-async fn t56_a_page_of_another_name_gets_no_token_whatever_it_sends() {
+async fn t56_page_of_another_host_gets_no_token() {
     let stage = Stage::set("").await;
     for (line, lines) in [
         (GET, format!("Host: evil.example:PORT\r\n{BROWSER}")),
@@ -69,7 +69,7 @@ async fn t56_a_page_of_another_name_gets_no_token_whatever_it_sends() {
 }
 
 #[tokio::test]
-async fn t56_what_real_fronts_hand_on_is_believed() {
+async fn t56_requests_of_real_fronts_are_believed() {
     let stage = Stage::set("").await;
     let fetch = "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n";
     let forwarded = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n";
@@ -147,7 +147,7 @@ async fn t56_what_real_fronts_hand_on_is_believed() {
 }
 
 #[tokio::test]
-async fn t56_hosts_that_are_written_are_the_only_ones() {
+async fn t56_only_configured_hosts_are_trusted() {
     let stage = Stage::set("[identity]\ntrusted_hosts = [\"app.test\", \"Api.Test\"]").await;
     for (lines, status) in [
         (format!("Host: app.test:PORT\r\n{BROWSER}"), 200),
@@ -171,7 +171,7 @@ async fn t56_hosts_that_are_written_are_the_only_ones() {
 }
 
 #[tokio::test]
-async fn t56_a_secret_is_shown_by_no_page() {
+async fn t56_secret_decides_instead_of_the_host() {
     let toml = "[identity]\nsecret_header = \"X-Sidecar-Secret\"";
     let mut environment = crate::support::environment();
     let secret = "0123456789abcdef0123456789abcdef";

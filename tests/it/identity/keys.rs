@@ -19,7 +19,7 @@ use crate::support::Stage;
 use crate::support::app::{FakeApp, full};
 use crate::support::client::Answer;
 use crate::support::issuer::{Issuer, Pen, claims};
-use crate::support::raw::{RawApp, nobody};
+use crate::support::raw::{RawApp, unused_address};
 use crate::support::velt::user_of;
 
 async fn get_with(stage: &Stage, path: &str, assertion: &str) -> Answer {
@@ -48,7 +48,7 @@ async fn assert_unverified(stage: &Stage, assertion: &str) {
 }
 
 #[tokio::test]
-async fn t08_without_keys_nobody_is_anybody_and_the_app_works_on() {
+async fn t08_assertion_without_keys_names_no_user_and_the_app_works() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let good = json!({ "keys": [pen.jwk] }).to_string();
@@ -87,7 +87,7 @@ async fn t08_without_keys_nobody_is_anybody_and_the_app_works_on() {
 }
 
 #[tokio::test]
-async fn t10_what_could_not_be_checked_reaches_the_app_from_no_stranger() {
+async fn t10_unchecked_assertion_of_a_stranger_reaches_no_app() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[]).await;
     let toml =
@@ -99,7 +99,7 @@ async fn t10_what_could_not_be_checked_reaches_the_app_from_no_stranger() {
 }
 
 #[tokio::test]
-async fn where_a_missing_token_is_an_error_missing_keys_are_one_too() {
+async fn missing_keys_are_an_error_where_a_missing_token_is() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[]).await;
     let refuse = "[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"5s\"\n";
@@ -111,7 +111,7 @@ async fn where_a_missing_token_is_an_error_missing_keys_are_one_too() {
 }
 
 #[tokio::test]
-async fn t08_an_id_that_two_keys_have_is_either_ones() {
+async fn t08_all_keys_with_the_same_id_are_tried() {
     let (one, other, stranger) = (Pen::es256("1"), Pen::es256("1"), Pen::es256("1"));
     let rsa = Pen::rs256("1");
     let issuer = Issuer::publishing(&[&one, &other, &rsa]).await;
@@ -125,14 +125,14 @@ async fn t08_an_id_that_two_keys_have_is_either_ones() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_there_is_told_from_one_that_hangs_and_delays_no_start() {
+async fn issuer_that_is_gone_or_hangs_is_told_and_delays_no_start() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
     let assertion = pen.sign(&claims("ada"));
     let elsewhere = |address: SocketAddr| {
         issuer.toml().replace(&issuer.server.address.to_string(), &address.to_string())
     };
-    let stage = Stage::set(&elsewhere(nobody().await)).await;
+    let stage = Stage::set(&elsewhere(unused_address().await)).await;
     assert_unverified(&stage, &assertion).await;
     assert!(fetches(&stage, KeyFetchResult::Unreachable).await >= 1.0);
 
@@ -155,7 +155,7 @@ async fn an_issuer_that_is_not_there_is_told_from_one_that_hangs_and_delays_no_s
 }
 
 #[tokio::test]
-async fn whoever_comes_while_keys_are_fetched_waits_for_them_together() {
+async fn requests_wait_together_for_one_key_fetch() {
     let pen = Pen::es256("1");
     let document = json!({ "keys": [pen.jwk] }).to_string();
     let gate = watch::Sender::new(false);
@@ -200,7 +200,7 @@ async fn a_new_key_is_found_when_it_is_first_used() {
 }
 
 #[test]
-fn a_key_set_is_read_for_what_signs_and_the_rest_is_left_out() {
+fn key_set_keeps_only_keys_that_sign() {
     let (ec, rsa, ed) = (Pen::es256("ec"), Pen::rs256("rsa"), Pen::ed25519("ed"));
     let read = |keys: serde_json::Value| {
         KeySet::from_jwks(json!({ "keys": keys, "more": 1 }).to_string().as_bytes())
@@ -287,7 +287,7 @@ async fn settle() {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
-async fn keys_are_fetched_hourly_and_kept_for_a_day_while_they_cannot_be() {
+async fn keys_are_fetched_hourly_and_kept_a_day_through_failures() {
     let pen = Pen::es256("1");
     let told = Told::to(Ok(document(&[&pen])));
     let keys = keys(&told, false);
@@ -336,7 +336,7 @@ async fn an_unknown_key_leads_to_one_fetch_in_half_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_fetching_fails_requests_add_no_attempts() {
+async fn requests_add_no_attempts_to_failing_key_fetches() {
     let told = Told::to(Err(FetchError::Timeout));
     let keys = keys(&told, false);
     keys.start();

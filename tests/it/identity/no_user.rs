@@ -7,7 +7,7 @@ use crate::support::Stage;
 use crate::support::velt::user_of;
 
 #[tokio::test]
-async fn an_empty_user_line_names_nobody() {
+async fn empty_user_header_names_no_user() {
     let stage = Stage::set(EVERY_HEADER).await;
     let empty = |path: &str, blank: &str| {
         stage
@@ -41,7 +41,7 @@ async fn an_empty_user_line_names_nobody() {
 }
 
 #[tokio::test]
-async fn an_empty_user_line_among_others_is_refused() {
+async fn empty_user_header_among_others_is_refused() {
     let stage = Stage::set("").await;
     refused(stage.client().get("/").header("x-forwarded-user", "").header("x-forwarded-user", ""))
         .await;
@@ -105,7 +105,7 @@ const PLACEHOLDERS: [&str; 38] = [
 ];
 
 #[tokio::test]
-async fn a_placeholder_names_nobody_in_a_header() {
+async fn placeholder_in_a_header_names_no_user() {
     let stage = Stage::set("").await;
     for word in PLACEHOLDERS {
         let sending = || stage.client().get("/").header("x-forwarded-user", word);
@@ -137,7 +137,7 @@ async fn people_called_null_keep_their_names() {
 }
 
 #[tokio::test]
-async fn which_words_are_placeholders_can_be_set() {
+async fn placeholder_words_can_be_configured() {
     let stage = Stage::set("[identity]\nplaceholders = [\"anonymous\", \"guest-...\"]").await;
     for nobody in ["anonymous", "guest-user"] {
         assert_eq!(stage.get_as(nobody, "/").await.token_status(), Some("anonymous"), "{nobody}");

@@ -113,7 +113,7 @@ impl Plain {
 }
 
 #[tokio::test]
-async fn what_a_front_of_plain_headers_sends_is_understood_and_travels_on() {
+async fn plain_headers_of_each_front_are_read_and_forwarded() {
     for front in &PLAIN {
         let stage = Stage::set(&front.toml(front.peers())).await;
         for answer in [front.send(&stage).send().await, front.send(&stage).send_http2().await] {
@@ -129,7 +129,7 @@ async fn what_a_front_of_plain_headers_sends_is_understood_and_travels_on() {
 }
 
 #[tokio::test]
-async fn t10_forged_headers_of_each_front_reach_nobody() {
+async fn t10_forged_headers_of_each_front_name_no_user() {
     for front in &PLAIN {
         let stage = Stage::set(&front.toml("trusted_peers = [\"10.0.0.0/8\"]")).await;
         let mut sending = front.send(&stage);
@@ -152,7 +152,7 @@ async fn t10_forged_headers_of_each_front_reach_nobody() {
 }
 
 #[tokio::test]
-async fn t04_where_a_front_names_no_user_nothing_more_reaches_the_app() {
+async fn t04_front_headers_without_a_user_are_removed() {
     for front in &PLAIN {
         let stage = Stage::set(&front.toml(front.peers())).await;
         let (user, more) = front.headers.split_first().expect("some headers");
@@ -312,7 +312,7 @@ impl Signed {
 }
 
 #[tokio::test]
-async fn what_a_front_that_signs_sends_is_understood_and_travels_on() {
+async fn assertion_of_each_front_is_read_and_forwarded() {
     for front in signed() {
         let (issuer, stage) = front.stage().await;
         let send = || {
@@ -337,7 +337,7 @@ async fn what_a_front_that_signs_sends_is_understood_and_travels_on() {
 }
 
 #[tokio::test]
-async fn t08_what_another_front_of_the_same_make_signs_is_refused() {
+async fn t08_assertion_of_another_front_of_the_same_make_is_refused() {
     for front in signed() {
         let (_issuer, stage) = front.stage().await;
         let forger = Pen { jwk: front.pen.jwk.clone(), ..forger(front.preset) };
@@ -362,7 +362,7 @@ fn forger(preset: &str) -> Pen {
 }
 
 #[tokio::test]
-async fn t08_albeast_a_load_balancer_of_another_account_is_not_ours() {
+async fn t08_albeast_load_balancer_of_another_account_is_refused() {
     use ground::metrics::AssertionResult::{Audience, Expired, Issuer as OfAnother, Signer};
     let front = signed().pop().expect("the last one");
     let issuer = Issuer::publishing(&[]).await;
@@ -424,7 +424,7 @@ fn keys_come_from_where_the_front_publishes_them() {
 }
 
 #[test]
-fn a_key_that_is_written_wins_over_the_preset() {
+fn configured_setting_wins_over_the_preset() {
     let toml = "[identity]\npreset = \"authentik\"\nuser_header = \"X-authentik-username\"\n\
         groups_separator = \",\"\nadmin_groups = [\"b\"]";
     let identity = identity(toml);

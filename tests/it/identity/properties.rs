@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn t07_whatever_a_header_holds_it_is_that_user_or_a_refusal(value in some_value()) {
+    fn t07_value_of_a_user_header_is_that_user_or_a_refusal(value in some_value()) {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-user", value.clone());
         match caller(&identity(""), &mut headers) {
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn t07_a_known_caller_was_named_once_and_an_anonymous_one_not_at_all(
+    fn t07_known_caller_was_named_once_and_an_anonymous_one_never(
         original in some_headers(),
     ) {
         let mut headers = original.clone();
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn t10_an_untrusted_peer_is_nobody_whatever_he_sends(original in some_headers()) {
+    fn t10_untrusted_peer_names_no_user_with_any_headers(original in some_headers()) {
         let mut headers = original.clone();
         let stranger = identified(&identity(EVERY_HEADER), "192.0.2.7", &mut headers);
         let nobody = matches!(
@@ -120,7 +120,7 @@ proptest! {
     }
 
     #[test]
-    fn t07_with_drop_nothing_of_an_ambiguous_identity_is_left(original in some_headers()) {
+    fn t07_dropped_ambiguous_identity_leaves_no_header(original in some_headers()) {
         let mut headers = original.clone();
         let refused = caller(&identity(EVERY_HEADER), &mut original.clone()).is_err();
         let caller = caller(&identity(&every_header_and(DROP)), &mut headers);

@@ -119,7 +119,7 @@ async fn t43_bytes_that_no_header_may_hold_end_the_connection() {
 }
 
 #[tokio::test]
-async fn the_identity_header_travels_on_to_the_app_unless_told_otherwise() {
+async fn identity_header_reaches_the_app_unless_told_otherwise() {
     let stage = Stage::set(EVERY_HEADER).await;
     let all = |stage: &Stage| {
         let sending = as_ada(stage, "/").header("x-auth-request-email", "ada@example.com");
@@ -160,7 +160,7 @@ async fn all_that_the_login_proxy_says_reaches_velt() {
 }
 
 #[tokio::test]
-async fn what_the_login_proxy_leaves_out_is_absent_and_the_organization_the_configured_one() {
+async fn missing_headers_are_absent_and_the_organization_configured() {
     let stage = Stage::set(EVERY_HEADER).await;
     assert!(stage.get_as("ada", "/").await.token().is_some());
     let resources = json!([{ "type": "organization", "id": "org-of-the-config" }]);
@@ -175,7 +175,7 @@ async fn what_the_login_proxy_leaves_out_is_absent_and_the_organization_the_conf
 }
 
 #[tokio::test]
-async fn without_an_organization_there_is_no_call_and_a_word_that_says_so() {
+async fn missing_organization_prevents_the_mint_and_is_told() {
     let toml = "[identity]\norganization_header = \"X-Org\"\n[velt]\napi = \"v2\"";
     let stage = Stage::set(toml).await;
     let answer = stage.get_as("ada", "/").await;
@@ -186,7 +186,7 @@ async fn without_an_organization_there_is_no_call_and_a_word_that_says_so() {
 }
 
 #[tokio::test]
-async fn t10_headers_that_say_more_of_the_user_are_guarded_though_unread() {
+async fn t10_unread_headers_about_the_user_are_guarded() {
     let guarded = "guarded_headers = [\"X-Forwarded-Access-Token\"]";
     let stage = Stage::set(&format!("[identity]\n{guarded}")).await;
     let answer = as_ada(&stage, "/").header("x-forwarded-access-token", "t").send().await;

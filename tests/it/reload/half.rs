@@ -17,7 +17,7 @@ async fn looks(pod: &Pod, count: f64) {
 }
 
 #[tokio::test]
-async fn a_secret_is_taken_when_it_has_lain_unchanged() {
+async fn secret_is_taken_once_its_file_stays_unchanged() {
     let pod = Pod::start(HASTY).await;
     for part in ["second", "second-to", "second-token"] {
         pod.folder.write("token", part);
@@ -32,7 +32,7 @@ async fn a_secret_is_taken_when_it_has_lain_unchanged() {
 }
 
 #[tokio::test]
-async fn a_secret_beside_a_wrong_configuration_rests_as_well() {
+async fn secret_beside_a_wrong_configuration_must_stay_unchanged() {
     let pod = Pod::start(HASTY).await;
     pod.folder.write("sidecar.toml", "[wrong");
     pod.sidecar.metric_reaches("reload_failing{part=\"config\"}", 1.0).await;
@@ -46,7 +46,7 @@ async fn a_secret_beside_a_wrong_configuration_rests_as_well() {
 }
 
 #[tokio::test]
-async fn a_bundle_is_taken_when_it_has_lain_unchanged() {
+async fn bundle_is_taken_once_its_file_stays_unchanged() {
     let (one, two, folder) = (Authority::new(), Authority::new(), Folder::new());
     folder.write_pair(&one.issue(&["localhost"], VALID));
     folder.write("ca.crt", one.pem());

@@ -7,7 +7,7 @@ use server::config::{LoadError, Origin};
 use super::{FakeApp, Folder, Issuer, Pen, Pod, claims};
 use crate::support::certificates::{Authority, VALID, connect, terminate};
 use crate::support::client::Client;
-use crate::support::raw::nobody;
+use crate::support::raw::unused_address;
 
 const WAITING: &str = "config_restart_needed";
 
@@ -17,7 +17,7 @@ async fn serves(pod: &Pod) -> bool {
 }
 
 #[tokio::test]
-async fn tls_and_the_names_that_it_brings_wait_together() {
+async fn tls_and_trusted_names_wait_together_for_a_restart() {
     let (authority, folder) = (Authority::new(), Folder::new());
     folder.write_pair(&authority.issue(&["localhost"], VALID));
     folder.write("ca.crt", authority.pem());
@@ -39,7 +39,7 @@ async fn tls_and_the_names_that_it_brings_wait_together() {
 }
 
 #[tokio::test]
-async fn an_app_that_names_its_users_waits_with_its_address() {
+async fn app_as_the_source_waits_with_its_new_address() {
     let mut pod = Pod::start("[identity]\nforward_headers = \"keep\"\n").await;
     let other = FakeApp::start().await;
     let (old, new) = (pod.app.address.to_string(), other.address.to_string());
@@ -53,7 +53,7 @@ async fn an_app_that_names_its_users_waits_with_its_address() {
 }
 
 #[tokio::test]
-async fn a_place_that_waits_holds_up_every_setting_but_no_secret() {
+async fn address_that_needs_a_restart_holds_up_all_but_secrets() {
     for (from, to) in [
         ("[listen]\naddress = \"127.0.0.1:0\"", "[listen]\naddress = \"127.0.0.2:0\""),
         ("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"127.0.0.2:0\""),
@@ -130,12 +130,12 @@ async fn believes(pod: &Pod, pen: &Pen) -> bool {
 }
 
 #[tokio::test]
-async fn keys_stay_until_those_of_another_place_are_there() {
+async fn old_keys_stay_until_the_new_url_has_keys() {
     let (old, new) = (Pen::es256("old"), Pen::es256("new"));
     let (first, second) = (Issuer::publishing(&[&old]).await, Issuer::publishing(&[&new]).await);
     let mut pod = Pod::start(&first.toml()).await;
     assert!(believes(&pod, &old).await);
-    let (known, dead) = (published(&first), format!("http://{}/keys", nobody().await));
+    let (known, dead) = (published(&first), format!("http://{}/keys", unused_address().await));
     pod.change(&known, &dead).await;
     assert_eq!(pod.reloads("config").await, [0.0, 1.0, 1.0], "no issuer publishes there");
     assert!(believes(&pod, &old).await, "the keys at hand stay");
@@ -149,7 +149,7 @@ async fn keys_stay_until_those_of_another_place_are_there() {
 }
 
 #[tokio::test]
-async fn roots_that_reach_no_keys_leave_the_keys_at_hand() {
+async fn roots_that_reach_no_issuer_leave_the_old_keys() {
     let pen = Pen::es256("one");
     let issuer = Issuer::publishing(&[&pen]).await;
     let authority = Authority::new();
@@ -169,7 +169,7 @@ async fn roots_that_reach_no_keys_leave_the_keys_at_hand() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_taken_when_its_time_has_come() {
+async fn certificate_is_taken_when_it_becomes_valid() {
     for interval in ["50ms", "off"] {
         let (authority, folder) = (Authority::new(), Folder::new());
         folder.write_pair(&authority.issue(&["localhost"], VALID));

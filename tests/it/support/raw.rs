@@ -176,7 +176,7 @@ impl RawApp {
 }
 
 /// Returns an address where no socket listens.
-pub async fn nobody() -> SocketAddr {
+pub async fn unused_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     listener.local_addr().expect("an address")
 }

@@ -11,7 +11,7 @@ use crate::support::double::{HOUR, LIFE, request, text};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_called_off_mint_neither_is_kept_nor_clears_the_board_of_its_successor() {
+async fn invalidated_mint_is_not_kept_and_spares_its_successor() {
     let bench = Bench::new();
     bench.double.latency(10 * SECOND);
     let first = bench.cache.get(request("ada"));
@@ -34,7 +34,7 @@ async fn a_called_off_mint_neither_is_kept_nor_clears_the_board_of_its_successor
 }
 
 #[tokio::test(start_paused = true)]
-async fn neither_does_a_refresh_that_was_under_way_whether_it_succeeds_or_fails() {
+async fn invalidated_refresh_is_not_kept_and_spares_its_successor() {
     for fails in [false, true] {
         let bench = Bench::new();
         let old = bench.get("ada").await.expect("a token");

@@ -18,7 +18,7 @@ fn succeed(bench: &Bench, new_credentials: bool) -> Double {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_of_old_credentials_are_served_and_refreshed_within_ten_minutes() {
+async fn old_tokens_are_served_and_refreshed_within_ten_minutes() {
     let bench = Bench::new();
     let users: Vec<String> = (0..200).map(|user| format!("user{user}")).collect();
     for user in &users {
@@ -81,7 +81,7 @@ async fn a_failure_of_the_old_credentials_is_forgotten_with_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mint_under_way_goes_on_in_the_old_name() {
+async fn mint_under_way_counts_for_the_old_credentials() {
     let bench = Bench::new();
     bench.double.latency(Duration::from_secs(5));
     let pending = bench.cache.get(crate::support::double::request("ada"));
@@ -97,7 +97,7 @@ async fn a_mint_under_way_goes_on_in_the_old_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_patience_with_the_same_credentials_refreshes_nothing() {
+async fn new_timeouts_with_the_same_credentials_refresh_nothing() {
     let bench = Bench::new();
     let first = bench.get("ada").await.expect("a token");
     let next = succeed(&bench, false);

@@ -87,7 +87,7 @@ fn invalid() -> MintError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn burst_of_pages_is_served_whatever_the_latency() {
+async fn burst_of_pages_is_served_at_any_latency() {
     for (users, milliseconds, ceiling) in
         [(200, 1000, 16), (800, 300, 16), (600, 500, 16), (170, 1300, 16), (200, 1000, 48)]
     {
@@ -284,7 +284,7 @@ async fn dead_credentials_cost_a_handful_of_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_refused_user_alone_opens_nothing() {
+async fn one_refused_user_alone_opens_no_breaker() {
     for error in [invalid(), refused(), unavailable()] {
         let shared = Shared::with(4, 48);
         shared.double.otherwise(Some(error.clone()));

@@ -31,7 +31,7 @@ async fn a_strangers_sampled_trace_passes_and_is_not_exported() {
 }
 
 #[tokio::test]
-async fn whoever_a_secret_vouches_for_may_have_spans() {
+async fn requests_with_the_secret_have_spans() {
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("secret");
@@ -50,7 +50,7 @@ async fn whoever_a_secret_vouches_for_may_have_spans() {
 }
 
 #[tokio::test]
-async fn anyone_may_have_spans_where_the_settings_say_so() {
+async fn strangers_have_spans_where_the_settings_say_so() {
     let collector = FakeCollector::start().await;
     let toml = collector.toml();
     let mut stage = Stage::set(&format!("{toml}sampled_by = \"anyone\"\n{STRANGER}")).await;

@@ -134,7 +134,7 @@ fn container(more: &[&str]) -> Value {
 }
 
 #[test]
-fn openshift_and_quotas_have_their_way_by_values() {
+fn values_adapt_the_charts_to_openshift_and_quotas() {
     let user = |more: &[&str]| {
         let context = &container(more)["securityContext"];
         [context["runAsUser"].clone(), context["runAsGroup"].clone()]

@@ -233,7 +233,7 @@ async fn listening(lines: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_ipv6_the_charts_addresses_serve_by_ipv4() {
+async fn chart_addresses_serve_by_ipv4_without_ipv6() {
     let (_app, app) = serve_app(|_| Response::default()).await;
     let (api_key, auth_token) = CREDENTIALS;
     // The hooks and probes by command need to know the port.
@@ -263,7 +263,7 @@ async fn without_ipv6_the_charts_addresses_serve_by_ipv4() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_charts_addresses_are_of_both_families_by_any_sysctl() {
+async fn chart_addresses_serve_both_families_by_any_sysctl() {
     let (api_key, auth_token) = CREDENTIALS;
     let container = Container::new(&[
         format!("VELT_API_KEY={api_key}"),
@@ -282,7 +282,7 @@ async fn the_charts_addresses_are_of_both_families_by_any_sysctl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_container_without_rights_it_serves_resolves_names_and_is_probed() {
+async fn container_without_rights_serves_and_resolves_names() {
     serve_names();
     let emulator = start_emulator().await;
     let (_app, app) = serve_app(|_| Response::default()).await;

@@ -175,7 +175,7 @@ fn minimal(component: &str) -> String {
 }
 
 #[test]
-fn any_workload_gets_it_and_keeps_what_it_has() {
+fn any_workload_gets_the_sidecar_and_keeps_the_rest() {
     let objects = overlay(ANY, &minimal("component"));
     assert_eq!(complaints(&objects, NATIVE), "");
     let [workload] = of_kind(&objects, "StatefulSet")[..] else { panic!("one StatefulSet") };
@@ -195,7 +195,7 @@ fn any_workload_gets_it_and_keeps_what_it_has() {
 }
 
 #[test]
-fn before_1_29_it_is_an_ordinary_container_that_drains_first() {
+fn sidecar_before_1_29_is_a_container_that_drains_first() {
     let objects = overlay(ANY, &minimal("component-before-1.29"));
     assert_eq!(complaints(&objects, BEFORE_NATIVE), "");
     assert_eq!(complaints(&objects, NATIVE), "");
@@ -207,7 +207,7 @@ fn before_1_29_it_is_an_ordinary_container_that_drains_first() {
 }
 
 #[test]
-fn the_pre_stop_hooks_are_commands_that_there_are() {
+fn pre_stop_hooks_are_existing_commands() {
     for (component, expected) in [
         ("component", &["/usr/local/bin/velt-sidecar", "drain"][..]),
         ("component-before-1.29", &["/usr/local/bin/velt-sidecar", "drain", "--wait", "10s"]),
@@ -263,7 +263,7 @@ fn every_component_is_valid_by_itself() {
 }
 
 #[test]
-fn what_is_not_chosen_stays_as_it_is() {
+fn objects_without_the_label_stay_unchanged() {
     for component in ["component", "component-before-1.29"] {
         let manifests = format!("{ANY}{OTHERS}");
         let objects = overlay(&manifests, &minimal(component));
@@ -380,7 +380,7 @@ fn app_pre_stop_and_kubectl_go_to_the_app_by_either_component() {
 }
 
 #[test]
-fn on_openshift_the_sidecar_takes_the_user_that_it_is_given() {
+fn openshift_component_leaves_the_user_to_the_cluster() {
     let components = "[../deploy/kustomize/component, ../deploy/kustomize/openshift]";
     let kustomization = format!("resources: [manifests.yaml]\ncomponents: {components}\n");
     let objects = overlay(&format!("{ANY}{OTHERS}"), &kustomization);

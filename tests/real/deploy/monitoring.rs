@@ -99,7 +99,7 @@ async fn numbers(prometheus: &str, query: &str) -> Result<usize, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_panel_of_the_dashboard_is_empty_and_no_alert_fires_for_nothing() {
+async fn no_dashboard_panel_is_empty_and_no_alert_is_false() {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("JSON");
     let queries = queries(&dashboard);
     assert!(queries.len() > 30, "{} queries", queries.len());

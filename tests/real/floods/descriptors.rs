@@ -44,7 +44,7 @@ async fn exhaust(sidecar: &SidecarProcess) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_out_of_descriptors_is_survived_and_over_when_they_are_back() {
+async fn sidecar_survives_running_out_of_descriptors() {
     let (_app, app) = serve_app().await;
     let mut sidecar = SidecarProcess::start_with_files(FILES, app, &[]).await;
     // Opens the metrics' connection while descriptors are left.
@@ -78,7 +78,7 @@ async fn running_out_of_descriptors_is_survived_and_over_when_they_are_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_leave_descriptors_for_the_requests_of_others() {
+async fn idle_connections_leave_descriptors_for_other_clients() {
     let (_app, app) = serve_app().await;
     let sidecar = SidecarProcess::start_with_files(FILES, app, &[]).await;
     let warning = format!("max_connections = 10000: taking {CONNECTIONS}");
@@ -102,7 +102,7 @@ async fn idle_connections_leave_descriptors_for_the_requests_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_soft_limit_is_raised_and_says_nothing() {
+async fn soft_limit_is_raised_without_a_log_line() {
     let (_app, app) = serve_app().await;
     let settings = [("VELT_SIDECAR_LISTEN__MAX_CONNECTIONS", "1000")];
     let mut sidecar = SidecarProcess::start_with_soft_limit(FILES, app, &settings).await;

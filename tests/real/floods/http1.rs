@@ -81,7 +81,7 @@ fn readers() -> Vec<Flood> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t38_t39_floods_over_http1_are_borne_or_ended_and_nobody_else_notices() {
+async fn t38_t39_http1_floods_leave_other_clients_served() {
     play_all(heads().into_iter().chain(bodies()).chain(readers()).collect()).await;
 }
 

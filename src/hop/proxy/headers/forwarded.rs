@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_peers_words_are_kept_and_anybody_elses_replaced() {
+    fn forwarding_headers_are_kept_only_from_trusted_peers() {
         let said = headers(&[
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-for", "192.0.2.2"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_beside_what_a_trusted_peer_has_said() {
+    fn sidecar_adds_no_header_on_the_topic_of_a_trusted_peer() {
         let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
         for (name, value, left_out) in [
             ("x-forwarded-ssl", "on", &["x-forwarded-proto"][..]),
@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_is_written_as_it_always_is(octets: [u8; 4]) {
+        fn ipv4_address_is_written_as_the_standard_library_does(octets: [u8; 4]) {
             let mut written = Vec::new();
             push_dotted(&mut written, octets);
             prop_assert_eq!(String::from_utf8(written), Ok(IpAddr::from(octets).to_string()));

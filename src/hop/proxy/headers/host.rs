@@ -91,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_a_host_at_a_glance_is_one_to_a_parser(
+        fn plain_host_check_agrees_with_the_authority_parser(
             host in "[a-zA-Z0-9.:@_%\\[\\] -]{0,12}|[a-z0-9.-]{0,9}:?[0-9]{0,6}",
         ) {
             let parsed = Authority::try_from(host.as_bytes());

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_front_speaks_of_its_topic_in_every_spelling() {
+    fn each_forwarding_header_has_its_topic_in_any_spelling() {
         for (name, topic) in TOPICS.iter().copied() {
             for spelling in [name.to_owned(), name.replace('-', "_"), name.replacen('-', ".", 1)] {
                 let name = HeaderName::from_bytes(spelling.as_bytes()).expect("a name");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_speaks_of_what_its_parameters_name() {
+    fn forwarded_header_has_the_topics_of_its_parameters() {
         for (value, expected) in [
             ("proto=https", Said::SCHEME),
             ("Proto=https", Said::SCHEME),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_others_speak_of_nothing() {
+    fn other_headers_have_no_topic() {
         for name in [
             "host",
             "upgrade-insecure-requests",

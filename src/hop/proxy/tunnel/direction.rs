@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_written_is_sent_even_if_nothing_follows() {
+    async fn bytes_are_flushed_even_if_nothing_follows() {
         let (mut app, from) = duplex(64);
         let (to, mut client) = duplex(64);
         // Like TLS, the writer keeps its bytes until it is flushed, or given more.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_there_was_no_room_for_comes_when_there_is() {
+    async fn bytes_without_room_follow_when_there_is_room() {
         let bytes: Vec<u8> = (0..=255).cycle().take(5 * BUFFER_BYTES / 2).collect();
         for room in [1, 100, BUFFER_BYTES, 3 * BUFFER_BYTES] {
             let (to, mut client) = duplex(room);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_has_gone_is_an_error_and_not_waited_for() {
+    async fn gone_client_is_an_error_and_not_awaited() {
         let (to, client) = duplex(64);
         drop(client);
         let carried = Direction::new(repeat(7), to).carry(StreamClock::default()).await;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_app_that_never_pauses_is_interrupted_all_the_same() {
+    async fn app_that_never_pauses_is_interrupted_by_a_close_frame() {
         let (told, closing) = watch::channel(Closing::NotYet);
         let (to, mut client) = duplex(BUFFER_BYTES);
         // Two zeros are a frame with nothing in it.
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_farewell_is_said_once_and_only_if_there_is_somebody_to_hear_it() {
+    async fn farewell_is_sent_once_and_only_to_a_listening_client() {
         let (_told, closing) = watch::channel(Closing::Told);
         let (to, mut client) = duplex(64);
         let direction = Direction::new(Cursor::new(b"\x82\x04more".repeat(100)), to);

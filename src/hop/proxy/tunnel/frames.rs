@@ -114,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn boundaries_are_found_however_the_bytes_come(
+        fn frame_boundaries_are_found_in_any_pieces(
             lengths in prop::collection::vec(prop_oneof![0..5_usize, 120..130_usize, 65_530..65_540_usize], 1..5),
             masked: bool,
             chop in 1..5000_usize,
@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_followed_without_a_panic(bytes: Vec<u8>, chop in 1..20_usize) {
+        fn frame_follower_takes_any_bytes_without_a_panic(bytes: Vec<u8>, chop in 1..20_usize) {
             let (mut follower, mut other) = (Frames::default(), Frames::default());
             for piece in bytes.chunks(chop) {
                 follower.pass(piece);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_out_after_a_close_or_into_what_is_no_frame() {
+    fn nothing_is_sent_after_a_close_or_into_a_broken_frame() {
         let mut follower = Frames::default();
         follower.pass(&frame(OPCODE_CLOSE, false, &[3, 232]));
         assert!(!follower.may_interject());
