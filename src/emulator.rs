@@ -286,7 +286,7 @@ impl State {
             _ => json_answer(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": {
-                    "message": "Here are POST verify, GET journal, GET and PUT behaviour.",
+                    "message": "The emulator has POST verify, GET journal, GET and PUT behaviour.",
                     "status": "NOT_FOUND",
                 }}),
             ),
@@ -310,7 +310,7 @@ impl State {
             None => refusal(&Refusal {
                 http_status: StatusCode::UNAUTHORIZED,
                 status: "UNAUTHENTICATED",
-                message: "The token is not one of mine, or has expired.",
+                message: "The token is not from this emulator, or has expired.",
             }),
         }
     }

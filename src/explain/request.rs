@@ -144,7 +144,7 @@ impl Asked {
         let names = shown.then(|| Arc::new(names));
         let peer = Peer { address: self.peer(), encrypted: shown, names, port: None };
         let method = Method::from_bytes(self.method().as_bytes())
-            .map_err(|_| Unclear::new("the method is none", "write GET, POST or the like"))?;
+            .map_err(|_| Unclear::new("the method is not valid", "write GET, POST or the like"))?;
         let mut headers = header_map(&self.headers, self.http2)?;
         let uri = self.uri(&mut headers)?;
         let mut request = Request::new(Bytes::from(self.body));

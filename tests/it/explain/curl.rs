@@ -114,7 +114,7 @@ fn what_is_not_understood_is_said_and_the_rest_goes_on() {
         ("curl -b jar http://a/", &["curl's -b names a file, which is not read"]),
         ("curl -d @f http://a/", &["curl's -d names a file, which is not read"]),
         ("curl -H @f http://a/", &["curl's -H names a file, which is not read"]),
-        ("curl -F a=b http://a/", &["curl's -F is not put together; the body is left empty"]),
+        ("curl -F a=b http://a/", &["curl's -F is not supported; the body is left empty"]),
         (
             "curl -H ':path: /x' http://a/",
             &["curl's -H has one of HTTP/2's own fields, which the URL stands for"],
