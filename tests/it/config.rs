@@ -420,7 +420,7 @@ fn a_secret_from_two_places_is_refused_even_if_one_is_unusable() {
 fn trusting_nobody_is_refused() {
     says(
         "[identity]\ntrusted_peers = []",
-        "  sidecar.toml:2: identity.trusted_peers: nobody is trusted, so there would never be an identity\n    \
+        "  sidecar.toml:2: identity.trusted_peers: no peer is trusted, so there would never be an identity\n    \
          -> name the login proxy's addresses: trusted_peers = [\"127.0.0.1\", \"::1\"] if it runs in the same pod",
     );
 }
@@ -433,8 +433,7 @@ fn t10_trusting_everybody_is_refused_unless_its_dangerous_name_is_written() {
         says(
             &toml,
             "  sidecar.toml:2: identity.trusted_peers: any client that reaches this port could name any user and get their token\n    \
-             -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy really lets nobody else in, \
-             write dangerously_trust_every_peer = true",
+             -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy lets only the login proxy in, write dangerously_trust_every_peer = true",
         );
         fine(&format!("{toml}\ndangerously_trust_every_peer = true"), &[]);
     }
@@ -621,7 +620,7 @@ fn a_key_has_no_effect_on_a_bare_string() {
 fn without_route_and_header_nobody_would_get_a_token() {
     says(
         "[delivery]\nroute = []\n[delivery.header]\nenabled = false",
-        "  sidecar.toml:2: delivery.route: there is neither a route nor header delivery, so nobody would get a token\n    \
+        "  sidecar.toml:2: delivery.route: there is neither a route nor header delivery, so no page would get a token\n    \
          -> add a [[delivery.route]], or set delivery.header.enabled = true",
     );
 }
@@ -630,7 +629,7 @@ fn without_route_and_header_nobody_would_get_a_token() {
 fn one_attempt_may_not_take_longer_than_all_of_them() {
     says(
         "[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1001ms\"",
-        "  sidecar.toml:3: velt.attempt_timeout: one attempt may take longer than all of them\n    \
+        "  sidecar.toml:3: velt.attempt_timeout: one attempt could take longer than velt.deadline allows for all attempts\n    \
          -> write at most velt.deadline",
     );
     fine("[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1000ms\"", &[]);
@@ -758,7 +757,7 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_lines() {
         "  /etc/velt/sidecar.toml:1: velt.organization: it is missing, and this API needs one\n    \
          -> write organization = \"your-organization-id\" in [velt], or name the header that carries it: \
          organization_header in [identity]\n  \
-         /etc/velt/sidecar.toml:3: velt.attempt_timeout: one attempt may take longer than all of them\n    \
+         /etc/velt/sidecar.toml:3: velt.attempt_timeout: one attempt could take longer than velt.deadline allows for all attempts\n    \
          -> write at most velt.deadline\n  \
          /etc/velt/sidecar.toml:6: there is no setting app.adress\n    \
          -> did you mean address?\n  \
@@ -1115,7 +1114,7 @@ fn settings_of_tracing_without_effect_are_errors() {
     says(
         "[tracing]\nsample = 0.5",
         "  sidecar.toml:2: tracing.sample: it has no effect on traces that others start\n    \
-         -> write create = true, or remove it: who starts a trace decides",
+         -> write create = true, or remove it: the program that starts a trace decides what is sampled",
     );
     says(
         "[tracing]\nservice_name = \"shop\"",

@@ -25,8 +25,8 @@ fn t08_neither_shared_keys_nor_no_signature_can_be_configured() {
             &format!(
                 "  sidecar.toml:6: identity.assertion.algorithms: {name:?} won't do\n    \
                  -> write one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \
-                 \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since whoever could check \
-                 an assertion then could forge one"
+                 \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since the key that checks \
+                 a symmetric signature can also make one"
             ),
         );
     }
@@ -43,19 +43,24 @@ fn what_an_assertion_needs_is_told_all_at_once() {
         "[identity]\nsource = \"assertion\"",
         "  identity.assertion.header is missing\n    \
          -> write header = the name of a header, such as \"X-Forwarded-User\"\n  \
-         identity.assertion.audience: it is missing, so that whatever the issuer signs for anybody would be believed\n    \
-         -> write audience = [\"...\"] in [identity.assertion]: what the assertion's aud claim names this app by\n  \
+         identity.assertion.audience: it is missing, so that every token of the issuer, for any \
+         app, would be believed\n    \
+         -> write audience = [\"...\"] in [identity.assertion]: the name of this app in the \
+         assertion's aud claim\n  \
          identity.assertion.issuer is missing\n    \
          -> write issuer = a string that is not empty\n  \
          identity.assertion.jwks_url: it is missing, so that no signature could be checked\n    \
-         -> write jwks_url = an https:// URL without user, query or fragment: the issuer's key set",
+         -> write jwks_url = an https:// URL without user, query or fragment: the issuer's key \
+         set",
     );
 }
 
 #[test]
 fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
-    let audience = "  identity.assertion.audience: it is missing, so that whatever the issuer signs for anybody would be believed\n    \
-         -> write audience = [\"...\"] in [identity.assertion]: what the assertion's aud claim names this app by";
+    let audience = "  identity.assertion.audience: it is missing, so that every token of the \
+                    issuer, for any app, would be believed\n    \
+                    -> write audience = [\"...\"] in [identity.assertion]: the name of this app in \
+                    the assertion's aud claim";
     let issuer =
         "  identity.assertion.issuer is missing\n    -> write issuer = a string that is not empty";
     let signer = "  identity.assertion.signer: it is missing, and without it any load balancer of any AWS account could sign\n    \
@@ -67,8 +72,8 @@ fn what_a_preset_cannot_know_is_asked_for_and_nothing_else() {
         ("aws-alb", format!("{issuer}\n{signer}")),
         (
             "istio",
-            "  identity.preset: behind istio every caller comes from an address of this pod's own \
-             (127.0.0.6, 127.0.0.1), so an address says nothing of who it is\n    \
+            "  identity.preset: behind istio every caller connects from an address of this pod \
+             (127.0.0.6, 127.0.0.1), so an address does not identify the login proxy\n    \
              -> let the login proxy show a secret (secret_header); or believe its signature: \
              source = \"assertion\"; or, if the traffic port is excluded from the mesh, let it \
              show a certificate (trusted_names) or write its addresses as trusted_peers\n  \
@@ -102,7 +107,7 @@ fn an_unknown_preset_is_answered_with_the_known_ones() {
     );
     says(
         "[identity]\npreset = \"authelia\"\nsource = \"assertion\"",
-        "  sidecar.toml:3: identity.source: the preset \"authelia\" is about another one\n    \
+        "  sidecar.toml:3: identity.source: the preset \"authelia\" is for another source\n    \
          -> remove it, or write source = \"header\", or remove the preset",
     );
 }
@@ -138,8 +143,9 @@ fn names_of_hosts_are_names_and_have_an_effect() {
     }
     says_of(
         parse(&with_secret("trusted_hosts = [\"app.example\"]"), &[SECRET]),
-        "  sidecar.toml:3: identity.trusted_hosts: it has no effect while a secret or a certificate says whom to trust\n    \
-         -> remove it: no page in a browser has either",
+        "  sidecar.toml:3: identity.trusted_hosts: it has no effect while a secret or a \
+         certificate decides whether a peer is trusted\n    \
+         -> remove it: a page in a browser has neither a secret nor a certificate",
     );
 }
 
@@ -168,8 +174,10 @@ fn keys_that_cross_the_network_in_plain_text_are_refused() {
     let source = "[identity]\nsource = \"assertion\"";
     says(
         &format!("{plain}{source}"),
-        "  sidecar.toml:3: identity.assertion.jwks_url: keys that come over the network in plain text are anybody's keys\n    \
-         -> write an https:// URL; for a stand-in of the issuer in a test cluster, allow_plaintext = true",
+        "  sidecar.toml:3: identity.assertion.jwks_url: keys that come over the network in plain \
+         text can be replaced on the way\n    \
+         -> write an https:// URL; for a stand-in of the issuer in a test cluster, allow_plaintext \
+         = true",
     );
     fine(&format!("{plain}allow_plaintext = true\n{source}"), &[]);
     for near in ["http://127.0.0.1:1/k", "http://[::1]:1/k", "http://localhost/k"] {
@@ -197,7 +205,8 @@ fn odd_values_of_an_assertion_are_answered_with_better_ones() {
     }
     says(
         &format!("{ASSERTION}leeway = \"6m\"\n{source}"),
-        "  sidecar.toml:6: identity.assertion.leeway: assertions would be believed long after their end\n    \
+        "  sidecar.toml:6: identity.assertion.leeway: assertions would be believed long after they \
+         expire\n    \
          -> write at most \"5m\", and set the clocks",
     );
     for arn in [
@@ -275,13 +284,16 @@ fn t10_everybody_is_trusted_only_with_a_secret_or_the_dangerous_word() {
     fine(&with_secret("trusted_peers = [\"0.0.0.0/0\"]"), &[SECRET]);
     says_of(
         parse(&with_secret("dangerously_trust_every_peer = true"), &[SECRET]),
-        "  sidecar.toml:3: identity.dangerously_trust_every_peer: it has no effect while a secret or a certificate says whom to trust\n    \
+        "  sidecar.toml:3: identity.dangerously_trust_every_peer: it has no effect while a secret \
+         or a certificate decides whether a peer is trusted\n    \
          -> remove it",
     );
     says(
         &format!("{ASSERTION}[identity]\nsource = \"assertion\"\ntrusted_peers = [\"0.0.0.0/0\"]"),
-        "  sidecar.toml:8: identity.trusted_peers: any client that reaches this port could say from where and for whom it asks (X-Forwarded-*)\n    \
-         -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy really lets nobody else in, write dangerously_trust_every_peer = true",
+        "  sidecar.toml:8: identity.trusted_peers: any client that reaches this port could set the \
+         X-Forwarded-* headers that the app believes\n    \
+         -> name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy lets \
+         only the login proxy in, write dangerously_trust_every_peer = true",
     );
     fine(&format!("{ASSERTION}[identity]\nsource = \"assertion\"\ntrusted_peers = []"), &[]);
 }
@@ -352,11 +364,13 @@ fn what_an_app_that_names_the_user_needs_and_what_it_does_not_is_told() {
     says(
         "[identity]\nsource = \"app\"\napp_path = \"me\"\nforward_headers = \"strip\"\n\
          [delivery.header]\non_failure = \"refuse\"\nmax_wait = \"5s\"",
-        "  sidecar.toml:2: identity.source: with delivery.header.on_failure = \"refuse\" a token would be needed before the app has said for whom\n    \
+        "  sidecar.toml:2: identity.source: with delivery.header.on_failure = \"refuse\" a token \
+         would be needed before the app has named the user\n    \
          -> write on_failure = \"omit\"\n  \
          sidecar.toml:3: identity.app_path: \"me\" won't do\n    \
          -> write a path of the app's, such as \"/api/me\"\n  \
-         sidecar.toml:4: identity.forward_headers: it is about requests, and identity.source = \"app\" about responses\n    \
+         sidecar.toml:4: identity.forward_headers: it is about requests, and with identity.source \
+         = \"app\" responses name the user\n    \
          -> remove it",
     );
     says(
