@@ -10,7 +10,7 @@ fn main() {
     if target("OS") != "linux" || target("ENV") != "gnu" {
         return;
     }
-    // What hardly ever runs stands apart, since the kernel maps 64 KiB around whatever does. GNU's
+    // What hardly ever runs stands apart, since the kernel maps 64 KiB around each function that runs. GNU's
     // linker does so of its own accord.
     link_with("-Wl,-z,keep-text-section-prefix");
     let built_here = env::var("HOST").ok() == env::var("TARGET").ok();

@@ -34,7 +34,7 @@ pub fn check(input: &[u8]) {
     let aws = options.contains(&b'a');
     if options.contains(&b'r') {
         let verified = verify(rest, &policy(aws), &OURS.public, NOW);
-        assert!(verified.is_err(), "nobody but us can sign");
+        assert!(verified.is_err(), "only the test's own key can sign");
         return;
     }
     let (header, claims) = lines::first_line(rest);

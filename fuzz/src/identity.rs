@@ -38,7 +38,7 @@ pub fn check(input: &[u8]) {
     let others = lines::without(&said, |name| case.guards(name) || is_token(name));
     let all = lines::without(&said, is_token);
     if !trusted {
-        assert!(matches!(outcome, Ok(Caller::Anonymous)), "a stranger is nobody");
+        assert!(matches!(outcome, Ok(Caller::Anonymous)), "a stranger is anonymous");
         assert_eq!(left, others, "a stranger's word does not reach the app");
         return;
     }

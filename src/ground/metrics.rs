@@ -152,7 +152,10 @@ impl TokenMetrics {
     fn on(page: &Page, recent: Arc<Recent>) -> Self {
         let metrics = Self {
             recent,
-            lookups: page.counters("token_lookups_total", "Token look-ups by what was found."),
+            lookups: page.counters(
+                "token_lookups_total",
+                "Token look-ups by the state in which they found the token.",
+            ),
             mints: page.counters("mints_total", "Mints by how they ended, retries included."),
             mint_duration: page.histogram(
                 "mint_duration_seconds",
@@ -164,7 +167,7 @@ impl TokenMetrics {
             cached: page.gauge("tokens_cached", "Users with a valid token in the cache."),
             superseded: page.gauge(
                 "tokens_of_old_credentials",
-                "Of these, those whose token was minted before the credentials were changed.",
+                "Users whose cached token was minted before the credentials were changed.",
             ),
             cached_bytes: page
                 .gauge("token_cache_bytes", "Estimated size of the token cache in bytes."),
@@ -174,8 +177,9 @@ impl TokenMetrics {
             ),
             headroom: page.float_gauge(
                 "outage_headroom_seconds",
-                "Least remaining life among the tokens served in the last hour, to within five minutes: \
-                 how long until the first active user feels it if Velt stops now. NaN without any.",
+                "Least remaining life among the tokens served in the last hour, to within five \
+                 minutes: the time until the first active user has no token if Velt stops now. NaN \
+                 if no token was served.",
             ),
             breaker_open: page.gauge(
                 "breaker_open",
@@ -223,7 +227,8 @@ impl AppMetrics {
             ),
             forwarding_replaced: page.counter(
                 "forwarding_replaced_total",
-                "Requests whose X-Forwarded-* were replaced, since their peer is not believed in them.",
+                "Requests whose X-Forwarded-* headers were replaced, since their peer is not \
+                 trusted to set them.",
             ),
             tunnels: page.gauge("tunnels_open", "Open WebSocket tunnels."),
             tunnel_ends: page
@@ -313,7 +318,7 @@ pub struct TraceMetrics {
 
 impl TraceMetrics {
     fn on(page: &Page) -> Self {
-        let help = "Spans to be exported, by what became of them.";
+        let help = "Spans to be exported, by how they ended.";
         Self { spans: page.counters("trace_spans_total", help) }
     }
 }
@@ -365,7 +370,8 @@ impl Metrics {
             ),
             added: page.histogram(
                 "added_seconds",
-                "The sidecar's own share of that time: all but the wait for the app.",
+                "Time from a request's head to its response's head without the wait for the app: \
+                 the sidecar's own share.",
                 ADDED_SECONDS,
             ),
             in_flight: page.gauge(
@@ -397,15 +403,15 @@ impl Metrics {
                 "Headers stripped because only the front proxy may set them, by kind.",
             ),
             assertions: page
-                .counters("identity_assertions_total", "Assertions by what came of them."),
+                .counters("identity_assertions_total", "Assertions by the result of their check."),
             key_fetches: page.counters(
                 "identity_key_fetches_total",
                 "Attempts to fetch the keys of assertions, by how they ended.",
             ),
-            keys: page.gauge("identity_keys", "Keys held that assertions are checked with."),
+            keys: page.gauge("identity_keys", "Keys with which assertions are checked."),
             keys_age: page.float_gauge(
                 "identity_keys_age_seconds",
-                "Time since the oldest of these keys was fetched. NaN without any.",
+                "Time since the oldest of the keys for assertions was fetched. NaN without keys.",
             ),
         };
         identity.keys_age.set(f64::NAN);
@@ -421,7 +427,7 @@ impl Metrics {
         let reload = ReloadMetrics::on(&page);
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
-        let admin_calls = page.counters("admin_calls_total", "Admin calls by what came of them.");
+        let admin_calls = page.counters("admin_calls_total", "Admin calls by how they ended.");
         let admin_evictions = page.counter(
             "admin_evictions_total",
             "Connections to the admin port closed as the longest idle, to make room for a new one.",

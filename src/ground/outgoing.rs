@@ -57,7 +57,7 @@ impl fmt::Display for ProxyError {
             ),
             Self::Quotes { variable } => write!(
                 formatter,
-                "{variable} has quotes in it, which count as part of it: write it without"
+                "{variable} has quotes in it, which count as part of it: write it without quotes"
             ),
         }
     }

@@ -132,7 +132,7 @@ pub enum UpstreamError {
 impl fmt::Display for UpstreamError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Unreachable(_) => "the app could not be connected to",
+            Self::Unreachable(_) => "no connection to the app could be opened",
             Self::Timeout => "the app did not begin to answer in time",
             Self::Idle => "the request's body stood still for too long",
             Self::Broken(_) | Self::BrokenStream(_) => {
@@ -147,7 +147,9 @@ impl fmt::Display for UpstreamError {
             }
             Self::BadUpgrade => "the app answered 101 without a matching WebSocket handshake",
             Self::ClientGone(_) => "the client broke off while sending its request",
-            Self::Expectation => "the client waits for 100 Continue, which is not said over HTTP/2",
+            Self::Expectation => {
+                "the client waits for 100 Continue, which the sidecar does not send over HTTP/2"
+            }
         })
     }
 }

@@ -323,14 +323,14 @@ impl InvalidAssertion {
         match self {
             Self::Malformed => "it is not a signed JWT of the usual form",
             Self::Algorithm => "its algorithm is not one of identity.assertion.algorithms",
-            Self::UnknownKey => "its issuer's keys do not include the one that it names",
+            Self::UnknownKey => "its issuer's keys do not include the key that it names",
             Self::Signature => "its signature is wrong",
             Self::Signer => "identity.assertion.signer did not sign it",
             Self::Issuer => "it is not from identity.assertion.issuer",
             Self::Audience => "it is not meant for identity.assertion.audience",
             Self::Expired => "it has expired; sign in again",
             Self::NotYetValid => "it is not valid yet; compare the clocks",
-            Self::Claims => "a claim that is needed is missing or holds something odd",
+            Self::Claims => "a claim that is needed is missing or is not valid",
         }
     }
 

@@ -77,7 +77,7 @@ impl fmt::Display for Unfetched {
         write!(
             formatter,
             "the keys of identity assertions can't be fetched from {url}: {error}. Correct \
-             identity.assertion, or let the pod reach it; it is tried again"
+             identity.assertion, or let the pod reach that URL; the sidecar tries again"
         )
     }
 }

@@ -137,8 +137,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::Ambiguous { kind, header } => write!(
                 formatter,
-                "The identity header {header} can't be trusted: {}. Whoever sets it, the login \
-                 proxy in front or the app, must set it exactly once.",
+                "The identity header {header} can't be trusted: {}. Have the login proxy, or the \
+                 app if it names the user, set this header exactly once.",
                 kind.reason()
             ),
             Self::Invalid(fault) => {

@@ -61,7 +61,7 @@ impl Identity {
                         %header,
                         reason,
                         count,
-                        "what the app's response says of the user can't be used, so there is no \
+                        "the user that the app's response names can't be used, so there is no \
                          token: have the app send the header once, with one user's id"
                     );
                 }

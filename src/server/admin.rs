@@ -88,8 +88,9 @@ impl Admin {
             "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "here are /metrics, /healthz/live, /healthz/ready, /healthz/startup, and the calls \
-                 /config, /drain, /explain, /cache/invalidate, /log/level, /refusals\n",
+                "no such path; the admin port has /metrics, /healthz/live, /healthz/ready, \
+                 /healthz/startup, and the calls /config, /drain, /explain, /cache/invalidate, \
+                 /log/level, /refusals\n",
             ),
         }
     }

@@ -305,7 +305,7 @@ fn check_secrets(
         if secret == api_key || secret == auth_token {
             section.complain_about(
                 "auth_token",
-                &format!("a credential of Velt's is given as {name} too"),
+                &format!("one of Velt's credentials is also given as {name}"),
                 "make another one with: openssl rand -hex 32",
             );
         }
@@ -323,9 +323,9 @@ fn check_names(
     if named && tls.is_none_or(|tls| tls.client_ca.is_none()) {
         section.complain_about(
             "trusted_names",
-            "no client shows a certificate here, so nobody would ever be trusted",
-            "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls]: who signs the login \
-             proxy's certificate",
+            "no client can show a certificate here, so no peer would ever be trusted",
+            "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls]: the authority that signs \
+             the login proxy's certificate",
         );
     }
 }

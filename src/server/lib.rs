@@ -82,7 +82,7 @@ impl fmt::Display for StartError {
                 write!(formatter, "can't listen on {address}: ")?;
                 match source.kind() {
                     io::ErrorKind::AddrInUse => {
-                        write!(formatter, "choose another {what}, or end what uses it")
+                        write!(formatter, "choose another {what}, or stop the process that uses it")
                     }
                     io::ErrorKind::PermissionDenied => write!(
                         formatter,
@@ -317,7 +317,7 @@ impl Server {
         let Shutdown { grace, deadline } =
             self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let begun = self.departure.begin();
-        info!(?grace, "ending: not ready, still accepting");
+        info!(?grace, "shutdown begins: not ready, still accepting");
         sleep_until(begun + grace).await;
 
         let deadline = Instant::now() + deadline;
@@ -331,7 +331,7 @@ impl Server {
             tunnels_ended().await;
         });
         if drained.await.is_err() {
-            warn!("shutdown.deadline reached; what is still in flight is cut off");
+            warn!("shutdown.deadline reached; requests and tunnels still in flight are cut off");
             upstreams().for_each(Upstream::cut_tunnels);
             // Cut tunnels end at once; the bound is for a bug.
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;

@@ -153,7 +153,7 @@ impl Reload {
                 Ok(Refreshed::Mended) => {
                     info!(
                         part = part.as_str(),
-                        "the files have the content in force, and it is good"
+                        "the files have the content in force again, and it is good"
                     );
                     self.metrics.good(*part);
                 }
@@ -162,7 +162,11 @@ impl Reload {
                     self.metrics.applied(*part, SystemTime::now());
                 }
                 Err(error) => {
-                    error!(%error, part = part.as_str(), "rejected; the last good ones stay in force");
+                    error!(
+                        %error,
+                        part = part.as_str(),
+                        "new certificates were rejected; the last good ones stay in force"
+                    );
                     self.metrics.rejected(*part);
                 }
             }
@@ -237,8 +241,9 @@ impl Configuration {
                 if together {
                     warn!(
                         settings,
-                        "who gets here or which app is behind was changed, which takes effect at the \
-                         next start only, so all settings wait for it; secrets do not"
+                        "a setting was changed that says which clients or which app the sidecar \
+                         serves; it takes effect at the next start only, and all other changed \
+                         settings but secrets wait with it"
                     );
                 } else {
                     warn!(

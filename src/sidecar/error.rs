@@ -223,7 +223,7 @@ impl RequestError {
                 StatusCode::FORBIDDEN,
                 "cross_origin",
                 "The browser says that a page of another origin asks (Sec-Fetch-Site). Tokens are \
-                 for the app's own pages; for pages on a sibling subdomain there is \
+                 for the app's own pages; to serve pages on a sibling subdomain, set \
                  delivery.allow_same_site."
                     .into(),
             ),
@@ -235,21 +235,29 @@ impl RequestError {
             Self::BodyTooLarge(limit) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("The body is over {limit} bytes (delivery.max_body); none is needed."),
+                format!(
+                    "The body is over {limit} bytes (delivery.max_body): leave it out, a token \
+                     route needs none."
+                ),
             ),
             Self::SlowBody => (
                 StatusCode::REQUEST_TIMEOUT,
                 "slow_body",
-                "The body did not arrive in time; none is needed.".into(),
+                "The body did not arrive in time: leave it out, a token route needs none.".into(),
             ),
-            Self::BrokenBody => {
-                (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
-            }
+            Self::BrokenBody => (
+                StatusCode::BAD_REQUEST,
+                "broken_body",
+                "The request body broke off before its end.".into(),
+            ),
             Self::App(error) => app_error(error),
             Self::AppFailed(status) => (
                 StatusCode::BAD_GATEWAY,
                 "app_failed",
-                format!("Asked at identity.app_path who is signed in, the app answered {status}."),
+                format!(
+                    "The sidecar asked the app at identity.app_path who is signed in, and the app \
+                     answered {status}."
+                ),
             ),
             Self::Panicked => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -326,11 +334,15 @@ fn app_error(error: &UpstreamError) -> (StatusCode, &'static str, String) {
         UpstreamError::Expectation => (
             StatusCode::EXPECTATION_FAILED,
             "expectation_failed",
-            "100 Continue can't be said over HTTP/2: send the request without Expect.".into(),
+            "The sidecar does not send 100 Continue over HTTP/2: send the request without \
+             Expect."
+                .into(),
         ),
-        UpstreamError::ClientGone(_) => {
-            (StatusCode::BAD_REQUEST, "broken_body", "The body broke off.".into())
-        }
+        UpstreamError::ClientGone(_) => (
+            StatusCode::BAD_REQUEST,
+            "broken_body",
+            "The request body broke off before its end.".into(),
+        ),
         UpstreamError::Broken(_)
         | UpstreamError::BrokenStream(_)
         | UpstreamError::HeadTooLarge(_)
@@ -347,24 +359,25 @@ impl NoToken {
             Self::Anonymous => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
-                "Nobody is signed in: the request came without an identity that could be believed. \
-                 Sign in first; if you have, check [identity]: the header's name and \
-                 identity.trusted_peers. velt-sidecar explain says what became of the request."
+                "No user is signed in: the request came without an identity that the sidecar \
+                 trusts. Sign in first. If you are signed in, check [identity]: the header's name \
+                 and identity.trusted_peers. velt-sidecar explain says how the sidecar reads the \
+                 request."
                     .into(),
             ),
             Self::NoSecret => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
-                "Nobody is signed in: the request came without the login proxy's secret, or with \
-                 another one, so no user's header counts. Have the login proxy send it in the header \
-                 identity.secret_header, with the sidecar's own value: VELT_SIDECAR_IDENTITY__SECRET \
-                 or identity.secret_file."
+                "No user is signed in: the request came without the login proxy's secret, or with \
+                 another one, so the sidecar ignores its user header. Have the login proxy send \
+                 the secret in the header identity.secret_header, with the sidecar's own value: \
+                 VELT_SIDECAR_IDENTITY__SECRET or identity.secret_file."
                     .into(),
             ),
             Self::Unnamed => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
-                "Nobody is signed in: asked at identity.app_path with this browser's cookies, the \
+                "No user is signed in: asked at identity.app_path with this browser's cookies, the \
                  app named no user in the header identity.user_header. Sign in first."
                     .into(),
             ),
@@ -374,13 +387,13 @@ impl NoToken {
             Self::AppWord(refusal) => (
                 StatusCode::BAD_GATEWAY,
                 "ambiguous_identity",
-                format!("The app's word for who is signed in can't be used. {refusal}"),
+                format!("The sidecar can't use the user that the app named. {refusal}"),
             ),
             Self::Unverified => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "identity_unverified",
-                "Who is signed in could not be checked: the keys of identity.assertion can't be \
-                 fetched at the moment. Try again."
+                "The sidecar could not check who is signed in: the keys of identity.assertion \
+                 can't be fetched at the moment. Try again."
                     .into(),
             ),
             Self::NoOrganization => (
@@ -394,8 +407,8 @@ impl NoToken {
             Self::Queued => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "token_queued",
-                "The token waits for its turn: as many calls to Velt run as may at once \
-                 (velt.max_concurrent). Try again."
+                "The token waits for its turn: the sidecar makes as many calls to Velt at once as \
+                 it may (velt.max_concurrent). Try again."
                     .into(),
             ),
             Self::Pending => (
@@ -452,15 +465,15 @@ impl NoToken {
 /// Says what an answer with this status most likely means if it names no user.
 fn unnamed_by(status: StatusCode) -> String {
     let meaning = if status.is_redirection() {
-        "a redirect: to its login page, or to https, if it was not told that the browser came by https \
-         (identity.trusted_proxies says whose X-Forwarded-Proto it is told)"
+        "a redirect: to its login page, or to https, if it was not told that the browser came by \
+         https (identity.trusted_proxies says whose X-Forwarded-Proto the app gets)"
     } else if status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED {
         "so it may have no such page: see identity.app_path"
     } else {
         "and named no user in the header identity.user_header. Sign in first"
     };
     format!(
-        "Nobody is signed in: asked at identity.app_path with this browser's cookies, the app answered \
-         {status}, {meaning}."
+        "No user is signed in: asked at identity.app_path with this browser's cookies, the app \
+         answered {status}, {meaning}."
     )
 }

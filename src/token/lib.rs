@@ -218,19 +218,22 @@ impl fmt::Display for MintError {
             ),
             Self::Malformed { reason: MalformedReason::NotVelt { http_status } } => write!(
                 formatter,
-                "not Velt but something in its place answered HTTP {http_status}, such as a firewall or \
-                 a proxy: check velt.endpoint, egress rules and the proxy settings of the environment"
+                "another server in Velt's place, such as a firewall or a proxy, answered HTTP \
+                 {http_status}: check velt.endpoint, egress rules and the proxy settings of the \
+                 environment"
             ),
             Self::Malformed { reason } => write!(formatter, "Velt's answer is unusable: {reason}"),
-            Self::Mismatch => {
-                formatter.write_str("Velt's token names another user than was asked for; dropped")
-            }
+            Self::Mismatch => formatter.write_str(
+                "Velt's token names another user than the sidecar asked for; the token was \
+                 dropped",
+            ),
             Self::Suspended { suspended: SuspendedFor::Outage, .. } => {
                 formatter.write_str("calls to Velt are suspended after repeated failures")
             }
             Self::Suspended { suspended: SuspendedFor::Refusals, .. } => formatter.write_str(
-                "Velt has refused the last tokens of this organization, so it is asked now and \
-                 then only: check the API key, the auth token and the organization",
+                "Velt has refused the last tokens of this organization, so the sidecar asks for \
+                 its tokens only now and then: check the API key, the auth token and the \
+                 organization",
             ),
             Self::Panicked => formatter.write_str("the mint failed by a bug in the sidecar"),
         }
@@ -265,9 +268,11 @@ impl fmt::Display for MalformedReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::TooLarge => "over 64 KiB",
-            Self::NotJson => "not JSON, so it is not Velt's but that of something in its place",
+            Self::NotJson => "not JSON, so another server answered in Velt's place",
             Self::NotVelt { .. } => "not Velt's",
-            Self::Encoded => "compressed, which was not asked for, so by a proxy on the way",
+            Self::Encoded => {
+                "compressed, which the sidecar did not ask for: a proxy on the way did it"
+            }
             Self::NoToken => "no result.data.token",
             Self::UnusableToken => "the token is empty, too long or not visible ASCII",
             Self::AlreadyExpired => "the token has already expired",

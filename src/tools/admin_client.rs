@@ -73,7 +73,8 @@ impl fmt::Display for ClientError {
             Self::Denied(text) | Self::Refused(text) => formatter.write_str(text),
             Self::Odd(status) => write!(
                 formatter,
-                "what answers there ({status}) is no admin port of this version of velt-sidecar"
+                "the answer ({status}) is not from an admin port of this version of velt-sidecar: \
+                 check the URL and the versions"
             ),
         }
     }

@@ -14,9 +14,9 @@ use server::config;
 #[command(
     name = "velt-sidecar",
     version,
-    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, nobody \
-    answers there, or (doctor) something does not work, 77 an admin call is denied, 78 \
-    configuration or a file it names. Documentation: README.md"
+    after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, no \
+                  sidecar answers, or (doctor) something does not work, 77 an admin call is \
+                  denied, 78 configuration or a file it names. Documentation: README.md"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ impl Arguments {
     pub fn refused(&self) -> Option<clap::Error> {
         let alone = match self.command.as_ref()? {
             Command::Demo { .. } => "demo runs with settings of its own",
-            Command::Emulator(_) => "emulator is told everything by its own flags",
+            Command::Emulator(_) => "emulator is configured by its own flags",
             Command::Version => "version has nothing to configure",
             _ => return None,
         };
@@ -49,7 +49,7 @@ pub enum Command {
     Check,
     /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
     Doctor(DoctorArguments),
-    /// Run the whole thing on loopback with an app and an emulator of Velt, and show it on a page
+    /// Run a sidecar, an app and an emulator of Velt on loopback, and show them on a page
     Demo {
         /// Address of the page
         #[arg(long, default_value = "127.0.0.1:4180")]
@@ -57,13 +57,13 @@ pub enum Command {
     },
     /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
     Emulator(EmulatorArguments),
-    /// Say what would become of a request, and which settings decide it
+    /// Explain how a request would be answered, and which settings decide it
     Explain(ExplainArguments),
-    /// Have a running sidecar change or show something
+    /// Make an admin call to a running sidecar
     Admin(AdminArguments),
-    /// Ask a running sidecar how it is; exits with 0 or 1
+    /// Ask a running sidecar for its health; exits with 0 or 1
     Health(HealthArguments),
-    /// Have a running sidecar begin to leave: not ready, still accepting. For a preStop hook
+    /// Tell a running sidecar to drain: not ready, still accepting. For a preStop hook
     Drain(DrainArguments),
     /// Print the version
     Version,
@@ -72,7 +72,7 @@ pub enum Command {
 /// Token for a running sidecar's admin calls.
 #[derive(clap::Args)]
 pub struct AdminPort {
-    /// The token's file; else it is in `VELT_SIDECAR_ADMIN_TOKEN` [default: none]
+    /// File with the admin token; without it, the token in `VELT_SIDECAR_ADMIN_TOKEN` counts [default: none]
     #[arg(long, global = true, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
 }
@@ -192,10 +192,10 @@ pub struct DoctorArguments {
     /// User id for one mint, whose token is dropped
     #[arg(long, default_value = "velt-sidecar-doctor", value_name = "CANARY")]
     pub user: String,
-    /// The canary's organization, where the configuration has none for all users
+    /// Organization of that user, where the configuration has none for all users
     #[arg(long, value_name = "ID")]
     pub organization: Option<String>,
-    /// Mint nothing, and let Velt's absence be a warning
+    /// Mint nothing, and report an unreachable Velt as a warning
     #[arg(long)]
     pub no_mint: bool,
     /// Run as an init container: as --no-mint, and only what prevents the sidecar's start is a problem
@@ -229,7 +229,7 @@ pub struct EmulatorArguments {
     /// Milliseconds that every mint takes
     #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
     pub latency: u64,
-    /// Let every mint fail like this
+    /// Failure with which every mint ends
     #[arg(long)]
     pub failure: Option<Failure>,
 }

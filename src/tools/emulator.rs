@@ -287,7 +287,7 @@ impl State {
             _ => json_answer(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": {
-                    "message": "Here are POST verify, GET journal, GET and PUT behaviour.",
+                    "message": "The emulator has POST verify, GET journal, GET and PUT behaviour.",
                     "status": "NOT_FOUND",
                 }}),
             ),
@@ -311,7 +311,7 @@ impl State {
             None => error_answer(&VeltError {
                 http_status: StatusCode::UNAUTHORIZED,
                 status: "UNAUTHENTICATED",
-                message: "The token is not one of mine, or has expired.",
+                message: "The token is not from this emulator, or has expired.",
             }),
         }
     }

@@ -69,7 +69,8 @@ impl fmt::Display for Unhealthy {
             Self::Answered { status, said } => write!(formatter, "{status}: {said}"),
             Self::Odd(address) => write!(
                 formatter,
-                "what answers at {address} is no admin port: is that the sidecar's admin.address?"
+                "the answer from {address} is not from an admin port: is that the sidecar's \
+                 admin.address?"
             ),
         }
     }

@@ -481,7 +481,7 @@ async fn line_of_a_request_at_shutdown_is_written() {
     let request = tokio::spawn(Client::to(traffic).get("/").send());
     app.requests_reach(1).await;
     running.signal("TERM");
-    running.line_with("ending").await;
+    running.line_with("shutdown begins").await;
     gate.send_replace(true);
     assert_eq!(request.await.expect("no panic").status(), 200);
     let (status, printed) = running.ended().await;

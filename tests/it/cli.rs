@@ -132,7 +132,7 @@ async fn a_port_in_use_is_named_with_its_setting() {
             finished.stderr,
             format!(
                 "velt-sidecar: can't listen on {address}: choose another {setting}, \
-                 or end what uses it: Address already in use (os error 98)\n"
+                 or stop the process that uses it: Address already in use (os error 98)\n"
             )
         );
     }
@@ -171,7 +171,7 @@ async fn a_second_signal_ends_a_long_grace_time_at_once() {
     let grace = [("VELT_SIDECAR_SHUTDOWN__GRACE", "1h")];
     let (mut running, traffic, admin) = Running::sidecar(&grace).await;
     running.signal("TERM");
-    running.line_with("ending").await;
+    running.line_with("shutdown begins").await;
     let ready = Client::to(admin).get("/healthz/ready").send().await;
     assert_eq!((ready.status(), &*ready.text()), (503, "draining\n"));
     assert_eq!(Client::to(traffic).get("/").send().await.status(), 502, "it still serves");

@@ -169,9 +169,9 @@ fn secret_given_to_two_settings_is_refused() {
     let header = ("VELT_SIDECAR_IDENTITY__SECRET_HEADER", "X-Secret");
     for name in ["VELT_API_KEY", "VELT_AUTH_TOKEN"] {
         let said = complaint(&[(name, LONG), secret, header]);
-        assert!(said.contains("given as identity.secret too"), "{said}");
+        assert!(said.contains("also given as identity.secret"), "{said}");
         let said = complaint(&[(name, LONG), ("VELT_SIDECAR_ADMIN_TOKEN", LONG)]);
-        assert!(said.contains("given as admin.token too"), "{said}");
+        assert!(said.contains("also given as admin.token"), "{said}");
     }
     // An emulator takes any credentials, as the README says.
     let emulator = ("VELT_SIDECAR_VELT__ENDPOINT", "http://127.0.0.1:4190/");
@@ -331,9 +331,12 @@ fn an_address_that_cannot_be_bound_is_told_why() {
     for part in ["0.0.0.0:80", "1024", "8080", "listen.address", "NET_BIND_SERVICE"] {
         assert!(privileged.contains(part), "{part}: {privileged}");
     }
-    assert!(!privileged.contains("end what uses it"), "{privileged}");
+    assert!(!privileged.contains("stop the process"), "{privileged}");
     let used = told(io::ErrorKind::AddrInUse);
-    assert!(used.ends_with("choose another listen.address, or end what uses it"), "{used}");
+    assert!(
+        used.ends_with("choose another listen.address, or stop the process that uses it"),
+        "{used}"
+    );
     let foreign = told(io::ErrorKind::AddrNotAvailable);
     assert!(foreign.contains("an address of this machine"), "{foreign}");
 }

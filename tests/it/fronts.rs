@@ -194,7 +194,7 @@ async fn b3_replaced_headers_are_counted_and_told_in_a_line() {
     assert!(scrape.contains("velt_sidecar_forwarding_replaced_total 50\n"), "{scrape}");
     running.signal("TERM");
     let (_, printed) = running.ended().await;
-    let lines: Vec<&str> = printed.lines().filter(|line| line.contains("was replaced")).collect();
+    let lines: Vec<&str> = printed.lines().filter(|line| line.contains("were replaced")).collect();
     let [line] = &lines[..] else { panic!("{printed}") };
     for part in ["peer=127.0.0.1", "header=\"x-forwarded-proto\"", "identity.trusted_proxies"] {
         assert!(line.contains(part), "{line}");

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod text;
+
 /// Words that leave open who acts. A comment names the client, the login proxy, the app or the operator.
 const VAGUE: [&str; 11] = [
     "whoever",

@@ -72,8 +72,8 @@ async fn health_fails_for_closed_foreign_and_silent_ports() {
     let endless: &'static str = endless.leak();
     for (address, said) in [
         (nobody, "no sidecar answers at 127.0.0.1:"),
-        (answering(Some("SSH-2.0-OpenSSH_9.2\r\n")).await, "is no admin port"),
-        (answering(Some("")).await, "is no admin port"),
+        (answering(Some("SSH-2.0-OpenSSH_9.2\r\n")).await, "is not from an admin port"),
+        (answering(Some("")).await, "is not from an admin port"),
         (answering(Some(endless)).await, "500 Internal Server Error: xxx"),
         (answering(None).await, "no sidecar answers at 127.0.0.1:"),
     ] {
@@ -162,7 +162,7 @@ async fn drain_time_counts_towards_the_grace_time() {
     let drained = finished(&["drain", "--wait", "2s", "--admin", &url], &[]).await;
     assert_eq!(drained.code, Some(0), "{}", drained.stderr);
     assert!(started.elapsed() >= Duration::from_secs(2), "it waits: {:?}", started.elapsed());
-    running.line_with("told to drain").await;
+    running.line_with("draining, as an admin call asked").await;
     let told = Instant::now();
     running.signal("TERM");
     let (status, printed) = running.ended().await;

@@ -365,14 +365,14 @@ fn says(toml: &str, expected: &str) {
 
 #[test]
 fn tls_settings_need_each_other() {
-    let alone = "no client shows a certificate here";
+    let alone = "no client can show a certificate here";
     says("[identity]\ntrusted_names = [\"front\"]\n", alone);
     says("[listen.tls]\ncertificate_file = \"/a\"\n", "a certificate and its key go together");
     says("[listen.tls]\nkey_file = \"/a\"\n", "a certificate and its key go together");
     says("[listen.tls]\nclient_ca_file = \"/a\"\n", "it has no effect without a certificate");
     says("[listen.tls]\nhandshake_timeout = \"1s\"\n", "it has no effect without a certificate");
     let pair = "[listen.tls]\ncertificate_file = \"/a\"\nkey_file = \"/b\"\n";
-    says(&format!("{pair}client_certificate = \"optional\"\n"), "without those who sign");
+    says(&format!("{pair}client_certificate = \"optional\"\n"), "without client_ca_file");
     says(&format!("{pair}[identity]\ntrusted_names = [\"front\"]\n"), alone);
     says("[identity]\ntrusted_names = [\"*.example\"]\n", "subject alternative names");
     says("[app]\nca_file = \"/a\"\n", "it has no effect unless the app speaks TLS");
@@ -388,5 +388,5 @@ fn tls_settings_need_each_other() {
         "{pair}client_ca_file = \"/c\"\n[identity]\ntrusted_names = [\"front\"]\n\
          dangerously_trust_every_peer = true\n"
     );
-    says(&reckless, "while a secret or a certificate says whom to trust");
+    says(&reckless, "while a secret or a certificate decides whether a peer is trusted");
 }

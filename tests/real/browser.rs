@@ -167,15 +167,15 @@ async fn signed_out_page_has_no_token_and_knows_why() {
     on_the_demo("signed_out", async |visit| {
         visit.page.expect_failures(401);
         visit.ready().await;
-        let (of_route, of_header) = ("Nobody is signed in", "X-Velt-Token-Status: anonymous");
+        let (of_route, of_header) = ("No user is signed in", "X-Velt-Token-Status: anonymous");
         visit.assert_signed_in("").await;
-        visit.assert_no_token("nobody", of_route, of_header).await;
+        visit.assert_no_token("no-user", of_route, of_header).await;
 
         visit.sign_in("ada").await;
         visit.agreed_token_of("ada").await;
         visit.click_and_wait("user-none").await;
         visit.assert_signed_in("").await;
-        visit.assert_no_token("nobody", of_route, of_header).await;
+        visit.assert_no_token("no-user", of_route, of_header).await;
     })
     .await;
 }

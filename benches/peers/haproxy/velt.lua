@@ -29,7 +29,7 @@ core.register_action("mint", { "http-req" }, function(txn)
     while minting[user] and core.now().sec < deadline do
         core.msleep(5)
     end
-    -- HAProxy may put a script aside between any two calls: the lock first, then the look.
+    -- HAProxy may run another script between two calls, so lock before the look-up.
     minting[user] = true
     local token = tokens:lookup(user)
     if not token then

@@ -43,7 +43,7 @@ local function token_of(user)
     local token = tokens:get(user)
     local deadline = ngx.now() + PATIENCE
     while not token and ngx.now() < deadline do
-        -- The lock ends by itself, should its holder not come to it.
+        -- The lock expires, in case its holder does not delete it.
         if mints:add(user, true, 2 * PATIENCE) then
             token = tokens:get(user) or mint(user)
             if token then tokens:set(user, token, LIFE) end

@@ -21,18 +21,19 @@ pub struct ReloadMetrics {
 impl ReloadMetrics {
     pub(super) fn on(page: &Page) -> Self {
         let metrics = Self {
-            reloads: page.counters("reloads_total", "New content put into force, by what it is."),
+            reloads: page.counters("reloads_total", "New content put into force, by part."),
             rejections: page.counters(
                 "reload_rejections_total",
-                "New content rejected, so that the last good one stays in force.",
+                "New content rejected, so that the last good content stays in force.",
             ),
             failing: page.gauges(
                 "reload_failing",
-                "1 while what lies there was rejected and is not what is in force.",
+                "1 while the content on disk is rejected and older content is in force, else 0.",
             ),
             last_success: page.gauges(
                 "reload_last_success_timestamp_seconds",
-                "When what is in force was put into force. NaN where there is no such thing.",
+                "Time at which the content in force was put into force. NaN if the part is not \
+                 configured.",
             ),
             restart_needed: page.gauge(
                 "config_restart_needed",
@@ -40,11 +41,11 @@ impl ReloadMetrics {
             ),
             certificate_expiry: page.gauges(
                 "certificate_expiry_timestamp_seconds",
-                "When a certificate in force expires. NaN where there is none.",
+                "Time at which the certificate in force expires. NaN without a certificate.",
             ),
             looks: page.counter(
                 "reload_looks_total",
-                "Looks at what is read again, whether there was anything new or not.",
+                "Looks at the files that are read again, whether their content was new or not.",
             ),
         };
         for part in ReloadPart::ALL {

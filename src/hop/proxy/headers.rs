@@ -115,10 +115,12 @@ impl fmt::Display for BadRequest {
         formatter.write_str(match self {
             Self::NoHost => "the request names no host",
             Self::RepeatedHost => "the request has more than one Host header",
-            Self::WrongHost => "the Host header is not a host, or unlike the request's target",
+            Self::WrongHost => {
+                "the Host header is not a valid host, or differs from the request's target"
+            }
             Self::Method => "CONNECT and TRACE are not proxied",
             Self::Target => "the request's target has no path",
-            Self::TransferCoding => "no transfer coding but chunked is understood",
+            Self::TransferCoding => "chunked is the only transfer coding that the sidecar reads",
             Self::Nominated => "the Connection header names a header that is not hop-by-hop",
         })
     }

@@ -176,8 +176,8 @@ impl Document {
                 if state.failures == 0 {
                     warn!(
                         reason = ?error,
-                        "the keys of identity assertions could not be fetched; those at hand \
-                         stay in use for a day"
+                        "the keys of identity assertions could not be fetched; the keys fetched \
+                         before stay in use for a day"
                     );
                 }
                 let backoff = FIRST_BACKOFF * (1 << state.failures.min(6));

@@ -56,9 +56,9 @@ impl fmt::Display for FetchError {
             Self::NotFound => "it answers that there is no such document",
             Self::Status => "it answers with an error",
             Self::Redirect => "it answers with a redirect, which is not followed",
-            Self::TooLarge => "what it answers is too long to be keys",
-            Self::Encoded => "what it answers is compressed, which was not asked for",
-            Self::Malformed => "what it answers holds no keys that can check a signature",
+            Self::TooLarge => "its answer is too long for a set of keys",
+            Self::Encoded => "its answer is compressed, which the sidecar did not ask for",
+            Self::Malformed => "its answer holds no keys that can check a signature",
         })
     }
 }

@@ -60,17 +60,17 @@ impl fmt::Display for AccessError {
                  reads it again within reload.interval."
             }
             Self::Elsewhere => {
-                "Without a token, admin calls are for 127.0.0.1 and ::1 only: call from the sidecar's \
-                 own pod, past any service mesh, or set admin.token_file."
+                "Without a token, admin calls are for 127.0.0.1 and ::1 only: call from the \
+                 sidecar's own pod, without a service mesh in between, or set admin.token_file."
             }
             Self::Page => "Admin calls are not for web pages. Use velt-sidecar admin, or curl.",
             Self::Proxied => {
-                "Without a token, admin calls are not for whoever comes through a proxy: call \
+                "Without a token, admin calls through a proxy are refused: call the sidecar \
                  directly, or set admin.token_file."
             }
             Self::Name => {
-                "Without a token, admin calls are made to an address or to localhost, not to \
-                 another name: write http://127.0.0.1:9901, or set admin.token_file."
+                "Without a token, the host of an admin call must be an IP address or localhost: \
+                 write http://127.0.0.1:9901, or set admin.token_file."
             }
         })
     }

@@ -169,7 +169,7 @@ impl Door {
             (Call::Refusals, _) => Ok(json_of(StatusCode::OK, &calls.refusals())),
             (Call::Drain, _) => {
                 let Drain {} = read(request).await?;
-                info!(%peer, "told to drain: not ready, still accepting");
+                info!(%peer, "draining, as an admin call asked: not ready, still accepting");
                 (calls.leave)();
                 Ok(json_of(StatusCode::OK, &json!({ "draining": true })))
             }
@@ -297,7 +297,7 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Call
             let problem = format!("The body is over {MAX_BODY} bytes.");
             invalid(StatusCode::PAYLOAD_TOO_LARGE, problem)
         } else {
-            invalid(StatusCode::BAD_REQUEST, "The body broke off.".into())
+            invalid(StatusCode::BAD_REQUEST, "The request body broke off before its end.".into())
         }
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
@@ -337,8 +337,8 @@ impl CallError {
             Self::FixedLevel => error(
                 StatusCode::CONFLICT,
                 "fixed_level",
-                "The log of this process is not the sidecar's, as in the demo: start it with \
-                 another log.level."
+                "The log level of this process can't be changed, since the sidecar does not own \
+                 the log (as in the demo): start it with another log.level."
                     .into(),
             ),
         }

@@ -367,7 +367,7 @@ impl<'r, 'a> Section<'r, 'a> {
         if matches!(found.place, Place::Environment(_)) && in_quotes(&found.text) {
             let problem =
                 format!("{}: it is in quotes, which count as part of it", self.path_of(key));
-            self.complain(found.place.clone(), problem, "write it without".into());
+            self.complain(found.place.clone(), problem, "write it without quotes".into());
             return None;
         }
         let parsed = T::parse(&found.text);

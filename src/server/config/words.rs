@@ -89,8 +89,9 @@ pub(super) enum SourceName {
 
 impl Setting for Algorithm {
     const EXPECTED: &'static str = "one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \
-        \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since whoever could check \
-        an assertion then could forge one";
+                                    \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\"; none is \
+                                    symmetric, since the key that checks a symmetric signature can \
+                                    also make one";
     fn parse(text: &str) -> Option<Self> {
         Self::from_name(text)
     }

@@ -69,8 +69,9 @@ impl Asked {
         let shown = !self.peer_names.is_empty();
         let names = shown.then(|| Arc::new(names));
         let peer = Peer { encrypted: shown, names, ..Peer::at(self.peer()) };
-        let method = Method::from_bytes(self.method().as_bytes())
-            .map_err(|_| QuestionError::new("the method is none", "write GET, POST or the like"))?;
+        let method = Method::from_bytes(self.method().as_bytes()).map_err(|_| {
+            QuestionError::new("the method is not valid", "write GET, POST or the like")
+        })?;
         let mut headers = header_map(&self.headers, self.http2)?;
         let uri = self.uri(&mut headers)?;
         let mut request = Request::new(Bytes::from(self.body));

@@ -41,18 +41,19 @@ pub(super) fn on_identity(
         {
             Some(match decision.trust {
                 Trust::NoName => "have the login proxy show a certificate with one of \
-                     identity.trusted_names; --peer-name says which it shows"
+                                  identity.trusted_names; tell explain the names that it shows by \
+                                  --peer-name"
                     .to_owned(),
                 Trust::Page => {
-                    "if this is the login proxy, have it send X-Forwarded-For; if the app \
-                     is opened in a browser here by a name of its own, name it in \
+                    "if this is the login proxy, have it send X-Forwarded-For; if a browser on \
+                     this machine opens the app by a host name, add that name to \
                      identity.trusted_hosts"
                         .to_owned()
                 }
                 // The arm above gives the advice for a missing secret.
                 Trust::Trusted(_) | Trust::NoSecret(_) | Trust::Stranger => format!(
-                    "if {address} is the login proxy, name it in identity.trusted_peers; if not, \
-                     this is what protects its users"
+                    "if {address} is the login proxy, add it to identity.trusted_peers; if it is \
+                     not, change nothing: its headers must not name users"
                 ),
             })
         }
@@ -124,7 +125,7 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
             "write velt.organization, or have the login proxy send identity.organization_header"
                 .into(),
         ),
-        NoToken::Failed(_) => Some("nothing: it is tried again by itself".into()),
+        NoToken::Failed(_) => Some("nothing to do: the sidecar tries again by itself".into()),
         NoToken::AppWord(_) => {
             Some("have the app send identity.user_header once, and plainly".into())
         }
@@ -149,10 +150,12 @@ pub(super) fn on_response(
 ) -> Option<String> {
     match (eligibility, storable_by) {
         (Eligibility::Storable, Some(header)) => Some(format!(
-            "have the app leave out {header} here, or say Cache-Control: no-store in every line \
-             that speaks to caches; or ask a token route"
+            "have the app leave out {header} here, or send Cache-Control: no-store, and no other \
+             header that lets caches store; or ask a token route"
         )),
-        (Eligibility::NotEligible, _) => Some("ask for what succeeds, or a token route".into()),
+        (Eligibility::NotEligible, _) => {
+            Some("ask for a response that succeeds, or ask a token route".into())
+        }
         _ => None,
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn of_app_answer(
         (TokenFate::Delivered, _) => format!("the app's response with {name}: <token>"),
         (TokenFate::IfMinted, _) => format!(
             "the app's response with {name}: <token> if Velt mints it in time, else with \
-             {status_name}: pending, or what Velt's failure is called"
+             {status_name}: pending, or the name of Velt's failure"
         ),
         (TokenFate::None, Some(status)) => {
             format!("the app's response with {status_name}: {}", status.as_str())

@@ -16,7 +16,9 @@ pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap
         Believed::AsEverybody => (
             "kept",
             listed(said(headers)),
-            "no plain header names a user here, so every peer's word is kept".to_owned(),
+            "no plain header names a user here, so the X-Forwarded-* headers of every peer are \
+             kept"
+                .to_owned(),
             "identity.source",
         ),
         Believed::AsTrusted => (

@@ -108,7 +108,10 @@ pub(super) fn of_identity(
         }
         Conclusion::Ignored(refusal) => {
             settings.push(setting_on(refusal));
-            (words_of(&Caller::Anonymous), format!("{refusal} By the settings it is dropped."))
+            (
+                words_of(&Caller::Anonymous),
+                format!("{refusal} The sidecar drops it (identity.on_ambiguous)."),
+            )
         }
         Conclusion::Refused(refusal) => {
             settings.push(setting_on(refusal));
@@ -131,8 +134,8 @@ pub(super) fn of_identity(
 fn words_of(caller: &Caller) -> Cow<'static, str> {
     match caller {
         Caller::Known(user) => format!("user {}", known(user)).into(),
-        Caller::Anonymous => "nobody (anonymous)".into(),
-        Caller::Unverified => "nobody (not verified)".into(),
+        Caller::Anonymous => "no user (anonymous)".into(),
+        Caller::Unverified => "no user (not verified)".into(),
         Caller::Unnamed => "not known yet".into(),
     }
 }
@@ -191,7 +194,7 @@ fn why_caller(
         (Reads::Header(header) | Reads::Assertion(header), _) => {
             format!("{header} is not there")
         }
-        (Reads::App(header), _) => format!("the app says it, in {header} of its response"),
+        (Reads::App(header), _) => format!("the app names the user, in {header} of its response"),
     }
 }
 
@@ -234,7 +237,7 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
             ),
             Coverage::Disabled => (
                 "to the app, without a token",
-                "there is no delivery in headers".into(),
+                "delivery in headers is turned off".into(),
                 "delivery.header.enabled",
             ),
             Coverage::Method => (
@@ -254,7 +257,7 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
             ),
             Coverage::Prefetch => (
                 "to the app, without a token",
-                "the browser fetches ahead, and an answer with a token could not be kept".into(),
+                "the browser prefetches, and could not keep an answer with a token".into(),
                 "delivery.header.paths",
             ),
         },
@@ -283,14 +286,17 @@ pub(super) fn of_app_asked(
     let verdict = match said {
         Some(Ok(caller)) => words_of(caller),
         Some(Err(_)) => "refused".into(),
-        None => "nobody".into(),
+        None => "no user".into(),
     };
     let why = if said_so {
-        format!("asked at {path} with the browser's cookies, the app answers as given")
+        format!(
+            "asked at {path} with the browser's cookies, the app answers as --response-status and \
+             --response-header say"
+        )
     } else {
         format!(
-            "the app would be asked at {path} with the browser's cookies; nobody is asked to \
-             explain, so give what it answers as --response-status and --response-header"
+            "the sidecar would ask the app at {path} with the browser's cookies; explain does not \
+             ask, so give the app's answer by --response-status and --response-header"
         )
     };
     step("app's word", verdict, why, &["identity.app_path", "identity.user_header"])
@@ -307,10 +313,10 @@ pub(super) fn of_app_said(
             (words_of(caller), format!("{header} of the app's response names one user"))
         }
         Ok(_) if assumed => (
-            "nobody (anonymous)".into(),
+            "no user (anonymous)".into(),
             format!("without --response-header the app is taken to send no {header}"),
         ),
-        Ok(_) => ("nobody (anonymous)".into(), format!("the app's response has no {header}")),
+        Ok(_) => ("no user (anonymous)".into(), format!("the app's response has no {header}")),
         Err(refusal) => ("refused".into(), refusal.to_string()),
     };
     step("app's word", verdict, why, &["identity.user_header"])
@@ -328,7 +334,7 @@ pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {
             &["velt.api"],
         ),
         NoToken::Unverified => step("token", "none", "the identity could not be checked", &[]),
-        _ => step("token", "none", "nobody is signed in", &[]),
+        _ => step("token", "none", "no user is signed in", &[]),
     }
 }
 
@@ -343,7 +349,9 @@ pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>)
     let (verdict, why) = match cache {
         Cache::Unasked => (
             "looked up, else minted".into(),
-            format!("for {asked}, by {mint}; what is cached only a running sidecar knows: --admin"),
+            format!(
+                "for {asked}, by {mint}; only a running sidecar knows what is cached: add --admin"
+            ),
         ),
         Cache::Known(Known::Fresh { remaining }, _) => {
             ("cached, fresh".into(), format!("for {asked}, for {} more", span(*remaining)))
@@ -358,7 +366,10 @@ pub(super) fn of_cache(plan: &MintPlan, request: &MintRequest, cache: Cache<'_>)
         }
         Cache::Known(Known::FailedRecently { error, retry_in }, _) => (
             format!("none: {error}"),
-            format!("for {asked}; that is remembered, and tried again in {}", span(*retry_in)),
+            format!(
+                "for {asked}; the sidecar remembers this failure and tries again in {}",
+                span(*retry_in)
+            ),
         ),
         Cache::Known(known, Some(error)) => {
             let state = absent(known);
@@ -391,7 +402,7 @@ pub(super) fn of_insisting() -> Step {
     step(
         "delivery",
         "refused before the app is asked",
-        "there is no token to be had",
+        "no token can be had",
         &["delivery.header.on_failure"],
     )
 }
@@ -411,12 +422,15 @@ pub(super) fn of_delivery(
     let (verdict, why, settings): (_, _, &[_]) = match (eligibility, found) {
         (Eligibility::NotEligible, _) => (
             "no token".into(),
-            format!("only whole successes carry one, and the app answers {}", status.as_u16()),
+            format!(
+                "only a whole response with a 2xx status carries one, and the app answers {}",
+                status.as_u16()
+            ),
             &[],
         ),
         (Eligibility::Storable, _) => {
             let by = storable_by.map_or("", HeaderName::as_str);
-            ("no token".into(), format!("by {by} the app lets caches store its response"), &[])
+            ("no token".into(), format!("with {by} the app lets caches store its response"), &[])
         }
         (Eligibility::Eligible, Found::Token) => (
             format!("{} is set", header.name),

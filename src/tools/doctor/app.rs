@@ -23,7 +23,7 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let tls = match settings.tls.as_ref().map(ClientTls::load).transpose() {
         Ok(tls) => tls,
         Err(error) => {
-            let remedy = "name in app.ca_file who has signed the app's certificate";
+            let remedy = "name in app.ca_file the authority that signed the app's certificate";
             findings.fatal("app.ca_file", error.to_string(), remedy);
             return findings.all();
         }
@@ -73,9 +73,9 @@ async fn look_at_address(settings: &Settings, findings: &mut Findings) {
     if let Some(address) = outside.first() {
         findings.warning(
             place(settings),
-            format!("{address} is not loopback: whoever reaches it goes past the sidecar"),
-            "let the app listen on 127.0.0.1 in the sidecar's pod, or let nobody else reach it \
-             (NetworkPolicy), or every user's name can be claimed there",
+            format!("{address} is not loopback: a client that reaches it bypasses the sidecar"),
+            "let the app listen on 127.0.0.1 in the sidecar's pod, or let only the sidecar reach \
+             it (NetworkPolicy): otherwise a client there can claim to be any user",
         );
     }
 }
@@ -109,7 +109,7 @@ fn look_at_idle(probe: &Probe, settings: &Settings, findings: &mut Findings) {
             below.as_millis().max(1)
         )
     };
-    let race = "requests will meet connections that it is just closing";
+    let race = "requests will meet connections that the app is just closing";
     if let Some(announced) = probe.announced.filter(|announced| *announced <= ours) {
         let what = format!("the app says Keep-Alive: timeout={}: {race}", announced.as_secs());
         findings.warning(place, what, shorter(announced));
@@ -143,13 +143,13 @@ fn look_at_idle(probe: &Probe, settings: &Settings, findings: &mut Findings) {
         ),
         IdleTime::Open(held) => findings.note(
             place,
-            format!("the app kept an idle connection for {held:.1?}; nobody waited for longer"),
-            "see that the app's own keep-alive exceeds app.idle_timeout",
+            format!("the app kept an idle connection for {held:.1?}; doctor waited no longer"),
+            "make sure that the app's own keep-alive exceeds app.idle_timeout",
         ),
         IdleTime::Busy => findings.note(
             place,
-            "GET / did not end, so how long the app keeps idle connections was not seen",
-            "see that the app's own keep-alive exceeds app.idle_timeout",
+            "GET / did not end, so doctor could not see how long the app keeps idle connections",
+            "make sure that the app's own keep-alive exceeds app.idle_timeout",
         ),
     }
 }

@@ -8,8 +8,9 @@ use ground::tls::ClientTls;
 use hop::proxy::{Asked, Settings, UpstreamError, ask_once};
 use identity::Source;
 
-const REDIRECTS_FOR_EVER: &str = "see that the front sends X-Forwarded-Proto: https and that the app is \
-    told so (identity.trusted_proxies), or browsers are redirected for ever";
+const REDIRECTS_FOR_EVER: &str = "make sure that the front sends X-Forwarded-Proto: https and that \
+                                  the sidecar passes it on (identity.trusted_proxies): otherwise \
+                                  browsers are redirected for ever";
 
 /// Looks at an app whose answer to `GET /` was a redirect to https.
 pub(super) async fn look_at_https(
@@ -22,7 +23,7 @@ pub(super) async fn look_at_https(
         Ok(asked) if asked.to_https => findings.warning(
             place,
             "the app redirects GET / to https, even with X-Forwarded-Proto: https",
-            "have the app go by X-Forwarded-Proto of a proxy on loopback (Django \
+            "have the app believe X-Forwarded-Proto of a proxy on loopback (Django \
              SECURE_PROXY_SSL_HEADER, Express trust proxy), or browsers are redirected for ever",
         ),
         Ok(_) => findings.note(
@@ -68,7 +69,8 @@ pub(super) async fn look_at_path(
         findings.warning(
             place,
             format!("{what}, a redirect to https, even with X-Forwarded-Proto: https"),
-            "have the app go by X-Forwarded-Proto of a proxy on loopback, or no user gets a token",
+            "have the app believe X-Forwarded-Proto of a proxy on loopback, or no user gets a \
+             token",
         );
     } else if status.is_server_error() || status == StatusCode::NOT_FOUND {
         findings.warning(

@@ -46,7 +46,7 @@ fn look_at_chain(facts: &ChainFacts, settings: &ServerSettings, findings: &mut F
     if leaf.names.is_empty() {
         findings.problem(
             place(),
-            "the certificate has no names (subjectAltName), so no client takes it",
+            "the certificate has no names (subjectAltName), so no client accepts it",
             "have one issued for the host name that the front calls the sidecar by",
         );
     }
@@ -60,7 +60,8 @@ fn look_at_chain(facts: &ChainFacts, settings: &ServerSettings, findings: &mut F
         Order::Unrelated => findings.warning(
             place(),
             format!("of the {length} certificates in it, one signs none of the others"),
-            "keep the sidecar's own and what links it to its root, and nothing else",
+            "keep the sidecar's own certificate and the intermediate certificates up to its root, \
+             and nothing else",
         ),
     }
     look_at_anchor(facts, place(), findings);
@@ -80,7 +81,7 @@ fn look_at_anchor(facts: &ChainFacts, place: String, findings: &mut Findings) {
         Anchor::SelfSigned => findings.note(
             place,
             format!("for {names}; it has signed itself"),
-            "whoever calls the sidecar has to be given this very certificate to trust",
+            "have the front, and any other client, trust this very certificate",
         ),
         Anchor::Unknown { issuer } => findings.note(
             place,
@@ -109,7 +110,7 @@ fn look_at_time(facts: &ChainFacts, settings: &ServerSettings, findings: &mut Fi
         return;
     }
     let to = httpdate::fmt_http_date(facts.valid_to);
-    let renew = "renew it now, and find out why that did not happen by itself";
+    let renew = "renew it now, and find out why it was not renewed automatically";
     match facts.valid_to.duration_since(now) {
         Err(_) => findings.problem(place, format!("it has expired, on {to}"), renew),
         Ok(left) if left < NOW => {
@@ -131,7 +132,10 @@ fn look_at_authority(valid_to: SystemTime, settings: &ServerSettings, findings: 
     match valid_to.duration_since(SystemTime::now()) {
         Err(_) => findings.warning(
             place,
-            format!("one of them has expired, on {to}; what it has signed is taken all the same"),
+            format!(
+                "one of them has expired, on {to}; certificates that it has signed are still \
+                 accepted"
+            ),
             renew,
         ),
         Ok(left) if left < SOON => {

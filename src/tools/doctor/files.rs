@@ -36,7 +36,7 @@ pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
         let before = findings.len();
         named.check(around, &mounts, &mut findings);
         if findings.len() == before {
-            findings.ok(named.place(), "readable, and by nobody who need not");
+            findings.ok(named.place(), "readable, and only by users that need it");
         }
     }
     findings.all()
@@ -117,10 +117,11 @@ impl Named {
             findings.note(
                 self.place(),
                 what,
-                "the volume's defaultMode 0440 and the pod's fsGroup would keep it to the sidecar",
+                "the volume's defaultMode 0440 and the pod's fsGroup would let only the sidecar \
+                 read it",
             );
         } else {
-            findings.warning(self.place(), what, "keep it to the sidecar's user: chmod 0400");
+            findings.warning(self.place(), what, "let only the sidecar's user read it: chmod 0400");
         }
     }
 
@@ -131,7 +132,7 @@ impl Named {
             findings.warning(
                 self.place(),
                 "it begins or ends with white space, which counts as part of the secret",
-                "write it without, such as by printf %s",
+                "write it without white space, such as by printf %s",
             );
         }
     }

@@ -49,9 +49,9 @@ fn look_at_set(source: &AssertionSource, document: &[u8], fetched: &str, finding
         Ok(keys) => keys,
         Err(error) => {
             let what = match error {
-                KeySetError::Malformed => "what comes from there is no JWK set",
-                KeySetError::TooMany => "more keys come from there than a set may have",
-                KeySetError::NoneUsable => "no key of those there can check a signature",
+                KeySetError::Malformed => "the document there is no JWK set",
+                KeySetError::TooMany => "the document there has more keys than a set may have",
+                KeySetError::NoneUsable => "no key in the document there can check a signature",
             };
             let remedy = "write the URL that the issuer's .well-known/openid-configuration gives \
                           as jwks_uri";
@@ -68,7 +68,7 @@ fn look_at_set(source: &AssertionSource, document: &[u8], fetched: &str, finding
         findings.problem(
             "identity.assertion.algorithms",
             format!("{what}, none of which is for an algorithm that is allowed"),
-            "allow the one that the issuer signs with",
+            "allow the algorithm that the issuer signs with",
         );
     } else {
         findings.ok(place, format!("{what}, {fitting} of them for an algorithm that is allowed"));
@@ -82,14 +82,12 @@ fn unavailable(place: &str, error: FetchError, findings: &mut Findings) {
         FetchError::NotFound => "there is no such document (HTTP 404 or 403)",
         FetchError::Status => "it answered with an error",
         FetchError::Redirect => "it redirects elsewhere, which is not followed",
-        FetchError::TooLarge => "what comes from there is too large to be keys",
-        FetchError::Encoded | FetchError::Malformed => {
-            "what comes from there is no document of keys"
-        }
+        FetchError::TooLarge => "the document there is too large for a set of keys",
+        FetchError::Encoded | FetchError::Malformed => "the document there holds no keys",
     };
     findings.problem(
         place,
-        format!("{what}: no assertion can be checked, and nobody gets a token"),
+        format!("{what}: no assertion can be checked, and no user gets a token"),
         "check the URL, and that the pod may reach it (NetworkPolicy, HTTPS_PROXY, \
          outgoing.ca_file)",
     );

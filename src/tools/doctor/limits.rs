@@ -54,7 +54,9 @@ fn look_at_memory(around: &Surroundings, groups: &[PathBuf], findings: &mut Find
     if cache > limit / 2 {
         findings.warning(
             place,
-            format!("the cache alone may take more than half {of}, and the sidecar be killed"),
+            format!(
+                "the cache alone may take more than half {of}, and the sidecar could be killed"
+            ),
             "lower it to a quarter of the memory limit, or raise the limit",
         );
     } else {
@@ -79,7 +81,7 @@ fn look_at_processors(around: &Surroundings, groups: &[PathBuf], findings: &mut 
             findings.warning(
                 place,
                 format!("more threads than the {quota:.1} CPUs that this container may use"),
-                "write \"auto\"; throttled threads are every request's latency",
+                "write \"auto\": throttled threads delay every request",
             );
         }
         (Some(quota), _) => findings.ok(place, format!("this container may use {quota:.1} CPUs")),
@@ -116,7 +118,8 @@ pub(super) fn look_at_shutdown(around: &Surroundings) -> Vec<Finding> {
         findings.note(
             "[shutdown]",
             format!("{what}, and Kubernetes kills it after 30s unless told otherwise"),
-            "set the pod's terminationGracePeriodSeconds above that, and above what the app takes",
+            "set the pod's terminationGracePeriodSeconds above that time, and above the time that \
+             the app takes to end",
         );
     } else {
         findings.ok("[shutdown]", what);

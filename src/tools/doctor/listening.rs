@@ -33,14 +33,14 @@ pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
             Ok(()) => findings.ok(place, "free"),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 if is_sidecar(config.admin.address).await {
-                    let remedy = "nothing, if doctor was meant to look at a running sidecar";
+                    let remedy = "do nothing if doctor is meant to look at a running sidecar";
                     findings.note(
                         place,
                         "in use, by a velt-sidecar that answers at admin.address",
                         remedy,
                     );
                 } else {
-                    let remedy = "end what listens there, or choose another port";
+                    let remedy = "stop the process that listens there, or choose another port";
                     findings.fatal(place, "in use, and not by a velt-sidecar", remedy);
                 }
             }
@@ -61,7 +61,7 @@ pub(super) async fn look_at_ports(around: Arc<Surroundings>) -> Vec<Finding> {
     if !admin.ip().is_loopback() {
         findings.note(
             place,
-            "metrics and health, but no secrets, for everybody who reaches this port",
+            "any client that reaches this port can read metrics and health, but no secrets",
             "let only Prometheus and the kubelet reach it, by a NetworkPolicy",
         );
     } else if around.in_kubernetes() {
@@ -139,7 +139,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
             "open to every address, while only loopback is believed",
             format!(
                 "write address = \"127.0.0.1:{}\" in [listen] if the login proxy is in this pod, \
-                 so that nobody else can connect",
+                 so that no other pod can connect",
                 listen.port()
             ),
         );
@@ -155,8 +155,8 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
         findings.warning(
             place,
             format!(
-                "a service mesh, {mesh}, hands every caller on from an address of this pod's own: an \
-                 address says nothing of who it is"
+                "a service mesh, {mesh}, hands every caller on from an address of this pod: an \
+                 address does not identify the login proxy"
             ),
             "let the login proxy show a secret (secret_header), or believe a signature (source = \
              \"assertion\"), or exclude listen.address's port from the mesh and let the login proxy show \
@@ -185,8 +185,8 @@ fn look_at_proxies(written: Option<&[IpNet]>, findings: &mut Findings) {
         None => {}
         Some([]) => findings.note(
             place,
-            "nobody is believed in X-Forwarded-*: the app is told the sidecar's own scheme, and the \
-             front's address for every client",
+            "no peer is believed in X-Forwarded-*: the app is told the sidecar's own scheme, and \
+             the front's address for every client",
             "name the front's addresses, unless clients connect to the sidecar themselves",
         ),
         Some(ranges) => {

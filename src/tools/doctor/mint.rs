@@ -22,7 +22,7 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let client = match VeltClient::new(around.config.velt.clone()) {
         Ok(client) => client,
         Err(error) => {
-            let remedy = "as it says; velt-sidecar will not start like this";
+            let remedy = "do what the message says: velt-sidecar does not start like this";
             findings.fatal("[velt]", Chain(&error).to_string(), remedy);
             return findings.all();
         }
@@ -120,14 +120,14 @@ fn remedy(error: &MintError) -> &'static str {
              there is none, check that velt.endpoint is the URL of velt.api"
         }
         MintError::Malformed { .. } => {
-            "check that velt.endpoint is the URL of velt.api; something else answers there"
+            "check that velt.endpoint is the URL of velt.api; another server answers there"
         }
         MintError::Mismatch => {
-            "do not put this into service: somebody's token is given to somebody else, by Velt or \
-             by a cache in between"
+            "do not put this into service: Velt, or a cache in between, gives one user's token to \
+             another user"
         }
         MintError::Suspended { .. } | MintError::Queued | MintError::Panicked => {
-            "report it: a bug of velt-sidecar"
+            "report this bug of velt-sidecar"
         }
     }
 }
@@ -138,7 +138,7 @@ fn revealed(around: &Surroundings, token: &TokenFacts, life: Duration, findings:
         findings.note(
             "velt.verify_user",
             "the token is no JWT: neither its user nor its end can be read",
-            "nothing: it is served for 48 hours at most, as Velt documents",
+            "nothing to do: it is served for 48 hours at most, as Velt documents",
         );
         return;
     };
@@ -162,7 +162,7 @@ fn revealed(around: &Surroundings, token: &TokenFacts, life: Duration, findings:
         None => findings.note(
             "velt.verify_user",
             "it has no claim userId, so a token that Velt mixes up would not be noticed",
-            "nothing that could be done here",
+            "nothing to do here",
         ),
     }
 }
@@ -183,11 +183,11 @@ fn look_at_times(token: &TokenFacts, life: Duration, findings: &mut Findings) {
         .collect();
     let what = format!("{}; served for {} at most", said.join(", "), roughly(life.as_secs_f64()));
     if token.expires_at.is_none() {
-        let remedy = "nothing: without exp, the 48 hours that Velt documents are taken";
+        let remedy = "nothing to do: without exp, the 48 hours that Velt documents are taken";
         findings.note("[velt]", what, remedy);
     } else if life < SHORT_LIFE {
-        let remedy = "expect a mint per user so often; look at expires_in of [[velt.resource]] and \
-                      at the clock";
+        let remedy = "expect one mint per user that often; look at expires_in of [[velt.resource]] \
+                      and at the clock";
         findings.note("[velt]", what, remedy);
     } else {
         findings.ok("[velt]", what);

@@ -36,8 +36,8 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
             Err(error) => findings.problem(
                 place,
                 format!("it has no address ({took:.0?}): {error}"),
-                "check the spelling, and that this pod reaches its name server (dnsPolicy, a \
-                 NetworkPolicy that forgets port 53)",
+                "check the spelling, and that this pod reaches its name server (dnsPolicy; a \
+                 NetworkPolicy has to allow port 53)",
             ),
         }
     }

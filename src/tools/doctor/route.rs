@@ -196,7 +196,7 @@ impl RouteError {
                 place,
                 format!("{said}: a connection, but no TLS: {}", Chain(error.as_ref())),
                 "if the certificate is not trusted, name who has signed it by outgoing.ca_file; a \
-                 proxy that breaks up TLS has an authority of its own",
+                 proxy that decrypts TLS has an authority of its own",
             ),
         }
     }

@@ -59,7 +59,7 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
             findings.problem(
                 place,
                 format!("no answer {}: {}", route.said, Chain(&error)),
-                "wait for Velt to come back, or ask whoever runs the proxy or firewall",
+                "wait for Velt to come back, or ask the operator of the proxy or firewall",
             );
             findings.all()
         }
@@ -98,8 +98,8 @@ fn answered(
     let what =
         format!("its certificate is by {:?} and valid for {} more", facts.issuer, days(left));
     if left < SOON {
-        let remedy =
-            "if it is a proxy's that breaks up TLS, tell whoever runs it; Velt renews its own";
+        let remedy = "if it is the certificate of a proxy that decrypts TLS, tell the operator of \
+                      the proxy; Velt renews its own";
         findings.note(place, what, remedy);
     } else {
         findings.ok(place, what);
@@ -115,7 +115,7 @@ fn look_at_clock(headers: &HeaderMap, sent: SystemTime, took: Duration) -> Vec<F
         findings.note(
             "velt.endpoint",
             "it sends no Date, so the clocks can't be compared",
-            "see that the node keeps its time by NTP",
+            "make sure that the node keeps its time by NTP",
         );
         return findings.all();
     };

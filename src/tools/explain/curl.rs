@@ -188,7 +188,7 @@ impl Command {
             Flag::Form => {
                 self.content_type = Some("multipart/form-data");
                 self.data.push(String::new());
-                self.note(name, "is not put together; the body is left empty");
+                self.note(name, "is not supported; the body is left empty");
             }
             Flag::Upload => {
                 self.asked.method = "PUT".into();

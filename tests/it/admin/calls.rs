@@ -288,7 +288,7 @@ async fn admin_commands_make_the_calls() {
         (&["admin", "log-level", "debug"], "\"debug\""),
         (&["admin", "invalidate", "--user", "ada"], "\"entries\": 0"),
         (&["admin", "invalidate", "--everything"], "\"entries\": 0"),
-        (&["explain", "/api/me"], "nobody (anonymous)"),
+        (&["explain", "/api/me"], "no user (anonymous)"),
     ] {
         let finished = finished(&[arguments, &with_file].concat(), &[]).await;
         assert_eq!((finished.code, &*finished.stderr), (Some(0), ""), "{arguments:?}");

@@ -110,8 +110,8 @@ async fn refusal_of_velt_is_told_with_a_remedy() {
         (refused(400, "INVALID_ARGUMENT"), "HTTP 400 INVALID_ARGUMENT", "velt.api"),
         (refused(429, "RESOURCE_EXHAUSTED"), "HTTP 429 RESOURCE_EXHAUSTED", "wait"),
         (refused(503, "canary: a word that is none"), "HTTP 503 after", "velt.endpoint"),
-        (answer(200, "<html>canary</html>"), "not JSON", "something else answers there"),
-        (answer(200, "{}"), "no result.data.token", "something else answers there"),
+        (answer(200, "<html>canary</html>"), "not JSON", "another server answers there"),
+        (answer(200, "{}"), "no result.data.token", "another server answers there"),
     ] {
         let patient = Patient::new().await;
         let velt = std::sync::Mutex::new(Some(velt));
@@ -277,10 +277,10 @@ async fn missing_app_is_a_problem_unless_it_may_come_later() {
     for app in [gone.as_str(), "unix:/nowhere/app.sock"] {
         patient.tolerated = Tolerated::Velt;
         let report = patient.examine_with(app, velt, "").await;
-        only(&report, Check::App, Severity::Problem, "could not be connected to");
+        only(&report, Check::App, Severity::Problem, "no connection to the app could be opened");
         patient.tolerated = Tolerated::Everything;
         let report = patient.examine_with(app, velt, "").await;
-        only(&report, Check::App, Severity::Warning, "could not be connected to");
+        only(&report, Check::App, Severity::Warning, "no connection to the app could be opened");
     }
 }
 
@@ -315,7 +315,7 @@ async fn app_over_tls_needs_a_trusted_certificate() {
     let app = format!("https://localhost:{}", app.port());
     for (authority, severity, part) in [
         (&ours, Severity::Ok, "it answers HTTP/1.1"),
-        (&theirs, Severity::Problem, "could not be connected to"),
+        (&theirs, Severity::Problem, "no connection to the app could be opened"),
     ] {
         let ca = patient.folder.write("ca.crt", authority.pem());
         let toml = format!("[app]\nca_file = {ca:?}");

@@ -58,11 +58,17 @@ async fn trust_ports_and_shutdown_are_judged_by_consequences() {
             false,
             Trust,
             Note,
-            "nobody is believed in X-Forwarded",
+            "no peer is believed in X-Forwarded",
         ),
         ("[identity]\nsecret_header = \"x-secret\"", true, Trust, Ok, "a secret"),
         ("[listen]\naddress = \"0.0.0.0:0\"", false, Trust, Note, "open to every address"),
-        ("[admin]\naddress = \"0.0.0.0:0\"", false, Ports, Note, "everybody who reaches this port"),
+        (
+            "[admin]\naddress = \"0.0.0.0:0\"",
+            false,
+            Ports,
+            Note,
+            "any client that reaches this port",
+        ),
         ("", true, Ports, Note, "the kubelet's probes"),
         ("[listen]\naddress = \"192.0.2.1:0\"", false, Ports, Problem, "can't be listened on"),
         (
@@ -100,7 +106,7 @@ async fn t53_a_mesh_in_the_pod_is_found_by_its_proxys_port() {
             patient.folder.write(&format!("root/proc/net/{file}"), table);
             let report = patient.examine("").await;
             if found {
-                let part = "hands every caller on from an address of this pod's own";
+                let part = "hands every caller on from an address of this pod";
                 only(&report, Check::Trust, Severity::Warning, part);
             }
             assert_eq!(report.text().contains("service mesh"), found, "{port} in {file}");
@@ -174,8 +180,8 @@ fn secret_file(patient: &mut Patient, content: &str, mode: u32) -> String {
 async fn secret_files_are_judged_by_mode_and_content() {
     use Severity::{Ok, Warning};
     for (content, mode, severity, part) in [
-        ("canary-token\n", 0o400, Ok, "by nobody who need not"),
-        ("canary-token\n", 0o440, Ok, "by nobody who need not"),
+        ("canary-token\n", 0o400, Ok, "only by users that need it"),
+        ("canary-token\n", 0o440, Ok, "only by users that need it"),
         ("canary-token\n", 0o644, Warning, "its mode is 0644: any process here may read it"),
         ("canary-token\n", 0o602, Warning, "its mode is 0602: any process here may replace it"),
         ("canary-token \n", 0o400, Warning, "white space"),

@@ -115,7 +115,7 @@ fn unknown_curl_flags_are_noted_and_left_out() {
         ("curl -b jar http://a/", &["curl's -b names a file, which is not read"]),
         ("curl -d @f http://a/", &["curl's -d names a file, which is not read"]),
         ("curl -H @f http://a/", &["curl's -H names a file, which is not read"]),
-        ("curl -F a=b http://a/", &["curl's -F is not put together; the body is left empty"]),
+        ("curl -F a=b http://a/", &["curl's -F is not supported; the body is left empty"]),
         (
             "curl -H ':path: /x' http://a/",
             &["curl's -H has one of HTTP/2's own fields, which the URL stands for"],

@@ -21,9 +21,9 @@ fn blocks<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
 
 /// Masks the seconds until the next try, which pass while the test runs.
 fn timeless(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("tried again in ") else { return text.to_owned() };
+    let Some((before, rest)) = text.split_once("tries again in ") else { return text.to_owned() };
     let (_, after) = rest.split_once(" s").expect("seconds");
-    format!("{before}tried again in N s{after}")
+    format!("{before}tries again in N s{after}")
 }
 
 #[tokio::test]

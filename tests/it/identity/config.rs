@@ -25,8 +25,8 @@ fn t08_no_shared_key_and_no_missing_signature_is_configurable() {
             &format!(
                 "  sidecar.toml:6: identity.assertion.algorithms: {name:?} won't do\n    \
                  -> write one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \
-                 \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since whoever could check \
-                 an assertion then could forge one"
+                 \"ES256\", \"ES384\" and \"EdDSA\"; none is symmetric, since the key that checks \
+                 a symmetric signature can also make one"
             ),
         );
     }
@@ -60,8 +60,8 @@ fn preset_asks_only_for_settings_that_it_cannot_know() {
         ("aws-alb", format!("{issuer}\n{signer}")),
         (
             "istio",
-            "  identity.preset: behind istio every caller comes from an address of this pod's own \
-             (127.0.0.6, 127.0.0.1), so an address says nothing of who it is\n    \
+            "  identity.preset: behind istio every caller connects from an address of this pod \
+             (127.0.0.6, 127.0.0.1), so an address does not identify the login proxy\n    \
              -> let the login proxy show a secret (secret_header); or believe its signature: \
              source = \"assertion\"; or, if the traffic port is excluded from the mesh, let it \
              show a certificate (trusted_names) or write its addresses as trusted_peers\n  \

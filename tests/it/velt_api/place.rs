@@ -64,7 +64,7 @@ async fn a_firewalls_page_blames_no_credentials() {
     stage.velt.answer_with(403, PAGE);
     let (_, route) = ask_twice(&stage).await;
     let text = route.text();
-    assert!(text.contains("in its place answered HTTP 403"), "{text}");
+    assert!(text.contains("such as a firewall or a proxy, answered HTTP 403"), "{text}");
     assert!(!text.contains("API key"), "{text}");
     // A refusal of Velt's own would suspend the organization, and lead people to Velt's console.
     assert_eq!(stage.metric("refusals_suspended").await, 0.0);

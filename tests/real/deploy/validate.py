@@ -31,7 +31,7 @@ def complaints(document, version):
 
         try:
             parsed = getattr(prometheus_operator, document["kind"]).model_validate(document)
-        except Exception as error:  # whatever the model says is a complaint
+        except Exception as error:  # any error of the model is a complaint
             yield str(error)
             return
         kept = parsed.model_dump(by_alias=True, exclude_unset=True, mode="json")

@@ -44,8 +44,8 @@ impl Replaced {
             %peer,
             header,
             requests,
-            "what a peer said of scheme, host and client address was replaced: if the peer is your \
-             front, name it in identity.trusted_proxies"
+            "the X-Forwarded-* headers of a peer that is not trusted to set them were replaced: if \
+             the peer is your front, name it in identity.trusted_proxies"
         );
     }
 }

@@ -28,7 +28,10 @@ impl Flaw {
             ));
         }
         if in_quotes(text) {
-            return Some(Self("is in quotes, which would count as part of it", "write it without"));
+            return Some(Self(
+                "is in quotes, which would count as part of it",
+                "write it without quotes",
+            ));
         }
         let unseen = |character: char| match character {
             // In order: bytes that were not UTF-8, soft hyphen, characters of no width and marks of

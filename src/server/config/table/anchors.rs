@@ -13,8 +13,8 @@ pub fn read_hosts(section: &Section<'_, '_>, peers_alone: bool) -> Vec<String> {
     if !hosts.is_empty() && !peers_alone {
         section.complain_about(
             "trusted_hosts",
-            "it has no effect while a secret or a certificate says whom to trust",
-            "remove it: no page in a browser has either",
+            "it has no effect while a secret or a certificate decides whether a peer is trusted",
+            "remove it: a page in a browser has neither a secret nor a certificate",
         );
     }
     hosts.into_iter().map(|host| host.0).collect()
@@ -37,8 +37,8 @@ pub fn check_mesh(
     section.complain_about(
         "preset",
         &format!(
-            "behind {} every caller comes from an address of this pod's own (127.0.0.6, 127.0.0.1), so \
-             an address says nothing of who it is",
+            "behind {} every caller connects from an address of this pod (127.0.0.6, 127.0.0.1), \
+             so an address does not identify the login proxy",
             preset.name
         ),
         "let the login proxy show a secret (secret_header); or believe its signature: source = \

@@ -66,9 +66,9 @@ pub fn read(
     {
         section.complain_about(
             "audience",
-            "it is missing, so that whatever the issuer signs for anybody would be believed",
-            "write audience = [\"...\"] in [identity.assertion]: what the assertion's aud claim \
-             names this app by",
+            "it is missing, so that every token of the issuer, for any app, would be believed",
+            "write audience = [\"...\"] in [identity.assertion]: the name of this app in the \
+             assertion's aud claim",
         );
     }
     let issuer = read_issuer(section, of(|preset| preset.issuer), audience.first());
@@ -93,7 +93,7 @@ pub fn read(
         let remedy = "write at most \"5m\", and set the clocks";
         section.complain_about(
             "leeway",
-            "assertions would be believed long after their end",
+            "assertions would be believed long after they expire",
             remedy,
         );
     }
@@ -214,7 +214,7 @@ fn read_keys(
             return None;
         }
     };
-    let problem = "keys that come over the network in plain text are anybody's keys";
+    let problem = "keys that come over the network in plain text can be replaced on the way";
     check_plaintext(section, key, &url, problem, "a stand-in of the issuer");
     Some(location(with_slash(url, key)))
 }

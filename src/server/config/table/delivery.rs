@@ -32,7 +32,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
     if routes.is_empty() && !header.enabled {
         section.complain_about(
             "route",
-            "there is neither a route nor header delivery, so nobody would get a token",
+            "there is neither a route nor header delivery, so no page would get a token",
             "add a [[delivery.route]], or set delivery.header.enabled = true",
         );
     }

@@ -197,7 +197,8 @@ fn read_app_path(
     }
     for key in ["on_ambiguous", "forward_headers"] {
         if section.has(key) {
-            let problem = "it is about requests, and identity.source = \"app\" about responses";
+            let problem = "it is about requests, and with identity.source = \"app\" responses name \
+                           the user";
             section.complain_about(key, problem, "remove it");
         }
     }
@@ -205,7 +206,7 @@ fn read_app_path(
         section.complain_about(
             "source",
             "with delivery.header.on_failure = \"refuse\" a token would be needed before the app \
-             has said for whom",
+             has named the user",
             "write on_failure = \"omit\"",
         );
     }
@@ -241,7 +242,7 @@ fn read_source_name(section: &Section<'_, '_>, preset: Option<&'static Preset>) 
     if source != preset.source {
         section.complain_about(
             "source",
-            &format!("the preset {:?} is about another one", preset.name),
+            &format!("the preset {:?} is for another source", preset.name),
             &format!("remove it, or write source = {its:?}, or remove the preset"),
         );
     }
@@ -338,8 +339,12 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
     let next = read("next_secret", NEXT_SECRET_VARIABLE);
     let given = ["secret", "secret_file"].into_iter().any(|key| section.has(key));
     if next.is_some() && !given {
-        let remedy = "give the one in force as identity.secret";
-        section.complain_about("next_secret", "there is none before it", remedy);
+        let remedy = "give the secret in force as identity.secret";
+        section.complain_about(
+            "next_secret",
+            "there is no identity.secret that it could follow",
+            remedy,
+        );
     }
     match (header, given) {
         (Some(header), true) => {
@@ -403,7 +408,7 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
     if peers.is_empty() && by_peer {
         section.complain_about(
             "trusted_peers",
-            "nobody is trusted, so there would never be an identity",
+            "no peer is trusted, so there would never be an identity",
             "name the login proxy's addresses: trusted_peers = [\"127.0.0.1\", \"::1\"] if it runs in \
              the same pod",
         );
@@ -419,18 +424,19 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
         let problem = if by_peer {
             "any client that reaches this port could name any user and get their token"
         } else {
-            "any client that reaches this port could say from where and for whom it asks (X-Forwarded-*)"
+            "any client that reaches this port could set the X-Forwarded-* headers that the app \
+             believes"
         };
         section.complain_about(
             "trusted_peers",
             problem,
             "name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy \
-             really lets nobody else in, write dangerously_trust_every_peer = true",
+             lets only the login proxy in, write dangerously_trust_every_peer = true",
         );
     }
     if reckless && (!everyone || vouched) {
         let problem = if vouched {
-            "it has no effect while a secret or a certificate says whom to trust"
+            "it has no effect while a secret or a certificate decides whether a peer is trusted"
         } else {
             "it has no effect while trusted_peers names ranges"
         };

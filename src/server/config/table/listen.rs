@@ -47,7 +47,7 @@ pub fn read_tls(section: &Section<'_, '_>) -> Option<ServerSettings> {
     } else {
         section.refuse(
             "client_certificate",
-            "it has no effect without those who sign clients' certificates",
+            "it has no effect without client_ca_file",
             "write client_ca_file = \"/path/to/ca.crt\" in [listen.tls], or remove it",
         );
         ClientCertificate::Required

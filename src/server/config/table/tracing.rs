@@ -13,7 +13,8 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots) -> (Settings, SampledBy) {
     let sample = if create {
         section.value::<Share>("sample", "1.0").0
     } else {
-        let remedy = "write create = true, or remove it: who starts a trace decides";
+        let remedy = "write create = true, or remove it: the program that starts a trace decides \
+                      what is sampled";
         section.refuse("sample", "it has no effect on traces that others start", remedy);
         1.0
     };

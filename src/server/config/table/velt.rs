@@ -46,7 +46,7 @@ pub fn read(
     if resilience.attempt_timeout > resilience.deadline {
         section.complain_about(
             "attempt_timeout",
-            "one attempt may take longer than all of them",
+            "one attempt could take longer than velt.deadline allows for all attempts",
             "write at most velt.deadline",
         );
     }
@@ -72,7 +72,7 @@ fn read_concurrency(section: &Section<'_, '_>) -> Bounds {
     if floor > ceiling && section.has("min_concurrent") {
         section.complain_about(
             "min_concurrent",
-            "at least more calls at once than at most",
+            "it is above velt.max_concurrent",
             "write at most velt.max_concurrent",
         );
     }

@@ -15,7 +15,7 @@ const RESULTS_ABOUT_USER = ['forge-result', 'burst-result', 'expire-result'];
 
 /** @type {Record<string, string>} */
 const STATUS_MEANINGS = {
-  anonymous: 'nobody is logged in',
+  anonymous: 'no user is logged in',
   pending: 'the token is still being minted, the next answer will carry it',
   refused: 'Velt refused to mint a token',
   unavailable: 'Velt does not answer, or answers with an error',
@@ -106,7 +106,7 @@ function createSession(config, emulator) {
   }
 
   /**
-   * A later run takes the page over: whatever an earlier one still finds out is not shown.
+   * A later run takes the page over: results of an earlier run are not shown any more.
    * @param {() => Promise<unknown>} prepare
    */
   async function run(prepare) {
@@ -169,14 +169,14 @@ function createSession(config, emulator) {
   /** @param {() => boolean} isCurrent */
   async function deliverByRoute(isCurrent) {
     const fail = (/** @type {unknown} */ error) => { if (isCurrent()) routePanel.fail(error); };
-    if (!isUser(me)) return showAnswerForNobody(routePanel, fetchToken, isCurrent);
+    if (!isUser(me)) return showAnswerWithoutUser(routePanel, fetchToken, isCurrent);
     await signInByRoute(await openClient(routePanel, isCurrent), me, fail);
   }
 
   /** @param {() => boolean} isCurrent */
   async function deliverByHeader(isCurrent) {
     const fail = (/** @type {unknown} */ error) => { if (isCurrent()) headerPanel.fail(explainStatus(error)); };
-    if (!isUser(me)) return showAnswerForNobody(headerPanel, fetchHeaderToken, isCurrent);
+    if (!isUser(me)) return showAnswerWithoutUser(headerPanel, fetchHeaderToken, isCurrent);
     await signInByHeader(await openClient(headerPanel, isCurrent), me, fail);
   }
 
@@ -211,15 +211,15 @@ function isUser(me) {
 }
 
 /**
- * With nobody logged in there is nobody to sign in to Velt, but the answer is worth showing.
+ * Shows what the sidecar answers without a logged-in user, although there is no user to sign in to Velt.
  * @param {TokenPanel} panel @param {() => Promise<string>} askForToken @param {() => boolean} isCurrent
  */
-async function showAnswerForNobody(panel, askForToken, isCurrent) {
+async function showAnswerWithoutUser(panel, askForToken, isCurrent) {
   const answer = await askForToken().catch(asError);
   if (!isCurrent()) return;
-  if (answer instanceof Error) return panel.showNobody(explainStatus(answer));
+  if (answer instanceof Error) return panel.showNoUser(explainStatus(answer));
   panel.show({ kind: 'checking', token: answer });
-  panel.fail(new Error('a token came although nobody is logged in'));
+  panel.fail(new Error('a token came although no user is logged in'));
 }
 
 async function fetchHeaderToken() {
@@ -273,7 +273,7 @@ function addUserButtons(users, session) {
 function showCurrentUser(me) {
   const element = byTestId('current-user');
   element.dataset.user = me.userId ?? '';
-  element.textContent = me.userId ? `${me.name} (${me.userId})` : 'nobody';
+  element.textContent = me.userId ? `${me.name} (${me.userId})` : 'no user';
   for (const button of byTestId('users').querySelectorAll('button')) {
     button.setAttribute('aria-pressed', String(button.dataset.user === (me.userId ?? '')));
   }
@@ -351,7 +351,7 @@ function setUpForge(users, session) {
   const result = byTestId('forge-result');
   onClickTry('forge', result, async () => {
     const ownId = session.currentUserId();
-    // Posing as oneself would prove nothing.
+    // A forged header with the user's own id would prove nothing.
     const victim = ownId === 'grace' ? users.find(({ id }) => id !== ownId)?.id ?? 'ada' : 'grace';
     const forgedHeader = { method: 'POST', headers: { 'X-Forwarded-User': victim } };
     const forgedBody = withJson('POST', { userId: victim });
@@ -417,6 +417,6 @@ function setUpExpire(session) {
     clients.forEach((client) => client.expireNow());
     result.textContent = clients.length
       ? 'Both clients took their token for expired and asked again: see the verdicts.'
-      : 'Nobody is signed in.';
+      : 'No user is signed in.';
   });
 }

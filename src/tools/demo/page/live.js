@@ -1,5 +1,5 @@
 // @ts-check
-// What moves by itself: the sidecar's figures, the WebSocket and the event stream.
+// Parts that are updated all the time: the sidecar's figures, the WebSocket and the event stream.
 import { byTestId, messageOf } from './token-panel.js';
 
 const POLL_INTERVAL_MS = 1000;
@@ -168,7 +168,7 @@ export function createSocketPanel() {
 function describeEcho(data) {
   try {
     const { n, user, echo } = JSON.parse(data);
-    return `#${n} ${user ?? 'nobody'}: ${echo}`;
+    return `#${n} ${user ?? 'no user'}: ${echo}`;
   } catch {
     return `not understood: ${data}`;
   }
@@ -205,7 +205,7 @@ export function createEventPanel() {
 function describeTick(data) {
   try {
     const { n, at, user } = JSON.parse(data);
-    return `#${n} ${user ?? 'nobody'} ${new Date(at).toLocaleTimeString('en-GB')}`;
+    return `#${n} ${user ?? 'no user'} ${new Date(at).toLocaleTimeString('en-GB')}`;
   } catch {
     return `not understood: ${data}`;
   }

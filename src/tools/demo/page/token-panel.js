@@ -1,5 +1,5 @@
 // @ts-check
-// One delivery on the page: the token, what is in it, how long it lives, and what Velt says to it.
+// One delivery on the page: the token, what is in it, how long it lives, and whether Velt accepts it.
 
 /** @typedef {import('./velt-stand-in.js').Progress} Progress */
 
@@ -65,7 +65,7 @@ export function createTokenPanel(delivery) {
   copyOnClick(copyButton, () => tokenElement.dataset.token ?? '');
   setInterval(showRemaining, 1000);
 
-  return { begin, show, fail, showNobody, token: () => tokenElement.dataset.token ?? '' };
+  return { begin, show, fail, showNoUser, token: () => tokenElement.dataset.token ?? '' };
 
   function begin() {
     timesAccepted = 0;
@@ -87,13 +87,13 @@ export function createTokenPanel(delivery) {
     if (isWithVelt) return setVerdict('refused', `Velt refuses: ${messageOf(error)}`);
     setToken('');
     setReason(messageOf(error));
-    setVerdict('refused', 'Velt signs nobody in');
+    setVerdict('refused', 'Velt signs no user in');
   }
 
-  /** Nobody is logged in, so that no token is what everybody expects. @param {unknown} reason */
-  function showNobody(reason) {
+  /** No user is logged in, so no token is the expected result. @param {unknown} reason */
+  function showNoUser(reason) {
     setReason(messageOf(reason));
-    setVerdict('nobody', 'Nobody to sign in to Velt');
+    setVerdict('no-user', 'No user to sign in to Velt');
   }
 
   /** @param {{attempt: number, attempts: number, problem: string}} progress */
@@ -153,7 +153,7 @@ export function createTokenPanel(delivery) {
     reasonElement.hidden = !reason;
   }
 
-  /** @param {'waiting' | 'accepted' | 'refused' | 'nobody'} verdict @param {string} text */
+  /** @param {'waiting' | 'accepted' | 'refused' | 'no-user'} verdict @param {string} text */
   function setVerdict(verdict, text) {
     verdictElement.dataset.verdict = verdict;
     verdictElement.textContent = text;

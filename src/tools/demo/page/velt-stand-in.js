@@ -1,7 +1,7 @@
 // @ts-check
 // Stands in for Velt's browser client, which needs a Velt account and Velt's network. It has the
 // calls that velt.js uses, with their real names, and has every token checked by the emulator.
-// `watch` and `expireNow` do not exist in the real client: they are windows for the demo page.
+// `watch` and `expireNow` do not exist in the real client: the demo page uses them to look inside.
 
 /** @typedef {{userId: string, name?: string, email?: string, organizationId?: string}} User */
 /** @typedef {{retryCount?: number, retryDelay?: number}} RetryConfig */

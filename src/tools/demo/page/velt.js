@@ -55,7 +55,7 @@ export async function signInByHeader(client, user, onError) {
 async function fetchTokenFromHeader() {
   for (let attempt = 1; ; attempt++) {
     const response = await fetch('/api/me', { cache: 'no-store' });
-    // Velt has not answered the sidecar yet. The token is on its way, and in a later answer.
+    // Velt has not answered the sidecar yet. A later answer has the token.
     const isPending = response.headers.get('X-Velt-Token-Status') === 'pending';
     if (!isPending || attempt === ATTEMPTS) return tokenFromHeader(response);
     await new Promise((resolve) => { setTimeout(resolve, 500 * attempt); });

@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             message = json_format.MessageToDict(request, use_integers_for_enums=True)
             convert_ids(message, lambda text: base64.b64decode(text).hex())
             say(path=self.path, kind=kind, message=message)
-        except Exception as error:  # whatever is wrong with it, the test is to hear of it
+        except Exception as error:  # reported to the test, of any kind
             say(path=self.path, kind=kind, error=repr(error), body=repr(body))
         answer = trace_service_pb2.ExportTraceServiceResponse()
         is_json = kind == "application/json"
