@@ -47,8 +47,8 @@ fn missing_assertion_settings_are_told_all_at_once() {
 
 #[test]
 fn preset_asks_only_for_settings_that_it_cannot_know() {
-    let audience = "  identity.assertion.audience: it is missing, so that whatever the issuer signs for anybody would be believed\n    \
-         -> write audience = [\"...\"] in [identity.assertion]: what the assertion's aud claim names this app by";
+    let audience = "  identity.assertion.audience: it is missing, so that every token of the issuer, for any app, would be believed\n    \
+         -> write audience = [\"...\"] in [identity.assertion]: the name of this app in the assertion's aud claim";
     let issuer =
         "  identity.assertion.issuer is missing\n    -> write issuer = a string that is not empty";
     let signer = "  identity.assertion.signer: it is missing, and without it any load balancer of any AWS account could sign\n    \
