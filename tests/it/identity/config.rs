@@ -183,6 +183,18 @@ fn keys_that_cross_the_network_in_plain_text_are_refused() {
 }
 
 #[test]
+fn wrong_user_claim_leaves_the_other_claims_known() {
+    says(
+        &format!(
+            "{ASSERTION}user_claim = \"\"\nemail_claim = \"email\"\n[identity]\nsource = \"assertion\""
+        ),
+        "  sidecar.toml:6: identity.assertion.user_claim: \"\" won't do\n    \
+         -> write a claim, such as \"sub\" or \"custom.user.id\", or a JSON pointer where a name has \
+         a dot or slash in it: \"/https:~1~1example.com~1roles\"",
+    );
+}
+
+#[test]
 fn odd_values_of_an_assertion_are_answered_with_better_ones() {
     let source = "[identity]\nsource = \"assertion\"";
     for claim in ["", ".", "a.", "https://example.com/roles", "/", "/a//b", "/a~2b", "a b"] {
