@@ -45,7 +45,7 @@ pub fn check(input: &[u8]) {
         Ok(_) if foreign => panic!("a foreign signature is believed"),
         Ok(said) => assert_believable(&said, header, claims, aws),
         Err(fault) => {
-            assert!(!matches!(fault, InvalidAssertion::Signature) || foreign, "it was ours")
+            assert!(!matches!(fault, InvalidAssertion::Signature) || foreign, "it was ours");
         }
     }
     // The same claims in a token with one changed byte.

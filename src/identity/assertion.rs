@@ -19,11 +19,12 @@ use moka::sync::Cache;
 
 pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
 pub use self::jws::verify;
-use super::Refusal;
 pub use super::algorithm::Algorithm;
-use super::headers::{checked, is_blank, only};
+use super::guard::Removal;
+use super::headers::{checked, only};
 use super::keys::{Found, KeyLocation, Keys, Unfetched};
 use super::user::{Flaws, Said};
+use super::{Placeholders, Refusal};
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics};
 use ground::outgoing::TlsError;
 use ground::tls::Roots;
@@ -79,41 +80,24 @@ pub enum InvalidAssertion {
 }
 
 /// Content of the assertion's header in a request.
-pub(super) enum Presented {
-    Assertion(HeaderValue),
-    /// No assertion: the header is absent or blank, or `Authorization` has another scheme than `Bearer`.
-    Nothing,
-    /// A placeholder, which stands for no assertion.
-    Placeholder,
+pub(super) enum Presented<'a> {
+    Assertion(&'a HeaderValue),
+    /// No assertion: the header is absent or blank, or `Authorization` has another scheme than `Bearer`. A
+    /// placeholder stands for no assertion too, and is the flaw.
+    Nothing(Flaws),
 }
 
-impl Presented {
-    pub(super) fn flaws(&self) -> Flaws {
-        match self {
-            Self::Placeholder => Flaws::placeholder(),
-            Self::Assertion(_) | Self::Nothing => Flaws::default(),
-        }
-    }
-}
-
-/// Result of the check of an assertion.
+/// Result of the look for an assertion and of the assertion's check.
 pub(super) enum Verdict {
     /// A valid assertion, with or without a user.
     Valid(Said),
+    /// No assertion, as in [`Presented::Nothing`].
+    Absent(Flaws),
     Invalid(InvalidAssertion),
     /// Credentials of the app's own in `Authorization`, which the sidecar leaves to the app.
     OtherScheme,
     /// No keys are there to check the assertion with.
     Unavailable,
-}
-
-impl Verdict {
-    pub(super) fn flaws(&self) -> Flaws {
-        match self {
-            Self::Valid(said) => said.flaws,
-            Self::Invalid(_) | Self::OtherScheme | Self::Unavailable => Flaws::default(),
-        }
-    }
 }
 
 /// Checks assertions.
@@ -188,32 +172,31 @@ impl Assertions {
 
     /// Finds the assertion of a request. A blank line is no assertion: fronts that know no user send such
     /// lines.
-    pub(super) fn find(&self, headers: &HeaderMap) -> Result<Presented, Refusal> {
-        let Some(value) = only(headers, &self.header)? else { return Ok(Presented::Nothing) };
+    pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Presented<'a>, Refusal> {
+        let nothing = Presented::Nothing(Flaws::default());
+        let Some(value) = only(headers, &self.header)? else { return Ok(nothing) };
         let presented = match bearer(&self.header, value.as_bytes()) {
-            None => Presented::Nothing,
-            Some(_) if self.header == AUTHORIZATION => Presented::Assertion(value.clone()),
-            Some(_) => match checked(value, &self.policy.claims.placeholders) {
-                Err(Flaw::Empty) => Presented::Nothing,
-                Err(Flaw::Placeholder) => Presented::Placeholder,
+            None => nothing,
+            Some(_) if self.header == AUTHORIZATION => Presented::Assertion(value),
+            Some(_) => match checked(value, self.placeholders()) {
+                Err(Flaw::Empty) => nothing,
+                Err(Flaw::Placeholder) => Presented::Nothing(Flaws::placeholder()),
                 // Other flaws of a user's id don't count here: an assertion is longer, for instance.
-                Ok(_) | Err(_) => Presented::Assertion(value.clone()),
+                Ok(_) | Err(_) => Presented::Assertion(value),
             },
         };
         Ok(presented)
     }
 
-    /// Whether the value of a plain header says nothing of a user.
-    pub(super) fn is_blank(&self, value: &HeaderValue) -> bool {
-        is_blank(value, &self.policy.claims.placeholders)
+    /// Returns the values that stand for no value.
+    pub(super) fn placeholders(&self) -> &Placeholders {
+        &self.policy.claims.placeholders
     }
 
-    /// Removes the assertion, so that the app does not see it. `Authorization` stays: the header may be meant
-    /// for the app, which has to check its value with or without the sidecar.
-    pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        if self.header != AUTHORIZATION {
-            headers.remove(&self.header);
-        }
+    /// Returns the removal by which the app does not see the assertion. `Authorization` stays: the header may
+    /// be meant for the app, which has to check its value with or without the sidecar.
+    pub(super) fn removal(&self) -> Removal<'_> {
+        if self.header == AUTHORIZATION { Removal::Nothing } else { Removal::One(&self.header) }
     }
 
     /// Returns the verdict on `assertion` at `now`, the time since 1970, if it was checked a moment ago.

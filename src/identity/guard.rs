@@ -1,9 +1,10 @@
 //! Guarded headers, and the spellings in which an app may take other headers for guarded ones.
 
 use http::header::{CONNECTION, TRAILER};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
-use super::Refusal;
+use super::headers::is_blank;
+use super::{Placeholders, Refusal};
 use ground::metrics::RefusalKind;
 use ground::names::{NameSet, Names};
 use ground::spelling::is_read_as;
@@ -23,6 +24,41 @@ pub(super) struct Seen {
     names: Names,
     /// Names that an app may take for a guarded name of another spelling. Nearly every request has none.
     aliases: Vec<HeaderName>,
+}
+
+/// Identity headers that a request has to lose before the app sees the request. An alias of a header goes
+/// with the header.
+#[derive(Clone, Copy)]
+pub(super) enum Removal<'a> {
+    Nothing,
+    /// One header.
+    One(&'a HeaderName),
+    /// Every header but this one.
+    AllBut(&'a HeaderName),
+    /// Every header but `kept` and the headers of blank lines. A front that has no user sends blank lines, so
+    /// they are no spoof attempt of a client.
+    Leftovers {
+        kept: &'a HeaderName,
+        placeholders: &'a Placeholders,
+    },
+    All,
+}
+
+impl Removal<'_> {
+    /// Whether the header that was found under the name `found` stays. `name` is the identity header that
+    /// `found` names, or of which `found` is an alias.
+    fn keeps(self, headers: &HeaderMap, name: &HeaderName, found: &HeaderName) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::One(removed) => name != removed,
+            Self::AllBut(kept) => name == kept,
+            Self::Leftovers { kept, placeholders } => {
+                let mut lines = headers.get_all(found).iter();
+                name == kept || lines.all(|line| is_blank(line, placeholders))
+            }
+            Self::All => false,
+        }
+    }
 }
 
 /// Headers and aliases that were removed.
@@ -64,8 +100,14 @@ impl Guard {
     }
 
     /// Refuses a message whose `Connection` or `Trailer` names a guarded header (the next hop would remove
-    /// it, or take a later value for it), and a message with an alias of an identity header.
-    pub(super) fn unambiguous(&self, headers: &HeaderMap, seen: &Seen) -> Result<(), Refusal> {
+    /// it, or take a later value for it), and a message with an alias of an identity header. Headers that
+    /// fall to `removal` do not count: the app does not see them.
+    pub(super) fn unambiguous(
+        &self,
+        removal: Removal<'_>,
+        headers: &HeaderMap,
+        seen: &Seen,
+    ) -> Result<(), Refusal> {
         for (list, kind) in
             [(CONNECTION, RefusalKind::ConnectionNominated), (TRAILER, RefusalKind::Trailer)]
         {
@@ -75,23 +117,30 @@ impl Guard {
                 return Err(Refusal::ambiguous(kind, header));
             }
         }
-        // Skip the aliases that were removed meanwhile: the app does not see them.
+        // Skip the aliases that were removed meanwhile, for the same reason.
         let mut left = seen.aliases.iter().filter(|name| headers.contains_key(*name));
-        match left.find_map(|name| alias_of(name, &self.identity)) {
+        let kept = |alias: &HeaderName| {
+            alias_of(alias, &self.identity).filter(|name| removal.keeps(headers, name, alias))
+        };
+        match left.find_map(kept) {
             Some(header) => Err(Refusal::ambiguous(RefusalKind::Alias, header)),
             None => Ok(()),
         }
     }
 
     /// Refuses a message with two lines of an identity header, whether the header is read here or not: the
-    /// app may believe the line that the client has sent.
-    pub(super) fn unrepeated(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// app may believe the line that the client has sent. Headers that fall to `removal` do not count.
+    pub(super) fn unrepeated(
+        &self,
+        removal: Removal<'_>,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
         // Nearly no message has two lines of any header.
         if headers.len() == headers.keys_len() {
             return Ok(());
         }
-        let repeated =
-            self.identity.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some());
+        let mut left = self.identity.iter().filter(|name| removal.keeps(headers, name, name));
+        let repeated = left.find(|name| headers.get_all(*name).iter().nth(1).is_some());
         repeated.map_or(Ok(()), |name| Err(Refusal::ambiguous(RefusalKind::Repeated, name)))
     }
 
@@ -125,30 +174,22 @@ impl Guard {
 
     /// Removes every identity header and its aliases.
     pub(super) fn strip(&self, headers: &mut HeaderMap, seen: &Seen) -> Stripped {
-        remove(&self.identity, headers, seen, |_, _, _| false)
+        self.remove(Removal::All, headers, seen)
     }
 
-    /// Removes every identity header except `kept`, and every alias except those of `kept`.
-    pub(super) fn strip_all_but(
+    /// Removes the identity headers, and their aliases, that `removal` does not keep.
+    pub(super) fn remove(
         &self,
-        kept: &HeaderName,
+        removal: Removal<'_>,
         headers: &mut HeaderMap,
         seen: &Seen,
     ) -> Stripped {
-        remove(&self.identity, headers, seen, |_, name, _| name == kept)
-    }
-
-    /// Removes what [`Self::strip_all_but`] removes, but keeps headers of blank lines too: a front that has
-    /// no user sends such headers, so they are no spoof attempt of a client.
-    pub(super) fn strip_leftovers(
-        &self,
-        kept: &HeaderName,
-        is_blank: impl Fn(&HeaderValue) -> bool,
-        headers: &mut HeaderMap,
-        seen: &Seen,
-    ) -> Stripped {
+        // Return early for nearly every request.
+        if matches!(removal, Removal::Nothing) {
+            return Stripped::default();
+        }
         remove(&self.identity, headers, seen, |headers, name, found| {
-            name == kept || headers.get_all(found).iter().all(&is_blank)
+            removal.keeps(headers, name, found)
         })
     }
 }

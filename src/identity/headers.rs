@@ -64,11 +64,6 @@ impl HeaderSource {
         Ok(Said { user: Some(user), flaws: reading.flaws })
     }
 
-    /// Whether `value` says nothing of a user: it is blank, or a placeholder.
-    pub(super) fn is_blank(&self, value: &HeaderValue) -> bool {
-        is_blank(value, &self.placeholders)
-    }
-
     /// Whether one of the user's groups is an admin group. A group with odd bytes is no admin group, and
     /// does not spoil the other groups.
     fn is_admin(&self, reading: &mut Reading<'_>) -> Result<Option<bool>, Refusal> {

@@ -7,8 +7,9 @@
 //!
 //! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
 //! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
-//! of its user. `user` has the types in which all three readers describe a user, `placeholders` the values
-//! that stand for no value; `telling` counts and logs.
+//! of its user. `ruling` concludes from all of them who the caller is and which headers have to go. `user`
+//! has the types in which all three readers describe a user, `placeholders` the values that stand for no
+//! value; `telling` counts and logs.
 
 #![forbid(unsafe_code)]
 
@@ -21,25 +22,24 @@ mod headers;
 pub mod keys;
 mod peer;
 mod placeholders;
+mod ruling;
 mod telling;
 mod user;
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 pub use self::app::AppSource;
+use self::assertion::Assertions;
 pub use self::assertion::{AssertionSource, InvalidAssertion};
-use self::assertion::{Assertions, Presented, Verdict};
 pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
-use self::guard::{Guard, Seen, Stripped};
+use self::guard::{Guard, Seen};
 pub use self::headers::{GroupsLines, HeaderSource};
 use self::peer::{Anchors, Proxies};
 pub use self::peer::{Believed, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
-use self::user::Said;
 pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
 use ground::alarm::Alarms;
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
@@ -169,6 +169,26 @@ enum Reader {
     App(Box<AppSource>),
 }
 
+impl Reader {
+    fn new(
+        source: Source,
+        old: Option<&Self>,
+        metrics: &IdentityMetrics,
+    ) -> Result<Self, TlsError> {
+        let old = old.and_then(|old| match old {
+            Self::Assertion(assertions) => Some(&**assertions),
+            Self::Header(_) | Self::App(_) => None,
+        });
+        Ok(match source {
+            Source::Header(source) => Self::Header(source),
+            Source::Assertion(source) => {
+                Self::Assertion(Box::new(Assertions::new(*source, old, metrics.clone())?))
+            }
+            Source::App(source) => Self::App(source),
+        })
+    }
+}
+
 impl Identity {
     /// Builds an identity from settings that the configuration has checked.
     ///
@@ -190,22 +210,12 @@ impl Identity {
         settings: Settings,
         metrics: IdentityMetrics,
     ) -> Result<Self, TlsError> {
-        let old = old.and_then(|old| match &old.reader {
-            Reader::Assertion(assertions) => Some(&**assertions),
-            Reader::Header(_) | Reader::App(_) => None,
-        });
         let mut own = settings.token_headers;
         own.extend(settings.secret.as_ref().map(|secret| secret.header.clone()));
         let mut names: Vec<HeaderName> = settings.source.names().cloned().collect();
         names.extend(settings.guarded);
         let by_header = matches!(settings.source, Source::Header(_));
-        let reader = match settings.source {
-            Source::Header(source) => Reader::Header(source),
-            Source::Assertion(source) => {
-                Reader::Assertion(Box::new(Assertions::new(*source, old, metrics.clone())?))
-            }
-            Source::App(source) => Reader::App(source),
-        };
+        let reader = Reader::new(settings.source, old.map(|old| &old.reader), &metrics)?;
         Ok(Self {
             anchors: Anchors::new(
                 settings.trusted_peers,
@@ -286,80 +296,26 @@ impl Identity {
 
     /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.
     pub async fn decide(&self, asking: Asking, peer: &Peer, headers: &mut HeaderMap) -> Decision {
-        let mut spoofs = Spoofs::default();
         let seen = self.guard.scan(headers);
+        let mut spoofs = Spoofs::default();
+        let shown = self.take_own(headers, &seen, &mut spoofs);
+        let trust = self.anchors.trust(peer, headers, shown);
+        let ruling = self.rule(asking, trust.is_trusted(), headers, &seen).await;
+        spoofs.forged(self.guard.remove(ruling.forged, headers, &seen));
+        self.guard.remove(ruling.hidden, headers, &seen);
+        Decision { trust, spoofs, flaws: ruling.flaws, conclusion: ruling.conclusion }
+    }
+
+    /// Removes the front's secret and the headers that only the sidecar sets. Returns the verdict on the
+    /// secret. Must come before [`Anchors::trust`]: a token header that a page sends, such as
+    /// `X-Forwarded-Token`, would count as a sign of a front.
+    fn take_own(&self, headers: &mut HeaderMap, seen: &Seen, spoofs: &mut Spoofs) -> Shown {
         let shown = self.anchors.take_secret(headers);
         if let Some(header) = self.anchors.secret_header().filter(|_| shown.is_wrong()) {
             spoofs.add(SpoofKind::Secret, Removed::one(header));
         }
-        spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, &seen));
-        let trust = self.anchors.trust(peer, headers, shown);
-        let trusted = trust.is_trusted();
-        let found = match &self.reader {
-            Reader::Header(_) if !trusted => {
-                spoofs.forged(self.guard.strip(headers, &seen));
-                Ok((Caller::Anonymous.into(), Flaws::default()))
-            }
-            Reader::Header(source) => {
-                let clear = self.guard.unambiguous(headers, &seen);
-                clear.and_then(|()| source.read(headers)).and_then(|said| {
-                    let caller = match said.user {
-                        Some(user) => {
-                            self.check_lines(source, headers)?;
-                            Caller::Known(user)
-                        }
-                        None => self.without_user(source, headers, &seen, &mut spoofs),
-                    };
-                    Ok((caller.into(), said.flaws))
-                })
-            }
-            Reader::App(_) => {
-                // Forged even from the front proxy, which does not speak for the app.
-                spoofs.forged(self.guard.strip(headers, &seen));
-                Ok((Caller::Unnamed.into(), Flaws::default()))
-            }
-            Reader::Assertion(assertions) => {
-                if !trusted {
-                    spoofs.forged(self.strip_unsigned(assertions, headers, &seen));
-                }
-                let found = self.guard.unambiguous(headers, &seen);
-                match found.and_then(|()| assertions.find(headers)) {
-                    Ok(Presented::Assertion(assertion)) => {
-                        let verdict = self.judge(asking, assertions, &assertion).await;
-                        let flaws = verdict.flaws();
-                        let once = match &verdict {
-                            Verdict::Valid(Said { user: Some(_), .. }) => {
-                                self.guard.unrepeated(headers)
-                            }
-                            _ => Ok(()),
-                        };
-                        once.map(|()| {
-                            let (seen, spoofs) = (&seen, &mut spoofs);
-                            let conclusion = self
-                                .by_verdict(assertions, verdict, trusted, headers, seen, spoofs);
-                            (conclusion, flaws)
-                        })
-                    }
-                    Ok(presented) => {
-                        let conclusion = self.unsigned(assertions, headers, &seen, &mut spoofs);
-                        Ok((conclusion, presented.flaws()))
-                    }
-                    Err(refusal) => Err(refusal),
-                }
-            }
-        };
-        let (conclusion, flaws) = found.unwrap_or_else(|refusal| {
-            if self.ambiguous == OnAmbiguous::Refuse {
-                return (Conclusion::Refused(refusal), Flaws::default());
-            }
-            self.guard.strip(headers, &seen);
-            (Conclusion::Ignored(refusal), Flaws::default())
-        });
-        let refused = matches!(conclusion, Conclusion::Refused(_));
-        if self.forward == ForwardIdentity::Strip && !refused {
-            self.guard.strip(headers, &seen);
-        }
-        Decision { trust, spoofs, flaws, conclusion }
+        spoofs.add(SpoofKind::TokenHeader, self.guard.strip_own(headers, seen));
+        shown
     }
 
     /// Removes from a request's trailers the names that would be identity as headers. RFC 9110 section 6.5.1
@@ -370,104 +326,6 @@ impl Identity {
         let own = self.guard.strip_own(trailers, &seen);
         let removed = identity.headers.and(identity.aliases).and(own);
         self.tell_spoof(&Spoof { kind: SpoofKind::Trailer, removed }, None, None);
-    }
-
-    /// Returns the verdict on an assertion.
-    async fn judge(
-        &self,
-        asking: Asking,
-        assertions: &Assertions,
-        assertion: &HeaderValue,
-    ) -> Verdict {
-        let now = unix_now();
-        if asking == Asking::ToExplain {
-            return assertions.examine(assertion, now);
-        }
-        match assertions.recall(assertion, now) {
-            Some(verdict) => verdict,
-            // Boxed, since it is rare and would make every request's future larger.
-            None => Box::pin(assertions.verify(assertion, now)).await,
-        }
-    }
-
-    /// Draws the conclusion from a verdict, and removes the headers that the app may not see.
-    fn by_verdict(
-        &self,
-        assertions: &Assertions,
-        verdict: Verdict,
-        trusted: bool,
-        headers: &mut HeaderMap,
-        seen: &Seen,
-        spoofs: &mut Spoofs,
-    ) -> Conclusion {
-        match verdict {
-            Verdict::Valid(Said { user: Some(user), .. }) => {
-                Conclusion::Caller(Caller::Known(user))
-            }
-            Verdict::Valid(Said { user: None, .. }) | Verdict::OtherScheme => {
-                self.unsigned(assertions, headers, seen, spoofs)
-            }
-            Verdict::Unavailable => {
-                if !trusted {
-                    assertions.strip(headers);
-                }
-                Conclusion::Caller(Caller::Unverified)
-            }
-            Verdict::Invalid(fault) if assertions.refuses() => {
-                Conclusion::Refused(Refusal::Invalid(fault))
-            }
-            Verdict::Invalid(fault) => {
-                spoofs.forged(self.strip_unsigned(assertions, headers, seen));
-                assertions.strip(headers);
-                Conclusion::Ignored(Refusal::Invalid(fault))
-            }
-        }
-    }
-
-    /// Refuses two lines of a header that is guarded but not read.
-    fn check_lines(&self, source: &HeaderSource, headers: &HeaderMap) -> Result<(), Refusal> {
-        match source.groups_lines {
-            GroupsLines::One => self.guard.unrepeated(headers),
-            GroupsLines::Several => Ok(()),
-        }
-    }
-
-    /// Removes the user's attributes: the front names no user, so the attributes come from the client of
-    /// the front.
-    fn without_user(
-        &self,
-        source: &HeaderSource,
-        headers: &mut HeaderMap,
-        seen: &Seen,
-        spoofs: &mut Spoofs,
-    ) -> Caller {
-        let blank = |value: &HeaderValue| source.is_blank(value);
-        spoofs.forged(self.guard.strip_leftovers(&source.user, blank, headers, seen));
-        Caller::Anonymous
-    }
-
-    /// Removes the plain headers: the front signs the users whom it knows and no assertion names a user, so
-    /// the plain headers come from the client of the front.
-    fn unsigned(
-        &self,
-        assertions: &Assertions,
-        headers: &mut HeaderMap,
-        seen: &Seen,
-        spoofs: &mut Spoofs,
-    ) -> Conclusion {
-        let blank = |value: &HeaderValue| assertions.is_blank(value);
-        spoofs.forged(self.guard.strip_leftovers(assertions.header(), blank, headers, seen));
-        Conclusion::Caller(Caller::Anonymous)
-    }
-
-    /// Removes every plain identity header, but not the assertion's.
-    fn strip_unsigned(
-        &self,
-        assertions: &Assertions,
-        headers: &mut HeaderMap,
-        seen: &Seen,
-    ) -> Stripped {
-        self.guard.strip_all_but(assertions.header(), headers, seen)
     }
 }
 
@@ -496,8 +354,4 @@ impl Refusal {
     fn ambiguous(kind: RefusalKind, header: &HeaderName) -> Self {
         Self::Ambiguous { kind, header: header.clone() }
     }
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -141,7 +141,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(text, environment);
         let document = reader.document();
-        let config = Self::read(&Section::top(&reader, &document));
+        let config = Section::top(&reader, &document, Self::read);
         let (effective, complaints) = reader.finish();
         match config {
             Some(config) if complaints.is_empty() => Ok(Self { effective, ..config }),
@@ -152,73 +152,64 @@ impl Config {
     /// Reads all tables. `None` if a setting without a default is missing; the reader has complained about
     /// it.
     fn read(top: &Section<'_, '_>) -> Option<Self> {
-        let (listen, tls) = {
-            let section = top.section("listen");
-            (table::listen::read(&section), table::listen::read_tls(&section.section("tls")))
-        };
-        let (admin, admin_token) = table::admin::read(&top.section("admin"));
-        let app = table::app::read(&top.section("app"), listen.address);
-        let roots = table::outgoing::read(&top.section("outgoing"));
-        let delivery = table::delivery::read(&top.section("delivery"));
-        let section = top.section("identity");
-        let assertion = section.section("assertion");
-        let identity = table::identity::read(&section, &assertion, &delivery, &roots);
-        check_names(&section, identity.as_ref(), tls.as_ref());
-        let velt = {
-            let source = identity.as_ref().map(|identity| &identity.source);
-            let (section, suffix) = match source {
-                Some(identity::Source::Assertion(_)) => (&assertion, "claim"),
-                _ => (&section, "header"),
-            };
-            let velt = top.section("velt");
-            let read = table::velt::read(&velt, section, suffix, source, roots.clone());
-            check_secrets(&velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
-            read
-        };
-        let cache = {
-            let section = top.section("cache");
-            cache::Settings {
-                max_entries: section.value("max_entries", "100000"),
-                max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
-            }
-        };
-        let shutdown = {
-            let section = top.section("shutdown");
-            Shutdown {
-                grace: section.value("grace", "5s"),
-                deadline: section.value("deadline", "20s"),
-            }
-        };
-        let runtime = top.section("runtime");
-        let workers = runtime.value("workers", "auto");
-        let memory_limit = runtime.value("memory_limit", "auto");
-        let log = {
-            let section = top.section("log");
-            logging::Settings {
-                level: section.value("level", "info"),
-                format: section.value("format", "text"),
-            }
-        };
-        let access_log = {
-            let section = top.section("access_log");
-            access_log::Settings {
-                format: section.value("format", "off"),
-                sample: section.value::<Share>("sample", "1.0").0,
-                user: section.value("user", "false"),
-            }
-        };
-        let (tracing, sampled_by) = table::tracing::read(&top.section("tracing"), &roots);
-        let reload_interval = top.section("reload").value::<Limit>("interval", "10s").0;
-        // Unwrapped last: a table that has not been read would be reported as unknown.
-        let (velt, plan, resilience) = velt?;
-        Some(Self {
+        let (listen, tls) = top.section("listen", |section| {
+            (table::listen::read(section), section.section("tls", table::listen::read_tls))
+        });
+        let (admin, admin_token) = top.section("admin", table::admin::read);
+        let app = top.section("app", |section| table::app::read(section, listen.address));
+        let roots = top.section("outgoing", table::outgoing::read);
+        let delivery = top.section("delivery", table::delivery::read);
+        let (identity, velt) = top.section("identity", |section| {
+            section.section("assertion", |assertion| {
+                let identity = table::identity::read(section, assertion, &delivery, &roots);
+                check_names(section, identity.as_ref(), tls.as_ref());
+                // Read within `identity`, because `velt.api` may leave keys of that table without effect.
+                let velt = top.section("velt", |velt| {
+                    let source = identity.as_ref().map(|identity| &identity.source);
+                    let (section, suffix) = match source {
+                        Some(identity::Source::Assertion(_)) => (assertion, "claim"),
+                        _ => (section, "header"),
+                    };
+                    let read = table::velt::read(velt, section, suffix, source, roots.clone());
+                    check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
+                    read
+                });
+                (identity, velt)
+            })
+        });
+        let cache = top.section("cache", |section| cache::Settings {
+            max_entries: section.value("max_entries", "100000"),
+            max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
+        });
+        let shutdown = top.section("shutdown", |section| Shutdown {
+            grace: section.value("grace", "5s"),
+            deadline: section.value("deadline", "20s"),
+        });
+        let (workers, memory_limit) = top.section("runtime", |section| {
+            (section.value("workers", "auto"), section.value("memory_limit", "auto"))
+        });
+        let log = top.section("log", |section| logging::Settings {
+            level: section.value("level", "info"),
+            format: section.value("format", "text"),
+        });
+        let access_log = top.section("access_log", |section| access_log::Settings {
+            format: section.value("format", "off"),
+            sample: section.value::<Share>("sample", "1.0").0,
+            user: section.value("user", "false"),
+        });
+        let (tracing, sampled_by) =
+            top.section("tracing", |section| table::tracing::read(section, &roots));
+        let reload_interval =
+            top.section("reload", |section| section.value::<Limit>("interval", "10s").0);
+        // Without `?`, which would leave tables unread, and so unknown.
+        identity.zip(velt).map(|(identity, (velt, plan, resilience))| Self {
             listen,
             tls,
             admin,
             admin_token,
             app,
             delivery,
-            identity: identity?,
+            identity,
             velt,
             plan,
             resilience,
@@ -275,7 +266,7 @@ pub fn describe(effective: &[Effective]) -> String {
 pub fn admin_address(text: &str, environment: &BTreeMap<String, String>) -> SocketAddr {
     let reader = Reader::new(text, environment);
     let document = reader.document();
-    table::admin::read_address(&Section::top(&reader, &document).section("admin"))
+    Section::top(&reader, &document, |top| top.section("admin", table::admin::read_address))
 }
 
 /// Complains about a credential of Velt's that stands in a second place as well: the API key is known to

@@ -14,6 +14,7 @@ mod guard;
 pub mod inject;
 mod ask_app;
 mod record;
+mod token_state;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -34,6 +35,7 @@ use tracing::error;
 use self::error::{NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
+use self::token_state::TokenState;
 use crate::access_log::AccessLog;
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
 use ground::client_connection::ClientConnection;
@@ -99,9 +101,6 @@ impl<'a> Route<'a> {
         }
     }
 }
-
-/// The caller, and the result of the token look-up; no look-up if only the app could name the caller.
-type Asked = (Result<Caller, NoToken>, Option<Result<Lookup, NoToken>>);
 
 impl Sidecar {
     /// Answers a request in every case: an error becomes its answer, a panic a 500, and a client that leaves
@@ -193,12 +192,12 @@ impl Sidecar {
         };
 
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
-        // app's own time. There is no look-up if only the app knows the caller.
-        let is_named = caller != Caller::Unnamed;
-        let mut lookup =
-            (wants_token && is_named).then(|| self.look_up(rules, &caller, record, Moment::now()));
-        if rules.injection.header().on_failure == OnMintFailure::Refuse {
-            lookup = insist(lookup, rules.injection.header().max_wait).await?;
+        // app's own time.
+        let mut token = wants_token.then(|| self.seek(rules, &caller, record));
+        if let Some(token) = &mut token
+            && rules.injection.header().on_failure == OnMintFailure::Refuse
+        {
+            token.insist(rules.injection.header().max_wait).await?;
         }
         let asked = record.app_asked();
         let forwarded = self.upstream.forward(request, &client, connection, asked).await;
@@ -215,13 +214,21 @@ impl Sidecar {
             }
             None => Ok(caller),
         };
-        if wants_token {
-            let asked = (caller, lookup);
-            let delivered = self.deliver(rules, &mut response, asked, record, answered).await;
+        if let Some(token) = token {
+            let delivered =
+                self.deliver(rules, &mut response, caller, token, record, answered).await;
             record.delivered(delivered);
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
+    }
+
+    /// Looks up the caller's token before the app is asked, unless only the app can name the caller.
+    fn seek(&self, rules: &Rules, caller: &Caller, record: &Record) -> TokenState {
+        match caller {
+            Caller::Unnamed => TokenState::AfterApp,
+            named => self.look_up(rules, named, record, Moment::now()).into(),
+        }
     }
 
     /// Looks up the token of a known caller: at hand, in flight, or not to be had.
@@ -240,7 +247,8 @@ impl Sidecar {
         &self,
         rules: &Rules,
         response: &mut Response<Body>,
-        asked: Asked,
+        caller: Result<Caller, NoToken>,
+        token: TokenState,
         record: &Record,
         now: Moment,
     ) -> HeaderDelivery {
@@ -248,41 +256,43 @@ impl Sidecar {
         let delivered = match rules.injection.eligibility(status, headers, now.wall) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
-            Eligibility::Eligible => match self.await_token(rules, asked, record, now).await {
-                Ok(token) => {
-                    rules.injection.apply(headers, token.value());
-                    HeaderDelivery::Injected
+            Eligibility::Eligible => {
+                match self.await_token(rules, caller, token, record, now).await {
+                    Ok(token) => {
+                        rules.injection.apply(headers, token.value());
+                        HeaderDelivery::Injected
+                    }
+                    Err(absent) => {
+                        rules.injection.explain(headers, absent.status());
+                        absent.delivery()
+                    }
                 }
-                Err(absent) => {
-                    rules.injection.explain(headers, absent.status());
-                    absent.delivery()
-                }
-            },
+            }
         };
         self.metrics.header_deliveries.increment(delivered);
         delivered
     }
 
+    /// Returns the token of the caller, who is known by now or refused.
     async fn await_token(
         &self,
         rules: &Rules,
-        (caller, lookup): Asked,
+        caller: Result<Caller, NoToken>,
+        token: TokenState,
         record: &Record,
         now: Moment,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
-        let lookup = lookup.unwrap_or_else(|| self.look_up(rules, &caller, record, now));
+        let look_up = || TokenState::from(self.look_up(rules, &caller, record, now));
+        let token = if let TokenState::AfterApp = token { look_up() } else { token };
         let patience = rules.injection.header().max_wait;
-        let result = lookup?.within(patience).await.map_err(NoToken::from)?;
-        let token = result.map_err(NoToken::Failed)?;
+        let token = token.within(patience).await?;
         // A token that has arrived since is younger than `now`.
         if token.freshness(now) != Freshness::Expired {
             return Ok(token);
         }
         // The app took longer than the token had left to live.
-        let lookup = self.look_up(rules, &caller, record, now)?;
-        let result = lookup.within(patience).await.map_err(NoToken::from)?;
-        result.map_err(NoToken::Failed)
+        look_up().within(patience).await
     }
 
     /// Answers a token route.
@@ -302,26 +312,8 @@ impl Sidecar {
             // Boxed, because a page that fetches a token by POST is rare.
             Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
         }
-        let result = lookup.within(route.max_wait).await.map_err(NoToken::from)?;
-        let token = result.map_err(NoToken::Failed)?;
+        let token = TokenState::from(Ok(lookup)).within(route.max_wait).await?;
         Ok(route.answer(token.value()))
-    }
-}
-
-/// Waits for the token before the app is asked: the app would have acted on a request that was refused later.
-/// Anonymous callers pass.
-async fn insist(
-    lookup: Option<Result<Lookup, NoToken>>,
-    patience: Duration,
-) -> Result<Option<Result<Lookup, NoToken>>, RequestError> {
-    match lookup {
-        None | Some(Err(NoToken::Anonymous)) => Ok(lookup),
-        Some(Err(absent)) => Err(absent.into()),
-        Some(Ok(lookup)) => {
-            let result = lookup.within(patience).await.map_err(NoToken::from)?;
-            let token = result.map_err(NoToken::Failed)?;
-            Ok(Some(Ok(Lookup::Ready(Ok(token)))))
-        }
     }
 }
 

@@ -114,7 +114,12 @@ impl Lookup {
 }
 
 impl Flight {
-    async fn landed_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
+    /// Returns the result of the mint; waits at most `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the mint had not ended when `patience` ran out.
+    pub async fn landed_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         let demand = Arc::clone(&self.demand);
         let _waiting = demand.wait();
         timeout(patience, self.landed()).await.map_err(|_| demand.unfinished(patience))

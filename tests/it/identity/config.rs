@@ -160,6 +160,12 @@ fn keys_that_cross_the_network_in_plain_text_are_refused() {
 }
 
 #[test]
+fn wrong_user_claim_leaves_the_other_claims_known() {
+    let claims = "user_claim = \"\"\nemail_claim = \"email\"\n[identity]\nsource = \"assertion\"";
+    says("wrong_user_claim", &[format!("{ASSERTION}{claims}")]);
+}
+
+#[test]
 fn odd_values_of_an_assertion_are_answered_with_better_ones() {
     let source = "[identity]\nsource = \"assertion\"";
     for claim in ["", ".", "a.", "https://example.com/roles", "/", "/a//b", "/a~2b", "a b"] {

@@ -98,8 +98,8 @@ pub fn read(
         );
     }
     let on_invalid = section.value("on_invalid", "refuse");
+    let user = section.optional_or("user_claim", of(|preset| preset.user_claim).or(Some("sub")));
     let claims = ClaimNames {
-        user: section.optional_or("user_claim", of(|preset| preset.user_claim).or(Some("sub")))?,
         email: section.optional_or("email_claim", of(|preset| preset.email_claim)),
         name: section.optional_or("name_claim", of(|preset| preset.name_claim)),
         organization: section.optional("organization_claim"),
@@ -107,6 +107,7 @@ pub fn read(
         groups_separator: groups.separator,
         admin_groups: groups.admins.clone(),
         placeholders,
+        user: user?,
     };
     let policy = Policy { issuer: issuer?, audience, algorithms, leeway, signer, claims };
     let roots = roots.clone();

@@ -12,17 +12,17 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
     let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
     let allow_same_site = section.value("allow_same_site", "false");
     // Read the table's own keys before its inner tables, as TOML has them.
-    let routes: Vec<TokenRoute> = if let Some(tables) = section.sections("route") {
-        tables.iter().filter_map(read_route).collect()
-    } else {
+    let routes = section
+        .sections("route", |tables| tables.iter().filter_map(read_route).collect::<Vec<_>>());
+    let routes = routes.unwrap_or_else(|| {
         section.note_default(
             "route",
             "[{ path = \"/generate-velt-jwt-token\", shape = \"string\" }, \
              { path = \"/api/velt/token\", shape = \"object\" }]",
         );
         default_routes()
-    };
-    let header = read_header(&section.section("header"));
+    });
+    let header = section.section("header", read_header);
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {
             let problem = format!("two routes have the path {}", route.path);

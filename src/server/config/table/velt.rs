@@ -139,21 +139,24 @@ fn check_effect(
 }
 
 fn read_resources(section: &Section<'_, '_>, api: Api) -> Vec<Resource> {
-    let Some(tables) = section.sections("resource") else { return Vec::new() };
-    if api != Api::V2 {
-        section.complain_about(
-            "resource",
-            "only the v2 API sends resources, so they have no effect",
-            "remove them, or write api = \"v2\"",
-        );
-    }
-    let read = |table: &Section<'_, '_>| {
-        let kind = table.required("type");
-        let id = table.required("id");
-        let organization = table.optional("organization");
-        let role = table.optional("role");
-        let expires_in = table.optional::<Span>("expires_in").map(|span| span.0);
-        Some(Resource { kind: kind?, id: id?, organization, role, expires_in })
+    let read = |tables: &[Section<'_, '_>]| {
+        if api != Api::V2 {
+            section.complain_about(
+                "resource",
+                "only the v2 API sends resources, so they have no effect",
+                "remove them, or write api = \"v2\"",
+            );
+        }
+        tables.iter().filter_map(read_resource).collect()
     };
-    tables.iter().filter_map(read).collect()
+    section.sections("resource", read).unwrap_or_default()
+}
+
+fn read_resource(table: &Section<'_, '_>) -> Option<Resource> {
+    let kind = table.required("type");
+    let id = table.required("id");
+    let organization = table.optional("organization");
+    let role = table.optional("role");
+    let expires_in = table.optional::<Span>("expires_in").map(|span| span.0);
+    Some(Resource { kind: kind?, id: id?, organization, role, expires_in })
 }
