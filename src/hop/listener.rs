@@ -2,7 +2,7 @@
 //!
 //! The listener serves any handler and knows nothing of the purpose of a request.
 
-mod activity;
+mod connection_state;
 mod connection;
 mod descriptors;
 mod handshake;
@@ -34,9 +34,9 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use self::activity::Held;
-pub use self::activity::{Limits, SHORT_IDLE};
 use self::connection::Connection;
+use self::connection_state::Held;
+pub use self::connection_state::{Limits, SHORT_IDLE};
 pub use self::descriptors::{RESERVED_DESCRIPTORS, raise_descriptor_limit};
 use self::descriptors::{beyond_limit, is_exhausted};
 use self::handshake::Handshakes;

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::activity::{Activity, Attended, Held};
+use super::connection_state::{Attended, ConnectionState, Held};
 use super::handshake::Handshakes;
 use super::lingering::{Patience, linger};
 use super::stream::Requests;
@@ -89,7 +89,7 @@ struct Established {
     peer: Peer,
     connection: Arc<ClientConnection>,
     protocol: Protocol,
-    activity: Arc<Activity>,
+    state: Arc<ConnectionState>,
     settings: Settings,
     metrics: ListenerMetrics,
 }
@@ -109,7 +109,7 @@ impl Connection {
     {
         let Self { stream, peer, local_port, held, settings, handshakes, metrics } = self;
         tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
-        let (limits, activity) = (settings.limits, Activity::new(held, &settings.memory));
+        let (limits, state) = (settings.limits, ConnectionState::new(held, &settings.memory));
         // The first request of the client may be on its way.
         let mut ending = phase.clone();
         let too_late = async {
@@ -118,12 +118,12 @@ impl Connection {
         };
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
-            activity.rest();
-            let connection = activity.connection();
+            state.rest();
+            let connection = state.connection();
             let (address, port) = (peer.ip(), peer.port());
             let peer = Peer { address, port, encrypted, names, local_port };
-            let (activity, metrics) = (Arc::clone(&activity), metrics.clone());
-            Established { peer, connection, protocol, activity, settings, metrics }
+            let (state, metrics) = (Arc::clone(&state), metrics.clone());
+            Established { peer, connection, protocol, state, settings, metrics }
         };
         match handshakes {
             None => {
@@ -134,7 +134,7 @@ impl Connection {
                 };
                 match protocol {
                     Ok(protocol) => {
-                        let stream = Watched::new(Gathering(stream), Arc::clone(&activity) as _);
+                        let stream = Watched::new(Gathering(stream), Arc::clone(&state) as _);
                         established(protocol, None, false).serve(stream, handler, phase).await;
                     }
                     Err(reason) => {
@@ -148,7 +148,7 @@ impl Connection {
             Some(handshakes) => {
                 let greeted = tokio::select! {
                     biased;
-                    greeted = Box::pin(handshakes.greet(stream, &activity)) => greeted,
+                    greeted = Box::pin(handshakes.greet(stream, &state)) => greeted,
                     () = too_late => return,
                 };
                 // A failed handshake has been counted.
@@ -172,10 +172,10 @@ impl Established {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { peer, connection, protocol, activity, settings, metrics } = self;
+        let Self { peer, connection, protocol, state, settings, metrics } = self;
         let http2 = protocol == Protocol::Http2;
         let (mut limits, most) = (settings.limits, settings.max_connections);
-        let (requests, memory) = (Arc::clone(&activity), settings.memory.clone());
+        let (requests, memory) = (Arc::clone(&state), settings.memory.clone());
         let phase_now = phase.clone();
         let (max_headers, refused) = (settings.max_headers, metrics.heads_refused.clone());
         let respond = move |request: Request<Incoming>| {
@@ -220,19 +220,19 @@ impl Established {
             let mut connection = http2_builder(&settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
             // An HTTP/1.1 client is told in its answers.
-            let leaving = leaving(phase.clone(), &activity);
-            drive(Pin::new(&mut connection), end, &activity, limits, most, leaving, phase.clone())
+            let leaving = leaving(phase.clone(), &state);
+            drive(Pin::new(&mut connection), end, &state, limits, most, leaving, phase.clone())
                 .await
         } else {
             let stream = Thrifty::client(stream, settings.memory.clone());
-            let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&activity) as _));
+            let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&state) as _));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);
             let mut connection = connection.with_upgrades();
             let end = http1::UpgradeableConnection::graceful_shutdown;
             let leaving = std::future::pending();
             let driven = Pin::new(&mut connection);
-            let served = drive(driven, end, &activity, limits, most, leaving, phase.clone()).await;
+            let served = drive(driven, end, &state, limits, most, leaving, phase.clone()).await;
             // An upgraded connection is skipped: its tunnel has the socket.
             if let (Ended::ByItself(_), Some(parts)) = (&served, connection.into_parts()) {
                 rest = Some(parts.io.into_inner());
@@ -244,10 +244,10 @@ impl Established {
             metrics.closed.increment(reason);
         }
         if let Some(stream) = rest {
-            let owes = activity.owes_body() || reason.is_some();
+            let owes = state.owes_body() || reason.is_some();
             let patience = move || {
-                let short = *phase.borrow() == Phase::Stopped
-                    || activity.is_crowded(settings.max_connections);
+                let short =
+                    *phase.borrow() == Phase::Stopped || state.is_crowded(settings.max_connections);
                 if short { Patience::SHORT } else { Patience::USUAL }
             };
             // Boxed, because the future of every connection would grow.
@@ -310,10 +310,10 @@ fn is_upgrade<B>(response: &Response<B>) -> bool {
 
 /// Resolves when the listener is about to stop and the client has had an answer or will have one: a client
 /// that is sent away without an answer would only come back.
-async fn leaving(mut phase: watch::Receiver<Phase>, activity: &Activity) {
+async fn leaving(mut phase: watch::Receiver<Phase>, state: &ConnectionState) {
     // A sender that is gone counts as stopped.
     let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
-    activity.first_request().await;
+    state.first_request().await;
 }
 
 /// End of a connection.
@@ -349,7 +349,7 @@ enum Event {
 async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
-    activity: &Activity,
+    state: &ConnectionState,
     limits: Limits,
     most: usize,
     leaving: impl Future<Output = ()>,
@@ -360,7 +360,7 @@ async fn drive<C: Future>(
     loop {
         let event = pin!(async {
             tokio::select! {
-                reason = activity.overdue(limits, most) => Event::Overdue(reason),
+                reason = state.overdue(limits, most) => Event::Overdue(reason),
                 () = &mut leaving => Event::Leaving,
                 () = stopped_in(&mut phase) => Event::Stopped,
             }
@@ -390,14 +390,14 @@ async fn drive<C: Future>(
     graceful_shutdown(connection.as_mut());
     tokio::select! {
         served = connection => Ended::ByItself(served),
-        reason = activity.overdue(limits, most) => Ended::Overdue(reason),
+        reason = state.overdue(limits, most) => Ended::Overdue(reason),
     }
 }
 
 fn http1_builder(settings: &Settings) -> http1::Builder {
     let head = settings.max_header_bytes as usize;
     let mut builder = http1::Builder::new();
-    // hyper's own timers stay off: see `Activity`. A client that has ended its half still gets its
+    // hyper's own timers stay off: see `ConnectionState`. A client that has ended its half still gets its
     // answer: see `HalfOpen`.
     builder.half_close(true).max_header_size(head).max_buf_size(head + HTTP1_BUFFER);
     if settings.max_headers != HTTP1_FREE_HEADERS {

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::activity::Activity;
+use super::connection_state::ConnectionState;
 use super::lingering::{Patience, linger};
 use ground::logging::Chain;
 use ground::metrics::{HandshakeResult, ListenerMetrics, Protocol};
@@ -64,9 +64,9 @@ impl Handshakes {
     pub(super) async fn greet(
         &self,
         stream: TcpStream,
-        activity: &Arc<Activity>,
+        state: &Arc<ConnectionState>,
     ) -> Result<Greeted, HandshakeFailed> {
-        let greeting = timeout(self.tls.settings().handshake_timeout, self.shake(stream, activity));
+        let greeting = timeout(self.tls.settings().handshake_timeout, self.shake(stream, state));
         let result = greeting.await.unwrap_or(Err(HandshakeResult::Timeout));
         let counted = result.as_ref().map_or_else(|failed| *failed, |_| HandshakeResult::Completed);
         self.metrics.handshakes.increment(counted);
@@ -76,7 +76,7 @@ impl Handshakes {
     async fn shake(
         &self,
         stream: TcpStream,
-        activity: &Arc<Activity>,
+        state: &Arc<ConnectionState>,
     ) -> Result<Greeted, HandshakeResult> {
         let mut first = [0];
         match stream.peek(&mut first).await {
@@ -91,7 +91,7 @@ impl Handshakes {
         }
         let _permit = self.permits.acquire().await.expect("never closed");
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let watched = Watched::new(Gathering(stream), Arc::clone(activity) as _);
+        let watched = Watched::new(Gathering(stream), Arc::clone(state) as _);
         let stream = acceptor.accept(watched).await.map_err(|error| {
             debug!(error = %Chain(&error), "a TLS handshake failed");
             HandshakeResult::Failed

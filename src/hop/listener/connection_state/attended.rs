@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Activity, InProgress};
+use super::{ConnectionState, InProgress};
 use crate::listener::stream::hands_out;
 
 /// Least bytes of a piece into which an HTTP/2 frame is cut if little of a response is to be held. hyper
@@ -27,8 +27,8 @@ pub struct Attended<B> {
 
 impl<B> Attended<B> {
     /// Connection over which the body is sent.
-    pub fn connection(&self) -> &Activity {
-        &self.in_progress.activity
+    pub fn connection(&self) -> &ConnectionState {
+        &self.in_progress.state
     }
 
     pub fn new(body: B, http2: bool, in_progress: InProgress) -> Self {
@@ -67,9 +67,9 @@ impl<B: Body<Data = Bytes> + Unpin> Attended<B> {
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
             return Poll::Pending;
         };
-        self.in_progress.activity.count_move();
+        self.in_progress.state.count_move();
         let to_come = body.size_hint().lower();
-        if !self.http2 || !self.in_progress.activity.memory.is_spared(to_come) {
+        if !self.http2 || !self.in_progress.state.memory.is_spared(to_come) {
             return Poll::Ready(frame);
         }
         Poll::Ready(frame.map(|frame| Ok(self.cut(frame?))))
@@ -86,7 +86,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Attended<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         // Offers hyper no more while the client does not read: hyper would queue up to its buffer's
         // limit. hyper polls again when it has written what it holds.
-        if !self.http2 && self.in_progress.activity.is_stuck() {
+        if !self.http2 && self.in_progress.state.is_stuck() {
             return Poll::Pending;
         }
         let polled = self.poll_next(context);

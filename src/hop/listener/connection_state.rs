@@ -1,10 +1,9 @@
 //! State of one connection, and the time since when it lasts: the socket and the requests report, and the
-//! connection's watchdog judges.
+//! connection's watchdog compares the time with the limits.
 //!
 //! hyper has one timer for a connection that is idle and for one that sends its head slowly, arms the timer
 //! for each request, and has no timer for a peer that does not read. In this module the socket and the
-//! requests leave a mark in passing, which costs no reading of the clock, and a watchdog that looks now and
-//! then dates the mark.
+//! requests leave the time in passing, and a watchdog looks at the time now and then.
 
 mod attended;
 
@@ -63,11 +62,52 @@ pub struct Limits {
     pub stalled: Duration,
 }
 
-/// A mark that the watchdog has not yet dated.
-const JUST_NOW: u64 = u64::MAX;
+/// What a connection waits for, and since when. Times are milliseconds since the connection was accepted, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The connection has no request in progress. The rest of an upload that was answered before its end may come.
+    Idle { since: u64 },
+    /// The head of a request has begun to arrive.
+    Head { since: u64 },
+    /// Requests are in progress. They have time limits of their own.
+    Requests,
+}
+
+/// A [`Stage`] that the socket and the requests of a connection set, in one word.
+struct StageCell(AtomicU64);
+
+impl StageCell {
+    /// Lowest bits, which hold the kind of the stage.
+    const KIND: u64 = 0b11;
+
+    fn new(stage: Stage) -> Self {
+        let cell = Self(AtomicU64::default());
+        cell.set(stage);
+        cell
+    }
+
+    fn set(&self, stage: Stage) {
+        let word = match stage {
+            Stage::Requests => 0,
+            Stage::Idle { since } => since << 2 | 1,
+            Stage::Head { since } => since << 2 | 2,
+        };
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Stage {
+        let word = self.0.load(Ordering::Relaxed);
+        let since = word >> 2;
+        match word & Self::KIND {
+            0 => Stage::Requests,
+            1 => Stage::Idle { since },
+            _ => Stage::Head { since },
+        }
+    }
+}
 
 /// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
-pub struct Activity {
+pub struct ConnectionState {
     accepted: Instant,
     connection: Arc<ClientConnection>,
     /// Requests whose response has not been sent to its end.
@@ -81,8 +121,8 @@ pub struct Activity {
     refused_heads: AtomicUsize,
     /// Set when too many heads had to be refused.
     flooded: SetOnce<()>,
-    quiet_since: AtomicU64,
-    head_since: AtomicU64,
+    stage: StageCell,
+    /// Time since when the client does not read; 0 while the client reads.
     stalled_since: AtomicU64,
     /// Bytes written since the last request, or since the client last stood still for [`OFTEN`] or longer.
     taken: AtomicUsize,
@@ -118,9 +158,9 @@ impl Held {
     }
 }
 
-impl Activity {
+impl ConnectionState {
     pub fn new(held: Held, memory: &Memory) -> Arc<Self> {
-        let activity = Arc::new(Self {
+        let state = Arc::new(Self {
             accepted: Instant::now(),
             connection: Arc::default(),
             requests: AtomicUsize::new(0),
@@ -129,8 +169,7 @@ impl Activity {
             begun: SetOnce::new(),
             refused_heads: AtomicUsize::new(0),
             flooded: SetOnce::new(),
-            quiet_since: AtomicU64::new(1),
-            head_since: AtomicU64::new(0),
+            stage: StageCell::new(Stage::Idle { since: 1 }),
             stalled_since: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
             looks_often: AtomicBool::new(false),
@@ -141,9 +180,9 @@ impl Activity {
             evicted: SetOnce::new(),
             held,
         });
-        let holder: Weak<Self> = Arc::downgrade(&activity);
+        let holder: Weak<Self> = Arc::downgrade(&state);
         memory.register(holder);
-        activity
+        state
     }
 
     /// Returns the state of the connection that the handler of its requests may read and keep things in.
@@ -153,8 +192,7 @@ impl Activity {
 
     /// Begins the wait for requests: the time and the bytes so far went into finding out the protocol.
     pub fn rest(&self) {
-        self.head_since.store(0, Ordering::Relaxed);
-        self.quiet_since.store(self.now(), Ordering::Relaxed);
+        self.stage.set(Stage::Idle { since: self.now() });
     }
 
     /// Notes that a request's head is complete and a body may follow.
@@ -163,10 +201,10 @@ impl Activity {
         self.had_body.store(has_body, Ordering::Relaxed);
         self.chunked.store(false, Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
+        self.stage.set(Stage::Requests);
         // An error says that this request was not the first.
         let _ = self.begun.set(());
-        InProgress { activity: Arc::clone(self), head: 0 }
+        InProgress { state: Arc::clone(self), head: 0 }
     }
 
     /// Counts a head that had to be refused. The connection goes on until too many heads were refused.
@@ -214,13 +252,13 @@ impl Activity {
     /// heads.
     pub async fn overdue(&self, mut limits: Limits, most: usize) -> CloseReason {
         let usual = limits.idle;
-        // Limits are kept to within two such looks: the first dates a mark, the second judges its age.
-        let look = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
+        // A connection outlives its limit by one such pause at most.
+        let pause = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
         loop {
             // The timer itself wakes the connection's task, which then looks at its socket.
             let often = self.looks_often.load(Ordering::Relaxed);
             tokio::select! {
-                () = sleep(if often { look.min(OFTEN) } else { look }) => {}
+                () = sleep(if often { pause.min(OFTEN) } else { pause }) => {}
                 () = self.look_often.notified() => {}
                 () = self.flooded.wait() => return CloseReason::Http2Flood,
                 () = self.evicted.wait() => return CloseReason::Memory,
@@ -230,34 +268,29 @@ impl Activity {
             }
             let short = self.is_crowded(most) || !self.begun.initialized();
             limits.idle = if short { usual.min(SHORT_IDLE) } else { usual };
-            if let Some(reason) = self.judge(self.now(), limits) {
+            if let Some(reason) = self.used_up(self.now(), limits) {
                 return reason;
             }
         }
     }
 
-    fn judge(&self, now: u64, limits: Limits) -> Option<CloseReason> {
-        let longer_than = |mark: &AtomicU64, limit: Duration| match mark.load(Ordering::Relaxed) {
-            0 => false,
-            JUST_NOW => {
-                // Dates the mark, unless a new mark has taken its place.
-                let relaxed = Ordering::Relaxed;
-                let _ = mark.compare_exchange(JUST_NOW, now, relaxed, relaxed);
-                false
-            }
-            since => u128::from(now.saturating_sub(since)) >= limit.as_millis(),
+    /// Returns the limit that the connection has used up at the time `now`.
+    fn used_up(&self, now: u64, limits: Limits) -> Option<CloseReason> {
+        let longer_than = |since: u64, limit: Duration| {
+            u128::from(now.saturating_sub(since)) >= limit.as_millis()
         };
         let taken = self.taken.load(Ordering::Relaxed).min(MOST_TAKEN);
-        if longer_than(&self.stalled_since, patience(limits.stalled, taken)) {
+        let stalled = self.stalled_since.load(Ordering::Relaxed);
+        if stalled > 0 && longer_than(stalled, patience(limits.stalled, taken)) {
             return Some(CloseReason::Stalled);
         }
-        if self.requests.load(Ordering::Relaxed) > 0 {
-            return None;
+        match self.stage.get() {
+            Stage::Requests => None,
+            Stage::Head { since } => {
+                longer_than(since, limits.head).then_some(CloseReason::SlowHead)
+            }
+            Stage::Idle { since } => longer_than(since, limits.idle).then_some(CloseReason::Idle),
         }
-        if longer_than(&self.head_since, limits.head) {
-            return Some(CloseReason::SlowHead);
-        }
-        longer_than(&self.quiet_since, limits.idle).then_some(CloseReason::Idle)
     }
 
     fn now(&self) -> u64 {
@@ -265,17 +298,17 @@ impl Activity {
     }
 }
 
-impl Watcher for Activity {
+impl Watcher for ConnectionState {
     /// Takes bytes between requests as the beginning of a head.
     fn received(&self, _: &mut [u8]) {
-        if self.requests.load(Ordering::Relaxed) > 0 {
-            return;
-        }
-        if self.connection.is_uploading() {
+        match self.stage.get() {
+            Stage::Requests => {}
             // These bytes are the rest of a request that was answered before its end.
-            self.quiet_since.store(JUST_NOW, Ordering::Relaxed);
-        } else if self.head_since.load(Ordering::Relaxed) == 0 {
-            self.head_since.store(JUST_NOW, Ordering::Relaxed);
+            _ if self.connection.is_uploading() => {
+                self.stage.set(Stage::Idle { since: self.now() });
+            }
+            Stage::Idle { .. } => self.stage.set(Stage::Head { since: self.now() }),
+            Stage::Head { .. } => {}
         }
     }
 
@@ -303,7 +336,7 @@ impl Watcher for Activity {
     }
 }
 
-impl Waiting for Activity {
+impl Waiting for ConnectionState {
     fn waits(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
     }
@@ -319,7 +352,7 @@ impl Waiting for Activity {
     }
 }
 
-impl Holder for Activity {
+impl Holder for ConnectionState {
     fn holds(&self) -> u64 {
         let requests = self.requests.load(Ordering::Relaxed);
         let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
@@ -344,7 +377,7 @@ impl Holder for Activity {
 
 /// A request in progress on a connection.
 pub struct InProgress {
-    activity: Arc<Activity>,
+    state: Arc<ConnectionState>,
     head: usize,
 }
 
@@ -352,18 +385,19 @@ impl InProgress {
     /// Adds the bytes of the request's head to what the connection holds.
     pub fn weigh(&mut self, head: usize) {
         self.head = head;
-        self.activity.heads.fetch_add(head, Ordering::Relaxed);
+        self.state.heads.fetch_add(head, Ordering::Relaxed);
     }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        let activity = &self.activity;
-        activity.quiet_since.store(JUST_NOW, Ordering::Relaxed);
-        activity.requests.fetch_sub(1, Ordering::Relaxed);
-        activity.count_move();
+        let state = &self.state;
+        if state.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            state.stage.set(Stage::Idle { since: state.now() });
+        }
+        state.count_move();
         if self.head > 0 {
-            activity.heads.fetch_sub(self.head, Ordering::Relaxed);
+            state.heads.fetch_sub(self.head, Ordering::Relaxed);
         }
     }
 }
@@ -371,6 +405,7 @@ impl Drop for InProgress {
 #[cfg(test)]
 mod tests {
     use tokio::sync::Semaphore;
+    use tokio::time::advance;
 
     use super::*;
     use ground::metrics::ListenerMetrics;
@@ -387,69 +422,81 @@ mod tests {
         Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
     }
 
-    fn seconds(count: u64) -> u64 {
-        1 + 1000 * count
-    }
-
-    #[test]
-    fn connection_is_closed_by_the_limit_of_its_activity() {
-        let activity = Activity::new(held(), &Memory::default());
-        assert_eq!(activity.judge(seconds(74), LIMITS), None);
-        assert_eq!(activity.judge(seconds(75), LIMITS), Some(CloseReason::Idle));
-
-        activity.received(&mut []);
-        assert_eq!(activity.judge(seconds(5), LIMITS), None);
-        activity.received(&mut []);
-        assert_eq!(activity.judge(seconds(14), LIMITS), None, "since it was first seen");
-        assert_eq!(activity.judge(seconds(15), LIMITS), Some(CloseReason::SlowHead));
-
-        let request = activity.begin(false);
-        assert_eq!(activity.judge(seconds(1000), LIMITS), None, "a request may take its time");
-        activity.received(&mut []);
-        activity.wrote(&[], &mut Poll::Pending);
-        assert_eq!(activity.judge(seconds(59), LIMITS), None);
-        assert_eq!(activity.judge(seconds(60), LIMITS), Some(CloseReason::Stalled));
-        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
-        assert_eq!(activity.judge(seconds(1000), LIMITS), None);
-
-        // A client that has taken much at once may still be reading these bytes.
-        activity.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
-        activity.wrote(&[], &mut Poll::Pending);
-        assert_eq!(activity.judge(seconds(119), LIMITS), None);
-        assert_eq!(activity.judge(seconds(121), LIMITS), Some(CloseReason::Stalled));
-        activity.wrote(&[], &mut Poll::Ready(Ok(1)));
-
-        drop(request);
-        assert_eq!(activity.judge(seconds(500), LIMITS), None);
-        assert_eq!(activity.judge(seconds(574), LIMITS), None);
-        assert_eq!(activity.judge(seconds(575), LIMITS), Some(CloseReason::Idle));
-    }
-
-    #[test]
-    fn rest_of_an_answered_upload_counts_as_no_head() {
-        let activity = Activity::new(held(), &Memory::default());
-        let connection = activity.connection();
-        let (request, upload) = (activity.begin(true), connection.begin_upload());
-        drop(request);
-        for at in [0, 40, 80, 120] {
-            activity.received(&mut []);
-            assert_eq!(activity.judge(seconds(at), LIMITS), None, "{at} s");
-        }
-        assert_eq!(activity.judge(seconds(194), LIMITS), None);
-        assert_eq!(activity.judge(seconds(195), LIMITS), Some(CloseReason::Idle));
-        drop(upload);
-        activity.received(&mut []);
-        assert_eq!(activity.judge(seconds(130), LIMITS), None);
-        assert_eq!(activity.judge(seconds(140), LIMITS), Some(CloseReason::SlowHead));
+    /// Lets `seconds` pass, and returns the limit that is used up then.
+    async fn after(seconds: u64, state: &ConnectionState) -> Option<CloseReason> {
+        advance(Duration::from_secs(seconds)).await;
+        state.used_up(state.now(), LIMITS)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn watchdog_reports_a_slow_head_within_one_interval() {
-        let activity = Activity::new(held(), &Memory::default());
+    async fn connection_is_closed_by_the_limit_of_its_stage() {
+        let state = ConnectionState::new(held(), &Memory::default());
+        assert_eq!(after(74, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
+
+        state.received(&mut []);
+        assert_eq!(after(9, &state).await, None);
+        state.received(&mut []);
+        assert_eq!(after(1, &state).await, Some(CloseReason::SlowHead), "since its first byte");
+
+        let request = state.begin(false);
+        assert_eq!(after(1000, &state).await, None, "a request may take its time");
+        state.received(&mut []);
+        state.wrote(&[], &mut Poll::Pending);
+        assert_eq!(after(59, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::Stalled));
+        state.wrote(&[], &mut Poll::Ready(Ok(1)));
+        assert_eq!(after(1000, &state).await, None);
+
+        // A client that has taken much at once may still be reading these bytes.
+        state.wrote(&[], &mut Poll::Ready(Ok(1024 * 1024)));
+        state.wrote(&[], &mut Poll::Pending);
+        assert_eq!(after(119, &state).await, None);
+        assert_eq!(after(2, &state).await, Some(CloseReason::Stalled));
+        state.wrote(&[], &mut Poll::Ready(Ok(1)));
+
+        drop(request);
+        assert_eq!(after(74, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_two_requests_leaves_the_connection_busy() {
+        let state = ConnectionState::new(held(), &Memory::default());
+        let (first, second) = (state.begin(false), state.begin(false));
+        drop(first);
+        assert_eq!(after(1000, &state).await, None);
+        drop(second);
+        assert_eq!(after(75, &state).await, Some(CloseReason::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rest_of_an_answered_upload_counts_as_no_head() {
+        let state = ConnectionState::new(held(), &Memory::default());
+        let connection = state.connection();
+        let (request, upload) = (state.begin(true), connection.begin_upload());
+        drop(request);
+        for _ in 0..4 {
+            assert_eq!(after(40, &state).await, None);
+            state.received(&mut []);
+        }
+        assert_eq!(after(74, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
+        drop(upload);
+        state.received(&mut []);
+        assert_eq!(after(9, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::SlowHead));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watchdog_reports_a_slow_head_within_one_pause() {
+        let state = ConnectionState::new(held(), &Memory::default());
         let start = Instant::now();
-        activity.received(&mut []);
-        assert_eq!(activity.overdue(LIMITS, 1).await, CloseReason::SlowHead);
-        assert!(start.elapsed() <= 2 * LIMITS.head, "{:?}", start.elapsed());
+        advance(Duration::from_secs(3)).await;
+        state.received(&mut []);
+        assert_eq!(state.overdue(LIMITS, 1).await, CloseReason::SlowHead);
+        let elapsed = start.elapsed() - Duration::from_secs(3);
+        assert!(elapsed >= LIMITS.head && elapsed <= 2 * LIMITS.head, "{elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -466,15 +513,15 @@ mod tests {
                 let slot = Arc::clone(&slots).try_acquire_owned().expect("one is free");
                 Held::new(slot, Seat::default(), &ListenerMetrics::detached().connections)
             });
-            let activity = Activity::new(held.next().expect("one"), &Memory::default());
+            let state = ConnectionState::new(held.next().expect("one"), &Memory::default());
             let _others: Vec<_> = held.collect();
             if asked {
-                drop(activity.begin(false));
+                drop(state.begin(false));
             }
             let start = Instant::now();
-            assert_eq!(activity.overdue(limits, 100).await, CloseReason::Idle);
+            assert_eq!(state.overdue(limits, 100).await, CloseReason::Idle);
             let after = start.elapsed();
-            assert!(after >= expected && after <= expected + 2 * limits.head, "{open}: {after:?}");
+            assert!(after >= expected && after <= expected + limits.head, "{open}: {after:?}");
         }
     }
 }
