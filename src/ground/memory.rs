@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-pub use self::thrifty::{Demand, Thrifty};
+pub use self::thrifty::{Demand, Thrift, Thrifty};
 pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
 

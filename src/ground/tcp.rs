@@ -1,6 +1,7 @@
 //! Set-up, writing and watching of every TCP connection, the clients' and the app's, and the way back to a
 //! plain socket when HTTP is done with it.
 
+mod filter;
 mod gathering;
 mod half_open;
 mod watched;
@@ -19,9 +20,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::memory::Thrifty;
 
-pub use self::gathering::Gathering;
+pub use self::filter::{Filter, Filtered};
 pub use self::half_open::{HalfOpen, OverTcp, Waiting};
-pub use self::watched::{Watched, Watcher};
+pub use self::watched::{Watch, Watched, Watcher};
 
 /// Quiet time after which the kernel asks a peer whether it is still there, and the pause before it
 /// asks again.
@@ -137,18 +138,18 @@ impl Plain {
     ///
     /// The connection, if it is encrypted or not TCP.
     pub fn take(upgraded: Upgraded) -> Result<Self, Upgraded> {
-        match upgraded.downcast::<TokioIo<HalfOpen<Thrifty<Watched<Gathering<TcpStream>>>>>>() {
+        match upgraded.downcast::<TokioIo<HalfOpen<Thrifty<Watched<TcpStream>>>>>() {
             Ok(Parts { io, read_buf, .. }) => Ok(Self::of(io.into_inner().into_inner(), read_buf)),
             Err(app) => {
                 let Parts { io, read_buf, .. } =
-                    app.downcast::<TokioIo<Thrifty<Watched<Gathering<TcpStream>>>>>()?;
+                    app.downcast::<TokioIo<Thrifty<Watched<TcpStream>>>>()?;
                 Ok(Self::of(io.into_inner(), read_buf))
             }
         }
     }
 
-    fn of(stream: Thrifty<Watched<Gathering<TcpStream>>>, read: Bytes) -> Self {
-        let (Gathering(socket), watcher) = stream.into_inner().into_parts();
+    fn of(stream: Thrifty<Watched<TcpStream>>, read: Bytes) -> Self {
+        let Filtered { filter: Watch(watcher), stream: socket } = stream.stream;
         Self { socket, read, watcher }
     }
 }

@@ -1,16 +1,17 @@
 //! Reads that leave little behind where memory is short.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{MUCH, Memory};
+use crate::tcp::{Filter, Filtered};
 
 /// Bytes read at once while memory is short. hyper asks for 8,192 bytes at first, and for twice as many after
 /// each read that filled its buffer, up to its limit: a read that is one byte shorter keeps hyper at 8,192.
@@ -100,38 +101,33 @@ impl Demand {
 
 /// Stream that is read in small pieces while [`Memory::is_short`]. hyper passes on each piece as it was
 /// read, so each read stays in memory until the other side takes it.
-pub struct Thrifty<T> {
-    inner: T,
+pub type Thrifty<S> = Filtered<Thrift, S>;
+
+/// Limits what is read at once while memory is short.
+pub struct Thrift {
     memory: Memory,
     is_short: fn(&Memory) -> bool,
     demand: Option<Arc<Demand>>,
 }
 
-impl<T> Thrifty<T> {
-    /// Wraps the app's connection of HTTP/1.1, whose responses are read on `demand`.
-    pub fn app(inner: T, memory: Memory, demand: Arc<Demand>) -> Self {
-        Self { inner, memory, is_short: Memory::is_short, demand: Some(demand) }
+impl Thrift {
+    /// Limits reads of the app's connection of HTTP/1.1, whose responses are read on `demand`.
+    pub fn app<S>(stream: S, memory: Memory, demand: Arc<Demand>) -> Thrifty<S> {
+        let filter = Self { memory, is_short: Memory::is_short, demand: Some(demand) };
+        Filtered { filter, stream }
     }
 
-    /// Wraps a client's connection of HTTP/1.1.
-    pub fn client(inner: T, memory: Memory) -> Self {
-        Self { inner, memory, is_short: Memory::is_short_for_uploads, demand: None }
-    }
-
-    /// Stream within.
-    pub fn inner(&self) -> &T {
-        &self.inner
-    }
-
-    /// Takes out the stream within.
-    pub fn into_inner(self) -> T {
-        self.inner
+    /// Limits reads of a client's connection of HTTP/1.1.
+    pub fn client<S>(stream: S, memory: Memory) -> Thrifty<S> {
+        let filter = Self { memory, is_short: Memory::is_short_for_uploads, demand: None };
+        Filtered { filter, stream }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Filter for Thrift {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -139,7 +135,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
         if let Some(demand) = &self.demand {
             ready!(demand.poll_wanted(is_short, context));
         }
-        let stream = Pin::new(&mut self.inner);
+        let stream = Pin::new(stream);
         if !is_short || buffer.remaining() <= SHORT_READ {
             return stream.poll_read(context, buffer);
         }
@@ -149,36 +145,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Thrifty<T> {
             buffer.put_slice(read.filled());
             Poll::Ready(Ok(()))
         })
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Thrifty<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
 
@@ -197,7 +163,7 @@ mod tests {
         let memory = Memory::default();
         let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(1024 * 1024);
-        let io = TokioIo::new(Thrifty::app(ours, memory.clone(), Arc::default()));
+        let io = TokioIo::new(Thrift::app(ours, memory.clone(), Arc::default()));
         let (mut sender, connection) = handshake(io).await.expect("a connection");
         tokio::spawn(connection);
         tokio::spawn(async move {
@@ -225,7 +191,7 @@ mod tests {
         let _held: Vec<_> = (0..exchanges).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(1024);
         let demand = Arc::new(Demand::default());
-        let mut stream = Thrifty::app(ours, memory, Arc::clone(&demand));
+        let mut stream = Thrift::app(ours, memory, Arc::clone(&demand));
         demand.meet(rest);
         let reading = tokio::spawn(async move {
             let mut bytes = [0; 100];

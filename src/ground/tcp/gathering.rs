@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 /// Most bytes that are put together for one plain write: a response's head and a small body. Copying these
 /// bytes costs less than the kernel's work for a vectored write.
@@ -16,58 +16,23 @@ thread_local! {
     static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES));
 }
 
-/// A stream that turns small vectored writes into plain writes.
-pub struct Gathering<T>(pub T);
-
-impl<T: AsyncRead + Unpin> AsyncRead for Gathering<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.0);
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        match slices {
-            [slice] => stream.poll_write(context, slice),
-            _ if bytes <= GATHERED_BYTES => GATHERED.with_borrow_mut(|gathered| {
-                gathered.clear();
-                for slice in slices {
-                    gathered.extend_from_slice(slice);
-                }
-                stream.poll_write(context, gathered)
-            }),
-            _ => stream.poll_write_vectored(context, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+/// Writes `slices`, gathered into one plain write if they are small.
+pub(super) fn write_gathered<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    context: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+    match slices {
+        [slice] => stream.poll_write(context, slice),
+        _ if bytes <= GATHERED_BYTES => GATHERED.with_borrow_mut(|gathered| {
+            gathered.clear();
+            for slice in slices {
+                gathered.extend_from_slice(slice);
+            }
+            stream.poll_write(context, gathered)
+        }),
+        _ => stream.poll_write_vectored(context, slices),
     }
 }
 
@@ -124,12 +89,12 @@ mod tests {
         ];
         for (parts, how) in cases {
             let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-            let mut stream = Gathering(Noted::default());
+            let mut stream = Noted::default();
             let written =
-                poll_fn(|context| Pin::new(&mut stream).poll_write_vectored(context, &slices));
+                poll_fn(|context| write_gathered(Pin::new(&mut stream), context, &slices));
             let expected = parts.concat();
             assert_eq!(written.await.expect("written"), expected.len());
-            assert!(stream.0.0 == [(how, expected)], "{how}");
+            assert!(stream.0 == [(how, expected)], "{how}");
         }
     }
 }

@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::{Gathering, Watched};
-use crate::memory::Thrifty;
+use super::Filtered;
 
 /// First bytes of every answer over HTTP/1.
 const BEGINNING: &[u8] = b"HTTP/1.";
@@ -54,15 +53,15 @@ pub trait OverTcp {
     fn socket(&self) -> &TcpStream;
 }
 
-impl OverTcp for Watched<Gathering<TcpStream>> {
+impl OverTcp for TcpStream {
     fn socket(&self) -> &TcpStream {
-        &self.inner().0
+        self
     }
 }
 
-impl<S: OverTcp> OverTcp for Thrifty<S> {
+impl<F, S: OverTcp> OverTcp for Filtered<F, S> {
     fn socket(&self) -> &TcpStream {
-        self.inner().socket()
+        self.stream.socket()
     }
 }
 

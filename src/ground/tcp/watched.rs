@@ -7,6 +7,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::filter::{Filter, Filtered};
+use super::gathering::write_gathered;
+
 /// Watches the bytes that pass through a stream.
 pub trait Watcher: Send + Sync {
     /// Notes `bytes` that have arrived. The caller reads what the watcher leaves in them.
@@ -18,72 +21,53 @@ pub trait Watcher: Send + Sync {
     fn wrote(&self, offered: &[IoSlice<'_>], written: &mut Poll<io::Result<usize>>);
 }
 
-/// A stream that reports the bytes that pass through it to a watcher.
-pub struct Watched<T> {
-    inner: T,
-    watcher: Arc<dyn Watcher>,
-}
+/// A stream that reports the bytes that pass through it to a watcher, and gathers small writes.
+pub type Watched<S> = Filtered<Watch, S>;
 
-impl<T> Watched<T> {
-    pub fn new(inner: T, watcher: Arc<dyn Watcher>) -> Self {
-        Self { inner, watcher }
-    }
+/// Reports the bytes that pass through a stream, and gathers small writes: see [`write_gathered`].
+pub struct Watch(pub Arc<dyn Watcher>);
 
-    pub fn inner(&self) -> &T {
-        &self.inner
-    }
-
-    /// Returns the arguments of [`Watched::new`].
-    pub fn into_parts(self) -> (T, Arc<dyn Watcher>) {
-        (self.inner, self.watcher)
+impl Watch {
+    /// Watches `stream`.
+    pub fn over<S>(stream: S, watcher: Arc<dyn Watcher>) -> Watched<S> {
+        Filtered { filter: Self(watcher), stream }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Filter for Watch {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let read = Pin::new(stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.watcher.received(&mut buffer.filled_mut()[before..]);
+            self.0.received(&mut buffer.filled_mut()[before..]);
         }
         read
     }
-}
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.watcher.wrote(&[IoSlice::new(bytes)], &mut written);
+        let mut written = Pin::new(stream).poll_write(context, bytes);
+        self.0.wrote(&[IoSlice::new(bytes)], &mut written);
         written
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+    fn poll_write_vectored<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.watcher.wrote(slices, &mut written);
+        let mut written = write_gathered(Pin::new(stream), context, slices);
+        self.0.wrote(slices, &mut written);
         written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

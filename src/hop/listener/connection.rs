@@ -29,14 +29,14 @@ use super::connection_state::{Attended, ConnectionState, Held};
 use super::handshake::Handshakes;
 use super::lingering::{Patience, linger};
 use super::stream::Requests;
-use super::turn::InTurns;
+use super::turn::Turns;
 use super::{Limits, Phase, Settings, preface, stopped_in};
 use ground::client_connection::ClientConnection;
 use ground::dozing::Dozing;
-use ground::memory::Thrifty;
+use ground::memory::Thrift;
 use ground::metrics::{CloseReason, ListenerMetrics, Protocol};
 use ground::peer::Peer;
-use ground::tcp::{self, Gathering, HalfOpen, OverTcp, Watched};
+use ground::tcp::{self, HalfOpen, OverTcp, Watch};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. The buffer grows only as far as a peer
 /// fills it; hyper's own limit of 400 KiB is too much for 10,000 connections.
@@ -134,7 +134,7 @@ impl Connection {
                 };
                 match protocol {
                     Ok(protocol) => {
-                        let stream = Watched::new(Gathering(stream), Arc::clone(&state) as _);
+                        let stream = Watch::over(stream, Arc::clone(&state) as _);
                         established(protocol, None, false).serve(stream, handler, phase).await;
                     }
                     Err(reason) => {
@@ -211,7 +211,7 @@ impl Established {
         // Stream that is left when the last answer of a connection has been sent.
         let mut rest = None;
         let served = if http2 {
-            let io = TokioIo::new(InTurns(stream));
+            let io = TokioIo::new(Turns::of(stream));
             // Frames between requests are not the beginning of a request.
             limits.head = Duration::MAX;
             // Boxed, because each request becomes a task, and its future is moved several times on the way
@@ -224,7 +224,7 @@ impl Established {
             drive(Pin::new(&mut connection), end, &state, limits, most, leaving, phase.clone())
                 .await
         } else {
-            let stream = Thrifty::client(stream, settings.memory.clone());
+            let stream = Thrift::client(stream, settings.memory.clone());
             let io = TokioIo::new(HalfOpen::new(stream, Arc::clone(&state) as _));
             let service = service_fn(respond);
             let connection = http1_builder(&settings).serve_connection(io, service);

@@ -15,7 +15,7 @@ use super::connection_state::ConnectionState;
 use super::lingering::{Patience, linger};
 use ground::logging::Chain;
 use ground::metrics::{HandshakeResult, ListenerMetrics, Protocol};
-use ground::tcp::{Gathering, Watched};
+use ground::tcp::{Watch, Watched};
 use ground::tls::{CertificateNames, ServerTls};
 
 /// The first byte of every TLS connection: a record with a handshake in it (RFC 8446 section 5.1).
@@ -38,8 +38,7 @@ async fn say_what_is_spoken(mut stream: TcpStream) {
 }
 
 /// A greeted client: its stream, what it will speak, and the names in its certificate.
-pub(super) type Greeted =
-    (TlsStream<Watched<Gathering<TcpStream>>>, Protocol, Option<Arc<CertificateNames>>);
+pub(super) type Greeted = (TlsStream<Watched<TcpStream>>, Protocol, Option<Arc<CertificateNames>>);
 
 /// A handshake that failed, and has been counted.
 pub(super) struct HandshakeFailed;
@@ -91,7 +90,7 @@ impl Handshakes {
         }
         let _permit = self.permits.acquire().await.expect("never closed");
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let watched = Watched::new(Gathering(stream), Arc::clone(state) as _);
+        let watched = Watch::over(stream, Arc::clone(state) as _);
         let stream = acceptor.accept(watched).await.map_err(|error| {
             debug!(error = %Chain(&error), "a TLS handshake failed");
             HandshakeResult::Failed

@@ -1,10 +1,11 @@
 //! Limit on the bytes of an HTTP/2 connection that are read before they are dealt with.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use ground::tcp::{Filter, Filtered};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
 /// Bytes that a connection reads in one turn of its task. h2 reads as much as there is before it hands over
@@ -14,19 +15,27 @@ const BYTES: usize = 32 * 1024;
 /// tokio's budget for a turn, in reads and the like.
 const BUDGET: usize = 128;
 
-/// A stream whose task has had its turn when it has read [`BYTES`]. The bytes use up tokio's budget, as reads
+/// Ends the turn of a stream's task when it has read [`BYTES`]. The bytes use up tokio's budget, as reads
 /// themselves do, and tokio's socket has nothing more until the next turn. A record that TLS has decrypted by
 /// then is still read.
-pub struct InTurns<T>(pub T);
+pub struct Turns;
 
-impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Turns {
+    /// Limits the turns of the task of `stream`.
+    pub fn of<S>(stream: S) -> Filtered<Self, S> {
+        Filtered { filter: Self, stream }
+    }
+}
+
+impl Filter for Turns {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.0).poll_read(context, buffer));
+        let read = ready!(Pin::new(stream).poll_read(context, buffer));
         for _ in 0..(buffer.filled().len() - before) / (BYTES / BUDGET) {
             match poll_proceed(context) {
                 Poll::Ready(turn) => turn.made_progress(),
@@ -35,36 +44,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
             }
         }
         Poll::Ready(read)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for InTurns<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
@@ -81,7 +60,7 @@ mod tests {
     /// end.
     async fn read_in_one_turn(piece: usize) -> usize {
         yield_now().await;
-        let (mut stream, mut space, mut bytes) = (InTurns(repeat(b'x')), vec![0; piece], 0);
+        let (mut stream, mut space, mut bytes) = (Turns::of(repeat(b'x')), vec![0; piece], 0);
         poll_fn(|context| {
             loop {
                 let mut buffer = ReadBuf::new(&mut space);

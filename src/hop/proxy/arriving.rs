@@ -89,7 +89,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
-    use ground::memory::{Memory, Thrifty};
+    use ground::memory::{Memory, Thrift};
 
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 90000\r\n\r\n";
     const LENGTH: usize = 90_000;
@@ -102,7 +102,7 @@ mod tests {
         let _held: Vec<_> = (0..100).map(|_| memory.count_exchange()).collect();
         let (ours, mut theirs) = duplex(ON_THE_WAY);
         let demand = Arc::new(Demand::default());
-        let io = TokioIo::new(Thrifty::app(ours, memory, Arc::clone(&demand)));
+        let io = TokioIo::new(Thrift::app(ours, memory, Arc::clone(&demand)));
         let (mut sender, connection) = handshake(io).await.expect("a connection");
         tokio::spawn(connection);
         let left = Arc::new(AtomicUsize::new(0));

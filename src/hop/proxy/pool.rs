@@ -32,9 +32,9 @@ use super::login::Owner;
 use super::request_body::RequestBody;
 use super::resend::Sent;
 use super::{Address, Settings, UpstreamError};
-use ground::memory::{Demand, Memory, Thrifty};
+use ground::memory::{Demand, Memory, Thrift};
 use ground::metrics::{AppMetrics, ConnectResult, GaugeGuard};
-use ground::tcp::{Gathering, Watched};
+use ground::tcp::Watch;
 use ground::tls::ClientTls;
 
 /// Read buffer of one HTTP/1.1 connection, and the length up to which the head of a response is sure to pass.
@@ -343,8 +343,8 @@ impl Pool {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sent, demand) = (Arc::new(Sent::default()), Arc::new(Demand::default()));
-        let watched = Watched::new(Gathering(stream), Arc::clone(&sent) as _);
-        let thrifty = Thrifty::app(watched, self.memory.clone(), Arc::clone(&demand));
+        let watched = Watch::over(stream, Arc::clone(&sent) as _);
+        let thrifty = Thrift::app(watched, self.memory.clone(), Arc::clone(&demand));
         let io = TokioIo::new(thrifty);
         let handshake = http1_builder(self.max_headers).handshake(io).await;
         let (sender, connection) = handshake.map_err(UpstreamError::Broken)?;

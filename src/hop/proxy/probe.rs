@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::pool::{Stream, dial, http1_builder};
 use super::resend::Sent;
 use super::{Address, AppProtocol, Settings, UpstreamError};
-use ground::tcp::Watched;
+use ground::tcp::Watch;
 use ground::tls::ClientTls;
 
 /// Longest time that the body of the one response is read. A page that never ends does not show how long an
@@ -176,7 +176,7 @@ where
         let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
         return Ok((response, Sender::Http2(sender), connection));
     }
-    let stream = TokioIo::new(Watched::new(stream, Arc::new(Sent::default())));
+    let stream = TokioIo::new(Watch::over(stream, Arc::new(Sent::default())));
     let handshake = http1_builder(settings.max_headers).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
     let connection = drive(connection);

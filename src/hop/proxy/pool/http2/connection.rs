@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use ground::tcp::Filtered;
+
 use super::line::{Line, Traffic};
 use super::mailbox::Round;
 use super::place::Load;
@@ -95,7 +97,7 @@ impl Connection {
             // These errors concern single streams, so they must not end the others.
             .max_local_error_reset_streams(None)
             .enable_push(false)
-            .handshake::<_, Bytes>(Line::new(stream, Arc::clone(&vitals.traffic)))
+            .handshake::<_, Bytes>(Line::over(stream, Arc::clone(&vitals.traffic)))
             .await?;
         let pings = connection.ping_pong().expect("taken once");
         let driving = Box::pin(drive(connection, Arc::clone(&vitals)));
@@ -237,7 +239,7 @@ impl Vitals {
 pub(super) type Driving = Pin<Box<dyn Future<Output = Result<(), h2::Error>> + Send>>;
 
 async fn drive<T>(
-    connection: h2::client::Connection<Line<T>, Bytes>,
+    connection: h2::client::Connection<Filtered<Line, T>, Bytes>,
     vitals: Arc<Vitals>,
 ) -> Result<(), h2::Error>
 where

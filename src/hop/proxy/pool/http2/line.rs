@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
+use ground::tcp::{Filter, Filtered};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that a connection reads before its streams are served. h2 keeps a record of a few hundred bytes for
@@ -38,20 +39,20 @@ impl Traffic {
     }
 }
 
-/// A socket that reads in turns, and does not fail while it is written to.
+/// Reads a socket in turns, and does not fail while it is written to.
 ///
 /// An app that closes a connection says in its last frame, GOAWAY, which requests it has not processed.
 /// The kernel keeps the frame for the reader, but refuses further writes. So a failed write does not
 /// end the connection: the bytes are dropped, and the end comes when all has been read.
-pub(super) struct Line<T> {
-    inner: T,
+pub(super) struct Line {
     traffic: Arc<Traffic>,
     deaf: bool,
 }
 
-impl<T> Line<T> {
-    pub(super) fn new(inner: T, traffic: Arc<Traffic>) -> Self {
-        Self { inner, traffic, deaf: false }
+impl Line {
+    /// Makes the line over the socket `stream`.
+    pub(super) fn over<S>(stream: S, traffic: Arc<Traffic>) -> Filtered<Self, S> {
+        Filtered { filter: Self { traffic, deaf: false }, stream }
     }
 
     /// Notes the result of a write, and turns a failure into success.
@@ -73,9 +74,10 @@ impl<T> Line<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Filter for Line {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -84,7 +86,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.inner).poll_read(context, buffer));
+        let read = ready!(Pin::new(stream).poll_read(context, buffer));
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
             self.traffic.heard.store(true, Ordering::Relaxed);
@@ -92,23 +94,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
         }
         Poll::Ready(read)
     }
-}
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.deaf || bytes.is_empty() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        let written = Pin::new(stream).poll_write(context, bytes);
         self.wrote(bytes.len(), written)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+    fn poll_write_vectored<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -116,25 +118,29 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
         if self.deaf || offered == 0 {
             return Poll::Ready(Ok(offered));
         }
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        let written = Pin::new(stream).poll_write_vectored(context, slices);
         self.wrote(offered, written)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.deaf && ready!(Pin::new(&mut self.inner).poll_flush(context)).is_err() {
+    fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.deaf && ready!(Pin::new(stream).poll_flush(context)).is_err() {
             self.deaf = true;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        Pin::new(stream).poll_shutdown(context)
     }
 }
