@@ -30,7 +30,7 @@ use self::http2::Connections;
 pub use self::neighbours::Neighbours;
 use super::login::Owner;
 use super::request_body::RequestBody;
-use super::resend::Sent;
+use super::resend::RequestInFlight;
 use super::{Address, Settings, UpstreamError};
 use ground::memory::{Demand, Memory, Thrift};
 use ground::metrics::{AppMetrics, ConnectResult, GaugeGuard};
@@ -81,7 +81,7 @@ pub(super) struct Pool {
 struct IdleConnection {
     sender: Http1,
     timer: Pin<Box<Sleep>>,
-    sent: Arc<Sent>,
+    in_flight: Arc<RequestInFlight>,
     demand: Arc<Demand>,
     task: AbortHandle,
     since: Instant,
@@ -92,7 +92,7 @@ pub(super) struct Lease {
     sender: Http1,
     /// Stays with its connection: setting a timer again costs less than making a timer for each request.
     timer: Pin<Box<Sleep>>,
-    sent: Arc<Sent>,
+    in_flight: Arc<RequestInFlight>,
     demand: Arc<Demand>,
     pool: Arc<Pool>,
     reused: bool,
@@ -138,20 +138,20 @@ impl Lease {
     /// Notes that `request` goes out on the connection from here on.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) {
         self.demand.begin(!request.body().is_end_stream());
-        request.body_mut().leave_by(&self.sent);
-        self.sent.begin(request, self.reused);
+        request.body_mut().leave_by(&self.in_flight);
+        self.in_flight.begin(request, self.reused);
     }
 
     /// Returns the request that went out on the connection, to go out on another connection. `None` unless
     /// the connection lay idle before, so that the app may have closed it, and the request may be sent twice.
     pub(super) fn sent(&self) -> Option<Request<RequestBody>> {
-        self.sent.request()
+        self.in_flight.request()
     }
 
     /// Whether the connection ends with its response because the response is of HTTP/1.0. `headers` are the
     /// response's.
     pub(super) fn ends_with(&self, headers: &HeaderMap) -> bool {
-        self.sent.ends_with_answer(headers)
+        self.in_flight.ends_with_answer(headers)
     }
 
     /// Handle by which the response's reader tells the connection that it wants more.
@@ -162,7 +162,7 @@ impl Lease {
     /// Hands the connection over to a WebSocket.
     pub(super) fn switch(&self) {
         self.task.release();
-        self.sent.end();
+        self.in_flight.end();
     }
 
     /// Whether the app may have closed the connection while it lay idle.
@@ -190,12 +190,19 @@ impl Lease {
             self.reused = true;
             return owner.keep(self);
         }
-        let Self { sender, timer, sent, demand, pool, task, .. } = self;
+        let Self { sender, timer, in_flight, demand, pool, task, .. } = self;
         let mut idle = pool.idle();
         // A connection that finds no place ends in an orderly way, because its sender is dropped.
         let task = task.release();
         if idle.len() < pool.max_idle {
-            idle.push(IdleConnection { sender, timer, sent, demand, task, since: Instant::now() });
+            idle.push(IdleConnection {
+                sender,
+                timer,
+                in_flight,
+                demand,
+                task,
+                since: Instant::now(),
+            });
         }
         drop(idle);
         if pool.waiting.load(Ordering::Relaxed) > 0 {
@@ -217,7 +224,7 @@ impl Lease {
                     _ = &mut sending => return self.give_back(),
                     () = sleep(LEFTOVER_PATIENCE) => {}
                 }
-                if self.sent.stands_still() {
+                if self.in_flight.stands_still() {
                     return drop(self);
                 }
             }
@@ -260,10 +267,10 @@ impl Pool {
                 idle.retain(|entry| self.is_good(entry, now));
                 continue;
             }
-            let IdleConnection { sender, timer, sent, demand, task, .. } = entry;
+            let IdleConnection { sender, timer, in_flight, demand, task, .. } = entry;
             let (pool, owner) = (Arc::clone(self), None);
             let (reused, task) = (true, LeasedTask::new(task));
-            return Some(Lease { sender, timer, sent, demand, pool, reused, owner, task });
+            return Some(Lease { sender, timer, in_flight, demand, pool, reused, owner, task });
         }
     }
 
@@ -342,8 +349,9 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (sent, demand) = (Arc::new(Sent::default()), Arc::new(Demand::default()));
-        let watched = Watch::over(stream, Arc::clone(&sent) as _);
+        let (in_flight, demand) =
+            (Arc::new(RequestInFlight::default()), Arc::new(Demand::default()));
+        let watched = Watch::over(stream, Arc::clone(&in_flight) as _);
         let thrifty = Thrift::app(watched, self.memory.clone(), Arc::clone(&demand));
         let io = TokioIo::new(thrifty);
         let handshake = http1_builder(self.max_headers).handshake(io).await;
@@ -351,7 +359,7 @@ impl Pool {
         let task = LeasedTask::new(self.drive(connection.with_upgrades(), Arc::clone(&demand)));
         let timer = Box::pin(sleep(Duration::ZERO));
         let (pool, reused, owner) = (Arc::clone(self), false, None);
-        Ok(Lease { sender, timer, sent, demand, pool, reused, owner, task })
+        Ok(Lease { sender, timer, in_flight, demand, pool, reused, owner, task })
     }
 
     fn drive(

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::pool::{Stream, dial, http1_builder};
-use super::resend::Sent;
+use super::resend::RequestInFlight;
 use super::{Address, AppProtocol, Settings, UpstreamError};
 use ground::tcp::Watch;
 use ground::tls::ClientTls;
@@ -176,7 +176,7 @@ where
         let response = sender.send_request(request).await.map_err(UpstreamError::Broken)?;
         return Ok((response, Sender::Http2(sender), connection));
     }
-    let stream = TokioIo::new(Watch::over(stream, Arc::new(Sent::default())));
+    let stream = TokioIo::new(Watch::over(stream, Arc::new(RequestInFlight::default())));
     let handshake = http1_builder(settings.max_headers).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
     let connection = drive(connection);

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::headers::strip_trailers;
-use super::resend::Sent;
+use super::resend::RequestInFlight;
 use super::stream_clock::StreamClock;
 use super::unread::Unread;
 use ground::client_connection::{ClientConnection, Upload};
@@ -54,7 +54,7 @@ struct Stream {
     /// Sender that is dropped when the body begins to come.
     begun: Option<oneshot::Sender<()>>,
     /// Connection to the app by which the body is sent.
-    way: Option<Arc<Sent>>,
+    way: Option<Arc<RequestInFlight>>,
     /// Dropped when the body has been sent to its end, or given up.
     sent: Option<oneshot::Sender<()>>,
     /// Guard that tells the listener that the body is still coming in.
@@ -112,7 +112,7 @@ impl RequestBody {
 
     /// Sends the body, if there is one, over the connection that `way` watches, and only while the app
     /// reads: otherwise hyper would queue up to its buffer's limit, which is meant for responses.
-    pub(super) fn leave_by(&mut self, way: &Arc<Sent>) {
+    pub(super) fn leave_by(&mut self, way: &Arc<RequestInFlight>) {
         if let Some(stream) = &mut self.0 {
             stream.way = Some(Arc::clone(way));
         }

@@ -26,12 +26,12 @@ fn may_go_twice(request: &Request<RequestBody>) -> bool {
 }
 
 /// Head of a request over HTTP/2, copied before the request is sent.
-pub(super) struct Spare {
+pub(super) struct HeadCopy {
     head: Request<()>,
     may_go_twice: bool,
 }
 
-impl Spare {
+impl HeadCopy {
     /// Takes the head out of a request.
     pub(super) fn of(request: &mut Request<RequestBody>) -> Self {
         let may_go_twice = may_go_twice(request);
@@ -62,7 +62,7 @@ impl Spare {
 /// The request under way on an HTTP/1.1 connection, as it went out: a single copy of its bytes costs less
 /// than a copy of each header.
 #[derive(Default)]
-pub(super) struct Sent {
+pub(super) struct RequestInFlight {
     wanted: AtomicBool,
     /// Whether the app takes what is written: [`TAKES`], [`FULL`] or [`SEEN_FULL`].
     room: AtomicU8,
@@ -83,7 +83,7 @@ const UNWRITTEN: usize = 16 * 1024;
 const TAKES: u8 = 0;
 /// The app had no room for the last write.
 const FULL: u8 = 1;
-/// The app had no room for the last write, and [`Sent::stands_still`] has reported it.
+/// The app had no room for the last write, and [`RequestInFlight::stands_still`] has reported it.
 const SEEN_FULL: u8 = 2;
 
 /// A request's head in writing. A request that may go twice has nothing but its head.
@@ -98,7 +98,7 @@ struct Head {
 /// connections.
 const USUAL_BYTES: usize = 4096;
 
-impl Sent {
+impl RequestInFlight {
     /// Notes that `request` goes out from here on. The request is kept only if its connection is `reused`: a
     /// connection that lay idle may have died meanwhile.
     pub(super) fn begin(&self, request: &Request<RequestBody>, reused: bool) {
@@ -197,7 +197,7 @@ impl Sent {
     }
 }
 
-impl Watcher for Sent {
+impl Watcher for RequestInFlight {
     fn received(&self, bytes: &mut [u8]) {
         self.answer.pass(bytes);
     }
@@ -271,18 +271,18 @@ mod tests {
     }
 
     /// Offers `bytes` to a socket that takes `takes` bytes, or has no room.
-    fn offer(sent: &Sent, bytes: &[u8], takes: Option<usize>) {
+    fn offer(sent: &RequestInFlight, bytes: &[u8], takes: Option<usize>) {
         let mut written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
         sent.wrote(&[IoSlice::new(bytes)], &mut written);
     }
 
     #[test]
     fn only_requests_that_may_be_sent_twice_are_kept() {
-        let sent = Sent::default();
+        let sent = RequestInFlight::default();
         let is_kept = |method: &str, reused| {
             sent.begin(&request(method), reused);
             offer(&sent, &written("/", &HeaderMap::new()), Some(1));
-            let spare = Spare::of(&mut request(method));
+            let spare = HeadCopy::of(&mut request(method));
             assert_eq!(spare.may_go_twice() && reused, sent.request().is_some());
             sent.request().is_some()
         };
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn body_waits_until_hyper_has_written_its_frames() {
-        let (sent, woken) = (Sent::default(), Arc::new(Woken::default()));
+        let (sent, woken) = (RequestInFlight::default(), Arc::new(Woken::default()));
         let waker = Waker::from(Arc::clone(&woken));
         let waits = || sent.poll_room(&mut Context::from_waker(&waker)).is_pending();
         let times_woken = || woken.0.swap(0, Ordering::Relaxed);
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn partial_request_is_not_sent_again() {
-        let sent = Sent::default();
+        let sent = RequestInFlight::default();
         sent.begin(&request("GET"), true);
         assert!(sent.request().is_none(), "not a byte was written");
         offer(&sent, b"GET / HTTP/1.1\r\nhost: a\r\n", Some(5));
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn closed_connection_takes_all_until_its_answer_is_read() {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
-        let sent = Sent::default();
+        let sent = RequestInFlight::default();
         let slices = [IoSlice::new(b"12345"), IoSlice::new(b"678")];
         for kind in [BrokenPipe, ConnectionReset] {
             let mut written = Poll::Ready(Err(kind.into()));
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn app_stands_still_if_it_takes_nothing_between_two_looks() {
-        let sent = Sent::default();
+        let sent = RequestInFlight::default();
         let look = || sent.stands_still();
         assert!(!look() && !look(), "nothing was written");
         offer(&sent, b"x", None);
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn long_head_leaves_no_large_buffer_behind() {
-        let sent = Sent::default();
+        let sent = RequestInFlight::default();
         sent.begin(&request("GET"), true);
         offer(&sent, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
         sent.begin(&request("GET"), true);
@@ -400,7 +400,7 @@ mod tests {
         let mut request = request.expect("a request");
         let (method, uri, headers) =
             (Method::GET, request.uri().clone(), request.headers().clone());
-        let again = Spare::of(&mut request).head();
+        let again = HeadCopy::of(&mut request).head();
         assert_eq!((again.method(), again.uri()), (&method, &uri));
         assert_eq!((again.version(), again.headers()), (Version::HTTP_2, &headers));
         assert!(again.headers()["authorization"].is_sensitive(), "and is not to be indexed");
@@ -421,7 +421,7 @@ mod tests {
                 }
             }
             let head = written(&target, &headers);
-            let sent = Sent::default();
+            let sent = RequestInFlight::default();
             sent.begin(&request("GET"), true);
             // The socket takes ever more of the head, and is offered the rest again; then the connection
             // dies.

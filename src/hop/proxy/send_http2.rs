@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::arriving::Arriving;
 use super::pool::http2::{Inbound, Ticket};
 use super::request_body::{RequestBody, RequestBodyError};
-use super::resend::Spare;
+use super::resend::HeadCopy;
 use super::upload::{Source, Upload};
 use super::{Upstream, UpstreamError};
 
@@ -52,14 +52,14 @@ impl Upstream {
         asked: Option<Arc<Notify>>,
     ) -> Result<Response<Arriving>, UpstreamError> {
         say_length(request);
-        let spare = Spare::of(request);
+        let copy = HeadCopy::of(request);
         let mut source = Source::new(std::mem::take(request.body_mut()));
         let (mut tries, mut has_died) = (0, false);
         loop {
             tries += 1;
             let ticket = self.pool.place(source.load()).await?;
             let is_reused = ticket.is_reused();
-            let failed = match attempt(ticket, spare.head(), source, asked.as_deref()).await {
+            let failed = match attempt(ticket, copy.head(), source, asked.as_deref()).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
@@ -69,7 +69,7 @@ impl Upstream {
             };
             source = body;
             let died = is_reused && !has_died && !error.is_reset();
-            let again = unseen || spare.may_go_twice() && (died || calmed);
+            let again = unseen || copy.may_go_twice() && (died || calmed);
             if tries == TRIES || !again || !source.rewind() {
                 return Err(UpstreamError::BrokenStream(error));
             }
