@@ -1,7 +1,13 @@
 //! The keys in a document: a JWK set (RFC 7517), or one key as PEM.
 
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::crypto;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
@@ -33,7 +39,14 @@ pub struct Key {
     kind: Kind,
     /// Algorithm that the key is for, if the key's owner names one.
     algorithm: Option<String>,
-    public: DecodingKey,
+    public: PublicKey,
+}
+
+/// A public key in the form in which signatures are checked.
+enum PublicKey {
+    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    /// An uncompressed point of P-256 or P-384, or a key of Ed25519.
+    Bytes(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +119,8 @@ impl KeySet {
         if point.len() != P256_POINT {
             return Err(KeySetError::Malformed);
         }
-        let (id, key) = (Some(id.to_owned()), DecodingKey::from_ec_der(point));
-        Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, public: key }] })
+        let (id, public) = (Some(id.to_owned()), PublicKey::Bytes(point.to_vec()));
+        Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, public }] })
     }
 
     /// Returns the number of keys.
@@ -169,12 +182,13 @@ impl Key {
             return None;
         }
         let (kind, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", None) => (Kind::Rsa, DecodingKey::from_rsa_components(&jwk.n?, &jwk.e?).ok()?),
+            ("RSA", None) => {
+                let (modulus, exponent) = (decoded(&jwk.n?)?, decoded(&jwk.e?)?);
+                (Kind::Rsa, PublicKey::Rsa { modulus, exponent })
+            }
             ("EC", Some("P-256")) => (Kind::P256, point(&jwk.x?, &jwk.y?, 32)?),
             ("EC", Some("P-384")) => (Kind::P384, point(&jwk.x?, &jwk.y?, 48)?),
-            ("OKP", Some("Ed25519")) => {
-                (Kind::Ed25519, DecodingKey::from_ed_components(&jwk.x?).ok()?)
-            }
+            ("OKP", Some("Ed25519")) => (Kind::Ed25519, PublicKey::Bytes(decoded(&jwk.x?)?)),
             // A symmetric key (`oct`) that is published is no secret any more.
             _ => return None,
         };
@@ -200,24 +214,43 @@ impl Key {
 
     /// Whether `signature`, in base64url, is a signature of this key for `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &str, algorithm: Algorithm) -> bool {
-        let algorithm = match algorithm {
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
-            Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
-            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-            Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
-            Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        };
-        // An error means a signature that is no base64url: as wrong as any other.
-        crypto::verify(signature, message, &self.public, algorithm).unwrap_or(false)
+        // A signature that is no base64url is as wrong as any other.
+        let Some(signature) = decoded(signature) else { return false };
+        match &self.public {
+            PublicKey::Rsa { modulus, exponent } => {
+                let parameters = match algorithm {
+                    Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+                    Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+                    Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+                    Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+                    Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
+                    Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
+                    Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => return false,
+                };
+                let key = RsaPublicKeyComponents { n: modulus, e: exponent };
+                key.verify(parameters, message, &signature).is_ok()
+            }
+            PublicKey::Bytes(key) => {
+                let algorithm: &dyn VerificationAlgorithm = match algorithm {
+                    Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
+                    Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
+                    Algorithm::EdDsa => &ED25519,
+                    _ => return false,
+                };
+                UnparsedPublicKey::new(algorithm, key).verify(message, &signature).is_ok()
+            }
+        }
     }
 }
 
 /// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2).
-fn point(x: &str, y: &str, width: usize) -> Option<DecodingKey> {
-    let key = DecodingKey::from_ec_components(x, y).ok()?;
-    (key.as_bytes().len() == 1 + 2 * width).then_some(key)
+fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
+    let (x, y) = (decoded(x)?, decoded(y)?);
+    // 4 stands for a point that is not compressed (SEC 1 section 2.3.3).
+    (x.len() == width && y.len() == width).then(|| PublicKey::Bytes([&[4][..], &x, &y].concat()))
+}
+
+/// Reads base64url without padding (RFC 7515 section 2).
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
