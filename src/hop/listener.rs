@@ -1,6 +1,6 @@
 //! The way from a socket to requests: accept, cap, tell HTTP/1.1 from HTTP/2, drain.
 //!
-//! The listener serves any handler and knows nothing of the purpose of a request.
+//! The listener serves any handler of requests.
 
 mod connection_state;
 mod connection;
@@ -217,9 +217,9 @@ impl Listener {
     /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
     /// finish its requests.
     ///
-    /// Serves every port but the product's traffic, and is therefore compiled once for all handlers. A copy for
-    /// each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would lie
-    /// between the code that a sidecar calls, and an idle sidecar would have them in memory.
+    /// Serves every port but the product's traffic, and is therefore compiled once for all handlers. A copy
+    /// for each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would
+    /// lie between the code that a sidecar calls, and an idle sidecar would have them in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F + Send + Sync + 'static,

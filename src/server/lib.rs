@@ -1,6 +1,6 @@
 //! The composition root: builds every part from its settings, binds, runs, drains.
 //!
-//! `main`, the demo and the tests all start a sidecar through this module.
+//! The command `run`, the demo and the tests all start a sidecar by [`Server::bind`].
 
 #![forbid(unsafe_code)]
 

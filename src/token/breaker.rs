@@ -212,7 +212,8 @@ impl Breaker {
         !matches!(self.state, State::Closed(_))
     }
 
-    /// Time at which the last failure was noted. `None` before the first failure and while a probe is under way.
+    /// Time at which the last failure was noted. `None` before the first failure and while a probe is under
+    /// way.
     pub(super) fn last_failure(&self) -> Option<Instant> {
         match &self.state {
             State::Closed(evidence) => evidence.last,

@@ -62,10 +62,12 @@ pub struct Limits {
     pub stalled: Duration,
 }
 
-/// What a connection waits for, and since when. Times are milliseconds since the connection was accepted, from 1.
+/// Event that a connection waits for, and since when. Times are milliseconds since the connection was
+/// accepted, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The connection has no request in progress. The rest of an upload that was answered before its end may come.
+    /// The connection has no request in progress. The rest of an upload that was answered before its end may
+    /// come.
     Idle { since: u64 },
     /// The head of a request has begun to arrive.
     Head { since: u64 },
