@@ -1,10 +1,11 @@
 //! The way to the app: sends a request to the app and brings the response back, both streaming.
 //!
-//! The rules of the hop are in [`headers`], connections in `pool`, one request in `send_http1` and `send_http2`,
-//! copies for a second try in `resend`, the length of an answer in `framing`, bodies in `request_body` and
-//! `body`, the wait for an answer in `progress`, WebSockets in `tunnel`, and in `stream_clock` the limit on a
-//! request or WebSocket that stands still. hyper 1.12 is the oldest version that will do: 1.11 stopped keeping a `Content-Length`
-//! beside a `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
+//! The rules of the hop are in [`headers`], connections in `pool`, one request in `send_http1` and
+//! `send_http2`, copies for a second try in `resend`, the length of an answer in `framing`, bodies in
+//! `request_body` and `body`, the wait for an answer in `progress`, WebSockets in `tunnel`, and in
+//! `stream_clock` the limit on a request or WebSocket that stands still. hyper 1.12 is the oldest version
+//! that will do: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12
+//! honours every `Connection` line.
 
 mod arriving;
 mod body;

@@ -11,8 +11,8 @@
 //! response names the caller, and step 3 comes after step 4.
 //!
 //! Cost of a request whose token is cached, beside the exchange with the app: a check of its headers, one
-//! cache read and one inserted header. Velt is not called. While Velt is down, a cached token is served for as
-//! long as it lives. Without a cached token, the app's response is held back for at most
+//! cache read and one inserted header. Velt is not called. While Velt is down, a cached token is served for
+//! as long as it lives. Without a cached token, the app's response is held back for at most
 //! `delivery.header.max_wait` and goes out without a token; a token route answers with an error.
 
 #![forbid(unsafe_code)]

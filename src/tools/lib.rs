@@ -1,7 +1,7 @@
 //! The command line: each command reads its arguments, calls one module, prints the result and returns an
 //! exit code.
 //!
-//! Only the commands `run` and `demo` serve requests, both by a [`server::Server`]. No crate of the request path
+//! Of the commands, only `run` and `demo` start a sidecar, by [`server::Server`]. No crate of the request path
 //! uses this one (`request_path_uses_no_tools` in `tests/it/architecture.rs`).
 
 #![forbid(unsafe_code)]
