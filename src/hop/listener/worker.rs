@@ -12,11 +12,11 @@ use tracing::warn;
 pub struct Worker<H> {
     runtime: Handle,
     handler: H,
-    /// Seat of which each connection of the worker has a copy.
+    /// Each connection of the worker has a copy, so that the copies count the connections.
     seat: Seat,
 }
 
-/// A connection's place with its worker.
+/// Counts a connection as one of its worker's, until dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Seat {
     taken: Arc<()>,
