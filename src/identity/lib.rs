@@ -141,8 +141,8 @@ impl fmt::Display for Refusal {
                  app if it names the user, set this header exactly once.",
                 kind.reason()
             ),
-            Self::Invalid(fault) => {
-                write!(formatter, "The identity assertion is not valid: {}.", fault.reason())
+            Self::Invalid(invalid) => {
+                write!(formatter, "The identity assertion is not valid: {}.", invalid.reason())
             }
         }
     }
@@ -160,7 +160,7 @@ pub struct Identity {
     spoofs: Alarms<SpoofKind>,
     refusals: Alarms<RefusalKind>,
     flaws: Alarms<Flaw>,
-    faults: Alarms<AssertionResult>,
+    invalid_assertions: Alarms<AssertionResult>,
 }
 
 enum Reader {
@@ -232,7 +232,7 @@ impl Identity {
             spoofs: Alarms::new(),
             refusals: Alarms::new(),
             flaws: Alarms::new(),
-            faults: Alarms::new(),
+            invalid_assertions: Alarms::new(),
         })
     }
 

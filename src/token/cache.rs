@@ -318,8 +318,8 @@ impl Shared {
         }
     }
 
-    /// Enters a mint for `request` in `board`, so that there is one mint per key. The caller unlocks the board
-    /// and then spawns the returned future, which mints.
+    /// Enters a mint for `request` in `board`, so that there is one mint per key. The caller unlocks the
+    /// board and then spawns the returned future, which mints.
     fn enter_mint(
         self: &Arc<Self>,
         board: &mut Board,

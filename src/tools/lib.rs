@@ -1,8 +1,8 @@
 //! The command line: each command reads its arguments, calls one module, prints the result and returns an
 //! exit code.
 //!
-//! Of the commands, only `run` and `demo` start a sidecar, by [`server::Server`]. No crate of the request path
-//! uses this one (`request_path_uses_no_tools` in `tests/it/architecture.rs`).
+//! Of the commands, only `run` and `demo` start a sidecar, by [`server::Server`]. No crate of the request
+//! path uses this one (`request_path_uses_no_tools` in `tests/it/architecture.rs`).
 
 #![forbid(unsafe_code)]
 

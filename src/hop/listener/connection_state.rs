@@ -153,8 +153,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes one of the slots of `listen.max_connections`, and counts one connection for its worker and one in
-    /// `open`.
+    /// Takes one of the slots of `listen.max_connections`, and counts one connection for its worker and one
+    /// in `open`.
     pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
         Self { slot, _seat: seat, _open: GaugeGuard::raise(open) }
     }
