@@ -93,7 +93,7 @@ mod tests {
         }
         tokio::spawn(async move {
             yield_now().await;
-            sender.send(7).expect("somebody waits");
+            sender.send(7).expect("a receiver waits");
         });
         assert_eq!(dozing.await, Ok(7));
         assert_eq!(polls, 2);

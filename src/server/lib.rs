@@ -1,4 +1,4 @@
-//! The composition root: builds every part from its settings, binds, runs, drains.
+//! The process: builds every part from its settings, binds every socket, runs, drains.
 //!
 //! The command `run`, the demo and the tests all start a sidecar by [`Server::bind`].
 

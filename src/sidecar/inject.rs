@@ -153,7 +153,7 @@ pub enum Coverage<'a> {
     Covered(&'a PathPattern),
     /// Delivery in headers is off.
     Disabled,
-    /// No script reads the headers of a response to such a method.
+    /// No script reads the headers of a response to this method.
     Method,
     /// No pattern fits the path.
     Path,
@@ -222,7 +222,7 @@ impl Injection {
         })
     }
 
-    /// Whether the response to such a request could carry a token: the path is configured, and a script will
+    /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
         let settings = &self.settings.header;

@@ -346,8 +346,8 @@ fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), Re
     }
 }
 
-/// Refuses a body that names another user: the author of such a page believes that the posted id decides, and
-/// would find the mistake in production.
+/// Refuses a body that names another user: the author of the page believes that the posted id decides, and
+/// would find the mistake in production only.
 async fn check_named_user(
     body: &mut RequestBody,
     limit: usize,

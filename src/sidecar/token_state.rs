@@ -6,7 +6,7 @@ use super::error::NoToken;
 use token::Token;
 use token::cache::{Lookup, MintInFlight};
 
-/// Token for a response of the app, as far as the sidecar knows it before the response.
+/// Token for a response of the app: found, being minted, or missing for a reason.
 pub(super) enum TokenState {
     /// Only the app can name the caller: the token is looked up when the app has done so.
     AfterApp,

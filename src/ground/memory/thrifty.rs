@@ -103,7 +103,7 @@ impl Demand {
 /// read, so each read stays in memory until the other side takes it.
 pub type Thrifty<S> = Filtered<Thrift, S>;
 
-/// Limits what is read at once while memory is short.
+/// Limits the bytes that are read at once while memory is short.
 pub struct Thrift {
     memory: Memory,
     is_short: fn(&Memory) -> bool,

@@ -92,7 +92,7 @@ mod tests {
             let seats = seats.clone();
             // A request that becomes a tunnel: served at once, and the rest goes on elsewhere.
             let serve = |_, number: usize, seat| async move {
-                seats.send((number, seat)).expect("somebody waits");
+                seats.send((number, seat)).expect("a receiver waits");
             };
             least_busy(&workers).take(stream, serve).expect("the same runtime");
             taken.recv().await.expect("it is served")

@@ -86,7 +86,7 @@ const FULL: u8 = 1;
 /// The app had no room for the last write, and [`RequestInFlight::stands_still`] has reported it.
 const SEEN_FULL: u8 = 2;
 
-/// A request's head in writing. A request that may go twice has nothing but its head.
+/// Head of a request while it is written. A request that may be sent twice has no body.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
