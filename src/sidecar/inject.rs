@@ -1,7 +1,8 @@
 //! Delivery of a token to the page: into a response header, or into the answer of a token route.
 //!
-//! Pure functions over header maps, which insert or remove: values that the app or an attacker put under the
-//! sidecar's names never survive, and no cache can store a response that carries a token.
+//! Pure functions over header maps, which insert or remove. Values that the app or an attacker put under the
+//! sidecar's names are removed (`tests/it/forged_tokens.rs`). A response with a token tells every cache not
+//! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
 mod prefetch;
 mod storing;

@@ -372,8 +372,8 @@ impl Shared {
         result
     }
 
-    /// Keeps the result of a mint, unless the mint was called off. A failure never displaces a token that is
-    /// still valid.
+    /// Keeps the result of a mint, unless the mint was called off. A failure displaces no token that is still
+    /// valid (`refused_refresh_discards_no_valid_token` in `tests/it/token_cache.rs`).
     fn store(
         &self,
         request: &Arc<MintRequest>,

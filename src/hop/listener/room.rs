@@ -5,7 +5,7 @@
 //! longest idle connection is closed. When all `total` are taken, the peer that holds most loses one. A
 //! kubelet with one connection loses it only to 255 other addresses. A kubelet that shares its address
 //! with a flood of silent connections keeps its connection, because after a request it is the connection of
-//! that address that was used last.
+//! that address that was used last (`tests/it/admin/crowd.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -142,8 +142,8 @@ impl GuardedCalls {
     ) -> Response<Full<Bytes>> {
         let (result, answer) = match self.carry_out(peer, request).await {
             Ok(answer) => (AdminCall::Answered, answer),
-            Err(failed @ CallError::Denied(_)) => (AdminCall::Denied, failed.answer()),
-            Err(failed) => (AdminCall::Failed, failed.answer()),
+            Err(error @ CallError::Denied(_)) => (AdminCall::Denied, error.answer()),
+            Err(error) => (AdminCall::Failed, error.answer()),
         };
         self.calls.metrics.admin_calls.increment(result);
         answer
