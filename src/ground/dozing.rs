@@ -5,35 +5,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// One of several futures that share a task. A connection's task is woken several times for each request, and
-/// polling its timers and signals each time cost a thousand instructions.
+/// One of several futures that share a task. A connection's task is woken several times for each request;
+/// without this type, each of these times would poll its timers and signals too.
 pub struct Dozing<F> {
     future: F,
-    bell: Arc<Bell>,
-    /// Rings the bell.
+    own: Arc<OwnWaker>,
+    /// Made from `own`, for `future` alone.
     waker: Waker,
-    /// Waker that the bell wakes, kept here so that the bell is told only when the task's waker is another.
+    /// Waker of the task, kept here too, so that `own` is locked only when the task has another waker.
     task: Waker,
 }
 
-struct Bell {
-    rung: AtomicBool,
+/// Notes that `future` was woken, and wakes the task.
+struct OwnWaker {
+    woken: AtomicBool,
     task: Mutex<Waker>,
 }
 
-impl Bell {
-    fn wakes(&self, task: &Waker) {
+impl OwnWaker {
+    fn set_task(&self, task: &Waker) {
         self.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(task);
     }
 }
 
-impl Wake for Bell {
+impl Wake for OwnWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::Release);
         self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }
@@ -42,8 +43,9 @@ impl<F: Future + Unpin> Dozing<F> {
     /// Wraps `future`. The first poll reaches `future`.
     pub fn new(future: F) -> Self {
         let task = Waker::noop().clone();
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(task.clone()) });
-        Self { future, waker: Waker::from(Arc::clone(&bell)), bell, task }
+        let own =
+            Arc::new(OwnWaker { woken: AtomicBool::new(true), task: Mutex::new(task.clone()) });
+        Self { future, waker: Waker::from(Arc::clone(&own)), own, task }
     }
 }
 
@@ -51,14 +53,14 @@ impl<F: Future + Unpin> Future for Dozing<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { future, bell, waker, task } = &mut *self;
-        // Done before the bell is read: a ring after that wakes this task.
+        let Self { future, own, waker, task } = &mut *self;
+        // Set before `woken` is read: a later wake-up wakes this task.
         if !task.will_wake(context.waker()) {
             task.clone_from(context.waker());
-            bell.wakes(task);
+            own.set_task(task);
         }
-        // Most often the bell has not rung, and a load costs less than a swap.
-        if !bell.rung.load(Ordering::Relaxed) || !bell.rung.swap(false, Ordering::Acquire) {
+        // Most often `future` was not woken, and a load costs less than a swap.
+        if !own.woken.load(Ordering::Relaxed) || !own.woken.swap(false, Ordering::Acquire) {
             return Poll::Pending;
         }
         Pin::new(future).poll(&mut Context::from_waker(waker))
@@ -91,7 +93,7 @@ mod tests {
         }
         tokio::spawn(async move {
             yield_now().await;
-            sender.send(7).expect("somebody waits");
+            sender.send(7).expect("a receiver waits");
         });
         assert_eq!(dozing.await, Ok(7));
         assert_eq!(polls, 2);

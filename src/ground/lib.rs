@@ -1,8 +1,9 @@
-//! The ground that every other crate stands on. Nothing in this crate knows users, tokens or Velt.
+//! Parts that every other crate uses. No code here reads a user or a token or calls Velt: [`metrics`] has the
+//! words under which others count them, and [`user_id`] the type of an id.
 //!
 //! | for | modules |
 //! |---|---|
-//! | seeing what happens | [`metrics`] (every name that is exported), [`logging`], [`lines`], [`trace`], [`alarm`] |
+//! | observation | [`metrics`] (every exported name), [`logging`], [`lines`], [`trace`], [`alarm`] |
 //! | the network | [`tcp`], [`tls`], [`outgoing`] (our own calls), [`peer`], [`client_connection`] |
 //! | bounds | [`memory`] |
 //! | small types | [`names`], [`spelling`], [`user_id`], [`dozing`] |

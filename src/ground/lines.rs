@@ -1,9 +1,9 @@
 //! Lines for standard output or standard error: a buffer, and the thread that writes it out.
 //!
-//! Threads that serve append lines and never wait for the reader of the output. While the reader stalls
-//! and the buffer is full, lines are dropped and counted. The buffer holds bytes, where a channel would
-//! hold lines: bytes bound memory, a line costs no allocation, and the thread is woken once for each
-//! batch.
+//! Threads that serve append lines and do not wait for the reader of the output (`tests/it/log.rs`,
+//! `tests/it/access_log.rs`). While the reader stalls and the buffer is full, lines are dropped and counted.
+//! The buffer holds bytes, where a channel would hold lines: bytes bound memory, a line costs no allocation,
+//! and the thread is woken once for each batch.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;

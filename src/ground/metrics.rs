@@ -1,9 +1,10 @@
 //! All metrics that the sidecar exports, on one page: name, help, buckets. The words of the labels are in
 //! `labels`.
-//! This page is the contract that `docs/metrics.md` documents and a test holds equal to a scrape. Label sets
-//! are closed enums, so no user id, path or message can become a label, and every series exists from the
-//! first scrape on. Parts hold the handles they need, resolved once at start: counting on the request path is
-//! an atomic add, never a look-up by string.
+//!
+//! `docs/metrics.md` documents this page, and `tests/it/metrics.rs` compares that document with a scrape.
+//! Label sets are closed enums, so no user id, path or message can become a label, and every series exists
+//! from the first scrape on. Parts hold the handles they need, resolved once at start: counting on the
+//! request path is an atomic add, never a look-up by string.
 
 mod labels;
 mod recent;

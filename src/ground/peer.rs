@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::tls::CertificateNames;
 
-/// Peer of a connection, as the connection shows it: the login proxy, a client, Prometheus. Requests have no say in it.
+/// Peer of a connection, as the connection shows it: the login proxy, a client, Prometheus. Headers of a
+/// request change nothing here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: IpAddr,

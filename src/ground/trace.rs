@@ -4,7 +4,8 @@
 //! A stranger's sampled trace passes, but is not recorded unless `tracing.sampled_by` says so. A request
 //! without a sampled trace costs the reading of one header. The request's headers are changed in two cases
 //! only: the sidecar makes spans and so becomes the app's parent, or it starts a trace because
-//! `tracing.create` asks for a trace. The response is never changed.
+//! `tracing.create` asks for a trace. The response stays as it is
+//! (`trace_passes_byte_for_byte_and_is_not_in_the_response` in `tests/it/tracing.rs`).
 
 mod context;
 mod export;

@@ -1,6 +1,6 @@
 //! The way from a socket to requests: accept, cap, tell HTTP/1.1 from HTTP/2, drain.
 //!
-//! The listener serves any handler and knows nothing of the purpose of a request.
+//! The listener serves any handler of requests.
 
 mod connection_state;
 mod connection;
@@ -217,9 +217,9 @@ impl Listener {
     /// Serves on the caller's runtime until the phase is [`Phase::Stopped`], then lets every connection
     /// finish its requests.
     ///
-    /// Serves every port but the product's traffic, and is therefore compiled once for all handlers. A copy for
-    /// each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would lie
-    /// between the code that a sidecar calls, and an idle sidecar would have them in memory.
+    /// Serves every port but the product's traffic, and is therefore compiled once for all handlers. A copy
+    /// for each kind of handler would repeat all of HTTP in the binary, and again over TLS. The copies would
+    /// lie between the code that a sidecar calls, and an idle sidecar would have them in memory.
     pub async fn serve<H, F, B>(self, handler: H, phase: watch::Receiver<Phase>)
     where
         H: Fn(&Peer, &Arc<ClientConnection>, Request<Incoming>) -> F + Send + Sync + 'static,
@@ -291,7 +291,7 @@ impl Listener {
                     drop(serving);
                 });
             match (taken, &self.room) {
-                (Ok(task), Some(room)) => room.seat(peer, task),
+                (Ok(task), Some(room)) => room.set_task(peer, task),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
                     self.metrics.accept_errors.inc();
@@ -314,7 +314,7 @@ impl Listener {
             }
         }
         // No new clients from here on, but clients that have begun to connect are served.
-        shut_the_door(&self.socket);
+        refuse_new_connections(&self.socket);
         let mut handshakes = pin!(sleep(LAST_HANDSHAKES));
         loop {
             tokio::select! {
@@ -383,7 +383,7 @@ impl Listener {
     ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             match beyond_limit(|| self.socket.accept().now_or_never()) {
-                Some(Err(error)) if is_exhausted(&error) && room.make() => {
+                Some(Err(error)) if is_exhausted(&error) && room.evict_one() => {
                     // The evicted connection's task closes its socket.
                     yield_now().await;
                 }
@@ -409,11 +409,11 @@ fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))
     }
 }
 
-/// Lets no other client begin to connect: from here on the kernel drops every SYN, so that a client asks
-/// again, and is refused once the socket is gone. Best effort: without the filter, closing the socket resets
+/// Has the kernel drop every SYN from here on, so that a client that connects asks again, and is refused once
+/// the socket is gone. Best effort: without the filter, closing the socket resets
 /// each client that connects at that moment.
 #[cfg(target_os = "linux")]
-fn shut_the_door(socket: &TcpListener) {
+fn refuse_new_connections(socket: &TcpListener) {
     use socket2::{SockFilter, SockRef};
     // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags, byte 13,
     // contain SYN, take nothing of the segment, else take all of it.
@@ -429,7 +429,7 @@ fn shut_the_door(socket: &TcpListener) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn shut_the_door(_: &TcpListener) {}
+fn refuse_new_connections(_: &TcpListener) {}
 
 /// Resolves when the phase is [`Phase::Stopped`], or when the sender of the phase is gone.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {

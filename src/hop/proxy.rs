@@ -1,10 +1,11 @@
 //! The way to the app: sends a request to the app and brings the response back, both streaming.
 //!
-//! This module knows nothing of tokens or identity. The rules of the hop are in [`headers`], connections in
-//! `pool`, the length of an answer in `framing`, bodies in `request_body` and `body`, the wait for an answer
-//! in `progress`, second tries in `spare`, WebSockets in `tunnel`, the limit on a WebSocket that stands still
-//! in `stream_clock`. hyper 1.12 is the oldest version that will do: 1.11 stopped keeping a `Content-Length`
-//! beside a `Transfer-Encoding` (hyper #4124), 1.12 honours every `Connection` line.
+//! The rules of the hop are in [`headers`], connections in `pool`, one request in `send_http1` and
+//! `send_http2`, copies for a second try in `resend`, the length of an answer in `framing`, bodies in
+//! `request_body` and `body`, the wait for an answer in `progress`, WebSockets in `tunnel`, and in
+//! `stream_clock` the limit on a request or WebSocket that stands still. hyper 1.12 is the oldest version
+//! that will do: 1.11 stopped keeping a `Content-Length` beside a `Transfer-Encoding` (hyper #4124), 1.12
+//! honours every `Connection` line.
 
 mod arriving;
 mod body;
@@ -396,12 +397,12 @@ impl Upstream {
         }
     }
 
-    /// Returns the request that the retry rule may send again: the request itself, if it never left, or its
-    /// `spare`.
+    /// Returns the request that the retry rule may send again: the request itself, if it never left, or else
+    /// its `copy`.
     fn again(
         &self,
         mut error: TrySendError<Request<RequestBody>>,
-        spare: impl FnOnce() -> Option<Request<RequestBody>>,
+        copy: impl FnOnce() -> Option<Request<RequestBody>>,
         reused: bool,
     ) -> Result<Request<RequestBody>, UpstreamError> {
         let unsent = error.take_message();
@@ -409,7 +410,7 @@ impl Upstream {
         if !reused || !has_died(&error) {
             return Err(error);
         }
-        let again = unsent.or_else(spare).ok_or(error)?;
+        let again = unsent.or_else(copy).ok_or(error)?;
         self.metrics.retries.inc();
         Ok(again)
     }

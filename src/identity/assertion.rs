@@ -218,8 +218,8 @@ impl Assertions {
             Ok(Some(checked)) if checked.said.user.is_some() => AssertionResult::Verified,
             Ok(Some(_)) => AssertionResult::NoUser,
             Ok(None) => AssertionResult::KeysUnavailable,
-            Err(fault) if self.is_other_scheme(token, *fault) => return Verdict::OtherScheme,
-            Err(fault) => fault.result(),
+            Err(invalid) if self.is_other_scheme(token, *invalid) => return Verdict::OtherScheme,
+            Err(invalid) => invalid.result(),
         });
         match checked {
             Ok(Some(checked)) => {
@@ -229,7 +229,7 @@ impl Assertions {
                 Verdict::Valid(checked.said)
             }
             Ok(None) => Verdict::Unavailable,
-            Err(fault) => Verdict::Invalid(fault),
+            Err(invalid) => Verdict::Invalid(invalid),
         }
     }
 
@@ -246,16 +246,16 @@ impl Assertions {
         match checked {
             Ok(Some(claims)) => Verdict::Valid(claims.into_said()),
             Ok(None) => Verdict::Unavailable,
-            Err(fault) if self.is_other_scheme(token, fault) => Verdict::OtherScheme,
-            Err(fault) => Verdict::Invalid(fault),
+            Err(invalid) if self.is_other_scheme(token, invalid) => Verdict::OtherScheme,
+            Err(invalid) => Verdict::Invalid(invalid),
         }
     }
 
     /// Whether `token` is in `Authorization` and has not the form of a JWT. Such a token (opaque, encrypted)
     /// is the app's own, and not an invalid assertion.
-    fn is_other_scheme(&self, token: &[u8], fault: InvalidAssertion) -> bool {
+    fn is_other_scheme(&self, token: &[u8], invalid: InvalidAssertion) -> bool {
         self.header == AUTHORIZATION
-            && fault == InvalidAssertion::Malformed
+            && invalid == InvalidAssertion::Malformed
             && !jws::has_form(token)
     }
 

@@ -2,14 +2,14 @@
 //!
 //! Absence of an identity never means privilege: it means anonymous. Ambiguity is refused, not resolved,
 //! since the app behind the sidecar might resolve it the other way. A plain header is believed only from a
-//! peer that an anchor vouches for, an assertion only by its signature. Identity headers without either are
-//! removed before the app can see them.
+//! peer for which an anchor vouches (an address range, a name in a certificate, a secret), an assertion only
+//! by its signature. Identity headers without either are removed before the app can see them.
 //!
-//! `peer` is about the anchors, `guard` about spellings, `headers` reads plain headers,
+//! `peer` checks the anchors, `guard` the spellings of guarded headers, `headers` reads plain headers,
 //! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
 //! of its user. `ruling` concludes from all of them who the caller is and which headers have to go. `user`
 //! has the types in which all three readers describe a user, `placeholders` the values that stand for no
-//! value; `telling` counts and logs.
+//! value; `telling` counts and logs decisions.
 
 #![forbid(unsafe_code)]
 
@@ -141,8 +141,8 @@ impl fmt::Display for Refusal {
                  app if it names the user, set this header exactly once.",
                 kind.reason()
             ),
-            Self::Invalid(fault) => {
-                write!(formatter, "The identity assertion is not valid: {}.", fault.reason())
+            Self::Invalid(invalid) => {
+                write!(formatter, "The identity assertion is not valid: {}.", invalid.reason())
             }
         }
     }
@@ -160,7 +160,7 @@ pub struct Identity {
     spoofs: Alarms<SpoofKind>,
     refusals: Alarms<RefusalKind>,
     flaws: Alarms<Flaw>,
-    faults: Alarms<AssertionResult>,
+    invalid_assertions: Alarms<AssertionResult>,
 }
 
 enum Reader {
@@ -232,7 +232,7 @@ impl Identity {
             spoofs: Alarms::new(),
             refusals: Alarms::new(),
             flaws: Alarms::new(),
-            faults: Alarms::new(),
+            invalid_assertions: Alarms::new(),
         })
     }
 

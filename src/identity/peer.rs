@@ -15,7 +15,7 @@ use ground::peer::Peer;
 /// A secret that the front proxy shows in a header.
 #[derive(Clone, Debug)]
 pub struct SecretSettings {
-    /// Header of the secret, removed from every request, so that the app never sees the secret.
+    /// Header of the secret. Removed from every request, so that the app does not see the secret.
     pub header: HeaderName,
     /// Secrets of which any is accepted, so that the operator can change the secret without a gap.
     pub accepted: Vec<SecretString>,

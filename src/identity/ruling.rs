@@ -152,11 +152,11 @@ impl Identity {
                 let ruling = Ruling::caller(Caller::Unverified, none, beside_user);
                 if trusted { ruling } else { ruling.hiding(assertions.removal()) }
             }
-            Ok(Verdict::Invalid(fault)) if assertions.refuses() => {
-                Ruling::new(Conclusion::Refused(Refusal::Invalid(fault)), none, beside_user)
+            Ok(Verdict::Invalid(invalid)) if assertions.refuses() => {
+                Ruling::new(Conclusion::Refused(Refusal::Invalid(invalid)), none, beside_user)
             }
-            Ok(Verdict::Invalid(fault)) => {
-                let ignored = Conclusion::Ignored(Refusal::Invalid(fault));
+            Ok(Verdict::Invalid(invalid)) => {
+                let ignored = Conclusion::Ignored(Refusal::Invalid(invalid));
                 let plain = Removal::AllBut(assertions.header());
                 Ruling::new(ignored, none, plain).hiding(assertions.removal())
             }

@@ -38,10 +38,10 @@ impl Identity {
                 self.metrics.refusals.increment(*kind);
                 self.metrics.recent.ambiguous(*kind, header, peer);
             }
-            Refusal::Invalid(fault) => {
+            Refusal::Invalid(invalid) => {
                 // `assertion` counts the check in the metrics.
                 if let Some(peer) = peer {
-                    self.metrics.recent.invalid(fault.result(), peer);
+                    self.metrics.recent.invalid(invalid.result(), peer);
                 }
             }
         }
@@ -66,9 +66,9 @@ impl Identity {
                     );
                 }
             }
-            Refusal::Invalid(fault) => {
-                if let Some(count) = self.faults.raise(fault.result(), 1) {
-                    let reason = fault.reason();
+            Refusal::Invalid(invalid) => {
+                if let Some(count) = self.invalid_assertions.raise(invalid.result(), 1) {
+                    let reason = invalid.reason();
                     warn!(reason, count, peer, "an assertion was refused");
                 }
             }

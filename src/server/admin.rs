@@ -18,8 +18,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::TEXT_FORMAT;
 
-use self::calls::Door;
-pub use self::calls::{Calls, Standing};
+use self::calls::GuardedCalls;
+pub use self::calls::{Calls, CurrentSettings};
 use self::walks::Scrapes;
 use ground::metrics::Metrics;
 
@@ -45,7 +45,7 @@ impl Readiness {
 pub struct Admin {
     readiness: Readiness,
     scrapes: Scrapes,
-    door: Door,
+    calls: GuardedCalls,
 }
 
 impl Admin {
@@ -58,7 +58,7 @@ impl Admin {
         calls: Calls,
     ) -> Self {
         let scrapes = Scrapes::new(metrics, before_scrape);
-        Self { readiness, scrapes, door: Door::new(calls) }
+        Self { readiness, scrapes, calls: GuardedCalls::new(calls) }
     }
 
     /// Answers one request.
@@ -73,8 +73,8 @@ impl Admin {
                 "not for web pages; open it in a tab, or use curl\n",
             );
         }
-        if Door::is_call(request.uri().path()) {
-            return self.door.answer(peer, request).await;
+        if GuardedCalls::is_call(request.uri().path()) {
+            return self.calls.answer(peer, request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");

@@ -1,7 +1,7 @@
-//! `sidecar.toml` and the environment, parsed once into settings that can't be wrong.
+//! `sidecar.toml` and the environment, parsed once into checked settings, with every complaint at once.
 //!
-//! Each part of the sidecar declares its own settings; this module only reads them. Nothing but
-//! `main`, the demo and the composition root see a whole [`Config`].
+//! Each part of the sidecar declares its own settings; this module only reads them. Only this crate and the
+//! commands (`tools`) see a whole [`Config`].
 
 mod origin;
 mod reader;

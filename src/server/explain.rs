@@ -1,8 +1,7 @@
 //! `explain`: the fate of a request, and the setting that decided each step.
 //!
-//! The walk itself is [`sidecar::explain`], over the code that requests go through. This module has
-//! its input and its output: a request as arguments, JSON or a pasted curl command, and a report as text or
-//! JSON.
+//! [`sidecar::explain`] walks through the steps of a request. This module has the input and the output of
+//! that walk: a request to explain, and a report as text or JSON.
 
 mod report;
 mod request;

@@ -1,6 +1,6 @@
-//! The composition root: builds every part from its settings, binds, runs, drains.
+//! The process: builds every part from its settings, binds every socket, runs, drains.
 //!
-//! `main`, the demo and the tests all start a sidecar through this module.
+//! The command `run`, the demo and the tests all start a sidecar by [`Server::bind`].
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ use tracing::{info, warn};
 pub use self::parts::check;
 use self::parts::{Certificates, Replaceable, sidecars};
 use self::threads::Threads;
-use crate::admin::{Admin, Calls, Readiness, Standing};
+use crate::admin::{Admin, Calls, CurrentSettings, Readiness};
 use crate::config::{Config, Shutdown};
 use crate::explain::InForce;
 use crate::reload::{Reload, Trigger};
@@ -138,24 +138,24 @@ pub struct Server {
     shutdown: Arc<Mutex<Shutdown>>,
     reload: Reload,
     trigger: Trigger,
-    departure: Arc<Departure>,
+    drain_start: Arc<DrainStart>,
 }
 
-/// The first phase of the end, which SIGTERM begins, or an admin call before it.
-struct Departure {
+/// Start of the drain, which SIGTERM or an admin call brings; the first of them counts.
+struct DrainStart {
     phase: watch::Sender<Phase>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     begun: OnceLock<Instant>,
 }
 
-impl Departure {
+impl DrainStart {
     fn new(readiness: Readiness, metrics: Arc<Metrics>) -> Self {
         let phase = watch::Sender::new(Phase::Serving);
         Self { phase, readiness, metrics, begun: OnceLock::new() }
     }
 
-    /// Ends readiness and keeps no connection alive from now on. Returns the time at which that began.
+    /// Ends readiness, and keeps no connection alive from now on. Returns the time of the first call.
     fn begin(&self) -> Instant {
         *self.begun.get_or_init(|| {
             self.readiness.set(false, &self.metrics);
@@ -209,11 +209,11 @@ impl Server {
         // Parts that all sidecars share can be reached through any sidecar.
         let sidecar = Arc::clone(&sidecars[0]);
         let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
-        let standing = Arc::new(ArcSwap::from_pointee(Standing { in_force, token }));
+        let current = Arc::new(ArcSwap::from_pointee(CurrentSettings { in_force, token }));
         let shutdown = Arc::new(Mutex::new(config.shutdown.clone()));
         let replaceable = Replaceable {
             sidecar: Arc::clone(&sidecar),
-            standing: Arc::clone(&standing),
+            current: Arc::clone(&current),
             log: log.clone(),
             shutdown: Arc::clone(&shutdown),
             metrics: Arc::clone(&metrics),
@@ -234,8 +234,8 @@ impl Server {
         let admin_listener =
             admin_listener.evicting(ADMIN_CONNECTIONS_OF_ONE_PEER, metrics.admin_evictions.clone());
         let readiness = Readiness::default();
-        let departure = Arc::new(Departure::new(readiness.clone(), Arc::clone(&metrics)));
-        let leaving = Arc::clone(&departure);
+        let drain_start = Arc::new(DrainStart::new(readiness.clone(), Arc::clone(&metrics)));
+        let leaving = Arc::clone(&drain_start);
         // The start does not wait for the keys of assertions: until the keys are there, callers are
         // unverified.
         sidecar.rules.load().identity.start();
@@ -251,7 +251,7 @@ impl Server {
         });
         let calls = Calls {
             sidecar: Arc::clone(&sidecar),
-            standing,
+            current,
             log,
             metrics: Arc::clone(&metrics),
             leave: Box::new(move || {
@@ -270,7 +270,7 @@ impl Server {
             shutdown,
             reload,
             trigger,
-            departure,
+            drain_start,
         })
     }
 
@@ -288,7 +288,7 @@ impl Server {
     /// connections are accepted but not kept alive; then the requests in flight end, tunnels last. If an
     /// admin call has begun to drain before, the time since then counts.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Departure { phase, readiness, metrics, .. } = &*self.departure;
+        let DrainStart { phase, readiness, metrics, .. } = &*self.drain_start;
         let (admin_phase, admin_watched) = watch::channel(Phase::Serving);
         // The sockets are bound: each client that connects from now on is served.
         readiness.set(true, metrics);
@@ -316,7 +316,7 @@ impl Server {
         reloading.abort();
         let Shutdown { grace, deadline } =
             self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let begun = self.departure.begin();
+        let begun = self.drain_start.begin();
         info!(?grace, "shutdown begins: not ready, still accepting");
         sleep_until(begun + grace).await;
 

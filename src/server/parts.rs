@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::StartError;
-use crate::admin::Standing;
+use crate::admin::CurrentSettings;
 use crate::config::{Config, Effective, Shutdown};
 use crate::explain::InForce;
 use crate::reload::{Changes, Refresh, Refreshed, ReloadError};
@@ -163,7 +163,7 @@ fn upstream(
 /// Parts that a reload replaces.
 pub(super) struct Replaceable {
     pub(super) sidecar: Arc<Sidecar>,
-    pub(super) standing: Arc<ArcSwap<Standing>>,
+    pub(super) current: Arc<ArcSwap<CurrentSettings>>,
     pub(super) log: Log,
     pub(super) shutdown: Arc<Mutex<Shutdown>>,
     pub(super) metrics: Arc<Metrics>,
@@ -220,7 +220,7 @@ impl Replaceable {
         *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = config.shutdown.clone();
         let in_force = InForce::new(in_force.to_vec());
         let token = config.admin_token.clone();
-        self.standing.store(Arc::new(Standing { in_force, token }));
+        self.current.store(Arc::new(CurrentSettings { in_force, token }));
         Ok(())
     }
 }

@@ -4,8 +4,8 @@
 //! Good content takes effect as a whole. Bad content is rejected, counted and logged, and the last good
 //! content stays in force. Secrets are replaced all the same: a mistake in the configuration must not keep a
 //! revoked token in use. The files are looked at once per interval, because a watch on a file does not
-//! survive when Kubernetes replaces a mounted file behind a symlink. SIGHUP brings an immediate look. This
-//! module does not know the parts that change: the composition root hands in the functions that replace them.
+//! survive when Kubernetes replaces a mounted file behind a symlink. SIGHUP brings an immediate look. The
+//! caller of [`Reload::new`] hands in the functions that replace the parts.
 
 mod changes;
 

@@ -1,8 +1,8 @@
 //! Threads that serve requests, each with a runtime of its own.
 //!
 //! A connection, its requests and its connections to the app stay on one thread, so that no thread has to
-//! wake another thread or wait for its locks. Two threads cost 26 % less CPU per request than with a scheduler
-//! that shares tasks out (docs/performance.md).
+//! wake another thread or wait for its locks. Two threads cost 26 % less CPU per request than under a
+//! scheduler that moves tasks between threads (docs/decisions/03-one-runtime-per-thread.md).
 
 use std::io;
 use std::thread;

@@ -138,11 +138,11 @@ impl Drop for Open {
     }
 }
 
-/// Takes a share of the requests, evenly spread at any rhythm: every step moves by the golden ratio around a
-/// circle, and the share is an arc of the circle.
+/// Chooses a share of the requests, evenly spread. Each request adds the golden ratio to `position`, which
+/// wraps around, and is chosen if `position` was below `bound`.
 struct Sampler {
-    /// `None` takes all.
-    arc: Option<u64>,
+    /// `None` chooses every request.
+    bound: Option<u64>,
     position: AtomicU64,
 }
 
@@ -150,13 +150,13 @@ impl Sampler {
     fn new(share: f64) -> Self {
         // The cast saturates, and 0 stays 0.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let arc = (share < 1.0).then_some((share * u64::MAX as f64) as u64);
-        Self { arc, position: AtomicU64::new(0) }
+        let bound = (share < 1.0).then_some((share * u64::MAX as f64) as u64);
+        Self { bound, position: AtomicU64::new(0) }
     }
 
     fn takes_next(&self) -> bool {
         // 2^64 divided by the golden ratio.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        self.arc.is_none_or(|arc| self.position.fetch_add(STEP, Ordering::Relaxed) < arc)
+        self.bound.is_none_or(|bound| self.position.fetch_add(STEP, Ordering::Relaxed) < bound)
     }
 }

@@ -20,9 +20,9 @@ const MAX_ANSWER: usize = 64 * 1024;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
-    /// Asks the app at `identity.app_path` whose cookies the browser has sent, and believes the header in the
-    /// app's answer. The question has the cookies, `Host`, and what a front has said of client, scheme and
-    /// host (`Upstream::ask`). Nothing else of the client's request goes along.
+    /// Asks the app at `identity.app_path` to which user the cookies of `request` belong, and believes the
+    /// header in the app's answer. The question has the cookies, `Host`, and the front's headers on client,
+    /// scheme and host (`Upstream::ask`), and nothing else of the client's request.
     pub(super) async fn ask_app(
         &self,
         rules: &Rules,

@@ -1,7 +1,12 @@
 //! Explains what would become of a request, step by step, and what decides it.
 //!
-//! Each step asks the functions that a request goes through, so that both decide alike. An explanation leaves
-//! out the effects of a request: it counts, mints, fetches and sends nothing.
+//! The order of the steps, and the rules on the app's answers, are written a second time here: `Walk` follows
+//! `Sidecar::respond` by hand, so a change of one has to be made in the other. All other decisions call the
+//! functions that requests go through. `tests/it/explain/agreement.rs` sends a table of requests and compares
+//! each answer with its explanation.
+//!
+//! An explanation leaves out the effects of a request: it counts, mints, fetches and sends nothing
+//! (`explain_counts_nothing_mints_nothing_and_asks_no_server` in `tests/it/explain.rs`).
 
 mod advice;
 mod answer;
@@ -74,7 +79,7 @@ enum Found {
     Nothing(NoToken),
 }
 
-/// An explanation in the making.
+/// Walk through the steps of a request, with the explanation so far.
 struct Walk<'a> {
     rules: &'a Rules,
     live: Option<Live<'a>>,
@@ -170,8 +175,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Explains the question to the app, as `Sidecar::ask_app` asks it, with the given response for an
-    /// answer.
+    /// Explains the question to the app, as `Sidecar::ask_app` asks it. The app's answer is `response`.
     fn asked_app(&mut self, response: Option<Response<()>>) -> Result<Caller, Stopped> {
         let said_so = response.is_some();
         let mut response = response.unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Delivery of a token to the page: into a response header, or into the answer of a token route.
 //!
-//! Pure functions over header maps, which insert or remove: values that the app or an attacker put under the
-//! sidecar's names never survive, and no cache can store a response that carries a token.
+//! Pure functions over header maps, which insert or remove. Values that the app or an attacker put under the
+//! sidecar's names are removed (`tests/it/forged_tokens.rs`). A response with a token tells every cache not
+//! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
 mod prefetch;
 mod storing;
@@ -153,7 +154,7 @@ pub enum Coverage<'a> {
     Covered(&'a PathPattern),
     /// Delivery in headers is off.
     Disabled,
-    /// No script reads the headers of a response to such a method.
+    /// No script reads the headers of a response to this method.
     Method,
     /// No pattern fits the path.
     Path,
@@ -222,7 +223,7 @@ impl Injection {
         })
     }
 
-    /// Whether the response to such a request could carry a token: the path is configured, and a script will
+    /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
         let settings = &self.settings.header;

@@ -1,9 +1,19 @@
-//! The request path. Start reading here.
+//! The request path. Start reading at [`Sidecar::handle`], which answers every request, and go on with
+//! `Sidecar::respond`, which takes a request through these steps:
 //!
-//! Cost of a request: its headers are checked once, one cache read finds the token, the app is asked, one
-//! header is inserted. A token that has to be minted is minted while the app works. When Velt is down, a cached
-//! token is served for as long as it lives. If there is no cached token, the app's response goes out all the
-//! same, held back no longer than `delivery.header.max_wait`, and says why it carries no token.
+//! 1. Identify the caller, and remove the headers that only the login proxy or the sidecar may set.
+//! 2. Choose the route. The sidecar itself answers a token route; the app answers every other request.
+//! 3. Read the token cache. A missing token is minted in a task of its own, while the app works.
+//! 4. Ask the app.
+//! 5. Insert into the head of the app's response the token, or a status that says why there is none.
+//!
+//! With `on_failure = "refuse"` the token comes before step 4. With `identity.source = "app"` the app's
+//! response names the caller, and step 3 comes after step 4.
+//!
+//! Cost of a request whose token is cached, beside the exchange with the app: a check of its headers, one
+//! cache read and one inserted header. Velt is not called. While Velt is down, a cached token is served for
+//! as long as it lives. Without a cached token, the app's response is held back for at most
+//! `delivery.header.max_wait` and goes out without a token; a token route answers with an error.
 
 #![forbid(unsafe_code)]
 
@@ -154,6 +164,7 @@ impl Sidecar {
         guard.finish(response, outcome)
     }
 
+    /// Takes a request through the steps above. `explain` repeats their order by hand: change both.
     async fn respond(
         &self,
         peer: &Peer,
@@ -231,7 +242,8 @@ impl Sidecar {
         }
     }
 
-    /// Looks up the token of a known caller: at hand, in flight, or not to be had.
+    /// Looks up the token of a known caller. Never waits: the token is cached, a mint is under way, or the
+    /// error says why there is none.
     fn look_up(
         &self,
         rules: &Rules,
@@ -242,7 +254,7 @@ impl Sidecar {
         Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording(), now))
     }
 
-    /// Puts the token into the app's response, or the reason why it is not there.
+    /// Puts the token into the app's response, or the reason why there is none.
     async fn deliver(
         &self,
         rules: &Rules,
@@ -334,8 +346,8 @@ fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), Re
     }
 }
 
-/// Refuses a body that names another user: the author of such a page believes that the posted id decides, and
-/// would find the mistake in production.
+/// Refuses a body that names another user: the author of the page believes that the posted id decides, and
+/// would find the mistake in production only.
 async fn check_named_user(
     body: &mut RequestBody,
     limit: usize,

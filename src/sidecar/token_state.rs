@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::error::NoToken;
 use token::Token;
-use token::cache::{Flight, Lookup};
+use token::cache::{Lookup, MintInFlight};
 
-/// Token for a response of the app, as far as the sidecar knows it before the response.
+/// Token for a response of the app: found, being minted, or missing for a reason.
 pub(super) enum TokenState {
     /// Only the app can name the caller: the token is looked up when the app has done so.
     AfterApp,
     /// There is no token, for this reason.
     Absent(NoToken),
     /// A mint is under way.
-    Minting(Flight),
+    Minting(MintInFlight),
     /// The token is at hand.
     Ready(Token),
 }
@@ -23,7 +23,7 @@ impl From<Result<Lookup, NoToken>> for TokenState {
         match found {
             Ok(Lookup::Ready(Ok(token))) => Self::Ready(token),
             Ok(Lookup::Ready(Err(error))) => Self::Absent(NoToken::Failed(error)),
-            Ok(Lookup::Pending(flight)) => Self::Minting(flight),
+            Ok(Lookup::Pending(mint)) => Self::Minting(mint),
             Err(absent) => Self::Absent(absent),
         }
     }
@@ -37,7 +37,7 @@ impl TokenState {
             Self::Absent(absent) => Err(absent),
             Self::AfterApp => Err(NoToken::Unnamed),
             // Boxed, because this case is rare and would make every request's future larger.
-            Self::Minting(flight) => match Box::pin(flight.landed_within(patience)).await {
+            Self::Minting(mint) => match Box::pin(mint.result_within(patience)).await {
                 Ok(result) => result.map_err(NoToken::Failed),
                 Err(unfinished) => Err(unfinished.into()),
             },

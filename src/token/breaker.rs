@@ -79,8 +79,8 @@ impl Evidence {
         }
         self.weight = left + failure.weight;
         if self.sources.len() < wanted {
-            // Cap the weight of too few users or organizations, however often their calls fail: one failure of
-            // another user must not be enough.
+            // Cap the weight of too few users or organizations, however often their calls fail: one failure
+            // of another user must not be enough.
             self.weight = self.weight.min(ENOUGH * share(self.sources.len(), wanted));
         }
         self.since.get_or_insert(failure.begun);
@@ -212,7 +212,8 @@ impl Breaker {
         !matches!(self.state, State::Closed(_))
     }
 
-    /// Time at which the last failure was noted. `None` before the first failure and while a probe is under way.
+    /// Time at which the last failure was noted. `None` before the first failure and while a probe is under
+    /// way.
     pub(super) fn last_failure(&self) -> Option<Instant> {
         match &self.state {
             State::Closed(evidence) => evidence.last,

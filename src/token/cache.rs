@@ -1,8 +1,8 @@
 //! Token cache: four cases of freshness, one mint under way per key, and a memory of failures.
 //!
 //! moka stores, bounds and evicts. This module does all that depends on time: a test can't move moka's clock,
-//! and moka's single flight restarts a mint whose first caller leaves. A mint runs in a task of its own, so a
-//! caller that leaves does not stop it for the other callers.
+//! and moka's own rule of one call per key restarts a mint whose first caller leaves. A mint runs in a task
+//! of its own, so a caller that leaves does not stop it for the other callers.
 
 mod inspect;
 mod ending;
@@ -56,7 +56,7 @@ pub struct TokenCache {
 
 struct Shared {
     slots: moka::sync::Cache<MintRequest, Slot>,
-    flights: Mutex<Board>,
+    board: Mutex<Board>,
     minters: Minters,
     metrics: TokenMetrics,
     started: Instant,
@@ -65,9 +65,9 @@ struct Shared {
 type MintResult = Result<Token, MintError>;
 
 /// Receiver of the result of a mint under way.
-type Landing = watch::Receiver<Option<MintResult>>;
+type ResultReceiver = watch::Receiver<Option<MintResult>>;
 
-/// Mints in flight (begun and not ended), one for each key.
+/// List of the mints in flight (begun and not ended), one for each key.
 #[derive(Default)]
 struct Board {
     by_request: HashMap<Arc<MintRequest>, Listed>,
@@ -80,7 +80,7 @@ struct Board {
 /// One mint in flight.
 struct Listed {
     number: u64,
-    landing: Landing,
+    receiver: ResultReceiver,
     demand: Arc<Demand>,
 }
 
@@ -89,12 +89,12 @@ pub enum Lookup {
     /// A token that may be served now, or the remembered reason why there is none.
     Ready(MintResult),
     /// A mint is under way. Dropping this value does not stop the mint.
-    Pending(Flight),
+    Pending(MintInFlight),
 }
 
 /// A mint under way that this caller started or joined.
-pub struct Flight {
-    landing: Landing,
+pub struct MintInFlight {
+    receiver: ResultReceiver,
     demand: Arc<Demand>,
 }
 
@@ -108,25 +108,25 @@ impl Lookup {
         match self {
             Self::Ready(result) => Ok(result),
             // Boxed, because this case is rare and would make every request's future larger.
-            Self::Pending(flight) => Box::pin(flight.landed_within(patience)).await,
+            Self::Pending(mint) => Box::pin(mint.result_within(patience)).await,
         }
     }
 }
 
-impl Flight {
+impl MintInFlight {
     /// Returns the result of the mint; waits at most `patience`.
     ///
     /// # Errors
     ///
     /// Returns the reason why the mint had not ended when `patience` ran out.
-    pub async fn landed_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
+    pub async fn result_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         let demand = Arc::clone(&self.demand);
         let _waiting = demand.wait();
-        timeout(patience, self.landed()).await.map_err(|_| demand.unfinished(patience))
+        timeout(patience, self.result()).await.map_err(|_| demand.unfinished(patience))
     }
 
-    async fn landed(mut self) -> MintResult {
-        match self.landing.wait_for(Option::is_some).await {
+    async fn result(mut self) -> MintResult {
+        match self.receiver.wait_for(Option::is_some).await {
             Ok(result) => result.clone().expect("waited for"),
             // The sender was dropped without a result: only a panic does so.
             Err(_) => Err(MintError::Panicked),
@@ -156,9 +156,9 @@ impl TokenCache {
                 }
             })
             .build();
-        let flights = Mutex::default();
+        let board = Mutex::default();
         let (minters, started) = (Minters::new(mint), Instant::now());
-        let shared = Shared { slots, flights, minters, metrics, started };
+        let shared = Shared { slots, board, minters, metrics, started };
         Self { shared: Arc::new(shared) }
     }
 
@@ -199,12 +199,12 @@ impl TokenCache {
     /// Answers where no token may be served: with a remembered failure, the mint under way, or a new mint.
     fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
-        let mut flights = shared.flights();
-        if let Some(Listed { landing, demand, .. }) = flights.by_request.get(&request) {
+        let mut board = shared.board();
+        if let Some(Listed { receiver, demand, .. }) = board.by_request.get(&request) {
             shared.metrics.lookups.increment(LookupResult::Joined);
             demand.ask();
-            let (landing, demand) = (landing.clone(), Arc::clone(demand));
-            return Lookup::Pending(Flight { landing, demand });
+            let (receiver, demand) = (receiver.clone(), Arc::clone(demand));
+            return Lookup::Pending(MintInFlight { receiver, demand });
         }
         // Looks again under the lock: a mint may have stored its result since the first look.
         if let Some(slot) = shared.slots.get(&request) {
@@ -220,12 +220,12 @@ impl TokenCache {
         shared.metrics.lookups.increment(LookupResult::Started);
         let span = cause.map(Recording::begin_call);
         let demand = Demand::urgent();
-        let (landing, flight) = shared.take_off(&mut flights, request, &demand, span);
+        let (receiver, minting) = shared.enter_mint(&mut board, request, &demand, span);
         // A runtime that is shutting down drops a task where it is spawned, and the dropped task locks the
         // board to remove its entry.
-        drop(flights);
-        tokio::spawn(flight);
-        Lookup::Pending(Flight { landing, demand })
+        drop(board);
+        tokio::spawn(minting);
+        Lookup::Pending(MintInFlight { receiver, demand })
     }
 
     /// Makes `mint` the current one; mints under way go on with the previous one. With `new_credentials`,
@@ -262,8 +262,8 @@ impl TokenCache {
 }
 
 impl Shared {
-    fn flights(&self) -> MutexGuard<'_, Board> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seconds(&self, now: Moment) -> u32 {
@@ -290,7 +290,7 @@ impl Shared {
             return;
         }
         // Locked, so that no mint stores a result and no entry is forgotten between `get` and `insert`.
-        let _landing_waits = self.flights();
+        let _no_result_is_stored = self.board();
         if let Some(slot) = self.slots.get(request) {
             self.slots.insert(request.clone(), slot.served(at));
         }
@@ -304,39 +304,39 @@ impl Shared {
 
     /// Starts a mint for a token that is still good, unless a mint is under way or has just ended.
     fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment, cause: Option<&Recording>) {
-        let mut flights = self.flights();
+        let mut board = self.board();
         let still_due = || {
             let slot = self.slots.get(&request)?;
             let (_, freshness) = self.servable(&request, &slot, now)?;
             Some(freshness == Freshness::Due && self.remembered_failure(&slot, now).is_none())
         };
-        if !flights.by_request.contains_key(&request) && still_due().unwrap_or(true) {
+        if !board.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
-            let (_, flight) = self.take_off(&mut flights, request, &Demand::refresh(), span);
-            drop(flights);
-            tokio::spawn(flight);
+            let (_, minting) = self.enter_mint(&mut board, request, &Demand::refresh(), span);
+            drop(board);
+            tokio::spawn(minting);
         }
     }
 
-    /// Puts a mint for `request` on the board, so that there is one mint per key. The caller has locked the
-    /// board, and spawns the mint after unlocking it.
-    fn take_off(
+    /// Enters a mint for `request` in `board`, so that there is one mint per key. The caller unlocks the
+    /// board and then spawns the returned future, which mints.
+    fn enter_mint(
         self: &Arc<Self>,
-        flights: &mut Board,
+        board: &mut Board,
         request: MintRequest,
         demand: &Arc<Demand>,
         span: Option<OpenSpan>,
-    ) -> (Landing, impl Future<Output = ()> + Send + 'static) {
+    ) -> (ResultReceiver, impl Future<Output = ()> + Send + 'static) {
         let request = Arc::new(request);
-        let (sender, landing) = watch::channel(None);
-        flights.started += 1;
-        let number = flights.started;
+        let (sender, receiver) = watch::channel(None);
+        board.started += 1;
+        let number = board.started;
         let demand = Arc::clone(demand);
-        let listed = Listed { number, landing: landing.clone(), demand: Arc::clone(&demand) };
-        flights.by_request.insert(Arc::clone(&request), listed);
-        let entry = FlightEntry { shared: Arc::clone(self), request, number };
-        let flight = async move {
-            let result = entry.shared.fly(&entry.request, number, &demand).await;
+        let listed = Listed { number, receiver: receiver.clone(), demand: Arc::clone(&demand) };
+        board.by_request.insert(Arc::clone(&request), listed);
+        let entry = BoardEntry { shared: Arc::clone(self), request, number };
+        let minting = async move {
+            let result = entry.shared.mint(&entry.request, number, &demand).await;
             if let Some(span) = span {
                 end_span(span, &entry.request, &result);
             }
@@ -344,10 +344,10 @@ impl Shared {
             drop(entry);
             sender.send_replace(Some(result));
         };
-        (landing, flight)
+        (receiver, minting)
     }
 
-    async fn fly(
+    async fn mint(
         &self,
         request: &Arc<MintRequest>,
         number: u64,
@@ -372,8 +372,8 @@ impl Shared {
         result
     }
 
-    /// Keeps the result of a mint, unless the mint was called off. A failure never displaces a token that is
-    /// still valid.
+    /// Keeps the result of a mint, unless the mint was called off. A failure displaces no token that is still
+    /// valid (`refused_refresh_discards_no_valid_token` in `tests/it/token_cache.rs`).
     fn store(
         &self,
         request: &Arc<MintRequest>,
@@ -382,9 +382,9 @@ impl Shared {
         now: Moment,
     ) {
         // Locked to the end, so that no mint is called off between the check and the insertion.
-        let flights = self.flights();
-        let is_retired = request.issuer().credentials_generation < flights.oldest_generation;
-        if is_retired || !flights.has(request, number) {
+        let board = self.board();
+        let is_retired = request.issuer().credentials_generation < board.oldest_generation;
+        if is_retired || !board.has(request, number) {
             return;
         }
         let old = self.slots.get(&**request);
@@ -406,26 +406,26 @@ impl Shared {
 }
 
 impl Board {
-    /// Whether the flight with this number is on the board for `request`.
+    /// Whether the mint with this number is on the board for `request`.
     fn has(&self, request: &MintRequest, number: u64) -> bool {
         self.by_request.get(request).is_some_and(|listed| listed.number == number)
     }
 }
 
-/// Guard that takes a flight off the board when its task ends, also by a panic or by being dropped.
-struct FlightEntry {
+/// Guard that takes a mint off the board when its task ends, also by a panic or by being dropped.
+struct BoardEntry {
     shared: Arc<Shared>,
     request: Arc<MintRequest>,
     number: u64,
 }
 
-impl Drop for FlightEntry {
+impl Drop for BoardEntry {
     fn drop(&mut self) {
-        let mut flights = self.shared.flights();
-        if flights.has(&self.request, self.number) {
-            flights.by_request.remove(&self.request);
+        let mut board = self.shared.board();
+        if board.has(&self.request, self.number) {
+            board.by_request.remove(&self.request);
         }
-        drop(flights);
+        drop(board);
         if std::thread::panicking() {
             self.shared.metrics.mints.increment(MintOutcome::Panicked);
             self.shared.metrics.recent.mint_failed(MintOutcome::Panicked);

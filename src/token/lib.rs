@@ -1,7 +1,8 @@
 //! The token domain: the request for a mint, its result, and the time for which a token may be served.
 //!
-//! This crate knows no request and no user but by id. Of HTTP it has the form of a token as a header value, and
-//! [`velt`] alone knows Velt's API. Freshness is a pure function of `now`, so that expiry is tested in virtual time.
+//! No request of a client reaches this crate. Of a user it has what a mint sends: the id, and the details in
+//! [`Details`]. Only [`velt`] calls Velt. Freshness is a pure function of `now`, so that expiry is tested in
+//! virtual time (`tests/it/token_cache.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +49,7 @@ pub trait Mint: Send + Sync + 'static {
     fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a>;
 }
 
-/// Reason why there is no token. Clone, because every caller that waited for the same mint gets the error.
+/// Reason why there is no token. `Clone`, because every caller that waited for the same mint gets the error.
 #[derive(Clone, Debug)]
 pub enum MintError {
     /// Velt refuses, and would refuse again, the credentials or the data that the sidecar sent for this user.

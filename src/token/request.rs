@@ -10,8 +10,8 @@ use ground::user_id::UserId;
 
 /// Content sent to Velt for one token, and therefore the cache's key.
 ///
-/// Equality is structural over typed fields: equal requests share a token, unequal requests never do. A user
-/// can't forge a separator, because no fields are joined into one string.
+/// Equality is structural over typed fields: equal requests share a token, unequal requests do not
+/// (`tests/it/keys.rs`). A user can't forge a separator, because no fields are joined into one string.
 ///
 /// Small, because the cache holds a request for each user.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Client of Velt's REST API. No other module of the crate knows Velt's API.
+//! Client of Velt's REST API: its URLs, the JSON of requests and answers, and the meaning of each error. No
+//! other module of the crate calls Velt.
 //!
 //! Sources: docs.velt.dev, REST API v2 "Generate Token" and v1 "Generate Token". The `legacy` endpoint is in
 //! no current page, only in copies of an older page. Values that Velt does not document (live status codes,

@@ -164,7 +164,7 @@ impl Client {
         self.call(Method::GET, "/config", None).await
     }
 
-    /// Tells the sidecar to begin to leave: see `POST /drain`. Only a restart undoes the call.
+    /// Tells the sidecar to start its drain: see `POST /drain`. Only a restart undoes the call.
     ///
     /// # Errors
     ///

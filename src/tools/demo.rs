@@ -1,7 +1,7 @@
 //! The whole product on loopback, with no account and nothing else installed: a login proxy, a
 //! real sidecar, an app behind it, and an emulator in the place of Velt.
 //!
-//! Every part but the login proxy and the app's page is what runs in production, configured in the same way.
+//! The sidecar is the one that runs in production, with a configuration that an operator could have written.
 
 mod app;
 mod front;

@@ -1,8 +1,9 @@
 //! `doctor`: looks at the whole set-up and says what to do about each thing it finds.
 //!
 //! Each check runs beside the others and within a time of its own, so that a check that hangs or fails hides
-//! nothing. The checks use the code that serves requests, so the sidecar will meet what they report of Velt,
-//! the app or a certificate. The doctor changes nothing, but mints one token and drops the token.
+//! nothing. Checks of the app, of a mint and of certificates use the code that serves requests, so the
+//! sidecar will meet what they report; only `route` goes the way to Velt by itself. The doctor changes
+//! nothing, but mints one token and drops the token.
 
 mod app;
 mod app_path;

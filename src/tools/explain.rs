@@ -1,5 +1,5 @@
 //! `explain` on the command line: a request as arguments or as a pasted curl command, and a report from the
-//! configuration alone. The walk itself is [`sidecar::explain`].
+//! configuration alone. [`sidecar::explain`] walks through the steps of the request.
 
 pub mod curl;
 mod flags;

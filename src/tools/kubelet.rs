@@ -11,7 +11,7 @@ use server::config::{Origin, admin_address};
 use super::arguments::{DrainArguments, HealthArguments};
 use super::{EX_CONFIG, EX_USAGE, calling, environment};
 
-/// Asks the sidecar how it is.
+/// Asks the sidecar for its health.
 pub fn health(file: Option<&Path>, arguments: HealthArguments) -> ExitCode {
     let probe = match arguments {
         HealthArguments { ready: true, .. } => Probe::Ready,
@@ -35,7 +35,7 @@ pub fn health(file: Option<&Path>, arguments: HealthArguments) -> ExitCode {
     }
 }
 
-/// Tells the sidecar to begin to leave, and waits for the time in the arguments.
+/// Tells the sidecar to start its drain, and waits for the time in the arguments.
 pub fn drain(file: Option<&Path>, arguments: DrainArguments) -> ExitCode {
     let DrainArguments { admin, port, wait } = arguments;
     let url = match url(file, admin) {

@@ -1,7 +1,8 @@
-//! The command line: each command reads its arguments, calls one module, prints the result and returns an exit code.
+//! The command line: each command reads its arguments, calls one module, prints the result and returns an
+//! exit code.
 //!
-//! Except for [`run`], no command serves requests of users. No other crate uses this one, so none of the code here
-//! can get into the request path.
+//! Of the commands, only `run` and `demo` start a sidecar, by [`server::Server`]. No crate of the request
+//! path uses this one (`request_path_uses_no_tools` in `tests/it/architecture.rs`).
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Asks a running sidecar how it is: for probes in an image that has neither a shell nor curl.
+//! Asks a running sidecar for its health: for probes in an image that has neither a shell nor curl.
 //!
 //! A probe is one plain HTTP/1.0 request, written by hand. The kubelet runs a probe every few seconds in the
 //! sidecar's own container and within its limits, so a probe starts no runtime, loads no roots and reads no

@@ -1,4 +1,4 @@
-//! Compares the table of crates in ARCHITECTURE.md with the manifests, which the compiler holds every import to.
+//! Compares the table of crates in ARCHITECTURE.md with the manifests. The compiler refuses any other import.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

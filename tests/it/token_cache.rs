@@ -127,9 +127,9 @@ async fn concurrent_callers_share_one_mint_and_its_error() {
     let bench = Bench::new();
     bench.double.latency(Duration::from_secs(1));
     bench.double.then(Err(refused()));
-    let flights: Vec<_> = (0..1000).map(|_| bench.cache.get(request("ada"))).collect();
-    for flight in flights {
-        let result = flight.within(HOUR).await.expect("it landed");
+    let lookups: Vec<_> = (0..1000).map(|_| bench.cache.get(request("ada"))).collect();
+    for lookup in lookups {
+        let result = lookup.within(HOUR).await.expect("the mint has ended");
         assert!(matches!(result, Err(MintError::Refused { .. })));
     }
     assert_eq!(bench.double.calls(), 1);
@@ -248,7 +248,7 @@ async fn every_field_of_a_request_tells_tokens_apart() {
     detail(&|details| details.is_admin = Some(true));
     assert_eq!(all.len(), 11);
     for request in all {
-        let token = bench.cache.get(request).within(HOUR).await.expect("it landed");
+        let token = bench.cache.get(request).within(HOUR).await.expect("the mint has ended");
         token.expect("a token");
     }
     assert_eq!(bench.double.calls(), 11);
@@ -344,7 +344,7 @@ fn look_up_without_a_runtime_panics_and_does_not_hang() {
         assert!(std::panic::catch_unwind(look_up).is_err());
     }
     let after = runtime.block_on(bench.get("ada"));
-    assert!(after.is_ok(), "no flight was left on the board");
+    assert!(after.is_ok(), "no mint was left on the board");
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,7 +359,7 @@ async fn a_panic_in_a_mint_is_an_error_and_not_a_hang() {
     let settings = cache::Settings { max_entries: 10, max_bytes: 1 << 20 };
     let cache = TokenCache::new(Arc::new(Panics), &settings, metrics);
     for _ in 0..2 {
-        let result = cache.get(request("ada")).within(HOUR).await.expect("it landed");
+        let result = cache.get(request("ada")).within(HOUR).await.expect("the mint has ended");
         assert!(matches!(result, Err(MintError::Panicked)));
     }
 }
@@ -446,7 +446,7 @@ async fn t48_dead_credentials_cost_few_calls_for_any_number_of_users() {
         for _ in 0..100 {
             n += 1;
             let result = cache.get(request(&format!("user-{}", n % 5003))).within(HOUR).await;
-            assert!(result.expect("it landed").is_err());
+            assert!(result.expect("the mint has ended").is_err());
         }
         advance(Duration::from_secs(1)).await;
     }
@@ -463,13 +463,13 @@ async fn users_get_tokens_within_half_a_minute_after_an_outage() {
     let cache = TokenCache::new(mint, &settings, Metrics::new().tokens);
     let outage = Instant::now();
     while outage.elapsed() < HOUR {
-        let lookup = cache.get(request("ada")).within(HOUR).await.expect("it landed");
+        let lookup = cache.get(request("ada")).within(HOUR).await.expect("the mint has ended");
         assert!(lookup.is_err());
         advance(Duration::from_secs(1)).await;
     }
     double.otherwise(None);
     let back = Instant::now();
-    while cache.get(request("ada")).within(HOUR).await.expect("it landed").is_err() {
+    while cache.get(request("ada")).within(HOUR).await.expect("the mint has ended").is_err() {
         advance(Duration::from_millis(100)).await;
     }
     assert!(back.elapsed() <= Duration::from_secs(31), "{:?}", back.elapsed());

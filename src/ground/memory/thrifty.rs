@@ -20,7 +20,7 @@ const SHORT_READ: usize = 8 * 1024 - 1;
 thread_local! {
     /// Buffer of short reads, from which the bytes are copied. A loan of a part of hyper's own buffer would
     /// need all of that buffer to be written first.
-    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SHORT_READ].into());
 }
 
 /// Tells the connection to the app whether the reader of a response wants more of the response. By itself,
@@ -103,7 +103,7 @@ impl Demand {
 /// read, so each read stays in memory until the other side takes it.
 pub type Thrifty<S> = Filtered<Thrift, S>;
 
-/// Limits what is read at once while memory is short.
+/// Limits the bytes that are read at once while memory is short.
 pub struct Thrift {
     memory: Memory,
     is_short: fn(&Memory) -> bool,
@@ -139,8 +139,8 @@ impl Filter for Thrift {
         if !is_short || buffer.remaining() <= SHORT_READ {
             return stream.poll_read(context, buffer);
         }
-        LANDING.with_borrow_mut(|landing| {
-            let mut read = ReadBuf::new(landing);
+        READ_BUFFER.with_borrow_mut(|bytes| {
+            let mut read = ReadBuf::new(bytes);
             ready!(stream.poll_read(context, &mut read))?;
             buffer.put_slice(read.filled());
             Poll::Ready(Ok(()))

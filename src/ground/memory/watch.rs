@@ -1,4 +1,5 @@
-//! The thread that measures memory, ends the largest holders near the limit, and has freed memory given back.
+//! The thread that measures memory, ends the connections that hold most near the limit, and has freed memory
+//! given back.
 
 use std::cmp::Reverse;
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-//! Streams that do something beside passing bytes on: limit what is read at once, report what passes, or outlive a
-//! failed write. Each of them is a [`Filter`] over another stream.
+//! Streams that do more than pass bytes on: they limit the bytes that are read at once, report bytes, or
+//! outlive a failed write. Each is a [`Filter`] over another stream.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Work of a stream beside passing bytes on. Each method stands for the method of the same name of tokio's traits
-/// [`AsyncRead`] and [`AsyncWrite`], and by default does nothing but call that method of `stream`.
+/// Work of a stream beside passing bytes on. Each method stands for the method of the same name of tokio's
+/// traits [`AsyncRead`] and [`AsyncWrite`], and by default only calls that method of `stream`.
 pub trait Filter {
     /// See [`AsyncRead::poll_read`].
     #[inline]

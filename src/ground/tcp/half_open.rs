@@ -82,7 +82,7 @@ impl<S: OverTcp> OverTcp for TlsStream<S> {
 /// minute (`net.ipv4.tcp_fin_timeout`), and only then answers with a reset.
 ///
 /// An upload that the app does not read can hide the FIN: the kernel takes none before the bytes that it
-/// has no room for. So the client of such an upload is asked in the same way.
+/// has no room for. So the client of this upload is sent bytes ahead as well.
 ///
 /// hyper reads until it has a whole request, and again when it has answered. In between nothing reads,
 /// so this stream looks for the FIN whenever it is flushed; hyper flushes each time it is woken and has

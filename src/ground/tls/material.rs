@@ -30,7 +30,7 @@ const CURRENT_VERSION: &str = "..data";
 /// Size of the longest file that is read. No certificate chain, key or bundle of roots is longer.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Fault of a file of certificates or keys: a fault of the operator, or of the program that writes the file.
+/// Fault of a file of certificates or keys. To blame is the operator, or the program that writes the file.
 #[derive(Debug)]
 pub enum FileError {
     /// The file can't be read.
@@ -40,7 +40,7 @@ pub enum FileError {
     /// The file holds no `what`, or only a part of one.
     Missing { path: PathBuf, what: &'static str },
     /// A certificate or key is there, but not in a form that is read.
-    Form { path: PathBuf, fault: PemError },
+    Form { path: PathBuf, error: PemError },
     /// The key belongs to another certificate: half of a pair was replaced.
     Mismatch { certificate: PathBuf, key: PathBuf },
     /// The certificate has expired, or is not valid yet.
@@ -71,7 +71,7 @@ impl fmt::Display for FileError {
                 "{} has no whole {what} in PEM form in it (-----BEGIN ...): copy it again",
                 path.display()
             ),
-            Self::Form { path, fault } => write!(formatter, "{} {fault}", path.display()),
+            Self::Form { path, error } => write!(formatter, "{} {error}", path.display()),
             Self::Mismatch { certificate, key } => write!(
                 formatter,
                 "the key in {} is not that of the certificate in {}: replace both together",
@@ -157,13 +157,13 @@ impl<'p> Contents<'p> {
         index: usize,
     ) -> Result<Vec<CertificateDer<'static>>, FileError> {
         let (path, content) = &self.files[index];
-        pem::certificates(content).map_err(|fault| unreadable_pem(path, "certificate", fault))
+        pem::certificates(content).map_err(|error| unreadable_pem(path, "certificate", error))
     }
 
     /// Reads the private key in file number `index`.
     pub(super) fn key(&self, index: usize) -> Result<PrivateKeyDer<'static>, FileError> {
         let (path, content) = &self.files[index];
-        pem::key(content).map_err(|fault| unreadable_pem(path, "private key", fault))
+        pem::key(content).map_err(|error| unreadable_pem(path, "private key", error))
     }
 
     /// Returns the number of files.
@@ -177,11 +177,11 @@ impl<'p> Contents<'p> {
     }
 }
 
-fn unreadable_pem(path: &Path, what: &'static str, fault: PemError) -> FileError {
+fn unreadable_pem(path: &Path, what: &'static str, error: PemError) -> FileError {
     let path = path.to_owned();
-    match fault {
+    match error {
         PemError::Missing => FileError::Missing { path, what },
-        fault => FileError::Form { path, fault },
+        error => FileError::Form { path, error },
     }
 }
 

@@ -62,10 +62,12 @@ pub struct Limits {
     pub stalled: Duration,
 }
 
-/// What a connection waits for, and since when. Times are milliseconds since the connection was accepted, from 1.
+/// Event that a connection waits for, and since when. Times are milliseconds since the connection was
+/// accepted, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The connection has no request in progress. The rest of an upload that was answered before its end may come.
+    /// The connection has no request in progress. The rest of an upload that was answered before its end may
+    /// come.
     Idle { since: u64 },
     /// The head of a request has begun to arrive.
     Head { since: u64 },
@@ -151,8 +153,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes one of the slots of `listen.max_connections`, a seat with a worker, and a count of one in
-    /// `open`.
+    /// Takes one of the slots of `listen.max_connections`, and counts one connection for its worker and one
+    /// in `open`.
     pub fn new(slot: OwnedSemaphorePermit, seat: Seat, open: &IntGauge) -> Self {
         Self { slot, _seat: seat, _open: GaugeGuard::raise(open) }
     }

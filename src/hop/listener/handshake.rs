@@ -37,17 +37,17 @@ async fn say_what_is_spoken(mut stream: TcpStream) {
     }
 }
 
-/// A greeted client: its stream, what it will speak, and the names in its certificate.
+/// Result of a handshake: the client's stream, its protocol, and the names in the client's certificate.
 pub(super) type Greeted = (TlsStream<Watched<TcpStream>>, Protocol, Option<Arc<CertificateNames>>);
 
 /// A handshake that failed, and has been counted.
 pub(super) struct HandshakeFailed;
 
-/// Greets clients.
+/// Carries out TLS handshakes.
 #[derive(Clone)]
 pub(super) struct Handshakes {
     tls: Arc<ServerTls>,
-    /// An RSA handshake costs as much as a hundred requests.
+    /// Limits handshakes at the same time, because a handshake costs far more than a request.
     permits: Arc<Semaphore>,
     metrics: ListenerMetrics,
 }

@@ -1,11 +1,11 @@
-//! Room for one more connection at a listener that must never refuse a connection, the admin port: the
-//! connection that has been idle longest is closed for the new one.
+//! Evicts connections of a listener that must never refuse one, the admin port: if there is no room for a new
+//! connection, the connection that has been idle longest is closed.
 //!
 //! All peers share `total` connections. A peer may hold `per_peer` of them; beyond that, the peer's own
 //! longest idle connection is closed. When all `total` are taken, the peer that holds most loses one. A
 //! kubelet with one connection loses it only to 255 other addresses. A kubelet that shares its address
-//! with a flood of silent connections keeps its connection, because its requests make it the youngest
-//! of that address.
+//! with a flood of silent connections keeps its connection, because after a request it is the connection of
+//! that address that was used last (`tests/it/admin/crowd.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::{Answering, Handler};
 
-/// The connections of one listener, in the order in which they last did something.
+/// The open connections of one listener and their limits.
 pub(super) struct Room {
     total: usize,
     per_peer: usize,
@@ -26,18 +26,18 @@ pub(super) struct Room {
 
 #[derive(Default)]
 struct Present {
-    guests: HashMap<SocketAddr, Guest>,
-    /// Counts accepted connections, requests and answers. A number orders them, as a clock would.
+    connections: HashMap<SocketAddr, OpenConnection>,
+    /// Number of accepted connections, requests and answers so far. The numbers order these events.
     events: u64,
 }
 
 /// One connection of the listener.
-struct Guest {
+struct OpenConnection {
     /// Number of the accept, which tells this connection from a later one with the same address and
     /// port.
     entered: u64,
-    /// Number of the last event. A byte that completes no head is no event, or a peer that drips half a
-    /// head would stay young.
+    /// Number of the last event. A byte that completes no head is no event: a peer that sends half a head
+    /// byte by byte counts as idle.
     last_event: u64,
     /// Ends the task that serves the connection. `None` until the task has started.
     task: Option<AbortHandle>,
@@ -51,7 +51,7 @@ pub(super) struct Place {
 }
 
 impl Room {
-    /// Makes room for `total` connections, `per_peer` of one address; counts evictions in `evicted`.
+    /// Allows `total` connections, `per_peer` of one address; counts evictions in `evicted`.
     pub(super) fn new(total: usize, per_peer: usize, evicted: IntCounter) -> Arc<Self> {
         Arc::new(Self { total, per_peer, present: Mutex::default(), evicted })
     }
@@ -62,24 +62,26 @@ impl Room {
         let ip = ip_of(peer);
         if present.count_of(ip) >= self.per_peer {
             self.evict(&mut present, Some(ip));
-        } else if present.guests.len() >= self.total {
+        } else if present.connections.len() >= self.total {
             self.evict(&mut present, None);
         }
         let entered = present.next_event();
-        present.guests.insert(peer, Guest { entered, last_event: entered, task: None });
+        present
+            .connections
+            .insert(peer, OpenConnection { entered, last_event: entered, task: None });
         Place { room: Arc::clone(self), peer, entered }
     }
 
     /// Closes the longest idle connection of the peer that holds most. `false` if there is no
     /// connection.
-    pub(super) fn make(&self) -> bool {
+    pub(super) fn evict_one(&self) -> bool {
         self.evict(&mut self.present(), None)
     }
 
     /// Has an eviction of the connection from `peer` end `task`.
-    pub(super) fn seat(&self, peer: SocketAddr, task: AbortHandle) {
-        if let Some(guest) = self.present().guests.get_mut(&peer) {
-            guest.task = Some(task);
+    pub(super) fn set_task(&self, peer: SocketAddr, task: AbortHandle) {
+        if let Some(connection) = self.present().connections.get_mut(&peer) {
+            connection.task = Some(task);
         }
     }
 
@@ -101,19 +103,19 @@ impl Room {
     fn note(&self, peer: SocketAddr) {
         let mut present = self.present();
         let event = present.next_event();
-        if let Some(guest) = present.guests.get_mut(&peer) {
-            guest.last_event = event;
+        if let Some(connection) = present.connections.get_mut(&peer) {
+            connection.last_event = event;
         }
     }
 
     /// Closes the longest idle connection of `ip`, or of the address that has most connections.
     fn evict(&self, present: &mut Present, ip: Option<IpAddr>) -> bool {
         let Some(ip) = ip.or_else(|| present.most_present()) else { return false };
-        let theirs = present.guests.iter().filter(|(peer, _)| ip_of(**peer) == ip);
-        let longest_idle = theirs.min_by_key(|(_, guest)| guest.last_event);
+        let theirs = present.connections.iter().filter(|(peer, _)| ip_of(**peer) == ip);
+        let longest_idle = theirs.min_by_key(|(_, connection)| connection.last_event);
         let Some(peer) = longest_idle.map(|(peer, _)| *peer) else { return false };
-        let evicted = present.guests.remove(&peer);
-        if let Some(task) = evicted.and_then(|guest| guest.task) {
+        let evicted = present.connections.remove(&peer);
+        if let Some(task) = evicted.and_then(|connection| connection.task) {
             task.abort();
         }
         self.evicted.inc();
@@ -132,17 +134,17 @@ impl Present {
     }
 
     fn count_of(&self, ip: IpAddr) -> usize {
-        self.guests.keys().filter(|peer| ip_of(**peer) == ip).count()
+        self.connections.keys().filter(|peer| ip_of(**peer) == ip).count()
     }
 
     /// The address with most connections; among equals, the address that holds the longest idle
     /// connection.
     fn most_present(&self) -> Option<IpAddr> {
         let mut by_ip: HashMap<IpAddr, (usize, u64)> = HashMap::new();
-        for (peer, guest) in &self.guests {
+        for (peer, connection) in &self.connections {
             let (count, oldest) = by_ip.entry(ip_of(*peer)).or_insert((0, u64::MAX));
             *count += 1;
-            *oldest = guest.last_event.min(*oldest);
+            *oldest = connection.last_event.min(*oldest);
         }
         let most = by_ip.into_iter().max_by_key(|(_, (count, oldest))| (*count, u64::MAX - oldest));
         most.map(|(ip, _)| ip)
@@ -152,8 +154,12 @@ impl Present {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut present = self.room.present();
-        if present.guests.get(&self.peer).is_some_and(|guest| guest.entered == self.entered) {
-            present.guests.remove(&self.peer);
+        if present
+            .connections
+            .get(&self.peer)
+            .is_some_and(|connection| connection.entered == self.entered)
+        {
+            present.connections.remove(&self.peer);
         }
     }
 }
@@ -179,7 +185,7 @@ mod tests {
     }
 
     fn present(room: &Room) -> HashSet<SocketAddr> {
-        room.present().guests.keys().copied().collect()
+        room.present().connections.keys().copied().collect()
     }
 
     #[test]
@@ -218,8 +224,8 @@ mod tests {
         let new = room.enter(at("10.0.0.1:1"));
         drop(old);
         assert_eq!(present(&room), [at("10.0.0.1:1")].into());
-        assert!(room.make());
-        assert!(!room.make(), "nothing is left");
+        assert!(room.evict_one());
+        assert!(!room.evict_one(), "nothing is left");
         drop(new);
     }
 
@@ -231,7 +237,7 @@ mod tests {
             let _place = place;
             std::future::pending::<()>().await;
         });
-        room.seat(at("10.0.0.1:1"), task.abort_handle());
+        room.set_task(at("10.0.0.1:1"), task.abort_handle());
         let _next = room.enter(at("10.0.0.2:1"));
         assert!(task.await.expect_err("the task never ends by itself").is_cancelled());
     }

@@ -12,11 +12,11 @@ use tracing::warn;
 pub struct Worker<H> {
     runtime: Handle,
     handler: H,
-    /// Seat of which each connection of the worker has a copy.
+    /// Each connection of the worker has a copy, so that the copies count the connections.
     seat: Seat,
 }
 
-/// A connection's place with its worker.
+/// Counts a connection as one of its worker's, until dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Seat {
     taken: Arc<()>,
@@ -92,7 +92,7 @@ mod tests {
             let seats = seats.clone();
             // A request that becomes a tunnel: served at once, and the rest goes on elsewhere.
             let serve = |_, number: usize, seat| async move {
-                seats.send((number, seat)).expect("somebody waits");
+                seats.send((number, seat)).expect("a receiver waits");
             };
             least_busy(&workers).take(stream, serve).expect("the same runtime");
             taken.recv().await.expect("it is served")

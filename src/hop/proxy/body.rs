@@ -1,4 +1,4 @@
-//! Responses on their way out: streamed frame by frame, never gathered.
+//! Responses on their way out: streamed frame by frame, in bounded memory (`tests/real/bulk.rs`).
 
 use std::error::Error;
 use std::fmt;

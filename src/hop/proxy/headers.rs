@@ -126,7 +126,8 @@ impl fmt::Display for BadRequest {
     }
 }
 
-/// Checks what hyper leaves unchecked. A request that passes means the same to every reader.
+/// Checks what hyper leaves unchecked, so that the sidecar and the app read the same request
+/// (`tests/real/framing.rs`).
 ///
 /// # Errors
 ///

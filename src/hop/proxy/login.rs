@@ -1,7 +1,7 @@
 //! Logins that an app ties to a TCP connection, as Windows logins do (NTLM and Negotiate, RFC 4559).
 //! The app takes every request on such a connection for a request of the user who has logged in there,
 //! even if the request names another user. So a connection with a login is kept for one client
-//! connection and never shared.
+//! connection alone (`tests/it/app_logins.rs`).
 
 use std::any::Any;
 use std::sync::Arc;

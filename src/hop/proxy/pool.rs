@@ -144,7 +144,7 @@ impl Lease {
 
     /// Returns the request that went out on the connection, to go out on another connection. `None` unless
     /// the connection lay idle before, so that the app may have closed it, and the request may be sent twice.
-    pub(super) fn sent(&self) -> Option<Request<RequestBody>> {
+    pub(super) fn sent_request(&self) -> Option<Request<RequestBody>> {
         self.in_flight.request()
     }
 

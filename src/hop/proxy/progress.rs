@@ -163,7 +163,7 @@ mod tests {
         let begun = Instant::now();
         tokio::spawn(async move {
             sleep(PATIENCE * 10).await;
-            done.send(()).expect("somebody waits");
+            done.send(()).expect("a receiver waits");
         });
         let never = pin!(pending::<()>());
         let bound = progress(Some(sent)).bound(never, timer.as_mut(), PATIENCE).await;

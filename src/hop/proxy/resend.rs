@@ -86,7 +86,7 @@ const FULL: u8 = 1;
 /// The app had no room for the last write, and [`RequestInFlight::stands_still`] has reported it.
 const SEEN_FULL: u8 = 2;
 
-/// A request's head in writing. A request that may go twice has nothing but its head.
+/// Head of a request while it is written. A request that may be sent twice has no body.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
@@ -271,20 +271,20 @@ mod tests {
     }
 
     /// Offers `bytes` to a socket that takes `takes` bytes, or has no room.
-    fn offer(sent: &RequestInFlight, bytes: &[u8], takes: Option<usize>) {
+    fn offer(in_flight: &RequestInFlight, bytes: &[u8], takes: Option<usize>) {
         let mut written = takes.map_or(Poll::Pending, |bytes| Poll::Ready(Ok(bytes)));
-        sent.wrote(&[IoSlice::new(bytes)], &mut written);
+        in_flight.wrote(&[IoSlice::new(bytes)], &mut written);
     }
 
     #[test]
     fn only_requests_that_may_be_sent_twice_are_kept() {
-        let sent = RequestInFlight::default();
+        let in_flight = RequestInFlight::default();
         let is_kept = |method: &str, reused| {
-            sent.begin(&request(method), reused);
-            offer(&sent, &written("/", &HeaderMap::new()), Some(1));
-            let spare = HeadCopy::of(&mut request(method));
-            assert_eq!(spare.may_go_twice() && reused, sent.request().is_some());
-            sent.request().is_some()
+            in_flight.begin(&request(method), reused);
+            offer(&in_flight, &written("/", &HeaderMap::new()), Some(1));
+            let copy = HeadCopy::of(&mut request(method));
+            assert_eq!(copy.may_go_twice() && reused, in_flight.request().is_some());
+            in_flight.request().is_some()
         };
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
             assert!(is_kept(method, true), "{method}");
@@ -307,92 +307,92 @@ mod tests {
 
     #[test]
     fn body_waits_until_hyper_has_written_its_frames() {
-        let (sent, woken) = (RequestInFlight::default(), Arc::new(Woken::default()));
+        let (in_flight, woken) = (RequestInFlight::default(), Arc::new(Woken::default()));
         let waker = Waker::from(Arc::clone(&woken));
-        let waits = || sent.poll_room(&mut Context::from_waker(&waker)).is_pending();
+        let waits = || in_flight.poll_room(&mut Context::from_waker(&waker)).is_pending();
         let times_woken = || woken.0.swap(0, Ordering::Relaxed);
-        sent.took(UNWRITTEN - 1);
+        in_flight.took(UNWRITTEN - 1);
         assert!(!waits());
-        sent.took(1);
+        in_flight.took(1);
         assert!(waits(), "a frame is unwritten");
-        offer(&sent, b"a frame", None);
+        offer(&in_flight, b"a frame", None);
         assert!(waits() && times_woken() == 0, "and stays unwritten");
-        offer(&sent, b"a frame", Some(7));
+        offer(&in_flight, b"a frame", Some(7));
         assert_eq!(times_woken(), 1);
         assert!(!waits(), "it is written");
-        offer(&sent, b"another", None);
+        offer(&in_flight, b"another", None);
         assert!(waits(), "the app has no room");
         let mut closed = Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        sent.wrote(&[IoSlice::new(b"another")], &mut closed);
+        in_flight.wrote(&[IoSlice::new(b"another")], &mut closed);
         assert!(times_woken() == 1 && !waits(), "the app has closed");
-        offer(&sent, b"a third", Some(7));
+        offer(&in_flight, b"a third", Some(7));
         assert_eq!(times_woken(), 0, "no task waits");
     }
 
     #[test]
     fn partial_request_is_not_sent_again() {
-        let sent = RequestInFlight::default();
-        sent.begin(&request("GET"), true);
-        assert!(sent.request().is_none(), "not a byte was written");
-        offer(&sent, b"GET / HTTP/1.1\r\nhost: a\r\n", Some(5));
-        assert!(sent.request().is_none(), "its end was not");
+        let in_flight = RequestInFlight::default();
+        in_flight.begin(&request("GET"), true);
+        assert!(in_flight.request().is_none(), "not a byte was written");
+        offer(&in_flight, b"GET / HTTP/1.1\r\nhost: a\r\n", Some(5));
+        assert!(in_flight.request().is_none(), "its end was not");
 
-        sent.begin(&request("GET"), true);
-        offer(&sent, &written("/first", &HeaderMap::new()), Some(10));
-        sent.begin(&request("GET"), true);
-        assert!(sent.request().is_none(), "the one before");
-        offer(&sent, &written("/second", &HeaderMap::new()), None);
-        assert_eq!(sent.request().expect("offered").uri(), "/second");
+        in_flight.begin(&request("GET"), true);
+        offer(&in_flight, &written("/first", &HeaderMap::new()), Some(10));
+        in_flight.begin(&request("GET"), true);
+        assert!(in_flight.request().is_none(), "the one before");
+        offer(&in_flight, &written("/second", &HeaderMap::new()), None);
+        assert_eq!(in_flight.request().expect("offered").uri(), "/second");
 
-        sent.end();
-        offer(&sent, b"a WebSocket's", Some(13));
-        assert!(sent.request().is_none());
+        in_flight.end();
+        offer(&in_flight, b"a WebSocket's", Some(13));
+        assert!(in_flight.request().is_none());
     }
 
     #[test]
     fn closed_connection_takes_all_until_its_answer_is_read() {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
-        let sent = RequestInFlight::default();
+        let in_flight = RequestInFlight::default();
         let slices = [IoSlice::new(b"12345"), IoSlice::new(b"678")];
         for kind in [BrokenPipe, ConnectionReset] {
             let mut written = Poll::Ready(Err(kind.into()));
-            sent.wrote(&slices, &mut written);
+            in_flight.wrote(&slices, &mut written);
             assert!(matches!(written, Poll::Ready(Ok(8))), "{kind:?}");
         }
         let mut written = Poll::Ready(Err(OutOfMemory.into()));
-        sent.wrote(&slices, &mut written);
+        in_flight.wrote(&slices, &mut written);
         assert!(matches!(written, Poll::Ready(Err(_))), "other errors reach the caller");
     }
 
     #[test]
     fn app_stands_still_if_it_takes_nothing_between_two_looks() {
-        let sent = RequestInFlight::default();
-        let look = || sent.stands_still();
+        let in_flight = RequestInFlight::default();
+        let look = || in_flight.stands_still();
         assert!(!look() && !look(), "nothing was written");
-        offer(&sent, b"x", None);
+        offer(&in_flight, b"x", None);
         assert!(!look(), "the first standstill may have just begun");
-        offer(&sent, b"x", None);
+        offer(&in_flight, b"x", None);
         assert!(look() && look());
-        offer(&sent, b"x", Some(1));
+        offer(&in_flight, b"x", Some(1));
         assert!(!look() && !look());
-        offer(&sent, b"x", None);
+        offer(&in_flight, b"x", None);
         assert!(!look());
-        offer(&sent, b"x", Some(1));
-        offer(&sent, b"x", None);
+        offer(&in_flight, b"x", Some(1));
+        offer(&in_flight, b"x", None);
         assert!(!look(), "the app has taken bytes since");
     }
 
     #[test]
     fn long_head_leaves_no_large_buffer_behind() {
-        let sent = RequestInFlight::default();
-        sent.begin(&request("GET"), true);
-        offer(&sent, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
-        sent.begin(&request("GET"), true);
-        assert!(sent.head().bytes.capacity() <= USUAL_BYTES);
+        let in_flight = RequestInFlight::default();
+        in_flight.begin(&request("GET"), true);
+        offer(&in_flight, &vec![b'x'; 100 * USUAL_BYTES], Some(7));
+        in_flight.begin(&request("GET"), true);
+        assert!(in_flight.head().bytes.capacity() <= USUAL_BYTES);
     }
 
     #[test]
-    fn spare_equals_the_first_request() {
+    fn copy_equals_the_first_request() {
         let mut secret = HeaderValue::from_static("secret");
         secret.set_sensitive(true);
         let request = Request::get("http://app.example/a%2Fb?q=%41").version(Version::HTTP_2);
@@ -421,17 +421,17 @@ mod tests {
                 }
             }
             let head = written(&target, &headers);
-            let sent = RequestInFlight::default();
-            sent.begin(&request("GET"), true);
+            let in_flight = RequestInFlight::default();
+            in_flight.begin(&request("GET"), true);
             // The socket takes ever more of the head, and is offered the rest again; then the connection
             // dies.
             let mut rest = &*head;
             for take in takes {
-                offer(&sent, rest, Some(take).filter(|take| *take > 0).map(|take| take.min(rest.len())));
+                offer(&in_flight, rest, Some(take).filter(|take| *take > 0).map(|take| take.min(rest.len())));
                 rest = &rest[take.min(rest.len())..];
             }
-            sent.wrote(&[IoSlice::new(rest)], &mut Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())));
-            let again = sent.request().expect("it is whole");
+            in_flight.wrote(&[IoSlice::new(rest)], &mut Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())));
+            let again = in_flight.request().expect("it is whole");
             prop_assert_eq!(again.uri(), &*target);
             prop_assert_eq!(again.headers(), &headers);
         }

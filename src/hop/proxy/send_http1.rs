@@ -41,7 +41,7 @@ impl Upstream {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
-        *request = self.again(error, || lease.sent(), lease.is_reused())?;
+        *request = self.again(error, || lease.sent_request(), lease.is_reused())?;
         Box::pin(self.send_on_new(request, progress)).await
     }
 
@@ -57,7 +57,7 @@ impl Upstream {
         let reused = lease.is_reused();
         match self.send_on(&mut lease, request, progress).await? {
             Ok(response) => return Ok((response, lease)),
-            Err(error) => *request = self.again(error, || lease.sent(), reused)?,
+            Err(error) => *request = self.again(error, || lease.sent_request(), reused)?,
         }
         self.send_on_new(request, progress).await
     }
@@ -95,7 +95,7 @@ impl Upstream {
             match self.send_on(&mut lease, request, progress).await? {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) if asker.logs_in => return Err(classify(error)),
-                Err(error) => *request = self.again(error, || lease.sent(), true)?,
+                Err(error) => *request = self.again(error, || lease.sent_request(), true)?,
             }
         }
         let (response, mut lease) = self.send_on_new(request, progress).await?;

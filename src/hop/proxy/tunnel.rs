@@ -26,7 +26,7 @@ use ground::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 /// use for half a connection (RFC 6455 section 7.1.1), except for bytes under way.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
 
-/// Stage of the sidecar's end, as tunnels follow it.
+/// Stage of the sidecar's shutdown, for tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closing {
     NotYet,

@@ -44,7 +44,10 @@ pub struct Key {
 
 /// A public key in the form in which signatures are checked.
 enum PublicKey {
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
     /// An uncompressed point of P-256 or P-384, or a key of Ed25519.
     Bytes(Vec<u8>),
 }

@@ -38,22 +38,22 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Parts of the sidecar that the calls act on.
 pub struct Calls {
     pub sidecar: Arc<Sidecar>,
-    pub standing: Arc<ArcSwap<Standing>>,
+    pub current: Arc<ArcSwap<CurrentSettings>>,
     pub log: Log,
     pub metrics: Arc<Metrics>,
-    /// Callback that begins to leave as SIGTERM does: not ready, still accepting, no connection kept alive.
+    /// Callback that starts the drain, as SIGTERM does: not ready, still accepting, no connection kept alive.
     pub leave: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Values that a reload replaces.
-pub struct Standing {
+/// Settings in force, as admin calls need them. A reload replaces them.
+pub struct CurrentSettings {
     pub in_force: InForce,
     /// Token that a caller has to show, if one is set.
     pub token: Option<SecretString>,
 }
 
-/// The calls, behind a check of their callers.
-pub(super) struct Door {
+/// The calls, each of which is carried out only if [`Access`] allows its caller to make it.
+pub(super) struct GuardedCalls {
     calls: Calls,
     /// Walks that invalidate tokens, apart from the walks of explanations: a flood of explanations must not
     /// delay an invalidation.
@@ -124,7 +124,7 @@ struct Shown {
     header: Option<String>,
 }
 
-impl Door {
+impl GuardedCalls {
     pub(super) fn new(calls: Calls) -> Self {
         Self { calls, invalidations: Walks::new(), explanations: Walks::new() }
     }
@@ -142,8 +142,8 @@ impl Door {
     ) -> Response<Full<Bytes>> {
         let (result, answer) = match self.carry_out(peer, request).await {
             Ok(answer) => (AdminCall::Answered, answer),
-            Err(failed @ CallError::Denied(_)) => (AdminCall::Denied, failed.answer()),
-            Err(failed) => (AdminCall::Failed, failed.answer()),
+            Err(error @ CallError::Denied(_)) => (AdminCall::Denied, error.answer()),
+            Err(error) => (AdminCall::Failed, error.answer()),
         };
         self.calls.metrics.admin_calls.increment(result);
         answer
@@ -154,8 +154,8 @@ impl Door {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, CallError> {
-        let standing = self.calls.standing.load_full();
-        let access = Access::new(standing.token.as_ref());
+        let current = self.calls.current.load_full();
+        let access = Access::new(current.token.as_ref());
         access.check(peer, &request).map_err(CallError::Denied)?;
         let path = request.uri().path();
         let call = CALLS.iter().find(|(of_call, ..)| *of_call == path);
@@ -165,7 +165,7 @@ impl Door {
         }
         let calls = &self.calls;
         match (*call, request.method() == Method::PUT) {
-            (Call::Config, _) => Ok(text(StatusCode::OK, standing.in_force.text().to_owned())),
+            (Call::Config, _) => Ok(text(StatusCode::OK, current.in_force.text().to_owned())),
             (Call::Refusals, _) => Ok(json_of(StatusCode::OK, &calls.refusals())),
             (Call::Drain, _) => {
                 let Drain {} = read(request).await?;
@@ -182,7 +182,7 @@ impl Door {
                 let invalidation = read(request).await?;
                 self.invalidate(invalidation, peer).await
             }
-            (Call::Explain, _) => self.explain(standing, read(request).await?).await,
+            (Call::Explain, _) => self.explain(current, read(request).await?).await,
         }
     }
 
@@ -207,14 +207,14 @@ impl Door {
 
     async fn explain(
         &self,
-        standing: Arc<Standing>,
+        current: Arc<CurrentSettings>,
         asked: Asked,
     ) -> Result<Response<Full<Bytes>>, CallError> {
         let sidecar = Arc::clone(&self.calls.sidecar);
         let explaining = self.explanations.own(move || {
             let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
             let live = Live { tokens: &sidecar.tokens, admission: &admission };
-            Handle::current().block_on(report(&rules, Some(live), &standing.in_force, asked))
+            Handle::current().block_on(report(&rules, Some(live), &current.in_force, asked))
         });
         let explained = explaining.await;
         let invalid = |error: crate::explain::QuestionError| {

@@ -15,7 +15,7 @@ use ground::tls::is_replaced_at_once;
 const READINGS: u32 = 5;
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// A file and the environment over it. Only a file that the operator has not named may be absent.
+/// A file and the environment that overrides it. Only a file that the operator has not named may be absent.
 #[derive(Clone)]
 pub struct Origin {
     file: PathBuf,

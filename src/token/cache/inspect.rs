@@ -50,7 +50,7 @@ impl TokenCache {
     /// grows with the cache, up to 60 ms at 100,000 entries, so a tokio worker must not call this function.
     pub fn peek(&self, request: &MintRequest) -> Known {
         let (now, shared) = (Moment::now(), &self.shared);
-        let in_flight = shared.flights().by_request.contains_key(request);
+        let in_flight = shared.board().by_request.contains_key(request);
         // A look-up by key would count as a use of the entry; an iteration does not.
         let is_held = shared.slots.contains_key(request);
         let slot = is_held.then(|| shared.slots.iter().find(|(key, _)| **key == *request));
@@ -93,17 +93,17 @@ impl TokenCache {
         let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));
         if let Whose::Everybody = whose {
             let entries = theirs().count();
-            let mut flights = shared.flights();
-            let mints = flights.call_off(is_theirs);
+            let mut board = shared.board();
+            let mints = board.call_off(is_theirs);
             shared.slots.invalidate_all();
             return Forgotten { entries, mints };
         }
         // From here on, only mints that begin later store a result.
-        let mints = shared.flights().call_off(is_theirs);
+        let mints = shared.board().call_off(is_theirs);
         let keys: Vec<_> = theirs().map(|(request, _)| request).collect();
         // A mint that failed meanwhile may have kept the old token beside its failure. So no result may be
         // stored between the first and the last `invalidate`.
-        let _landing_waits = shared.flights();
+        let _no_result_is_stored = shared.board();
         for request in &keys {
             shared.slots.invalidate(&**request);
         }
@@ -118,9 +118,9 @@ impl TokenCache {
         let shared = &self.shared;
         let is_old = |request: &MintRequest| request.issuer().credentials_generation < generation;
         {
-            let mut flights = shared.flights();
-            flights.oldest_generation = generation;
-            flights.call_off(is_old);
+            let mut board = shared.board();
+            board.oldest_generation = generation;
+            board.call_off(is_old);
         }
         let old: Vec<_> =
             shared.slots.iter().map(|(key, _)| key).filter(|key| is_old(key)).collect();

@@ -223,7 +223,8 @@ pub(super) fn classify(
         }
         return Err(match read {
             Read::Foreign(reason) => malformed(reason),
-            // Velt's errors have an `error` in them. An empty object may be Velt's or not: count it as Velt's.
+            // Velt's errors have an `error` in them. An empty object may come from a proxy: count it as
+            // Velt's.
             Read::Envelope(Answer { error: None, .. }) if !body.is_bare() => {
                 malformed(MalformedReason::NotVelt { http_status: http_status.as_u16() })
             }

@@ -1,6 +1,6 @@
-//! Goes the way out of the pod step by step: the proxy in force, TCP, the proxy's consent, TLS.
+//! Connects to Velt step by step: the proxy in force, TCP, `CONNECT` at the proxy, TLS.
 //!
-//! reqwest goes the same way, but its error does not name the step that failed.
+//! reqwest takes the same steps, but its error does not name the step that failed.
 
 use std::error::Error;
 use std::io;
@@ -73,12 +73,12 @@ pub(super) fn route_to(url: &Url, around: &Surroundings) -> Route {
 pub(super) struct Way {
     /// Time to connect to the proxy if there is one, else to Velt.
     pub(super) tcp_time: Duration,
-    /// Further time for the proxy's consent, if there is a proxy, and for the TLS handshake.
+    /// Further time for the proxy's answer to `CONNECT`, if there is a proxy, and for the TLS handshake.
     pub(super) tls_time: Option<Duration>,
     pub(super) certificate: Option<CertificateFacts>,
 }
 
-/// Obstacle on the way to Velt.
+/// Error of a step on the way to Velt.
 pub(super) enum RouteError {
     /// No server listens there, or the way is blocked.
     Unreachable(io::Error),

@@ -1,5 +1,5 @@
-//! Checks the language of texts that a person reads: messages of the program, documents, deployment files, the
-//! demo's page, and `#` comments.
+//! Checks the language of texts that a person reads: messages of the program, documents, deployment files,
+//! the demo's page, and `#` comments.
 
 use std::fs;
 use std::path::{Path, PathBuf};

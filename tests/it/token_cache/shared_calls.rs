@@ -140,7 +140,7 @@ async fn call_that_was_sent_is_never_cut_by_the_deadline() {
     shared.double.latency(Duration::from_millis(2900));
     shared.double.then(Err(unavailable()));
     shared.double.then(Err(unavailable()));
-    let result = shared.cache.get(request("ada")).within(HOUR).await.expect("it landed");
+    let result = shared.cache.get(request("ada")).within(HOUR).await.expect("the mint has ended");
     assert!(result.is_ok(), "{result:?}");
     assert_eq!((shared.double.calls(), shared.double.cut_off()), (3, 0));
 }
@@ -156,7 +156,7 @@ async fn queued_caller_is_told_of_the_queue_and_not_of_velt() {
     // The call begins at 2.9 s: of the 3.3 s that this caller waits, the queue took most.
     let third = shared.cache.get(request("grace")).within(Duration::from_millis(2300)).await;
     assert!(matches!(third, Err(Unfinished::Queued)), "{third:?}");
-    assert!(first.within(HOUR).await.expect("it landed").is_ok());
+    assert!(first.within(HOUR).await.expect("the mint has ended").is_ok());
     // No client asks for these tokens any more, and a call for the last would begin after 8 s.
     for n in 0..5 {
         drop(shared.cache.get(request(&format!("user-{n}"))));
@@ -320,7 +320,7 @@ async fn long_retry_after_leaves_a_few_calls_and_is_told() {
     while start.elapsed() < 5 * minute {
         n += 1;
         let result = shared.cache.get(request(&format!("user-{}", n % 53))).within(HOUR).await;
-        let error = result.expect("it landed").expect_err("limited");
+        let error = result.expect("the mint has ended").expect_err("limited");
         let MintError::RateLimited { retry_after: Some(wait) } = error else {
             panic!("{error:?}");
         };
@@ -360,7 +360,7 @@ async fn newcomers_go_before_refreshes() {
             .get(request(&format!("user-{n}")))
             .within(HOUR)
             .await
-            .expect("it landed")
+            .expect("the mint has ended")
             .expect("a token");
     }
     shared.double.latency(Duration::from_millis(2100));
@@ -379,7 +379,13 @@ async fn newcomers_go_before_refreshes() {
 async fn refresh_becomes_urgent_when_its_token_expires() {
     let shared = Arc::new(Shared::with(1, 1));
     shared.double.then(Ok(Duration::from_secs(400)));
-    shared.cache.get(request("ada")).within(HOUR).await.expect("it landed").expect("a token");
+    shared
+        .cache
+        .get(request("ada"))
+        .within(HOUR)
+        .await
+        .expect("the mint has ended")
+        .expect("a token");
     // The token is due and about to expire, while another user's call takes its time and refreshes
     // wait.
     advance(Duration::from_secs(338)).await;
@@ -421,7 +427,7 @@ async fn suspension_is_remembered_no_longer_than_it_lasts() {
     let pause = loop {
         n += 1;
         let result = shared.cache.get(request(&format!("user-{n}"))).within(HOUR).await;
-        match result.expect("it landed") {
+        match result.expect("the mint has ended") {
             Err(MintError::Suspended { retry_after, .. }) => break retry_after,
             other => assert!(other.is_err(), "{other:?}"),
         }
@@ -437,7 +443,7 @@ async fn suspension_is_remembered_no_longer_than_it_lasts() {
     assert_eq!(shared.double.calls(), calls);
     shared.double.otherwise(None);
     advance(Duration::from_millis(20)).await;
-    let result = shared.cache.get(request(&name)).within(HOUR).await.expect("it landed");
+    let result = shared.cache.get(request(&name)).within(HOUR).await.expect("the mint has ended");
     assert!(result.is_ok(), "{result:?}");
 }
 
@@ -465,7 +471,7 @@ async fn probe_that_tells_nothing_does_not_suspend_for_ever() {
         shared.double.otherwise(Some(refused()));
         for n in 0..8 {
             let asked = shared.cache.get(request(&format!("user-{n}"))).within(HOUR).await;
-            assert!(asked.expect("it landed").is_err());
+            assert!(asked.expect("the mint has ended").is_err());
         }
         shared.admission.observe(&shared.metrics);
         assert_eq!(shared.metrics.refusals_suspended.get(), 1);

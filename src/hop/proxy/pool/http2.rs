@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// Gives places to the requests that wait.
-    fn seat(self: &Arc<Self>) {
+    fn give_places(self: &Arc<Self>) {
         loop {
             let mut connections = self.connections();
             let Some((told, ticket)) = self.next(&mut connections) else {
@@ -189,12 +189,12 @@ impl Pool {
         tokio::spawn(async move {
             let opened = pool.connect_http2().await;
             let is_useless = pool.opened(opened);
-            pool.seat();
+            pool.give_places();
             if is_useless {
                 sleep(RETRY).await;
             }
             pool.connections().is_opening = false;
-            pool.seat();
+            pool.give_places();
         });
     }
 
@@ -265,7 +265,7 @@ impl Pool {
             drop(open);
             if let (Some(pool), Some(driven)) = (pool.upgrade(), driven.upgrade()) {
                 pool.connections().open.retain(|connection| !Arc::ptr_eq(connection, &driven));
-                pool.seat();
+                pool.give_places();
             }
             ended
         });

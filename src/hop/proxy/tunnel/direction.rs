@@ -47,7 +47,7 @@ pub fn open(
     }
 }
 
-/// Whether the sidecar has told the client that it is going away.
+/// Whether the sidecar has sent the client its Close frame.
 pub enum Farewell {
     Unsaid,
     Said,

@@ -50,7 +50,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Makes the line over the socket `stream`.
+    /// Wraps the socket `stream`.
     pub(super) fn over<S>(stream: S, traffic: Arc<Traffic>) -> Filtered<Self, S> {
         Filtered { filter: Self { traffic, deaf: false }, stream }
     }

@@ -93,6 +93,6 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.connection.discharge(*self.charged.get_mut());
         self.connection.end_stream();
-        self.pool.seat();
+        self.pool.give_places();
     }
 }
