@@ -69,21 +69,28 @@ enum Stage {
     /// The connection has no request in progress. The rest of an upload that was answered before its end may
     /// come.
     Idle { since: u64 },
-    /// The head of a request has begun to arrive.
-    Head { since: u64 },
+    /// Bytes have arrived that may be the beginning of a request's head. The connection counts as idle meanwhile,
+    /// because over HTTP/2 these bytes may be frames between requests.
+    Head { since: u64, idle_since: u64 },
     /// Requests are in progress. They have time limits of their own.
     Requests,
 }
 
-/// A [`Stage`] that the socket and the requests of a connection set, in one word.
-struct StageCell(AtomicU64);
+/// A [`Stage`] that the socket and the requests of a connection set.
+#[derive(Default)]
+struct StageCell {
+    /// Kind of the stage, and the time since when it lasts.
+    word: AtomicU64,
+    /// See [`Stage::Head`].
+    idle_since: AtomicU64,
+}
 
 impl StageCell {
     /// Lowest bits, which hold the kind of the stage.
     const KIND: u64 = 0b11;
 
     fn new(stage: Stage) -> Self {
-        let cell = Self(AtomicU64::default());
+        let cell = Self::default();
         cell.set(stage);
         cell
     }
@@ -92,18 +99,21 @@ impl StageCell {
         let word = match stage {
             Stage::Requests => 0,
             Stage::Idle { since } => since << 2 | 1,
-            Stage::Head { since } => since << 2 | 2,
+            Stage::Head { since, idle_since } => {
+                self.idle_since.store(idle_since, Ordering::Relaxed);
+                since << 2 | 2
+            }
         };
-        self.0.store(word, Ordering::Relaxed);
+        self.word.store(word, Ordering::Relaxed);
     }
 
     fn get(&self) -> Stage {
-        let word = self.0.load(Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
         let since = word >> 2;
         match word & Self::KIND {
             0 => Stage::Requests,
             1 => Stage::Idle { since },
-            _ => Stage::Head { since },
+            _ => Stage::Head { since, idle_since: self.idle_since.load(Ordering::Relaxed) },
         }
     }
 }
@@ -288,10 +298,12 @@ impl ConnectionState {
         }
         match self.stage.get() {
             Stage::Requests => None,
-            Stage::Head { since } => {
-                longer_than(since, limits.head).then_some(CloseReason::SlowHead)
+            Stage::Head { since, .. } if longer_than(since, limits.head) => {
+                Some(CloseReason::SlowHead)
             }
-            Stage::Idle { since } => longer_than(since, limits.idle).then_some(CloseReason::Idle),
+            Stage::Head { idle_since: since, .. } | Stage::Idle { since } => {
+                longer_than(since, limits.idle).then_some(CloseReason::Idle)
+            }
         }
     }
 
@@ -309,7 +321,9 @@ impl Watcher for ConnectionState {
             _ if self.connection.is_uploading() => {
                 self.stage.set(Stage::Idle { since: self.now() });
             }
-            Stage::Idle { .. } => self.stage.set(Stage::Head { since: self.now() }),
+            Stage::Idle { since } => {
+                self.stage.set(Stage::Head { since: self.now(), idle_since: since });
+            }
             Stage::Head { .. } => {}
         }
     }
@@ -436,6 +450,7 @@ mod tests {
         assert_eq!(after(74, &state).await, None);
         assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
 
+        drop(state.begin(false));
         state.received(&mut []);
         assert_eq!(after(9, &state).await, None);
         state.received(&mut []);
@@ -463,6 +478,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn bytes_between_requests_leave_the_connection_idle() {
+        // Over HTTP/2 frames between requests are not the beginning of a head.
+        for (head, expected) in
+            [(LIMITS.head, CloseReason::SlowHead), (Duration::MAX, CloseReason::Idle)]
+        {
+            let limits = Limits { head, ..LIMITS };
+            let state = ConnectionState::new(held(), &Memory::default());
+            drop(state.begin(false));
+            state.received(&mut []);
+            assert_eq!(state.overdue(limits, 1).await, expected);
+        }
+        // A head that begins shortly before the end of the idle time does not prolong the idle time.
+        let state = ConnectionState::new(held(), &Memory::default());
+        drop(state.begin(false));
+        assert_eq!(after(70, &state).await, None);
+        state.received(&mut []);
+        assert_eq!(after(4, &state).await, None);
+        assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_of_two_requests_leaves_the_connection_busy() {
         let state = ConnectionState::new(held(), &Memory::default());
         let (first, second) = (state.begin(false), state.begin(false));
@@ -484,6 +520,7 @@ mod tests {
         }
         assert_eq!(after(74, &state).await, None);
         assert_eq!(after(1, &state).await, Some(CloseReason::Idle));
+        state.received(&mut []);
         drop(upload);
         state.received(&mut []);
         assert_eq!(after(9, &state).await, None);
