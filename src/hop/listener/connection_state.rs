@@ -42,6 +42,9 @@ const OPEN_BYTES: usize = 16 * 1024;
 const STILL_BYTES: usize = 32 * 1024;
 const HEAD_COPIES: usize = 3;
 
+/// Least time left of a limit that is not used up: times are kept in milliseconds.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
 /// Age up to which a connection counts as new: most answers have come by then.
 const JUST_ACCEPTED: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,15 @@ pub struct Limits {
     pub head: Duration,
     /// Time for a client that does not read what it has asked for.
     pub stalled: Duration,
+}
+
+impl Limits {
+    /// Longest time between two looks of the watchdog. No limit is shorter, so the watchdog looks at least once
+    /// between the beginning of a limit's time and its end.
+    fn shortest(self) -> Duration {
+        let shortest = self.idle.min(SHORT_IDLE).min(self.head).min(self.stalled);
+        shortest.max(Duration::from_millis(10))
+    }
 }
 
 /// Event that a connection waits for, and since when. Times are milliseconds since the connection was
@@ -264,8 +276,8 @@ impl ConnectionState {
     /// heads.
     pub async fn overdue(&self, mut limits: Limits, most: usize) -> CloseReason {
         let usual = limits.idle;
-        // A connection outlives its limit by one such pause at most.
-        let pause = limits.idle.min(limits.head).min(limits.stalled).max(Duration::from_millis(10));
+        let look = limits.shortest();
+        let mut pause = look;
         loop {
             // The timer itself wakes the connection's task, which then looks at its socket.
             let often = self.looks_often.load(Ordering::Relaxed);
@@ -280,31 +292,39 @@ impl ConnectionState {
             }
             let short = self.is_crowded(most) || !self.begun.initialized();
             limits.idle = if short { usual.min(SHORT_IDLE) } else { usual };
-            if let Some(reason) = self.used_up(self.now(), limits) {
-                return reason;
+            match self.time_left(limits) {
+                Ok(left) => pause = look.min(left),
+                Err(reason) => return reason,
             }
         }
     }
 
-    /// Returns the limit that the connection has used up at the time `now`.
-    fn used_up(&self, now: u64, limits: Limits) -> Option<CloseReason> {
-        let longer_than = |since: u64, limit: Duration| {
-            u128::from(now.saturating_sub(since)) >= limit.as_millis()
+    /// Returns the time until the connection has used up one of its limits.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is used up.
+    fn time_left(&self, limits: Limits) -> Result<Duration, CloseReason> {
+        let now = self.now();
+        let left = |since: u64, limit: Duration, reason| {
+            let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+            if left < MILLISECOND { Err(reason) } else { Ok(left) }
         };
-        let taken = self.taken.load(Ordering::Relaxed).min(MOST_TAKEN);
-        let stalled = self.stalled_since.load(Ordering::Relaxed);
-        if stalled > 0 && longer_than(stalled, patience(limits.stalled, taken)) {
-            return Some(CloseReason::Stalled);
-        }
-        match self.stage.get() {
-            Stage::Requests => None,
-            Stage::Head { since, .. } if longer_than(since, limits.head) => {
-                Some(CloseReason::SlowHead)
+        let stalled = match self.stalled_since.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            since => {
+                let taken = self.taken.load(Ordering::Relaxed).min(MOST_TAKEN);
+                left(since, patience(limits.stalled, taken), CloseReason::Stalled)?
             }
-            Stage::Head { idle_since: since, .. } | Stage::Idle { since } => {
-                longer_than(since, limits.idle).then_some(CloseReason::Idle)
+        };
+        let (head, idle) = match self.stage.get() {
+            Stage::Requests => return Ok(stalled),
+            Stage::Head { since, idle_since } => {
+                (left(since, limits.head, CloseReason::SlowHead)?, idle_since)
             }
-        }
+            Stage::Idle { since } => (Duration::MAX, since),
+        };
+        Ok(stalled.min(head).min(left(idle, limits.idle, CloseReason::Idle)?))
     }
 
     fn now(&self) -> u64 {
@@ -441,7 +461,7 @@ mod tests {
     /// Lets `seconds` pass, and returns the limit that is used up then.
     async fn after(seconds: u64, state: &ConnectionState) -> Option<CloseReason> {
         advance(Duration::from_secs(seconds)).await;
-        state.used_up(state.now(), LIMITS)
+        state.time_left(LIMITS).err()
     }
 
     #[tokio::test(start_paused = true)]
@@ -527,15 +547,41 @@ mod tests {
         assert_eq!(after(1, &state).await, Some(CloseReason::SlowHead));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn watchdog_reports_a_slow_head_within_one_pause() {
+    /// Begins one limit's time at `begins_after`, and checks that the watchdog ends the connection on time.
+    async fn ends_on_time(
+        begin: fn(&Arc<ConnectionState>),
+        begins_after: Duration,
+        limits: Limits,
+        (reason, limit): (CloseReason, Duration),
+    ) {
         let state = ConnectionState::new(held(), &Memory::default());
-        advance(Duration::from_secs(3)).await;
-        let start = Instant::now();
-        state.received(&mut []);
-        assert_eq!(state.overdue(LIMITS, 1).await, CloseReason::SlowHead);
-        let elapsed = start.elapsed();
-        assert!(elapsed >= LIMITS.head && elapsed <= 2 * LIMITS.head, "{elapsed:?}");
+        drop(state.begin(false));
+        let begins = async {
+            sleep(begins_after).await;
+            begin(&state);
+            Instant::now()
+        };
+        let overdue = async { (state.overdue(limits, 1).await, Instant::now()) };
+        let ((ended_by, ended), begun) = tokio::join!(overdue, begins);
+        assert_eq!(ended_by, reason, "{begins_after:?}");
+        let late = (ended - begun).checked_sub(limit).expect("not too early");
+        assert!(late <= 2 * MILLISECOND, "{reason:?} {begins_after:?}: {late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_are_kept_to_the_millisecond() {
+        // Over HTTP/2 the frames between requests are no head, so the looks are further apart.
+        for limits in [LIMITS, Limits { head: Duration::MAX, ..LIMITS }] {
+            for begins_after in [0, 1, 9_999, 10_001, 33_333, 59_999] {
+                let begins_after = Duration::from_millis(begins_after);
+                let idle = (CloseReason::Idle, limits.idle);
+                ends_on_time(|state| drop(state.begin(false)), begins_after, limits, idle).await;
+                if limits.head < Duration::MAX {
+                    let head = (CloseReason::SlowHead, limits.head);
+                    ends_on_time(|state| state.received(&mut []), begins_after, limits, head).await;
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
