@@ -38,13 +38,39 @@ pub(super) fn write_gathered<S: AsyncWrite>(
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::convert::Infallible;
+    use std::future::{poll_fn, ready};
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::Full;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncRead, ReadBuf};
 
     use super::*;
 
-    /// Output that notes each write and its kind.
+    /// Stream of one request that notes each write and its kind.
     #[derive(Default)]
-    struct Noted(Vec<(&'static str, Vec<u8>)>);
+    struct Noted {
+        writes: Vec<(&'static str, Vec<u8>)>,
+        asked: bool,
+    }
+
+    impl AsyncRead for Noted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if !self.asked {
+                self.asked = true;
+                buffer.put_slice(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
 
     impl AsyncWrite for Noted {
         fn poll_write(
@@ -52,7 +78,7 @@ mod tests {
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.0.push(("plain", bytes.to_vec()));
+            self.writes.push(("plain", bytes.to_vec()));
             Poll::Ready(Ok(bytes.len()))
         }
 
@@ -63,8 +89,12 @@ mod tests {
         ) -> Poll<io::Result<usize>> {
             let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
             let length = bytes.len();
-            self.0.push(("vectored", bytes));
+            self.writes.push(("vectored", bytes));
             Poll::Ready(Ok(length))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -74,6 +104,20 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
+    }
+
+    #[tokio::test]
+    async fn hyper_writes_head_and_body_in_one_vectored_write() {
+        // Otherwise there is nothing to gather, and gathering does not pay any more.
+        let mut stream = Noted::default();
+        let body = Bytes::from(vec![b'b'; 1024]);
+        let answer = || ready(Ok::<_, Infallible>(Response::new(Full::new(body.clone()))));
+        let serving = http1::Builder::new()
+            .half_close(true)
+            .serve_connection(TokioIo::new(&mut stream), service_fn(|_| answer()));
+        serving.await.expect("an answer");
+        let [("vectored", written)] = &stream.writes[..] else { panic!("{:?}", stream.writes) };
+        assert!(written.starts_with(b"HTTP/1.1 200 OK\r\n") && written.ends_with(&body));
     }
 
     #[tokio::test]
@@ -94,7 +138,7 @@ mod tests {
                 poll_fn(|context| write_gathered(Pin::new(&mut stream), context, &slices));
             let expected = parts.concat();
             assert_eq!(written.await.expect("written"), expected.len());
-            assert!(stream.0 == [(how, expected)], "{how}");
+            assert!(stream.writes == [(how, expected)], "{how}");
         }
     }
 }
