@@ -44,7 +44,10 @@ pub struct Key {
 
 /// A public key in the form in which signatures are checked.
 enum PublicKey {
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
     /// An uncompressed point of P-256 or P-384, or a key of Ed25519.
     Bytes(Vec<u8>),
 }
@@ -254,3 +257,6 @@ fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
 fn decoded(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
+
+#[cfg(test)]
+mod tests;
