@@ -519,6 +519,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn bytes_of_a_handshake_or_beside_a_request_begin_no_head() {
+        let shaken = ConnectionState::new(held(), &Memory::default());
+        shaken.received(&mut []);
+        assert_eq!(after(9, &shaken).await, None);
+        shaken.rest();
+        assert_eq!(after(74, &shaken).await, None);
+        assert_eq!(after(1, &shaken).await, Some(CloseReason::Idle));
+
+        // Half of a pipelined head: the connection ends like one without a further request.
+        let pipelined = ConnectionState::new(held(), &Memory::default());
+        let request = pipelined.begin(false);
+        pipelined.received(&mut []);
+        drop(request);
+        assert_eq!(after(74, &pipelined).await, None);
+        assert_eq!(after(1, &pipelined).await, Some(CloseReason::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_of_two_requests_leaves_the_connection_busy() {
         let state = ConnectionState::new(held(), &Memory::default());
         let (first, second) = (state.begin(false), state.begin(false));

@@ -257,3 +257,6 @@ fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
 fn decoded(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
+
+#[cfg(test)]
+mod tests;
