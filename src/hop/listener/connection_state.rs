@@ -580,9 +580,9 @@ mod tests {
             Instant::now()
         };
         let overdue = async { (state.overdue(limits, 1).await, Instant::now()) };
-        let ((ended_by, ended), begun) = tokio::join!(overdue, begins);
-        assert_eq!(ended_by, reason, "{begins_after:?}");
-        let late = (ended - begun).checked_sub(limit).expect("not too early");
+        let ((reported, ended), start) = tokio::join!(overdue, begins);
+        assert_eq!(reported, reason, "{begins_after:?}");
+        let late = (ended - start).checked_sub(limit).expect("not too early");
         assert!(late <= 2 * MILLISECOND, "{reason:?} {begins_after:?}: {late:?}");
     }
 
