@@ -62,7 +62,7 @@ pub struct Limits {
     pub stalled: Duration,
 }
 
-/// What a connection waits for, and since when. Times are milliseconds since the connection was accepted, from 1.
+/// Event for which a connection waits, and since when. Times are milliseconds since the accept, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The connection has no request in progress. The rest of an upload that was answered before its end may come.
