@@ -10,8 +10,9 @@ use crate::tls::CertificateNames;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: IpAddr,
-    /// Port of the peer; 0 for a peer that is only described, as by `explain`.
-    pub port: u16,
+    /// Address and port, with the zone that an IPv6 address of the link has. The port is 0 for a peer that is
+    /// only described, as by `explain`.
+    pub socket: SocketAddr,
     /// Whether the connection is encrypted.
     pub encrypted: bool,
     /// Names in the certificate that the peer has shown and TLS has verified.
@@ -23,11 +24,11 @@ pub struct Peer {
 impl Peer {
     /// Makes a peer at the other end of a connection without TLS.
     pub fn at(address: IpAddr) -> Self {
-        Self { address, port: 0, encrypted: false, names: None, local_port: None }
+        Self::of(SocketAddr::new(address, 0))
     }
 
-    /// Returns address and port of the peer.
-    pub fn socket(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+    /// Makes the peer of a connection without TLS from `socket`.
+    pub fn of(socket: SocketAddr) -> Self {
+        Self { address: socket.ip(), socket, encrypted: false, names: None, local_port: None }
     }
 }

@@ -303,7 +303,7 @@ impl Server {
         let traffic = tokio::spawn(serving);
         let admin = self.admin;
         let answer = move |peer: &Peer, _: &_, request| {
-            let (admin, peer) = (Arc::clone(&admin), peer.socket());
+            let (admin, peer) = (Arc::clone(&admin), peer.socket);
             async move { admin.answer(peer, request).await }
         };
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));

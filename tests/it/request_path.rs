@@ -316,6 +316,19 @@ async fn refuse_asks_the_app_only_after_there_is_a_token() {
 }
 
 #[tokio::test]
+async fn refuse_answers_after_max_wait_and_the_mint_goes_on() {
+    let stage = Stage::set("[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"1s\"").await;
+    stage.velt.close_gate();
+    let refused = stage.get_as("ada", "/").await;
+    assert_eq!((refused.status(), &*refused.code()), (504, "token_pending"));
+    assert_eq!(stage.app.journal().len(), 0);
+    stage.velt.open_gate();
+    stage.sidecar.metric_reaches("mints_total{outcome=\"minted\"}", 1.0).await;
+    assert!(stage.get_as("ada", "/").await.token().is_some());
+    assert_eq!((stage.velt.call_count(), stage.app.journal().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn route_and_header_work_over_http2() {
     let stage = Stage::set("").await;
     let ada = || stage.client().get("/api/velt/token").header("x-forwarded-user", "ada");
@@ -342,8 +355,15 @@ async fn no_secret_or_user_reaches_answers_and_metrics() {
 
 #[tokio::test]
 async fn token_that_expired_while_the_app_worked_is_replaced() {
+    for on_failure in ["omit", "refuse"] {
+        token_expires_while_the_app_works(on_failure).await;
+    }
+}
+
+async fn token_expires_while_the_app_works(on_failure: &str) {
     let (gate, app) = FakeApp::gated().await;
-    let stage = Stage::with(app, "[delivery.header]\nmax_wait = \"10s\"").await;
+    let header = format!("[delivery.header]\nmax_wait = \"10s\"\non_failure = \"{on_failure}\"");
+    let stage = Stage::with(app, &header).await;
     stage.velt.script(|call, n| {
         let life = if n == 1 { 2 } else { 3600 };
         let exp = unix_seconds() + life;
@@ -357,6 +377,6 @@ async fn token_that_expired_while_the_app_worked_is_replaced() {
     gate.send_replace(true);
     let answer = waiting.await.expect("no panic");
     let token = answer.token().expect("a token");
-    assert!(!first.contains(token), "the first token has expired");
+    assert!(!first.contains(token), "the first token has expired: {on_failure}");
     assert_eq!(stage.velt.call_count(), 2);
 }

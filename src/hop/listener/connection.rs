@@ -120,8 +120,7 @@ impl Connection {
             metrics.accepted.increment(protocol);
             state.rest();
             let connection = state.connection();
-            let (address, port) = (peer.ip(), peer.port());
-            let peer = Peer { address, port, encrypted, names, local_port };
+            let peer = Peer { encrypted, names, local_port, ..Peer::of(peer) };
             let (state, metrics) = (Arc::clone(&state), metrics.clone());
             Established { peer, connection, protocol, state, settings, metrics }
         };

@@ -74,15 +74,15 @@ impl Limits {
     }
 }
 
-/// Event that a connection waits for, and since when. Times are milliseconds since the connection was
+/// Event for which a connection waits, and since when. Times are milliseconds since the connection was
 /// accepted, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The connection has no request in progress. The rest of an upload that was answered before its end may
     /// come.
     Idle { since: u64 },
-    /// Bytes have arrived that may be the beginning of a request's head. The connection counts as idle meanwhile,
-    /// because over HTTP/2 these bytes may be frames between requests.
+    /// Bytes have arrived that may be the beginning of a request's head. The connection counts as idle
+    /// meanwhile, because over HTTP/2 these bytes may be frames between requests.
     Head { since: u64, idle_since: u64 },
     /// Requests are in progress. They have time limits of their own.
     Requests,

@@ -90,7 +90,7 @@ impl Room {
         let room = Arc::clone(self);
         Arc::new(move |peer, connection, request| -> Answering {
             let answering = handler(peer, connection, request);
-            let (room, peer) = (Arc::clone(&room), peer.socket());
+            let (room, peer) = (Arc::clone(&room), peer.socket);
             room.note(peer);
             Box::pin(async move {
                 let answer = answering.await;
@@ -174,6 +174,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use ground::peer::Peer;
 
     fn at(peer: &str) -> SocketAddr {
         peer.parse().expect("an address")
@@ -202,6 +203,18 @@ mod tests {
         assert_eq!(room.evicted.get(), 1);
         drop(places);
         assert_eq!(present(&room), HashSet::new());
+    }
+
+    #[test]
+    fn peer_at_an_address_of_the_link_is_found_by_its_zone() {
+        let room = room(3, 2);
+        let (first, second, third) =
+            (at("[fe80::1%2]:1"), at("[fe80::1%2]:2"), at("[fe80::1%2]:3"));
+        let _places = [room.enter(first), room.enter(second)];
+        // What `watched` notes.
+        room.note(Peer::of(first).socket);
+        let _place = room.enter(third);
+        assert_eq!(present(&room), [first, third].into());
     }
 
     #[test]

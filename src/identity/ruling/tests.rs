@@ -82,7 +82,8 @@ fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     lines.iter().map(line).collect()
 }
 
-/// Carries a ruling out. Returns the conclusion, the numbers of forged headers and aliases, and the names left.
+/// Carries a ruling out. Returns the conclusion, the numbers of forged headers and aliases, and the names
+/// that are left.
 fn carry_out(identity: &Identity, ruling: &Ruling<'_>, mut headers: HeaderMap) -> String {
     let seen = identity.guard.scan(&headers);
     let forged = identity.guard.remove(ruling.forged, &mut headers, &seen);

@@ -15,11 +15,15 @@ use super::*;
 const MESSAGE: &[u8] = b"message";
 
 /// Modulus of 1,024 bits, with the exponent 65,537.
-const SHORT_MODULUS: &str = "vpetWW9rvqVuPJ_UW_yLnxqrsQB5TdS2OarF8BOCEcprRiK2P6K19LUv999bX39OFhy4M7-Zkvh907Dpokak9OOaon\
-    AHhEu4gNUE9rCJ1mmlT2nx9CmqZlw6YbgDix_WD6OCr772KmtR4V8fsN5b7QN-XDFbQwhsO20Se86eT20";
+const SHORT_MODULUS: &str = "\
+    vpetWW9rvqVuPJ_UW_yLnxqrsQB5TdS2OarF8BOCEcprRiK2P6K19LUv999bX39OFhy4M7\
+    -Zkvh907Dpokak9OOaonAHhEu4gNUE9rCJ1mmlT2nx9CmqZlw6YbgDix_WD6OCr772KmtR\
+    4V8fsN5b7QN-XDFbQwhsO20Se86eT20";
 /// Signature of [`MESSAGE`] by RS256 with the key of [`SHORT_MODULUS`].
-const SHORT_SIGNATURE: &str = "AI2WL-qN4HGcfOCbc-jPS7W0dffD326Iem9pIh-CTEsxAhlyIxfxH9k8Y2iiDTGcGCozjRKJM1n8zD_DsfI3eofp0f\
-    H_5CxEMfAffnGz_sAnVIL30cJYVTyS3T1AQySpIYrajXcg4sFW-SRiF_7J34J--Li3Idr_rKbvFX4ChFg";
+const SHORT_SIGNATURE: &str = "\
+    AI2WL-qN4HGcfOCbc-jPS7W0dffD326Iem9pIh-CTEsxAhlyIxfxH9k8Y2iiDTGcGCozjR\
+    KJM1n8zD_DsfI3eofp0fH_5CxEMfAffnGz_sAnVIL30cJYVTyS3T1AQySpIYrajXcg4sFW\
+    -SRiF_7J34J--Li3Idr_rKbvFX4ChFg";
 
 fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
