@@ -147,7 +147,7 @@ impl Memory {
         holders.all.push(holder);
     }
 
-    /// Waits until there is room for a new connection. `false` if there has been none for [`PATIENCE`].
+    /// Waits until there is room for a new connection. `false` if there has been none for `PATIENCE`.
     pub async fn has_room(&self) -> bool {
         loop {
             let full = *self.0.full();

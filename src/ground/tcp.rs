@@ -103,7 +103,7 @@ pub fn canonical(peer: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Sends small messages at once, keeps few bytes unsent, and finds out when `peer` is gone: [`QUIET`]
+/// Sends small messages at once, keeps few bytes unsent, and finds out when `peer` is gone: `QUIET`
 /// finds a quiet peer, `unacknowledged` a peer that acknowledges nothing. Best effort: without these
 /// options, messages are slow and dead connections stay, but nothing is wrong.
 pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {

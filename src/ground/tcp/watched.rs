@@ -24,7 +24,7 @@ pub trait Watcher: Send + Sync {
 /// A stream that reports the bytes that pass through it to a watcher, and gathers small writes.
 pub type Watched<S> = Filtered<Watch, S>;
 
-/// Reports the bytes that pass through a stream, and gathers small writes: see [`write_gathered`].
+/// Reports the bytes that pass through a stream, and gathers small writes: see `write_gathered`.
 pub struct Watch(pub Arc<dyn Watcher>);
 
 impl Watch {
