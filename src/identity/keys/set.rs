@@ -186,7 +186,7 @@ impl Key {
         }
         let (kind, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", None) => {
-                let (modulus, exponent) = (decoded(&jwk.n?)?, decoded(&jwk.e?)?);
+                let (modulus, exponent) = (number(&jwk.n?)?, number(&jwk.e?)?);
                 (Kind::Rsa, PublicKey::Rsa { modulus, exponent })
             }
             ("EC", Some("P-256")) => (Kind::P256, point(&jwk.x?, &jwk.y?, 32)?),
@@ -246,11 +246,25 @@ impl Key {
     }
 }
 
-/// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2).
+/// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2). Issuers that write
+/// a coordinate as a number leave out zeros in front of it, for one key in 128, or add one.
 fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
-    let (x, y) = (decoded(x)?, decoded(y)?);
     // 4 stands for a point that is not compressed (SEC 1 section 2.3.3).
-    (x.len() == width && y.len() == width).then(|| PublicKey::Bytes([&[4][..], &x, &y].concat()))
+    let mut point = vec![4];
+    for coordinate in [number(x)?, number(y)?] {
+        let missing = width.checked_sub(coordinate.len())?;
+        point.resize(point.len() + missing, 0);
+        point.extend(coordinate);
+    }
+    Some(PublicKey::Bytes(point))
+}
+
+/// Reads a number above 0, without the zeros in front of it. Some issuers put a zero before a number (RFC 7518
+/// section 6.3.1.1), and aws-lc-rs takes none.
+fn number(text: &str) -> Option<Vec<u8>> {
+    let bytes = decoded(text)?;
+    let first = bytes.iter().position(|byte| *byte != 0)?;
+    Some(bytes[first..].to_vec())
 }
 
 /// Reads base64url without padding (RFC 7515 section 2).
