@@ -246,8 +246,8 @@ impl Key {
     }
 }
 
-/// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2). Issuers that write
-/// a coordinate as a number leave out zeros in front of it, for one key in 128, or add one.
+/// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2). Issuers that
+/// write a coordinate as a number leave out zeros in front of it, for one key in 128, or add one.
 fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
     // 4 stands for a point that is not compressed (SEC 1 section 2.3.3).
     let mut point = vec![4];

@@ -37,8 +37,8 @@ fn set(jwk: &Value) -> Result<KeySet, KeySetError> {
     KeySet::from_jwks(json!({ "keys": [jwk] }).to_string().as_bytes())
 }
 
-/// Whether the key `jwk` accepts `signature`, in base64url, as one of [`MESSAGE`]. A key that is left out of its set
-/// accepts nothing.
+/// Whether the key `jwk` accepts `signature`, in base64url, as one of [`MESSAGE`]. A key that is left out of
+/// its set accepts nothing.
 fn accepts(jwk: &Value, signature: &str, algorithm: Algorithm) -> bool {
     let Ok(set) = set(jwk) else { return false };
     set.fitting(None, algorithm).any(|key| key.verifies(MESSAGE, signature, algorithm))
@@ -174,7 +174,7 @@ fn odd_rsa_keys_accept_no_signature() {
     let der = pair.public_key().as_ref();
     let (modulus, exponent) = (&der[9..265], &der[der.len() - 3..]);
     let signature = sign_rsa(&pair, &RSA_PKCS1_SHA256);
-    // RFC 7518 section 6.3.1.1 forbids the zero that some libraries put before a number; the number is the same.
+    // RFC 7518 section 6.3.1.1 forbids the zero that some libraries put before a number.
     let with_zeros = rsa(&[&[0], modulus].concat(), &[&[0], exponent].concat());
     assert!(accepts(&with_zeros, &signature, Algorithm::Rs256));
     for (what, modulus, exponent) in [
