@@ -27,6 +27,10 @@ const P256_PREFIX: [u8; 26] = [
 /// Length of an uncompressed P-256 point, in bytes: `04`, then two coordinates of 32 bytes.
 const P256_POINT: usize = 65;
 
+/// Most zero bytes in front of a coordinate that an issuer may have left out. More of them stand before the
+/// coordinates of one key in 2^39; a coordinate of another curve is shorter by more.
+const MOST_ZEROS: usize = 4;
+
 /// Keys that signatures can be checked with.
 #[derive(Default)]
 pub struct KeySet {
@@ -252,7 +256,7 @@ fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
     // 4 stands for a point that is not compressed (SEC 1 section 2.3.3).
     let mut point = vec![4];
     for coordinate in [number(x)?, number(y)?] {
-        let missing = width.checked_sub(coordinate.len())?;
+        let missing = width.checked_sub(coordinate.len()).filter(|zeros| *zeros <= MOST_ZEROS)?;
         point.resize(point.len() + missing, 0);
         point.extend(coordinate);
     }
