@@ -3,10 +3,10 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
-    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING,
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    KeyPair as _, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaEncoding, RsaKeyPair,
 };
 use serde_json::json;
 
@@ -131,6 +131,18 @@ fn zeros_before_a_coordinate_make_no_difference() {
     for x in [x, &x[1..], &[&[0], x].concat()] {
         assert!(accepts(&p256(x, y), &base64(&signature), Algorithm::Es256), "{} bytes", x.len());
     }
+}
+
+#[test]
+fn p384_key_checks_its_own_signatures() {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key");
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(48);
+    let jwk = json!({ "kty": "EC", "crv": "P-384", "x": base64(x), "y": base64(y) });
+    let signature =
+        sign_ecdsa(pair.to_pkcs8v1().expect("PKCS #8").as_ref(), &ECDSA_P384_SHA384_FIXED_SIGNING);
+    assert!(accepts(&jwk, &base64(&signature), Algorithm::Es384));
+    assert!(!accepts(&jwk, &base64(&signature), Algorithm::Es256));
+    assert!(!accepts(&jwk, &base64(&signature[1..]), Algorithm::Es384));
 }
 
 #[test]
