@@ -6,7 +6,7 @@
 //! requests come from users whose tokens have to be minted first, some from anonymous clients. Every answer
 //! is checked.
 //!
-//! This bench measures nothing. `deploy/optimized` runs it with a binary that counts its branches.
+//! Nothing is measured: `deploy/optimized` runs this bench with a binary that counts its branches.
 
 mod support;
 

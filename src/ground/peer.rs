@@ -9,7 +9,6 @@ use crate::tls::CertificateNames;
 /// request change nothing here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    pub address: IpAddr,
     /// Address and port, with the zone that an IPv6 address of the link has. The port is 0 for a peer that is
     /// only described, as by `explain`.
     pub socket: SocketAddr,
@@ -27,8 +26,13 @@ impl Peer {
         Self::of(SocketAddr::new(address, 0))
     }
 
-    /// Makes the peer of a connection without TLS from `socket`.
+    /// Makes the peer of a connection without TLS that comes from `socket`.
     pub fn of(socket: SocketAddr) -> Self {
-        Self { address: socket.ip(), socket, encrypted: false, names: None, local_port: None }
+        Self { socket, encrypted: false, names: None, local_port: None }
+    }
+
+    /// Returns the address of the peer.
+    pub fn address(&self) -> IpAddr {
+        self.socket.ip()
     }
 }

@@ -59,7 +59,6 @@ impl Spoofs {
         self.0.iter()
     }
 
-    #[inline]
     pub(super) fn add(&mut self, kind: SpoofKind, removed: Removed) {
         if removed.count > 0 {
             self.0.push(Spoof { kind, removed });
@@ -67,7 +66,6 @@ impl Spoofs {
     }
 
     /// Adds identity headers that were removed because their sender may not set them.
-    #[inline]
     pub(super) fn forged(&mut self, stripped: Stripped) {
         self.add(SpoofKind::IdentityHeader, stripped.headers);
         self.add(SpoofKind::Alias, stripped.aliases);

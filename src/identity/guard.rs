@@ -178,7 +178,6 @@ impl Guard {
     }
 
     /// Removes the identity headers, and their aliases, that `removal` does not keep.
-    #[inline]
     pub(super) fn remove(
         &self,
         removal: Removal<'_>,

@@ -104,7 +104,7 @@ impl Anchors {
     /// Judges whether `peer` is the front proxy. `headers` are the headers of the peer's request.
     pub(super) fn trust(&self, peer: &Peer, headers: &HeaderMap, shown: Shown) -> Trust {
         // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
-        let address = peer.address.to_canonical();
+        let address = peer.address().to_canonical();
         match self.ranges.iter().find(|range| range.contains(&address)) {
             None => Trust::Stranger,
             Some(_) if !self.names.is_empty() && !self.knows(peer) => Trust::NoName,
@@ -180,7 +180,7 @@ impl Proxies {
 
     /// Decides whether the word of `peer` is kept, and says why.
     pub(super) fn believe(&self, peer: &Peer, trust: Trust) -> Believed {
-        let address = peer.address.to_canonical();
+        let address = peer.address().to_canonical();
         match self {
             Self::Everyone => Believed::AsEverybody,
             Self::Trusted if trust.is_trusted() => Believed::AsTrusted,

@@ -131,7 +131,7 @@ impl Identity {
         headers: &HeaderMap,
     ) -> Ruling<'a> {
         let (none, beside_user) = (Flaws::default(), beside_user(assertions, trusted));
-        let beside_nobody = if trusted {
+        let beside_no_user = if trusted {
             let (kept, placeholders) = (assertions.header(), assertions.placeholders());
             Removal::Leftovers { kept, placeholders }
         } else {
@@ -145,9 +145,9 @@ impl Identity {
                 }
             }
             Ok(Verdict::Valid(Said { user: None, flaws }) | Verdict::Absent(flaws)) => {
-                Ruling::caller(Caller::Anonymous, flaws, beside_nobody)
+                Ruling::caller(Caller::Anonymous, flaws, beside_no_user)
             }
-            Ok(Verdict::OtherScheme) => Ruling::caller(Caller::Anonymous, none, beside_nobody),
+            Ok(Verdict::OtherScheme) => Ruling::caller(Caller::Anonymous, none, beside_no_user),
             Ok(Verdict::Unavailable) => {
                 let ruling = Ruling::caller(Caller::Unverified, none, beside_user);
                 if trusted { ruling } else { ruling.hiding(assertions.removal()) }

@@ -17,11 +17,11 @@ impl Identity {
         for spoof in decision.spoofs.iter() {
             self.tell_spoof(spoof, Some(peer), Some(decision.trust));
         }
-        self.tell_flaws(decision.flaws, Some(peer.address));
+        self.tell_flaws(decision.flaws, Some(peer.address()));
         match &decision.conclusion {
             Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
             Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
-                self.tell_refusal(refusal, Some(peer.address));
+                self.tell_refusal(refusal, Some(peer.address()));
             }
         }
     }
@@ -80,7 +80,7 @@ impl Identity {
         if *count == 0 {
             return;
         }
-        let address = peer.map(|peer| peer.address);
+        let address = peer.map(Peer::address);
         self.metrics.spoofs.add(*kind, *count);
         self.metrics.recent.spoofed(*kind, header.clone(), address);
         if let Some(count) = self.spoofs.raise(*kind, *count) {

@@ -10,10 +10,10 @@ use super::StartError;
 use crate::admin::CurrentSettings;
 use crate::config::{Config, Effective, Shutdown};
 use crate::explain::InForce;
-use crate::reload::{Changes, Refresh, Refreshed, ReloadError};
+use crate::reload::{Changes, Refresh, ReloadError};
 use ground::logging::Log;
 use ground::metrics::{Certificate, Metrics, ReloadPart};
-use ground::tls::{self, ClientTls, FileError, ServerTls};
+use ground::tls::{ClientTls, FileError, ServerTls};
 use ground::trace::{Exporter, Tracing};
 use hop::proxy::{Neighbours, Upstream};
 use identity::Identity;
@@ -53,10 +53,10 @@ impl Certificates {
     /// Returns the functions that look at the files again.
     pub(super) fn refreshes(&self) -> Vec<(ReloadPart, Refresh)> {
         let listener = self.listener.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::ListenTls, Arc::new(move |again| refreshed(tls.refresh(again))))
+            (ReloadPart::ListenTls, Arc::new(move |again| Ok(tls.refresh(again)?)))
         });
         let app = self.app.clone().map(|tls| -> (_, Refresh) {
-            (ReloadPart::AppTls, Arc::new(move |again| refreshed(tls.refresh(again))))
+            (ReloadPart::AppTls, Arc::new(move |again| Ok(tls.refresh(again)?)))
         });
         listener.into_iter().chain(app).collect()
     }
@@ -70,16 +70,6 @@ impl Certificates {
             expiry.set_time(Certificate::ClientCa, valid_to);
         }
     }
-}
-
-/// Converts the result of a look at files to the result that the reload counts.
-fn refreshed(refreshed: Result<tls::Refreshed, FileError>) -> Result<Refreshed, ReloadError> {
-    Ok(match refreshed? {
-        tls::Refreshed::Same | tls::Refreshed::Rejected => Refreshed::Same,
-        tls::Refreshed::Replaced => Refreshed::Replaced,
-        tls::Refreshed::Mended => Refreshed::Mended,
-        tls::Refreshed::Unsettled => Refreshed::Unsettled,
-    })
 }
 
 fn identity(

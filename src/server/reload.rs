@@ -21,6 +21,7 @@ pub use self::changes::{Change, Changes};
 use crate::config::{Config, Effective, LoadError, Origin, RESTED, Reading};
 use ground::logging::Chain;
 use ground::metrics::{Label as _, ReloadMetrics, ReloadPart};
+use ground::tls::Refreshed;
 
 /// Reason why something could not be put into force.
 pub type ReloadError = Box<dyn Error + Send + Sync>;
@@ -29,20 +30,6 @@ pub type ReloadError = Box<dyn Error + Send + Sync>;
 /// then in force.
 pub type Apply =
     Arc<dyn Fn(&Config, &Changes, &[Effective]) -> Result<(), ReloadError> + Send + Sync>;
-
-/// Result of a look at some files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refreshed {
-    /// The files have the content in force, or content that was rejected and logged before.
-    Same,
-    /// New content is in force.
-    Replaced,
-    /// The rejected content is gone: the files have the content in force again, or the content in force is
-    /// good by now.
-    Mended,
-    /// New content that may be half written, and so was not reloaded.
-    Unsettled,
-}
 
 /// Looks at some files again, and puts new and good content into force. Complains of the same bad content
 /// once; with the argument `true` (`again`), once more.
@@ -148,7 +135,7 @@ impl Reload {
             let refresh = Arc::clone(refresh);
             let refreshed = off_the_runtime(move || refresh(again)).await;
             match refreshed {
-                Ok(Refreshed::Same) => {}
+                Ok(Refreshed::Same | Refreshed::Rejected) => {}
                 Ok(Refreshed::Unsettled) => self.unsettled = true,
                 Ok(Refreshed::Mended) => {
                     info!(
@@ -193,7 +180,7 @@ struct Reloaded {
 }
 
 impl Configuration {
-    /// Looks at the configuration. Returns whether its content may be half written, and so was not reloaded.
+    /// Looks at the configuration. Returns whether its content may be half written, and so has to be looked at again.
     async fn check(&mut self, again: bool, metrics: &ReloadMetrics) -> bool {
         let origin = self.origin.clone();
         let reading = Arc::new(off_the_runtime(move || origin.read_settled()).await);
@@ -207,7 +194,7 @@ impl Configuration {
         false
     }
 
-    /// Whether `reading` may be reloaded: it is in force, can't be half written, or has been the same for
+    /// Whether `reading` may be put into force: it is in force already, can't be half written, or has been the same for
     /// [`RESTED`].
     fn has_rested(&mut self, reading: &Arc<Reading>) -> bool {
         let now = Instant::now();

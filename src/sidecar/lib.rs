@@ -7,8 +7,8 @@
 //! 4. Ask the app.
 //! 5. Insert into the head of the app's response the token, or a status that says why there is none.
 //!
-//! With `on_failure = "refuse"` the token comes before step 4. With `identity.source = "app"` the app's
-//! response names the caller, and step 3 comes after step 4.
+//! Two settings change the order. `on_failure = "refuse"` puts the wait for the token before step 4.
+//! `identity.source = "app"` puts step 3 after step 4, because the app's response names the caller.
 //!
 //! Cost of a request whose token is cached, beside the exchange with the app: a check of its headers, one
 //! cache read and one inserted header. Velt is not called. While Velt is down, a cached token is served for
@@ -18,11 +18,11 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+mod ask_app;
 mod error;
 pub mod explain;
 mod guard;
 pub mod inject;
-mod ask_app;
 mod record;
 mod token_state;
 
@@ -180,7 +180,7 @@ impl Sidecar {
         record.identified(&caller);
         validate(request)?;
 
-        let (address, trusted) = (peer.address, believed.is_kept());
+        let (address, trusted) = (peer.address(), believed.is_kept());
         let client = Client { address, trusted, scheme: scheme_of(peer) };
         let wants_token = match Route::of(request, &rules.injection) {
             Route::Token(route) => {

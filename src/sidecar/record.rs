@@ -184,7 +184,7 @@ impl Notes {
             app,
             started,
             time: SystemTime::now(),
-            peer: peer.address,
+            peer: peer.address(),
             scheme: scheme_of(peer),
             method: request.method().clone(),
             path: shortened(request.uri().path(), MAX_PATH_BYTES).into(),

@@ -36,8 +36,7 @@ impl TokenState {
             Self::Ready(token) => Ok(token),
             Self::Absent(absent) => Err(absent),
             Self::AfterApp => Err(NoToken::Unnamed),
-            // Boxed, because this case is rare and would make every request's future larger.
-            Self::Minting(mint) => match Box::pin(mint.result_within(patience)).await {
+            Self::Minting(mint) => match Lookup::Pending(mint).within(patience).await {
                 Ok(result) => result.map_err(NoToken::Failed),
                 Err(unfinished) => Err(unfinished.into()),
             },

@@ -114,12 +114,7 @@ impl Lookup {
 }
 
 impl MintInFlight {
-    /// Returns the result of the mint; waits at most `patience`.
-    ///
-    /// # Errors
-    ///
-    /// Returns the reason why the mint had not ended when `patience` ran out.
-    pub async fn result_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
+    async fn result_within(self, patience: Duration) -> Result<MintResult, Unfinished> {
         let demand = Arc::clone(&self.demand);
         let _waiting = demand.wait();
         timeout(patience, self.result()).await.map_err(|_| demand.unfinished(patience))

@@ -160,7 +160,7 @@ impl Demo {
         let (phase, watched) = watch::channel(Phase::Serving);
         let front = self.front;
         let login_proxy =
-            move |peer: &Peer, _: &_, request| Arc::clone(&front).answer(peer.address, request);
+            move |peer: &Peer, _: &_, request| Arc::clone(&front).answer(peer.address(), request);
         let tasks = [
             tokio::spawn(self.front_listener.serve(login_proxy, watched.clone())),
             tokio::spawn(self.app_listener.serve(

@@ -1,7 +1,7 @@
 //! The command line: each command reads its arguments, calls one module, prints the result and returns an
 //! exit code.
 //!
-//! Of the commands, only `run` and `demo` start a sidecar, by [`server::Server`]. No crate of the request
+//! The commands `run` and `demo` start a sidecar, by [`server::Server`]; the others do not. No crate of the request
 //! path uses this one (`request_path_uses_no_tools` in `tests/it/architecture.rs`).
 
 #![forbid(unsafe_code)]
@@ -23,11 +23,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::emulator::{Behaviour, Credentials, Emulator};
-use self::explain::{Flags, Unexplained};
-use crate::admin_client::{Client, ClientError};
-use crate::demo::Demo;
-use crate::doctor::{Canary, Examination, Tolerated};
 use clap::Parser as _;
 use ground::logging;
 use hop::listener::Phase;
@@ -35,10 +30,15 @@ use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
 use server::explain::{QuestionError, Report};
 use tokio::sync::watch;
 
+use self::admin_client::{Client, ClientError};
 use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
     ExplainArguments, Explainer,
 };
+use self::demo::Demo;
+use self::doctor::{Canary, Examination, Tolerated};
+use self::emulator::{Behaviour, Credentials, Emulator};
+use self::explain::{Flags, Unexplained};
 use self::run::{not_started, report, run, run_until, runtime, signals};
 
 /// sysexits.h: the command line was wrong.

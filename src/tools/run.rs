@@ -18,6 +18,7 @@ use super::{EX_CONFIG, EX_UNAVAILABLE};
 /// Time that the process waits at its end for the reader of the log.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Runs the server until the second signal, or until it has drained after the first.
 pub fn run(config: Config) -> ExitCode {
     let log = logging::init(&config.log);
     let code = run_logging(config, &log);
@@ -93,6 +94,8 @@ pub async fn run_until(second: impl Future<Output = ()>, running: impl Future<Ou
     }
 }
 
+/// Prints why the server did not start, and returns the exit code: 78 if the configuration names a thing that
+/// can't be used.
 pub fn not_started(error: &StartError) -> ExitCode {
     let code = report(error);
     match error {
@@ -105,6 +108,7 @@ pub fn not_started(error: &StartError) -> ExitCode {
     }
 }
 
+/// Prints an error and its causes, and returns the exit code 69.
 pub fn report(error: &(dyn Error + 'static)) -> ExitCode {
     eprintln!("velt-sidecar: {}", logging::Chain(error));
     EX_UNAVAILABLE.into()

@@ -46,7 +46,7 @@ struct Line {
     /// File and line, for the message.
     place: String,
     text: String,
-    /// Whether the line is the first of a doc comment.
+    /// Whether the line is the first of a doc comment or of a paragraph of it.
     begins: bool,
 }
 
@@ -63,7 +63,8 @@ fn comment_lines() -> Vec<Line> {
                 let begins = doc.is_some() && !in_doc;
                 lines.push(Line { place, text: text.trim().to_owned(), begins });
             }
-            in_doc = doc.is_some();
+            // An empty line ends a paragraph.
+            in_doc = doc.is_some_and(|text| !text.trim().is_empty());
         }
     }
     assert!(lines.len() > 3_000, "the folders have moved");

@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// traits [`AsyncRead`] and [`AsyncWrite`], and by default only calls that method of `stream`.
 pub trait Filter {
     /// See [`AsyncRead::poll_read`].
-    #[inline]
     fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
@@ -22,7 +21,6 @@ pub trait Filter {
     }
 
     /// See [`AsyncWrite::poll_write`].
-    #[inline]
     fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -33,7 +31,6 @@ pub trait Filter {
     }
 
     /// See [`AsyncWrite::poll_write_vectored`].
-    #[inline]
     fn poll_write_vectored<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -44,7 +41,6 @@ pub trait Filter {
     }
 
     /// See [`AsyncWrite::poll_flush`].
-    #[inline]
     fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -54,7 +50,6 @@ pub trait Filter {
     }
 
     /// See [`AsyncWrite::poll_shutdown`].
-    #[inline]
     fn poll_shutdown<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -71,7 +66,6 @@ pub struct Filtered<F, S> {
 }
 
 impl<F: Filter + Unpin, S: AsyncRead + Unpin> AsyncRead for Filtered<F, S> {
-    #[inline]
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -83,7 +77,6 @@ impl<F: Filter + Unpin, S: AsyncRead + Unpin> AsyncRead for Filtered<F, S> {
 }
 
 impl<F: Filter + Unpin, S: AsyncWrite + Unpin> AsyncWrite for Filtered<F, S> {
-    #[inline]
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -93,7 +86,6 @@ impl<F: Filter + Unpin, S: AsyncWrite + Unpin> AsyncWrite for Filtered<F, S> {
         filter.poll_write(stream, context, bytes)
     }
 
-    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -103,18 +95,15 @@ impl<F: Filter + Unpin, S: AsyncWrite + Unpin> AsyncWrite for Filtered<F, S> {
         filter.poll_write_vectored(stream, context, slices)
     }
 
-    #[inline]
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { filter, stream } = &mut *self;
         filter.poll_flush(stream, context)
     }
 
-    #[inline]
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { filter, stream } = &mut *self;
         filter.poll_shutdown(stream, context)

@@ -30,7 +30,7 @@ const CURRENT_VERSION: &str = "..data";
 /// Size of the longest file that is read. No certificate chain, key or bundle of roots is longer.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Fault of a file of certificates or keys. To blame is the operator, or the program that writes the file.
+/// Error of a file of certificates or keys: a mistake of the operator, or of the program that writes the file.
 #[derive(Debug)]
 pub enum FileError {
     /// The file can't be read.

@@ -87,7 +87,6 @@ pub struct Connection {
 /// A connection that is ready for requests.
 struct Established {
     peer: Peer,
-    connection: Arc<ClientConnection>,
     protocol: Protocol,
     state: Arc<ConnectionState>,
     settings: Settings,
@@ -119,10 +118,9 @@ impl Connection {
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
             state.rest();
-            let connection = state.connection();
             let peer = Peer { encrypted, names, local_port, ..Peer::of(peer) };
             let (state, metrics) = (Arc::clone(&state), metrics.clone());
-            Established { peer, connection, protocol, state, settings, metrics }
+            Established { peer, protocol, state, settings, metrics }
         };
         match handshakes {
             None => {
@@ -171,7 +169,8 @@ impl Established {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { peer, connection, protocol, state, settings, metrics } = self;
+        let Self { peer, protocol, state, settings, metrics } = self;
+        let connection = state.connection();
         let http2 = protocol == Protocol::Http2;
         let (mut limits, most) = (settings.limits, settings.max_connections);
         let (requests, memory) = (Arc::clone(&state), settings.memory.clone());

@@ -88,48 +88,6 @@ enum Stage {
     Requests,
 }
 
-/// A [`Stage`] that the socket and the requests of a connection set.
-#[derive(Default)]
-struct StageCell {
-    /// Kind of the stage, and the time since when it lasts.
-    word: AtomicU64,
-    /// See [`Stage::Head`].
-    idle_since: AtomicU64,
-}
-
-impl StageCell {
-    /// Lowest bits, which hold the kind of the stage.
-    const KIND: u64 = 0b11;
-
-    fn new(stage: Stage) -> Self {
-        let cell = Self::default();
-        cell.set(stage);
-        cell
-    }
-
-    fn set(&self, stage: Stage) {
-        let word = match stage {
-            Stage::Requests => 0,
-            Stage::Idle { since } => since << 2 | 1,
-            Stage::Head { since, idle_since } => {
-                self.idle_since.store(idle_since, Ordering::Relaxed);
-                since << 2 | 2
-            }
-        };
-        self.word.store(word, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Stage {
-        let word = self.word.load(Ordering::Relaxed);
-        let since = word >> 2;
-        match word & Self::KIND {
-            0 => Stage::Requests,
-            1 => Stage::Idle { since },
-            _ => Stage::Head { since, idle_since: self.idle_since.load(Ordering::Relaxed) },
-        }
-    }
-}
-
 /// The state of one connection. Times are milliseconds since it was accepted, from 1; 0 is never.
 pub struct ConnectionState {
     accepted: Instant,
@@ -145,7 +103,10 @@ pub struct ConnectionState {
     refused_heads: AtomicUsize,
     /// Set when too many heads had to be refused.
     flooded: SetOnce<()>,
-    stage: StageCell,
+    /// Time since when no request is in progress. Has no meaning while there is one.
+    idle_since: AtomicU64,
+    /// Time at which the head of the next request began to arrive; 0 if nothing has arrived.
+    head_since: AtomicU64,
     /// Time since when the client does not read; 0 while the client reads.
     stalled_since: AtomicU64,
     /// Bytes written since the last request, or since the client last stood still for [`OFTEN`] or longer.
@@ -193,7 +154,8 @@ impl ConnectionState {
             begun: SetOnce::new(),
             refused_heads: AtomicUsize::new(0),
             flooded: SetOnce::new(),
-            stage: StageCell::new(Stage::Idle { since: 1 }),
+            idle_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
             looks_often: AtomicBool::new(false),
@@ -216,7 +178,20 @@ impl ConnectionState {
 
     /// Begins the wait for requests: the time and the bytes so far went into finding out the protocol.
     pub fn rest(&self) {
-        self.stage.set(Stage::Idle { since: self.now() });
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns what the connection waits for.
+    fn stage(&self) -> Stage {
+        if self.waits() {
+            return Stage::Requests;
+        }
+        let idle_since = self.idle_since.load(Ordering::Relaxed);
+        match self.head_since.load(Ordering::Relaxed) {
+            0 => Stage::Idle { since: idle_since },
+            since => Stage::Head { since, idle_since },
+        }
     }
 
     /// Notes that a request's head is complete and a body may follow.
@@ -225,7 +200,7 @@ impl ConnectionState {
         self.had_body.store(has_body, Ordering::Relaxed);
         self.chunked.store(false, Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
-        self.stage.set(Stage::Requests);
+        self.head_since.store(0, Ordering::Relaxed);
         // An error says that this request was not the first.
         let _ = self.begun.set(());
         InProgress { state: Arc::clone(self), head: 0 }
@@ -317,7 +292,7 @@ impl ConnectionState {
                 left(since, patience(limits.stalled, taken), CloseReason::Stalled)?
             }
         };
-        let (head, idle) = match self.stage.get() {
+        let (head, idle) = match self.stage() {
             Stage::Requests => return Ok(stalled),
             Stage::Head { since, idle_since } => {
                 (left(since, limits.head, CloseReason::SlowHead)?, idle_since)
@@ -335,15 +310,11 @@ impl ConnectionState {
 impl Watcher for ConnectionState {
     /// Takes bytes between requests as the beginning of a head.
     fn received(&self, _: &mut [u8]) {
-        match self.stage.get() {
+        match self.stage() {
             Stage::Requests => {}
             // These bytes are the rest of a request that was answered before its end.
-            _ if self.connection.is_uploading() => {
-                self.stage.set(Stage::Idle { since: self.now() });
-            }
-            Stage::Idle { since } => {
-                self.stage.set(Stage::Head { since: self.now(), idle_since: since });
-            }
+            _ if self.connection.is_uploading() => self.rest(),
+            Stage::Idle { .. } => self.head_since.store(self.now(), Ordering::Relaxed),
             Stage::Head { .. } => {}
         }
     }
@@ -429,7 +400,7 @@ impl Drop for InProgress {
     fn drop(&mut self) {
         let state = &self.state;
         if state.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
-            state.stage.set(Stage::Idle { since: state.now() });
+            state.idle_since.store(state.now(), Ordering::Relaxed);
         }
         state.count_move();
         if self.head > 0 {

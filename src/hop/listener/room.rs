@@ -89,12 +89,12 @@ impl Room {
     pub(super) fn watched(self: &Arc<Self>, handler: Arc<Handler>) -> Arc<Handler> {
         let room = Arc::clone(self);
         Arc::new(move |peer, connection, request| -> Answering {
+            let (room, socket) = (Arc::clone(&room), peer.socket);
+            room.note(socket);
             let answering = handler(peer, connection, request);
-            let (room, peer) = (Arc::clone(&room), peer.socket);
-            room.note(peer);
             Box::pin(async move {
                 let answer = answering.await;
-                room.note(peer);
+                room.note(socket);
                 answer
             })
         })

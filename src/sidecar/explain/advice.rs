@@ -15,7 +15,7 @@ pub(super) fn on_identity(
     peer: &Peer,
     decision: &Decision,
 ) -> Option<String> {
-    let address = peer.address.to_canonical();
+    let address = peer.address().to_canonical();
     let secret = identity.secret_header();
     let forged = decision.spoofs.iter().any(|spoof| spoof.kind == SpoofKind::IdentityHeader);
     match (&decision.conclusion, identity.reads()) {

@@ -11,7 +11,7 @@ use identity::Believed;
 /// Returns the step for the headers in which the peer speaks of client, scheme and host. `None` if there are
 /// no such headers.
 pub(super) fn of_forwarding(peer: &Peer, believed: Believed, headers: &HeaderMap) -> Option<Step> {
-    let address = peer.address.to_canonical();
+    let address = peer.address().to_canonical();
     let (verdict, names, why, setting) = match believed {
         Believed::AsEverybody => (
             "kept",

@@ -39,7 +39,7 @@ pub(super) fn step(
 }
 
 pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step {
-    let address = peer.address.to_canonical();
+    let address = peer.address().to_canonical();
     let secret = identity.secret_header();
     let (verdict, why) = match (trust, secret) {
         (Trust::Trusted(range), secret) => {

@@ -68,7 +68,7 @@ impl Wire {
     ///
     /// # Errors
     ///
-    /// What the connection did instead, such as the status of another answer.
+    /// Message that says what the connection did instead, such as the status of another answer.
     pub(super) async fn goes_on(&mut self, then: Then) -> Result<bool, String> {
         if then == Then::Left {
             self.end().await;
