@@ -13,6 +13,7 @@
 pub mod alarm;
 pub mod client_connection;
 pub mod dozing;
+pub mod grants;
 pub mod lines;
 pub mod logging;
 pub mod memory;

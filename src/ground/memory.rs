@@ -4,19 +4,24 @@
 //! The kernel ends a process that passes its container's limit, and then the app is unreachable. So a
 //! thread (`watch`) measures the memory of the process (`meter`) against the limit (`limit`). Near the
 //! limit, new connections wait and are then refused, and the connections that hold most without moving
-//! are ended.
+//! are ended. Just below the limit, clients are not read for a moment (`pause`), so that memory is freed
+//! sooner than it is taken.
 
 mod limit;
 mod meter;
+mod pause;
 mod thrifty;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use self::pause::Pause;
+pub use self::pause::Paused;
 pub use self::thrifty::{Demand, Thrift, Thrifty};
 pub use self::watch::Watch;
 pub use crate::metrics::MemoryMetrics;
@@ -91,6 +96,7 @@ struct State {
     short_for_uploads: AtomicBool,
     /// Time since which there has been no room; `None` while there is room.
     full: Mutex<Option<Instant>>,
+    pause: Pause,
     holders: Mutex<Holders>,
 }
 
@@ -129,6 +135,11 @@ impl Memory {
     /// Whether more than half of the limit is taken, so that the largest holders must be known.
     pub fn is_wary(&self) -> bool {
         self.0.wary.load(Ordering::Relaxed)
+    }
+
+    /// Waits while memory is so nearly used up that clients are not read.
+    pub fn poll_may_read(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.pause.poll_over(context)
     }
 
     /// Counts a connection to the app until the guard is dropped.

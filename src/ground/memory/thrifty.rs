@@ -117,7 +117,7 @@ impl Thrift {
         Filtered { filter, stream }
     }
 
-    /// Limits reads of a client's connection of HTTP/1.1.
+    /// Limits reads of a client's connection of HTTP/1.1, and pauses them as [`super::Paused`] does.
     pub fn client<S>(stream: S, memory: Memory) -> Thrifty<S> {
         let filter = Self { memory, is_short: Memory::is_short_for_uploads, demand: None };
         Filtered { filter, stream }
@@ -132,9 +132,10 @@ impl Filter for Thrift {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let is_short = (self.is_short)(&self.memory);
-        if let Some(demand) = &self.demand {
-            ready!(demand.poll_wanted(is_short, context));
-        }
+        ready!(match &self.demand {
+            Some(demand) => demand.poll_wanted(is_short, context),
+            None => self.memory.poll_may_read(context),
+        });
         let stream = Pin::new(stream);
         if !is_short || buffer.remaining() <= SHORT_READ {
             return stream.poll_read(context, buffer);

@@ -21,6 +21,17 @@ use super::{Holder, Memory, MemoryMetrics, State};
 const FAR: Duration = Duration::from_millis(100);
 const NEAR: Duration = Duration::from_millis(5);
 
+/// Pause between two questions to the kernel for its own memory, from half of the limit on. The answer is a
+/// file of two kilobytes.
+const KERNEL_NEAR: Duration = Duration::from_millis(20);
+
+/// Bytes a second that a process takes at most. Half of the limit must not pass between two measurements.
+const FASTEST: u64 = 1 << 30;
+
+/// Longest time for which clients are not read. If memory is not free by then, what is left of it is better
+/// used than kept.
+const PAUSED: Duration = Duration::from_millis(500);
+
 /// Time for which requests are watched for movement before the largest holders are ended. The same time must
 /// pass after connections were ended, so that their memory is free.
 const WATCHED: Duration = Duration::from_millis(100);
@@ -81,8 +92,10 @@ struct Watching {
     kernel: (u64, Instant),
     /// Time of the last [`Holder::mark`]; `None` while memory is not watched.
     marked: Option<Instant>,
-    /// Connections that were ended last.
-    ending: Vec<Weak<dyn Holder>>,
+    /// Time since which more than seven tenths of the limit are taken.
+    last_third: Option<Instant>,
+    /// Connections that were ended and are not free yet, with what each was estimated to hold.
+    ending: Vec<(u64, Weak<dyn Holder>)>,
     /// Bytes that were taken when connections were last ended.
     used_at_end: u64,
     tidied: Instant,
@@ -104,7 +117,7 @@ impl Watching {
         let (meter, now) = (Meter::new(), Instant::now());
         let (kernel, settled) = ((meter.of_kernel(), now), (meter.own(), 0));
         let (rounds, ended, ending) = (0, 0, Vec::new());
-        let (marked, logged, tidied) = (None, None, now);
+        let (marked, last_third, logged, tidied) = (None, None, None, now);
         Self {
             state,
             limit,
@@ -113,6 +126,7 @@ impl Watching {
             meter,
             kernel,
             marked,
+            last_third,
             ending,
             used_at_end: 0,
             tidied,
@@ -128,7 +142,8 @@ impl Watching {
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
             let now = Instant::now();
             let own = self.meter.own();
-            if now.duration_since(self.kernel.1) >= FAR {
+            let old = if self.marked.is_some() { KERNEL_NEAR } else { FAR };
+            if now.duration_since(self.kernel.1) >= old {
                 self.kernel = (self.meter.of_kernel(), now);
             }
             let used = own + self.kernel.0;
@@ -136,7 +151,7 @@ impl Watching {
             let wary = self.limit.is_some_and(|limit| self.guard(used, limit, now));
             pause = match (wary, self.limit) {
                 (true, _) => NEAR,
-                (false, Some(_)) => FAR,
+                (false, Some(limit)) => until_wary(used, limit),
                 // Without a limit no connection has to be ended in time: an idle sidecar is woken as rarely
                 // as tidying asks.
                 (false, None) => TIDY,
@@ -150,6 +165,7 @@ impl Watching {
     /// Keeps the process below its limit. Returns whether more than half of the limit is taken.
     fn guard(&mut self, used: u64, limit: u64, now: Instant) -> bool {
         let wary = used > limit / 2;
+        self.pause_reads(used > limit / 10 * 7, now);
         if wary != self.state.wary.swap(wary, Ordering::Relaxed) {
             self.state.update_shortage();
         }
@@ -174,16 +190,18 @@ impl Watching {
         }
         // Waits until the memory of connections that were ended is free, unless that takes too long or
         // more memory is taken meanwhile.
-        let free = self.ending.iter().all(|holder| holder.strong_count() == 0);
+        self.ending.retain(|(_, holder)| holder.strong_count() > 0);
+        let free = self.ending.is_empty();
         let grows = used > self.used_at_end + limit / 32;
         let enough = match free {
-            _ if grows && used > limit / 10 * 8 => WATCHED_LAST,
+            _ if grows && self.last_third.is_some() => WATCHED_LAST,
             true => WATCHED,
             false => 5 * WATCHED,
         };
         if full && watched >= enough {
             self.used_at_end = used;
-            self.end_largest(used - limit / 10 * 6, now);
+            let soon_free: u64 = self.ending.iter().map(|(held, _)| held).sum();
+            self.end_largest((used - limit / 10 * 6).saturating_sub(soon_free), now);
             self.mark(now);
         } else if watched >= 10 * WATCHED {
             self.mark(now);
@@ -191,19 +209,26 @@ impl Watching {
         true
     }
 
+    /// Pauses the reads of clients while more than seven tenths of the limit are taken, for [`PAUSED`] at most.
+    fn pause_reads(&mut self, last_third: bool, now: Instant) {
+        self.last_third = if last_third { self.last_third.or(Some(now)) } else { None };
+        let since = self.last_third.map(|since| now.duration_since(since));
+        self.state.pause.set(since.is_some_and(|since| since < PAUSED));
+    }
+
     fn mark(&mut self, now: Instant) {
         self.state.open().iter().for_each(|holder| holder.mark());
         self.marked = Some(now);
     }
 
-    /// Ends the connections that hold most, half of `excess` at a time, since `held` is an estimate.
+    /// Ends the connections that hold most, half of `excess` at a time, since `held` is an estimate. Of those
+    /// that hold the same, the newest end first: a front's connections are old.
     fn end_largest(&mut self, excess: u64, now: Instant) {
         let holders = self.state.open();
         let mut holders: Vec<(u64, Arc<dyn Holder>)> =
-            holders.into_iter().map(|holder| (holder.holds(), holder)).collect();
+            holders.into_iter().rev().map(|holder| (holder.holds(), holder)).collect();
         let held: u64 = holders.iter().map(|(held, _)| held).sum();
-        holders.sort_unstable_by_key(|(held, _)| Reverse(*held));
-        self.ending.clear();
+        holders.sort_by_key(|(held, _)| Reverse(*held));
         let mut freed = 0;
         // If connections hold little of the memory, ending them would not help.
         for (held, holder) in holders.iter().take_while(|_| held > excess / 4) {
@@ -212,11 +237,11 @@ impl Watching {
             }
             if holder.end() {
                 freed += held;
-                self.ending.push(Arc::downgrade(holder));
+                self.ending.push((*held, Arc::downgrade(holder)));
                 self.ended += 1;
             }
         }
-        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOGGED) {
+        if freed > 0 && self.logged.is_none_or(|logged| now.duration_since(logged) >= LOGGED) {
             self.logged = Some(now);
             let ended = std::mem::take(&mut self.ended);
             warn!(
@@ -252,6 +277,12 @@ impl Watching {
         tidy_thread();
         self.tidied = now;
     }
+}
+
+/// Returns the time until the next measurement, if half of `limit` is not `used` yet.
+fn until_wary(used: u64, limit: u64) -> Duration {
+    let left = (limit / 2).saturating_sub(used);
+    Duration::from_micros(left / (FASTEST / 1_000_000)).clamp(NEAR, FAR)
 }
 
 /// Bytes that no address space has room for, but just few enough that mimalloc looks for them.

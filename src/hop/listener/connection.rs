@@ -33,7 +33,7 @@ use super::turn::Turns;
 use super::{Limits, Phase, Settings, preface, stopped_in};
 use ground::client_connection::ClientConnection;
 use ground::dozing::Dozing;
-use ground::memory::Thrift;
+use ground::memory::{Paused, Thrift};
 use ground::metrics::{CloseReason, ListenerMetrics, Protocol};
 use ground::peer::Peer;
 use ground::tcp::{self, HalfOpen, OverTcp, Watch};
@@ -209,6 +209,7 @@ impl Established {
         // Stream that is left when the last answer of a connection has been sent.
         let mut rest = None;
         let served = if http2 {
+            let stream = Paused::over(stream, settings.memory.clone());
             let io = TokioIo::new(Turns::of(stream));
             // Frames between requests are not the beginning of a request.
             limits.head = Duration::MAX;

@@ -116,6 +116,8 @@ pub struct ConnectionState {
     look_often: Notify,
     /// Frames of bodies and whole responses that have passed since the last [`Holder::mark`].
     moved: AtomicUsize,
+    /// Requests that have begun since the last [`Holder::mark`].
+    fresh: AtomicUsize,
     /// Bytes of the heads of requests in progress, counted only for requests that began while memory
     /// was scarce.
     heads: AtomicUsize,
@@ -161,6 +163,7 @@ impl ConnectionState {
             looks_often: AtomicBool::new(false),
             look_often: Notify::new(),
             moved: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
             heads: AtomicUsize::new(0),
             memory: memory.clone(),
             evicted: SetOnce::new(),
@@ -197,6 +200,7 @@ impl ConnectionState {
     /// Notes that a request's head is complete and a body may follow.
     pub fn begin(self: &Arc<Self>, has_body: bool) -> InProgress {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.fresh.store(self.fresh.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.had_body.store(has_body, Ordering::Relaxed);
         self.chunked.store(false, Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
@@ -364,9 +368,10 @@ impl Holder for ConnectionState {
         let requests = self.requests.load(Ordering::Relaxed);
         let still = requests.saturating_sub(self.moved.load(Ordering::Relaxed));
         // Ends clients that do not read first, then clients that wait, last clients that have just
-        // come.
+        // come or asked.
         let each = match self.is_stuck() {
             true => 2 * STILL_BYTES,
+            false if still <= self.fresh.load(Ordering::Relaxed) => STILL_BYTES / 8,
             false if self.accepted.elapsed() < JUST_ACCEPTED => STILL_BYTES / 4,
             false => STILL_BYTES,
         };
@@ -375,6 +380,7 @@ impl Holder for ConnectionState {
 
     fn mark(&self) {
         self.moved.store(0, Ordering::Relaxed);
+        self.fresh.store(0, Ordering::Relaxed);
     }
 
     fn end(&self) -> bool {
