@@ -109,8 +109,10 @@ fn assert_believable(said: &Claims, header: &[u8], claims: &[u8], aws: bool) {
 fn policy(aws: bool) -> Policy {
     let path = |text| ClaimPath::parse(text).expect("a path");
     Policy {
-        issuer: ISSUER.into(),
+        issuer: Some(ISSUER.into()),
         audience: if aws { Vec::new() } else { vec![AUDIENCE.into()] },
+        authorized_parties: Vec::new(),
+        required: Vec::new(),
         algorithms: vec![Algorithm::Es256],
         leeway: LEEWAY,
         signer: aws.then(|| SIGNER.into()),
@@ -118,7 +120,7 @@ fn policy(aws: bool) -> Policy {
             user: path("sub"),
             email: Some(path("profile.email")),
             name: None,
-            organization: None,
+            organization: Vec::new(),
             groups: Some(path("/groups")),
             groups_separator: ',',
             admin_groups: vec!["admins".into()],

@@ -1,7 +1,8 @@
 //! Signature algorithms of assertions: a policy allows some, a token names one, and a key is made for one.
 
-/// Signature algorithm of an assertion. All algorithms are asymmetric: with a shared key, each server that
-/// can check an assertion can also forge one.
+/// Signature algorithm of an assertion. All but [`Algorithm::Hs256`] are asymmetric: with a shared key, each
+/// server that can check an assertion can also forge one. A key is made for one of the two sorts, so no
+/// assertion can have its signature checked by a key of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     Rs256,
@@ -13,6 +14,8 @@ pub enum Algorithm {
     Es256,
     Es384,
     EdDsa,
+    /// HMAC with a shared secret, which the issuer has given to the sidecar.
+    Hs256,
 }
 
 impl Algorithm {
@@ -28,7 +31,13 @@ impl Algorithm {
             "ES256" => Self::Es256,
             "ES384" => Self::Es384,
             "EdDSA" => Self::EdDsa,
+            "HS256" => Self::Hs256,
             _ => return None,
         })
+    }
+
+    /// Whether a shared secret makes and checks the signature.
+    pub fn is_symmetric(self) -> bool {
+        self == Self::Hs256
     }
 }

@@ -1,28 +1,39 @@
-//! Identity in a signed JWT, in which a login proxy or an identity provider describes the user.
+//! Identity in a signed JWT, in which a login proxy or an identity provider describes the user, and in the
+//! session that a library of logins keeps in a cookie (`place`, `format`, `jwe`).
 //!
-//! There is no mode without a signature. An assertion is checked once and remembered by its exact
+//! There is no mode without a signature or a secret. An assertion is checked once and remembered by its exact
 //! bytes for at most [`REMEMBERED`], so that most requests cost a digest and a look-up, and a key
 //! that its owner takes back is out of use soon after.
 
 mod claims;
+mod format;
 mod json;
+mod jwe;
 mod jws;
+mod place;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use secrecy::SecretString;
+use serde_json::Map;
 
-pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy};
+pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy, RequiredClaim};
+use self::format::Form;
+pub use self::format::Format;
 pub use self::jws::verify;
+use self::place::bearer;
+pub use self::place::{CookieName, Place, Places};
 pub use super::algorithm::Algorithm;
 use super::guard::Removal;
 use super::headers::{checked, only};
-use super::keys::{Found, KeyLocation, Keys, Unfetched};
+use super::keys::{Found, KeyLocation, KeySet, Keys, Unfetched};
 use super::user::{Flaws, Said};
 use super::{Placeholders, Refusal};
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics};
@@ -38,12 +49,17 @@ pub const REMEMBERED: Duration = Duration::from_secs(60);
 /// Most assertions that are remembered: one for each user and browser of the last minute.
 const MAX_REMEMBERED: u64 = 10_000;
 
-/// Settings of signed assertions: their header, their signer's keys, and their claims.
+/// Settings of assertions: their places, what proves them, and their claims.
 #[derive(Clone, Debug)]
 pub struct AssertionSource {
-    /// Header of the assertion. `Authorization` is read as `Bearer`, any other header as the bare token.
-    pub header: HeaderName,
-    pub keys: KeyLocation,
+    pub places: Places,
+    /// Form of the cookies among the places.
+    pub format: Format,
+    /// Place of the keys that check signatures; `None` if only secrets prove an assertion.
+    pub keys: Option<KeyLocation>,
+    /// Secrets that the login shares with the sidecar: they open sealed cookies, or check HS256. The second is
+    /// there while the secret is being changed.
+    pub secrets: Vec<SecretString>,
     /// Certificate authorities that vouch for the server of the keys.
     pub roots: Roots,
     pub policy: Policy,
@@ -63,6 +79,10 @@ pub enum OnInvalid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidAssertion {
     Malformed,
+    /// The cookie holds the id of a session that the app keeps, and no claims.
+    SessionId,
+    /// Cookies of several names fit the pattern of the configuration.
+    SeveralCookies,
     /// The assertion's algorithm is not on the list.
     Algorithm,
     /// The publisher of the keys does not have the key that the assertion names.
@@ -79,12 +99,21 @@ pub enum InvalidAssertion {
     Claims,
 }
 
-/// Content of the assertion's header in a request.
+/// Content of the assertion's places in a request.
 pub(super) enum Presented<'a> {
-    Assertion(&'a HeaderValue),
-    /// No assertion: the header is absent or blank, or `Authorization` has another scheme than `Bearer`. A
+    /// The first assertion, in the order of the places, and the further ones, which must not name another
+    /// user.
+    Assertions(Presentation<'a>, Vec<Presentation<'a>>),
+    /// No assertion: the places are empty or blank, or `Authorization` has another scheme than `Bearer`. A
     /// placeholder stands for no assertion too, and is the flaw.
     Nothing(Flaws),
+}
+
+/// An assertion as a request presents it.
+pub(super) struct Presentation<'a> {
+    /// `Err` if the cookie has not the form that it should have.
+    form: Result<Form<'a>, InvalidAssertion>,
+    pub(super) by_cookie: bool,
 }
 
 /// Result of the look for an assertion and of the assertion's check.
@@ -102,10 +131,15 @@ pub(super) enum Verdict {
 
 /// Checks assertions.
 pub(super) struct Assertions {
-    header: HeaderName,
+    places: Places,
+    format: Format,
     policy: Policy,
     on_invalid: OnInvalid,
-    keys: Arc<Keys>,
+    /// `None` if only secrets prove an assertion.
+    keys: Option<Arc<Keys>>,
+    secrets: Vec<SecretString>,
+    /// Keys of HS256, made of the secrets.
+    shared_keys: KeySet,
     remembered: Cache<[u8; 32], Remembered>,
     metrics: IdentityMetrics,
 }
@@ -125,15 +159,23 @@ impl Assertions {
         old: Option<&Self>,
         metrics: IdentityMetrics,
     ) -> Result<Self, TlsError> {
-        let old = old.filter(|old| *old.keys.location() == source.keys);
-        let keys = match old {
-            Some(old) => Arc::clone(&old.keys),
-            None => Arc::new(Keys::over_http(source.keys.clone(), &source.roots, metrics.clone())?),
+        let old = old.and_then(|old| old.keys.as_ref());
+        let keys = match &source.keys {
+            None => None,
+            Some(location) if old.is_some_and(|old| old.location() == location) => old.cloned(),
+            Some(location) => {
+                let keys = Keys::over_http(location.clone(), &source.roots, metrics.clone())?;
+                Some(Arc::new(keys))
+            }
         };
         Ok(Self::with_keys(source, keys, metrics))
     }
 
-    fn with_keys(source: AssertionSource, keys: Arc<Keys>, metrics: IdentityMetrics) -> Self {
+    fn with_keys(
+        source: AssertionSource,
+        keys: Option<Arc<Keys>>,
+        metrics: IdentityMetrics,
+    ) -> Self {
         let remembered = Cache::builder()
             .max_capacity(MAX_REMEMBERED)
             .eviction_policy(EvictionPolicy::lru())
@@ -141,51 +183,95 @@ impl Assertions {
             .time_to_live(REMEMBERED)
             .build();
         Self {
-            header: source.header,
+            places: source.places,
+            format: source.format,
             policy: source.policy,
             on_invalid: source.on_invalid,
             keys,
+            shared_keys: KeySet::of_secrets(&source.secrets),
+            secrets: source.secrets,
             remembered,
             metrics,
         }
     }
 
     pub(super) fn start(&self) {
-        self.keys.start();
+        if let Some(keys) = &self.keys {
+            keys.start();
+        }
     }
 
     pub(super) async fn keys_arrive(&self) -> Result<(), Unfetched> {
-        self.keys.arrive().await
+        match &self.keys {
+            Some(keys) => keys.arrive().await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn observe(&self) {
-        self.keys.observe();
+        if let Some(keys) = &self.keys {
+            keys.observe();
+        }
     }
 
-    pub(super) fn header(&self) -> &HeaderName {
-        &self.header
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub(super) fn refuses(&self) -> bool {
         self.on_invalid == OnInvalid::Refuse
     }
 
-    /// Finds the assertion of a request. A blank line is no assertion: fronts that know no user send such
+    /// Finds the assertions of a request. A blank line is no assertion: fronts that know no user send such
     /// lines.
-    pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Presented<'a>, Refusal> {
-        let nothing = Presented::Nothing(Flaws::default());
-        let Some(value) = only(headers, &self.header)? else { return Ok(nothing) };
-        let presented = match bearer(&self.header, value.as_bytes()) {
-            None => nothing,
-            Some(_) if self.header == AUTHORIZATION => Presented::Assertion(value),
-            Some(_) => match checked(value, self.placeholders()) {
-                Err(Flaw::Empty) => nothing,
-                Err(Flaw::Placeholder) => Presented::Nothing(Flaws::placeholder()),
-                // Other flaws of a user's id don't count here: an assertion is longer, for instance.
-                Ok(_) | Err(_) => Presented::Assertion(value),
-            },
-        };
-        Ok(presented)
+    pub(super) fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Presented<'a>, Refusal> {
+        let (mut first, mut further, mut flaws) = (None, Vec::new(), Flaws::default());
+        for place in self.places.iter() {
+            let presentation = match place {
+                Place::Header(header) => match self.in_header(headers, header)? {
+                    Ok(presentation) => presentation,
+                    Err(found) => {
+                        flaws = found;
+                        None
+                    }
+                },
+                Place::Cookie(name) => name.find(headers)?.map(|found| Presentation {
+                    form: found.and_then(|cookie| self.format.unpack(cookie)),
+                    by_cookie: true,
+                }),
+            };
+            match presentation {
+                Some(presentation) if first.is_none() => first = Some(presentation),
+                Some(presentation) => further.push(presentation),
+                None => {}
+            }
+        }
+        Ok(match first {
+            Some(first) => Presented::Assertions(first, further),
+            None => Presented::Nothing(flaws),
+        })
+    }
+
+    /// Finds the assertion in a header. `Err` with the flaw if a placeholder stands there.
+    #[allow(clippy::type_complexity, reason = "two kinds of fault")]
+    fn in_header<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        header: &HeaderName,
+    ) -> Result<Result<Option<Presentation<'a>>, Flaws>, Refusal> {
+        let Some(value) = only(headers, header)? else { return Ok(Ok(None)) };
+        let Some(token) = bearer(header, value.as_bytes()) else { return Ok(Ok(None)) };
+        let presentation =
+            || Presentation { form: Ok(Form::Signed(Cow::Borrowed(token))), by_cookie: false };
+        if header == AUTHORIZATION {
+            return Ok(Ok(Some(presentation())));
+        }
+        Ok(match checked(value, self.placeholders()) {
+            Err(Flaw::Empty) => Ok(None),
+            Err(Flaw::Placeholder) => Err(Flaws::placeholder()),
+            // Other flaws of a user's id don't count here: an assertion is longer, for instance.
+            Ok(_) | Err(_) => Ok(Some(presentation())),
+        })
     }
 
     /// Returns the values that stand for no value.
@@ -193,15 +279,25 @@ impl Assertions {
         &self.policy.claims.placeholders
     }
 
-    /// Returns the removal by which the app does not see the assertion. `Authorization` stays: the header may
-    /// be meant for the app, which has to check its value with or without the sidecar.
+    /// Returns the removal by which the app does not see the assertion's header. `Authorization` stays: the
+    /// header may be meant for the app, which has to check its value with or without the sidecar. So do
+    /// cookies.
     pub(super) fn removal(&self) -> Removal<'_> {
-        if self.header == AUTHORIZATION { Removal::Nothing } else { Removal::One(&self.header) }
+        match self.places.header() {
+            Some(header) if header != AUTHORIZATION => Removal::One(header),
+            _ => Removal::Nothing,
+        }
     }
 
-    /// Returns the verdict on `assertion` at `now`, the time since 1970, if it was checked a moment ago.
-    pub(super) fn recall(&self, assertion: &HeaderValue, now: Duration) -> Option<Verdict> {
-        let remembered = self.remembered.get(&name_of(self.token(assertion)))?;
+    /// Returns the removal of every plain header beside the assertion's own.
+    pub(super) fn plain_headers(&self) -> Removal<'_> {
+        self.places.header().map_or(Removal::All, Removal::AllBut)
+    }
+
+    /// Returns the verdict on an assertion at `now`, the time since 1970, if it was checked a moment ago.
+    pub(super) fn recall(&self, presented: &Presentation<'_>, now: Duration) -> Option<Verdict> {
+        let form = presented.form.as_ref().ok()?;
+        let remembered = self.remembered.get(&name_of(form))?;
         // The clock was set back if the check is later than `now`: such a check does not count.
         if now < remembered.from || remembered.until <= now {
             return None;
@@ -210,21 +306,27 @@ impl Assertions {
         Some(Verdict::Valid(remembered.said))
     }
 
-    /// Checks the signature and the claims of `assertion`. Waits a moment for keys, if need be.
-    pub(super) async fn verify(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
-        let token = self.token(assertion);
-        let checked = self.check(token, now).await;
+    /// Checks the proof and the claims of an assertion. Waits a moment for keys, if need be.
+    pub(super) async fn verify(&self, presented: &Presentation<'_>, now: Duration) -> Verdict {
+        let checked = match &presented.form {
+            Ok(form) => self.check(form, now).await,
+            Err(invalid) => Err(*invalid),
+        };
         self.metrics.assertions.increment(match &checked {
             Ok(Some(checked)) if checked.said.user.is_some() => AssertionResult::Verified,
             Ok(Some(_)) => AssertionResult::NoUser,
             Ok(None) => AssertionResult::KeysUnavailable,
-            Err(invalid) if self.is_other_scheme(token, *invalid) => return Verdict::OtherScheme,
+            Err(invalid) if self.is_other_scheme(presented, *invalid) => {
+                return Verdict::OtherScheme;
+            }
             Err(invalid) => invalid.result(),
         });
         match checked {
             Ok(Some(checked)) => {
-                if checked.until > now {
-                    self.remembered.insert(name_of(token), checked.clone());
+                if checked.until > now
+                    && let Ok(form) = &presented.form
+                {
+                    self.remembered.insert(name_of(form), checked.clone());
                 }
                 Verdict::Valid(checked.said)
             }
@@ -235,82 +337,125 @@ impl Assertions {
 
     /// Returns the verdict of [`Self::verify`] with the keys at hand: fetches no keys, waits for no keys, and
     /// counts and remembers nothing.
-    pub(super) fn examine(&self, assertion: &HeaderValue, now: Duration) -> Verdict {
-        let token = self.token(assertion);
-        let checked =
-            jws::key_of(token, &self.policy).and_then(|key| match self.keys.peek(key.as_deref()) {
-                Found::Keys(keys) => verify(token, &self.policy, &keys, now).map(Some),
-                Found::Unknown => Err(InvalidAssertion::UnknownKey),
-                Found::Unavailable => Ok(None),
-            });
+    pub(super) fn examine(&self, presented: &Presentation<'_>, now: Duration) -> Verdict {
+        let checked = match &presented.form {
+            Ok(form) => self.check_with(form, now, Keys::peek),
+            Err(invalid) => Err(*invalid),
+        };
         match checked {
-            Ok(Some(claims)) => Verdict::Valid(claims.into_said()),
-            Ok(None) => Verdict::Unavailable,
-            Err(invalid) if self.is_other_scheme(token, invalid) => Verdict::OtherScheme,
+            Ok(Checked::Claims(claims)) => Verdict::Valid(claims.into_said()),
+            Ok(Checked::NoKeys | Checked::Missing(_)) => Verdict::Unavailable,
+            Err(invalid) if self.is_other_scheme(presented, invalid) => Verdict::OtherScheme,
             Err(invalid) => Verdict::Invalid(invalid),
         }
     }
 
-    /// Whether `token` is in `Authorization` and has not the form of a JWT. Such a token (opaque, encrypted)
-    /// is the app's own, and not an invalid assertion.
-    fn is_other_scheme(&self, token: &[u8], invalid: InvalidAssertion) -> bool {
-        self.header == AUTHORIZATION
+    /// Whether an assertion is in `Authorization` and has not the form of a JWT. Such a token (opaque,
+    /// encrypted) is the app's own, and not an invalid assertion.
+    fn is_other_scheme(&self, presented: &Presentation<'_>, invalid: InvalidAssertion) -> bool {
+        let Ok(Form::Signed(token)) = &presented.form else { return false };
+        !presented.by_cookie
+            && self.places.header() == Some(&AUTHORIZATION)
             && invalid == InvalidAssertion::Malformed
             && !jws::has_form(token)
     }
 
-    fn token<'a>(&self, assertion: &'a HeaderValue) -> &'a [u8] {
-        bearer(&self.header, assertion.as_bytes()).unwrap_or_default()
-    }
-
-    /// Checks `token`. `None` if there are no keys for the check.
+    /// Checks an assertion. `None` if there are no keys for the check.
     async fn check(
         &self,
-        token: &[u8],
+        form: &Form<'_>,
         now: Duration,
     ) -> Result<Option<Remembered>, InvalidAssertion> {
-        let key = jws::key_of(token, &self.policy)?;
-        let found = match self.keys.held(key.as_deref()) {
-            Some(keys) => Found::Keys(keys),
-            None => self.keys.wait_for(key.as_deref()).await,
+        let held =
+            |keys: &Keys, id: Option<&str>| keys.held(id).map_or(Found::Missing, Found::Keys);
+        let checked = match self.check_with(form, now, held)? {
+            Checked::Missing(id) => {
+                let keys = self.keys.as_ref().ok_or(InvalidAssertion::Algorithm)?;
+                let found = keys.wait_for(id.as_deref()).await;
+                self.check_with(form, now, |_, _| found)?
+            }
+            checked => checked,
         };
-        let keys = match found {
-            Found::Keys(keys) => keys,
-            Found::Unknown => return Err(InvalidAssertion::UnknownKey),
-            Found::Unavailable => return Ok(None),
-        };
-        let claims = verify(token, &self.policy, &keys, now)?;
+        let Checked::Claims(claims) = checked else { return Ok(None) };
         let until = claims.expires.min(now + REMEMBERED);
         Ok(Some(Remembered { said: claims.into_said(), from: now, until }))
     }
+
+    /// Checks an assertion by the secrets, or by the keys that `look_up` finds.
+    fn check_with(
+        &self,
+        form: &Form<'_>,
+        now: Duration,
+        look_up: impl FnOnce(&Keys, Option<&str>) -> Found,
+    ) -> Result<Checked, InvalidAssertion> {
+        let token = match form {
+            Form::Signed(token) => token,
+            Form::Sealed { token, sealing, name } => {
+                let claims = jwe::open(token, *sealing, &self.secrets, name)?;
+                return self.policy.validate(&Map::new(), &claims, now).map(Checked::Claims);
+            }
+        };
+        let (algorithm, id) = jws::key_of(token, &self.policy)?;
+        if algorithm.is_symmetric() {
+            return verify(token, &self.policy, &self.shared_keys, now).map(Checked::Claims);
+        }
+        // A token that is signed with a private key, where only secrets are configured.
+        let keys = self.keys.as_ref().ok_or(InvalidAssertion::Algorithm)?;
+        match look_up(keys, id.as_deref()) {
+            Found::Keys(keys) => verify(token, &self.policy, &keys, now).map(Checked::Claims),
+            Found::Missing => Ok(Checked::Missing(id)),
+            Found::Unknown => Err(InvalidAssertion::UnknownKey),
+            Found::Unavailable => Ok(Checked::NoKeys),
+        }
+    }
+}
+
+/// Result of a check with the keys at hand.
+enum Checked {
+    Claims(Claims),
+    /// The key of this id is not at hand, and may be fetched.
+    Missing(Option<String>),
+    /// There are no keys, and none can be fetched now.
+    NoKeys,
 }
 
 /// Returns the digest by which an assertion is remembered: a digest can't be used in place of the assertion.
-fn name_of(token: &[u8]) -> [u8; 32] {
-    digest(&SHA256, token).as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
-/// Returns the token in a header's value; `None` if the value is no assertion at all.
-fn bearer<'a>(header: &HeaderName, value: &'a [u8]) -> Option<&'a [u8]> {
-    if header != AUTHORIZATION {
-        return Some(value);
+/// The name of a sealed cookie is part of its key, and so of its digest.
+fn name_of(form: &Form<'_>) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    match form {
+        Form::Signed(token) => context.update(token),
+        Form::Sealed { token, name, .. } => {
+            // No token and no cookie's name has a zero byte.
+            context.update(name.as_bytes());
+            context.update(&[0]);
+            context.update(token);
+        }
     }
-    // RFC 9110 section 11.1: the scheme is in any case, one or more spaces follow.
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 impl InvalidAssertion {
     /// Returns the reason in words, for the answer to the request.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Malformed => "it is not a signed JWT of the usual form",
+            Self::Malformed => "it is not a signed JWT, or a session, of the usual form",
+            Self::SessionId => {
+                "the cookie holds the id of a session that the app keeps in a database, and no claims: \
+                 use identity.source = \"app\""
+            }
+            Self::SeveralCookies => {
+                "cookies of several names fit identity.assertion.cookie, as after a change of the user \
+                 without signing out; sign out, or write the whole name"
+            }
             Self::Algorithm => "its algorithm is not one of identity.assertion.algorithms",
             Self::UnknownKey => "its issuer's keys do not include the key that it names",
-            Self::Signature => "its signature is wrong",
+            Self::Signature => "its signature is wrong, or another secret has sealed it",
             Self::Signer => "identity.assertion.signer did not sign it",
             Self::Issuer => "it is not from identity.assertion.issuer",
-            Self::Audience => "it is not meant for identity.assertion.audience",
+            Self::Audience => {
+                "it is not meant for identity.assertion.audience or authorized_parties"
+            }
             Self::Expired => "it has expired; sign in again",
             Self::NotYetValid => "it is not valid yet; compare the clocks",
             Self::Claims => "a claim that is needed is missing or is not valid",
@@ -320,6 +465,8 @@ impl InvalidAssertion {
     pub(super) fn result(self) -> AssertionResult {
         match self {
             Self::Malformed => AssertionResult::Malformed,
+            Self::SessionId => AssertionResult::SessionId,
+            Self::SeveralCookies => AssertionResult::SeveralCookies,
             Self::Algorithm => AssertionResult::Algorithm,
             Self::UnknownKey => AssertionResult::UnknownKey,
             Self::Signature => AssertionResult::Signature,

@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::assertion::Places;
 use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
 use super::user::Flaws;
@@ -26,6 +27,8 @@ pub struct Decision {
     /// Parts of the user's description that were left out. These parts are no reason to refuse the request.
     pub flaws: Flaws,
     pub conclusion: Conclusion,
+    /// Whether a cookie has the assertion that decided.
+    pub by_cookie: bool,
 }
 
 /// Result of a decision.
@@ -76,7 +79,7 @@ impl Spoofs {
 #[derive(Clone, Copy, Debug)]
 pub enum Reads<'a> {
     Header(&'a HeaderName),
-    Assertion(&'a HeaderName),
+    Assertion(&'a Places),
     /// Header of the app's responses.
     App(&'a HeaderName),
 }
@@ -86,7 +89,7 @@ impl Identity {
     pub fn reads(&self) -> Reads<'_> {
         match &self.reader {
             Reader::Header(source) => Reads::Header(&source.user),
-            Reader::Assertion(assertions) => Reads::Assertion(assertions.header()),
+            Reader::Assertion(assertions) => Reads::Assertion(assertions.places()),
             Reader::App(source) => Reads::App(&source.headers.user),
         }
     }

@@ -35,10 +35,10 @@ pub(super) enum Removal<'a> {
     One(&'a HeaderName),
     /// Every header but this one.
     AllBut(&'a HeaderName),
-    /// Every header but `kept` and the headers of blank lines. A front that has no user sends blank lines, so
+    /// Every header but `kept`, if there is one, and the headers of blank lines. A front that has no user sends blank lines, so
     /// they are no spoof attempt of a client.
     Leftovers {
-        kept: &'a HeaderName,
+        kept: Option<&'a HeaderName>,
         placeholders: &'a Placeholders,
     },
     All,
@@ -54,7 +54,7 @@ impl Removal<'_> {
             Self::AllBut(kept) => name == kept,
             Self::Leftovers { kept, placeholders } => {
                 let mut lines = headers.get_all(found).iter();
-                name == kept || lines.all(|line| is_blank(line, placeholders))
+                Some(name) == kept || lines.all(|line| is_blank(line, placeholders))
             }
             Self::All => false,
         }

@@ -16,8 +16,8 @@ use reqwest::Url;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::document::Document;
-pub use self::fetch::{Fetch, FetchError, Fetching, HttpFetch, MAX_DOCUMENT_BYTES};
+use self::document::{Content, Document};
+pub use self::fetch::{Fetch, FetchError, Fetched, Fetching, HttpFetch, MAX_DOCUMENT_BYTES};
 pub use self::set::{Key, KeySet, KeySetError, MAX_KEYS};
 use ground::metrics::IdentityMetrics;
 use ground::outgoing::TlsError;
@@ -42,11 +42,33 @@ pub enum KeyLocation {
     Set(Url),
     /// Each key as PEM under its id below this URL, as AWS publishes the keys of load balancers.
     Each(Url),
+    /// All keys in one JSON object, which has a certificate as PEM under each key's id, as Google publishes the
+    /// keys of Firebase.
+    Certificates(Url),
+}
+
+impl KeyLocation {
+    /// Returns the setting that names this place.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Set(_) => "identity.assertion.jwks_url",
+            Self::Each(_) => "identity.assertion.key_url",
+            Self::Certificates(_) => "identity.assertion.x509_url",
+        }
+    }
+
+    /// Returns the URL of the keys, or the URL below which they are.
+    pub fn url(&self) -> &Url {
+        let (Self::Set(url) | Self::Each(url) | Self::Certificates(url)) = self;
+        url
+    }
 }
 
 /// Result of a look-up.
 pub enum Found {
     Keys(Arc<KeySet>),
+    /// The key is not at hand; it was not looked for elsewhere.
+    Missing,
     /// The publisher of the keys does not have this key.
     Unknown,
     /// The keys could not be fetched.
@@ -85,7 +107,7 @@ impl fmt::Display for Unfetched {
 impl Error for Unfetched {}
 
 struct Documents {
-    /// Documents by key id. A JWK set has the empty id.
+    /// Documents by key id. A document of all keys has the empty id.
     by_id: HashMap<String, Arc<Document>>,
     /// Fetches that are left of [`NEW_KEYS`], as of `counted_at`.
     allowance: u32,
@@ -103,8 +125,7 @@ impl Keys {
         roots: &Roots,
         metrics: IdentityMetrics,
     ) -> Result<Self, TlsError> {
-        let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &location;
-        let fetch = HttpFetch::new(url, roots)?;
+        let fetch = HttpFetch::new(location.url(), roots)?;
         Ok(Self::new(location, fetch, metrics))
     }
 
@@ -132,7 +153,7 @@ impl Keys {
     pub fn start(&self) {
         self.in_use.store(true, Ordering::Relaxed);
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if let KeyLocation::Set(_) = self.location
+        if !matches!(self.location, KeyLocation::Each(_))
             && keeper.is_none()
             && let Some(document) = self.document("")
         {
@@ -157,7 +178,7 @@ impl Keys {
             return Ok(());
         }
         let (url, fetched) = match &self.location {
-            KeyLocation::Set(url) => {
+            KeyLocation::Set(url) | KeyLocation::Certificates(url) => {
                 let document = self.document("").expect("a set has one document");
                 (url, document.fetch_first().await)
             }
@@ -234,7 +255,7 @@ impl Keys {
     /// such a key.
     fn document_name<'a>(&self, id: Option<&'a str>) -> Option<&'a str> {
         match self.location {
-            KeyLocation::Set(_) => Some(""),
+            KeyLocation::Set(_) | KeyLocation::Certificates(_) => Some(""),
             KeyLocation::Each(_) => id.filter(|id| is_uuid(id)),
         }
     }
@@ -248,7 +269,7 @@ impl Keys {
         }
         let now = Instant::now();
         let url = match &self.location {
-            KeyLocation::Set(url) => url.clone(),
+            KeyLocation::Set(url) | KeyLocation::Certificates(url) => url.clone(),
             KeyLocation::Each(url) => {
                 documents.spend(now)?;
                 documents.make_room();
@@ -256,8 +277,12 @@ impl Keys {
                 url.join(name).ok()?
             }
         };
-        let id = matches!(self.location, KeyLocation::Each(_)).then(|| name.to_owned());
-        let document = Document::new(url, id, Arc::clone(&self.fetch), self.metrics.clone());
+        let content = match self.location {
+            KeyLocation::Set(_) => Content::Set,
+            KeyLocation::Each(_) => Content::One(name.to_owned()),
+            KeyLocation::Certificates(_) => Content::Certificates,
+        };
+        let document = Document::new(url, content, Arc::clone(&self.fetch), self.metrics.clone());
         documents.by_id.insert(name.to_owned(), Arc::clone(&document));
         Some(document)
     }

@@ -40,6 +40,7 @@ pub use self::headers::{GroupsLines, HeaderSource};
 use self::peer::{Anchors, Proxies};
 pub use self::peer::{Believed, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
+use self::ruling::Ruling;
 pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
 use ground::alarm::Alarms;
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
@@ -76,7 +77,7 @@ pub struct Settings {
 pub enum Source {
     /// Plain headers that the front proxy sets.
     Header(Box<HeaderSource>),
-    /// A signed JWT in a header.
+    /// A signed JWT in a header or a cookie, or an encrypted session in a cookie.
     Assertion(Box<AssertionSource>),
     /// The app, in a header of its responses.
     App(Box<AppSource>),
@@ -120,6 +121,8 @@ pub struct Identified {
     pub lacks_secret: bool,
     /// Whether the peer's word about the client's address, the scheme and the host is kept.
     pub believed: Believed,
+    /// Whether a cookie says who is asking. Browsers send cookies along with the requests of other sites' pages.
+    pub by_cookie: bool,
 }
 
 /// Reason why an identity was refused. The front proxy's fault or an attacker's.
@@ -135,6 +138,17 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ambiguous { kind: kind @ RefusalKind::CookieTwice, .. } => write!(
+                formatter,
+                "The session's cookie can't be trusted: {}. Remove the cookies of this site from the \
+                 browser; have the app set its cookie in one place, without Domain.",
+                kind.reason()
+            ),
+            Self::Ambiguous { kind: kind @ RefusalKind::Disagreement, header } => write!(
+                formatter,
+                "The identity in {header} can't be trusted: {}. Sign out, and sign in again.",
+                kind.reason()
+            ),
             Self::Ambiguous { kind, header } => write!(
                 formatter,
                 "The identity header {header} can't be trusted: {}. Have the login proxy, or the \
@@ -283,15 +297,13 @@ impl Identity {
         let trusted = decision.trust.is_trusted();
         let lacks_secret = self.lacks_secret(decision.trust);
         let believed = self.believes(peer, decision.trust);
-        match decision.conclusion {
-            Conclusion::Caller(caller) => {
-                Ok(Identified { caller, trusted, lacks_secret, believed })
-            }
-            Conclusion::Ignored(_) => {
-                Ok(Identified { caller: Caller::Anonymous, trusted, lacks_secret, believed })
-            }
-            Conclusion::Refused(refusal) => Err(refusal),
-        }
+        let by_cookie = decision.by_cookie;
+        let caller = match decision.conclusion {
+            Conclusion::Caller(caller) => caller,
+            Conclusion::Ignored(_) => Caller::Anonymous,
+            Conclusion::Refused(refusal) => return Err(refusal),
+        };
+        Ok(Identified { caller, trusted, lacks_secret, believed, by_cookie })
     }
 
     /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.
@@ -303,7 +315,8 @@ impl Identity {
         let ruling = self.rule(asking, trust.is_trusted(), headers, &seen).await;
         spoofs.forged(self.guard.remove(ruling.forged, headers, &seen));
         self.guard.remove(ruling.hidden, headers, &seen);
-        Decision { trust, spoofs, flaws: ruling.flaws, conclusion: ruling.conclusion }
+        let Ruling { conclusion, flaws, by_cookie, .. } = ruling;
+        Decision { trust, spoofs, flaws, conclusion, by_cookie }
     }
 
     /// Removes the front's secret and the headers that only the sidecar sets. Returns the verdict on the
@@ -334,7 +347,7 @@ impl Source {
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         let (plain, signed) = match self {
             Self::Header(source) => (Some(source.names()), None),
-            Self::Assertion(source) => (None, Some(&source.header)),
+            Self::Assertion(source) => (None, source.places.header()),
             Self::App(source) => (Some(source.headers.names()), None),
         };
         plain.into_iter().flatten().chain(signed)
@@ -344,7 +357,7 @@ impl Source {
     pub fn names_organization(&self) -> bool {
         match self {
             Self::Header(source) => source.organization.is_some(),
-            Self::Assertion(source) => source.policy.claims.organization.is_some(),
+            Self::Assertion(source) => !source.policy.claims.organization.is_empty(),
             Self::App(source) => source.headers.organization.is_some(),
         }
     }

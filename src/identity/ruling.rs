@@ -2,15 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::COOKIE;
 
-use super::assertion::{Assertions, Presented, Verdict};
+use super::assertion::{Assertions, Presentation, Presented, Verdict};
 use super::guard::{Removal, Seen};
 use super::user::{Flaws, Said};
 use super::{
     Asking, Caller, Conclusion, ForwardIdentity, GroupsLines, HeaderSource, Identity, OnAmbiguous,
     Reader, Refusal,
 };
+use ground::metrics::RefusalKind;
 
 /// Conclusion on the caller of a request, and the identity headers that the app may not see.
 pub(super) struct Ruling<'a> {
@@ -21,11 +23,14 @@ pub(super) struct Ruling<'a> {
     pub(super) forged: Removal<'a>,
     /// Headers that the settings, or the conclusion, keep from the app. Removed after `forged`.
     pub(super) hidden: Removal<'a>,
+    /// Whether a cookie has the assertion that decided. Browsers send cookies along with the requests of other
+    /// sites' pages.
+    pub(super) by_cookie: bool,
 }
 
 impl<'a> Ruling<'a> {
     fn new(conclusion: Conclusion, flaws: Flaws, forged: Removal<'a>) -> Self {
-        Self { conclusion, flaws, forged, hidden: Removal::Nothing }
+        Self { conclusion, flaws, forged, hidden: Removal::Nothing, by_cookie: false }
     }
 
     fn caller(caller: Caller, flaws: Flaws, forged: Removal<'a>) -> Self {
@@ -52,14 +57,23 @@ impl Identity {
             // Forged even from the front proxy, which does not speak for the app.
             Reader::App(_) => Ruling::caller(Caller::Unnamed, Flaws::default(), Removal::All),
             Reader::Assertion(assertions) => {
+                let mut by_cookie = false;
                 let verdict = match self.presented(assertions, trusted, headers, seen) {
-                    Ok(Presented::Assertion(assertion)) => {
-                        Ok(verify_assertion(asking, assertions, assertion).await)
+                    Ok(Presented::Assertions(first, further)) => {
+                        by_cookie = first.by_cookie;
+                        let verdict = verify_assertion(asking, assertions, &first).await;
+                        if further.is_empty() {
+                            Ok(verdict)
+                        } else {
+                            // Boxed, since it is rare and would make every request's future larger.
+                            Box::pin(agreed(asking, assertions, verdict, &further)).await
+                        }
                     }
                     Ok(Presented::Nothing(flaws)) => Ok(Verdict::Absent(flaws)),
                     Err(refusal) => Err(refusal),
                 };
-                self.rule_by_verdict(assertions, verdict, trusted, headers)
+                let ruling = self.rule_by_verdict(assertions, verdict, trusted, headers);
+                Ruling { by_cookie, ..ruling }
             }
         };
         let is_refused = matches!(ruling.conclusion, Conclusion::Refused(_));
@@ -87,7 +101,7 @@ impl Identity {
             // The front names no user, so the user's attributes come from the client of the front.
             Ok(Said { user: None, flaws }) => {
                 let placeholders = &source.placeholders;
-                let leftovers = Removal::Leftovers { kept: &source.user, placeholders };
+                let leftovers = Removal::Leftovers { kept: Some(&source.user), placeholders };
                 Ruling::caller(Caller::Anonymous, flaws, leftovers)
             }
             Err(refusal) => self.rule_ambiguous(refusal, Removal::Nothing),
@@ -113,7 +127,7 @@ impl Identity {
     /// Finds the assertion of a request. Headers that are forged anyway make no request ambiguous.
     fn presented<'h>(
         &self,
-        assertions: &Assertions,
+        assertions: &'h Assertions,
         trusted: bool,
         headers: &'h HeaderMap,
         seen: &Seen,
@@ -132,7 +146,7 @@ impl Identity {
     ) -> Ruling<'a> {
         let (none, beside_user) = (Flaws::default(), beside_user(assertions, trusted));
         let beside_no_user = if trusted {
-            let (kept, placeholders) = (assertions.header(), assertions.placeholders());
+            let (kept, placeholders) = (assertions.places().header(), assertions.placeholders());
             Removal::Leftovers { kept, placeholders }
         } else {
             beside_user
@@ -157,8 +171,7 @@ impl Identity {
             }
             Ok(Verdict::Invalid(invalid)) => {
                 let ignored = Conclusion::Ignored(Refusal::Invalid(invalid));
-                let plain = Removal::AllBut(assertions.header());
-                Ruling::new(ignored, none, plain).hiding(assertions.removal())
+                Ruling::new(ignored, none, assertions.plain_headers()).hiding(assertions.removal())
             }
             Err(refusal) => self.rule_ambiguous(refusal, beside_user),
         }
@@ -181,14 +194,14 @@ impl Identity {
 /// Returns the plain headers that count as forged beside a user whom an assertion names. The front proxy may
 /// add plain headers to the assertion, another peer may not.
 fn beside_user(assertions: &Assertions, trusted: bool) -> Removal<'_> {
-    if trusted { Removal::Nothing } else { Removal::AllBut(assertions.header()) }
+    if trusted { Removal::Nothing } else { assertions.plain_headers() }
 }
 
 /// Verifies an assertion: by memory, by its signature, or without effects for an explanation.
 async fn verify_assertion(
     asking: Asking,
     assertions: &Assertions,
-    assertion: &HeaderValue,
+    assertion: &Presentation<'_>,
 ) -> Verdict {
     let now = unix_now();
     if asking == Asking::ToExplain {
@@ -199,6 +212,28 @@ async fn verify_assertion(
     }
     // Boxed, since it is rare and would make every request's future larger.
     Box::pin(assertions.verify(assertion, now)).await
+}
+
+/// Returns the first verdict, unless a further assertion that is valid names another user: the app might read
+/// that one. A further assertion that is not valid does not count, such as an old cookie beside a new header.
+async fn agreed(
+    asking: Asking,
+    assertions: &Assertions,
+    first: Verdict,
+    further: &[Presentation<'_>],
+) -> Result<Verdict, Refusal> {
+    let Verdict::Valid(Said { user: Some(user), .. }) = &first else { return Ok(first) };
+    for assertion in further {
+        if let Verdict::Valid(Said { user: Some(other), .. }) =
+            verify_assertion(asking, assertions, assertion).await
+            && other.id != user.id
+        {
+            let header =
+                if assertion.by_cookie { Some(&COOKIE) } else { assertions.places().header() };
+            return Err(Refusal::ambiguous(RefusalKind::Disagreement, header.unwrap_or(&COOKIE)));
+        }
+    }
+    Ok(first)
 }
 
 fn unix_now() -> Duration {

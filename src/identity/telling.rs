@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use http::header::COOKIE;
 use tracing::field::display;
 use tracing::{info, warn};
 
 use super::guard::Removed;
 use super::user::{Attribute, Flaws};
-use super::{Conclusion, Decision, Identity, Reads, Refusal, Spoof, Trust};
+use super::{Conclusion, Decision, Identity, InvalidAssertion, Reads, Refusal, Spoof, Trust};
 use ground::metrics::{Flaw, Label as _, RefusalKind};
 use ground::peer::Peer;
 
@@ -19,6 +20,11 @@ impl Identity {
         }
         self.tell_flaws(decision.flaws, Some(peer.address()));
         match &decision.conclusion {
+            // A session that has expired is the everyday end of a session. A cookie without claims is a
+            // configuration that can never work.
+            Conclusion::Ignored(refusal @ Refusal::Invalid(InvalidAssertion::SessionId)) => {
+                self.log_refusal(refusal, Some(peer.address()));
+            }
             Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
             Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
                 self.tell_refusal(refusal, Some(peer.address()));
@@ -125,7 +131,11 @@ impl Identity {
 
     fn tell_placeholder(&self, peer: Option<IpAddr>) {
         let kind = RefusalKind::Placeholder;
-        let (Reads::Header(header) | Reads::Assertion(header) | Reads::App(header)) = self.reads();
+        let header = match self.reads() {
+            Reads::Header(header) | Reads::App(header) => header,
+            // Placeholders are looked for in headers only.
+            Reads::Assertion(places) => places.header().unwrap_or(&COOKIE),
+        };
         self.metrics.refusals.increment(kind);
         self.metrics.recent.ambiguous(kind, header, peer);
         if let Some(count) = self.refusals.raise(kind, 1) {

@@ -99,6 +99,8 @@ pub(super) enum RequestError {
     UserMismatch,
     /// A page of another origin asks for a token.
     CrossOrigin,
+    /// A cookie says who asks, and the request does not show that a page of this host has made it.
+    CookieAlone,
     MethodNotAllowed,
     /// The limit in bytes.
     BodyTooLarge(usize),
@@ -181,7 +183,7 @@ impl RequestError {
                 ) => Outcome::TokenUnavailable,
             },
             Self::UserMismatch => Outcome::UserMismatch,
-            Self::CrossOrigin => Outcome::CrossOrigin,
+            Self::CrossOrigin | Self::CookieAlone => Outcome::CrossOrigin,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
@@ -225,6 +227,14 @@ impl RequestError {
                 "The browser says that a page of another origin asks (Sec-Fetch-Site). Tokens are \
                  for the app's own pages; to serve pages on a sibling subdomain, set \
                  delivery.allow_same_site."
+                    .into(),
+            ),
+            Self::CookieAlone => (
+                StatusCode::FORBIDDEN,
+                "cross_origin",
+                "A cookie says who asks, and browsers send it along with requests of any site's \
+                 pages. Neither Sec-Fetch-Site nor Origin nor Referer shows that a page of this \
+                 host asks; a program may send Sec-Fetch-Site: same-origin."
                     .into(),
             ),
             Self::MethodNotAllowed => (

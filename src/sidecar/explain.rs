@@ -116,6 +116,7 @@ impl Walk<'_> {
         let advice = advice::on_identity(identity, &before, &peer, &decision);
         let believed = identity.believes(&peer, decision.trust);
         let lacks_secret = identity.lacks_secret(decision.trust);
+        let by_cookie = decision.by_cookie;
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
             Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
@@ -131,8 +132,9 @@ impl Walk<'_> {
         let route = Route::of(&request, injection);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
-            Route::Token(route) => self
-                .token_route(route, caller, &request, response, advice)
+            Route::Token(route) => check_asking(injection, &request, by_cookie)
+                .map_err(|error| (error, None))
+                .and_then(|()| self.token_route(route, caller, &request, response, advice))
                 .map_err(|(error, advice)| (error.for_want_of(lacks_secret), advice)),
             Route::Forward { coverage } => {
                 let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
@@ -151,8 +153,6 @@ impl Walk<'_> {
         response: Option<Response<()>>,
         advice: Option<String>,
     ) -> Result<Answer, Stopped> {
-        let injection = &*self.rules.injection;
-        check_asking(injection, request).map_err(|error| (error, None))?;
         let caller = match caller {
             Caller::Unnamed => self.asked_app(response)?,
             named => named,
@@ -162,7 +162,7 @@ impl Walk<'_> {
             && request.method() == Method::POST
             && !matches!(found, Found::Nothing(NoToken::NoOrganization))
         {
-            let limit = injection.max_body();
+            let limit = self.rules.injection.max_body();
             if request.body().len() > limit {
                 return Err((RequestError::BodyTooLarge(limit), None));
             }

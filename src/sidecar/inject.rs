@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_LENGTH,
-    CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, HOST, ORIGIN, REFERER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
@@ -25,6 +26,7 @@ use token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -223,6 +225,22 @@ impl Injection {
         })
     }
 
+    /// Whether a page may ask a token route with a cookie alone. A browser sends the cookie along with requests
+    /// of any site's pages, so the request must show that a page of this host has made it: by Fetch Metadata,
+    /// or in older browsers by `Origin` or else `Referer`.
+    pub fn may_ask_by_cookie(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
+        if headers.contains_key(SEC_FETCH_SITE) {
+            return self.may_ask(headers);
+        }
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let page = text(ORIGIN).or_else(|| text(REFERER));
+        let Some(page) = page.and_then(|page| Uri::try_from(page).ok()) else { return false };
+        // A front may ask for another host than the browser did, and then says which it was. No page can set
+        // this header in a request of another origin.
+        let hosts = [authority.or_else(|| text(HOST)), text(X_FORWARDED_HOST)];
+        hosts.into_iter().flatten().any(|host| is_page_of(&page, host))
+    }
+
     /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
@@ -335,6 +353,20 @@ fn expose(headers: &mut HeaderMap, name: &HeaderName) {
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(name.clone()));
     }
+}
+
+/// Whether a page's address, or its origin, is of `host`, the value of a `Host` header.
+fn is_page_of(page: &Uri, host: &str) -> bool {
+    let usual = match page.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return false,
+    };
+    let (Some(page), Ok(host)) = (page.authority(), Authority::try_from(host)) else {
+        return false;
+    };
+    let port = |named: &Authority| named.port_u16().unwrap_or(usual);
+    page.host().eq_ignore_ascii_case(host.host()) && port(page) == port(&host)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONNECTION;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -175,7 +176,7 @@ impl Sidecar {
         let rules = &*self.rules.load_full();
         // Identity comes first: the steps after it remove headers, and a removed header must never count as
         // an absent header.
-        let Identified { caller, lacks_secret, believed, .. } =
+        let Identified { caller, lacks_secret, believed, by_cookie, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(request)?;
@@ -185,7 +186,7 @@ impl Sidecar {
         let wants_token = match Route::of(request, &rules.injection) {
             Route::Token(route) => {
                 record.routed(&route.path);
-                check_asking(&rules.injection, request)?;
+                check_asking(&rules.injection, request, by_cookie)?;
                 let caller = match caller {
                     // Boxed, because this way is rare and the future would grow.
                     Caller::Unnamed => {
@@ -336,9 +337,20 @@ fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
 }
 
 /// Checks that a token route may be asked like this, before the app or Velt is asked.
-fn check_asking<B>(injection: &Injection, request: &Request<B>) -> Result<(), RequestError> {
-    if !injection.may_ask(request.headers()) {
+/// Who asks `by_cookie` may be a page of another site, without the knowledge of the user.
+fn check_asking<B>(
+    injection: &Injection,
+    request: &Request<B>,
+    by_cookie: bool,
+) -> Result<(), RequestError> {
+    let headers = request.headers();
+    if !injection.may_ask(headers) {
         return Err(RequestError::CrossOrigin);
+    }
+    // Over HTTP/2 the target has the host.
+    let authority = request.uri().authority().map(Authority::as_str);
+    if by_cookie && !injection.may_ask_by_cookie(authority, headers) {
+        return Err(RequestError::CookieAlone);
     }
     match *request.method() {
         Method::GET | Method::HEAD | Method::POST => Ok(()),

@@ -174,6 +174,10 @@ label!(
     BadBytes = "bad_bytes",
     /// A placeholder in the place of a user: the request went on as anonymous.
     Placeholder = "placeholder",
+    /// The cookie of a session, or a piece of it, came twice.
+    CookieTwice = "cookie_twice",
+    /// Two assertions of one request name different users.
+    Disagreement = "disagreement",
 });
 
 impl RefusalKind {
@@ -192,6 +196,10 @@ impl RefusalKind {
             Self::Placeholder => {
                 "it holds a placeholder (identity.placeholders) or a template that was not filled in"
             }
+            Self::CookieTwice => {
+                "a cookie of its name came twice, and a page of another subdomain may have set one"
+            }
+            Self::Disagreement => "another assertion of the request names another user",
         }
     }
 }
@@ -252,6 +260,10 @@ label!(
     /// The assertion is valid but names no user, as assertions of machines do.
     NoUser = "no_user",
     Malformed = "malformed",
+    /// The cookie has the id of a session in a database, and no claims.
+    SessionId = "session_id",
+    /// Cookies of several names fit the pattern of the configuration.
+    SeveralCookies = "several_cookies",
     Algorithm = "algorithm",
     UnknownKey = "unknown_key",
     Signature = "signature",

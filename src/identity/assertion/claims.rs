@@ -13,9 +13,15 @@ use ground::metrics::Flaw;
 /// Conditions under which an assertion is believed.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    pub issuer: String,
-    /// Audiences, of which the assertion must name at least one. May be empty with a `signer` only.
+    /// `None` if the assertion names no issuer, because a secret proves it.
+    pub issuer: Option<String>,
+    /// Audiences, of which the assertion must name at least one. May be empty with a `signer`, with
+    /// `authorized_parties`, or where a secret proves the assertion.
     pub audience: Vec<String>,
+    /// Origins or clients, one of which the assertion must name in `azp`. Without any, `azp` is not read.
+    pub authorized_parties: Vec<String>,
+    /// Claims that must have a certain value.
+    pub required: Vec<RequiredClaim>,
     pub algorithms: Vec<Algorithm>,
     /// Largest difference between the clocks that is tolerated.
     pub leeway: Duration,
@@ -31,7 +37,8 @@ pub struct ClaimNames {
     pub user: ClaimPath,
     pub email: Option<ClaimPath>,
     pub name: Option<ClaimPath>,
-    pub organization: Option<ClaimPath>,
+    /// Claims of which the first that is there names the organization.
+    pub organization: Vec<ClaimPath>,
     pub groups: Option<ClaimPath>,
     /// Character between two groups, where the claim is a string and no array.
     pub groups_separator: char,
@@ -45,6 +52,46 @@ pub struct ClaimNames {
 /// (RFC 6901) where a name has a dot in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimPath(Vec<String>);
+
+/// A claim that must have one value (`token_use=id`), or must not have it (`sts!=pending`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredClaim {
+    path: ClaimPath,
+    value: String,
+    /// Whether the claim must have the value. Where it must not, it may also be missing.
+    has: bool,
+}
+
+impl RequiredClaim {
+    /// Reads a claim and a value with `=` or `!=` between them. `None` if `text` is no such pair.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (path, value) = text.split_once('=')?;
+        let (path, has) = match path.strip_suffix('!') {
+            Some(path) => (path, false),
+            None => (path, true),
+        };
+        let path = ClaimPath::parse(path)?;
+        (!value.is_empty()).then(|| Self { path, value: value.to_owned(), has })
+    }
+
+    /// Whether the claim binds an assertion to one app: it must name the client to which the assertion was
+    /// issued.
+    pub fn names_client(&self) -> bool {
+        let client = |name: &String| ["azp", "client_id", "cid", "appid"].contains(&name.as_str());
+        self.has && self.path.0.len() == 1 && self.path.0.iter().all(client)
+    }
+
+    /// Whether the claims are as they must be. Numbers and booleans are compared by their text in JSON.
+    fn is_met(&self, claims: &Map<String, Value>) -> bool {
+        let is_there = match self.path.find(claims) {
+            Some(Value::String(text)) => *text == self.value,
+            Some(Value::Number(number)) => number.to_string() == self.value,
+            Some(Value::Bool(flag)) => self.value == if *flag { "true" } else { "false" },
+            _ => false,
+        };
+        is_there == self.has
+    }
+}
 
 impl ClaimPath {
     /// Reads a path. `None` if `text` is no path.
@@ -119,10 +166,16 @@ impl Policy {
         let expires = self.check_times(header, claims, now)?;
         let issuers: Vec<_> =
             [claims.get("iss"), header.get("iss")].into_iter().flatten().collect();
-        if issuers.is_empty() || issuers.iter().any(|issuer| *issuer != self.issuer.as_str()) {
+        if let Some(ours) = &self.issuer
+            && (issuers.is_empty() || issuers.iter().any(|issuer| *issuer != ours.as_str()))
+        {
             return Err(InvalidAssertion::Issuer);
         }
         self.check_audience(claims.get("aud").or_else(|| header.get("client")))?;
+        self.check_party(claims.get("azp"))?;
+        if !self.required.iter().all(|required| required.is_met(claims)) {
+            return Err(InvalidAssertion::Claims);
+        }
         let Said { user, flaws } = self.claims.read(claims)?;
         Ok(Claims { user, flaws, expires })
     }
@@ -164,6 +217,19 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Checks the party to which the assertion was issued (OpenID Connect Core 1.0, section 2, `azp`).
+    fn check_party(&self, party: Option<&Value>) -> Result<(), InvalidAssertion> {
+        let ours =
+            |party: &Value| self.authorized_parties.iter().any(|ours| party == ours.as_str());
+        if self.authorized_parties.is_empty() || party.is_some_and(ours) {
+            Ok(())
+        } else {
+            Err(InvalidAssertion::Audience)
+        }
+    }
+}
+
 impl ClaimNames {
     /// Reads the user. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
     /// costs that attribute alone.
@@ -198,7 +264,8 @@ impl ClaimNames {
         };
         let email = attribute(Attribute::Email, self.email.as_ref());
         let name = attribute(Attribute::Name, self.name.as_ref());
-        let named = attribute(Attribute::Organization, self.organization.as_ref());
+        let organization = self.organization.iter().find(|path| path.find(claims).is_some());
+        let named = attribute(Attribute::Organization, organization);
         let user = User {
             id: (&*id).into(),
             email,

@@ -128,12 +128,15 @@ pub(super) fn has_form(token: &[u8]) -> bool {
     })
 }
 
-/// Returns the id of the key that `token` names, if the policy accepts the header.
-pub(super) fn key_of(token: &[u8], policy: &Policy) -> Result<Option<String>, InvalidAssertion> {
+/// Returns the algorithm of `token`, and the id of the key that it names, if the policy accepts the header.
+pub(super) fn key_of(
+    token: &[u8],
+    policy: &Policy,
+) -> Result<(Algorithm, Option<String>), InvalidAssertion> {
     let jws = Jws::parse(token, policy)?;
-    jws.algorithm(policy)?;
+    let algorithm = jws.algorithm(policy)?;
     jws.check_signer(policy)?;
-    Ok(jws.key()?.map(str::to_owned))
+    Ok((algorithm, jws.key()?.map(str::to_owned)))
 }
 
 /// Returns the claims of `token`, if one of `keys` signed it and it passes `policy` at `now`, the time since
@@ -151,7 +154,8 @@ pub fn verify(
     let jws = Jws::parse(token, policy)?;
     let algorithm = jws.algorithm(policy)?;
     jws.check_signer(policy)?;
-    let key = jws.key()?;
+    // A shared secret has no id: a token may name one all the same.
+    let key = if algorithm.is_symmetric() { None } else { jws.key()? };
     let mut fitting = keys.fitting(key, algorithm).peekable();
     if fitting.peek().is_none() {
         return Err(InvalidAssertion::UnknownKey);

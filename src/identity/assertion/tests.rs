@@ -7,12 +7,14 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::keys::{Fetch, FetchError, Fetching};
 use ground::metrics::Metrics;
 
+const ASSERTION: HeaderName = HeaderName::from_static("x-assertion");
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
 /// Publishes one key until `taken_back` is set.
@@ -25,7 +27,9 @@ impl Fetch for Publisher {
     fn fetch<'a>(&'a self, _: &'a reqwest::Url) -> Fetching<'a> {
         let keys = json!({ "keys": [self.jwk] }).to_string().into_bytes();
         let taken_back = self.taken_back.load(Ordering::SeqCst);
-        Box::pin(async move { if taken_back { Err(FetchError::NotFound) } else { Ok(keys) } })
+        Box::pin(
+            async move { if taken_back { Err(FetchError::NotFound) } else { Ok(keys.into()) } },
+        )
     }
 }
 
@@ -45,8 +49,10 @@ impl Stage {
         let location = KeyLocation::Set("https://keys.example/".parse().expect("a URL"));
         let path = |text| ClaimPath::parse(text).expect("a path");
         let policy = Policy {
-            issuer: "i".into(),
+            issuer: Some("i".into()),
             audience: vec!["a".into()],
+            authorized_parties: Vec::new(),
+            required: Vec::new(),
             algorithms: vec![Algorithm::Es256],
             leeway: Duration::from_secs(30),
             signer: None,
@@ -54,18 +60,20 @@ impl Stage {
                 user: path("sub"),
                 email: None,
                 name: None,
-                organization: None,
+                organization: Vec::new(),
                 groups: None,
                 groups_separator: ',',
                 admin_groups: Vec::new(),
                 placeholders: crate::Placeholders::default(),
             },
         };
-        let header = HeaderName::from_static("x-assertion");
+        let header = ASSERTION;
         let on_invalid = OnInvalid::Refuse;
         let source = AssertionSource {
-            header,
-            keys: location.clone(),
+            places: Places::new(vec![Place::Header(header)]).expect("a header"),
+            format: Format::Jwt,
+            keys: Some(location.clone()),
+            secrets: Vec::new(),
             roots: ground::tls::Roots::Bundled,
             policy,
             on_invalid,
@@ -75,7 +83,7 @@ impl Stage {
         let keys = Keys::new(location, publisher, metrics.clone());
         Self {
             pair,
-            assertions: Assertions::with_keys(source, Arc::new(keys), metrics),
+            assertions: Assertions::with_keys(source, Some(Arc::new(keys)), metrics),
             taken_back,
         }
     }
@@ -100,8 +108,12 @@ impl Stage {
         };
         let before: Vec<u64> = counts().collect();
         let now = NOW + Duration::from_secs(seconds);
-        if self.assertions.recall(assertion, now).is_none() {
-            self.assertions.verify(assertion, now).await;
+        let headers = HeaderMap::from_iter([(ASSERTION, assertion.clone())]);
+        let Ok(Presented::Assertions(presented, _)) = self.assertions.find(&headers) else {
+            panic!("an assertion");
+        };
+        if self.assertions.recall(&presented, now).is_none() {
+            self.assertions.verify(&presented, now).await;
         }
         let changed = counts().zip(before).position(|(now, before)| now > before);
         let all = <AssertionResult as ground::metrics::Label>::ALL;

@@ -10,13 +10,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::fetch::{Fetch, FetchError};
+use super::fetch::{Fetch, FetchError, Fetched};
 use super::set::KeySet;
 use ground::metrics::{IdentityMetrics, KeyFetchResult};
 
-/// Age at which keys are fetched again. Providers publish a new key days before they use it, but take a
+/// Age at which keys are fetched again, unless `Cache-Control` of the document names a shorter one
+/// (RFC 9111 section 5.2.2.1). Providers publish a new key days before they use it, but take a
 /// stolen key back at once.
 const FRESH: Duration = Duration::from_secs(3600);
+
+/// Least age at which keys are fetched again, even if their publisher calls them fresh for a shorter time.
+const LEAST_FRESH: Duration = Duration::from_secs(300);
 
 /// Age up to which keys are used that can't be fetched again: a provider may be down for a night, but a key
 /// that was taken back must not be believed for ever.
@@ -33,13 +37,22 @@ const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) struct Document {
     url: Url,
-    /// Id of the one key in the document; `None` if the document is a set.
-    id: Option<String>,
+    content: Content,
     fetch: Arc<dyn Fetch>,
     state: Mutex<State>,
     fetching: watch::Sender<bool>,
     jitter: RandomState,
     metrics: IdentityMetrics,
+}
+
+/// Content of a document.
+pub(super) enum Content {
+    /// A JWK set.
+    Set,
+    /// One key as PEM, with this id.
+    One(String),
+    /// Certificates by key id.
+    Certificates,
 }
 
 struct State {
@@ -64,14 +77,14 @@ impl Drop for Fetching {
 impl Document {
     pub(super) fn new(
         url: Url,
-        id: Option<String>,
+        content: Content,
         fetch: Arc<dyn Fetch>,
         metrics: IdentityMetrics,
     ) -> Arc<Self> {
         let state = State { keys: None, failures: 0, due: Instant::now(), asked_at: None };
         Arc::new(Self {
             url,
-            id,
+            content,
             fetch,
             state: Mutex::new(state),
             fetching: watch::Sender::new(false),
@@ -142,33 +155,36 @@ impl Document {
         Ok(())
     }
 
-    fn read(&self, fetched: Result<Vec<u8>, FetchError>) -> Result<KeySet, FetchError> {
-        let document = fetched?;
-        let keys = match &self.id {
-            Some(id) => KeySet::from_pem(id, &document),
-            None => KeySet::from_jwks(&document),
+    /// Reads a document, and the time for which its publisher calls it fresh.
+    fn read(&self, fetched: Result<Fetched, FetchError>) -> Result<(KeySet, Duration), FetchError> {
+        let Fetched { document, max_age } = fetched?;
+        let keys = match &self.content {
+            Content::Set => KeySet::from_jwks(&document),
+            Content::One(id) => KeySet::from_pem(id, &document),
+            Content::Certificates => KeySet::from_certificates(&document),
         };
-        keys.map_err(|_| FetchError::Malformed)
+        let keys = keys.map_err(|_| FetchError::Malformed)?;
+        Ok((keys, max_age.map_or(FRESH, |age| age.clamp(LEAST_FRESH, FRESH))))
     }
 
-    fn learn(&self, keys: Result<KeySet, FetchError>, now: Instant) {
+    fn learn(&self, keys: Result<(KeySet, Duration), FetchError>, now: Instant) {
         let mut state = self.lock();
         let (result, keys) = match keys {
             Ok(keys) => (KeyFetchResult::Fetched, Ok(keys)),
             // The publisher has no such key, which is a result and no failure.
-            Err(FetchError::NotFound) if self.id.is_some() => {
-                (KeyFetchResult::NotFound, Ok(KeySet::default()))
+            Err(FetchError::NotFound) if matches!(self.content, Content::One(_)) => {
+                (KeyFetchResult::NotFound, Ok((KeySet::default(), FRESH)))
             }
             Err(FetchError::NotFound) => (KeyFetchResult::Status, Err(FetchError::Status)),
             Err(error) => (error.result(), Err(error)),
         };
         self.metrics.key_fetches.increment(result);
         match keys {
-            Ok(keys) => {
+            Ok((keys, fresh)) => {
                 if state.failures > 0 {
                     info!("the keys of identity assertions can be fetched again");
                 }
-                state.due = now + self.jittered(FRESH);
+                state.due = now + self.jittered(fresh);
                 state.failures = 0;
                 state.keys = Some((Arc::new(keys), now));
             }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::StatusCode;
-use http::header::{ACCEPT, CONTENT_ENCODING, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, HeaderValue};
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, Url};
 use tokio::time::timeout;
 
@@ -23,8 +23,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for the whole of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Future of a fetch, with the content of the document.
-pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send + 'a>>;
+/// A document as it was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    pub document: Vec<u8>,
+    /// Time for which the publisher calls the document fresh (`max-age`), if the publisher says so.
+    pub max_age: Option<Duration>,
+}
+
+/// Makes a document of whose age its publisher says nothing.
+impl From<Vec<u8>> for Fetched {
+    fn from(document: Vec<u8>) -> Self {
+        Self { document, max_age: None }
+    }
+}
+
+/// Future of a fetch.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + 'a>>;
 
 /// Source of documents by URL. Tests replace the source, so that they control the time.
 pub trait Fetch: Send + Sync + 'static {
@@ -92,7 +107,7 @@ impl HttpFetch {
         Ok(Self { http: outgoing::client(url, roots, CONNECT_TIMEOUT)? })
     }
 
-    async fn get(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
+    async fn get(&self, url: &Url) -> Result<Fetched, FetchError> {
         let json = HeaderValue::from_static("application/json, */*");
         let answer = self.http.get(url.clone()).header(ACCEPT, json).send().await;
         let answer = answer.map_err(|error| transport_error(&error))?;
@@ -105,8 +120,10 @@ impl HttpFetch {
         if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
             return Err(FetchError::Encoded);
         }
+        let max_age = max_age(answer.headers());
         let body = outgoing::read_capped(answer, MAX_DOCUMENT_BYTES).await;
-        body.map_err(|error| transport_error(&error))?.ok_or(FetchError::TooLarge)
+        let document = body.map_err(|error| transport_error(&error))?;
+        Ok(Fetched { document: document.ok_or(FetchError::TooLarge)?, max_age })
     }
 }
 
@@ -116,6 +133,17 @@ impl Fetch for HttpFetch {
             timeout(FETCH_TIMEOUT, self.get(url)).await.unwrap_or(Err(FetchError::Timeout))
         })
     }
+}
+
+/// Reads `max-age` (RFC 9111 section 5.2.2.1). `None` if it is missing or no number.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let mut directives = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let seconds = directives.find_map(|directive| {
+        let (name, value) = directive.split_once('=')?;
+        name.eq_ignore_ascii_case("max-age").then_some(value)
+    })?;
+    seconds.trim_matches('"').parse().ok().map(Duration::from_secs)
 }
 
 fn transport_error(error: &reqwest::Error) -> FetchError {

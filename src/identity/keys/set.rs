@@ -1,5 +1,8 @@
-//! The keys in a document: a JWK set (RFC 7517), or one key as PEM.
+//! The keys in a document: a JWK set (RFC 7517), one key as PEM, or certificates; and keys made of secrets.
 
+use std::collections::BTreeMap;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256, Key as MacKey};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
@@ -8,10 +11,14 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey as ParsedKey;
 
 use crate::algorithm::Algorithm;
 
@@ -37,23 +44,24 @@ pub struct KeySet {
     keys: Vec<Key>,
 }
 
-/// A public key, and what it may be used for.
+/// A key, and what it may be used for.
 pub struct Key {
     id: Option<String>,
     kind: Kind,
     /// Algorithm that the key is for, if the key's owner names one.
     algorithm: Option<String>,
-    public: PublicKey,
+    public: KeyMaterial,
 }
 
-/// A public key in the form in which signatures are checked.
-enum PublicKey {
+/// A key in the form in which signatures are checked.
+enum KeyMaterial {
     Rsa {
         modulus: Vec<u8>,
         exponent: Vec<u8>,
     },
     /// An uncompressed point of P-256 or P-384, or a key of Ed25519.
     Bytes(Vec<u8>),
+    Secret(Box<MacKey>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +70,8 @@ enum Kind {
     P256,
     P384,
     Ed25519,
+    /// A secret that is shared with the issuer. Never read from a document.
+    Secret,
 }
 
 /// Reason why a document holds no keys.
@@ -126,8 +136,39 @@ impl KeySet {
         if point.len() != P256_POINT {
             return Err(KeySetError::Malformed);
         }
-        let (id, public) = (Some(id.to_owned()), PublicKey::Bytes(point.to_vec()));
+        let (id, public) = (Some(id.to_owned()), KeyMaterial::Bytes(point.to_vec()));
         Ok(Self { keys: vec![Key { id, kind: Kind::P256, algorithm: None, public }] })
+    }
+
+    /// Reads a JSON object that has a certificate as PEM under each key's id. Only the keys in the certificates
+    /// count: the publisher's own server vouches for them. Certificates of other keys than RSA are left out.
+    ///
+    /// # Errors
+    ///
+    /// See [`KeySetError`].
+    pub fn from_certificates(document: &[u8]) -> Result<Self, KeySetError> {
+        let object: BTreeMap<String, String> =
+            serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        if object.len() > MAX_KEYS {
+            return Err(KeySetError::TooMany);
+        }
+        let keys: Vec<Key> =
+            object.into_iter().filter_map(|(id, pem)| Key::from_certificate(id, &pem)).collect();
+        if keys.is_empty() { Err(KeySetError::NoneUsable) } else { Ok(Self { keys }) }
+    }
+
+    /// Makes keys of HS256 (RFC 7518 section 3.2) of secrets, whose bytes are the keys.
+    pub fn of_secrets(secrets: &[SecretString]) -> Self {
+        let key = |secret: &SecretString| Key {
+            id: None,
+            kind: Kind::Secret,
+            algorithm: None,
+            public: KeyMaterial::Secret(Box::new(MacKey::new(
+                HMAC_SHA256,
+                secret.expose_secret().as_bytes(),
+            ))),
+        };
+        Self { keys: secrets.iter().map(key).collect() }
     }
 
     /// Returns the number of keys.
@@ -150,6 +191,7 @@ impl KeySet {
             (None, Kind::P256) => "P-256",
             (None, Kind::P384) => "P-384",
             (None, Kind::Ed25519) => "Ed25519",
+            (None, Kind::Secret) => "HS256",
         })
     }
 
@@ -191,15 +233,29 @@ impl Key {
         let (kind, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", None) => {
                 let (modulus, exponent) = (number(&jwk.n?)?, number(&jwk.e?)?);
-                (Kind::Rsa, PublicKey::Rsa { modulus, exponent })
+                (Kind::Rsa, KeyMaterial::Rsa { modulus, exponent })
             }
             ("EC", Some("P-256")) => (Kind::P256, point(&jwk.x?, &jwk.y?, 32)?),
             ("EC", Some("P-384")) => (Kind::P384, point(&jwk.x?, &jwk.y?, 48)?),
-            ("OKP", Some("Ed25519")) => (Kind::Ed25519, PublicKey::Bytes(decoded(&jwk.x?)?)),
+            ("OKP", Some("Ed25519")) => (Kind::Ed25519, KeyMaterial::Bytes(decoded(&jwk.x?)?)),
             // A symmetric key (`oct`) that is published is no secret any more.
             _ => return None,
         };
         Some(Self { id: jwk.kid, kind, algorithm: jwk.alg, public: key })
+    }
+
+    /// Reads the RSA key in a certificate. `None` if there is none.
+    fn from_certificate(id: String, pem: &str) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        let ParsedKey::RSA(key) = certificate.public_key().parsed().ok()? else { return None };
+        let without_zeros = |number: &[u8]| {
+            let first = number.iter().position(|byte| *byte != 0)?;
+            Some(number[first..].to_vec())
+        };
+        let (modulus, exponent) = (without_zeros(key.modulus)?, without_zeros(key.exponent)?);
+        let public = KeyMaterial::Rsa { modulus, exponent };
+        Some(Self { id: Some(id), kind: Kind::Rsa, algorithm: None, public })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -213,6 +269,7 @@ impl Key {
             Algorithm::Es256 => Kind::P256,
             Algorithm::Es384 => Kind::P384,
             Algorithm::EdDsa => Kind::Ed25519,
+            Algorithm::Hs256 => Kind::Secret,
         };
         let named = self.algorithm.as_deref();
         self.kind == kind
@@ -224,7 +281,7 @@ impl Key {
         // A signature that is no base64url is as wrong as any other.
         let Some(signature) = decoded(signature) else { return false };
         match &self.public {
-            PublicKey::Rsa { modulus, exponent } => {
+            KeyMaterial::Rsa { modulus, exponent } => {
                 let parameters = match algorithm {
                     Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
                     Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
@@ -232,12 +289,14 @@ impl Key {
                     Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
                     Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
                     Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
-                    Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => return false,
+                    Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa | Algorithm::Hs256 => {
+                        return false;
+                    }
                 };
                 let key = RsaPublicKeyComponents { n: modulus, e: exponent };
                 key.verify(parameters, message, &signature).is_ok()
             }
-            PublicKey::Bytes(key) => {
+            KeyMaterial::Bytes(key) => {
                 let algorithm: &dyn VerificationAlgorithm = match algorithm {
                     Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
                     Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
@@ -246,13 +305,16 @@ impl Key {
                 };
                 UnparsedPublicKey::new(algorithm, key).verify(message, &signature).is_ok()
             }
+            KeyMaterial::Secret(key) => {
+                algorithm == Algorithm::Hs256 && hmac::verify(key, message, &signature).is_ok()
+            }
         }
     }
 }
 
 /// Reads a point of a curve whose coordinates have `width` bytes each (RFC 7518 section 6.2.1.2). Issuers that
 /// write a coordinate as a number leave out zeros in front of it, for one key in 128, or add one.
-fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
+fn point(x: &str, y: &str, width: usize) -> Option<KeyMaterial> {
     // 4 stands for a point that is not compressed (SEC 1 section 2.3.3).
     let mut point = vec![4];
     for coordinate in [number(x)?, number(y)?] {
@@ -260,7 +322,7 @@ fn point(x: &str, y: &str, width: usize) -> Option<PublicKey> {
         point.resize(point.len() + missing, 0);
         point.extend(coordinate);
     }
-    Some(PublicKey::Bytes(point))
+    Some(KeyMaterial::Bytes(point))
 }
 
 /// Reads a number above 0, without the zeros in front of it. Some issuers put a zero before a number (RFC 7518

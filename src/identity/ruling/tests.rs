@@ -1,15 +1,16 @@
 //! Tests of the headers that a ruling removes: each verdict, from the front proxy and from another peer.
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 
 use super::*;
 use crate::assertion::{
-    AssertionSource, ClaimNames, ClaimPath, InvalidAssertion, OnInvalid, Policy,
+    AssertionSource, ClaimNames, ClaimPath, Format, InvalidAssertion, OnInvalid, Place, Places,
+    Policy,
 };
 use crate::keys::KeyLocation;
 use crate::{Organization, Placeholder, Placeholders, Settings, Source, User};
-use ground::metrics::{Metrics, RefusalKind};
+use ground::metrics::Metrics;
 use ground::tls::Roots;
 
 const JWT: HeaderName = HeaderName::from_static("x-jwt");
@@ -26,23 +27,27 @@ fn by_assertion(header: HeaderName, on_invalid: OnInvalid) -> Source {
         user: ClaimPath::parse("sub").expect("a path"),
         email: None,
         name: None,
-        organization: None,
+        organization: Vec::new(),
         groups: None,
         groups_separator: ',',
         admin_groups: Vec::new(),
         placeholders: placeholders(),
     };
     let policy = Policy {
-        issuer: "i".into(),
+        issuer: Some("i".into()),
         audience: vec!["a".into()],
+        authorized_parties: Vec::new(),
+        required: Vec::new(),
         algorithms: Vec::new(),
         leeway: Duration::ZERO,
         signer: None,
         claims,
     };
-    let keys = KeyLocation::Set("http://keys.example/".parse().expect("a URL"));
-    let roots = Roots::Bundled;
-    Source::Assertion(Box::new(AssertionSource { header, keys, roots, policy, on_invalid }))
+    let keys = Some(KeyLocation::Set("http://keys.example/".parse().expect("a URL")));
+    let (places, format) = (Places::new(vec![Place::Header(header)]), Format::Jwt);
+    let (places, secrets, roots) = (places.expect("a header"), Vec::new(), Roots::Bundled);
+    let source = AssertionSource { places, format, keys, secrets, roots, policy, on_invalid };
+    Source::Assertion(Box::new(source))
 }
 
 fn by_headers() -> HeaderSource {

@@ -11,7 +11,7 @@ use ground::memory;
 use ground::tls::{ClientCertificate, Roots, name_kind};
 use ground::trace::SampledBy;
 use hop::proxy::{Address, AppProtocol, ForwardedFor};
-use identity::assertion::{Algorithm, ClaimPath, OnInvalid};
+use identity::assertion::{Algorithm, ClaimPath, CookieName, Format, OnInvalid, RequiredClaim};
 use identity::{ForwardIdentity, GroupsLines, OnAmbiguous, Placeholder};
 use sidecar::access_log;
 use sidecar::inject::{OnMintFailure, PathPattern};
@@ -89,12 +89,33 @@ pub(super) enum SourceName {
 
 impl Setting for Algorithm {
     const EXPECTED: &'static str = "one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \
-                                    \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\"; none is \
-                                    symmetric, since the key that checks a symmetric signature can \
-                                    also make one";
+                                    \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\", or \"HS256\" \
+                                    with identity.assertion.secret";
     fn parse(text: &str) -> Option<Self> {
         Self::from_name(text)
     }
+}
+
+impl Setting for CookieName {
+    const EXPECTED: &'static str =
+        "the name of a cookie, with at most one *, such as \"sb-*-auth-token\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl Setting for RequiredClaim {
+    const EXPECTED: &'static str = "a claim and the value that it must have or not have, such as \"token_use=id\" or \"sts!=pending\"";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+/// One of the sorts of places of an assertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlaceName {
+    Header,
+    Cookie,
 }
 
 impl Setting for ClaimPath {
@@ -273,6 +294,11 @@ words!(GroupsLines, "\"one\" or \"several\"", {
 words!(SourceName, "\"header\", \"assertion\" or \"app\"", {
     "header" => Self::Header, "assertion" => Self::Assertion, "app" => Self::App,
 });
+words!(Format, "\"jwt\", \"supabase\", \"authjs\" or \"nextauth\"", {
+    "jwt" => Self::Jwt, "supabase" => Self::Supabase,
+    "authjs" => Self::Authjs, "nextauth" => Self::Nextauth,
+});
+words!(PlaceName, "\"header\" or \"cookie\"", { "header" => Self::Header, "cookie" => Self::Cookie });
 words!(OnInvalid, "\"refuse\" or \"anonymous\"", {
     "refuse" => Self::Refuse, "anonymous" => Self::Anonymous,
 });

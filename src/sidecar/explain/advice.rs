@@ -62,8 +62,16 @@ pub(super) fn on_identity(
              identity.user_header{}",
             similar(header, before)
         )),
-        (Conclusion::Caller(Caller::Anonymous), Reads::Assertion(header)) => Some(format!(
-            "have the login proxy send a signed assertion in {header}, or name its header in \
+        (Conclusion::Caller(Caller::Anonymous), Reads::Assertion(places))
+            if places.have_cookie() =>
+        {
+            Some(format!(
+                "sign in to the app: its login sets {places}; if the browser has a cookie of another \
+                 name, name it in identity.assertion.cookie"
+            ))
+        }
+        (Conclusion::Caller(Caller::Anonymous), Reads::Assertion(places)) => Some(format!(
+            "have the login proxy send a signed assertion in {places}, or name its header in \
              identity.assertion.header"
         )),
         (Conclusion::Caller(Caller::Unverified), Reads::Assertion(_)) => Some(

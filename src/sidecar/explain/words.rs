@@ -167,33 +167,33 @@ fn why_caller(
 ) -> String {
     let trusted = decision.trust.is_trusted();
     match (reads, caller) {
-        (Reads::Header(header) | Reads::Assertion(header), _)
-            if decision.flaws.of(Attribute::User).is_some() =>
-        {
+        (Reads::Header(header), _) if decision.flaws.of(Attribute::User).is_some() => {
             format!("{header} names no user: {}", RefusalKind::Placeholder.reason())
+        }
+        (Reads::Assertion(places), _) if decision.flaws.of(Attribute::User).is_some() => {
+            format!("{places} names no user: {}", RefusalKind::Placeholder.reason())
         }
         (Reads::Header(header), Caller::Known(_)) => format!("{header} names one user"),
         (Reads::Header(header), _) if !trusted && before.contains_key(header) => {
             format!("{header} counts only from a trusted peer")
         }
-        (Reads::Assertion(header), Caller::Known(_)) => {
-            format!("the assertion in {header} is signed by its issuer and valid")
+        (Reads::Assertion(places), Caller::Known(_)) => {
+            format!("the assertion in {places} is from its issuer and valid")
         }
-        (Reads::Assertion(header), Caller::Unverified) if live => {
-            format!("there are no keys to check {header} with; the log says why")
+        (Reads::Assertion(places), Caller::Unverified) if live => {
+            format!("there are no keys to check {places} with; the log says why")
         }
-        (Reads::Assertion(header), Caller::Unverified) => {
-            format!("the configuration alone has no keys to check {header} with")
+        (Reads::Assertion(places), Caller::Unverified) => {
+            format!("the configuration alone has no keys to check {places} with")
         }
-        (Reads::Assertion(header), _) if before.contains_key(header) => {
-            format!("the assertion in {header} is empty, of another scheme, or names no user")
+        (Reads::Assertion(places), _) if places.are_in(before) => {
+            format!("the assertion in {places} is empty, of another scheme, or names no user")
         }
+        (Reads::Assertion(places), _) => format!("{places} is not there"),
         (Reads::Header(header), _) if before.contains_key(header) => {
             format!("{header} is empty, so it names no user")
         }
-        (Reads::Header(header) | Reads::Assertion(header), _) => {
-            format!("{header} is not there")
-        }
+        (Reads::Header(header), _) => format!("{header} is not there"),
         (Reads::App(header), _) => format!("the app names the user, in {header} of its response"),
     }
 }
@@ -201,6 +201,9 @@ fn why_caller(
 fn settings_of(reads: Reads<'_>) -> &'static [&'static str] {
     match reads {
         Reads::Header(_) | Reads::App(_) => &["identity.source", "identity.user_header"],
+        Reads::Assertion(places) if places.have_cookie() => {
+            &["identity.source", "identity.assertion.cookie", "identity.assertion.issuer"]
+        }
         Reads::Assertion(_) => {
             &["identity.source", "identity.assertion.header", "identity.assertion.issuer"]
         }
@@ -307,7 +310,11 @@ pub(super) fn of_app_said(
     said: &Result<Caller, Refusal>,
     assumed: bool,
 ) -> Step {
-    let (Reads::Header(header) | Reads::Assertion(header) | Reads::App(header)) = identity.reads();
+    let header = match identity.reads() {
+        Reads::Header(header) | Reads::App(header) => header.as_str(),
+        // An app that is asked names the user; an assertion is not the app's word.
+        Reads::Assertion(_) => "user",
+    };
     let (verdict, why) = match said {
         Ok(caller @ Caller::Known(_)) => {
             (words_of(caller), format!("{header} of the app's response names one user"))

@@ -12,7 +12,9 @@ use identity::{AssertionSource, Source};
 pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Keys);
     let Source::Assertion(source) = &around.config.identity.source else { return Vec::new() };
-    let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &source.keys;
+    // A secret needs no keys.
+    let Some(location) = &source.keys else { return Vec::new() };
+    let url = location.url();
     let fetch = match HttpFetch::new(url, &source.roots) {
         Ok(fetch) => fetch,
         Err(error) => {
@@ -23,9 +25,15 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let began = Instant::now();
     let fetched = fetch.fetch(url).await;
     let took = began.elapsed();
-    match (&source.keys, fetched) {
-        (KeyLocation::Set(_), Ok(document)) => {
-            look_at_set(source, &document, &format!("fetched after {took:.1?}"), &mut findings);
+    let when = format!("fetched after {took:.1?}");
+    match (location, fetched) {
+        (KeyLocation::Set(_), Ok(fetched)) => {
+            let keys = KeySet::from_jwks(&fetched.document);
+            look_at_set(source, location, keys, &when, &mut findings);
+        }
+        (KeyLocation::Certificates(_), Ok(fetched)) => {
+            let keys = KeySet::from_certificates(&fetched.document);
+            look_at_set(source, location, keys, &when, &mut findings);
         }
         // Without a key's id, which only an assertion brings, the server has no key to send.
         (KeyLocation::Each(_), Ok(_) | Err(FetchError::NotFound)) => findings.ok(
@@ -33,23 +41,25 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
             format!("reached after {took:.1?}; each key is fetched when an assertion names it"),
         ),
         (location, Err(error)) => {
-            let place = match location {
-                KeyLocation::Set(_) => "identity.assertion.jwks_url",
-                KeyLocation::Each(_) => "identity.assertion.key_url",
-            };
-            unavailable(place, error, &mut findings);
+            unavailable(location.setting(), error, &mut findings);
         }
     }
     findings.all()
 }
 
-fn look_at_set(source: &AssertionSource, document: &[u8], fetched: &str, findings: &mut Findings) {
-    let place = "identity.assertion.jwks_url";
-    let keys = match KeySet::from_jwks(document) {
+fn look_at_set(
+    source: &AssertionSource,
+    location: &KeyLocation,
+    keys: Result<KeySet, KeySetError>,
+    fetched: &str,
+    findings: &mut Findings,
+) {
+    let place = location.setting();
+    let keys = match keys {
         Ok(keys) => keys,
         Err(error) => {
             let what = match error {
-                KeySetError::Malformed => "the document there is no JWK set",
+                KeySetError::Malformed => "the document there is no set of keys",
                 KeySetError::TooMany => "the document there has more keys than a set may have",
                 KeySetError::NoneUsable => "no key in the document there can check a signature",
             };

@@ -13,7 +13,6 @@ use super::route::route_to;
 use super::{Check, Finding, Findings, Surroundings};
 use hop::proxy::Address;
 use identity::Source;
-use identity::keys::KeyLocation;
 
 /// Time after which a look-up is slow: a name server in the cluster answers within a few milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
@@ -72,9 +71,10 @@ fn names(around: &Surroundings) -> Vec<(&'static str, String, u16)> {
         }
     };
     call("velt.endpoint", &around.config.velt.endpoint);
-    if let Source::Assertion(source) = &around.config.identity.source {
-        let (KeyLocation::Set(url) | KeyLocation::Each(url)) = &source.keys;
-        call("identity.assertion", url);
+    if let Source::Assertion(source) = &around.config.identity.source
+        && let Some(location) = &source.keys
+    {
+        call("identity.assertion", location.url());
     }
     if let Address::Tcp(authority) = &around.config.app.address
         && let Some((host, port)) = authority.rsplit_once(':')

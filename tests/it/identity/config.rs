@@ -110,7 +110,7 @@ fn t53_mesh_preset_needs_another_anchor_than_an_address() {
     let signed = format!("[identity]\npreset = \"istio\"\nsource = \"assertion\"\n{assertion}");
     let config = parse(&signed, &[]).unwrap_or_else(|error| panic!("{error}"));
     let Source::Assertion(source) = &config.identity.source else { panic!("an assertion") };
-    assert_eq!(source.header, "authorization");
+    assert_eq!(source.places.to_string(), "authorization");
     assert!(!config.identity.guarded.is_empty(), "plain headers name no user");
 }
 

@@ -418,8 +418,8 @@ fn keys_come_from_where_the_front_publishes_them() {
         );
         let config = config(&toml).unwrap_or_else(|error| panic!("{error}"));
         let Source::Assertion(source) = config.identity.source else { panic!("it signs") };
-        let (KeyLocation::Set(url) | KeyLocation::Each(url)) = source.keys;
-        assert_eq!(url.as_str(), expected);
+        let keys = source.keys.expect("keys");
+        assert_eq!(keys.url().as_str(), expected);
     }
 }
 

@@ -1,7 +1,10 @@
-//! Headers and assertions that the common fronts send, by their documentation (cited in `docs/fronts`).
+//! Headers and assertions that the common fronts send, by their documentation (cited in `docs/fronts`), and
+//! the sessions of the common logins (`logins`).
 //!
 //! A preset is a set of other defaults for the keys of `identity`. A value that only the operator can know
 //! has no default and stays required.
+
+mod logins;
 
 use super::super::setting::Setting;
 use super::super::words::SourceName;
@@ -28,28 +31,54 @@ pub struct Preset {
 /// the operator wrote.
 pub struct AssertionPreset {
     pub header: Option<&'static str>,
+    pub cookies: &'static [&'static str],
+    pub format: Option<&'static str>,
     pub jwks_url: Option<&'static str>,
     pub key_url: Option<&'static str>,
+    pub x509_url: Option<&'static str>,
     pub issuer: Option<&'static str>,
+    pub audience: &'static [&'static str],
+    pub required: &'static [&'static str],
     pub algorithms: &'static [&'static str],
     pub user_claim: Option<&'static str>,
     pub email_claim: Option<&'static str>,
     pub name_claim: Option<&'static str>,
     pub groups_claim: Option<&'static str>,
+    /// Claims of which the first that is there names the organization.
+    pub organization_claims: &'static [&'static str],
+    /// Whether assertions name the origin of the page for which they were made (`azp`), and no audience.
+    pub has_party: bool,
+    /// Whether the issuer issues for one app only, so that its name stands for the audience.
+    pub is_bound_by_issuer: bool,
     /// Whether the front is a load balancer that shares its keys with other load balancers.
     pub needs_signer: bool,
 }
 
+impl AssertionPreset {
+    /// Whether the preset says where the keys are, perhaps with the help of what the operator writes.
+    pub fn knows_keys(&self) -> bool {
+        self.jwks_url.or(self.key_url).or(self.x509_url).is_some()
+    }
+}
+
 const NO_ASSERTION: AssertionPreset = AssertionPreset {
     header: None,
+    cookies: &[],
+    format: None,
     jwks_url: None,
     key_url: None,
+    x509_url: None,
     issuer: None,
+    audience: &[],
+    required: &[],
     algorithms: &[],
     user_claim: None,
     email_claim: None,
     name_claim: None,
     groups_claim: None,
+    organization_claims: &[],
+    has_party: false,
+    is_bound_by_issuer: false,
     needs_signer: false,
 };
 
@@ -71,8 +100,8 @@ const SIGNED: Preset = Preset { source: SourceName::Assertion, ..PLAIN };
 const OIDC: AssertionPreset =
     AssertionPreset { user_claim: Some("sub"), email_claim: Some("email"), ..NO_ASSERTION };
 
-/// Every preset.
-pub static PRESETS: [Preset; 10] = [
+/// Presets of fronts.
+static FRONTS: [Preset; 10] = [
     Preset {
         name: "oauth2-proxy",
         user_header: Some("X-Forwarded-User"),
@@ -200,8 +229,10 @@ pub static PRESETS: [Preset; 10] = [
 impl Setting for &'static Preset {
     const EXPECTED: &'static str = "\"oauth2-proxy\", \"oauth2-proxy-auth-request\", \"pomerium\", \
         \"authentik\", \"authelia\", \"cloudflare-access\", \"google-iap\", \"aws-alb\", \
-        \"azure-easy-auth\" or \"istio\"";
+        \"azure-easy-auth\" or \"istio\" for a front, or \"clerk\", \"supabase\", \"authjs\", \"nextauth\", \
+        \"firebase\", \"auth0\", \"cognito\", \"workos\", \"okta\", \"keycloak\" or \"entra\" for a login of the \
+        app's own";
     fn parse(text: &str) -> Option<Self> {
-        PRESETS.iter().find(|preset| preset.name == text)
+        FRONTS.iter().chain(&logins::LOGINS).find(|preset| preset.name == text)
     }
 }
