@@ -220,7 +220,7 @@ async fn claims_bind_a_session_to_its_app() {
     ] {
         let mut claims = claims("ada");
         for (name, value) in
-            [&right, &change].into_iter().flat_map(|more| more.as_object()).flatten()
+            [&right, &change].into_iter().filter_map(|more| more.as_object()).flatten()
         {
             claims[name] = value.clone();
         }
