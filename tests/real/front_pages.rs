@@ -2,7 +2,7 @@
 //! `sidecar.toml`. A test replaces only the values that a reader replaces too: names, ports, secrets.
 
 mod front;
-mod page;
+pub mod page;
 mod site;
 mod visitor;
 

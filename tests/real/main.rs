@@ -26,6 +26,7 @@ mod front_pages;
 mod fronts;
 mod grpc;
 mod login;
+mod logins;
 mod messages;
 mod neighbour;
 mod nginx;

@@ -1,9 +1,9 @@
-//! A page of `docs/fronts`: its fenced blocks, from which a test starts programs.
+//! A page of `docs/fronts` or `docs/logins`: its fenced blocks, from which a test starts programs.
 
 use std::fs;
 
-/// Folder of the pages.
-const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fronts");
+/// Folder of the documents.
+const DOCUMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
 
 /// A page.
 pub struct Page {
@@ -12,8 +12,14 @@ pub struct Page {
 }
 
 impl Page {
+    /// Reads the page of a front.
     pub fn named(name: &'static str) -> Self {
-        let file = format!("{PAGES}/{name}.md");
+        Self::in_folder("fronts", name)
+    }
+
+    /// Reads a page of a folder below `docs`.
+    pub fn in_folder(folder: &str, name: &'static str) -> Self {
+        let file = format!("{DOCUMENTS}/{folder}/{name}.md");
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
         Self { name, text }
     }

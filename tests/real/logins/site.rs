@@ -1,0 +1,193 @@
+//! A sidecar with the `sidecar.toml` of a login's page, an app behind it, and an emulator in Velt's place.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use serde_json::{Value, json};
+use server::Server;
+use server::config::Config;
+use tokio::sync::oneshot;
+
+use super::library::Login;
+use crate::front_pages::page::Page;
+use crate::neighbour::{
+    CREDENTIALS, RunningEmulator, Task, claims_of, http_client, serve_app, start_emulator,
+};
+
+/// Header in which an app names its user.
+const USER_HEADER: &str = "x-velt-user";
+
+/// All programs of a site but the browser and the login.
+pub struct Site {
+    sidecar: SocketAddr,
+    http: reqwest::Client,
+    _stop: oneshot::Sender<()>,
+    /// The app, if it is a task of the test.
+    _app: Option<Task>,
+    _emulator: RunningEmulator,
+}
+
+/// What a browser sees of an answer.
+#[derive(Debug)]
+pub struct Seen {
+    pub status: StatusCode,
+    /// User and organization of the token, if there is one.
+    pub minted: Option<(String, String)>,
+    /// `X-Velt-Token-Status`.
+    pub reason: Option<String>,
+    /// Whether the header is there in which an app names its user.
+    pub has_user_header: bool,
+    pub body: Value,
+}
+
+impl Seen {
+    /// Whether the app has answered, without a token and without a refusal.
+    pub fn is_anonymous(&self) -> bool {
+        self.status == StatusCode::OK
+            && self.minted.is_none()
+            && self.reason.as_deref() == Some("anonymous")
+    }
+}
+
+impl Site {
+    /// Starts the page's `sidecar.toml` number `number`, with `settings` of this machine alone: where the keys
+    /// are, and secrets.
+    pub async fn open(page: &Page, number: usize, settings: &[(&str, &str)]) -> Self {
+        let (task, app) = serve_app(show).await;
+        let site = Self::in_front_of(app, page, number, settings).await;
+        Self { _app: Some(task), ..site }
+    }
+
+    /// Starts the page's `sidecar.toml` number `number` in front of an app that is another program.
+    pub async fn in_front_of(
+        app: SocketAddr,
+        page: &Page,
+        number: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let emulator = start_emulator().await;
+        let (api_key, auth_token) = CREDENTIALS;
+        let velt = format!("http://{}/v2/auth/generate_token", emulator.address);
+        let app = app.to_string();
+        let environment = [
+            ("VELT_API_KEY", api_key),
+            ("VELT_AUTH_TOKEN", auth_token),
+            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
+            ("VELT_SIDECAR_APP__ADDRESS", &app),
+            ("VELT_SIDECAR_VELT__ENDPOINT", &velt),
+            // Long enough that a busy machine does not cause an answer without a token.
+            ("VELT_SIDECAR_DELIVERY__HEADER__MAX_WAIT", "20s"),
+            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
+            ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "1s"),
+        ];
+        let environment = environment.iter().chain(settings);
+        let environment: BTreeMap<_, _> =
+            environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let text = page.block("toml", number);
+        let config = Config::parse("the page's sidecar.toml", text, &environment);
+        let server = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
+        let server = server.unwrap_or_else(|error| panic!("{error}"));
+        let sidecar = server.addresses().traffic;
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(server.run(async move {
+            // A dropped sender stops the sidecar too.
+            let _ = stopped.await;
+        }));
+        let http = http_client();
+        Self { sidecar, http, _stop: stop, _app: None, _emulator: emulator }
+    }
+
+    /// Asks for a page, as the browser that has this login.
+    pub async fn page(&self, login: &Login) -> Seen {
+        self.ask(Method::GET, "/page", login, None).await
+    }
+
+    /// Asks for a page with a header of the client's own that names another user.
+    pub async fn page_naming(&self, login: &Login, user: &str) -> Seen {
+        self.ask(Method::GET, "/page", login, Some((USER_HEADER, user))).await
+    }
+
+    /// Asks the token route, as a script of the site's own pages does.
+    pub async fn token(&self, login: &Login) -> Seen {
+        self.ask(Method::POST, "/api/velt/token", login, None).await
+    }
+
+    /// Signs in at the app, and returns the session's cookies.
+    pub async fn signed_in(&self, path: &str) -> Login {
+        let answer = self.http.post(format!("http://{}{path}", self.sidecar)).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let pair = |line: &HeaderValue| {
+            let line = line.to_str().expect("visible ASCII");
+            let pair = line.split(';').next().expect("split has a first part");
+            let (name, value) = pair.split_once('=').expect("a cookie");
+            (name.to_owned(), value.to_owned())
+        };
+        let cookies: Vec<_> = answer.headers().get_all(SET_COOKIE).iter().map(pair).collect();
+        assert!(!cookies.is_empty(), "no session");
+        Login { cookies, token: None }
+    }
+
+    /// Signs out at the app.
+    pub async fn signed_out(&self, login: &Login) {
+        let seen = self.ask(Method::POST, "/logout", login, None).await;
+        assert_eq!((seen.status, &seen.body["signed"]), (StatusCode::OK, &json!("out")));
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        login: &Login,
+        own: Option<(&str, &str)>,
+    ) -> Seen {
+        let asking = self.http.request(method, format!("http://{}{path}", self.sidecar));
+        let mut asking = asking.header("sec-fetch-site", "same-origin");
+        if let Some((name, value)) = own {
+            asking = asking.header(name, value);
+        }
+        if !login.cookies.is_empty() {
+            asking = asking.header(COOKIE, login.cookie_line());
+        } else if let Some(token) = &login.token {
+            asking = asking.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        seen_in(asking.send().await.expect("an answer")).await
+    }
+}
+
+/// Reads an answer to its end.
+async fn seen_in(answer: reqwest::Response) -> Seen {
+    let status = answer.status();
+    let text = |name: &str| {
+        let value = answer.headers().get(name)?;
+        Some(value.to_str().expect("visible ASCII").to_owned())
+    };
+    let (token, reason) = (text("x-velt-token"), text("x-velt-token-status"));
+    let has_user_header = answer.headers().contains_key(USER_HEADER);
+    let body = answer.text().await.expect("a whole body");
+    let body: Value = body.parse().unwrap_or_else(|error| panic!("{error}: {body}"));
+    let token = token.or_else(|| body["token"].as_str().map(str::to_owned));
+    Seen { status, minted: token.as_deref().map(named_in), reason, has_user_header, body }
+}
+
+/// Returns user and organization of a token of the emulator.
+fn named_in(token: &str) -> (String, String) {
+    let claims = claims_of(token);
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{claims}")).to_owned();
+    (text(&claims["userId"]), text(&claims["resources"][0]["id"]))
+}
+
+/// Answers as the app: with the login that it has got.
+fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let line = |name| {
+        let value = request.headers().get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let seen = json!({ "cookie": line(COOKIE), "authorization": line(AUTHORIZATION) });
+    Response::new(Full::from(seen.to_string()))
+}
