@@ -101,7 +101,7 @@ impl Grants {
     ///
     /// # Errors
     ///
-    /// As [`Grants::parse`].
+    /// See [`Grants::parse`].
     pub fn from_json(json: &Value) -> Result<Self, GrantsError> {
         let array = json.as_array().ok_or(GrantsError::WrongForm)?;
         if array.len() > MAX_GRANTS {

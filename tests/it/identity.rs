@@ -9,6 +9,7 @@ mod assertion;
 mod attributes;
 mod claims;
 mod config;
+mod cookies;
 mod foreign_pages;
 mod keys;
 mod no_user;

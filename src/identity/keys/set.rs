@@ -210,13 +210,13 @@ impl KeySet {
 
     /// Returns the keys of this id that may have been used with `algorithm`: an id may stand twice, with keys
     /// of different kinds (RFC 7517 section 4.5). A token without an id is checked only if there is exactly
-    /// one key.
+    /// one key. Secrets have no ids, and each of them is tried.
     pub(crate) fn fitting(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &Key> {
-        let known = self.knows(id);
+        let known = algorithm.is_symmetric() || self.knows(id);
         self.keys.iter().filter(move |key| {
             known && (id.is_none() || key.id.as_deref() == id) && key.fits(algorithm)
         })

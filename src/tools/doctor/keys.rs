@@ -59,7 +59,10 @@ fn look_at_set(
         Ok(keys) => keys,
         Err(error) => {
             let what = match error {
-                KeySetError::Malformed => "the document there is no set of keys",
+                KeySetError::Malformed if matches!(location, KeyLocation::Set(_)) => {
+                    "the document there is no JWK set"
+                }
+                KeySetError::Malformed => "the document there has no certificates by key id",
                 KeySetError::TooMany => "the document there has more keys than a set may have",
                 KeySetError::NoneUsable => "no key in the document there can check a signature",
             };

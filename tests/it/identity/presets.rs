@@ -3,7 +3,6 @@
 use ground::metrics::Label as _;
 use http::HeaderMap;
 use identity::Source;
-use identity::keys::KeyLocation;
 use serde_json::{Value, json};
 
 use super::assertion::result_count;

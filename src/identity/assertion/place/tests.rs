@@ -19,6 +19,7 @@ fn find(name: &str, lines: &[&str]) -> Result<Option<(String, String)>, ()> {
     Ok(found.map(text))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is compared with the result of find")]
 fn one(name: &str, value: &str) -> Result<Option<(String, String)>, ()> {
     Ok(Some((name.to_owned(), value.to_owned())))
 }
@@ -82,7 +83,7 @@ fn names_have_one_star_at_most() {
 }
 
 proptest! {
-    /// Any bytes in cookies lead to one value, to none, or to a refusal, and a value stands in the line.
+    /// A line of cookies leads to one value, to none, or to a refusal, and a value stands in the line.
     #[test]
     fn any_cookie_line_is_read_or_refused(line in "[ -~]{0,80}", name in "[a-c]{1,2}") {
         let lines = [line.as_str()];
@@ -92,7 +93,7 @@ proptest! {
         }
     }
 
-    /// What is cut into pieces is put together again, in whatever order the pieces come.
+    /// A cookie that is cut into pieces is put together again, whichever order the pieces come in.
     #[test]
     fn pieces_in_any_order_make_the_whole(value in "[a-z]{1,60}", size in 5_usize..20, turn in 0_usize..8) {
         let mut pieces: Vec<String> = value

@@ -195,7 +195,7 @@ fn read_secrets(section: &Section<'_, '_>, format: Format) -> Vec<SecretString> 
     secret.into_iter().chain(next).collect()
 }
 
-/// What a signed assertion has to show beside its signature.
+/// Claims and algorithms that a signed assertion has to show beside its signature.
 #[derive(Default)]
 struct Proof {
     issuer: Option<String>,
