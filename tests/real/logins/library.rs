@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::program::{APPS, Program};
 
-/// What a browser sends of a user's login.
+/// Cookies and token that a browser sends for a user who is signed in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
     /// Names and values of cookies, in the order in which the library has set them.

@@ -31,7 +31,7 @@ pub struct Site {
     _emulator: RunningEmulator,
 }
 
-/// What a browser sees of an answer.
+/// Answer as a browser sees it.
 #[derive(Debug)]
 pub struct Seen {
     pub status: StatusCode,
