@@ -48,6 +48,7 @@ const FORGERIES: [fn() -> Value; 4] = [
 struct Stage {
     library: Library,
     site: Site,
+    page: Page,
     /// Session of the user, but for the changes of a test.
     usual: Value,
 }
@@ -63,9 +64,10 @@ impl Stage {
         let library = Library::start(login).await;
         let settings = settings(library.issuer);
         let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, &**value)).collect();
-        let site = Site::open(&Page::in_folder("logins", login), number, &settings).await;
+        let page = Page::in_folder("logins", login);
+        let site = Site::open(&page, number, &settings).await;
         let usual = json!({ "user": USER, "organization": ORGANIZATION });
-        Self { library, site, usual }
+        Self { library, site, page, usual }
     }
 
     /// Starts the page's configuration number `number` for an issuer with keys by RFC 7517.
@@ -119,6 +121,7 @@ impl Stage {
         let minted = Some((USER.to_owned(), ORGANIZATION.to_owned()));
         let route = self.site.token(&session).await;
         assert_eq!((route.status, &route.minted), (StatusCode::OK, &minted), "{route:?}");
+        self.site.is_shown_by_curl(&self.page, &session, USER);
         let seen = self.site.page(&session).await;
         if session.cookies.is_empty() {
             let token = session.token.as_deref().expect("a token");
@@ -316,6 +319,25 @@ async fn authjs_is_as_its_page_says() {
     let mut renamed = stage.session(json!({})).await;
     renamed.cookies[0].0 = "authjs.session-token".to_owned();
     stage.is_refused_by_both(&renamed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_page_keep_the_users_id_at_authjs() {
+    let mut stage = Stage::set("authjs", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+    let signed_in = async |stage: &mut Stage, lines: Option<&str>| {
+        let session = stage.session(json!({ "account": "1234", "lines": lines })).await;
+        let found = stage.library.find(&session).await;
+        let (user, _) = found.unwrap_or_else(|| panic!("the library refuses {session:?}"));
+        stage.mints(&session, &user, DEFAULT_ORGANIZATION).await;
+        user
+    };
+    // "The trap": without an adapter, Auth.js makes up an id at each sign-in.
+    let without = [signed_in(&mut stage, None).await, signed_in(&mut stage, None).await];
+    assert_ne!(without[0], without[1], "the page warns of nothing");
+    let lines = stage.page.block("js", 0).to_owned();
+    for _ in 0..2 {
+        assert_eq!(signed_in(&mut stage, Some(&lines)).await, "google|1234");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
