@@ -31,6 +31,8 @@ const SECRET: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__SECRET";
 const COOKIE_NAME: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__COOKIE";
 const NEXT_SECRET: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__NEXT_SECRET";
 
+const REQUIRED: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__REQUIRED_CLAIMS";
+
 /// Secrets of the apps that the libraries of `apps/logins` stand for.
 const AUTH_SECRET: &str = "the-secret-of-the-app-with-44-characters-QQ==";
 const NEXT_AUTH_SECRET: &str = "the-next-secret-of-the-app-44-characters-Qg==";
@@ -84,7 +86,35 @@ impl Stage {
         self.library.sign_in(&how).await
     }
 
-    /// Asserts that the sidecar, and the library where it is asked, find this user and organization.
+    /// Asserts that a page's line of `required_claims` keeps the session of `changes` out, and the usual session
+    /// in; without the line, the session of `changes` is a user's.
+    async fn is_kept_out_by_the_line(
+        login: &'static str,
+        number: usize,
+        keys: (&'static str, &'static str),
+        line: &str,
+        changes: Value,
+    ) {
+        let page = Page::in_folder("logins", login);
+        assert!(page.says(&format!("`required_claims = [\"{line}\"]`")), "{login}: {line}");
+        for required in [None, Some(line)] {
+            let settings = |issuer| {
+                let (variable, path) = keys;
+                let keys = (variable, format!("http://{issuer}/{login}/{path}"));
+                let line = required.map(|line| (REQUIRED, line.to_owned()));
+                [keys].into_iter().chain(line).collect()
+            };
+            let mut stage = Self::set(login, number, settings).await;
+            let usual = stage.session(json!({})).await;
+            assert!(stage.site.page(&usual).await.minted.is_some());
+            let other = stage.session(changes.clone()).await;
+            let seen = stage.site.page(&other).await;
+            assert_eq!(seen.minted.is_none(), required.is_some(), "{login}: {seen:?}");
+            assert_eq!(seen.is_anonymous(), required.is_some(), "{login}: {seen:?}");
+        }
+    }
+
+    /// Asserts that the sidecar and the library find this user and organization.
     async fn mints(&mut self, session: &Login, user: &str, organization: &str) {
         let seen = self.site.page(session).await;
         let minted = Some((user.to_owned(), organization.to_owned()));
@@ -193,6 +223,33 @@ async fn clerk_is_as_its_page_says() {
     let seen = stage.site.page(&beside).await;
     assert_eq!(seen.minted, Some((USER.to_owned(), ORGANIZATION.to_owned())), "{seen:?}");
     assert_eq!(seen.body["cookie"], beside.cookie_line(), "the app has to see the handshake");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_is_found_by_the_name_of_its_instance() {
+    let settings = |issuer| {
+        let keys = (JWKS_URL, format!("http://{issuer}/clerk/jwks"));
+        vec![keys, (COOKIE_NAME, "__session_naoXFJnI".to_owned())]
+    };
+    let mut stage = Stage::set("clerk", 0, settings).await;
+    let mut session = stage.session(json!({})).await;
+    // Another instance on this host was the last to write the cookie without an instance's name.
+    let plain = session.cookies.iter_mut().find(|(name, _)| name == "__session");
+    plain.expect("both names").1 = "of.another.instance".to_owned();
+    let seen = stage.site.page(&session).await;
+    assert_eq!(seen.minted, Some((USER.to_owned(), ORGANIZATION.to_owned())), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_required_claims_keep_other_callers_out() {
+    let session_keys = (X509_URL, "x509/session");
+    let jwks = (JWKS_URL, "jwks");
+    let anonymous = || json!({ "anonymous": true });
+    let line = "firebase.sign_in_provider!=anonymous";
+    Stage::is_kept_out_by_the_line("firebase", 0, session_keys, line, anonymous()).await;
+    Stage::is_kept_out_by_the_line("supabase", 0, jwks, "is_anonymous!=true", anonymous()).await;
+    let program = json!({ "program": true });
+    Stage::is_kept_out_by_the_line("auth0", 0, jwks, "gty!=client-credentials", program).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,6 +441,15 @@ async fn nextauth_is_as_its_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nextauth_takes_the_id_at_the_provider() {
+    let mut stage = Stage::set("nextauth", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+    for _ in 0..2 {
+        let session = stage.session(json!({ "account": "1234" })).await;
+        stage.mints(&session, "1234", DEFAULT_ORGANIZATION).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn firebase_with_session_cookies_is_as_its_page_says() {
     let keys = |issuer| vec![(X509_URL, format!("http://{issuer}/firebase/x509/session"))];
     let mut stage = Stage::set("firebase", 0, keys).await;
@@ -450,7 +516,11 @@ async fn cognito_with_access_tokens_is_as_its_page_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn auth0_is_as_its_page_says() {
-    Stage::with_jwks("auth0", 0).await.holds().await;
+    let mut stage = Stage::with_jwks("auth0", 0).await;
+    stage.holds().await;
+    // The token profile "RFC 9068".
+    let profile = stage.session(json!({ "type": "at+jwt" })).await;
+    stage.mints(&profile, USER, ORGANIZATION).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
