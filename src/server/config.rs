@@ -33,6 +33,7 @@ use hop::proxy;
 use identity;
 use sidecar::access_log;
 use sidecar::inject;
+use sidecar::resolver::ResolverSettings;
 use token::velt;
 use token::{MintPlan, cache, resilience};
 
@@ -52,6 +53,10 @@ pub struct Config {
     pub resilience: resilience::Settings,
     pub cache: cache::Settings,
     pub delivery: inject::Settings,
+    /// Paths of the app that only known callers may ask.
+    pub required_on: Vec<inject::PathPattern>,
+    /// Tokens for resolvers; `None` if the sidecar makes none.
+    pub resolver: Option<ResolverSettings>,
     pub shutdown: Shutdown,
     pub workers: Workers,
     pub memory_limit: memory::Limit,
@@ -159,7 +164,8 @@ impl Config {
         let app = top.section("app", |section| table::app::read(section, listen.address));
         let roots = top.section("outgoing", table::outgoing::read);
         let delivery = top.section("delivery", table::delivery::read);
-        let (identity, velt) = top.section("identity", |section| {
+        let (required_on, identity, velt) = top.section("identity", |section| {
+            let required_on = section.list("require_on", &[]);
             section.section("assertion", |assertion| {
                 let identity = table::identity::read(section, assertion, &delivery, &roots);
                 check_names(section, identity.as_ref(), tls.as_ref());
@@ -174,9 +180,18 @@ impl Config {
                     check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
                     read
                 });
-                (identity, velt)
+                let source = identity.as_ref().map(|identity| &identity.source);
+                if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
+                    section.complain_about(
+                        "require_on",
+                        "the app alone knows its users before it answers",
+                        "remove it, and have the app refuse anonymous callers there",
+                    );
+                }
+                (required_on, identity, velt)
             })
         });
+        let resolver = top.section("resolver", |section| table::resolver::read(section, &delivery));
         let cache = top.section("cache", |section| cache::Settings {
             max_entries: section.value("max_entries", "100000"),
             max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
@@ -209,6 +224,8 @@ impl Config {
             admin_token,
             app,
             delivery,
+            required_on,
+            resolver,
             identity,
             velt,
             plan,

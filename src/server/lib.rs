@@ -40,6 +40,7 @@ use ground::tls::FileError;
 use hop::listener::{Listener, Phase, Worker};
 use hop::proxy::Upstream;
 use sidecar::Sidecar;
+use sidecar::resolver::KeyError;
 use token::velt::BuildError;
 
 /// Time that the end waits for the reader of the access log, and also for the collector of spans.
@@ -69,6 +70,8 @@ pub enum StartError {
     Velt(BuildError),
     Identity(TlsError),
     Tracing(TlsError),
+    /// The key that signs tokens for resolvers can't be used.
+    Resolver(KeyError),
     /// A thread to serve on can't be started. The machine is at fault.
     Threads(io::Error),
     /// The access log can't be opened. The machine is at fault.
@@ -96,6 +99,7 @@ impl fmt::Display for StartError {
                 }
             }
             Self::Tls(error) => error.fmt(formatter),
+            Self::Resolver(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
             Self::Identity(error) | Self::Tracing(error) => error.fmt(formatter),
             Self::Threads(_) => formatter.write_str(
@@ -117,6 +121,7 @@ impl Error for StartError {
                 Some(source)
             }
             Self::Tls(error) => error.source(),
+            Self::Resolver(error) => error.source(),
             Self::Velt(error) => error.source(),
             Self::Identity(error) | Self::Tracing(error) => error.source(),
         }

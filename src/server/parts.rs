@@ -19,6 +19,8 @@ use hop::proxy::{Neighbours, Upstream};
 use identity::Identity;
 use sidecar::access_log::AccessLog;
 use sidecar::inject::Injection;
+use sidecar::required::RequiredOn;
+use sidecar::resolver::Resolver;
 use sidecar::{Rules, Sidecar};
 use token::cache::TokenCache;
 use token::resilience::Resilient;
@@ -34,6 +36,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     let metrics = Metrics::new();
     Certificates::load(config).map_err(StartError::Tls)?;
     mint(config, &metrics)?;
+    resolver(config)?;
     identity(config, None, &metrics).map(|_| ())
 }
 
@@ -81,6 +84,12 @@ fn identity(
     Identity::succeeding(old, settings, metrics.identity.clone()).map_err(StartError::Identity)
 }
 
+/// Makes the signer of tokens for resolvers; `None` if the configuration has none.
+fn resolver(config: &Config) -> Result<Option<Arc<Resolver>>, StartError> {
+    let resolver = config.resolver.clone().map(Resolver::load).transpose();
+    Ok(resolver.map_err(StartError::Resolver)?.map(Arc::new))
+}
+
 /// Makes the client that the cache asks for tokens.
 fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
     let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
@@ -100,6 +109,8 @@ pub(super) fn sidecars(
         identity: Arc::new(identity(config, None, metrics)?),
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),
+        required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
+        resolver: resolver(config)?,
     }));
     let dropped = metrics.access_log_dropped.clone();
     let access_log =
@@ -182,6 +193,8 @@ impl Replaceable {
             Arc::clone(&old.identity)
         };
 
+        let resolver = resolver(config)?;
+
         // Wait for keys if they come from another place now: until then, the old identity with its keys
         // stays in force.
         Handle::current().block_on(identity.keys_arrive())?;
@@ -202,7 +215,9 @@ impl Replaceable {
         }
         identity.start();
         let injection = Arc::new(Injection::new(config.delivery.clone()));
-        self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
+        let required_on = Arc::new(RequiredOn::new(config.required_on.clone()));
+        let rules = Rules { identity, plan, injection, required_on, resolver };
+        self.sidecar.rules.store(Arc::new(rules));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is not ours to change.
             let _ = self.log.set_level(config.log.level);

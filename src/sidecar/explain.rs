@@ -23,7 +23,7 @@ pub use self::answer::{Answer, AnsweredBy, TokenFate};
 use self::words::Cache;
 use super::Rules;
 use super::error::{NoToken, RequestError};
-use super::{Route, check_asking, check_body, mint_request};
+use super::{Own, Route, check_asking, check_body, check_required, known_user, mint_request};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use ground::peer::Peer;
 use hop::proxy::headers::{name_host, validate};
@@ -129,14 +129,24 @@ impl Walk<'_> {
             return Err((bad.into(), None));
         }
         self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
-        let route = Route::of(&request, injection);
+        let route = Route::of(&request, self.rules);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
-            Route::Token(route) => check_asking(injection, &request, by_cookie)
+            Route::Keys(_) => Ok(answer::of_resolver("the keys of tokens for resolvers")),
+            Route::Own(own) => check_asking(injection, &request, by_cookie)
                 .map_err(|error| (error, None))
-                .and_then(|()| self.token_route(route, caller, &request, response, advice))
+                .and_then(|()| match own {
+                    Own::Token(route) => {
+                        self.token_route(route, caller, &request, response, advice)
+                    }
+                    Own::Resolver(_) => self.resolver_route(&caller, response, advice),
+                })
                 .map_err(|(error, advice)| (error.for_want_of(lacks_secret), advice)),
             Route::Forward { coverage } => {
+                if let Err(error) = check_required(self.rules, &caller, &request) {
+                    self.steps.push(words::of_required(&request));
+                    return Err((error.for_want_of(lacks_secret), advice));
+                }
                 let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
                 let unwanted = advice::on_route(coverage, &request, injection);
                 Ok(Answer { advice: unwanted.or(answer.advice), ..answer })
@@ -172,6 +182,23 @@ impl Walk<'_> {
             Found::Token => Ok(answer::of_route_answer(route, TokenFate::Delivered)),
             Found::Minting => Ok(answer::of_route_answer(route, TokenFate::IfMinted)),
             Found::Nothing(absent) => Err(stopped(absent, advice)),
+        }
+    }
+
+    /// Explains the route of tokens for resolvers, as `serve_resolver` serves it.
+    fn resolver_route(
+        &mut self,
+        caller: &Caller,
+        response: Option<Response<()>>,
+        advice: Option<String>,
+    ) -> Result<Answer, Stopped> {
+        let asked = match caller {
+            Caller::Unnamed => Some(self.asked_app(response)?),
+            _ => None,
+        };
+        match known_user(asked.as_ref().unwrap_or(caller)) {
+            Ok(_) => Ok(answer::of_resolver("{\"token\":\"<token for resolvers>\"}")),
+            Err(absent) => Err(stopped(absent, advice)),
         }
     }
 

@@ -24,13 +24,15 @@ pub mod explain;
 mod guard;
 pub mod inject;
 mod record;
+pub mod required;
+pub mod resolver;
 mod token_state;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -46,6 +48,8 @@ use tracing::error;
 use self::error::{NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
+use self::required::RequiredOn;
+use self::resolver::Resolver;
 use self::token_state::TokenState;
 use crate::access_log::AccessLog;
 use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
@@ -70,6 +74,10 @@ pub struct Rules {
     pub identity: Arc<Identity>,
     pub plan: MintPlan,
     pub injection: Arc<Injection>,
+    /// Paths of the app that only known callers may ask.
+    pub required_on: Arc<RequiredOn>,
+    /// Tokens of the sidecar's own, for the resolvers of teams that keep Velt's data themselves.
+    pub resolver: Option<Arc<Resolver>>,
 }
 
 /// All parts that a request passes through. Each thread that serves has one `Sidecar`: its connections to the
@@ -88,8 +96,10 @@ pub struct Sidecar {
 
 /// Purpose of a request. The request line alone decides whether the sidecar or the app answers.
 enum Route<'a> {
-    /// One of the paths that the sidecar answers itself.
-    Token(&'a TokenRoute),
+    /// One of the paths at which the sidecar itself answers with the caller's token.
+    Own(Own<'a>),
+    /// The path at which the sidecar publishes the keys of tokens for resolvers.
+    Keys(&'a Resolver),
     /// Any other path, which the app answers.
     Forward {
         /// Whether the response could carry a token.
@@ -97,19 +107,37 @@ enum Route<'a> {
     },
 }
 
+/// A token that the sidecar itself answers with.
+enum Own<'a> {
+    /// A token of Velt's.
+    Token(&'a TokenRoute),
+    /// A token for resolvers.
+    Resolver(&'a Resolver),
+}
+
 impl<'a> Route<'a> {
-    fn of<B>(request: &Request<B>, injection: &'a Injection) -> Self {
+    fn of<B>(request: &Request<B>, rules: &'a Rules) -> Self {
+        let injection = &*rules.injection;
         let uri = request.uri();
         // The one spelling that serves a token has no authority in it, except over HTTP/2, where every target
         // has an authority.
         let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
-        match injection.route(uri.path()) {
-            Some(route) if plain => Self::Token(route),
-            _ => {
-                let (method, headers) = (request.method(), request.headers());
-                Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
+        if plain {
+            if let Some(route) = injection.route(uri.path()) {
+                return Self::Own(Own::Token(route));
+            }
+            match rules.resolver.as_deref() {
+                Some(resolver) if resolver.answers(uri.path()) => {
+                    return Self::Own(Own::Resolver(resolver));
+                }
+                Some(resolver) if resolver.publishes(uri.path()) => {
+                    return Self::Keys(resolver);
+                }
+                _ => {}
             }
         }
+        let (method, headers) = (request.method(), request.headers());
+        Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
     }
 }
 
@@ -183,9 +211,14 @@ impl Sidecar {
 
         let (address, trusted) = (peer.address(), believed.is_kept());
         let client = Client { address, trusted, scheme: scheme_of(peer) };
-        let wants_token = match Route::of(request, &rules.injection) {
-            Route::Token(route) => {
-                record.routed(&route.path);
+        let is_head = request.method() == Method::HEAD;
+        let wants_token = match Route::of(request, rules) {
+            Route::Forward { coverage } => coverage.is_covered(),
+            Route::Keys(resolver) => {
+                return Ok((own(resolver.published(), is_head), Outcome::ResolverServed));
+            }
+            Route::Own(route) => {
+                record.routed(request.uri().path());
                 check_asking(&rules.injection, request, by_cookie)?;
                 let caller = match caller {
                     // Boxed, because this way is rare and the future would grow.
@@ -195,13 +228,19 @@ impl Sidecar {
                     named => named,
                 };
                 record.identified(&caller);
-                let response = self.serve_token(rules, route, &caller, request, record).await;
-                let response = response.map_err(|error| error.for_want_of(lacks_secret))?;
-                let is_head = request.method() == Method::HEAD;
-                return Ok((own(response, is_head), Outcome::TokenServed));
+                let served = match route {
+                    Own::Token(route) => {
+                        let served = self.serve_token(rules, route, &caller, request, record).await;
+                        served.map(|response| (response, Outcome::TokenServed))
+                    }
+                    Own::Resolver(resolver) => serve_resolver(resolver, &caller),
+                };
+                let (response, outcome) =
+                    served.map_err(|error| error.for_want_of(lacks_secret))?;
+                return Ok((own(response, is_head), outcome));
             }
-            Route::Forward { coverage } => coverage.is_covered(),
         };
+        check_required(rules, &caller, request).map_err(|error| error.for_want_of(lacks_secret))?;
 
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
         // app's own time.
@@ -336,6 +375,38 @@ fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
     answer.map(Body::own)
 }
 
+/// Answers with a token for resolvers, which Velt is not asked for.
+fn serve_resolver(
+    resolver: &Resolver,
+    caller: &Caller,
+) -> Result<(Response<Bytes>, Outcome), RequestError> {
+    let user = known_user(caller)?;
+    Ok((resolver.answer(&user.id, SystemTime::now()), Outcome::ResolverServed))
+}
+
+/// Refuses a caller without a user where one is required.
+fn check_required<B>(
+    rules: &Rules,
+    caller: &Caller,
+    request: &Request<B>,
+) -> Result<(), RequestError> {
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    if rules.required_on.covers(method, path, headers) {
+        known_user(caller)?;
+    }
+    Ok(())
+}
+
+/// Returns the caller's user, or the reason why there is none.
+fn known_user(caller: &Caller) -> Result<&User, NoToken> {
+    match caller {
+        Caller::Known(user) => Ok(user),
+        Caller::Anonymous => Err(NoToken::Anonymous),
+        Caller::Unverified => Err(NoToken::Unverified),
+        Caller::Unnamed => Err(NoToken::Unnamed),
+    }
+}
+
 /// Checks that a token route may be asked like this, before the app or Velt is asked.
 /// Who asks `by_cookie` may be a page of another site, without the knowledge of the user.
 fn check_asking<B>(
@@ -391,12 +462,7 @@ fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
 
 /// Returns the request to Velt for the caller's token.
 fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken> {
-    let user = match caller {
-        Caller::Known(user) => user,
-        Caller::Anonymous => return Err(NoToken::Anonymous),
-        Caller::Unverified => return Err(NoToken::Unverified),
-        Caller::Unnamed => return Err(NoToken::Unnamed),
-    };
+    let user = known_user(caller)?;
     if user.organization == Organization::Unusable {
         return Err(NoToken::NoOrganization);
     }

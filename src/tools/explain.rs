@@ -13,6 +13,8 @@ use server::config::Config;
 use server::explain::{Asked, InForce, QuestionError, Report, report};
 use sidecar::Rules;
 use sidecar::inject::Injection;
+use sidecar::required::RequiredOn;
+use sidecar::resolver::{KeyError, Resolver};
 
 pub use self::flags::Flags;
 
@@ -21,6 +23,8 @@ pub use self::flags::Flags;
 pub enum Unexplained {
     Question(QuestionError),
     Tls(TlsError),
+    /// The key that signs tokens for resolvers can't be read here.
+    Resolver(KeyError),
 }
 
 /// Explains a request by a configuration alone: without a cache, and without keys for assertions.
@@ -33,10 +37,13 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
     let metrics = Metrics::new();
     let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
     let identity = identity.map_err(Unexplained::Tls)?;
+    let resolver = config.resolver.clone().map(Resolver::load).transpose();
     let rules = Rules {
         identity: Arc::new(identity),
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),
+        required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
+        resolver: resolver.map_err(Unexplained::Resolver)?.map(Arc::new),
     };
     let report = report(&rules, None, &InForce::of(config), asked).await;
     report.map_err(Unexplained::Question)

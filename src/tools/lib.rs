@@ -174,6 +174,7 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
             Ok(report) => print(report),
             Err(Unexplained::Question(error)) => invalid_question(&error),
             Err(Unexplained::Tls(error)) => report(&error),
+            Err(Unexplained::Resolver(error)) => report(&error),
         }
     })
 }

@@ -43,6 +43,7 @@ mod probes;
 mod proxying;
 mod reload;
 mod request_path;
+mod resolver;
 mod rollout;
 mod routes;
 mod security;

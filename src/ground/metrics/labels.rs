@@ -45,6 +45,8 @@ label!(
     ClientGone = "client_gone",
     /// A malformed or refused message: see `docs/proxying.md`.
     BadRequest = "bad_request",
+    /// A token for resolvers, or the keys of such tokens, were served.
+    ResolverServed = "resolver_served",
     /// The identity headers were ambiguous.
     IdentityRefused = "identity_refused",
     /// A token route was asked by a caller without a user.

@@ -64,6 +64,19 @@ pub(super) fn of_route_answer(route: &TokenRoute, token: TokenFate) -> Answer {
     }
 }
 
+pub(super) fn of_resolver(summary: &str) -> Answer {
+    Answer {
+        by: AnsweredBy::Sidecar,
+        status: 200,
+        outcome: Outcome::ResolverServed.as_str().into(),
+        code: None,
+        token: TokenFate::None,
+        token_status: None,
+        summary: summary.into(),
+        advice: None,
+    }
+}
+
 pub(super) fn of_app_answer(
     injection: &Injection,
     status: StatusCode,

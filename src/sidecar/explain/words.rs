@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
-use super::super::Route;
 use super::super::error::NoToken;
+use super::super::{Own, Route};
 use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
@@ -221,10 +221,25 @@ pub(super) fn of_bad_request(bad: &BadRequest) -> Step {
     step("message", "refused", bad.to_string(), &[])
 }
 
+pub(super) fn of_required<B>(request: &Request<B>) -> Step {
+    let why = format!("{} may be asked by known callers only", request.uri().path());
+    step("required user", "refused", why, &["identity.require_on"])
+}
+
 pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &Injection) -> Step {
     let path = request.uri().path();
     let (verdict, why, key) = match route {
-        Route::Token(route) => {
+        Route::Own(Own::Resolver(_)) => (
+            "a token for resolvers",
+            format!("{path} is the path of tokens for resolvers"),
+            "resolver.path",
+        ),
+        Route::Keys(_) => (
+            "the keys of tokens for resolvers",
+            format!("{path} is the path of these keys"),
+            "resolver.keys_path",
+        ),
+        Route::Own(Own::Token(route)) => {
             return Step {
                 name: "route",
                 verdict: "a token route".into(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::program::{APPS, Program};
 
-/// Cookies and token that a browser sends for a user who is signed in.
+/// Session of a user's login, as a browser sends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
     /// Names and values of cookies, in the order in which the library has set them.

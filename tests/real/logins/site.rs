@@ -32,7 +32,7 @@ pub struct Site {
     _emulator: RunningEmulator,
 }
 
-/// Answer as a browser sees it.
+/// Answer, as far as a browser sees it.
 #[derive(Debug)]
 pub struct Seen {
     pub status: StatusCode,
