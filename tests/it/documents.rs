@@ -7,20 +7,51 @@ use std::path::{Path, PathBuf};
 
 use crate::support::binary::{CREDENTIALS, finished_in};
 
-const FRONTS: &str = "docs/fronts";
+/// A folder with a page for each product of a kind, and an index.
+struct Folder {
+    path: &'static str,
+    /// The sections of a page, in this order.
+    sections: &'static [&'static str],
+    /// Number of pages below which a page is missing.
+    least: usize,
+}
 
-/// The sections of a front's page, in this order.
-const SECTIONS: [&str; 5] = [
-    "## The front",
-    "## The sidecar",
-    "## What is believed, and why",
-    "## The trap",
-    "## See that it works",
-];
+const FRONTS: Folder = Folder {
+    path: "docs/fronts",
+    sections: &[
+        "## The front",
+        "## The sidecar",
+        "## What is believed, and why",
+        "## The trap",
+        "## See that it works",
+    ],
+    least: 15,
+};
+
+const LOGINS: Folder = Folder {
+    path: "docs/logins",
+    sections: &[
+        "## The app",
+        "## The sidecar",
+        "## What is believed, and why",
+        "## The trap",
+        "## An expired session",
+        "## See that it works",
+    ],
+    least: 12,
+};
 
 /// A value for `identity.secret` where a page has a `secret_header`.
 const SECRET: (&str, &str) =
     ("VELT_SIDECAR_IDENTITY__SECRET", "a-secret-of-the-front-with-32-bytes-or-more");
+
+/// A value for `identity.assertion.secret` where the app's own secret proves a session.
+const SESSION_SECRET: (&str, &str) =
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__SECRET", "a-secret-of-the-app-with-32-bytes-or-more");
+
+/// Lines of configurations that need [`SESSION_SECRET`].
+const SEALED: [&str; 3] =
+    ["preset = \"authjs\"", "preset = \"nextauth\"", "algorithms = [\"HS256\"]"];
 
 fn read(file: impl AsRef<Path>) -> String {
     let file = file.as_ref();
@@ -36,12 +67,14 @@ fn documents_in(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The pages of fronts, without their index.
-fn pages() -> Vec<PathBuf> {
-    let mut pages = documents_in(FRONTS);
-    pages.retain(|file| !file.ends_with("README.md"));
-    assert!(pages.len() >= 15, "only {} pages", pages.len());
-    pages
+impl Folder {
+    /// The pages, without their index.
+    fn pages(&self) -> Vec<PathBuf> {
+        let mut pages = documents_in(self.path);
+        pages.retain(|file| !file.ends_with("README.md"));
+        assert!(pages.len() >= self.least, "only {} pages in {}", pages.len(), self.path);
+        pages
+    }
 }
 
 /// The fenced blocks in `language`, without the indent of a list.
@@ -60,48 +93,59 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks
 }
 
+/// Asserts that the page has all its parts in their order.
+fn has_its_parts(page: &Path, sections: &[&str]) {
+    let (text, page) = (read(page), page.display());
+    let mut rest = &*text;
+    for &section in sections {
+        let heading = format!("\n{section}\n");
+        let (before, after) = rest
+            .split_once(&*heading)
+            .unwrap_or_else(|| panic!("{page}: no {section}, or not in its place"));
+        assert!(after.len() > 100, "{page}: nothing in {section}");
+        // The configuration of the front, or the lines of the app, stand before the section about the sidecar.
+        let is_first = section != "## The sidecar" || before.contains("\n```");
+        assert!(is_first, "{page}: no front or app");
+        rest = after;
+    }
+    let commands = blocks(&text, "sh");
+    assert_eq!(commands.len(), 1, "{page}: one command shows that it works");
+    assert!(commands[0].starts_with("curl "), "{page}: {}", commands[0]);
+    let sources = text.rsplit("\nSources: ").next().expect("split has a last part");
+    assert!(sources.contains("](https://"), "{page}: no source of its facts");
+}
+
 #[test]
-fn each_page_of_a_front_has_all_its_parts() {
-    for page in pages() {
-        let (text, page) = (read(&page), page.display());
-        let mut rest = &*text;
-        for section in SECTIONS {
-            let heading = format!("\n{section}\n");
-            let (before, after) = rest
-                .split_once(&*heading)
-                .unwrap_or_else(|| panic!("{page}: no {section}, or not in its place"));
-            assert!(after.len() > 100, "{page}: nothing in {section}");
-            // The configuration of the front stands before the section about the sidecar.
-            assert!(section != "## The sidecar" || before.contains("\n```"), "{page}: no front");
-            rest = after;
+fn each_page_of_a_front_or_login_has_all_its_parts() {
+    for folder in [FRONTS, LOGINS] {
+        for page in folder.pages() {
+            has_its_parts(&page, folder.sections);
         }
-        let commands = blocks(&text, "sh");
-        assert_eq!(commands.len(), 1, "{page}: one command shows that it works");
-        assert!(commands[0].starts_with("curl "), "{page}: {}", commands[0]);
-        let sources = text.rsplit("\nSources: ").next().expect("split has a last part");
-        assert!(sources.contains("](https://"), "{page}: no source of its facts");
     }
 }
 
 #[test]
-fn the_index_of_fronts_names_each_page_once() {
-    let index = read(format!("{FRONTS}/README.md"));
-    let rows: Vec<_> = index.lines().filter(|line| line.starts_with('|')).collect();
-    let pages = pages();
-    // The table has a heading and a line beneath the heading.
-    assert_eq!(rows.len(), pages.len() + 2, "{rows:#?}");
-    for page in pages {
-        let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
-        let link = format!("[{name}]({name}) |");
-        let named = rows.iter().filter(|row| row.contains(&link)).count();
-        assert_eq!(named, 1, "{link}");
+fn indexes_of_fronts_and_logins_name_each_page_once() {
+    for folder in [FRONTS, LOGINS] {
+        let index = read(format!("{}/README.md", folder.path));
+        let rows: Vec<_> = index.lines().filter(|line| line.starts_with('|')).collect();
+        let pages = folder.pages();
+        // The table has a heading and a line beneath the heading.
+        assert_eq!(rows.len(), pages.len() + 2, "{rows:#?}");
+        for page in pages {
+            let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
+            let link = format!("[{name}]({name}) |");
+            let named = rows.iter().filter(|row| row.contains(&link)).count();
+            assert_eq!(named, 1, "{link}");
+        }
     }
 }
 
 #[tokio::test]
 async fn check_accepts_the_configurations_in_documents() {
     let mut checked = 0;
-    for document in pages().into_iter().chain(["README.md".into()]) {
+    let pages = FRONTS.pages().into_iter().chain(LOGINS.pages());
+    for document in pages.chain(["README.md".into()]) {
         let configurations = blocks(&read(&document), "toml");
         assert!(!configurations.is_empty(), "{}: no sidecar.toml", document.display());
         for text in configurations {
@@ -111,12 +155,15 @@ async fn check_accepts_the_configurations_in_documents() {
             if text.contains("secret_header") {
                 environment.push(SECRET);
             }
+            if SEALED.iter().any(|line| text.contains(line)) {
+                environment.push(SESSION_SECRET);
+            }
             let check = finished_in(folder.path(), &["check"], &environment).await;
             assert_eq!(check.code, Some(0), "{}: {text}{}", document.display(), check.stderr);
             checked += 1;
         }
     }
-    assert!(checked >= 20, "only {checked} configurations");
+    assert!(checked >= 35, "only {checked} configurations");
 }
 
 #[tokio::test]
@@ -158,7 +205,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let folders = [".", "docs", FRONTS, "docs/decisions", "tests"];
+    let folders = [".", "docs", FRONTS.path, LOGINS.path, "docs/decisions", "tests"];
     let mut documents: Vec<_> = folders.into_iter().flat_map(documents_in).collect();
     documents.retain(|file| !file.ends_with("CHANGELOG.md"));
     let mut followed = 0;

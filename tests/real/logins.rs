@@ -28,7 +28,10 @@ const LONG: usize = 8_000;
 const JWKS_URL: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__JWKS_URL";
 const X509_URL: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__X509_URL";
 const SECRET: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__SECRET";
+const COOKIE_NAME: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__COOKIE";
 const NEXT_SECRET: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__NEXT_SECRET";
+
+const REQUIRED: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__REQUIRED_CLAIMS";
 
 /// Secrets of the apps that the libraries of `apps/logins` stand for.
 const AUTH_SECRET: &str = "the-secret-of-the-app-with-44-characters-QQ==";
@@ -47,6 +50,7 @@ const FORGERIES: [fn() -> Value; 4] = [
 struct Stage {
     library: Library,
     site: Site,
+    page: Page,
     /// Session of the user, but for the changes of a test.
     usual: Value,
 }
@@ -62,9 +66,10 @@ impl Stage {
         let library = Library::start(login).await;
         let settings = settings(library.issuer);
         let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, &**value)).collect();
-        let site = Site::open(&Page::in_folder("logins", login), number, &settings).await;
+        let page = Page::in_folder("logins", login);
+        let site = Site::open(&page, number, &settings).await;
         let usual = json!({ "user": USER, "organization": ORGANIZATION });
-        Self { library, site, usual }
+        Self { library, site, page, usual }
     }
 
     /// Starts the page's configuration number `number` for an issuer with keys by RFC 7517.
@@ -81,7 +86,35 @@ impl Stage {
         self.library.sign_in(&how).await
     }
 
-    /// Asserts that the sidecar, and the library where it is asked, find this user and organization.
+    /// Asserts that a page's line of `required_claims` keeps the session of `changes` out, and the usual session
+    /// in; without the line, the session of `changes` is a user's.
+    async fn is_kept_out_by_the_line(
+        login: &'static str,
+        number: usize,
+        keys: (&'static str, &'static str),
+        line: &str,
+        changes: Value,
+    ) {
+        let page = Page::in_folder("logins", login);
+        assert!(page.says(&format!("`required_claims = [\"{line}\"]`")), "{login}: {line}");
+        for required in [None, Some(line)] {
+            let settings = |issuer| {
+                let (variable, path) = keys;
+                let keys = (variable, format!("http://{issuer}/{login}/{path}"));
+                let line = required.map(|line| (REQUIRED, line.to_owned()));
+                [keys].into_iter().chain(line).collect()
+            };
+            let mut stage = Self::set(login, number, settings).await;
+            let usual = stage.session(json!({})).await;
+            assert!(stage.site.page(&usual).await.minted.is_some());
+            let other = stage.session(changes.clone()).await;
+            let seen = stage.site.page(&other).await;
+            assert_eq!(seen.minted.is_none(), required.is_some(), "{login}: {seen:?}");
+            assert_eq!(seen.is_anonymous(), required.is_some(), "{login}: {seen:?}");
+        }
+    }
+
+    /// Asserts that the sidecar and the library find this user and organization.
     async fn mints(&mut self, session: &Login, user: &str, organization: &str) {
         let seen = self.site.page(session).await;
         let minted = Some((user.to_owned(), organization.to_owned()));
@@ -118,6 +151,7 @@ impl Stage {
         let minted = Some((USER.to_owned(), ORGANIZATION.to_owned()));
         let route = self.site.token(&session).await;
         assert_eq!((route.status, &route.minted), (StatusCode::OK, &minted), "{route:?}");
+        self.site.is_shown_by_curl(&self.page, &session, USER);
         let seen = self.site.page(&session).await;
         if session.cookies.is_empty() {
             let token = session.token.as_deref().expect("a token");
@@ -155,10 +189,12 @@ impl Stage {
         let mut in_another_order = whole.clone();
         in_another_order.cookies.reverse();
         self.mints(&in_another_order, USER, ORGANIZATION).await;
-        for missing in 0..whole.cookies.len() {
-            let mut part = whole.clone();
-            part.cookies.remove(missing);
-            self.is_refused_by_both(&part).await;
+        for (missing, (name, _)) in whole.cookies.iter().enumerate() {
+            if name.ends_with(|sign: char| sign.is_ascii_digit()) {
+                let mut part = whole.clone();
+                part.cookies.remove(missing);
+                self.is_refused_by_both(&part).await;
+            }
         }
     }
 }
@@ -174,8 +210,60 @@ async fn clerk_is_as_its_page_says() {
         // A token that another site's page has asked for.
         let elsewhere = stage.session(json!({ "origin": "https://evil.example.com" })).await;
         stage.is_refused_by_both(&elsewhere).await;
+        // A user who has yet to choose an organization is not signed in.
+        let pending = stage.session(json!({ "pending": true })).await;
+        stage.is_refused_by_both(&pending).await;
     }
     stage.refuses_a_second_session("__session").await;
+    // Another instance on a parent domain has cookies of the same names, and is in the middle of a handshake.
+    let mut beside = stage.session(json!({})).await;
+    for name in ["__client_uat", "__clerk_handshake", "__clerk_db_jwt", "__clerk_db_jwt"] {
+        beside.cookies.push((name.to_owned(), "of-another-instance".to_owned()));
+    }
+    let seen = stage.site.page(&beside).await;
+    assert_eq!(seen.minted, Some((USER.to_owned(), ORGANIZATION.to_owned())), "{seen:?}");
+    assert_eq!(seen.body["cookie"], beside.cookie_line(), "the app has to see the handshake");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clerk_is_found_by_the_name_of_its_instance() {
+    let settings = |issuer| {
+        let keys = (JWKS_URL, format!("http://{issuer}/clerk/jwks"));
+        vec![keys, (COOKIE_NAME, "__session_naoXFJnI".to_owned())]
+    };
+    let mut stage = Stage::set("clerk", 0, settings).await;
+    let mut session = stage.session(json!({})).await;
+    // Another instance on this host was the last to write the cookie without an instance's name.
+    let plain = session.cookies.iter_mut().find(|(name, _)| name == "__session");
+    plain.expect("both names").1 = "of.another.instance".to_owned();
+    let seen = stage.site.page(&session).await;
+    assert_eq!(seen.minted, Some((USER.to_owned(), ORGANIZATION.to_owned())), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_required_claims_keep_other_callers_out() {
+    let session_keys = (X509_URL, "x509/session");
+    let jwks = (JWKS_URL, "jwks");
+    let anonymous = || json!({ "anonymous": true });
+    let line = "firebase.sign_in_provider!=anonymous";
+    Stage::is_kept_out_by_the_line("firebase", 0, session_keys, line, anonymous()).await;
+    Stage::is_kept_out_by_the_line("supabase", 0, jwks, "is_anonymous!=true", anonymous()).await;
+    let program = json!({ "program": true });
+    Stage::is_kept_out_by_the_line("auth0", 0, jwks, "gty!=client-credentials", program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_of_another_product_names_no_user() {
+    // Auth0's library for Next.js and Firebase Hosting call their cookies `__session` too.
+    let stage = Stage::with_jwks("clerk", 0).await;
+    let sealed = {
+        let mut other = Stage::set("nextauth", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+        other.session(json!({})).await.cookies.remove(0).1
+    };
+    for value in [&*sealed, "s%3Aof-express.signature", "1", "{}", "a.b.c", "..", "\"\"", ""] {
+        let cookies = vec![("__session".to_owned(), value.to_owned())];
+        stage.is_anonymous(&Login { cookies, token: None }).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,6 +282,57 @@ async fn supabase_is_as_its_page_says() {
         let key = stage.session(json!({ "role": role })).await;
         stage.is_refused_by_both(&key).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_cookie_of_supabase_names_no_user() {
+    let mut stage = Stage::with_jwks("supabase", 0).await;
+    let name = "sb-abcdefghijklmnopqrst-auth-token";
+    // No base64url, no UTF-8, no JSON, no object, no token, a token that is no text, and no end.
+    let broken = [
+        "base64-",
+        "base64-.",
+        "base64-_w",
+        "base64-Zm9v",
+        "base64-ImEi",
+        "base64-e30",
+        "base64-eyJhY2Nlc3NfdG9rZW4iOjF9",
+        "base64-eyJhIjo",
+        "{",
+        "%7B%7D",
+        "%",
+        "[]",
+        "null",
+    ];
+    for value in broken {
+        let cookies = vec![(name.to_owned(), value.to_owned())];
+        stage.is_refused_by_both(&Login { cookies, token: None }).await;
+    }
+    // The first piece of one write, and the others of another write.
+    let one = stage.session(json!({ "length": LONG })).await;
+    let mut mixed = stage.session(json!({ "length": LONG - 1, "user": "user_grace" })).await;
+    mixed.cookies[0] = one.cookies[0].clone();
+    let seen = stage.site.page(&mixed).await;
+    assert_ne!(seen.minted.map(|(user, _)| user).as_deref(), Some("user_grace"));
+    assert_eq!(seen.status, StatusCode::OK, "the app answers in any case");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn supabase_is_found_beside_its_own_other_cookies() {
+    let settings = |issuer| {
+        let keys = (JWKS_URL, format!("http://{issuer}/supabase/jwks"));
+        // The preset's own pattern, in place of the page's name.
+        vec![keys, (COOKIE_NAME, "sb-*-auth-token".to_owned())]
+    };
+    let mut stage = Stage::set("supabase", 0, settings).await;
+    stage.usual["neighbours"] = true.into();
+    stage.holds().await;
+    stage.joins_chunks().await;
+    let mut two_projects = stage.session(json!({})).await;
+    let (name, session) = two_projects.cookies.last().expect("a session").clone();
+    assert_eq!(name, "sb-abcdefghijklmnopqrst-auth-token");
+    two_projects.cookies.push(("sb-zyxwvutsrqponmlkjihg-auth-token".to_owned(), session));
+    stage.is_anonymous(&two_projects).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,6 +379,52 @@ async fn authjs_is_as_its_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_page_keep_the_users_id_at_authjs() {
+    let mut stage = Stage::set("authjs", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+    let signed_in = async |stage: &mut Stage, lines: Option<&str>| {
+        let session = stage.session(json!({ "account": "1234", "lines": lines })).await;
+        let found = stage.library.find(&session).await;
+        let (user, _) = found.unwrap_or_else(|| panic!("the library refuses {session:?}"));
+        stage.mints(&session, &user, DEFAULT_ORGANIZATION).await;
+        user
+    };
+    // "The trap": without an adapter, Auth.js makes up an id at each sign-in.
+    let without = [signed_in(&mut stage, None).await, signed_in(&mut stage, None).await];
+    assert_ne!(without[0], without[1], "the page warns of nothing");
+    let lines = stage.page.block("js", 0).to_owned();
+    for _ in 0..2 {
+        assert_eq!(signed_in(&mut stage, Some(&lines)).await, "google|1234");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authjs_reads_both_names_of_its_cookie() {
+    let mut stage = Stage::set("authjs", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+    let secure = stage.session(json!({ "secure": true })).await;
+    // A cookie without the prefix stays behind when the site moves to HTTPS.
+    let with_plain = async |stage: &mut Stage, changes: Value| {
+        let plain = stage.session(changes).await;
+        let cookies = [plain.cookies, secure.cookies.clone()].concat();
+        stage.site.page(&Login { cookies, token: None }).await
+    };
+    let minted = Some((USER.to_owned(), ORGANIZATION.to_owned()));
+    let same = with_plain(&mut stage, json!({})).await;
+    assert_eq!((same.status, &same.minted), (StatusCode::OK, &minted), "{same:?}");
+    let expired = with_plain(&mut stage, json!({ "expired": true, "user": "user_grace" })).await;
+    assert_eq!((expired.status, &expired.minted), (StatusCode::OK, &minted), "{expired:?}");
+    // Both are valid, and the app may read either.
+    let other = with_plain(&mut stage, json!({ "user": "user_grace" })).await;
+    assert_eq!(
+        (other.status, &other.body["code"]),
+        (StatusCode::BAD_REQUEST, &json!("ambiguous_identity")),
+        "{other:?}"
+    );
+    // The session as a bearer token, which Auth.js takes too, is the app's alone.
+    let token = Some(secure.cookies[0].1.clone());
+    stage.is_anonymous(&Login { cookies: Vec::new(), token }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nextauth_is_as_its_page_says() {
     let secret = |_| vec![(SECRET, AUTH_SECRET.to_owned())];
     let mut stage = Stage::set("nextauth", 0, secret).await;
@@ -252,6 +437,15 @@ async fn nextauth_is_as_its_page_says() {
         stage.refuses_a_second_session(name).await;
         let row = stage.session(json!({ "database": true })).await;
         stage.is_refused_by_both(&row).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nextauth_takes_the_id_at_the_provider() {
+    let mut stage = Stage::set("nextauth", 0, |_| vec![(SECRET, AUTH_SECRET.to_owned())]).await;
+    for _ in 0..2 {
+        let session = stage.session(json!({ "account": "1234" })).await;
+        stage.mints(&session, "1234", DEFAULT_ORGANIZATION).await;
     }
 }
 
@@ -286,6 +480,21 @@ async fn cognito_with_amplify_is_as_its_page_says() {
     stage.holds().await;
     let name = "CognitoIdentityServiceProvider.1example23456789.ada%40example.com.idToken";
     stage.refuses_a_second_session(name).await;
+    // A cookie of an app client that the app had before.
+    let session = stage.session(json!({})).await;
+    let mut older = session.clone();
+    let (name, _) = &session.cookies[0];
+    let name = name.replace("1example23456789.LastAuthUser", "0older23456789.grace.idToken");
+    older.cookies.push((name, "of.the.past".to_owned()));
+    stage.mints(&session, USER, ORGANIZATION).await;
+    let seen = stage.site.page(&older).await;
+    assert_eq!(seen.minted, Some((USER.to_owned(), ORGANIZATION.to_owned())), "{seen:?}");
+    // Another user has signed in without a sign-out of the first.
+    let mut both = stage.session(json!({})).await;
+    let other = stage.session(json!({ "user": "user_grace", "username": "grace" })).await;
+    both.cookies.retain(|(name, _)| !name.ends_with("LastAuthUser"));
+    both.cookies.extend(other.cookies);
+    stage.is_anonymous(&both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,7 +516,11 @@ async fn cognito_with_access_tokens_is_as_its_page_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn auth0_is_as_its_page_says() {
-    Stage::with_jwks("auth0", 0).await.holds().await;
+    let mut stage = Stage::with_jwks("auth0", 0).await;
+    stage.holds().await;
+    // The token profile "RFC 9068".
+    let profile = stage.session(json!({ "type": "at+jwt" })).await;
+    stage.mints(&profile, USER, ORGANIZATION).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

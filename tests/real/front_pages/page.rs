@@ -24,6 +24,12 @@ impl Page {
         Self { name, text }
     }
 
+    /// Whether the page has this text, in one line or over several.
+    pub fn says(&self, text: &str) -> bool {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words(&self.text).contains(&words(text))
+    }
+
     /// Returns the fenced block number `number` in `language`, counted from 0.
     ///
     /// # Panics

@@ -45,6 +45,7 @@ async fn names_its_users(page: &Page, app: Program, ids: [(&str, &str); 2]) {
         assert!(!seen.has_user_header, "the browser must not see the app's word: {seen:?}");
         let route = site.token(&session).await;
         assert_eq!((route.status, &route.minted), (StatusCode::OK, &minted), "{route:?}");
+        site.is_shown_by_curl(page, &session, id);
         let forged = site.page_naming(&stranger, "eve").await;
         assert!(forged.is_anonymous(), "{forged:?}");
         let forged = site.page_naming(&session, "eve").await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -137,6 +138,27 @@ impl Site {
     pub async fn signed_out(&self, login: &Login) {
         let seen = self.ask(Method::POST, "/logout", login, None).await;
         assert_eq!((seen.status, &seen.body["signed"]), (StatusCode::OK, &json!("out")));
+    }
+
+    /// Asserts that the page's own command prints the token of `user`.
+    pub fn is_shown_by_curl(&self, page: &Page, login: &Login, user: &str) {
+        let site = format!("http://{}", self.sidecar);
+        let (from, to) = match &login.token {
+            // A page with two configurations shows the command for cookies, and says how it differs for tokens.
+            Some(token) if login.cookies.is_empty() && page.block("sh", 0).contains("COOKIE") => {
+                ("Cookie: COOKIE", format!("Authorization: Bearer {token}"))
+            }
+            Some(token) if login.cookies.is_empty() => ("TOKEN", token.clone()),
+            _ => ("COOKIE", login.cookie_line()),
+        };
+        let own = [("https://app.example.com", &*site), (from, &*to)];
+        let command = page.filled("sh", 0, &own);
+        let printed = Command::new("sh").args(["-c", &command]).env("NO_PROXY", "*").output();
+        let printed = printed.expect("a shell");
+        let body: Value = serde_json::from_slice(&printed.stdout)
+            .unwrap_or_else(|error| panic!("{command}: {error}: {printed:?}"));
+        let token = body["token"].as_str().unwrap_or_else(|| panic!("{command}: {body}"));
+        assert_eq!(named_in(token).0, user);
     }
 
     async fn ask(

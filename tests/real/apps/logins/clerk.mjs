@@ -17,7 +17,10 @@ async function make(keys, how) {
   const common = { azp: how.origin ?? APP, exp, fva: [0, -1], iat, iss: `https://${DOMAIN}`, nbf: iat - 10 };
   const session = { sid: 'sess_2GbDB4enNdCa5vS1zpC3Xzg9tK9', sub: how.user };
   const { organization } = how;
-  const token = await keys.sign({ ...common, ...session, ...claimsOf(how.version, organization) }, how);
+  const claims = { ...common, ...session, ...claimsOf(how.version, organization) };
+  // A user who has yet to choose an organization, for Clerk's server.
+  if (how.pending) claims.sts = 'pending';
+  const token = await keys.sign(claims, how);
   // clerk-js writes the token under both names, and beside it the time of the sign-in.
   const both = (name, value) => [{ name, value }, { name: `${name}_${suffix()}`, value }];
   return { token, cookies: [...both('__session', token), ...both('__client_uat', String(iat))] };
@@ -46,5 +49,5 @@ async function read(keys, cookies) {
   const state = await client.authenticateRequest(request, options);
   if (!state.isAuthenticated) return null;
   const { userId, orgId } = state.toAuth();
-  return { user: userId, organization: orgId ?? null };
+  return userId && { user: userId, organization: orgId ?? null };
 }

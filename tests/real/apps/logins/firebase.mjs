@@ -35,7 +35,11 @@ async function make(keys, how) {
   const token = await keys[kind].sign({
     iss: KINDS[kind].issuer + PROJECT, aud: PROJECT, auth_time: iat, user_id: how.user, sub: how.user, iat, exp,
     email: 'ada@example.com', email_verified: true, org_id: how.organization,
-    firebase: { identities: { email: ['ada@example.com'] }, sign_in_provider: 'password' },
+    firebase: {
+      identities: { email: ['ada@example.com'] },
+      sign_in_provider: how.anonymous ? 'anonymous' : 'password',
+      ...(how.tenant && { tenant: how.tenant }),
+    },
   }, how);
   return { token, cookies: kind === 'session' ? [{ name: 'session', value: token }] : [] };
 }

@@ -5,6 +5,7 @@ import { tampered } from './keys.mjs';
 
 const require = createRequire(import.meta.url);
 const { encode, getToken } = require('next-auth/jwt');
+const { AuthHandler } = require('./node_modules/next-auth/core/index.js');
 const { SessionStore, defaultCookies } = require('./node_modules/next-auth/core/lib/cookie.js');
 
 const SECRETS = {
@@ -19,6 +20,7 @@ export function open() {
 }
 
 async function make(how) {
+  if (how.account) return signIn(how.account);
   const { name, options } = defaultCookies(how.secure ?? false).sessionToken;
   const secret = SECRETS[how.keys ?? 'own'];
   const maxAge = how.expired ? -120 : 30 * 24 * 60 * 60;
@@ -34,6 +36,22 @@ async function make(how) {
   const store = new SessionStore({ name, options }, {}, LOGGER);
   const value = how.tampered ? tampered(made) : made;
   return { cookies: store.chunk(value, {}).map(({ name, value }) => ({ name, value })) };
+}
+
+// Has NextAuth sign in a user who comes back from a provider with the account `account`.
+async function signIn(account) {
+  const provider = {
+    id: 'google', name: 'Google', type: 'oauth', clientId: 'client', clientSecret: 'secret', checks: ['none'],
+    authorization: 'https://accounts.example.com/authorize',
+    token: { url: 'https://accounts.example.com/token', request: async () => ({ tokens: { access_token: 'access' } }) },
+    userinfo: { url: 'https://accounts.example.com/userinfo', request: async () => ({ sub: account }) },
+    profile: ({ sub }) => ({ id: sub, email: 'ada@example.com' }),
+  };
+  const req = { action: 'callback', providerId: 'google', method: 'GET', query: { code: 'code' }, cookies: {}, headers: {}, origin: 'https://app.example.com' };
+  const options = { providers: [provider], secret: SECRETS.own, logger: LOGGER };
+  const { cookies } = await AuthHandler({ req, options });
+  const session = cookies.filter(({ name }) => name.includes('session-token'));
+  return { cookies: session.map(({ name, value }) => ({ name, value })) };
 }
 
 async function read(cookies) {

@@ -8,7 +8,9 @@ const ISSUERS = {
   // https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles
   auth0: {
     issuer: 'https://your-tenant.eu.auth0.com/', audience: 'https://app.example.com/api', life: 86400,
-    claims: ({ user, organization }) => ({ sub: user, azp: 'client', scope: 'openid', org_id: organization }),
+    claims: ({ user, organization, program }) => (program
+      ? { sub: 'client@clients', azp: 'client', gty: 'client-credentials' }
+      : { sub: user, azp: 'client', scope: 'openid', org_id: organization }),
     organization: ({ org_id: id }) => id,
   },
   // https://developer.okta.com/docs/api/openapi/okta-oauth/guides/overview/#access-token
@@ -63,7 +65,8 @@ export async function open(at, name) {
 
 async function make(name, keys, how) {
   const { issuer: iss, audience: aud, life, claims } = ISSUERS[name];
-  const token = await keys.sign({ ...claims(how), ...times(how, life), iss, ...(aud && { aud }) }, how);
+  const header = { typ: how.type ?? 'JWT' };
+  const token = await keys.sign({ ...claims(how), ...times(how, life), iss, ...(aud && { aud }) }, how, header);
   return { token, cookies: how.cookie ? [{ name: how.cookie, value: token }] : [] };
 }
 

@@ -1,7 +1,7 @@
 // The session of Supabase in the cookies that @supabase/ssr writes, and the claims that it reads there.
-import { createServerClient, serializeCookieHeader } from '@supabase/ssr';
+import { createServerClient, parseCookieHeader, serializeCookieHeader } from '@supabase/ssr';
 import { SignJWT, jwtVerify } from 'jose';
-import { Keys, tampered, times } from './keys.mjs';
+import { Keys, header, tampered, times } from './keys.mjs';
 
 const REF = 'abcdefghijklmnopqrst';
 const PROJECT = `https://${REF}.supabase.co`;
@@ -27,7 +27,12 @@ async function make(keys, how) {
     ? await new SignJWT(claims).setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
       .sign(how.keys === 'foreign' ? FOREIGN_SECRET : SECRET)
     : await keys.signed(claims, how, { typ: 'JWT' });
-  return { cookies: await written(how.tampered ? tampered(signed) : signed, how) };
+  // Other cookies of the library's own, of a sign-in by PKCE and of a user who is kept apart.
+  const other = how.neighbours
+    ? ['code-verifier', 'flow-12345678-code-verifier', 'flows-code-verifier', 'user']
+    : [];
+  const neighbours = other.map((end) => ({ name: `sb-${REF}-auth-token-${end}`, value: 'base64-eyJhIjoxfQ' }));
+  return { cookies: [...neighbours, ...(await written(how.tampered ? tampered(signed) : signed, how))] };
 }
 
 // Has the library write the session. It takes none that has expired, so such a session is written as valid, and
@@ -62,7 +67,7 @@ async function read(keys, cookies) {
     realtime: { transport: class {} },
     global: { fetch: (url, options) => answer(keys, String(url), options) },
     cookies: {
-      getAll: () => cookies.map(({ name, value }) => ({ name, value: decodeURIComponent(value) })),
+      getAll: () => parseCookieHeader(header(cookies)),
       setAll: () => {},
     },
   });
