@@ -127,6 +127,7 @@ pub enum TokenStatus {
     Timeout,
     Malformed,
     NoOrganization,
+    NoGrants,
 }
 
 impl TokenStatus {
@@ -143,6 +144,7 @@ impl TokenStatus {
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
+            Self::NoGrants => "no-grants",
         }
     }
 }
