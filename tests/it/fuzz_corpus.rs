@@ -8,18 +8,19 @@ use std::path::Path;
 mod properties;
 
 use properties::{
-    assertion, cacheability, config, curl, header_law, identity, route, velt_answer,
+    assertion, cacheability, config, curl, grants, header_law, identity, route, velt_answer,
     websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Fuzz targets, each with the property that must hold.
-const TARGETS: [(&str, Check); 9] = [
+const TARGETS: [(&str, Check); 10] = [
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("curl", curl::check),
+    ("grants", grants::check),
     ("header_law", header_law::check),
     ("identity", identity::check),
     ("route", route::check),
