@@ -14,6 +14,7 @@ use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA512, Key, sign};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
+use ground::groups::KnownGroups;
 use ground::metrics::{Metrics, RefusalKind};
 use ground::peer::Peer;
 use ground::tls::Roots;
@@ -115,6 +116,8 @@ fn settings(format: Format) -> Settings {
             groups: None,
             groups_separator: ',',
             admin_groups: Vec::new(),
+            known_groups: KnownGroups::default(),
+            grants: None,
             placeholders: Placeholders::default(),
         },
     };

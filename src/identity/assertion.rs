@@ -7,7 +7,6 @@
 
 mod claims;
 mod format;
-mod json;
 mod jwe;
 mod jws;
 mod place;
@@ -36,6 +35,7 @@ use super::headers::{checked, only};
 use super::keys::{Found, KeyLocation, KeySet, Keys, Unfetched};
 use super::user::{Flaws, Said};
 use super::{Placeholders, Refusal};
+use ground::json;
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics};
 use ground::outgoing::TlsError;
 use ground::tls::Roots;
@@ -272,6 +272,11 @@ impl Assertions {
             // Other flaws of a user's id don't count here: an assertion is longer, for instance.
             Ok(_) | Err(_) => Ok(Some(presentation())),
         })
+    }
+
+    /// Returns the path of the claim with the user's grants.
+    pub(super) fn grants_claim(&self) -> Option<&ClaimPath> {
+        self.policy.claims.grants.as_ref()
     }
 
     /// Returns the values that stand for no value.

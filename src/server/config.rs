@@ -167,18 +167,19 @@ impl Config {
         let (required_on, identity, velt) = top.section("identity", |section| {
             let required_on = section.list("require_on", &[]);
             section.section("assertion", |assertion| {
-                let identity = table::identity::read(section, assertion, &delivery, &roots);
+                let mut identity = table::identity::read(section, assertion, &delivery, &roots);
                 check_names(section, identity.as_ref(), tls.as_ref());
                 // Read within `identity`, because `velt.api` may leave keys of that table without effect.
-                let velt = top.section("velt", |velt| {
+                let (velt, known_groups) = top.section("velt", |velt| {
                     let source = identity.as_ref().map(|identity| &identity.source);
-                    let (section, suffix) = match source {
+                    let (keys, suffix) = match source {
                         Some(identity::Source::Assertion(_)) => (assertion, "claim"),
                         _ => (section, "header"),
                     };
-                    let read = table::velt::read(velt, section, suffix, source, roots.clone());
+                    let (read, known_groups) =
+                        table::velt::read(velt, keys, suffix, source, roots.clone());
                     check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
-                    read
+                    (read, known_groups)
                 });
                 let source = identity.as_ref().map(|identity| &identity.source);
                 if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
@@ -187,6 +188,11 @@ impl Config {
                         "the app alone knows its users before it answers",
                         "remove it, and have the app refuse anonymous callers there",
                     );
+                }
+                if let Some(identity) = &mut identity {
+                    let source = &mut identity.source;
+                    table::identity::check_groups(section, assertion, source, &known_groups);
+                    source.set_known_groups(known_groups);
                 }
                 (required_on, identity, velt)
             })

@@ -1,6 +1,7 @@
 //! Errors of a request, and the one table that turns them into answers: status, code, text, and the outcome
 //! under which the error is counted. A new error does not compile without them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::inject::{TokenStatus, own_answer};
+use ground::grants::GrantsError;
 use ground::logging::Chain;
 use ground::metrics::{HeaderDelivery, Outcome};
 use hop::proxy::{BadRequest, UpstreamError};
@@ -31,11 +33,46 @@ pub(super) enum NoToken {
     /// The app's word on the user could be read in two ways.
     AppWord(Refusal),
     NoOrganization,
+    NoGrants(NoGrants),
     /// Velt was called and has not answered. The mint goes on, for the next request.
     Pending,
     /// The mint waits for its turn, and goes on for the next request.
     Queued,
     Failed(MintError),
+}
+
+/// Reason why the rights that a token would carry are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoGrants {
+    /// The source of the identity gives no grants that can be used.
+    Unusable(GrantsError),
+    /// The source of the identity gives groups that can't be used.
+    Groups,
+    /// The user's grants and the configuration's resources contradict each other.
+    Contradiction,
+}
+
+/// Text for the answer to the request.
+impl fmt::Display for NoGrants {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(error) => write!(
+                formatter,
+                "The user's grants can't be used: {error}. Have the program that names the user \
+                 write Velt's list of resources into identity.grants_header or \
+                 identity.assertion.grants_claim, and [] for a user without grants."
+            ),
+            Self::Groups => formatter.write_str(
+                "The user's groups, on which resources of the token depend, can't be used: they \
+                 hold bytes that are not plain text, or they are no list of texts. See \
+                 identity.groups_header and identity.assertion.groups_claim.",
+            ),
+            Self::Contradiction => formatter.write_str(
+                "The token would name a resource twice, with different roles or ends: compare the \
+                 user's grants and groups with [[velt.resource]].",
+            ),
+        }
+    }
 }
 
 impl From<Unfinished> for NoToken {
@@ -57,6 +94,7 @@ impl NoToken {
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
+            Self::NoGrants(_) => TokenStatus::NoGrants,
             Self::Pending | Self::Queued => TokenStatus::Pending,
             Self::Failed(error) => match error {
                 MintError::Refused { .. }
@@ -83,6 +121,7 @@ impl NoToken {
             }
             Self::Unverified => HeaderDelivery::Unverified,
             Self::Pending | Self::Queued => HeaderDelivery::Pending,
+            Self::NoGrants(_) => HeaderDelivery::NoGrants,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
         }
     }
@@ -164,6 +203,7 @@ impl RequestError {
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
+                NoToken::NoGrants(_) => Outcome::NoGrants,
                 NoToken::Queued | NoToken::Failed(MintError::Queued) => Outcome::TokenQueued,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
                 NoToken::Failed(
@@ -414,6 +454,7 @@ impl NoToken {
                  identity.organization_header."
                     .into(),
             ),
+            Self::NoGrants(reason) => (StatusCode::FORBIDDEN, "no_grants", reason.to_string()),
             Self::Queued => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "token_queued",
@@ -460,7 +501,8 @@ impl NoToken {
             | Self::Unnamed
             | Self::UnnamedBy(_)
             | Self::AppWord(_)
-            | Self::NoOrganization => None,
+            | Self::NoOrganization
+            | Self::NoGrants(_) => None,
             Self::Pending | Self::Queued | Self::Unverified => Some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {

@@ -129,6 +129,7 @@ pub enum TokenStatus {
     Timeout,
     Malformed,
     NoOrganization,
+    NoGrants,
 }
 
 impl TokenStatus {
@@ -145,6 +146,7 @@ impl TokenStatus {
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
+            Self::NoGrants => "no-grants",
         }
     }
 }

@@ -193,7 +193,7 @@ async fn t66_page_of_a_subdomain_gets_no_token_by_cookie() {
     check_pages("subdomain", "app.localhost", "www.app.localhost", 4).await;
 }
 
-/// Over plain HTTP browsers send no Fetch Metadata, so `Origin` and `Referer` have to tell.
+/// Checks `Origin` and `Referer`, which have to tell where browsers send no Fetch Metadata: over plain HTTP.
 #[tokio::test(flavor = "multi_thread")]
 async fn t66_page_of_a_subdomain_gets_no_token_over_plain_http() {
     check_pages("subdomain_plain", "app.example", "www.app.example", 4).await;

@@ -57,6 +57,8 @@ label!(
     IdentityUnverified = "identity_unverified",
     /// The organization that Velt's API needs was not in the request.
     NoOrganization = "no_organization",
+    /// A token was needed and the rights that it would carry are not known, or contradict each other.
+    NoGrants = "no_grants",
     /// A token route was asked with a `userId` that is not the signed-in user's.
     UserMismatch = "user_mismatch",
     /// A token route was asked by a page of another origin.
@@ -220,6 +222,8 @@ label!(
     NoAddress = "no_address",
     /// An address that its issuer has not verified.
     Unverified = "unverified",
+    /// Grants that are not in Velt's schema, or contradict each other. They cost the token.
+    NoGrants = "no_grants",
 });
 
 impl Flaw {
@@ -233,6 +237,7 @@ impl Flaw {
             Self::WrongType => "it is not text",
             Self::NoAddress => "it is not an email address",
             Self::Unverified => "its issuer says that it is not verified",
+            Self::NoGrants => "it is no list of resources in Velt's schema without contradictions",
         }
     }
 }
@@ -305,6 +310,8 @@ label!(
     Pending = "pending",
     /// There is no token: the mint failed, the organization is missing, or the app's word is ambiguous.
     Failed = "failed",
+    /// The rights that the token would carry are not known, or contradict each other.
+    NoGrants = "no_grants",
     /// The app marked the response storable; a token must not be stored with it.
     Storable = "storable",
     /// The response is an error, a redirect, a fragment or a switch of protocols, which carry no token.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::keys::{Fetch, FetchError, Fetching};
+use ground::groups::KnownGroups;
 use ground::metrics::Metrics;
 
 const ASSERTION: HeaderName = HeaderName::from_static("x-assertion");
@@ -64,6 +65,8 @@ impl Stage {
                 groups: None,
                 groups_separator: ',',
                 admin_groups: Vec::new(),
+                known_groups: KnownGroups::default(),
+                grants: None,
                 placeholders: crate::Placeholders::default(),
             },
         };

@@ -9,7 +9,8 @@ use crate::assertion::{
     Policy,
 };
 use crate::keys::KeyLocation;
-use crate::{Organization, Placeholder, Placeholders, Settings, Source, User};
+use crate::{Granted, Groups, Organization, Placeholder, Placeholders, Settings, Source, User};
+use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::Metrics;
 use ground::tls::Roots;
 
@@ -31,6 +32,8 @@ fn by_assertion(header: HeaderName, on_invalid: OnInvalid) -> Source {
         groups: None,
         groups_separator: ',',
         admin_groups: Vec::new(),
+        known_groups: KnownGroups::default(),
+        grants: None,
         placeholders: placeholders(),
     };
     let policy = Policy {
@@ -60,6 +63,8 @@ fn by_headers() -> HeaderSource {
         groups_separator: ',',
         groups_lines: GroupsLines::One,
         admin_groups: Vec::new(),
+        known_groups: KnownGroups::default(),
+        grants: None,
         placeholders: placeholders(),
     }
 }
@@ -113,6 +118,8 @@ fn said(user: Option<&str>) -> Said {
         name: None,
         organization: Organization::Unnamed,
         is_admin: None,
+        groups: Groups::In(GroupSet::default()),
+        grants: Granted::NotAsked,
     });
     Said { user, flaws: Flaws::default() }
 }

@@ -10,6 +10,7 @@ pub mod listen;
 pub mod outgoing;
 mod preset;
 pub mod resolver;
+mod resource;
 pub mod tracing;
 pub mod velt;
 

@@ -11,6 +11,7 @@ use super::super::setting::Setting as _;
 use super::super::words::PlaceName;
 use super::preset::AssertionPreset;
 use super::{Groups, check_length, check_plaintext};
+use ground::groups::KnownGroups;
 use ground::tls::Roots;
 use identity::Placeholders;
 use identity::assertion::{
@@ -23,7 +24,7 @@ use identity::keys::KeyLocation;
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// Keys of the table.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 24] = [
     "header",
     "cookie",
     "sources",
@@ -46,6 +47,8 @@ const KEYS: [&str; 22] = [
     "email_claim",
     "name_claim",
     "organization_claim",
+    "groups_claim",
+    "grants_claim",
 ];
 
 /// Environment variables of the secrets.
@@ -54,7 +57,7 @@ const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__NEXT_SECRE
 
 /// Complains about each key that is given, for a configuration that does not read the table.
 pub fn refuse(section: &Section<'_, '_>) {
-    for key in KEYS.into_iter().chain(["groups_claim"]) {
+    for key in KEYS {
         section.refuse(
             key,
             "it has no effect while identity.source is \"header\"",
@@ -351,6 +354,8 @@ fn read_claims(
         groups: section.optional_or("groups_claim", of(|preset| preset.groups_claim)),
         groups_separator: groups.separator,
         admin_groups: groups.admins.clone(),
+        known_groups: KnownGroups::default(),
+        grants: section.optional("grants_claim"),
         placeholders,
         user: user?,
     })
