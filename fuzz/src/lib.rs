@@ -7,9 +7,11 @@ pub mod assertion;
 pub mod cacheability;
 pub mod config;
 pub mod curl;
+pub mod grants;
 pub mod header_law;
 pub mod identity;
 pub mod route;
+pub mod session_cookie;
 pub mod velt_answer;
 pub mod websocket_frames;
 

@@ -8,21 +8,23 @@ use std::path::Path;
 mod properties;
 
 use properties::{
-    assertion, cacheability, config, curl, header_law, identity, route, velt_answer,
-    websocket_frames,
+    assertion, cacheability, config, curl, grants, header_law, identity, route, session_cookie,
+    velt_answer, websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Fuzz targets, each with the property that must hold.
-const TARGETS: [(&str, Check); 9] = [
+const TARGETS: [(&str, Check); 11] = [
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("curl", curl::check),
+    ("grants", grants::check),
     ("header_law", header_law::check),
     ("identity", identity::check),
     ("route", route::check),
+    ("session_cookie", session_cookie::check),
     ("velt_answer", velt_answer::check),
     ("websocket_frames", websocket_frames::check),
 ];

@@ -15,6 +15,7 @@ mod bulk;
 mod deploy;
 mod events;
 mod floods;
+mod foreign_pages;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod frames;
 mod caches;
