@@ -1,11 +1,15 @@
-//! Identity by the app's word: an app with a login of its own names the user in a header of its responses.
+//! Identity by the app's word: an app with a login of its own names the user in a header of its responses, or
+//! in a JSON object at the path where it is asked.
 
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 
 use super::guard::Guard;
 use super::user::Said;
-use super::{Caller, HeaderSource, Identity, Reader, Refusal};
+use super::{
+    AnswerFault, AppAnswer, Caller, DetailsSource, HeaderSource, Identity, Placeholders, Reader,
+    Refusal,
+};
 
 /// An app that says who is asking.
 #[derive(Clone, Debug)]
@@ -52,6 +56,30 @@ impl Identity {
         match &self.reader {
             Reader::App(source) => Some(&source.path),
             Reader::Header(_) | Reader::Assertion(_) => None,
+        }
+    }
+}
+
+impl Identity {
+    /// Place at which the app tells details of a user; `None` if it is not asked for any.
+    pub fn details_source(&self) -> Option<&DetailsSource> {
+        self.details.as_ref()
+    }
+
+    /// Reads an answer of the app about a user. Neither counts nor logs: see [`Self::tell_answer`].
+    ///
+    /// # Errors
+    ///
+    /// See [`AnswerFault`].
+    pub fn read_answer(&self, bytes: &[u8]) -> Result<AppAnswer, AnswerFault> {
+        AppAnswer::parse(bytes, self.placeholders())
+    }
+
+    fn placeholders(&self) -> &Placeholders {
+        match &self.reader {
+            Reader::Header(source) => &source.placeholders,
+            Reader::Assertion(assertions) => assertions.placeholders(),
+            Reader::App(source) => &source.headers.placeholders,
         }
     }
 }

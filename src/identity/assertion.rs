@@ -5,7 +5,7 @@
 //! that its owner takes back is out of use soon after.
 
 mod claims;
-mod json;
+pub(super) mod json;
 mod jws;
 
 use std::sync::Arc;

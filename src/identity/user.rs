@@ -8,7 +8,7 @@ use ground::user_id::UserId;
 pub const MAX_VALUE_BYTES: usize = 256;
 
 /// A user as a trusted source describes them, byte for byte. Has no `Debug`, so that no log shows a user.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct User {
     pub id: UserId,
     pub email: Option<Box<str>>,
@@ -19,7 +19,7 @@ pub struct User {
 }
 
 /// The organization of a user, as the source names it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Organization {
     /// The source names no organization: the configured organization stands in, if there is one.
     Unnamed,
