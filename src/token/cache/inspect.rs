@@ -33,6 +33,8 @@ pub enum Known {
 pub enum Whose<'a> {
     /// Tokens of this user id, in all organizations.
     User(&'a str),
+    /// Tokens of all users of this organization, also where it is the configured organization.
+    Organization(&'a str),
     Everybody,
 }
 
@@ -88,6 +90,7 @@ impl TokenCache {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
             Whose::User(user) => *request.user == *user,
+            Whose::Organization(organization) => request.organization() == Some(organization),
             Whose::Everybody => true,
         };
         let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));
