@@ -10,6 +10,7 @@ use super::{
     AnswerFault, AppAnswer, Caller, DetailsSource, HeaderSource, Identity, Placeholders, Reader,
     Refusal,
 };
+use ground::metrics::AppAnswerResult;
 
 /// An app that says who is asking.
 #[derive(Clone, Debug)]
@@ -73,6 +74,28 @@ impl Identity {
     /// See [`AnswerFault`].
     pub fn read_answer(&self, bytes: &[u8]) -> Result<AppAnswer, AnswerFault> {
         AppAnswer::parse(bytes, self.placeholders())
+    }
+
+    /// Reads the caller from a JSON answer to the question who is signed in. `named` is the caller by the
+    /// answer's headers. An answer without a `userId` is no such answer, and leaves `named` as it is: many
+    /// apps describe a session in JSON of their own.
+    ///
+    /// # Errors
+    ///
+    /// See [`AnswerFault`]: among others, if header and JSON name different users.
+    pub fn user_in_answer(&self, named: Caller, body: &[u8]) -> Result<Caller, AnswerFault> {
+        if !AppAnswer::has_user(body) {
+            return Ok(named);
+        }
+        let answer = self.read_answer(body).and_then(|answer| match named {
+            Caller::Known(user) => answer.complete(&user).map(Caller::Known),
+            _ => Ok(answer.into_user().map_or(Caller::Unnamed, Caller::Known)),
+        });
+        match &answer {
+            Ok(_) => self.tell_answer(AppAnswerResult::Used, None),
+            Err(fault) => self.tell_answer(fault.result(), Some(fault)),
+        }
+        answer
     }
 
     fn placeholders(&self) -> &Placeholders {

@@ -13,7 +13,7 @@ use super::assertion::json;
 use super::placeholders::Placeholders;
 use super::user::{Organization, User, flaw, is_address};
 use ground::grants::{Grants, GrantsError};
-use ground::metrics::Flaw;
+use ground::metrics::{AppAnswerResult, Flaw};
 use ground::user_id::UserId;
 
 /// Longest answer that is read, in bytes.
@@ -114,6 +114,16 @@ impl fmt::Display for AnswerFault {
 
 impl std::error::Error for AnswerFault {}
 
+impl AnswerFault {
+    /// Returns the result under which the answer is counted.
+    pub fn result(self) -> AppAnswerResult {
+        match self {
+            Self::OtherUser => AppAnswerResult::OtherUser,
+            _ => AppAnswerResult::Unusable,
+        }
+    }
+}
+
 impl AppAnswer {
     /// Reads an answer.
     ///
@@ -134,6 +144,12 @@ impl AppAnswer {
             }
         }
         Ok(answer)
+    }
+
+    /// Whether `bytes` are a JSON object that has the key for the user, also without a value.
+    pub(super) fn has_user(bytes: &[u8]) -> bool {
+        let object = json::object(bytes);
+        object.is_some_and(|object| object.contains_key(AnswerKey::UserId.as_str()))
     }
 
     fn set(

@@ -73,7 +73,8 @@ pub struct Settings {
     pub trusted_proxies: Option<Vec<ipnet::IpNet>>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
-    /// Headers that only the sidecar may set on a request: the token's.
+    /// Headers that only the sidecar may set on a request: the token's, and the user's in a question for
+    /// details.
     pub token_headers: Vec<HeaderName>,
 }
 
@@ -339,6 +340,13 @@ impl Identity {
     }
 }
 
+impl Settings {
+    /// Whether a user's organization may be named, by the source or by the app.
+    pub fn names_organization(&self) -> bool {
+        self.details.is_some() || self.source.names_organization()
+    }
+}
+
 impl Source {
     /// Returns the headers that the source reads.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
@@ -351,7 +359,7 @@ impl Source {
     }
 
     /// Whether the source may name a user's organization.
-    pub fn names_organization(&self) -> bool {
+    fn names_organization(&self) -> bool {
         match self {
             Self::Header(source) => source.organization.is_some(),
             Self::Assertion(source) => source.policy.claims.organization.is_some(),

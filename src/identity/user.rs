@@ -18,6 +18,15 @@ pub struct User {
     pub is_admin: Option<bool>,
 }
 
+impl User {
+    /// Returns the bytes on the heap that belong to this user alone.
+    pub fn owned_bytes(&self) -> usize {
+        let texts = [self.email.as_deref(), self.name.as_deref(), self.organization.name()];
+        let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
+        self.id.owned_bytes() + texts
+    }
+}
+
 /// The organization of a user, as the source names it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Organization {

@@ -165,12 +165,13 @@ impl Config {
                 check_names(section, identity.as_ref(), tls.as_ref());
                 // Read within `identity`, because `velt.api` may leave keys of that table without effect.
                 let velt = top.section("velt", |velt| {
-                    let source = identity.as_ref().map(|identity| &identity.source);
-                    let (section, suffix) = match source {
+                    let (section, suffix) = match identity.as_ref().map(|settings| &settings.source)
+                    {
                         Some(identity::Source::Assertion(_)) => (assertion, "claim"),
                         _ => (section, "header"),
                     };
-                    let read = table::velt::read(velt, section, suffix, source, roots.clone());
+                    let read =
+                        table::velt::read(velt, section, suffix, identity.as_ref(), roots.clone());
                     check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
                     read
                 });

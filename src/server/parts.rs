@@ -18,6 +18,7 @@ use ground::trace::{Exporter, Tracing};
 use hop::proxy::{Neighbours, Upstream};
 use identity::Identity;
 use sidecar::access_log::AccessLog;
+use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
 use sidecar::{Rules, Sidecar};
 use token::cache::TokenCache;
@@ -96,8 +97,10 @@ pub(super) fn sidecars(
     workers: usize,
 ) -> Result<Vec<Arc<Sidecar>>, StartError> {
     let mint = mint(config, metrics)?;
+    let identity = Arc::new(identity(config, None, metrics)?);
     let rules = Arc::new(ArcSwap::from_pointee(Rules {
-        identity: Arc::new(identity(config, None, metrics)?),
+        details: AppDetails::of(&identity),
+        identity,
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),
     }));
@@ -202,7 +205,13 @@ impl Replaceable {
         }
         identity.start();
         let injection = Arc::new(Injection::new(config.delivery.clone()));
-        self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection }));
+        let details = if changes.concern(&["identity"]) {
+            // Another identity or place may mean other answers.
+            AppDetails::of(&identity)
+        } else {
+            old.details.clone()
+        };
+        self.sidecar.rules.store(Arc::new(Rules { identity, plan, injection, details }));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is not ours to change.
             let _ = self.log.set_level(config.log.level);

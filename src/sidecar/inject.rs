@@ -127,6 +127,7 @@ pub enum TokenStatus {
     Timeout,
     Malformed,
     NoOrganization,
+    NoDetails,
 }
 
 impl TokenStatus {
@@ -143,6 +144,7 @@ impl TokenStatus {
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
+            Self::NoDetails => "no-details",
         }
     }
 }

@@ -12,6 +12,7 @@ use identity::Identity;
 use server::config::Config;
 use server::explain::{Asked, InForce, QuestionError, Report, report};
 use sidecar::Rules;
+use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
 
 pub use self::flags::Flags;
@@ -34,6 +35,7 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
     let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
     let identity = identity.map_err(Unexplained::Tls)?;
     let rules = Rules {
+        details: AppDetails::of(&identity),
         identity: Arc::new(identity),
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),

@@ -6,6 +6,10 @@ fn parse(text: &str) -> Result<AppAnswer, AnswerFault> {
     AppAnswer::parse(text.as_bytes(), &Placeholders::new(words))
 }
 
+fn answer(text: &str) -> AppAnswer {
+    parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+}
+
 fn fault(text: &str) -> Option<AnswerFault> {
     parse(text).err()
 }
@@ -22,13 +26,12 @@ fn found() -> User {
 
 #[test]
 fn app_replaces_the_parts_that_it_gives_and_no_others() {
-    let whole = parse(
+    let whole = answer(
         r#"{"userId":"ada","name":"Lovelace, Ada","email":"a@b.example","organizationId":"o",
             "isAdmin":false,"resources":[{"type":"document","id":"d","accessRole":"viewer"}]}"#,
     );
-    let whole = whole.ok().expect("an answer");
     assert_eq!(whole.resources.as_ref().map(|grants| grants.iter().count()), Some(1));
-    let user = whole.complete(&found()).ok().expect("the same user");
+    let Ok(user) = whole.complete(&found()) else { panic!("the same user") };
     assert_eq!(user.id.as_str(), "ada");
     assert_eq!(user.name.as_deref(), Some("Lovelace, Ada"));
     assert_eq!(user.email.as_deref(), Some("a@b.example"));
@@ -37,33 +40,33 @@ fn app_replaces_the_parts_that_it_gives_and_no_others() {
     let nulls = r#"{"userId":null,"name":null,"email":null,"organizationId":null,"isAdmin":null,
         "resources":null}"#;
     for nothing in ["{}", nulls] {
-        let user = parse(nothing).ok().expect("an answer").complete(&found());
-        assert!(user.ok().expect("the same user") == found(), "{nothing}");
+        let user = answer(nothing).complete(&found());
+        assert!(user == Ok(found()), "{nothing}");
     }
 }
 
 #[test]
 fn t67_answer_names_no_other_user_than_the_identity() {
     for other in [r#""eve""#, r#""ADA""#, r#""ada\u200b""#, "7", r#""Ada""#] {
-        let answer = parse(&format!(r#"{{"userId":{other},"name":"Ada"}}"#));
-        let completed = answer.ok().expect("an answer").complete(&found());
+        let answer = answer(&format!(r#"{{"userId":{other},"name":"Ada"}}"#));
+        let completed = answer.complete(&found());
         assert_eq!(completed.err(), Some(AnswerFault::OtherUser), "{other}");
     }
-    let escaped = parse(r#"{"userId":"\u0061da"}"#).ok().expect("an answer");
+    let escaped = answer(r#"{"userId":"\u0061da"}"#);
     assert!(escaped.complete(&found()).is_ok(), "the same bytes once read");
 }
 
 #[test]
 fn whole_number_of_a_user_becomes_its_digits() {
     for (number, digits) in [("7", "7"), ("18446744073709551615", "18446744073709551615")] {
-        let user = parse(&format!(r#"{{"userId":{number}}}"#)).ok().expect("an answer").into_user();
+        let user = answer(&format!(r#"{{"userId":{number}}}"#)).into_user();
         assert_eq!(user.expect("a user").id.as_str(), digits);
     }
     for number in ["7.0", "1e3", "18446744073709551616"] {
         let fault = fault(&format!(r#"{{"userId":{number}}}"#));
         assert_eq!(fault, Some(AnswerFault::WrongType(AnswerKey::UserId)), "{number}");
     }
-    assert!(parse(r#"{"name":"Ada"}"#).ok().expect("an answer").into_user().is_none());
+    assert!(answer(r#"{"name":"Ada"}"#).into_user().is_none());
 }
 
 #[test]
@@ -100,7 +103,10 @@ fn answer_with_a_fault_is_unusable_as_a_whole() {
     ] {
         assert_eq!(fault(text), Some(expected), "{text}");
     }
-    assert_eq!(AppAnswer::parse(b"{\"name\":\"\xff\"}", &Placeholders::default()).err(), Some(NotAnObject));
+    assert_eq!(
+        AppAnswer::parse(b"{\"name\":\"\xff\"}", &Placeholders::default()).err(),
+        Some(NotAnObject)
+    );
     let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
     assert_eq!(fault(&padded(MAX_ANSWER_BYTES + 1)), Some(TooLong));
     assert!(parse(&padded(MAX_ANSWER_BYTES)).is_ok());

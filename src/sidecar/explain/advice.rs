@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, Request};
 
+use super::super::details::NoDetails;
 use super::super::error::NoToken;
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use ground::metrics::SpoofKind;
@@ -125,6 +126,14 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
             "write velt.organization, or have the login proxy send identity.organization_header"
                 .into(),
         ),
+        NoToken::NoDetails(NoDetails::Refused(_)) => Some(
+            "have the app answer 200 with a JSON object, or 204, at identity.details_path for this \
+             user; then forget the answer: velt-sidecar admin invalidate --user ID"
+                .into(),
+        ),
+        NoToken::NoDetails(_) => {
+            Some("see what the app answers at identity.details_path, and the sidecar's log".into())
+        }
         NoToken::Failed(_) => Some("nothing to do: the sidecar tries again by itself".into()),
         NoToken::AppWord(_) => {
             Some("have the app send identity.user_header once, and plainly".into())
@@ -139,6 +148,7 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         | NoToken::Unnamed
         | NoToken::UnnamedBy(_)
         | NoToken::Unverified
+        | NoToken::DetailsPending
         | NoToken::Pending
         | NoToken::Queued => None,
     }
