@@ -11,6 +11,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use ground::groups::KnownGroups;
 use identity::assertion::{
     Algorithm, ClaimNames, ClaimPath, Claims, InvalidAssertion, Policy, verify,
 };
@@ -122,6 +123,8 @@ fn policy(aws: bool) -> Policy {
             groups: Some(path("/groups")),
             groups_separator: ',',
             admin_groups: vec!["admins".into()],
+            known_groups: KnownGroups::default(),
+            grants: None,
             placeholders: Placeholders::default(),
         },
     }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
+use ground::groups::KnownGroups;
 use ground::metrics::Metrics;
 use ground::peer::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -91,6 +92,8 @@ impl Case {
             groups_separator: ',',
             groups_lines: GroupsLines::One,
             admin_groups: vec!["admins".into()],
+            known_groups: KnownGroups::default(),
+            grants: None,
             placeholders: Placeholders::new(
                 PLACEHOLDERS.iter().filter_map(|word| Placeholder::parse(word)),
             ),

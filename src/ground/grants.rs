@@ -14,6 +14,10 @@ pub const MAX_GRANTS: usize = 64;
 /// Largest JSON text of grants, in bytes.
 pub const MAX_GRANTS_BYTES: usize = 8 * 1024;
 
+/// End of the range of `expiresAt`: the year 10000. Milliseconds in the place of seconds, as other APIs of
+/// Velt's have them, would be later and make a grant last for ever.
+const END_OF_TIME: u64 = 253_402_300_800;
+
 /// Longest id of a resource, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
@@ -51,8 +55,10 @@ pub struct Grant {
 pub struct Grants(Arc<[Grant]>);
 
 /// Reason why a list of grants can't be used. No grant of such a list counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrantsError {
+    /// There is no list, not even an empty one.
+    Absent,
     /// The text is longer than [`MAX_GRANTS_BYTES`].
     TooLong,
     /// There are more than [`MAX_GRANTS`].
@@ -65,9 +71,31 @@ pub enum GrantsError {
     Contradiction,
 }
 
+impl ResourceKind {
+    /// Returns the word in Velt's schema.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::Folder => "folder",
+            Self::Document => "document",
+        }
+    }
+}
+
+impl AccessRole {
+    /// Returns the word in Velt's schema.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Editor => "editor",
+        }
+    }
+}
+
 impl fmt::Display for GrantsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Absent => "there are none, not even an empty list",
             Self::TooLong => "they are longer than 8 KiB",
             Self::TooMany => "there are more than 64",
             Self::NotJson => "they are no JSON",
@@ -88,7 +116,16 @@ impl Grants {
             return Err(GrantsError::TooLong);
         }
         let json: Value = serde_json::from_slice(text).map_err(|_| GrantsError::NotJson)?;
-        match &json {
+        Self::from_list_or_object(&json)
+    }
+
+    /// Reads JSON that was parsed already, in either of the forms of [`Self::parse`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::parse`].
+    pub fn from_list_or_object(json: &Value) -> Result<Self, GrantsError> {
+        match json {
             Value::Object(object) => {
                 let resources = object.get("resources").filter(|_| object.len() == 1);
                 Self::from_json(resources.ok_or(GrantsError::WrongForm)?)
@@ -101,7 +138,7 @@ impl Grants {
     ///
     /// # Errors
     ///
-    /// As [`Grants::parse`].
+    /// See [`Grants::parse`].
     pub fn from_json(json: &Value) -> Result<Self, GrantsError> {
         let array = json.as_array().ok_or(GrantsError::WrongForm)?;
         if array.len() > MAX_GRANTS {
@@ -132,6 +169,18 @@ impl Grants {
     /// Returns the grants in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.0.iter()
+    }
+
+    /// Whether there is no grant.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the memory of the grants, in bytes.
+    pub fn bytes(&self) -> usize {
+        let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let texts = self.iter().map(|grant| grant.id.len() + length(&grant.organization));
+        texts.sum::<usize>() + size_of_val(&*self.0)
     }
 }
 
@@ -164,7 +213,7 @@ impl Grant {
         };
         let expires_at = match object.get("expiresAt") {
             None | Some(Value::Null) => None,
-            Some(seconds) => Some(seconds.as_u64().filter(|seconds| *seconds > 0)?),
+            Some(seconds) => Some(seconds.as_u64().filter(|it| (1..END_OF_TIME).contains(it))?),
         };
         if kind == ResourceKind::Organization && organization.is_some_and(|named| named != id) {
             return None;
@@ -228,6 +277,7 @@ mod tests {
             (r#"{"type":"document","id":"e","accessRole":"owner"}"#, GrantsError::WrongForm),
             (r#"{"type":"document","id":"e","accessrole":"viewer"}"#, GrantsError::WrongForm),
             (r#"{"type":"document","id":"e","expiresAt":"soon"}"#, GrantsError::WrongForm),
+            (r#"{"type":"document","id":"e","expiresAt":1796000000000}"#, GrantsError::WrongForm),
             (r#"{"type":"organization","id":"e","organizationId":"f"}"#, GrantsError::WrongForm),
             ("null", GrantsError::WrongForm),
             ("", GrantsError::NotJson),

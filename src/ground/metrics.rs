@@ -398,7 +398,7 @@ impl Metrics {
             ),
             attributes_dropped: page.counters(
                 "identity_attributes_dropped_total",
-                "Emails, names, organizations and groups left out as unusable, by reason.",
+                "Emails, names, organizations, groups and grants that can't be used, by reason.",
             ),
             spoofs: page.counters(
                 "spoof_attempts_total",

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::assertion::json;
 use super::placeholders::Placeholders;
-use super::user::{Organization, User, flaw, is_address};
+use super::user::{Granted, Groups, Organization, User, flaw, is_address};
 use ground::grants::{Grants, GrantsError};
+use ground::groups::GroupSet;
 use ground::metrics::{AppAnswerResult, Flaw};
 use ground::user_id::UserId;
 
@@ -205,20 +206,28 @@ impl AppAnswer {
     /// Makes a user of an answer that is the only source of the user. `None` if the answer names no user.
     pub fn into_user(self) -> Option<User> {
         let id = self.user_id.clone()?;
-        let (email, name, is_admin) = (None, None, None);
-        Some(self.over(User { id, email, name, organization: Organization::Unnamed, is_admin }))
+        Some(self.over(User {
+            id,
+            email: None,
+            name: None,
+            organization: Organization::Unnamed,
+            is_admin: None,
+            groups: Groups::In(GroupSet::default()),
+            grants: Granted::NotAsked,
+        }))
     }
 
     /// Returns `user` with the parts of this answer in place of the user's own.
     fn over(self, user: User) -> User {
-        // `resources` are put into the user here, once `User` has a field for grants.
-        let Self { user_id: _, name, email, organization, is_admin, resources: _ } = self;
+        let Self { user_id: _, name, email, organization, is_admin, resources } = self;
         User {
             id: user.id,
             email: email.or(user.email),
             name: name.or(user.name),
             organization: organization.map_or(user.organization, Organization::Named),
             is_admin: is_admin.or(user.is_admin),
+            groups: user.groups,
+            grants: resources.map_or(user.grants, Granted::Given),
         }
     }
 }

@@ -188,6 +188,11 @@ impl Assertions {
         Ok(presented)
     }
 
+    /// Returns the path of the claim with the user's grants.
+    pub(super) fn grants_claim(&self) -> Option<&ClaimPath> {
+        self.policy.claims.grants.as_ref()
+    }
+
     /// Returns the values that stand for no value.
     pub(super) fn placeholders(&self) -> &Placeholders {
         &self.policy.claims.placeholders

@@ -5,7 +5,7 @@ use http::HeaderName;
 use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
 use super::user::Flaws;
-use super::{Caller, Identity, Reader, Refusal};
+use super::{Caller, HeaderSource, Identity, Reader, Refusal};
 use ground::metrics::SpoofKind;
 use ground::peer::Peer;
 
@@ -88,6 +88,19 @@ impl Identity {
             Reader::Header(source) => Reads::Header(&source.user),
             Reader::Assertion(assertions) => Reads::Assertion(assertions.header()),
             Reader::App(source) => Reads::App(&source.headers.user),
+        }
+    }
+
+    /// Returns the name of the header, or the path of the claim, with the user's grants; `None` if the source
+    /// is not asked for grants.
+    pub fn asks_for_grants(&self) -> Option<String> {
+        let header = |source: &HeaderSource| source.grants.as_ref().map(HeaderName::to_string);
+        match &self.reader {
+            Reader::Header(source) => header(source),
+            Reader::App(source) => header(&source.headers),
+            Reader::Assertion(assertions) => {
+                assertions.grants_claim().map(|path| format!("the claim {path}"))
+            }
         }
     }
 

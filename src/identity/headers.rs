@@ -3,8 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::placeholders::Placeholders;
-use super::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
+use super::user::{Attribute, Flaws, Granted, Groups, Organization, Said, User, flaw, is_address};
 use super::{MAX_VALUE_BYTES, Refusal};
+use ground::grants::{Grants, GrantsError};
+use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::{Flaw, RefusalKind};
 
 /// Identity in plain headers that the front proxy sets.
@@ -20,6 +22,10 @@ pub struct HeaderSource {
     pub groups_lines: GroupsLines,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
+    /// Groups on which resources depend.
+    pub known_groups: KnownGroups,
+    /// Header with the user's grants, as JSON in Velt's schema.
+    pub grants: Option<HeaderName>,
     /// Values that stand for no value.
     pub placeholders: Placeholders,
 }
@@ -37,7 +43,7 @@ pub enum GroupsLines {
 
 impl HeaderSource {
     pub(super) fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        let optional = [&self.email, &self.name, &self.organization, &self.groups];
+        let optional = [&self.email, &self.name, &self.organization, &self.groups, &self.grants];
         std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
@@ -54,28 +60,32 @@ impl HeaderSource {
         let name = reading.attribute(Attribute::Name, self.name.as_ref(), Commas::Allowed)?;
         let organization = self.organization.as_ref();
         let named = reading.attribute(Attribute::Organization, organization, Commas::Refused)?;
+        let (is_admin, groups) = self.groups(&mut reading)?;
         let user = User {
             id: id.into(),
             email,
             name,
             organization: Organization::new(named, reading.flaws.of(Attribute::Organization)),
-            is_admin: self.is_admin(&mut reading)?,
+            is_admin,
+            groups,
+            grants: self.grants(&mut reading)?,
         };
         Ok(Said { user: Some(user), flaws: reading.flaws })
     }
 
-    /// Whether one of the user's groups is an admin group. A group with odd bytes is no admin group, and
-    /// does not spoil the other groups.
-    fn is_admin(&self, reading: &mut Reading<'_>) -> Result<Option<bool>, Refusal> {
-        let Some(name) = &self.groups else { return Ok(None) };
+    /// Reads the user's groups: whether one of them is an admin group, and those on which resources depend. A
+    /// group with odd bytes is no admin group, and does not spoil the other groups for that.
+    fn groups(&self, reading: &mut Reading<'_>) -> Result<(Option<bool>, Groups), Refusal> {
+        let none = Groups::In(GroupSet::default());
+        let Some(name) = &self.groups else { return Ok((None, none)) };
         // Checked even if no groups are read here: the app may join two lines, one of them the client's.
         if self.groups_lines == GroupsLines::One {
             only(reading.headers, name)?;
         }
-        if self.admin_groups.is_empty() {
-            return Ok(None);
+        if self.admin_groups.is_empty() && self.known_groups.is_empty() {
+            return Ok((None, none));
         }
-        let mut is_admin = false;
+        let (mut is_admin, mut known) = (false, GroupSet::default());
         for value in reading.headers.get_all(name) {
             let groups = String::from_utf8_lossy(value.as_bytes());
             for group in groups.split(self.groups_separator) {
@@ -83,10 +93,27 @@ impl HeaderSource {
                     reading.flaws.add(Attribute::Groups, Flaw::BadBytes);
                     continue;
                 }
-                is_admin |= self.admin_groups.iter().any(|admin| admin == group.trim_matches(' '));
+                let group = group.trim_matches(' ');
+                is_admin |= self.admin_groups.iter().any(|admin| admin == group);
+                known = known.and(self.known_groups.find(group));
             }
         }
-        Ok(Some(is_admin))
+        let is_spoilt = reading.flaws.of(Attribute::Groups).is_some();
+        let groups = if is_spoilt && !self.known_groups.is_empty() {
+            Groups::Unusable
+        } else {
+            Groups::In(known)
+        };
+        Ok(((!self.admin_groups.is_empty()).then_some(is_admin), groups))
+    }
+
+    /// Reads the user's grants. A line without a value is no list of grants, and neither is an absent line.
+    fn grants(&self, reading: &mut Reading<'_>) -> Result<Granted, Refusal> {
+        let Some(name) = &self.grants else { return Ok(Granted::NotAsked) };
+        let text = only(reading.headers, name)?.map_or(&[][..], HeaderValue::as_bytes).trim_ascii();
+        let read = if text.is_empty() { Err(GrantsError::Absent) } else { Grants::parse(text) };
+        reading.flaws.note_grants(&read);
+        Ok(read.into())
     }
 }
 

@@ -42,8 +42,9 @@ pub use self::headers::{GroupsLines, HeaderSource};
 use self::peer::{Anchors, Proxies};
 pub use self::peer::{Believed, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
-pub use self::user::{Attribute, Flaws, MAX_VALUE_BYTES, Organization, User};
+pub use self::user::{Attribute, Flaws, Granted, Groups, MAX_VALUE_BYTES, Organization, User};
 use ground::alarm::Alarms;
+use ground::groups::KnownGroups;
 use ground::metrics::{
     AppAnswerResult, AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind,
 };
@@ -364,6 +365,24 @@ impl Source {
             Self::Header(source) => source.organization.is_some(),
             Self::Assertion(source) => source.policy.claims.organization.is_some(),
             Self::App(source) => source.headers.organization.is_some(),
+        }
+    }
+
+    /// Whether the source may name a user's groups.
+    pub fn names_groups(&self) -> bool {
+        match self {
+            Self::Header(source) => source.groups.is_some(),
+            Self::Assertion(source) => source.policy.claims.groups.is_some(),
+            Self::App(source) => source.headers.groups.is_some(),
+        }
+    }
+
+    /// Tells the source on which groups resources depend.
+    pub fn set_known_groups(&mut self, known: KnownGroups) {
+        match self {
+            Self::Header(source) => source.known_groups = known,
+            Self::Assertion(source) => source.policy.claims.known_groups = known,
+            Self::App(source) => source.headers.known_groups = known,
         }
     }
 }

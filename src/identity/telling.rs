@@ -133,10 +133,10 @@ impl Identity {
     /// Counts and logs the parts of a user's description that could not be used.
     pub(super) fn tell_flaws(&self, flaws: Flaws, peer: Option<IpAddr>) {
         for (attribute, flaw) in flaws.iter() {
-            if attribute == Attribute::User {
-                self.tell_placeholder(peer);
-            } else {
-                self.tell_dropped(attribute, flaw, peer);
+            match attribute {
+                Attribute::User => self.tell_placeholder(peer),
+                Attribute::Grants => self.tell_no_grants(flaw, peer),
+                _ => self.tell_dropped(attribute, flaw, peer),
             }
         }
     }
@@ -155,6 +155,19 @@ impl Identity {
                 peer,
                 "a placeholder stands in the place of the user, so the request is anonymous: correct \
                  the program that sets it, or take it out of identity.placeholders"
+            );
+        }
+    }
+
+    fn tell_no_grants(&self, flaw: Flaw, peer: Option<IpAddr>) {
+        self.metrics.attributes_dropped.increment(flaw);
+        if let Some(count) = self.flaws.raise(Flaw::NoGrants, 1) {
+            let (reason, peer) = (flaw.reason(), peer.map(display));
+            warn!(
+                reason,
+                count,
+                peer,
+                "the grants of a user can't be used, so the user has no token: have the program that                  sets identity.grants_header or identity.assertion.grants_claim write Velt's list of                  resources, and [] for a user without grants"
             );
         }
     }

@@ -1,6 +1,8 @@
 //! A user as a trusted source describes them, and the flaws that make parts of the description unusable.
 
 use super::placeholders::Placeholders;
+use ground::grants::{Grants, GrantsError};
+use ground::groups::GroupSet;
 use ground::metrics::Flaw;
 use ground::user_id::UserId;
 
@@ -16,6 +18,52 @@ pub struct User {
     pub organization: Organization,
     /// `None` unless groups decide it.
     pub is_admin: Option<bool>,
+    pub groups: Groups,
+    pub grants: Granted,
+}
+
+/// Groups of a user, as far as resources depend on groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Groups {
+    /// The known groups that the source names. Empty if it names none, or if no resource depends on a group.
+    In(GroupSet),
+    /// The source gives groups that can't be used. There is no token, since the user's rights are not known.
+    Unusable,
+}
+
+/// Grants of a user, from the source of the user's identity.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Granted {
+    /// The source is not asked for grants.
+    NotAsked,
+    Given(Grants),
+    /// The source was to give grants and gave none that can be used. There is no token, since the user's rights
+    /// are not known.
+    Unusable(GrantsError),
+}
+
+impl Granted {
+    /// Returns the reason why grants that were to be had are not known.
+    pub fn error(&self) -> Option<GrantsError> {
+        match self {
+            Self::Unusable(error) => Some(*error),
+            Self::NotAsked | Self::Given(_) => None,
+        }
+    }
+
+    /// Returns the grants, if the source gave usable ones.
+    pub fn grants(&self) -> Option<&Grants> {
+        match self {
+            Self::Given(grants) => Some(grants),
+            Self::NotAsked | Self::Unusable(_) => None,
+        }
+    }
+}
+
+impl From<Result<Grants, GrantsError>> for Granted {
+    fn from(read: Result<Grants, GrantsError>) -> Self {
+        read.map_or_else(Self::Unusable, Self::Given)
+    }
 }
 
 impl User {
@@ -23,7 +71,7 @@ impl User {
     pub fn owned_bytes(&self) -> usize {
         let texts = [self.email.as_deref(), self.name.as_deref(), self.organization.name()];
         let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
-        self.id.owned_bytes() + texts
+        self.id.owned_bytes() + texts + self.grants.grants().map_or(0, Grants::bytes)
     }
 }
 
@@ -67,10 +115,13 @@ pub enum Attribute {
     Name,
     Organization,
     Groups,
+    /// The user's grants. Any flaw of them costs the token.
+    Grants,
 }
 
 impl Attribute {
-    const ALL: [Self; 5] = [Self::User, Self::Email, Self::Name, Self::Organization, Self::Groups];
+    const ALL: [Self; 6] =
+        [Self::User, Self::Email, Self::Name, Self::Organization, Self::Groups, Self::Grants];
 
     /// Word for the log.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +131,7 @@ impl Attribute {
             Self::Name => "name",
             Self::Organization => "organization",
             Self::Groups => "groups",
+            Self::Grants => "grants",
         }
     }
 }
@@ -98,6 +150,16 @@ impl Flaws {
 
     pub(super) fn add(&mut self, attribute: Attribute, flaw: Flaw) {
         self.0[attribute as usize] = Some(flaw);
+    }
+
+    /// Notes grants that can't be used.
+    pub(super) fn note_grants(&mut self, read: &Result<Grants, GrantsError>) {
+        let flaw = match read {
+            Ok(_) => return,
+            Err(GrantsError::Absent) => Flaw::Empty,
+            Err(_) => Flaw::NoGrants,
+        };
+        self.add(Attribute::Grants, flaw);
     }
 
     /// Returns the flaw of one attribute.

@@ -161,20 +161,24 @@ impl Config {
         let delivery = top.section("delivery", table::delivery::read);
         let (identity, velt) = top.section("identity", |section| {
             section.section("assertion", |assertion| {
-                let identity = table::identity::read(section, assertion, &delivery, &roots);
+                let mut identity = table::identity::read(section, assertion, &delivery, &roots);
                 check_names(section, identity.as_ref(), tls.as_ref());
                 // Read within `identity`, because `velt.api` may leave keys of that table without effect.
-                let velt = top.section("velt", |velt| {
-                    let (section, suffix) = match identity.as_ref().map(|settings| &settings.source)
-                    {
+                let (velt, known_groups) = top.section("velt", |velt| {
+                    let (keys, suffix) = match identity.as_ref().map(|settings| &settings.source) {
                         Some(identity::Source::Assertion(_)) => (assertion, "claim"),
                         _ => (section, "header"),
                     };
-                    let read =
-                        table::velt::read(velt, section, suffix, identity.as_ref(), roots.clone());
+                    let (read, known_groups) =
+                        table::velt::read(velt, keys, suffix, identity.as_ref(), roots.clone());
                     check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
-                    read
+                    (read, known_groups)
                 });
+                if let Some(identity) = &mut identity {
+                    let source = &mut identity.source;
+                    table::identity::check_groups(section, assertion, source, &known_groups);
+                    source.set_known_groups(known_groups);
+                }
                 (identity, velt)
             })
         });

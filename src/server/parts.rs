@@ -176,7 +176,9 @@ impl Replaceable {
             .concern(&["velt", "outgoing"])
             .then(|| mint(config, &self.metrics))
             .transpose()?;
-        let identity = if changes.concern(&["identity", "outgoing", "delivery"]) {
+        // Resources name the groups that the identity looks for.
+        let tables = ["identity", "outgoing", "delivery", "velt.resource"];
+        let identity = if changes.concern(&tables) {
             // Do not keep keys that were fetched with other roots.
             let keeps_keys = !changes.concern(&["outgoing"]);
             let kept = keeps_keys.then_some(&*old.identity);

@@ -1,6 +1,7 @@
 //! Errors of a request, and the one table that turns them into answers: status, code, text, and the outcome
 //! under which the error is counted. A new error does not compile without them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tracing::debug;
 
 use crate::details::NoDetails;
 use crate::inject::{TokenStatus, own_answer};
+use ground::grants::GrantsError;
 use ground::logging::Chain;
 use ground::metrics::{HeaderDelivery, Outcome};
 use hop::proxy::{BadRequest, UpstreamError};
@@ -36,11 +38,53 @@ pub(super) enum NoToken {
     NoDetails(NoDetails),
     /// The app has not yet answered the question for the user's details, which goes on for the next request.
     DetailsPending,
+    NoGrants(NoGrants),
     /// Velt was called and has not answered. The mint goes on, for the next request.
     Pending,
     /// The mint waits for its turn, and goes on for the next request.
     Queued,
     Failed(MintError),
+}
+
+/// Reason why the rights that a token would carry are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoGrants {
+    /// The source of the identity gives no grants that can be used.
+    Unusable(GrantsError),
+    /// The source of the identity gives groups that can't be used.
+    Groups,
+    /// The user's grants and the configuration's resources contradict each other.
+    Contradiction,
+    /// The app gives grants, and the chosen API sends none.
+    Unsent,
+}
+
+/// Text for the answer to the request.
+impl fmt::Display for NoGrants {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(error) => write!(
+                formatter,
+                "The user's grants can't be used: {error}. Have the program that names the user \
+                 write Velt's list of resources into identity.grants_header or \
+                 identity.assertion.grants_claim, and [] for a user without grants."
+            ),
+            Self::Groups => formatter.write_str(
+                "The user's groups, on which resources of the token depend, can't be used: they \
+                 hold bytes that are not plain text, or they are no list of texts. See \
+                 identity.groups_header and identity.assertion.groups_claim.",
+            ),
+            Self::Contradiction => formatter.write_str(
+                "The token would name a resource twice, with different roles or ends: compare the \
+                 user's grants and groups with [[velt.resource]].",
+            ),
+            Self::Unsent => formatter.write_str(
+                "The app's answer has resources, and the chosen velt.api does not send them, so the \
+                 token would give more than the app says: write api = \"v2\" in [velt], or leave \
+                 resources out of the answer.",
+            ),
+        }
+    }
 }
 
 impl From<Unfinished> for NoToken {
@@ -64,6 +108,7 @@ impl NoToken {
             Self::NoOrganization => TokenStatus::NoOrganization,
             Self::NoDetails(_) => TokenStatus::NoDetails,
             Self::Pending | Self::Queued | Self::DetailsPending => TokenStatus::Pending,
+            Self::NoGrants(_) => TokenStatus::NoGrants,
             Self::Failed(error) => match error {
                 MintError::Refused { .. }
                 | MintError::Suspended { suspended: SuspendedFor::Refusals, .. } => {
@@ -88,6 +133,7 @@ impl NoToken {
                 HeaderDelivery::Anonymous
             }
             Self::Unverified => HeaderDelivery::Unverified,
+            Self::NoGrants(_) => HeaderDelivery::NoGrants,
             Self::Pending | Self::Queued | Self::DetailsPending => HeaderDelivery::Pending,
             Self::NoDetails(_) => HeaderDelivery::NoDetails,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
@@ -169,6 +215,7 @@ impl RequestError {
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
+                NoToken::NoGrants(_) => Outcome::NoGrants,
                 NoToken::NoDetails(_) | NoToken::DetailsPending => Outcome::NoDetails,
                 NoToken::Queued | NoToken::Failed(MintError::Queued) => Outcome::TokenQueued,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
@@ -419,6 +466,7 @@ impl NoToken {
                 "The app has not told the user's details yet (identity.details_path). Try again."
                     .into(),
             ),
+            Self::NoGrants(reason) => (StatusCode::FORBIDDEN, "no_grants", reason.to_string()),
             Self::Queued => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "token_queued",
@@ -465,7 +513,8 @@ impl NoToken {
             | Self::Unnamed
             | Self::UnnamedBy(_)
             | Self::AppWord(_)
-            | Self::NoOrganization => None,
+            | Self::NoOrganization
+            | Self::NoGrants(_) => None,
             Self::Pending | Self::Queued | Self::Unverified | Self::DetailsPending => {
                 Some(Duration::from_secs(1))
             }

@@ -11,6 +11,7 @@
 mod advice;
 mod answer;
 mod forwarding;
+mod grants;
 mod words;
 
 use std::time::SystemTime;
@@ -72,6 +73,8 @@ pub enum Key {
     Named(&'static str),
     /// The token route with this path.
     Route(String),
+    /// All tables `[[velt.resource]]`.
+    Resources,
 }
 
 /// Result of a look-up.
@@ -166,7 +169,7 @@ impl Walk<'_> {
         let found = self.look_up(&caller);
         if let Caller::Known(user) = &caller
             && request.method() == Method::POST
-            && !matches!(found, Found::Nothing(NoToken::NoOrganization))
+            && !matches!(found, Found::Nothing(NoToken::NoOrganization | NoToken::NoGrants(_)))
         {
             let limit = injection.max_body();
             if request.body().len() > limit {
@@ -307,14 +310,18 @@ impl Walk<'_> {
 
     /// Explains the look-up of the token, as `Sidecar::look_up` makes it.
     fn look_up_token(&mut self, caller: &Caller) -> Found {
-        let plan = &self.rules.plan;
+        let Rules { identity, plan, .. } = self.rules;
         let request = match mint_request(plan, caller) {
             Ok(request) => request,
             Err(absent) => {
-                self.steps.push(words::of_no_request(plan, &absent));
+                self.steps.push(match absent {
+                    NoToken::NoGrants(reason) => grants::of_no_grants(identity, reason),
+                    _ => words::of_no_request(plan, &absent),
+                });
                 return Found::Nothing(absent);
             }
         };
+        self.steps.extend(grants::of_rights(identity, plan, &request));
         let Some(Live { tokens, admission }) = self.live else {
             self.steps.push(words::of_cache(plan, &request, Cache::Unasked));
             return Found::Minting;

@@ -128,6 +128,7 @@ pub enum TokenStatus {
     Malformed,
     NoOrganization,
     NoDetails,
+    NoGrants,
 }
 
 impl TokenStatus {
@@ -145,6 +146,7 @@ impl TokenStatus {
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
             Self::NoDetails => "no-details",
+            Self::NoGrants => "no-grants",
         }
     }
 }

@@ -44,7 +44,7 @@ use tokio::time::timeout;
 use tracing::error;
 
 use self::details::AppDetails;
-use self::error::{NoToken, RequestError};
+use self::error::{NoGrants, NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use self::token_state::TokenState;
@@ -56,10 +56,11 @@ use ground::peer::Peer;
 use ground::trace::Tracing;
 use hop::proxy::headers::{is_websocket, name_host, validate};
 use hop::proxy::{Body, Client, RequestBody, Scheme, Upstream};
-use identity::{Caller, Identified, Identity, Organization, User};
+use identity::{Caller, Groups, Identified, Identity, Organization, User};
 use token::admission::Admission;
 use token::cache::{Forgotten, Lookup, TokenCache, Whose};
-use token::{Details, Freshness, MintPlan, MintRequest, Moment, Token};
+use token::velt::Api;
+use token::{Details, Freshness, MintPlan, MintRequest, Moment, Rights, Token, Unplanned};
 
 /// Time that a token route waits for the request body in which it looks for a `userId`.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -458,7 +459,26 @@ fn user_request(plan: &MintPlan, user: &User) -> Result<MintRequest, NoToken> {
     if user.organization == Organization::Unusable {
         return Err(NoToken::NoOrganization);
     }
-    plan.request(user.id.clone(), details(user)).ok_or(NoToken::NoOrganization)
+    if plan.issuer().api != Api::V2 && user.grants.grants().is_some() {
+        return Err(NoToken::NoGrants(NoGrants::Unsent));
+    }
+    let request = plan.request_with(user.id.clone(), details(user), rights(user)?);
+    request.map_err(|unplanned| match unplanned {
+        Unplanned::NoOrganization => NoToken::NoOrganization,
+        Unplanned::Contradiction => NoToken::NoGrants(NoGrants::Contradiction),
+    })
+}
+
+/// Returns the rights of the caller. Where rights were to be had and are not known, there is no token: a token
+/// with fewer rights could lock the user out, and a token with others could let the user in.
+fn rights(user: &User) -> Result<Rights, NoToken> {
+    let Groups::In(groups) = user.groups else {
+        return Err(NoToken::NoGrants(NoGrants::Groups));
+    };
+    match user.grants.error() {
+        Some(error) => Err(NoToken::NoGrants(NoGrants::Unusable(error))),
+        None => Ok(Rights::new(groups, user.grants.grants())),
+    }
 }
 
 /// Returns the scheme in which a peer speaks to the sidecar.

@@ -1,8 +1,8 @@
 //! The token domain: the request for a mint, its result, and the time for which a token may be served.
 //!
-//! No request of a client reaches this crate. Of a user it has what a mint sends: the id, and the details in
-//! [`Details`]. Only [`velt`] calls Velt. Freshness is a pure function of `now`, so that expiry is tested in
-//! virtual time (`tests/it/token_cache.rs`).
+//! No request of a client reaches this crate. Of a user it has what a mint sends: the id, the details in
+//! [`Details`] and the rights in [`Rights`]. Only [`velt`] calls Velt. Freshness is a pure function of `now`,
+//! so that expiry is tested in virtual time (`tests/it/token_cache.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ mod pace;
 mod refusals;
 mod request;
 pub mod resilience;
+mod rights;
 mod value;
 pub mod velt;
 
@@ -27,9 +28,8 @@ use std::time::Duration;
 
 pub use self::demand::{Demand, Stage, Unfinished};
 pub use self::lifetime::{Freshness, Moment, Token};
-pub use self::request::{
-    AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind,
-};
+pub use self::request::{Details, Issuer, MintPlan, MintRequest, Resource, Unplanned};
+pub use self::rights::{End, GrantedBy, Right, Rights};
 pub use self::value::TokenValue;
 
 /// Result of a mint: a token and its life from now on.

@@ -5,7 +5,10 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hashe
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::rights::Rights;
 use super::velt;
+use ground::grants::{AccessRole, ResourceKind};
+use ground::groups::GroupSet;
 use ground::user_id::UserId;
 
 /// Content sent to Velt for one token, and therefore the cache's key.
@@ -17,29 +20,39 @@ use ground::user_id::UserId;
 #[derive(Clone, PartialEq, Eq)]
 pub struct MintRequest {
     pub user: UserId,
-    /// Issuer and details. Nearly all requests share these in memory, since few users have details.
+    /// Issuer, rights and details. Requests of users without rights or details of their own share them in
+    /// memory.
     terms: Arc<Terms>,
 }
 
 /// Content of a mint request without the user.
 #[derive(Clone, PartialEq, Eq)]
 struct Terms {
-    issuer: Arc<Issuer>,
+    base: Arc<Base>,
     /// Details of the user. `None` instead of empty details, or equal requests could differ.
     details: Option<Details>,
+}
+
+/// Issuer, and the rights of the user. Apart from [`Terms`], because few users have rights of their own: the
+/// terms of all other users are no larger for them.
+#[derive(Clone, PartialEq, Eq)]
+struct Base {
+    issuer: Arc<Issuer>,
+    rights: Rights,
 }
 
 /// Prints the issuer alone, since details of a user must not be printed.
 impl fmt::Debug for Terms {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.issuer.fmt(formatter)
+        self.base.issuer.fmt(formatter)
     }
 }
 
-/// Hashes the user and the details only: the issuer is nearly always the same.
+/// Hashes all but the issuer, which is nearly always the same.
 impl Hash for MintRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.user.hash(state);
+        self.terms.base.rights.hash(state);
         self.terms.details.hash(state);
     }
 }
@@ -56,11 +69,11 @@ pub struct Issuer {
     /// Number of the credentials. Grows with each change of the credentials, so that no token outlives its
     /// credentials.
     pub credentials_generation: u64,
-    /// Grants beyond the organization itself.
+    /// Resources beside the organization itself.
     pub resources: Arc<[Resource]>,
 }
 
-/// A grant that a v2 token carries
+/// A resource of the configuration, which v2 tokens name
 /// (docs.velt.dev, REST API v2, "Generate Token", `permissions.resources`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
@@ -71,21 +84,15 @@ pub struct Resource {
     pub role: Option<AccessRole>,
     /// Life of the grant, counted from the mint.
     pub expires_in: Option<Duration>,
+    /// Groups whose members get the resource; `None` gives the resource to all users.
+    pub groups: Option<GroupSet>,
 }
 
-/// Kind of a [`Resource`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResourceKind {
-    Organization,
-    Folder,
-    Document,
-}
-
-/// Access that a [`Resource`] grants. Velt's default is editor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessRole {
-    Viewer,
-    Editor,
+impl Resource {
+    /// Whether a user in `groups` gets the resource.
+    pub(super) fn applies_to(&self, groups: GroupSet) -> bool {
+        self.groups.is_none_or(|own| own.meets(groups))
+    }
 }
 
 /// Facts about a user beside the id. Absent fields are not sent: Velt refuses empty strings.
@@ -100,16 +107,33 @@ pub struct Details {
 /// Part of all mint requests that the configuration fixes; turns a user into a mint request.
 #[derive(Clone, Debug)]
 pub struct MintPlan {
-    /// Terms of all users who come without details.
+    /// Terms of all users who come without details and without rights of their own.
     terms: Arc<Terms>,
     needs_organization: bool,
+    /// Whether two resources for all users may turn out to be the same one with different rights.
+    may_clash: bool,
+}
+
+/// Reason why a plan makes no request for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unplanned {
+    /// The API needs an organization, and neither the user nor the configuration has one.
+    NoOrganization,
+    /// The token would name a resource twice, with different rights.
+    Contradiction,
 }
 
 impl MintPlan {
     /// Makes a plan for `issuer`. `needs_organization` says whether Velt's API requires an organization.
     pub fn new(issuer: Issuer, needs_organization: bool) -> Self {
-        let terms = Terms { issuer: Arc::new(issuer), details: None };
-        Self { terms: Arc::new(terms), needs_organization }
+        let resources = issuer.resources.iter().enumerate();
+        let may_clash = resources.clone().any(|(n, one)| {
+            let mut others = issuer.resources[..n].iter();
+            others.any(|other| one.kind == other.kind && one.id == other.id && one != other)
+        });
+        let base = Base { issuer: Arc::new(issuer), rights: Rights::default() };
+        let terms = Arc::new(Terms { base: Arc::new(base), details: None });
+        Self { terms, needs_organization, may_clash }
     }
 
     /// Returns a copy of this plan with the credentials of another generation.
@@ -120,22 +144,55 @@ impl MintPlan {
 
     /// Returns the issuer.
     pub fn issuer(&self) -> &Issuer {
-        &self.terms.issuer
+        &self.terms.base.issuer
     }
 
-    /// Returns the request for `user` with `details`. `None` if an organization is needed and neither
-    /// `details` nor the configuration has one.
-    pub fn request(&self, user: UserId, mut details: Details) -> Option<MintRequest> {
+    /// Returns the request for `user` with `details`, and with the rights that all users have.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::request_with`].
+    pub fn request(&self, user: UserId, details: Details) -> Result<MintRequest, Unplanned> {
+        self.request_with(user, details, Rights::default())
+    }
+
+    /// Returns the request for `user` with `details` and with `rights` of their own.
+    ///
+    /// # Errors
+    ///
+    /// If an organization is needed and neither `details` nor the configuration has one, or if the rights
+    /// contradict each other.
+    pub fn request_with(
+        &self,
+        user: UserId,
+        mut details: Details,
+        rights: Rights,
+    ) -> Result<MintRequest, Unplanned> {
         // A user who names the configured organization shares the token of a request that names none.
         details.organization.take_if(|named| Some(&*named) == self.issuer().organization.as_ref());
-        let terms = if details == Details::default() {
+        let is_plain = details == Details::default();
+        let terms = if is_plain && rights.are_common() {
             Arc::clone(&self.terms)
         } else {
-            let issuer = Arc::clone(&self.terms.issuer);
-            Arc::new(Terms { issuer, details: Some(details) })
+            let base = self.base(rights);
+            Arc::new(Terms { base, details: (!is_plain).then_some(details) })
         };
         let request = MintRequest { user, terms };
-        (!self.needs_organization || request.organization().is_some()).then_some(request)
+        if self.needs_organization && request.organization().is_none() {
+            return Err(Unplanned::NoOrganization);
+        }
+        let may_clash = self.may_clash || !request.own_rights().are_common();
+        if may_clash && request.contradicts_itself() {
+            return Err(Unplanned::Contradiction);
+        }
+        Ok(request)
+    }
+
+    fn base(&self, rights: Rights) -> Arc<Base> {
+        if rights.are_common() {
+            return Arc::clone(&self.terms.base);
+        }
+        Arc::new(Base { issuer: Arc::clone(&self.terms.base.issuer), rights })
     }
 }
 
@@ -155,7 +212,12 @@ impl MintRequest {
 
     /// Returns the issuer.
     pub fn issuer(&self) -> &Issuer {
-        &self.terms.issuer
+        &self.terms.base.issuer
+    }
+
+    /// Returns the rights of the user beside the rights that all users have.
+    pub(super) fn own_rights(&self) -> &Rights {
+        &self.terms.base.rights
     }
 
     /// Returns the facts about the user beside the id.
@@ -175,8 +237,11 @@ impl MintRequest {
     pub(super) fn owned_bytes(&self) -> usize {
         let Details { organization, email, name, is_admin: _ } = self.details();
         let texts = [organization, email, name].into_iter().flatten();
-        let terms = if self.terms.details.is_some() { size_of::<Terms>() } else { 0 };
-        self.user.owned_bytes() + terms + texts.map(|text| text.len()).sum::<usize>()
+        let rights = self.own_rights();
+        let base = if rights.are_common() { 0 } else { size_of::<Base>() + rights.owned_bytes() };
+        let has_terms = base > 0 || self.terms.details.is_some();
+        let terms = if has_terms { size_of::<Terms>() } else { 0 };
+        self.user.owned_bytes() + base + terms + texts.map(|text| text.len()).sum::<usize>()
     }
 }
 
@@ -257,9 +322,10 @@ mod tests {
     #[test]
     fn request_has_an_organization_where_the_api_needs_one() {
         let needed = plan(None);
-        assert!(needed.request("ada".into(), of(None)).is_none());
-        assert!(needed.request("ada".into(), of(Some("b"))).is_some());
+        let without = needed.request("ada".into(), of(None));
+        assert_eq!(without.err(), Some(Unplanned::NoOrganization));
+        assert!(needed.request("ada".into(), of(Some("b"))).is_ok());
         let not_needed = MintPlan::new(issuer(None), false);
-        assert!(not_needed.request("ada".into(), of(None)).is_some());
+        assert!(not_needed.request("ada".into(), of(None)).is_ok());
     }
 }

@@ -8,6 +8,7 @@
 mod claims;
 mod clock;
 mod connections;
+mod dated;
 mod inspection;
 mod wire;
 
@@ -25,6 +26,7 @@ use self::claims::Claims;
 pub use self::claims::TokenFacts;
 use self::clock::Clock;
 use self::connections::Connections;
+use self::dated::{Dated, is_dated};
 pub use self::inspection::Inspection;
 use self::wire::{Content, body, classify};
 use crate::{
@@ -115,6 +117,8 @@ struct Answered {
     body: Content,
     /// Whether the clock that dated the request's grants was wrong.
     misdated: bool,
+    /// Time from the call to the earliest end of a grant in the request.
+    grants_life: Option<Duration>,
 }
 
 impl Answered {
@@ -172,21 +176,25 @@ impl VeltClient {
         let started = Instant::now();
         let answered = self.ask(request, demand).await?;
         let value = answered.classify()?;
-        self.validate(value, request, answered.velt_now, started.elapsed())
+        self.validate(value, request, &answered, started.elapsed())
     }
 
     /// Asks for a token. Asks once more if the answer shows that the request's grants were dated by a wrong
     /// clock: the grants would end too soon or too late, or Velt may have refused them as past.
     async fn ask(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
         let answered = self.send(request, demand).await?;
-        let resources = &request.issuer().resources;
-        let is_dated = resources.iter().any(|resource| resource.expires_in.is_some());
-        if is_dated && answered.misdated { self.send(request, demand).await } else { Ok(answered) }
+        if answered.misdated && is_dated(request) {
+            self.send(request, demand).await
+        } else {
+            Ok(answered)
+        }
     }
 
     /// Makes one call and reads the answer. Leaves the status and the body for the caller to judge.
     async fn send(&self, request: &MintRequest, demand: &Demand) -> Result<Answered, MintError> {
-        let body = body(&self.settings, request, self.clock.now());
+        let dated = Dated::at(request, self.clock.now());
+        let grants_life = dated.life;
+        let body = body(&self.settings, request, dated);
         let connection = self.connections.lend();
         demand.reached(connection.stage());
         let mut call = connection.client().post(self.settings.endpoint.clone()).body(body);
@@ -211,7 +219,7 @@ impl VeltClient {
             Ok(_) if is_encoded => Content::Encoded,
             body => Content::Plain(body?),
         };
-        Ok(Answered { status, velt_now, retry_after, body, misdated })
+        Ok(Answered { status, velt_now, retry_after, body, misdated, grants_life })
     }
 
     /// Checks that the token names the user, and computes its life.
@@ -219,7 +227,7 @@ impl VeltClient {
         &self,
         value: TokenValue,
         request: &MintRequest,
-        velt_now: Duration,
+        answered: &Answered,
         spent: Duration,
     ) -> Result<Minted, MintError> {
         let claims = Claims::peek(value.expose()).unwrap_or_default();
@@ -230,8 +238,7 @@ impl VeltClient {
                 return Err(MintError::Malformed { reason: MalformedReason::NoUserClaim });
             }
         }
-        let grants = request.issuer().resources.iter().filter_map(|resource| resource.expires_in);
-        let life = [Some(DOCUMENTED_LIFE), claims.life(velt_now), grants.min()];
+        let life = [Some(DOCUMENTED_LIFE), claims.life(answered.velt_now), answered.grants_life];
         let life = life.into_iter().flatten().min().expect("one is there").saturating_sub(spent);
         if life.is_zero() {
             return Err(MintError::Malformed { reason: MalformedReason::AlreadyExpired });

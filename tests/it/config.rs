@@ -4,6 +4,7 @@ mod combinations;
 mod described;
 mod keys;
 mod random;
+mod resources;
 mod routes;
 mod secrets;
 mod telemetry;

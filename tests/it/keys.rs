@@ -1,23 +1,56 @@
 //! Two users never share a token, and one user never needs two mints for the same token: the cache's key
 //! is the whole mint request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::grants::{AccessRole, Grant, Grants, ResourceKind};
+use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::Metrics;
 use proptest::prelude::*;
 use token::cache::{Settings, TokenCache};
 use token::velt::Api;
-use token::{AccessRole, Details, Issuer, MintPlan, MintRequest, Resource, ResourceKind};
+use token::{Details, Issuer, MintPlan, MintRequest, Resource, Rights, Unplanned};
 use tokio::runtime::Builder;
 
 use crate::support::double::{Double, HOUR, text};
 use crate::support::velt::user_of;
 use crate::support::{Stage, config, document};
 
-/// Kind, id, organization, whether the grant is for an editor, hours.
-type PlainResource = (u8, String, Option<String>, Option<bool>, Option<u64>);
+/// Kind, id, organization, whether the grant is for an editor, hours, groups.
+type PlainResource =
+    (u8, String, Option<String>, Option<bool>, Option<u64>, Option<BTreeSet<usize>>);
+
+/// Kind, id, organization, whether the grant is for an editor, end.
+type PlainGrant = (u8, String, Option<String>, Option<bool>, Option<u64>);
+
+/// Groups that resources name.
+const GROUPS: [&str; 3] = ["a", "ab", "b"];
+
+fn groups(positions: &BTreeSet<usize>) -> GroupSet {
+    let known = KnownGroups::new(GROUPS).expect("few");
+    known.set(positions.iter().map(|position| GROUPS[*position]))
+}
+
+fn kind(number: u8) -> ResourceKind {
+    [ResourceKind::Organization, ResourceKind::Folder, ResourceKind::Document]
+        [usize::from(number % 3)]
+}
+
+fn role(editor: Option<bool>) -> Option<AccessRole> {
+    editor.map(|is| if is { AccessRole::Editor } else { AccessRole::Viewer })
+}
+
+fn grant((number, id, organization, editor, expires_at): &PlainGrant) -> Grant {
+    Grant {
+        kind: kind(*number),
+        id: id.as_str().into(),
+        organization: organization.as_deref().map(Box::from),
+        role: role(*editor),
+        expires_at: *expires_at,
+    }
+}
 
 /// A mint request of plain types, whose equality does not depend on the product's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,23 +63,24 @@ struct Plain {
     email: Option<String>,
     name: Option<String>,
     admin: Option<bool>,
+    groups: BTreeSet<usize>,
+    grants: BTreeSet<PlainGrant>,
     resources: Vec<PlainResource>,
 }
 
 impl Plain {
-    fn request(&self) -> MintRequest {
+    /// Returns the request, unless the rights in it contradict each other.
+    fn request(&self) -> Option<MintRequest> {
         let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+        let resources = self.resources.iter();
         let resources =
-            self.resources.iter().map(|(kind, id, organization, editor, hours)| Resource {
-                kind: match kind {
-                    0 => ResourceKind::Organization,
-                    1 => ResourceKind::Folder,
-                    _ => ResourceKind::Document,
-                },
+            resources.map(|(number, id, organization, editor, hours, members)| Resource {
+                kind: kind(*number),
                 id: id.clone(),
                 organization: organization.clone(),
-                role: editor.map(|is| if is { AccessRole::Editor } else { AccessRole::Viewer }),
+                role: role(*editor),
                 expires_in: hours.map(|hours| Duration::from_secs(hours * 3600)),
+                groups: members.as_ref().map(groups),
             });
         let issuer = Issuer {
             api: [Api::Legacy, Api::V1, Api::V2][usize::from(self.api % 3)],
@@ -61,8 +95,14 @@ impl Plain {
             name: boxed(&self.name),
             is_admin: self.admin,
         };
-        let request = MintPlan::new(issuer, false).request(self.user.as_str().into(), details);
-        request.expect("no organization is needed")
+        let grants = Grants::new(self.grants.iter().map(grant).collect()).ok()?;
+        let rights = Rights::new(groups(&self.groups), Some(&grants));
+        let plan = MintPlan::new(issuer, false);
+        match plan.request_with(self.user.as_str().into(), details, rights) {
+            Ok(request) => Some(request),
+            Err(Unplanned::Contradiction) => None,
+            Err(Unplanned::NoOrganization) => panic!("no organization is needed"),
+        }
     }
 }
 
@@ -78,20 +118,31 @@ fn word() -> impl Strategy<Value = String> {
 
 fn plain() -> impl Strategy<Value = Plain> {
     let optional = || prop::option::of(word());
-    let resource = (0..3_u8, word(), optional(), any::<Option<bool>>(), prop::option::of(1..3_u64));
+    let members = || prop::collection::btree_set(0..GROUPS.len(), 0..3);
+    let right = || (0..3_u8, word(), optional(), any::<Option<bool>>(), prop::option::of(1..3_u64));
+    let resource = (right(), prop::option::of(members()));
+    let resource = resource.prop_map(|((kind, id, organization, editor, hours), groups)| {
+        (kind, id, organization, editor, hours, groups)
+    });
     let resources = prop::collection::vec(resource, 0..3);
+    let rights = (members(), prop::collection::btree_set(right(), 0..3), resources);
     let subject = (word(), optional(), optional(), optional(), any::<Option<bool>>());
-    (0..3_u8, word(), 0..2_u64, subject, resources).prop_map(
-        |(api, endpoint, generation, (user, organization, email, name, admin), resources)| Plain {
-            api,
-            endpoint,
-            generation,
-            user,
-            organization,
-            email,
-            name,
-            admin,
-            resources,
+    (0..3_u8, word(), 0..2_u64, subject, rights).prop_map(
+        |(api, endpoint, generation, subject, (groups, grants, resources))| {
+            let (user, organization, email, name, admin) = subject;
+            Plain {
+                api,
+                endpoint,
+                generation,
+                user,
+                organization,
+                email,
+                name,
+                admin,
+                groups,
+                grants,
+                resources,
+            }
         },
     )
 }
@@ -99,7 +150,7 @@ fn plain() -> impl Strategy<Value = Plain> {
 /// Generates requests that differ from the first in one field, or by chance in none. Two requests that
 /// were generated apart differ in so many fields that a key which forgets one field would go unnoticed.
 fn neighbours() -> impl Strategy<Value = Vec<Plain>> {
-    let changes = prop::collection::vec((0..9, plain()), 1..40);
+    let changes = prop::collection::vec((0..11, plain()), 1..40);
     (plain(), changes).prop_map(|(first, changes)| {
         let others = changes.into_iter().map(|(field, other): (i32, Plain)| {
             let mut plain = first.clone();
@@ -112,6 +163,8 @@ fn neighbours() -> impl Strategy<Value = Vec<Plain>> {
                 5 => plain.email = other.email,
                 6 => plain.name = other.name,
                 7 => plain.admin = other.admin,
+                8 => plain.groups = other.groups,
+                9 => plain.grants = other.grants,
                 _ => plain.resources = other.resources,
             }
             plain
@@ -131,7 +184,8 @@ fn tokens_of(requests: &[Plain]) -> (Vec<String>, Vec<String>, usize) {
         let mut rounds = [Vec::new(), Vec::new()];
         for round in &mut rounds {
             for plain in requests {
-                let looked_up = cache.get(plain.request()).within(HOUR).await;
+                let looked_up =
+                    cache.get(plain.request().expect("no contradiction")).within(HOUR).await;
                 round.push(text(&looked_up.expect("in time").expect("a token")));
             }
         }
@@ -140,8 +194,11 @@ fn tokens_of(requests: &[Plain]) -> (Vec<String>, Vec<String>, usize) {
     })
 }
 
-/// Asserts that requests share a token exactly if the requests are the same.
-fn assert_kept_apart(requests: &[Plain]) {
+/// Asserts that requests share a token exactly if the requests are the same. Leaves out requests whose rights
+/// contradict each other, for which there is no token. Returns the number of mints.
+fn assert_kept_apart(requests: &[Plain]) -> usize {
+    let requests: Vec<_> = requests.iter().filter(|it| it.request().is_some()).cloned().collect();
+    let requests = &requests[..];
     let (first, second, mints) = tokens_of(requests);
     assert_eq!(first, second, "the same request, the same token");
     let mut by_request: BTreeMap<&Plain, &String> = BTreeMap::new();
@@ -151,6 +208,7 @@ fn assert_kept_apart(requests: &[Plain]) {
         assert_eq!(*by_token.entry(token).or_insert(plain), plain, "two share {token}");
     }
     assert_eq!(mints, by_request.len());
+    mints
 }
 
 proptest! {
@@ -173,9 +231,37 @@ proptest! {
             Plain { user: user.into(), organization: Some(organization.into()), ..request.clone() }
         });
         let splits: Vec<_> = splits.collect();
-        assert_kept_apart(&splits);
-        let (_, _, mints) = tokens_of(&splits);
-        prop_assert_eq!(mints, splits.len());
+        let made = splits.iter().filter(|split| split.request().is_some()).count();
+        prop_assert_eq!(assert_kept_apart(&splits), made);
+    }
+
+    #[test]
+    fn t67_order_of_grants_does_not_matter(
+        request in plain(),
+        grants in prop::collection::vec(
+            (0..3_u8, word(), prop::option::of(word()), any::<Option<bool>>(), 1..3_u64), 1..6,
+        ),
+        turn in 0..6_usize,
+        again in 0..6_usize,
+    ) {
+        let grants: Vec<PlainGrant> = grants
+            .into_iter()
+            .map(|(kind, id, organization, editor, end)| (kind, id, organization, editor, Some(end)))
+            .collect();
+        let mut other: Vec<Grant> = grants.iter().map(grant).collect();
+        other.rotate_left(turn % grants.len());
+        other.push(grant(&grants[again % grants.len()]));
+        let one = Grants::new(grants.iter().map(grant).collect());
+        let other = Grants::new(other);
+        prop_assert!(one == other);
+        let mut fewer = grants.clone();
+        fewer.retain(|grant| *grant != grants[again % grants.len()]);
+        prop_assert!(one.is_err() || one != Grants::new(fewer.iter().map(grant).collect()));
+        let with = |grants: &[PlainGrant]| Plain {
+            grants: grants.iter().cloned().collect(),
+            ..request.clone()
+        };
+        assert_kept_apart(&[with(&grants), with(&fewer), with(&[])]);
     }
 }
 
@@ -190,6 +276,8 @@ fn t33_no_separator_can_be_forged() {
         email: None,
         name: None,
         admin: None,
+        groups: BTreeSet::new(),
+        grants: BTreeSet::new(),
         resources: Vec::new(),
     };
     let pairs = [
@@ -216,11 +304,11 @@ fn t33_no_separator_can_be_forged() {
         let organized = Plain { organization: Some(one.clone()), ..base.clone() };
         requests.push(Plain { email: other.clone(), ..organized.clone() });
         requests.push(Plain { name: other.clone(), ..organized });
-        requests.push(Plain { resources: vec![(1, one, other, None, None)], ..base.clone() });
+        let resource = (1, one.clone(), other.clone(), None, None, None);
+        requests.push(Plain { resources: vec![resource], ..base.clone() });
+        requests.push(Plain { grants: [(1, one, other, None, None)].into(), ..base.clone() });
     }
-    let (_, _, mints) = tokens_of(&requests);
-    assert_eq!(mints, requests.len(), "all of them differ");
-    assert_kept_apart(&requests);
+    assert_eq!(assert_kept_apart(&requests), requests.len(), "all of them differ");
 }
 
 #[test]
@@ -236,6 +324,7 @@ fn t34_key_holds_all_that_the_configuration_fixes() {
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"document\"\nid = \"f\"",
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nrole = \"viewer\"",
         "[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\nexpires_in = \"1h\"",
+        "[identity]\ngroups_header = \"G\"\n[velt]\napi = \"v2\"\norganization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\ngroups = [\"a\"]",
     ];
     let plans = configurations.map(|toml| {
         let config = config(&document("127.0.0.1:2", velt, toml));
@@ -265,9 +354,11 @@ fn t35_the_same_request_a_thousand_times_is_one_mint() {
         email: Some("ada@example.com".into()),
         name: Some("Ada".into()),
         admin: Some(true),
+        groups: [0].into(),
+        grants: [(2, "grant".into(), None, Some(false), Some(9))].into(),
         resources: vec![
-            (1, "folder".into(), None, Some(true), Some(1)),
-            (2, "document".into(), Some("other".into()), None, None),
+            (1, "folder".into(), None, Some(true), Some(1), Some([0, 1].into())),
+            (2, "document".into(), Some("other".into()), None, None, None),
         ],
     };
     let (tokens, _, mints) = tokens_of(&vec![plain; 1000]);

@@ -28,6 +28,7 @@ mod fuzz_corpus;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]
 mod frames;
+mod grants;
 mod half_closes;
 mod hostile_velt;
 mod http2_app;

@@ -57,6 +57,8 @@ label!(
     NoOrganization = "no_organization",
     /// A token was needed, and the app gave no details of the user that can be used.
     NoDetails = "no_details",
+    /// A token was needed and the rights that it would carry are not known, or contradict each other.
+    NoGrants = "no_grants",
     /// A token route was asked with a `userId` that is not the signed-in user's.
     UserMismatch = "user_mismatch",
     /// A token route was asked by a page of another origin.
@@ -212,6 +214,8 @@ label!(
     NoAddress = "no_address",
     /// An address that its issuer has not verified.
     Unverified = "unverified",
+    /// Grants that are not in Velt's schema, or contradict each other. They cost the token.
+    NoGrants = "no_grants",
 });
 
 impl Flaw {
@@ -225,6 +229,7 @@ impl Flaw {
             Self::WrongType => "it is not text",
             Self::NoAddress => "it is not an email address",
             Self::Unverified => "its issuer says that it is not verified",
+            Self::NoGrants => "it is no list of resources in Velt's schema without contradictions",
         }
     }
 }
@@ -295,6 +300,8 @@ label!(
     Failed = "failed",
     /// There is no token: the app gave no details of the user that can be used.
     NoDetails = "no_details",
+    /// The rights that the token would carry are not known, or contradict each other.
+    NoGrants = "no_grants",
     /// The app marked the response storable; a token must not be stored with it.
     Storable = "storable",
     /// The response is an error, a redirect, a fragment or a switch of protocols, which carry no token.

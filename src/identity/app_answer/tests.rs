@@ -21,6 +21,8 @@ fn found() -> User {
         name: None,
         organization: Organization::Unusable,
         is_admin: Some(true),
+        groups: Groups::In(GroupSet::default()),
+        grants: Granted::Unusable(GrantsError::Absent),
     }
 }
 
@@ -30,12 +32,12 @@ fn app_replaces_the_parts_that_it_gives_and_no_others() {
         r#"{"userId":"ada","name":"Lovelace, Ada","email":"a@b.example","organizationId":"o",
             "isAdmin":false,"resources":[{"type":"document","id":"d","accessRole":"viewer"}]}"#,
     );
-    assert_eq!(whole.resources.as_ref().map(|grants| grants.iter().count()), Some(1));
     let Ok(user) = whole.complete(&found()) else { panic!("the same user") };
     assert_eq!(user.id.as_str(), "ada");
     assert_eq!(user.name.as_deref(), Some("Lovelace, Ada"));
     assert_eq!(user.email.as_deref(), Some("a@b.example"));
     assert_eq!((user.organization.name(), user.is_admin), (Some("o"), Some(false)));
+    assert_eq!(user.grants.grants().map(|grants| grants.iter().count()), Some(1));
 
     let nulls = r#"{"userId":null,"name":null,"email":null,"organizationId":null,"isAdmin":null,
         "resources":null}"#;

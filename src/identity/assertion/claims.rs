@@ -1,13 +1,16 @@
 //! Checks of the claims of an assertion whose signature is right.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::{Algorithm, InvalidAssertion};
 use crate::Placeholders;
-use crate::user::{Attribute, Flaws, Organization, Said, User, flaw, is_address};
+use crate::user::{Attribute, Flaws, Granted, Groups, Organization, Said, User, flaw, is_address};
+use ground::grants::{Grants, GrantsError};
+use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::Flaw;
 
 /// Conditions under which an assertion is believed.
@@ -37,6 +40,10 @@ pub struct ClaimNames {
     pub groups_separator: char,
     /// Groups whose members are Velt admins. Without any, `is_admin` is not sent.
     pub admin_groups: Vec<String>,
+    /// Groups on which resources depend.
+    pub known_groups: KnownGroups,
+    /// Claim with the user's grants in Velt's schema.
+    pub grants: Option<ClaimPath>,
     /// Values that stand for no value.
     pub placeholders: Placeholders,
 }
@@ -74,6 +81,13 @@ impl ClaimPath {
 
     fn is_address(&self) -> bool {
         self.0.last().is_some_and(|name| name.ends_with("email"))
+    }
+}
+
+/// Writes the names from the outside in, with dots between them.
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join("."))
     }
 }
 
@@ -199,37 +213,61 @@ impl ClaimNames {
         let email = attribute(Attribute::Email, self.email.as_ref());
         let name = attribute(Attribute::Name, self.name.as_ref());
         let named = attribute(Attribute::Organization, self.organization.as_ref());
+        let (is_admin, groups) = self.groups(claims, &mut flaws);
         let user = User {
             id: (&*id).into(),
             email,
             name,
             organization: Organization::new(named, flaws.of(Attribute::Organization)),
-            is_admin: self.is_admin(claims, &mut flaws),
+            is_admin,
+            groups,
+            grants: self.grants(claims, &mut flaws),
         };
         Ok(Said { user: Some(user), flaws })
     }
 
-    /// Whether one of the user's groups is an admin group. A group that is not text is no admin group.
-    fn is_admin(&self, claims: &Map<String, Value>, flaws: &mut Flaws) -> Option<bool> {
-        let path = self.groups.as_ref().filter(|_| !self.admin_groups.is_empty())?;
-        let is_admin = |group: &str| self.admin_groups.iter().any(|admin| admin == group);
-        match path.find(claims) {
-            None => Some(false),
+    /// Reads the user's groups: whether one of them is an admin group, and those on which resources depend. A
+    /// group that is not text is no admin group.
+    fn groups(&self, claims: &Map<String, Value>, flaws: &mut Flaws) -> (Option<bool>, Groups) {
+        let (mut is_admin, mut known) = (false, GroupSet::default());
+        let Some(path) = &self.groups else { return (None, Groups::In(known)) };
+        let mut add = |group: &str| {
+            is_admin |= self.admin_groups.iter().any(|admin| admin == group);
+            known = known.and(self.known_groups.find(group));
+        };
+        let is_text = match path.find(claims) {
+            None => true,
             Some(Value::String(groups)) => {
-                let mut groups = groups.split(self.groups_separator);
-                Some(groups.any(|group| is_admin(group.trim_matches(' '))))
+                let groups = groups.split(self.groups_separator);
+                groups.for_each(|group| add(group.trim_matches(' ')));
+                true
             }
             Some(Value::Array(groups)) => {
-                if !groups.iter().all(Value::is_string) {
-                    flaws.add(Attribute::Groups, Flaw::WrongType);
-                }
-                Some(groups.iter().filter_map(Value::as_str).any(is_admin))
+                groups.iter().filter_map(Value::as_str).for_each(add);
+                groups.iter().all(Value::is_string)
             }
-            Some(_) => {
-                flaws.add(Attribute::Groups, Flaw::WrongType);
-                Some(false)
-            }
+            Some(_) => false,
+        };
+        let are_read = !self.admin_groups.is_empty() || !self.known_groups.is_empty();
+        if are_read && !is_text {
+            flaws.add(Attribute::Groups, Flaw::WrongType);
         }
+        let is_spoilt = !is_text && !self.known_groups.is_empty();
+        let groups = if is_spoilt { Groups::Unusable } else { Groups::In(known) };
+        ((!self.admin_groups.is_empty()).then_some(is_admin), groups)
+    }
+
+    /// Reads the user's grants: the list itself, an object with the list in `resources`, or a text with either.
+    fn grants(&self, claims: &Map<String, Value>, flaws: &mut Flaws) -> Granted {
+        let Some(path) = &self.grants else { return Granted::NotAsked };
+        let read = match path.find(claims) {
+            None => Err(GrantsError::Absent),
+            Some(Value::String(text)) if text.trim().is_empty() => Err(GrantsError::Absent),
+            Some(Value::String(text)) => Grants::parse(text.as_bytes()),
+            Some(claim) => Grants::from_list_or_object(claim),
+        };
+        flaws.note_grants(&read);
+        read.into()
     }
 
     /// Returns a claim as text, byte for byte. A whole number becomes the text of its digits.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::keys::{Fetch, FetchError, Fetching};
+use ground::groups::KnownGroups;
 use ground::metrics::Metrics;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -58,6 +59,8 @@ impl Stage {
                 groups: None,
                 groups_separator: ',',
                 admin_groups: Vec::new(),
+                known_groups: KnownGroups::default(),
+                grants: None,
                 placeholders: crate::Placeholders::default(),
             },
         };

@@ -8,7 +8,8 @@ use crate::assertion::{
     AssertionSource, ClaimNames, ClaimPath, InvalidAssertion, OnInvalid, Policy,
 };
 use crate::keys::KeyLocation;
-use crate::{Organization, Placeholder, Placeholders, Settings, Source, User};
+use crate::{Granted, Groups, Organization, Placeholder, Placeholders, Settings, Source, User};
+use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::{Metrics, RefusalKind};
 use ground::tls::Roots;
 
@@ -30,6 +31,8 @@ fn by_assertion(header: HeaderName, on_invalid: OnInvalid) -> Source {
         groups: None,
         groups_separator: ',',
         admin_groups: Vec::new(),
+        known_groups: KnownGroups::default(),
+        grants: None,
         placeholders: placeholders(),
     };
     let policy = Policy {
@@ -55,6 +58,8 @@ fn by_headers() -> HeaderSource {
         groups_separator: ',',
         groups_lines: GroupsLines::One,
         admin_groups: Vec::new(),
+        known_groups: KnownGroups::default(),
+        grants: None,
         placeholders: placeholders(),
     }
 }
@@ -109,6 +114,8 @@ fn said(user: Option<&str>) -> Said {
         name: None,
         organization: Organization::Unnamed,
         is_admin: None,
+        groups: Groups::In(GroupSet::default()),
+        grants: Granted::NotAsked,
     });
     Said { user, flaws: Flaws::default() }
 }

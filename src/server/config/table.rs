@@ -9,6 +9,7 @@ pub mod identity;
 pub mod listen;
 pub mod outgoing;
 mod preset;
+mod resource;
 pub mod tracing;
 pub mod velt;
 

@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::Workers;
 use super::setting::{Bytes, Setting};
+use ground::grants::{AccessRole, ResourceKind};
 use ground::logging;
 use ground::memory;
 use ground::tls::{ClientCertificate, Roots, name_kind};
@@ -16,7 +17,6 @@ use identity::{ForwardIdentity, GroupsLines, OnAmbiguous, Placeholder};
 use sidecar::access_log;
 use sidecar::inject::{OnMintFailure, PathPattern};
 use token::velt::{Api, VerifyUser};
-use token::{AccessRole, ResourceKind};
 
 /// The size of a request's head.
 pub(super) struct HeaderBytes(pub(super) u32);

@@ -73,6 +73,7 @@ impl InForce {
                 let name = if written.is_some() { "delivery.route.path" } else { "delivery.route" };
                 (name.to_owned(), written.or_else(|| self.named("delivery.route")))
             }
+            Key::Resources => return self.resources(),
         };
         match found {
             Some(Effective { value, source, .. }) => {
@@ -80,6 +81,21 @@ impl InForce {
             }
             None => Setting { key: name, value: "not set".into(), place: "default".into() },
         }
+    }
+
+    /// Returns the number of the tables `[[velt.resource]]`, and the place of the first.
+    fn resources(&self) -> Setting {
+        let types = self.settings.iter();
+        let mut types =
+            types.filter(|it| it.header == "[[velt.resource]]" && it.key == "type").peekable();
+        let first = types.peek().map(|setting| setting.source.to_string());
+        let value = match types.count() {
+            0 => "not set".into(),
+            1 => "1 table".into(),
+            tables => format!("{tables} tables"),
+        };
+        let place = first.unwrap_or_else(|| "default".into());
+        Setting { key: "velt.resource".into(), value, place }
     }
 
     fn named(&self, name: &str) -> Option<&Effective> {

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, Request};
 
 use super::super::details::NoDetails;
-use super::super::error::NoToken;
+use super::super::error::{NoGrants, NoToken};
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use ground::metrics::SpoofKind;
 use ground::peer::Peer;
@@ -134,6 +134,22 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         NoToken::NoDetails(_) => {
             Some("see what the app answers at identity.details_path, and the sidecar's log".into())
         }
+        NoToken::NoGrants(NoGrants::Unusable(_)) => Some(
+            "have the program that names the user write Velt's list of resources, and [] for a user \
+             without grants"
+                .into(),
+        ),
+        NoToken::NoGrants(NoGrants::Groups) => {
+            Some("have the program that names the user write the groups as plain text".into())
+        }
+        NoToken::NoGrants(NoGrants::Unsent) => {
+            Some("write api = \"v2\" in [velt], or have the app leave resources out".into())
+        }
+        NoToken::NoGrants(NoGrants::Contradiction) => Some(
+            "give the same role and end to each resource that a [[velt.resource]] and the user's \
+             grants, or two of the user's groups, have in common"
+                .into(),
+        ),
         NoToken::Failed(_) => Some("nothing to do: the sidecar tries again by itself".into()),
         NoToken::AppWord(_) => {
             Some("have the app send identity.user_header once, and plainly".into())

@@ -122,7 +122,9 @@ pub(super) fn of_identity(
     if decision.flaws.of(Attribute::User).is_some() {
         settings.push("identity.placeholders");
     }
-    for (attribute, flaw) in decision.flaws.iter().filter(|(which, _)| *which != Attribute::User) {
+    // Other steps tell of the user and the grants.
+    let left_out = |which: &Attribute| !matches!(which, Attribute::User | Attribute::Grants);
+    for (attribute, flaw) in decision.flaws.iter().filter(|(which, _)| left_out(which)) {
         why = format!("{why}; the {} is left out, since {}", attribute.as_str(), flaw.reason());
     }
     for spoof in decision.spoofs.iter() {

@@ -45,8 +45,7 @@ impl VeltClient {
         let (value, spent) = (answered.classify(), started.elapsed());
         let facts = |value: &crate::TokenValue| TokenFacts::of(value.expose(), &request.user);
         let token = value.as_ref().ok().map(facts);
-        let validated =
-            value.and_then(|value| self.validate(value, request, answered.velt_now, spent));
+        let validated = value.and_then(|value| self.validate(value, request, &answered, spent));
         Inspection {
             http_status: Some(answered.status),
             error_word: error_word(&answered.body),

@@ -7,14 +7,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::dated::{Dated, Resource};
 use super::{Api, Settings};
-use crate::{
-    AccessRole, Details, MalformedReason, MintError, MintRequest, RefusedStatus, Resource,
-    ResourceKind, TokenValue,
-};
+use crate::{Details, MalformedReason, MintError, MintRequest, RefusedStatus, TokenValue};
 
-/// Returns the request body. `velt_now`, the time since 1970 by Velt's clock, dates the grants that expire.
-pub(super) fn body(settings: &Settings, request: &MintRequest, velt_now: Duration) -> Vec<u8> {
+/// Returns the request body. `dated` has the resources for v2.
+pub(super) fn body(settings: &Settings, request: &MintRequest, dated: Dated<'_>) -> Vec<u8> {
     let in_body = |secret: &SecretString| Some(secret.expose_secret().to_owned());
     let mut data = Data { user_id: Some(&request.user), ..Data::default() };
     match settings.api {
@@ -29,7 +27,7 @@ pub(super) fn body(settings: &Settings, request: &MintRequest, velt_now: Duratio
             // The organization goes into the resources only: in `userProperties` it is a
             // documented cause of INVALID_ARGUMENT.
             data.user_properties = Some(UserProperties::of(request.details()));
-            data.permissions = Some(Permissions { resources: grants(request, velt_now) });
+            data.permissions = Some(Permissions { resources: dated.resources });
         }
     }
     if settings.api != Api::V2 {
@@ -85,51 +83,7 @@ impl<'a> UserProperties<'a> {
 
 #[derive(Serialize)]
 struct Permissions<'a> {
-    resources: Vec<Grant<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Grant<'a> {
-    r#type: &'static str,
-    id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    organization_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    access_role: Option<&'static str>,
-    /// End of the grant in Unix seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<u64>,
-}
-
-/// Returns the grant of the organization itself, then the grants of the configuration.
-fn grants(request: &MintRequest, velt_now: Duration) -> Vec<Grant<'_>> {
-    let own = request.organization().map(|id| Grant {
-        r#type: "organization",
-        id,
-        organization_id: None,
-        access_role: None,
-        expires_at: None,
-    });
-    let configured = request.issuer().resources.iter().map(|resource: &Resource| {
-        let (r#type, needs_organization) = match resource.kind {
-            ResourceKind::Organization => ("organization", false),
-            ResourceKind::Folder => ("folder", true),
-            ResourceKind::Document => ("document", true),
-        };
-        let organization = resource.organization.as_deref().or(request.organization());
-        Grant {
-            r#type,
-            id: &resource.id,
-            organization_id: organization.filter(|_| needs_organization),
-            access_role: resource.role.map(|role| match role {
-                AccessRole::Viewer => "viewer",
-                AccessRole::Editor => "editor",
-            }),
-            expires_at: resource.expires_in.map(|life| (velt_now + life).as_secs()),
-        }
-    });
-    own.into_iter().chain(configured).collect()
+    resources: Vec<Resource<'a>>,
 }
 
 /// JSON of Velt's answer: `result.data.token`, or `error.status`.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Check, Finding, Findings, Surroundings};
 use ground::logging::Chain;
 use token::velt::{Inspection, TokenFacts, VeltClient, VerifyUser};
-use token::{Details, MalformedReason, MintError, RefusedStatus};
+use token::{Details, MalformedReason, MintError, RefusedStatus, Unplanned};
 
 /// Most names of claims that are shown, and the longest of them in bytes: Velt, or another server in its
 /// place, chooses the names.
@@ -29,13 +29,24 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     };
     let organization = canary.organization.map(Into::into);
     let details = Details { organization, ..Details::default() };
-    let Some(request) = around.config.plan.request(canary.user.as_str().into(), details) else {
-        findings.note(
-            "velt.organization",
-            "not minted: this API needs an organization, and here each user brings their own",
-            "name one of yours: --organization ID",
-        );
-        return findings.all();
+    let request = match around.config.plan.request(canary.user.as_str().into(), details) {
+        Ok(request) => request,
+        Err(Unplanned::NoOrganization) => {
+            findings.note(
+                "velt.organization",
+                "not minted: this API needs an organization, and here each user brings their own",
+                "name one of yours: --organization ID",
+            );
+            return findings.all();
+        }
+        Err(Unplanned::Contradiction) => {
+            findings.problem(
+                "[[velt.resource]]",
+                "not minted: two of them are the same resource with different rights",
+                "give both the same role and expires_in, or keep one of them",
+            );
+            return findings.all();
+        }
     };
     let inspection = client.inspect(&request).await;
     match &inspection.life {

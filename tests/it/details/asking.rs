@@ -40,6 +40,56 @@ async fn app_with_nothing_to_add_leaves_the_identity_as_it_is() {
     assert_eq!((answers(&stage, "empty").await, answers(&stage, "used").await), (1.0, 1.0));
 }
 
+/// Returns a resource in Velt's schema.
+fn resource(kind: &str, id: &str, role: &str) -> Value {
+    json!({ "type": kind, "id": id, "accessRole": role })
+}
+
+#[tokio::test]
+async fn resources_of_the_answer_are_the_rights_of_the_token() {
+    let directory = Directory::default();
+    let viewer = [resource("document", "plan", "viewer"), resource("folder", "f", "editor")];
+    directory.tell("ada", &json!({ "organizationId": "acme", "resources": viewer }));
+    directory.tell("grace", &json!({ "resources": [] })).tell("linus", &json!({}));
+    let toml = "[identity]\ngrants_header = \"X-Grants\"\n";
+    let stage = directory.stage(toml).await;
+    for user in ["ada", "grace", "linus"] {
+        let asking = stage.client().get("/api/velt/token").header("x-forwarded-user", user);
+        let front = json!([resource("document", "of-the-front", "editor")]).to_string();
+        let answer = asking.header("x-grants", front).send().await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+    let calls = stage.velt.calls();
+    let sent = |user: &str| {
+        let call = calls.iter().find(|call| call.user() == user).expect("a call");
+        call.body["data"]["permissions"].to_string()
+    };
+    assert!(
+        sent("ada").contains("\"plan\"") && sent("ada").contains("\"viewer\""),
+        "{}",
+        sent("ada")
+    );
+    assert!(!sent("ada").contains("of-the-front"), "the app's list replaces the front's");
+    assert!(!sent("grace").contains("document"), "an empty list takes rights away");
+    assert!(sent("linus").contains("of-the-front"), "no list leaves the front's");
+}
+
+#[tokio::test]
+async fn resources_that_the_api_does_not_send_give_no_token() {
+    let directory = Directory::default();
+    directory.tell("ada", &json!({ "resources": [resource("document", "plan", "viewer")] }));
+    directory.tell("grace", &json!({ "isAdmin": false }));
+    let app = directory.app().await;
+    let toml = DETAILS.replace("api = \"v2\"\norganization = \"configured\"\n", "");
+    let stage = Stage::with(app, &toml).await;
+    let page = stage.get_as("ada", "/").await;
+    assert_eq!((page.status(), page.token_status()), (200, Some("no-grants")));
+    let route = token_of(&stage, "ada").await;
+    assert_eq!((route.status(), &*route.code()), (403, "no_grants"), "{}", route.text());
+    assert_eq!(stage.velt.call_count(), 0);
+    assert_eq!(token_of(&stage, "grace").await.status(), 200);
+}
+
 #[tokio::test]
 async fn question_has_cookies_host_and_the_user_alone() {
     let directory = Directory::default();

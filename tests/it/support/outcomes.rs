@@ -25,10 +25,15 @@ const SETTINGS: &str = r#"
     email_header = "X-Email"
     name_header = "X-Name"
     organization_header = "X-Org"
+    groups_header = "X-Groups"
     [velt]
     api = "v2"
     attempt_timeout = "20s"
     deadline = "20s"
+    [[velt.resource]]
+    type = "folder"
+    id = "drafts"
+    groups = ["editors"]
     [delivery]
     max_body = "1KiB"
     [delivery.header]
@@ -164,7 +169,7 @@ impl Surroundings {
 
 /// Outcome, request line, user, and more headers. A user whose mint succeeds stands between two users
 /// whose mints fail, since otherwise the breaker would answer for Velt.
-const REQUESTS: [(Outcome, &str, &str, &str); 26] = {
+const REQUESTS: [(Outcome, &str, &str, &str); 27] = {
     use Outcome as O;
     const TOKEN: &str = "GET /api/velt/token";
     const ORG: &str = "x-org: canary-org\r\n";
@@ -179,6 +184,7 @@ const REQUESTS: [(Outcome, &str, &str, &str); 26] = {
         (O::IdentityRefused, "GET /", "ada", "x_forwarded_user: canary-user-eve\r\n"),
         (O::IdentityRefused, "GET /", "ada,canary-user-eve", ""),
         (O::NoOrganization, TOKEN, "ada", ""),
+        (O::NoGrants, TOKEN, "ada", "x-org: canary-org\r\nx-groups: canary\teditors\r\n"),
         (
             O::UserMismatch,
             "POST /api/velt/token",

@@ -9,6 +9,7 @@ use super::super::reader::Section;
 use super::super::setting::Setting as _;
 use super::preset::AssertionPreset;
 use super::{Groups, check_plaintext};
+use ground::groups::KnownGroups;
 use ground::tls::Roots;
 use identity::Placeholders;
 use identity::assertion::{AssertionSource, ClaimNames, Policy};
@@ -18,7 +19,7 @@ use identity::keys::KeyLocation;
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// Keys of the table.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "header",
     "jwks_url",
     "key_url",
@@ -34,6 +35,7 @@ const KEYS: [&str; 15] = [
     "name_claim",
     "organization_claim",
     "groups_claim",
+    "grants_claim",
 ];
 
 /// Complains about each key that is given, for a configuration that does not read the table.
@@ -106,6 +108,8 @@ pub fn read(
         groups: section.optional_or("groups_claim", of(|preset| preset.groups_claim)),
         groups_separator: groups.separator,
         admin_groups: groups.admins.clone(),
+        known_groups: KnownGroups::default(),
+        grants: section.optional("grants_claim"),
         placeholders,
         user: user?,
     };

@@ -9,6 +9,7 @@ use super::super::setting::Span;
 use super::super::words::{CertificateName, Separator, SourceName};
 use super::preset::Preset;
 use super::{Groups, anchors, assertion, check_length};
+use ground::groups::KnownGroups;
 use ground::spelling::folded;
 use ground::tls::Roots;
 use identity::{
@@ -164,7 +165,6 @@ pub fn read(
             Source::Assertion(Box::new(source))
         }
     };
-    check_groups(section, assertion, &source);
     // A header that is read is guarded anyway.
     guarded.retain(|name| source.names().all(|read| read != name));
     let header = &delivery.header;
@@ -238,7 +238,7 @@ fn read_details(section: &Section<'_, '_>) -> Option<DetailsSource> {
 }
 
 fn refuse_headers(section: &Section<'_, '_>) {
-    for field in ["user", "email", "name", "organization", "groups"] {
+    for field in ["user", "email", "name", "organization", "groups", "grants"] {
         section.refuse(
             &format!("{field}_header"),
             "it has no effect while identity.source is \"assertion\"",
@@ -298,18 +298,21 @@ fn read_headers(
         groups_separator: groups.separator,
         groups_lines,
         admin_groups: groups.admins.clone(),
+        known_groups: KnownGroups::default(),
+        grants: section.optional("grants_header"),
         placeholders: placeholders.clone(),
         user: user?,
     };
     Some(source)
 }
 
-/// Complains about groups without admin groups, and about admin groups without groups. A preset's groups
-/// alone are no mistake.
-fn check_groups<'s>(
+/// Complains about groups on which nothing depends, and about admin groups without groups. A preset's groups
+/// alone are no mistake. `known` has the groups on which resources depend.
+pub fn check_groups<'s>(
     section: &'s Section<'_, '_>,
     assertion: &'s Section<'_, '_>,
     source: &'s Source,
+    known: &KnownGroups,
 ) {
     let of_headers = |source: &'s HeaderSource| {
         (section, "groups_header", source.groups.is_some(), &source.admin_groups)
@@ -322,8 +325,10 @@ fn check_groups<'s>(
             (assertion, "groups_claim", claims.groups.is_some(), &claims.admin_groups)
         }
     };
-    if groups && admin_groups.is_empty() && place.has(key) {
-        let remedy = format!("set identity.admin_groups as well, or remove {key}");
+    if groups && admin_groups.is_empty() && known.is_empty() && place.has(key) {
+        let remedy = format!(
+            "set identity.admin_groups or groups of a [[velt.resource]] as well, or remove {key}"
+        );
         place.complain_about(key, "it has no effect alone", &remedy);
     }
     if !groups && section.has("admin_groups") && !admin_groups.is_empty() {
@@ -409,8 +414,8 @@ fn check_names(section: &Section<'_, '_>, settings: &Settings) {
         section.complain_about(
             "user_header",
             "two settings name the same header",
-            "name a header of its own for each of user, email, name, organization, groups and \
-             delivery.header",
+            "name a header of its own for each of user, email, name, organization, groups, grants \
+             and delivery.header",
         );
     }
     let signed = matches!(settings.source, Source::Assertion(_));

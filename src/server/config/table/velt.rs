@@ -6,26 +6,28 @@ use reqwest::Url;
 
 use super::super::reader::{Inline, Section};
 use super::super::setting::Span;
-use super::check_plaintext;
+use super::{check_plaintext, resource};
+use ground::groups::KnownGroups;
 use ground::tls::Roots;
 use identity::Source;
 use token::resilience::{self, Bounds};
 use token::velt::{self, Api};
-use token::{Issuer, MintPlan, Resource};
+use token::{Issuer, MintPlan};
 
 /// Settings of the client, the plan of mints, and the limits of calls.
 pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
 
 /// Reads the table `velt`. `users` says which attributes of a user there are, and `identity` has the keys
 /// that name these attributes, each with the ending `suffix`. `users` is `None` if the table `identity`
-/// could not be read. Returns `None` if a credential is missing.
+/// could not be read. Returns the settings, or `None` if a credential is missing, and the groups on which
+/// resources depend.
 pub fn read(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
     suffix: &str,
     users: Option<&identity::Settings>,
     roots: Roots,
-) -> Option<Parts> {
+) -> (Option<Parts>, KnownGroups) {
     let api: Api = section.value("api", "legacy");
     let endpoint = read_endpoint(section, api);
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
@@ -51,7 +53,10 @@ pub fn read(
         );
     }
     // Read the array of tables after the table's own keys, as TOML has them.
-    let resources = read_resources(section, api);
+    let table = if suffix == "claim" { "identity.assertion" } else { "identity" };
+    let groups_key = format!("{table}.groups_{suffix}");
+    let source = users.map(|users| &users.source);
+    let (resources, known_groups) = resource::read(section, api, source, &groups_key);
     let issuer = Issuer {
         api,
         endpoint: Arc::from(endpoint.as_str()),
@@ -60,10 +65,19 @@ pub fn read(
         resources: resources.into(),
     };
     let plan = MintPlan::new(issuer, api != Api::Legacy);
-    let (api_key, auth_token) = (api_key?, auth_token?);
-    let settings =
-        velt::Settings { api, endpoint, api_key, auth_token, verify_user, connect_timeout, roots };
-    Some((settings, plan, resilience))
+    let parts = api_key.zip(auth_token).map(|(api_key, auth_token)| {
+        let settings = velt::Settings {
+            api,
+            endpoint,
+            api_key,
+            auth_token,
+            verify_user,
+            connect_timeout,
+            roots,
+        };
+        (settings, plan, resilience)
+    });
+    (parts, known_groups)
 }
 
 fn read_concurrency(section: &Section<'_, '_>) -> Bounds {
@@ -104,9 +118,9 @@ fn check_effect(
     let sent: &[&str] = match api {
         Api::Legacy => &[],
         Api::V1 => &["email", "organization", "groups"],
-        Api::V2 => &["email", "organization", "groups", "name"],
+        Api::V2 => &["email", "organization", "groups", "name", "grants"],
     };
-    for field in ["email", "name", "organization", "groups"] {
+    for field in ["email", "name", "organization", "groups", "grants"] {
         let key = format!("{field}_{suffix}");
         if identity.has(&key) && !sent.contains(&field) {
             identity.complain_about(
@@ -136,27 +150,4 @@ fn check_effect(
         };
         section.complain_about("organization", "it is missing, and this API needs one", remedy);
     }
-}
-
-fn read_resources(section: &Section<'_, '_>, api: Api) -> Vec<Resource> {
-    let read = |tables: &[Section<'_, '_>]| {
-        if api != Api::V2 {
-            section.complain_about(
-                "resource",
-                "only the v2 API sends resources, so they have no effect",
-                "remove them, or write api = \"v2\"",
-            );
-        }
-        tables.iter().filter_map(read_resource).collect()
-    };
-    section.sections("resource", read).unwrap_or_default()
-}
-
-fn read_resource(table: &Section<'_, '_>) -> Option<Resource> {
-    let kind = table.required("type");
-    let id = table.required("id");
-    let organization = table.optional("organization");
-    let role = table.optional("role");
-    let expires_in = table.optional::<Span>("expires_in").map(|span| span.0);
-    Some(Resource { kind: kind?, id: id?, organization, role, expires_in })
 }
