@@ -122,8 +122,8 @@ impl Key {
             + self.hosts.iter().map(|host| size_of_val(host) + host.len()).sum::<usize>()
     }
 
-    /// Whether an answer for this identity concerns the users of `whose`. `detailed` is the answer, if it is
-    /// known; `configured` is the organization of users who have no other.
+    /// Whether an answer for this identity concerns the users of `whose`. `detailed` is the user by the answer, if
+    /// it is known; `configured` is the organization of users who have no other.
     fn concerns(
         &self,
         whose: Whose<'_>,
@@ -133,13 +133,15 @@ impl Key {
         match whose {
             Whose::User(user) => *self.user.id == *user,
             Whose::Organization(organization) => {
-                let found = self.user.organization.name();
-                let said = detailed.and_then(|user| user.organization.name());
-                let unnamed = found.is_none() && said.is_none();
-                found == Some(organization)
-                    || said == Some(organization)
-                    // An answer that is not known yet may name any organization.
-                    || unnamed && (detailed.is_none() || configured == Some(organization))
+                let own =
+                    |user: &User| user.organization.name().or(configured) == Some(organization);
+                let grants = |user: &User| {
+                    let grants = user.grants.grants();
+                    grants
+                        .is_some_and(|grants| grants.iter().any(|grant| grant.is_in(organization)))
+                };
+                // An answer that is not known yet, or is no answer, may name any organization.
+                detailed.is_none_or(|user| own(user) || grants(user))
             }
             Whose::Everybody => true,
         }

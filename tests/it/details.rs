@@ -2,6 +2,7 @@
 
 mod asking;
 mod at_app_path;
+mod explaining;
 mod keeping;
 mod refusing;
 
