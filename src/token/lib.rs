@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use self::demand::{Demand, Stage, Unfinished};
 pub use self::lifetime::{Freshness, Moment, Token};
 pub use self::request::{Details, Issuer, MintPlan, MintRequest, Resource, Unplanned};
-pub use self::rights::{End, GrantedBy, Right, Rights};
+pub use self::rights::{End, GrantedBy, Right, Rights, is_viewer_alone};
 pub use self::value::TokenValue;
 
 /// Result of a mint: a token and its life from now on.

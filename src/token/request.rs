@@ -110,7 +110,7 @@ pub struct MintPlan {
     /// Terms of all users who come without details and without rights of their own.
     terms: Arc<Terms>,
     needs_organization: bool,
-    /// Whether two resources for all users may turn out to be the same one with different rights.
+    /// Whether two resources may turn out to be the same one with different rights, for some user.
     may_clash: bool,
 }
 
@@ -181,7 +181,7 @@ impl MintPlan {
         if self.needs_organization && request.organization().is_none() {
             return Err(Unplanned::NoOrganization);
         }
-        let may_clash = self.may_clash || !request.own_rights().are_common();
+        let may_clash = self.may_clash || request.own_rights().grants.is_some();
         if may_clash && request.contradicts_itself() {
             return Err(Unplanned::Contradiction);
         }

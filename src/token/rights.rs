@@ -124,6 +124,13 @@ impl<'a> Right<'a> {
     }
 }
 
+/// Whether a token with these rights names an organization with the role viewer and nothing else. Velt's SDK is
+/// reported to refuse such a token at identify (velt-js/velt-agent-comments-demo: "Invalid user token").
+pub fn is_viewer_alone(rights: &[Right<'_>]) -> bool {
+    let [only] = rights else { return false };
+    only.kind == ResourceKind::Organization && only.role == Some(AccessRole::Viewer)
+}
+
 /// Returns the organization of a resource: the organization that is named, else the user's `own`.
 fn place<'a>(kind: ResourceKind, named: Option<&'a str>, own: Option<&'a str>) -> Option<&'a str> {
     named.or(own).filter(|_| kind != ResourceKind::Organization)

@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use self::report::Findings;
 pub use self::report::{Check, Finding, Report, Severity};
+use crate::caution::{Caution, cautions};
 use server::config::{Config, ConfigError, Place, Source};
 
 /// Settings of an examination.
@@ -144,6 +145,7 @@ fn checks(around: &Arc<Surroundings>) -> Vec<(Check, Checking)> {
         (Check::Files, blocking(files::check)),
         (Check::Certificate, blocking(certificate::check)),
         (Check::Trust, blocking(listening::look_at_trust)),
+        (Check::Rights, blocking(look_at_rights)),
         (Check::Limits, blocking(limits::check)),
         (Check::Shutdown, blocking(limits::look_at_shutdown)),
         (Check::Ports, Box::pin(listening::look_at_ports(Arc::clone(around)))),
@@ -153,6 +155,15 @@ fn checks(around: &Arc<Surroundings>) -> Vec<(Check, Checking)> {
         (Check::Velt, Box::pin(velt::check(Arc::clone(around)))),
         (Check::Mint, Box::pin(mint::check(Arc::clone(around)))),
     ]
+}
+
+fn look_at_rights(around: &Surroundings) -> Vec<Finding> {
+    let mut findings = Findings::of(Check::Rights);
+    for Caution { place, what, remedy, is_warning } in cautions(&around.config) {
+        let tell = if is_warning { Findings::warning } else { Findings::note };
+        tell(&mut findings, place, what, remedy);
+    }
+    findings.all()
 }
 
 fn in_force(file: &str, config: &Config) -> Finding {

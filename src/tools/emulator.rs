@@ -4,6 +4,9 @@
 //! can verify again. The claims and the signature are the emulator's own, because Velt does not document
 //! them. Control lives under `/emulator/`, open to pages of other origins.
 
+mod journal;
+mod schema;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CONTENT_TYPE, RETRY_AFTER,
+    CONTENT_TYPE, ORIGIN, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -26,6 +29,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use self::journal::Journal;
+use self::schema::{
+    VeltError, check_properties, check_resources, data_of, filled, invalid, is_viewer_alone,
+    user_id,
+};
 use ground::metrics::ListenerMetrics;
 use ground::peer::Peer;
 use hop::listener::{self, Listener, Phase};
@@ -88,13 +96,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     key: hmac::Key,
     mints: AtomicU64,
-}
-
-/// An error in Velt's envelope.
-struct VeltError {
-    http_status: StatusCode,
-    status: &'static str,
-    message: &'static str,
+    journal: Journal,
 }
 
 impl Emulator {
@@ -116,6 +118,7 @@ impl Emulator {
             // The tokens of one emulator mean nothing to the next.
             key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes()?),
             mints: AtomicU64::new(0),
+            journal: Journal::default(),
             settings,
         };
         Ok(Self { listener, address, state: Arc::new(state) })
@@ -147,10 +150,16 @@ impl State {
         let body = body.to_bytes();
         match (&parts.method, path) {
             (&Method::POST, "/" | "/generateveltauthtoken" | "/v1/auth/token/get") => {
-                self.mint_with(|| self.body_credentials(path, &body)).await
+                let minted = self.mint_with(|| self.body_credentials(path, &body)).await;
+                self.noted(path, &body, minted)
             }
             (&Method::POST, "/v2/auth/generate_token") => {
-                self.mint_with(|| self.header_credentials(&parts.headers, &body)).await
+                let earn = || self.header_credentials(&parts.headers, &body);
+                let minted = self.mint_with(earn).await;
+                self.noted(path, &body, minted)
+            }
+            (&Method::GET, "/emulator/journal") => {
+                allowing_every_origin(self.shown_journal(&parts.headers))
             }
             (_, path) if path.starts_with("/emulator/") => {
                 allowing_every_origin(self.control(&parts.method, path, &body))
@@ -166,26 +175,44 @@ impl State {
     async fn mint_with(
         &self,
         earn: impl FnOnce() -> Result<Value, VeltError>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Result<Response<Full<Bytes>>, VeltError> {
         let behaviour = *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
         sleep(Duration::from_millis(behaviour.latency_ms)).await;
         if let Some(failure) = behaviour.failure {
-            return fail(failure);
+            return Ok(fail(failure));
         }
-        match earn() {
-            Ok(claims) => {
-                self.mints.fetch_add(1, Ordering::Relaxed);
-                json_answer(
-                    StatusCode::OK,
-                    &json!({ "result": {
-                        "status": "success",
-                        "message": "Token generated successfully.",
-                        "data": { "token": self.sign(claims) },
-                    }}),
-                )
-            }
-            Err(error) => error_answer(&error),
+        let claims = earn()?;
+        self.mints.fetch_add(1, Ordering::Relaxed);
+        Ok(json_answer(
+            StatusCode::OK,
+            &json!({ "result": {
+                "status": "success",
+                "message": "Token generated successfully.",
+                "data": { "token": self.sign(claims) },
+            }}),
+        ))
+    }
+
+    /// Notes a call in the journal, and returns its answer.
+    fn noted(
+        &self,
+        path: &str,
+        body: &[u8],
+        minted: Result<Response<Full<Bytes>>, VeltError>,
+    ) -> Response<Full<Bytes>> {
+        let refused = minted.as_ref().err().map(|error| error.message.clone());
+        let response = minted.unwrap_or_else(|error| error_answer(&error));
+        self.journal.note(path, body, response.status(), refused.as_deref());
+        response
+    }
+
+    /// Shows the journal. A page of another origin sees the count alone, not what was sent.
+    fn shown_journal(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let mut journal = json!({ "mints": self.mints.load(Ordering::Relaxed) });
+        if !headers.contains_key(ORIGIN) {
+            journal["calls"] = json!(self.journal.all());
         }
+        json_answer(StatusCode::OK, &journal)
     }
 
     /// Checks the credentials in the body, for `legacy` and `v1`, and returns the claims.
@@ -227,7 +254,7 @@ impl State {
             return Err(VeltError {
                 http_status: StatusCode::FORBIDDEN,
                 status: "PERMISSION_DENIED",
-                message: "Invalid API key.",
+                message: "Invalid API key.".into(),
             });
         }
         let data = data_of(body)?;
@@ -236,9 +263,7 @@ impl State {
         if !properties["organizationId"].is_null() {
             return Err(invalid("organizationId does not belong in userProperties."));
         }
-        let resources = data["permissions"]["resources"].as_array();
-        let resources = resources.ok_or(invalid("permissions.resources is required."))?;
-        resources.iter().try_for_each(check_resource)?;
+        let resources = check_resources(&data)?;
         Ok(json!({ "userId": user_id(&data)?, "resources": resources }))
     }
 
@@ -269,10 +294,6 @@ impl State {
     fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
         match (method, path) {
             (&Method::POST, "/emulator/verify") => self.verification(body),
-            (&Method::GET, "/emulator/journal") => {
-                let mints = self.mints.load(Ordering::Relaxed);
-                json_answer(StatusCode::OK, &json!({ "mints": mints }))
-            }
             (&Method::GET, "/emulator/behaviour") => self.shown_behaviour(),
             (&Method::PUT, "/emulator/behaviour") => match serde_json::from_slice(body) {
                 Ok(behaviour) => {
@@ -299,10 +320,14 @@ impl State {
         json_answer(StatusCode::OK, &json!(behaviour))
     }
 
+    /// Answers as Velt's SDK would find at identify: with the claims of a token, or why it is refused.
     fn verification(&self, body: &[u8]) -> Response<Full<Bytes>> {
         let token: Option<Value> = serde_json::from_slice(body).ok();
         let claims = token.and_then(|body| self.verify(body["token"].as_str()?));
         match claims {
+            Some(claims) if is_viewer_alone(&claims["resources"]) => error_answer(&invalid(
+                "Invalid user token: its only resource is an organization with the role viewer.",
+            )),
             Some(claims) => {
                 let left = claims["exp"].as_u64().unwrap_or(0).saturating_sub(unix_seconds());
                 let answer = json!({ "valid": true, "claims": claims, "remainingSeconds": left });
@@ -311,62 +336,10 @@ impl State {
             None => error_answer(&VeltError {
                 http_status: StatusCode::UNAUTHORIZED,
                 status: "UNAUTHENTICATED",
-                message: "The token is not from this emulator, or has expired.",
+                message: "The token is not from this emulator, or has expired.".into(),
             }),
         }
     }
-}
-
-/// Unwraps the documented envelope of a request; a body without it is INVALID_ARGUMENT.
-fn data_of(body: &[u8]) -> Result<Value, VeltError> {
-    let mut body: Value =
-        serde_json::from_slice(body).map_err(|_| invalid("The body is not JSON."))?;
-    match body.get_mut("data").map(Value::take) {
-        Some(data @ Value::Object(_)) => Ok(data),
-        _ => Err(invalid("The body must be wrapped in data.")),
-    }
-}
-
-fn user_id(data: &Value) -> Result<String, VeltError> {
-    let id = filled(&data["userId"]);
-    id.map(str::to_owned).ok_or(invalid("userId must not be empty."))
-}
-
-/// Refuses optional strings that are empty, and an email address without `@`.
-fn check_properties(properties: &Value) -> Result<(), VeltError> {
-    for key in ["name", "email", "organizationId"] {
-        if !properties[key].is_null() && filled(&properties[key]).is_none() {
-            return Err(invalid("userProperties must not hold empty strings."));
-        }
-    }
-    if properties["email"].as_str().is_some_and(|email| !email.contains('@')) {
-        return Err(invalid("userProperties.email is not an email address."));
-    }
-    Ok(())
-}
-
-fn check_resource(resource: &Value) -> Result<(), VeltError> {
-    let needs_organization = match resource["type"].as_str() {
-        Some("organization") => false,
-        Some("folder" | "document") => true,
-        _ => return Err(invalid("A resource's type is organization, folder or document.")),
-    };
-    let expires_at = &resource["expiresAt"];
-    if filled(&resource["id"]).is_none()
-        || needs_organization && filled(&resource["organizationId"]).is_none()
-        || !expires_at.is_null() && expires_at.as_u64().is_none_or(|at| at <= unix_seconds())
-    {
-        return Err(invalid("A resource lacks its id or organizationId, or has expired."));
-    }
-    Ok(())
-}
-
-fn filled(value: &Value) -> Option<&str> {
-    value.as_str().filter(|text| !text.trim().is_empty())
-}
-
-fn invalid(message: &'static str) -> VeltError {
-    VeltError { http_status: StatusCode::BAD_REQUEST, status: "INVALID_ARGUMENT", message }
 }
 
 fn fail(failure: Failure) -> Response<Full<Bytes>> {
@@ -383,7 +356,7 @@ fn fail(failure: Failure) -> Response<Full<Bytes>> {
         }
     };
     let http_status = StatusCode::from_u16(http_status).expect("a status");
-    let mut response = error_answer(&VeltError { http_status, status, message });
+    let mut response = error_answer(&VeltError { http_status, status, message: message.into() });
     if failure == Failure::RateLimited {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
     }

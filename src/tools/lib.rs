@@ -8,6 +8,7 @@
 
 pub mod admin_client;
 mod arguments;
+mod caution;
 pub mod demo;
 pub mod doctor;
 pub mod emulator;
@@ -36,6 +37,7 @@ use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
     ExplainArguments, Explainer,
 };
+use self::caution::{Caution, cautions};
 use self::demo::Demo;
 use self::doctor::{Canary, Examination, Tolerated};
 use self::emulator::{Behaviour, Credentials, Emulator};
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
                 return not_started(&error);
             }
             print!("{}", config.describe());
+            tell(&cautions(&config));
             ExitCode::SUCCESS
         }),
         Command::Doctor(arguments) => doctor(arguments, file),
@@ -231,6 +234,14 @@ fn calling(
         }
         .into()
     })
+}
+
+/// Prints cautions to standard error, where they are no part of the description.
+fn tell(cautions: &[Caution]) {
+    for Caution { place, what, remedy, is_warning } in cautions {
+        let word = if *is_warning { "warning" } else { "note" };
+        eprintln!("{word}: {place}: {what}\n    -> {remedy}");
+    }
 }
 
 fn demo(listen: SocketAddr) -> ExitCode {

@@ -3,6 +3,7 @@
 mod others;
 mod own;
 mod printed;
+mod rights;
 
 use std::collections::BTreeMap;
 use std::io;

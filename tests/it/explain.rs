@@ -109,6 +109,68 @@ async fn a_running_sidecar_says_what_its_cache_holds() {
     assert_eq!(stage.get_as("new", "/api/velt/token").await.code(), "token_refused");
 }
 
+const GRANTS: &str = r#"
+    [identity]
+    grants_header = "X-Grants"
+    groups_header = "X-Groups"
+    [velt]
+    api = "v2"
+    organization = "acme"
+    [[velt.resource]]
+    type = "organization"
+    id = "acme"
+    role = "viewer"
+    [[velt.resource]]
+    type = "folder"
+    id = "secret-folder"
+    groups = ["editors"]
+"#;
+
+#[tokio::test]
+async fn explain_counts_rights_and_names_their_settings() {
+    let stage = Stage::set(GRANTS).await;
+    let admin = stage.sidecar.addresses.admin;
+    let said = async |step: &str, headers: &[(&str, &str)]| {
+        let headers = [&[("x-forwarded-user", "ada")], headers].concat();
+        let report = by_sidecar(admin, &asked("/api/velt/token", &headers)).await;
+        let text = report.to_string();
+        assert!(!text.contains("secret-"), "ids of resources are left out: {text}");
+        let step = report.steps.into_iter().find(|it| it.step == step);
+        let step = step.unwrap_or_else(|| panic!("no such step in {text}"));
+        let keys: Vec<_> =
+            step.settings.iter().map(|it| format!("{} = {}", it.key, it.value)).collect();
+        (step.verdict, step.why, keys.join(", "))
+    };
+    let grants = r#"[{"type":"folder","id":"secret-f"},{"type":"document","id":"secret-d"}]"#;
+    let headers = [("x-groups", "editors"), ("x-grants", grants)];
+    let (verdict, why, keys) = said("rights", &headers).await;
+    assert_eq!(verdict, "1 organization, 2 folders, 1 document");
+    assert_eq!(why, "2 of 2 from [[velt.resource]], 2 from x-grants");
+    let expected = "velt.resource = 2 tables, identity.groups_header = \"X-Groups\", \
+                    identity.grants_header = \"X-Grants\"";
+    assert_eq!(keys, expected);
+
+    let (verdict, why, _) = said("rights", &[("x-grants", "[]")]).await;
+    assert_eq!(verdict, "1 organization");
+    assert!(why.starts_with("1 of 2 from [[velt.resource]], 0 from x-grants; "), "{why}");
+    assert!(why.contains("Invalid user token"), "{why}");
+
+    for (headers, reason, setting) in [
+        (&[][..], "there are none", "identity.grants_header"),
+        (&[("x-grants", "secret-")], "they are no JSON", "identity.grants_header"),
+        (&[("x-grants", "[]"), ("x-groups", "a\tb")], "groups can't be", "identity.groups_header"),
+        (
+            &[("x-grants", r#"[{"type":"organization","id":"acme"}]"#)],
+            "twice",
+            "velt.resource = 2 tables, identity.grants_header",
+        ),
+    ] {
+        let (verdict, why, keys) = said("token", headers).await;
+        assert_eq!(verdict, "none");
+        assert!(why.contains(reason) && keys.starts_with(setting), "{why}; {keys}");
+    }
+}
+
 #[tokio::test]
 async fn explain_checks_assertions_with_the_keys_in_force() {
     let pen = Pen::es256("key");

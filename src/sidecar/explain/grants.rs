@@ -4,10 +4,10 @@
 use super::super::error::NoGrants;
 use super::words::step;
 use super::{Key, Step};
-use ground::grants::{AccessRole, ResourceKind};
+use ground::grants::ResourceKind;
 use identity::{Identity, Reads};
 use token::velt::Api;
-use token::{GrantedBy, MintPlan, MintRequest, Right};
+use token::{GrantedBy, MintPlan, MintRequest, Right, is_viewer_alone};
 
 /// Describes the rights in `request`. Returns `None` where every token has its user's organization alone.
 pub(super) fn of_rights(
@@ -49,18 +49,11 @@ pub(super) fn of_rights(
         settings.push(Key::Named("identity.details_path"));
     }
     let mut why = why.join(", ");
-    if is_refused(&rights) {
+    if is_viewer_alone(&rights) {
         why += "; the only resource is an organization with the role viewer, and Velt is reported to \
                 refuse such a token at identify (\"Invalid user token\")";
     }
     Some(Step { name: "rights", verdict: counted(&rights), why, settings })
-}
-
-/// Whether a token with these rights alone is one that Velt's SDK is reported to refuse
-/// (velt-js/velt-agent-comments-demo reproduces "Invalid user token" for it).
-fn is_refused(rights: &[Right<'_>]) -> bool {
-    let [only] = rights else { return false };
-    only.kind == ResourceKind::Organization && only.role == Some(AccessRole::Viewer)
 }
 
 /// Writes rights as counts of kinds: `1 organization, 2 folders`.

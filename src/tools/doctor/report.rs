@@ -22,6 +22,8 @@ pub enum Check {
     Certificate,
     Ports,
     Trust,
+    /// Sources of the rights in tokens.
+    Rights,
     /// Addresses of the servers that the sidecar calls.
     Resolution,
     /// Keys that assertions are checked with.
@@ -166,6 +168,7 @@ impl Check {
             Self::Certificate => "certificate",
             Self::Ports => "ports",
             Self::Trust => "trust",
+            Self::Rights => "rights",
             Self::Resolution => "resolution",
             Self::Keys => "keys",
             Self::App => "app",

@@ -33,6 +33,10 @@ const ADA: Headers = &[("x-forwarded-user", "ada")];
 const TOKEN: &str = "GET /api/velt/token";
 const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/session\"";
 const V2: &str = "[velt]\napi = \"v2\"\n[identity]\norganization_header = \"X-Org\"";
+const GRANTS: &str = "[velt]\napi = \"v2\"\norganization = \"o\"\n[identity]\n\
+    grants_header = \"X-Grants\"\ngroups_header = \"X-Groups\"\n\
+    [[velt.resource]]\ntype = \"folder\"\nid = \"f\"\ngroups = [\"editors\"]";
+const VIEWER: &str = r#"[{"type":"folder","id":"g","accessRole":"viewer"}]"#;
 const GUARDED: &str = "[identity]\nguarded_headers = [\"X-Forwarded-Access-Token\"]";
 const REFUSE: &str = "[delivery.header]\non_failure = \"refuse\"";
 
@@ -75,6 +79,11 @@ fn cases() -> Vec<Case> {
         case(V2, "GET /", ADA),
         case(V2, TOKEN, ADA),
         case(V2, TOKEN, &[("x-forwarded-user", "ada"), ("x-org", "acme")]),
+        case(GRANTS, "GET /", ADA),
+        case(GRANTS, TOKEN, ADA),
+        case(GRANTS, TOKEN, &[("x-forwarded-user", "ada"), ("x-grants", "[]")]),
+        case(GRANTS, "GET /", &[("x-forwarded-user", "ada"), ("x-grants", VIEWER)]),
+        case(GRANTS, TOKEN, &[("x-forwarded-user", "ada"), ("x-grants", "[]"), ("x-groups", "\t")]),
         case(REFUSE, "GET /", ADA),
         case(REFUSE, "GET /", &[]),
         case(APP, "GET /", &[]),
@@ -101,6 +110,7 @@ fn cases() -> Vec<Case> {
     ] {
         cases.push(Case { app, ..case(toml, line, &[]) });
     }
+    cases.push(Case { body: "{\"userId\":\"eve\"}", ..case(GRANTS, "POST /api/velt/token", ADA) });
     for body in ["{}", "{\"userId\":\"ada\"}", "{\"userId\":\"eve\"}", "{\"userId\":7}", "no"] {
         cases.push(Case { body, ..case("", "POST /api/velt/token", ADA) });
     }

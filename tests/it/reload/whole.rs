@@ -192,3 +192,25 @@ async fn certificate_is_taken_when_it_becomes_valid() {
         connect(pod.sidecar.addresses.traffic, &client).await.expect("a handshake");
     }
 }
+
+#[tokio::test]
+async fn other_groups_of_resources_are_looked_for_after_a_reload() {
+    let toml = "[identity]\ngroups_header = \"X-Groups\"\n[velt]\napi = \"v2\"\n\
+        organization = \"o\"\n[[velt.resource]]\ntype = \"folder\"\nid = \"f\"\n\
+        groups = [\"staff\"]\n";
+    let mut pod = Pod::start(toml).await;
+    let resources = async |pod: &Pod, groups: &str| {
+        let asking = Client::to(pod.sidecar.addresses.traffic).get("/api/velt/token");
+        let asking = asking.header("x-forwarded-user", "ada").header("x-groups", groups);
+        assert_eq!(asking.send().await.status(), 200);
+        let call = pod.velt.calls().pop().expect("a call");
+        call.body["data"]["permissions"]["resources"].as_array().expect("a list").len()
+    };
+    assert_eq!(resources(&pod, "staff").await, 2);
+    assert_eq!(resources(&pod, "editors").await, 1);
+    pod.change("groups = [\"staff\"]", "groups = [\"editors\", \"zoo\"]").await;
+    assert_eq!(resources(&pod, "editors,staff").await, 2);
+    assert_eq!(resources(&pod, "zoo").await, 2);
+    assert_eq!(resources(&pod, "staff").await, 1);
+    assert_eq!(pod.velt.call_count(), 5);
+}

@@ -103,6 +103,107 @@ async fn emulator_refuses_wrong_credentials_by_every_api() {
     }
 }
 
+/// Sends a v2 request of this body, and returns the status and the message of a refusal.
+async fn refusal_of(address: SocketAddr, body: &Value) -> (u16, String) {
+    let answer = Client::to(address)
+        .post("/v2/auth/generate_token", body.to_string())
+        .header("x-velt-api-key", API_KEY)
+        .header("x-velt-auth-token", AUTH_TOKEN)
+        .send()
+        .await;
+    let json = answer.json();
+    (answer.status(), json["error"]["message"].as_str().unwrap_or_default().to_owned())
+}
+
+fn resource(kind: &str, more: &Value) -> Value {
+    let mut resource = json!({ "type": kind, "id": "r" });
+    for (key, value) in more.as_object().expect("an object") {
+        resource[key] = value.clone();
+    }
+    json!({ "userId": "ada", "permissions": { "resources": [resource] } })
+}
+
+#[tokio::test]
+async fn emulator_says_which_field_breaks_a_rule() {
+    let (address, _running) = emulator(Behaviour::default());
+    let data = resource("organization", &json!({}));
+    assert_eq!(refusal_of(address, &json!({ "data": data })).await, (200, String::new()));
+    let with = |key: &str, value: Value| {
+        let mut data = data.clone();
+        data[key] = value;
+        json!({ "data": data })
+    };
+    let named = |key: &str, value: Value| with("userProperties", json!({ key: value }));
+    let of = |kind, more| json!({ "data": resource(kind, &more) });
+    for (body, message) in [
+        (data.clone(), "The body must be wrapped in data."),
+        (with("userId", json!("  ")), "userId must be"),
+        (named("name", json!("")), "userProperties.name must be"),
+        (named("email", json!("")), "userProperties.email must be"),
+        (named("email", json!("ada")), "userProperties.email is not"),
+        (named("isAdmin", json!("yes")), "userProperties.isAdmin must be"),
+        (named("organizationId", json!("o")), "organizationId does not belong in userProperties"),
+        (with("permissions", json!({})), "permissions.resources must be a list"),
+        (of("page", json!({})), "permissions.resources[0].type must be"),
+        (of("folder", json!({})), "permissions.resources[0].organizationId is required"),
+        (of("organization", json!({ "id": " " })), "permissions.resources[0].id must be"),
+        (of("organization", json!({ "accessRole": "owner" })), "resources[0].accessRole must be"),
+        (of("organization", json!({ "expiresAt": 1 })), "resources[0].expiresAt is in the past"),
+        (of("organization", json!({ "expiresAt": "1" })), "resources[0].expiresAt must be"),
+    ] {
+        let (status, told) = refusal_of(address, &body).await;
+        assert_eq!(status, 400, "{body}");
+        assert!(told.contains(message), "{body}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn emulator_journal_shows_calls_without_secrets() {
+    let (address, _running) = emulator(Behaviour::default());
+    let (answer, _stage) = ask_emulator(address, "/", "").await;
+    assert_eq!(answer.status(), 200);
+    let viewer = resource("organization", &json!({ "accessRole": "viewer" }));
+    assert_eq!(refusal_of(address, &json!({ "data": viewer })).await.0, 200);
+    refusal_of(address, &viewer).await;
+    let reading = || Client::to(address).get("/emulator/journal");
+    let shown = reading().begin().await.into_body().collect().await.expect("a body");
+    let text = String::from_utf8(shown.to_bytes().to_vec()).expect("text");
+    assert!(!text.contains(API_KEY) && !text.contains(AUTH_TOKEN), "{text}");
+    let journal: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(journal["mints"], 2);
+    let calls = &journal["calls"];
+    assert_eq!(calls[0]["sent"]["data"]["userId"], "ada");
+    assert_eq!(calls[0]["sent"]["data"]["authToken"], "<redacted>");
+    assert_eq!(calls[1]["sent"]["data"], viewer);
+    assert!(calls[1]["warning"].as_str().is_some_and(|it| it.contains("viewer")), "{calls}");
+    assert_eq!(calls[2]["status"], 400);
+    assert_eq!(calls[2]["refused"], "The body must be wrapped in data.");
+
+    let page = reading().header("origin", "https://page.example").begin().await;
+    let page = page.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(page, "{\"mints\":2}", "a page sees the count alone");
+}
+
+#[tokio::test]
+async fn emulator_refuses_an_organization_as_viewer_alone_at_identify() {
+    let (address, _running) = emulator(Behaviour::default());
+    let toml = "[velt]\napi = \"v2\"\norganization = \"org\"\n\
+        [[velt.resource]]\ntype = \"organization\"\nid = \"org\"\nrole = \"viewer\"\n";
+    let folder = "[[velt.resource]]\ntype = \"folder\"\nid = \"f\"";
+    for (more, status) in [("", 400), (folder, 200)] {
+        let toml = format!("{toml}{more}");
+        let (answer, _stage) = ask_emulator(address, "/v2/auth/generate_token", &toml).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let verifying = Client::to(address).post("/emulator/verify", answer.text());
+        let verified = verifying.begin().await;
+        assert_eq!(verified.status(), status, "{toml}");
+        let verified = verified.into_body().collect().await.expect("a body").to_bytes();
+        let verified: Value = serde_json::from_slice(&verified).expect("JSON");
+        let message = verified["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(message.starts_with("Invalid user token"), status == 400, "{verified}");
+    }
+}
+
 fn patient_with(address: SocketAddr) -> String {
     format!("endpoint = \"http://{address}/\"\nattempt_timeout = \"20s\"\ndeadline = \"20s\"\n")
 }
