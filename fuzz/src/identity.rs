@@ -100,6 +100,7 @@ impl Case {
         };
         let settings = Settings {
             source: Source::Header(Box::new(source.clone())),
+            details: None,
             guarded: Vec::new(),
             trusted_peers: vec![IpAddr::from(TRUSTED).into()],
             trusted_names: Vec::new(),

@@ -3,6 +3,7 @@
 //! The integration tests include this file too and feed it `fuzz/corpus`, so the modules use only crates on
 //! which the sidecar itself depends.
 
+pub mod app_answer;
 pub mod assertion;
 pub mod cacheability;
 pub mod config;

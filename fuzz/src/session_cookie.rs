@@ -142,6 +142,7 @@ fn settings(format: Format) -> Settings {
         ambiguous: OnAmbiguous::Refuse,
         forward: ForwardIdentity::Keep,
         token_headers: Vec::new(),
+        details: None,
     }
 }
 

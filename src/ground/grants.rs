@@ -57,7 +57,7 @@ pub struct Grant {
 pub struct Grants(Arc<[Grant]>);
 
 /// Reason why a list of grants can't be used. No grant of such a list counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrantsError {
     /// There is no list, not even an empty one.
     Absent,
@@ -187,6 +187,17 @@ impl Grants {
 }
 
 impl Grant {
+    /// Whether the grant is on this organization, or on a resource that names it. A resource without an
+    /// organization is in the user's own.
+    pub fn is_in(&self, organization: &str) -> bool {
+        match self.kind {
+            ResourceKind::Organization => *self.id == *organization,
+            ResourceKind::Folder | ResourceKind::Document => {
+                self.organization.as_deref() == Some(organization)
+            }
+        }
+    }
+
     /// Returns what the grant is for, without the rights that it gives.
     fn resource(&self) -> (ResourceKind, &str, Option<&str>) {
         (self.kind, &self.id, self.organization.as_deref())

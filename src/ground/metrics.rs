@@ -121,6 +121,7 @@ pub struct IdentityMetrics {
     pub spoofs: Counters<SpoofKind>,
     pub assertions: Counters<AssertionResult>,
     pub key_fetches: Counters<KeyFetchResult>,
+    pub answers: Counters<AppAnswerResult>,
     pub keys: IntGauge,
     pub keys_age: prometheus::Gauge,
     /// The last refusals one by one, for the admin port.
@@ -408,6 +409,10 @@ impl Metrics {
             key_fetches: page.counters(
                 "identity_key_fetches_total",
                 "Attempts to fetch the keys of assertions, by how they ended.",
+            ),
+            answers: page.counters(
+                "app_answers_total",
+                "Questions to the app about a user, answered in JSON, by how they ended.",
             ),
             keys: page.gauge("identity_keys", "Keys with which assertions are checked."),
             keys_age: page.float_gauge(

@@ -1,11 +1,16 @@
-//! Identity by the app's word: an app with a login of its own names the user in a header of its responses.
+//! Identity by the app's word: an app with a login of its own names the user in a header of its responses, or
+//! in a JSON object at the path where it is asked.
 
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 
 use super::guard::Guard;
 use super::user::Said;
-use super::{Caller, HeaderSource, Identity, Reader, Refusal};
+use super::{
+    AnswerFault, AppAnswer, Caller, DetailsSource, HeaderSource, Identity, Placeholders, Reader,
+    Refusal,
+};
+use ground::metrics::AppAnswerResult;
 
 /// An app that says who is asking.
 #[derive(Clone, Debug)]
@@ -52,6 +57,52 @@ impl Identity {
         match &self.reader {
             Reader::App(source) => Some(&source.path),
             Reader::Header(_) | Reader::Assertion(_) => None,
+        }
+    }
+}
+
+impl Identity {
+    /// Place at which the app tells details of a user; `None` if it is not asked for any.
+    pub fn details_source(&self) -> Option<&DetailsSource> {
+        self.details.as_ref()
+    }
+
+    /// Reads an answer of the app about a user. Neither counts nor logs: see [`Self::tell_answer`].
+    ///
+    /// # Errors
+    ///
+    /// See [`AnswerFault`].
+    pub fn read_answer(&self, bytes: &[u8]) -> Result<AppAnswer, AnswerFault> {
+        AppAnswer::parse(bytes, self.placeholders())
+    }
+
+    /// Reads the caller from a JSON answer to the question who is signed in. `named` is the caller by the
+    /// answer's headers. An answer without a `userId` is no such answer, and leaves `named` as it is: many
+    /// apps describe a session in JSON of their own.
+    ///
+    /// # Errors
+    ///
+    /// See [`AnswerFault`]: among others, if header and JSON name different users.
+    pub fn user_in_answer(&self, named: Caller, body: &[u8]) -> Result<Caller, AnswerFault> {
+        if !AppAnswer::has_user(body) {
+            return Ok(named);
+        }
+        let answer = self.read_answer(body).and_then(|answer| match named {
+            Caller::Known(user) => answer.complete(&user).map(Caller::Known),
+            _ => Ok(answer.into_user().map_or(Caller::Unnamed, Caller::Known)),
+        });
+        match &answer {
+            Ok(_) => self.tell_answer(AppAnswerResult::Used, None),
+            Err(fault) => self.tell_answer(fault.result(), Some(fault)),
+        }
+        answer
+    }
+
+    fn placeholders(&self) -> &Placeholders {
+        match &self.reader {
+            Reader::Header(source) => &source.placeholders,
+            Reader::Assertion(assertions) => assertions.placeholders(),
+            Reader::App(source) => &source.headers.placeholders,
         }
     }
 }

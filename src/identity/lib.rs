@@ -7,14 +7,15 @@
 //!
 //! `peer` checks the anchors, `guard` the spellings of guarded headers, `headers` reads plain headers,
 //! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
-//! of its user. `ruling` concludes from all of them who the caller is and which headers have to go. `user`
-//! has the types in which all three readers describe a user, `placeholders` the values that stand for no
-//! value; `telling` counts and logs decisions.
+//! of its user in headers, `app_answer` what the app says of a user in JSON. `ruling` concludes from all of
+//! them who the caller is and which headers have to go. `user` has the types in which all readers describe a
+//! user, `placeholders` the values that stand for no value; `telling` counts and logs decisions.
 
 #![forbid(unsafe_code)]
 
 mod algorithm;
 mod app;
+mod app_answer;
 pub mod assertion;
 mod decision;
 mod guard;
@@ -31,6 +32,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName};
 
 pub use self::app::AppSource;
+pub use self::app_answer::{AnswerFault, AnswerKey, AppAnswer, DetailsSource, MAX_ANSWER_BYTES};
 use self::assertion::Assertions;
 pub use self::assertion::{AssertionSource, InvalidAssertion};
 pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
@@ -44,7 +46,9 @@ use self::ruling::Ruling;
 pub use self::user::{Attribute, Flaws, Granted, Groups, MAX_VALUE_BYTES, Organization, User};
 use ground::alarm::Alarms;
 use ground::groups::KnownGroups;
-use ground::metrics::{AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind};
+use ground::metrics::{
+    AppAnswerResult, AssertionResult, Flaw, IdentityMetrics, RefusalKind, SpoofKind,
+};
 use ground::outgoing::TlsError;
 use ground::peer::Peer;
 
@@ -52,6 +56,8 @@ use ground::peer::Peer;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub source: Source,
+    /// Place at which the app tells more of a user, before a token is minted; `None` if it is not asked.
+    pub details: Option<DetailsSource>,
     /// Headers in which the front speaks of the user, beside the headers that are read. Guarded alike, but
     /// not read.
     pub guarded: Vec<HeaderName>,
@@ -69,7 +75,8 @@ pub struct Settings {
     pub trusted_proxies: Option<Vec<ipnet::IpNet>>,
     pub ambiguous: OnAmbiguous,
     pub forward: ForwardIdentity,
-    /// Headers that only the sidecar may set on a request: the token's.
+    /// Headers that only the sidecar may set on a request: the token's, and the user's in a question for
+    /// details.
     pub token_headers: Vec<HeaderName>,
 }
 
@@ -171,11 +178,13 @@ pub struct Identity {
     reader: Reader,
     ambiguous: OnAmbiguous,
     forward: ForwardIdentity,
+    details: Option<DetailsSource>,
     metrics: IdentityMetrics,
     spoofs: Alarms<SpoofKind>,
     refusals: Alarms<RefusalKind>,
     flaws: Alarms<Flaw>,
     invalid_assertions: Alarms<AssertionResult>,
+    answers: Alarms<AppAnswerResult>,
 }
 
 enum Reader {
@@ -243,11 +252,13 @@ impl Identity {
             reader,
             ambiguous: settings.ambiguous,
             forward: settings.forward,
+            details: settings.details,
             metrics,
             spoofs: Alarms::new(),
             refusals: Alarms::new(),
             flaws: Alarms::new(),
             invalid_assertions: Alarms::new(),
+            answers: Alarms::new(),
         })
     }
 
@@ -343,6 +354,13 @@ impl Identity {
     }
 }
 
+impl Settings {
+    /// Whether a user's organization may be named, by the source or by the app.
+    pub fn names_organization(&self) -> bool {
+        self.details.is_some() || self.source.names_organization()
+    }
+}
+
 impl Source {
     /// Returns the headers that the source reads.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
@@ -355,7 +373,7 @@ impl Source {
     }
 
     /// Whether the source may name a user's organization.
-    pub fn names_organization(&self) -> bool {
+    fn names_organization(&self) -> bool {
         match self {
             Self::Header(source) => source.organization.is_some(),
             Self::Assertion(source) => !source.policy.claims.organization.is_empty(),

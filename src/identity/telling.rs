@@ -1,15 +1,16 @@
 //! Counts the decisions about identity, and writes log lines: at most one a minute for each kind.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use http::header::COOKIE;
 use tracing::field::display;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::guard::Removed;
 use super::user::{Attribute, Flaws};
 use super::{Conclusion, Decision, Identity, InvalidAssertion, Reads, Refusal, Spoof, Trust};
-use ground::metrics::{Flaw, Label as _, RefusalKind};
+use ground::metrics::{AppAnswerResult, Flaw, Label as _, RefusalKind};
 use ground::peer::Peer;
 
 impl Identity {
@@ -115,6 +116,23 @@ impl Identity {
                 "the front proxy may set, and only beside the user whom it names; \
                  identity.trusted_peers says who that is"
             }
+        }
+    }
+
+    /// Counts the end of a question to the app about a user, and logs the `problem` now and then.
+    pub fn tell_answer(&self, result: AppAnswerResult, problem: Option<&dyn Display>) {
+        self.metrics.answers.increment(result);
+        let Some(problem) = problem else { return };
+        let Some(count) = self.answers.raise(result, 1) else { return };
+        if result == AppAnswerResult::OtherUser {
+            error!(
+                count,
+                "the app answered a question about one user with the details of another user; the \
+                 answer was dropped and there is no token: have the app answer for the user in \
+                 X-Velt-User, and for no other user that its session may name"
+            );
+        } else {
+            warn!(%problem, count, "the app gave no details of a user, so there is no token");
         }
     }
 

@@ -10,7 +10,7 @@ use ground::user_id::UserId;
 pub const MAX_VALUE_BYTES: usize = 256;
 
 /// A user as a trusted source describes them, byte for byte. Has no `Debug`, so that no log shows a user.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct User {
     pub id: UserId,
     pub email: Option<Box<str>>,
@@ -23,7 +23,7 @@ pub struct User {
 }
 
 /// Groups of a user, as far as resources depend on groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Groups {
     /// The known groups that the source names. Empty if it names none, or if no resource depends on a group.
     In(GroupSet),
@@ -32,7 +32,7 @@ pub enum Groups {
 }
 
 /// Grants of a user, from the source of the user's identity.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Granted {
     /// The source is not asked for grants.
     NotAsked,
@@ -66,8 +66,17 @@ impl From<Result<Grants, GrantsError>> for Granted {
     }
 }
 
+impl User {
+    /// Returns the bytes on the heap that belong to this user alone.
+    pub fn owned_bytes(&self) -> usize {
+        let texts = [self.email.as_deref(), self.name.as_deref(), self.organization.name()];
+        let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
+        self.id.owned_bytes() + texts + self.grants.grants().map_or(0, Grants::bytes)
+    }
+}
+
 /// The organization of a user, as the source names it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Organization {
     /// The source names no organization: the configured organization stands in, if there is one.
     Unnamed,

@@ -171,13 +171,12 @@ impl Config {
                 check_names(section, identity.as_ref(), tls.as_ref());
                 // Read within `identity`, because `velt.api` may leave keys of that table without effect.
                 let (velt, known_groups) = top.section("velt", |velt| {
-                    let source = identity.as_ref().map(|identity| &identity.source);
-                    let (keys, suffix) = match source {
+                    let (keys, suffix) = match identity.as_ref().map(|settings| &settings.source) {
                         Some(identity::Source::Assertion(_)) => (assertion, "claim"),
                         _ => (section, "header"),
                     };
                     let (read, known_groups) =
-                        table::velt::read(velt, keys, suffix, source, roots.clone());
+                        table::velt::read(velt, keys, suffix, identity.as_ref(), roots.clone());
                     check_secrets(velt, read.as_ref(), identity.as_ref(), admin_token.as_ref());
                     (read, known_groups)
                 });

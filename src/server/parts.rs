@@ -18,6 +18,7 @@ use ground::trace::{Exporter, Tracing};
 use hop::proxy::{Neighbours, Upstream};
 use identity::Identity;
 use sidecar::access_log::AccessLog;
+use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
 use sidecar::required::RequiredOn;
 use sidecar::resolver::Resolver;
@@ -105,8 +106,10 @@ pub(super) fn sidecars(
     workers: usize,
 ) -> Result<Vec<Arc<Sidecar>>, StartError> {
     let mint = mint(config, metrics)?;
+    let identity = Arc::new(identity(config, None, metrics)?);
     let rules = Arc::new(ArcSwap::from_pointee(Rules {
-        identity: Arc::new(identity(config, None, metrics)?),
+        details: AppDetails::of(&identity),
+        identity,
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),
         required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
@@ -218,7 +221,13 @@ impl Replaceable {
         identity.start();
         let injection = Arc::new(Injection::new(config.delivery.clone()));
         let required_on = Arc::new(RequiredOn::new(config.required_on.clone()));
-        let rules = Rules { identity, plan, injection, required_on, resolver };
+        let details = if changes.concern(&["identity"]) {
+            // Another identity or place may mean other answers.
+            AppDetails::of(&identity)
+        } else {
+            old.details.clone()
+        };
+        let rules = Rules { identity, plan, injection, required_on, resolver, details };
         self.sidecar.rules.store(Arc::new(rules));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is not ours to change.

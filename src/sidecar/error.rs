@@ -10,12 +10,13 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
+use crate::details::NoDetails;
 use crate::inject::{TokenStatus, own_answer};
 use ground::grants::GrantsError;
 use ground::logging::Chain;
 use ground::metrics::{HeaderDelivery, Outcome};
 use hop::proxy::{BadRequest, UpstreamError};
-use identity::Refusal;
+use identity::{AnswerFault, Refusal};
 use token::{MintError, SuspendedFor, Unfinished};
 
 /// Reason why there is no token for a request.
@@ -33,6 +34,10 @@ pub(super) enum NoToken {
     /// The app's word on the user could be read in two ways.
     AppWord(Refusal),
     NoOrganization,
+    /// The app gave no details of the user that can be used.
+    NoDetails(NoDetails),
+    /// The app has not yet answered the question for the user's details, which goes on for the next request.
+    DetailsPending,
     NoGrants(NoGrants),
     /// Velt was called and has not answered. The mint goes on, for the next request.
     Pending,
@@ -50,6 +55,8 @@ pub(super) enum NoGrants {
     Groups,
     /// The user's grants and the configuration's resources contradict each other.
     Contradiction,
+    /// The app gives grants, and the chosen API sends none.
+    Unsent,
 }
 
 /// Text for the answer to the request.
@@ -70,6 +77,11 @@ impl fmt::Display for NoGrants {
             Self::Contradiction => formatter.write_str(
                 "The token would name a resource twice, with different roles or ends: compare the \
                  user's grants and groups with [[velt.resource]].",
+            ),
+            Self::Unsent => formatter.write_str(
+                "The app's answer has resources, and the chosen velt.api does not send them, so the \
+                 token would give more than the app says: write api = \"v2\" in [velt], or leave \
+                 resources out of the answer.",
             ),
         }
     }
@@ -94,8 +106,9 @@ impl NoToken {
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
+            Self::NoDetails(_) => TokenStatus::NoDetails,
+            Self::Pending | Self::Queued | Self::DetailsPending => TokenStatus::Pending,
             Self::NoGrants(_) => TokenStatus::NoGrants,
-            Self::Pending | Self::Queued => TokenStatus::Pending,
             Self::Failed(error) => match error {
                 MintError::Refused { .. }
                 | MintError::Suspended { suspended: SuspendedFor::Refusals, .. } => {
@@ -120,8 +133,9 @@ impl NoToken {
                 HeaderDelivery::Anonymous
             }
             Self::Unverified => HeaderDelivery::Unverified,
-            Self::Pending | Self::Queued => HeaderDelivery::Pending,
             Self::NoGrants(_) => HeaderDelivery::NoGrants,
+            Self::Pending | Self::Queued | Self::DetailsPending => HeaderDelivery::Pending,
+            Self::NoDetails(_) => HeaderDelivery::NoDetails,
             Self::AppWord(_) | Self::NoOrganization | Self::Failed(_) => HeaderDelivery::Failed,
         }
     }
@@ -204,6 +218,7 @@ impl RequestError {
                 NoToken::Unverified => Outcome::IdentityUnverified,
                 NoToken::NoOrganization => Outcome::NoOrganization,
                 NoToken::NoGrants(_) => Outcome::NoGrants,
+                NoToken::NoDetails(_) | NoToken::DetailsPending => Outcome::NoDetails,
                 NoToken::Queued | NoToken::Failed(MintError::Queued) => Outcome::TokenQueued,
                 NoToken::Pending | NoToken::Failed(MintError::Timeout) => Outcome::TokenTimeout,
                 NoToken::Failed(
@@ -454,6 +469,13 @@ impl NoToken {
                  identity.organization_header."
                     .into(),
             ),
+            Self::NoDetails(reason) => no_details(*reason),
+            Self::DetailsPending => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "details_pending",
+                "The app has not told the user's details yet (identity.details_path). Try again."
+                    .into(),
+            ),
             Self::NoGrants(reason) => (StatusCode::FORBIDDEN, "no_grants", reason.to_string()),
             Self::Queued => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -503,7 +525,10 @@ impl NoToken {
             | Self::AppWord(_)
             | Self::NoOrganization
             | Self::NoGrants(_) => None,
-            Self::Pending | Self::Queued | Self::Unverified => Some(Duration::from_secs(1)),
+            Self::Pending | Self::Queued | Self::Unverified | Self::DetailsPending => {
+                Some(Duration::from_secs(1))
+            }
+            Self::NoDetails(reason) => reason.passes().then_some(Duration::from_secs(1)),
             Self::Failed(error) => match error {
                 MintError::Refused { .. } | MintError::Malformed { .. } | MintError::Mismatch => {
                     None
@@ -512,6 +537,34 @@ impl NoToken {
             },
         }
     }
+}
+
+/// Describes an answer of the app that leaves a user without a token.
+fn no_details(reason: NoDetails) -> (StatusCode, &'static str, String) {
+    let (status, remedy) = match reason {
+        NoDetails::Refused(_) => (
+            StatusCode::FORBIDDEN,
+            "If this user should get one, have the app answer 200 with a JSON object, or 204.",
+        ),
+        NoDetails::Unusable(AnswerFault::OtherUser) => (
+            StatusCode::BAD_GATEWAY,
+            "Have the app answer for the user in X-Velt-User only: its own session may be another \
+             user's.",
+        ),
+        NoDetails::Unusable(_) => (
+            StatusCode::BAD_GATEWAY,
+            "Have the app answer as docs/identity.md says (identity.details_path, identity.app_path).",
+        ),
+        reason if reason.passes() => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Try again; if it persists, see what the app does at identity.details_path.",
+        ),
+        _ => (
+            StatusCode::BAD_GATEWAY,
+            "Have the app answer at identity.details_path with 200 and a JSON object, or with 204.",
+        ),
+    };
+    (status, "no_details", format!("No token, since {reason}. {remedy}"))
 }
 
 /// Says what an answer with this status most likely means if it names no user.

@@ -17,16 +17,20 @@ mod words;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
 
 pub use self::answer::{Answer, AnsweredBy, TokenFate};
 use self::words::Cache;
 use super::Rules;
+use super::details::{Key as DetailsKey, hosts};
 use super::error::{NoToken, RequestError};
-use super::{Own, Route, check_asking, check_body, check_required, known_user, mint_request};
+use super::{
+    Own, Route, check_asking, check_body, check_required, known_user, mint_request, scheme_of,
+};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use ground::peer::Peer;
+use hop::proxy::Client;
 use hop::proxy::headers::{name_host, validate};
 use identity::{Asking, Caller, Conclusion, Decision};
 use token::admission::Admission;
@@ -86,12 +90,14 @@ enum Found {
 struct Walk<'a> {
     rules: &'a Rules,
     live: Option<Live<'a>>,
+    /// Hosts for which the app's details of the caller are kept.
+    hosts: Vec<HeaderValue>,
     steps: Vec<Step>,
 }
 
 /// Explains a request by `rules`, and by the state of a running sidecar if `live` is given.
 pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) -> Explanation {
-    let mut walk = Walk { rules, live, steps: Vec::new() };
+    let mut walk = Walk { rules, live, hosts: Vec::new(), steps: Vec::new() };
     let answer = match walk.walk(question).await {
         Ok(answer) => answer,
         Err((error, advice)) => answer::of_error(&error, advice),
@@ -132,6 +138,8 @@ impl Walk<'_> {
             return Err((bad.into(), None));
         }
         self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
+        let (address, trusted) = (peer.address(), believed.is_kept());
+        self.hosts = hosts(&request, &Client { address, trusted, scheme: scheme_of(&peer) });
         let route = Route::of(&request, self.rules);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
@@ -314,8 +322,23 @@ impl Walk<'_> {
         }
     }
 
-    /// Explains a look-up, as `Sidecar::look_up` makes it, in the cache as it is.
+    /// Explains a look-up, as `Sidecar::seek` makes it, in the caches as they are.
     fn look_up(&mut self, caller: &Caller) -> Found {
+        let (Some(details), Caller::Known(user)) = (&self.rules.details, caller) else {
+            return self.look_up_token(caller);
+        };
+        let kept = details.kept(&DetailsKey::new(user, self.hosts.clone()), Instant::now());
+        self.steps.push(words::of_details(details.path(), kept.as_ref(), self.live.is_some()));
+        match kept {
+            Some(Ok(user)) => self.look_up_token(&Caller::Known((*user).clone())),
+            Some(Err(reason)) => Found::Nothing(NoToken::NoDetails(reason)),
+            // Only the app's answer says which token is looked up.
+            None => Found::Minting,
+        }
+    }
+
+    /// Explains the look-up of the token, as `Sidecar::look_up` makes it.
+    fn look_up_token(&mut self, caller: &Caller) -> Found {
         let Rules { identity, plan, .. } = self.rules;
         let request = match mint_request(plan, caller) {
             Ok(request) => request,

@@ -129,6 +129,7 @@ pub enum TokenStatus {
     Timeout,
     Malformed,
     NoOrganization,
+    NoDetails,
     NoGrants,
 }
 
@@ -146,6 +147,7 @@ impl TokenStatus {
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
             Self::NoOrganization => "no-organization",
+            Self::NoDetails => "no-details",
             Self::NoGrants => "no-grants",
         }
     }

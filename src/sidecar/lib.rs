@@ -19,6 +19,7 @@
 
 pub mod access_log;
 mod ask_app;
+pub mod details;
 mod error;
 pub mod explain;
 mod guard;
@@ -45,6 +46,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tracing::error;
 
+use self::details::AppDetails;
 use self::error::{NoGrants, NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
@@ -61,7 +63,8 @@ use hop::proxy::headers::{is_websocket, name_host, validate};
 use hop::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use identity::{Caller, Groups, Identified, Identity, Organization, User};
 use token::admission::Admission;
-use token::cache::{Lookup, TokenCache};
+use token::cache::{Forgotten, Lookup, TokenCache, Whose};
+use token::velt::Api;
 use token::{Details, Freshness, MintPlan, MintRequest, Moment, Rights, Token, Unplanned};
 
 /// Time that a token route waits for the request body in which it looks for a `userId`.
@@ -78,6 +81,8 @@ pub struct Rules {
     pub required_on: Arc<RequiredOn>,
     /// Tokens of the sidecar's own, for the resolvers of teams that keep Velt's data themselves.
     pub resolver: Option<Arc<Resolver>>,
+    /// Details of users that the app tells; `None` if it is not asked for any.
+    pub details: Option<Arc<AppDetails>>,
 }
 
 /// All parts that a request passes through. Each thread that serves has one `Sidecar`: its connections to the
@@ -160,7 +165,7 @@ impl Sidecar {
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         peer: &Peer,
         connection: &Arc<ClientConnection>,
         request: &mut Request<RequestBody>,
@@ -193,15 +198,26 @@ impl Sidecar {
         guard.finish(response, outcome)
     }
 
+    /// Forgets tokens, remembered failures and details of these users: see [`TokenCache::invalidate`]. Takes as
+    /// long as a walk over the cache, so a tokio worker must not call it.
+    pub fn forget(&self, whose: Whose<'_>) -> Forgotten {
+        let rules = self.rules.load();
+        // The details first: an answer that is still kept could start a mint after its token is forgotten.
+        if let Some(details) = &rules.details {
+            details.forget(whose, rules.plan.issuer().organization.as_deref());
+        }
+        self.tokens.invalidate(whose)
+    }
+
     /// Takes a request through the steps above. `explain` repeats their order by hand: change both.
     async fn respond(
-        &self,
+        self: &Arc<Self>,
         peer: &Peer,
         connection: Option<&Arc<ClientConnection>>,
         request: &mut Request<RequestBody>,
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
-        let rules = &*self.rules.load_full();
+        let rules = &self.rules.load_full();
         // Identity comes first: the steps after it remove headers, and a removed header must never count as
         // an absent header.
         let Identified { caller, lacks_secret, believed, by_cookie, .. } =
@@ -230,7 +246,8 @@ impl Sidecar {
                 record.identified(&caller);
                 let served = match route {
                     Own::Token(route) => {
-                        let served = self.serve_token(rules, route, &caller, request, record).await;
+                        let served =
+                            self.serve_token(rules, route, &caller, request, &client, record).await;
                         served.map(|response| (response, Outcome::TokenServed))
                     }
                     Own::Resolver(resolver) => serve_resolver(resolver, &caller),
@@ -244,11 +261,11 @@ impl Sidecar {
 
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
         // app's own time.
-        let mut token = wants_token.then(|| self.seek(rules, &caller, record));
+        let mut token = wants_token.then(|| self.seek(rules, &caller, request, &client, record));
         if let Some(token) = &mut token
             && rules.injection.header().on_failure == OnMintFailure::Refuse
         {
-            token.insist(rules.injection.header().max_wait).await?;
+            self.insist(rules, token, record).await?;
         }
         let asked = record.app_asked();
         let forwarded = self.upstream.forward(request, &client, connection, asked).await;
@@ -274,12 +291,38 @@ impl Sidecar {
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
     }
 
-    /// Looks up the caller's token before the app is asked, unless only the app can name the caller.
-    fn seek(&self, rules: &Rules, caller: &Caller, record: &Record) -> TokenState {
+    /// Looks up the caller's token before the app is asked, unless only the app can name the caller, or the
+    /// app has to tell details of the caller first.
+    fn seek<B>(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        caller: &Caller,
+        request: &Request<B>,
+        client: &Client,
+        record: &Record,
+    ) -> TokenState {
+        if let Some(details) = &rules.details {
+            return self.seek_detailed((rules, details), caller, request, client, record);
+        }
         match caller {
-            Caller::Unnamed => TokenState::AfterApp,
+            Caller::Unnamed => TokenState::AfterApp(None),
             named => self.look_up(rules, named, record, Moment::now()).into(),
         }
+    }
+
+    /// Waits for the token before the app is asked: see [`TokenState::insist`].
+    async fn insist(
+        &self,
+        rules: &Rules,
+        token: &mut TokenState,
+        record: &Record,
+    ) -> Result<(), NoToken> {
+        let mut patience = rules.injection.header().max_wait;
+        if let TokenState::Asking(_) = token {
+            // Boxed, because few requests find no kept details.
+            patience = Box::pin(self.settle(rules, token, record, patience)).await;
+        }
+        token.insist(patience).await
     }
 
     /// Looks up the token of a known caller. Never waits: the token is cached, a mint is under way, or the
@@ -294,10 +337,21 @@ impl Sidecar {
         Ok(self.tokens.get_for(mint_request(&rules.plan, caller)?, record.recording(), now))
     }
 
-    /// Puts the token into the app's response, or the reason why there is none.
-    async fn deliver(
+    /// Looks up the token of this user, like [`Self::look_up`].
+    fn look_up_user(
         &self,
         rules: &Rules,
+        user: &User,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Lookup, NoToken> {
+        Ok(self.tokens.get_for(user_request(&rules.plan, user)?, record.recording(), now))
+    }
+
+    /// Puts the token into the app's response, or the reason why there is none.
+    async fn deliver(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         response: &mut Response<Body>,
         caller: Result<Caller, NoToken>,
         token: TokenState,
@@ -327,16 +381,21 @@ impl Sidecar {
 
     /// Returns the token of the caller, who is known by now or refused.
     async fn await_token(
-        &self,
-        rules: &Rules,
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         caller: Result<Caller, NoToken>,
         token: TokenState,
         record: &Record,
         now: Moment,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
+        if let Some(details) = &rules.details {
+            // Boxed, so that requests without details do not pay for the size of this future.
+            let detailing = (rules, details);
+            return Box::pin(self.await_detailed(detailing, &caller, token, record, now)).await;
+        }
         let look_up = || TokenState::from(self.look_up(rules, &caller, record, now));
-        let token = if let TokenState::AfterApp = token { look_up() } else { token };
+        let token = if let TokenState::AfterApp(_) = token { look_up() } else { token };
         let patience = rules.injection.header().max_wait;
         let token = token.within(patience).await?;
         // A token that has arrived since is younger than `now`.
@@ -349,22 +408,30 @@ impl Sidecar {
 
     /// Answers a token route.
     async fn serve_token(
-        &self,
-        rules: &Rules,
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         route: &TokenRoute,
         caller: &Caller,
         request: &mut Request<RequestBody>,
+        client: &Client,
         record: &Record,
     ) -> Result<Response<Bytes>, RequestError> {
-        // The mint begins before the body has arrived.
-        let lookup = self.look_up(rules, caller, record, Moment::now())?;
+        // The mint, or the question for details, begins before the body has arrived.
+        let mut token = self.seek(rules, caller, request, client, record);
+        if let TokenState::Absent(absent) = token {
+            return Err(absent.into());
+        }
         let posted = request.method() == Method::POST;
         if posted && let Caller::Known(user) = caller {
             let limit = rules.injection.max_body();
             // Boxed, because a page that fetches a token by POST is rare.
             Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
         }
-        let token = TokenState::from(Ok(lookup)).within(route.max_wait).await?;
+        let mut patience = route.max_wait;
+        if let TokenState::Asking(_) = token {
+            patience = Box::pin(self.settle(rules, &mut token, record, patience)).await;
+        }
+        let token = token.within(patience).await?;
         Ok(route.answer(token.value()))
     }
 }
@@ -462,9 +529,16 @@ fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
 
 /// Returns the request to Velt for the caller's token.
 fn mint_request(plan: &MintPlan, caller: &Caller) -> Result<MintRequest, NoToken> {
-    let user = known_user(caller)?;
+    user_request(plan, known_user(caller)?)
+}
+
+/// Returns the request to Velt for this user's token.
+fn user_request(plan: &MintPlan, user: &User) -> Result<MintRequest, NoToken> {
     if user.organization == Organization::Unusable {
         return Err(NoToken::NoOrganization);
+    }
+    if plan.issuer().api != Api::V2 && user.grants.grants().is_some() {
+        return Err(NoToken::NoGrants(NoGrants::Unsent));
     }
     let request = plan.request_with(user.id.clone(), details(user), rights(user)?);
     request.map_err(|unplanned| match unplanned {

@@ -2,14 +2,23 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
+use super::details::{InFlight, Question};
 use super::error::NoToken;
+use identity::User;
 use token::Token;
 use token::cache::{Lookup, MintInFlight};
 
 /// Token for a response of the app: found, being minted, or missing for a reason.
 pub(super) enum TokenState {
-    /// Only the app can name the caller: the token is looked up when the app has done so.
-    AfterApp,
+    /// Only the app can name the caller: the token is looked up when the app has done so. The question is
+    /// for the caller's details, if the app is asked for any.
+    AfterApp(Option<Box<Question>>),
+    /// The app is asked for the caller's details.
+    Asking(InFlight),
+    /// The caller with the app's details, and what the look-up has found for them.
+    Detailed(Box<(Arc<User>, Result<Lookup, NoToken>)>),
     /// There is no token, for this reason.
     Absent(NoToken),
     /// A mint is under way.
@@ -30,12 +39,25 @@ impl From<Result<Lookup, NoToken>> for TokenState {
 }
 
 impl TokenState {
-    /// Returns the token; waits at most `patience` for a mint under way.
-    pub(super) async fn within(self, patience: Duration) -> Result<Token, NoToken> {
+    /// Returns the caller with the app's details, once these are known.
+    pub(super) fn user(&self) -> Option<Arc<User>> {
         match self {
+            Self::Detailed(detailed) => Some(Arc::clone(&detailed.0)),
+            _ => None,
+        }
+    }
+
+    /// Returns the token; waits at most `patience` for a mint under way. Does not wait for details.
+    pub(super) async fn within(self, patience: Duration) -> Result<Token, NoToken> {
+        let state = match self {
+            Self::Detailed(detailed) => Self::from(detailed.1),
+            state => state,
+        };
+        match state {
             Self::Ready(token) => Ok(token),
             Self::Absent(absent) => Err(absent),
-            Self::AfterApp => Err(NoToken::Unnamed),
+            Self::AfterApp(_) => Err(NoToken::Unnamed),
+            Self::Asking(_) | Self::Detailed(_) => Err(NoToken::DetailsPending),
             Self::Minting(mint) => match Lookup::Pending(mint).within(patience).await {
                 Ok(result) => result.map_err(NoToken::Failed),
                 Err(unfinished) => Err(unfinished.into()),
@@ -46,10 +68,17 @@ impl TokenState {
     /// Waits for the token before the app is asked: the app would have acted on a request that was refused
     /// later. Anonymous callers pass, and callers whom only the app can name.
     pub(super) async fn insist(&mut self, patience: Duration) -> Result<(), NoToken> {
-        if !matches!(self, Self::AfterApp | Self::Absent(NoToken::Anonymous)) {
-            let state = std::mem::replace(self, Self::AfterApp);
-            *self = Self::Ready(state.within(patience).await?);
+        if matches!(self, Self::AfterApp(_) | Self::Absent(NoToken::Anonymous)) {
+            return Ok(());
         }
+        let user = self.user();
+        let state = std::mem::replace(self, Self::AfterApp(None));
+        let token = state.within(patience).await?;
+        *self = match user {
+            // Kept, because the token is looked up again if it expires while the app works.
+            Some(user) => Self::Detailed(Box::new((user, Ok(Lookup::Ready(Ok(token)))))),
+            None => Self::Ready(token),
+        };
         Ok(())
     }
 }

@@ -47,6 +47,18 @@ pub struct Right<'a> {
     pub by: GrantedBy,
 }
 
+impl Right<'_> {
+    /// Whether the right is on this organization, or on a resource in it.
+    pub fn is_in(&self, organization: &str) -> bool {
+        match self.kind {
+            ResourceKind::Organization => self.id == organization,
+            ResourceKind::Folder | ResourceKind::Document => {
+                self.organization == Some(organization)
+            }
+        }
+    }
+}
+
 /// End of a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {

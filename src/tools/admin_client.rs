@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use ground::outgoing::{self, TlsError, read_capped};
 use ground::tls::Roots;
 use server::explain::{Asked, Report};
+use token::cache::Whose;
 
 /// Time limits for a connection and for an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,13 +132,17 @@ impl Client {
         serde_json::from_str(&answer).map_err(|_| ClientError::Odd(StatusCode::OK))
     }
 
-    /// Tells the sidecar to forget the tokens of `user`, or all tokens.
+    /// Tells the sidecar to forget these tokens, and the details of their users.
     ///
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn invalidate(&self, user: Option<&str>) -> Result<String, ClientError> {
-        let body = user.map_or_else(|| json!({"everything": true}), |user| json!({"user": user}));
+    pub async fn invalidate(&self, whose: Whose<'_>) -> Result<String, ClientError> {
+        let body = match whose {
+            Whose::User(user) => json!({ "user": user }),
+            Whose::Organization(organization) => json!({ "organization": organization }),
+            Whose::Everybody => json!({ "everything": true }),
+        };
         self.call(Method::POST, "/cache/invalidate", Some(&body)).await
     }
 

@@ -162,12 +162,15 @@ pub struct AdminArguments {
 
 #[derive(Subcommand)]
 pub enum AdminCall {
-    /// Forget cached tokens and remembered failures, so that the next request mints anew
+    /// Forget cached tokens, remembered failures and details of users, so that the next request mints anew
     #[command(group = clap::ArgGroup::new("whose").required(true))]
     Invalidate {
         /// Forget the tokens of this user id
         #[arg(long, group = "whose", value_name = "ID")]
         user: Option<String>,
+        /// Forget the tokens of all users of this organization
+        #[arg(long, group = "whose", value_name = "ID")]
+        organization: Option<String>,
         /// Forget the tokens of all users
         #[arg(long, group = "whose")]
         everything: bool,

@@ -12,6 +12,7 @@ use identity::Identity;
 use server::config::Config;
 use server::explain::{Asked, InForce, QuestionError, Report, report};
 use sidecar::Rules;
+use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
 use sidecar::required::RequiredOn;
 use sidecar::resolver::{KeyError, Resolver};
@@ -39,6 +40,7 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
     let identity = identity.map_err(Unexplained::Tls)?;
     let resolver = config.resolver.clone().map(Resolver::load).transpose();
     let rules = Rules {
+        details: AppDetails::of(&identity),
         identity: Arc::new(identity),
         plan: config.plan.clone(),
         injection: Arc::new(Injection::new(config.delivery.clone())),

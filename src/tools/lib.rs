@@ -29,6 +29,7 @@ use ground::logging;
 use hop::listener::Phase;
 use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
 use server::explain::{QuestionError, Report};
+use token::cache::Whose;
 use tokio::sync::watch;
 
 use self::admin_client::{Client, ClientError};
@@ -195,7 +196,13 @@ fn admin(file: Option<&Path>, arguments: AdminArguments) -> ExitCode {
     };
     calling(&url, &port, async |client| {
         let answer = match &call {
-            AdminCall::Invalidate { user, .. } => client.invalidate(user.as_deref()).await,
+            AdminCall::Invalidate { user: Some(user), .. } => {
+                client.invalidate(Whose::User(user)).await
+            }
+            AdminCall::Invalidate { organization: Some(organization), .. } => {
+                client.invalidate(Whose::Organization(organization)).await
+            }
+            AdminCall::Invalidate { .. } => client.invalidate(Whose::Everybody).await,
             AdminCall::LogLevel { level } => client.log_level(level.as_deref()).await,
             AdminCall::Config => client.config().await,
             AdminCall::Refusals => client.refusals().await,

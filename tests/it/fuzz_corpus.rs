@@ -5,17 +5,18 @@ use std::path::Path;
 
 /// Properties that must hold, as the fuzz targets define them.
 #[path = "../../fuzz/src/lib.rs"]
-mod properties;
+pub mod properties;
 
 use properties::{
-    assertion, cacheability, config, curl, grants, header_law, identity, route, session_cookie,
-    velt_answer, websocket_frames,
+    app_answer, assertion, cacheability, config, curl, grants, header_law, identity, route,
+    session_cookie, velt_answer, websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Fuzz targets, each with the property that must hold.
-const TARGETS: [(&str, Check); 11] = [
+const TARGETS: [(&str, Check); 12] = [
+    ("app_answer", app_answer::check),
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),

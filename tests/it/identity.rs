@@ -4,6 +4,7 @@
 mod alarms;
 mod aliases;
 mod anchors;
+mod app_answer;
 mod app_word;
 mod assertion;
 mod attributes;

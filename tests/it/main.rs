@@ -17,6 +17,7 @@ mod architecture;
 mod cli;
 mod config;
 mod explain;
+mod details;
 mod doctor;
 mod documents;
 mod early_answers;

@@ -57,6 +57,8 @@ label!(
     IdentityUnverified = "identity_unverified",
     /// The organization that Velt's API needs was not in the request.
     NoOrganization = "no_organization",
+    /// A token was needed, and the app gave no details of the user that can be used.
+    NoDetails = "no_details",
     /// A token was needed and the rights that it would carry are not known, or contradict each other.
     NoGrants = "no_grants",
     /// A token route was asked with a `userId` that is not the signed-in user's.
@@ -310,12 +312,37 @@ label!(
     Pending = "pending",
     /// There is no token: the mint failed, the organization is missing, or the app's word is ambiguous.
     Failed = "failed",
+    /// There is no token: the app gave no details of the user that can be used.
+    NoDetails = "no_details",
     /// The rights that the token would carry are not known, or contradict each other.
     NoGrants = "no_grants",
     /// The app marked the response storable; a token must not be stored with it.
     Storable = "storable",
     /// The response is an error, a redirect, a fragment or a switch of protocols, which carry no token.
     NotEligible = "not_eligible",
+});
+
+label!(
+    /// Result of a question to the app about a user, which the app answers in JSON.
+    AppAnswerResult, "result", {
+    /// The answer was used.
+    Used = "used",
+    /// The app had nothing to add: 204.
+    Empty = "empty",
+    /// The app gives this user no token: 401, 403 or 404.
+    Refused = "refused",
+    /// The answer had another form than the one that is read.
+    Unusable = "unusable",
+    /// The answer named another user than the question, and was dropped. An alarm.
+    OtherUser = "other_user",
+    /// The app answered with another status, or broke off.
+    Failed = "failed",
+    /// The answer had not ended within `identity.details_timeout`.
+    Timeout = "timeout",
+    /// The app could not be connected to.
+    Unreachable = "unreachable",
+    /// The question was not asked: too many others were under way.
+    Crowded = "crowded",
 });
 
 label!(

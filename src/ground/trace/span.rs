@@ -60,6 +60,7 @@ pub(super) struct Span {
 }
 
 /// Spans of a request. Their ids are made before the spans begin, because the app is told the id of its call.
+#[derive(Clone)]
 pub struct Recording {
     exporter: Exporter,
     trace: TraceId,

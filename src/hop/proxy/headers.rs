@@ -21,8 +21,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 pub use self::forwarded::{ForwardedFor, Replaced, set_forwarded};
 use self::host::check_host;
 pub use self::host::{ensure_host, name_host};
-pub use self::said::{claimed, said};
-pub(super) use self::said::{copy_said, said_of_client};
+pub(super) use self::said::said_of_client;
+pub use self::said::{claimed, copy_said, said, said_of_host};
 use ground::names::{NameSet, Names};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

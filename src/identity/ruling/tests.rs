@@ -72,6 +72,7 @@ fn by_headers() -> HeaderSource {
 fn identity(source: Source, ambiguous: OnAmbiguous, forward: ForwardIdentity) -> Identity {
     let settings = Settings {
         source,
+        details: None,
         guarded: vec![GROUPS, USER, EMAIL],
         trusted_peers: Vec::new(),
         trusted_names: Vec::new(),

@@ -97,8 +97,35 @@ enum CallError {
 #[serde(deny_unknown_fields)]
 struct Invalidation {
     user: Option<String>,
+    organization: Option<String>,
     #[serde(default)]
     everything: bool,
+}
+
+/// Owner of the tokens that an [`Invalidation`] names.
+enum Forget {
+    User(String),
+    Organization(String),
+    Everything,
+}
+
+impl Forget {
+    fn whose(&self) -> Whose<'_> {
+        match self {
+            Self::User(user) => Whose::User(user),
+            Self::Organization(organization) => Whose::Organization(organization),
+            Self::Everything => Whose::Everybody,
+        }
+    }
+
+    /// Word for the log, which names neither user nor organization.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Organization(_) => "organization",
+            Self::Everything => "everything",
+        }
+    }
 }
 
 /// The body of `/drain`: an empty object. A body is required, because a page can't send one of this type
@@ -191,17 +218,22 @@ impl GuardedCalls {
         invalidation: Invalidation,
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, CallError> {
-        let Invalidation { user, everything: everybody } = invalidation;
-        if user.is_some() == everybody {
-            let problem = "Write {\"user\":\"ada\"}, or {\"everything\":true}: one of them.";
-            return Err(CallError::Invalid(StatusCode::BAD_REQUEST, problem.into()));
-        }
-        let tokens = self.calls.sidecar.tokens.clone();
-        let forgetting = self
-            .invalidations
-            .own(move || tokens.invalidate(user.as_deref().map_or(Whose::Everybody, Whose::User)));
+        let Invalidation { user, organization, everything } = invalidation;
+        let whose = match (user, organization, everything) {
+            (Some(user), None, false) => Forget::User(user),
+            (None, Some(organization), false) => Forget::Organization(organization),
+            (None, None, true) => Forget::Everything,
+            _ => {
+                let problem = "Write {\"user\":\"ada\"}, {\"organization\":\"acme\"} or \
+                               {\"everything\":true}: one of them.";
+                return Err(CallError::Invalid(StatusCode::BAD_REQUEST, problem.into()));
+            }
+        };
+        let what = whose.word();
+        let sidecar = Arc::clone(&self.calls.sidecar);
+        let forgetting = self.invalidations.own(move || sidecar.forget(whose.whose()));
         let Forgotten { entries, mints } = forgetting.await;
-        info!(entries, mints, everybody, %peer, "cached tokens were invalidated");
+        info!(entries, mints, what, %peer, "cached tokens were invalidated");
         Ok(json_of(StatusCode::OK, &json!({ "entries": entries, "mints": mints })))
     }
 

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, Request};
 
+use super::super::details::NoDetails;
 use super::super::error::{NoGrants, NoToken};
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use ground::metrics::SpoofKind;
@@ -133,6 +134,14 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
             "write velt.organization, or have the login proxy send identity.organization_header"
                 .into(),
         ),
+        NoToken::NoDetails(NoDetails::Refused(_)) => Some(
+            "have the app answer 200 with a JSON object, or 204, at identity.details_path for this \
+             user; then forget the answer: velt-sidecar admin invalidate --user ID"
+                .into(),
+        ),
+        NoToken::NoDetails(_) => {
+            Some("see what the app answers at identity.details_path, and the sidecar's log".into())
+        }
         NoToken::NoGrants(NoGrants::Unusable(_)) => Some(
             "have the program that names the user write Velt's list of resources, and [] for a user \
              without grants"
@@ -140,6 +149,9 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         ),
         NoToken::NoGrants(NoGrants::Groups) => {
             Some("have the program that names the user write the groups as plain text".into())
+        }
+        NoToken::NoGrants(NoGrants::Unsent) => {
+            Some("write api = \"v2\" in [velt], or have the app leave resources out".into())
         }
         NoToken::NoGrants(NoGrants::Contradiction) => Some(
             "give the same role and end to each resource that a [[velt.resource]] and the user's \
@@ -160,6 +172,7 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         | NoToken::Unnamed
         | NoToken::UnnamedBy(_)
         | NoToken::Unverified
+        | NoToken::DetailsPending
         | NoToken::Pending
         | NoToken::Queued => None,
     }

@@ -18,7 +18,8 @@ pub(super) fn of_rights(
     let rights = request.rights();
     let by = |source| rights.iter().filter(move |right| right.by == source).count();
     let (resources, given) = (plan.issuer().resources.len(), by(GrantedBy::User));
-    if plan.issuer().api != Api::V2 || (resources == 0 && identity.asks_for_grants().is_none()) {
+    let (place, told) = (identity.asks_for_grants(), identity.details_source().is_some());
+    if plan.issuer().api != Api::V2 || (resources == 0 && place.is_none() && !told) {
         return None;
     }
     let mut why = Vec::new();
@@ -35,9 +36,17 @@ pub(super) fn of_rights(
     if by_group {
         settings.push(Key::Named(groups_setting(identity)));
     }
-    if let Some(place) = identity.asks_for_grants() {
-        why.push(format!("{given} from {place}"));
+    match (&place, told) {
+        (Some(place), false) => why.push(format!("{given} from {place}")),
+        (Some(place), true) => why.push(format!("{given} from {place} or the app's details")),
+        (None, true) => why.push(format!("{given} from the app's details")),
+        (None, false) => {}
+    }
+    if place.is_some() {
         settings.push(Key::Named(grants_setting(identity)));
+    }
+    if told {
+        settings.push(Key::Named("identity.details_path"));
     }
     let mut why = why.join(", ");
     if is_viewer_alone(&rights) {
@@ -72,6 +81,10 @@ pub(super) fn of_no_grants(identity: &Identity, reason: NoGrants) -> Step {
                 None => groups_setting(identity),
             };
             (why.into(), setting)
+        }
+        NoGrants::Unsent => {
+            let why = "the app's answer has resources, which the chosen API does not send";
+            (why.into(), "velt.api")
         }
     };
     let mut step = step("token", "none", why, &[setting]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
+use super::super::details::Detailed;
 use super::super::error::NoToken;
 use super::super::{Own, Route};
 use super::Key::Named;
@@ -344,6 +345,33 @@ pub(super) fn of_app_said(
         Err(refusal) => ("refused".into(), refusal.to_string()),
     };
     step("app's word", verdict, why, &["identity.user_header"])
+}
+
+pub(super) fn of_details(path: &str, kept: Option<&Detailed>, live: bool) -> Step {
+    let (verdict, why) = match kept {
+        Some(Ok(user)) => (
+            format!("user {}", known(user)),
+            format!("the app has answered at {path} a while ago, and its answer is kept"),
+        ),
+        Some(Err(reason)) => (
+            format!("none: {reason}"),
+            format!("the app was asked at {path} a moment ago, and is soon asked again"),
+        ),
+        None if live => (
+            "asked for".into(),
+            format!(
+                "no answer about this user is kept, so a request asks the app at {path}; explain does \
+                 not ask"
+            ),
+        ),
+        None => (
+            "asked for, unless kept".into(),
+            format!(
+                "the app tells them at {path}; only a running sidecar knows what is kept: add --admin"
+            ),
+        ),
+    };
+    step("details", verdict, why, &["identity.details_path", "identity.details_max_age"])
 }
 
 pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {

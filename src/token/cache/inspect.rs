@@ -33,6 +33,9 @@ pub enum Known {
 pub enum Whose<'a> {
     /// Tokens of this user id, in all organizations.
     User(&'a str),
+    /// Tokens of all users of this organization, also where it is the configured organization, and of the users
+    /// who have a right in it.
+    Organization(&'a str),
     Everybody,
 }
 
@@ -88,6 +91,7 @@ impl TokenCache {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
             Whose::User(user) => *request.user == *user,
+            Whose::Organization(organization) => names(request, organization),
             Whose::Everybody => true,
         };
         let theirs = || shared.slots.iter().filter(|(request, _)| is_theirs(request));
@@ -128,6 +132,12 @@ impl TokenCache {
             shared.slots.invalidate(&*request);
         }
     }
+}
+
+/// Whether the token of `request` names this organization.
+fn names(request: &MintRequest, organization: &str) -> bool {
+    request.organization() == Some(organization)
+        || request.rights().iter().any(|right| right.is_in(organization))
 }
 
 impl Board {

@@ -36,6 +36,7 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
             }
             look_at_idle(&probe, settings, &mut findings);
             app_path::look_at_path(&around, tls.as_ref(), &mut findings).await;
+            app_path::look_at_details(&around, tls.as_ref(), &mut findings).await;
         }
         Err(error) => failed(&error, place, settings, tls.as_ref(), &mut findings).await,
     }

@@ -1,4 +1,5 @@
-//! Checks whether the app answers at `identity.app_path`, and whether it insists on https.
+//! Checks whether the app answers at `identity.app_path` and `identity.details_path`, and whether it insists on
+//! https.
 
 use http::StatusCode;
 
@@ -86,6 +87,42 @@ pub(super) async fn look_at_path(
         );
     } else {
         findings.ok(place, format!("{what} and names no user, as it should"));
+    }
+}
+
+/// Asks the app at `identity.details_path`, if it has to tell details of users, for those of no user.
+pub(super) async fn look_at_details(
+    around: &Surroundings,
+    tls: Option<&ClientTls>,
+    findings: &mut Findings,
+) {
+    let Some(source) = &around.config.identity.details else { return };
+    let path = source.path.as_str();
+    let place = format!("identity.details_path {path}");
+    // As if the browser had come by https, because an app may insist on it.
+    let Asked { status, to_https, .. } = match ask_once(&around.config.app, tls, path, true).await {
+        Ok(asked) => asked,
+        Err(error) => return failed(&error, place, findings),
+    };
+    let what = format!("asked about no user, the app answers {}", status.as_u16());
+    match status.as_u16() {
+        200 => findings.warning(
+            place,
+            format!("{what}: it may answer about another user than the one in X-Velt-User"),
+            "answer 404 if X-Velt-User is missing or names no user",
+        ),
+        404 => findings.note(
+            place,
+            format!("{what}, as it should; it does the same if it has no such page"),
+            "try a user whom the app knows: velt-sidecar explain says what became of the question",
+        ),
+        204 | 400..=403 => findings.ok(place, format!("{what}, as it should")),
+        _ => findings.warning(
+            place,
+            format!("{what}{}: no user would get a token", if to_https { ", to https" } else { "" }),
+            "write the path at which the app answers with 200 and a JSON object, and without a login \
+             page of its own",
+        ),
     }
 }
 

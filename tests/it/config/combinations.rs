@@ -68,7 +68,40 @@ fn api_that_needs_an_organization_asks_for_one() {
     for toml in tomls {
         fine(&format!("{toml}\norganization = \"o\""), &[]);
         fine(&format!("{toml}\n[identity]\norganization_header = \"X-O\""), &[]);
+        fine(&format!("{toml}\n[identity]\ndetails_path = \"/details\""), &[]);
     }
+}
+
+#[test]
+fn bounds_of_details_need_the_path() {
+    let bounds = "details_timeout = \"3s\"\ndetails_max_age = \"1m\"";
+    says("details_without_a_path", &[format!("[identity]\n{bounds}")]);
+    says(
+        "invalid_details",
+        &["[identity]\ndetails_path = \"details\"\ndetails_timeout = \"0s\"\n\
+           details_max_age = \"2d\""],
+    );
+    let config = fine(&format!("[identity]\ndetails_path = \"/d?v=1\"\n{bounds}"), &[]);
+    let details = config.identity.details.expect("details");
+    assert_eq!((details.path.as_str(), details.timeout.as_secs()), ("/d?v=1", 3));
+    assert_eq!(details.max_age.as_secs(), 60);
+    let default = fine("[identity]\ndetails_path = \"/d\"", &[]).identity.details;
+    let default = default.expect("details");
+    assert_eq!((default.timeout.as_secs(), default.max_age.as_secs()), (2, 300));
+}
+
+#[test]
+fn header_of_the_question_belongs_to_the_sidecar_alone() {
+    let details = "[identity]\ndetails_path = \"/d\"";
+    let owned = |toml: &str| {
+        let settings = fine(toml, &[]).identity;
+        settings.token_headers.iter().any(|name| name == "x-velt-user")
+    };
+    assert!(!owned("") && owned(details));
+    assert!(owned(&format!("{details}\nguarded_headers = [\"X-Velt-User\"]")));
+    // The front or the app names the user in this header, so that it is guarded as theirs.
+    assert!(!owned(&format!("{details}\nuser_header = \"X-Velt-User\"")));
+    assert!(!owned(&format!("{details}\nsource = \"app\"\napp_path = \"/me\"")));
 }
 
 #[test]

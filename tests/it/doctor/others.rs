@@ -457,6 +457,26 @@ async fn b4_doctor_asks_where_the_sidecar_will_ask() {
 }
 
 #[tokio::test]
+async fn doctor_asks_for_the_details_of_no_user() {
+    use Severity::{Note, Ok, Warning};
+    for (status, severity, part) in [
+        (401, Ok, "answers 401, as it should"),
+        (404, Note, "no such page"),
+        (200, Warning, "may answer about another user"),
+        (302, Warning, "no user would get a token"),
+        (500, Warning, "no user would get a token"),
+    ] {
+        let app = app_with(status, Some("/login"), false, None).await;
+        let patient = Patient::new().await;
+        let toml = "[identity]\ndetails_path = \"/me\"";
+        let app = app.address.to_string();
+        let report = patient.examine_with(&app, patient.velt.address, toml).await;
+        let finding = only(&report, Check::App, severity, part);
+        assert_eq!(finding.r#where, "identity.details_path /me");
+    }
+}
+
+#[tokio::test]
 async fn b3_doctor_finds_an_app_that_insists_on_https() {
     for (believes, severity, part) in [
         (true, Severity::Note, "redirects GET / to https, unless it is told"),

@@ -3,7 +3,7 @@
 
 use http::{HeaderValue, Response};
 
-use crate::support::app::{AppBody, Arrived, FakeApp, plain};
+use crate::support::app::{AppBody, Arrived, FakeApp, full, plain};
 use crate::support::binary::Running;
 use crate::support::client::Client;
 use crate::support::document;
@@ -107,6 +107,22 @@ async fn fifty_ambiguous_answers_of_the_app_are_one_line() {
         let [line] = &lines[..] else { panic!("{flaw}: {lines:?}") };
         assert!(line.contains("WARN") && line.contains(reason), "{flaw}: {line}");
         assert!(line.contains("the app's response") && !line.contains("peer"), "{flaw}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn useless_details_of_the_app_are_one_line_without_values() {
+    for (body, level, part) in [
+        ("{\"userId\":\"canary-eve\"}", "ERROR", "with the details of another user"),
+        ("{\"name\":\"\",\"x-canary\":1}", "WARN", "the app gave no details of a user"),
+        ("<p>canary</p>", "WARN", "not one JSON object"),
+    ] {
+        let app = FakeApp::answering(move |_| Response::new(full(body))).await;
+        let toml = "[identity]\ndetails_path = \"/details\"\n[delivery.header]\nmax_wait = \"10s\"";
+        let lines = logged_of(app, toml, &[], &[("x-forwarded-user", "canary-ada")]).await;
+        let lines: Vec<_> = lines.iter().filter(|line| line.contains("detail")).collect();
+        let [line] = &lines[..] else { panic!("{body}: {lines:?}") };
+        assert!(line.contains(level) && line.contains(part), "{line}");
     }
 }
 

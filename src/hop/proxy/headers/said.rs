@@ -201,9 +201,17 @@ pub(in super::super) fn said_of_client(headers: &HeaderMap) -> impl Iterator<Ite
     headers.iter().filter(move |(name, _)| is_of_client(name)).map(|(_, value)| value)
 }
 
+/// The values in which `headers` speak of the host, in the order of the headers.
+pub fn said_of_host(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    let is_of_host = |name: &HeaderName| {
+        *name == FORWARDED || topic_of(name).is_some_and(|topic| topic.has(Said::HOST))
+    };
+    headers.iter().filter(move |(name, _)| is_of_host(name)).map(|(_, value)| value)
+}
+
 /// Copies the headers that speak of the client, the scheme and the host, also in a name that is on no list,
 /// and none that speaks of the user.
-pub(in super::super) fn copy_said(from: &HeaderMap, to: &mut HeaderMap) {
+pub fn copy_said(from: &HeaderMap, to: &mut HeaderMap) {
     let is_copied = |name: &HeaderName| is_said(name) || topic_by_ending(name).is_some();
     for (name, value) in from.iter().filter(|(name, _)| is_copied(name)) {
         to.append(name, value.clone());

@@ -5,6 +5,7 @@ use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
 use super::super::reader::{Inline, Section};
+use super::super::setting::Span;
 use super::super::words::{CertificateName, Separator, SourceName};
 use super::preset::Preset;
 use super::{Groups, anchors, assertion, check_length};
@@ -12,9 +13,10 @@ use ground::groups::KnownGroups;
 use ground::spelling::folded;
 use ground::tls::Roots;
 use identity::{
-    AppSource, GroupsLines, HeaderSource, Placeholder, Placeholders, SecretSettings, Settings,
-    Source,
+    AppSource, DetailsSource, GroupsLines, HeaderSource, Placeholder, Placeholders, SecretSettings,
+    Settings, Source,
 };
+use sidecar::details::ASKED_USER;
 use sidecar::inject::{self, OnMintFailure};
 
 /// Headers with another meaning than identity. Guarding them as identity would break requests. (An assertion
@@ -121,6 +123,7 @@ pub fn read(
         }
     };
     let app_path = read_app_path(section, name, delivery);
+    let details = read_details(section);
     let mut guarded = read_guarded(section, preset, name);
     let trusted_names = section.list::<CertificateName>("trusted_names", &[]);
     let trusted_names: Vec<String> = trusted_names.into_iter().map(|name| name.0).collect();
@@ -165,9 +168,15 @@ pub fn read(
     // A header that is read is guarded anyway.
     guarded.retain(|name| source.names().all(|read| read != name));
     let header = &delivery.header;
-    let token_headers = vec![header.name.clone(), header.status_name.clone()];
+    let mut token_headers = vec![header.name.clone(), header.status_name.clone()];
+    // A user whom the front or the app names in this header is guarded already.
+    if details.is_some() && source.names().all(|read| *read != ASKED_USER) {
+        guarded.retain(|name| *name != ASKED_USER);
+        token_headers.push(ASKED_USER);
+    }
     let settings = Settings {
         source,
+        details,
         guarded,
         trusted_peers,
         trusted_names,
@@ -211,6 +220,21 @@ fn read_app_path(
         );
     }
     section.required("app_path")
+}
+
+/// Reads the place at which the app tells details of a user, and the bounds of the question.
+fn read_details(section: &Section<'_, '_>) -> Option<DetailsSource> {
+    let path: Option<PathAndQuery> = section.optional("details_path");
+    if !section.has("details_path") {
+        let remedy = "write details_path = \"/api/velt/details\" beside it, or remove it";
+        for key in ["details_timeout", "details_max_age"] {
+            section.refuse(key, "it has no effect without details_path", remedy);
+        }
+        return None;
+    }
+    let timeout = section.value::<Span>("details_timeout", "2s").0;
+    let max_age = section.value::<Span>("details_max_age", "5m").0;
+    Some(DetailsSource { path: path?, timeout, max_age })
 }
 
 fn refuse_headers(section: &Section<'_, '_>) {

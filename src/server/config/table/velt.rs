@@ -17,15 +17,15 @@ use token::{Issuer, MintPlan};
 /// Settings of the client, the plan of mints, and the limits of calls.
 pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
 
-/// Reads the table `velt`. `source` says which attributes of a user there are, and `identity` has the keys
-/// that name these attributes, each with the ending `suffix`. `source` is `None` if the table `identity`
+/// Reads the table `velt`. `users` says which attributes of a user there are, and `identity` has the keys
+/// that name these attributes, each with the ending `suffix`. `users` is `None` if the table `identity`
 /// could not be read. Returns the settings, or `None` if a credential is missing, and the groups on which
 /// resources depend.
 pub fn read(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
     suffix: &str,
-    source: Option<&Source>,
+    users: Option<&identity::Settings>,
     roots: Roots,
 ) -> (Option<Parts>, KnownGroups) {
     let api: Api = section.value("api", "legacy");
@@ -33,8 +33,8 @@ pub fn read(
     let api_key = section.secret("api_key", "VELT_API_KEY", Inline::Allowed);
     let auth_token = section.secret("auth_token", "VELT_AUTH_TOKEN", Inline::Refused);
     let organization: Option<String> = section.optional("organization");
-    if let Some(source) = source {
-        check_effect(section, identity, suffix, source, api, organization.is_some());
+    if let Some(users) = users {
+        check_effect(section, identity, suffix, users, api, organization.is_some());
     }
     let verify_user = section.value("verify_user", "auto");
     let connect_timeout = section.value::<Span>("connect_timeout", "2s").0;
@@ -55,6 +55,7 @@ pub fn read(
     // Read the array of tables after the table's own keys, as TOML has them.
     let table = if suffix == "claim" { "identity.assertion" } else { "identity" };
     let groups_key = format!("{table}.groups_{suffix}");
+    let source = users.map(|users| &users.source);
     let (resources, known_groups) = resource::read(section, api, source, &groups_key);
     let issuer = Issuer {
         api,
@@ -110,7 +111,7 @@ fn check_effect(
     section: &Section<'_, '_>,
     identity: &Section<'_, '_>,
     suffix: &str,
-    source: &Source,
+    users: &identity::Settings,
     api: Api,
     has_organization: bool,
 ) {
@@ -136,8 +137,8 @@ fn check_effect(
             "remove it, or write api = \"v2\"",
         );
     }
-    if api != Api::Legacy && !has_organization && !source.names_organization() {
-        let remedy = match source {
+    if api != Api::Legacy && !has_organization && !users.names_organization() {
+        let remedy = match users.source {
             Source::Header(_) | Source::App(_) => {
                 "write organization = \"your-organization-id\" in [velt], or name the header that \
                  carries it: organization_header in [identity]"

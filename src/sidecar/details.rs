@@ -1,0 +1,334 @@
+//! Details of users that the app tells (`identity.details_path`): kept answers, and one question under way for
+//! each user.
+//!
+//! An answer is kept under the whole identity that was found and the host that was asked for, so that no
+//! other user and no other tenant of the app gets it. Without an answer that can be used, there is no token.
+//! A question runs in a task of its own: a client that leaves does not stop it for the other clients.
+
+mod question;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use moka::policy::EvictionPolicy;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use self::question::ASKED_USER;
+pub(super) use self::question::{Question, hosts};
+use ground::metrics::AppAnswerResult;
+use identity::{AnswerFault, DetailsSource, Identity, User};
+use token::cache::Whose;
+
+/// Memory that kept answers may take, in bytes. The least recently used answers go first; their users are
+/// asked for again.
+const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most questions under way. Each ends within `identity.details_timeout`, also if its client has left, so the
+/// bound is for clients that ask and leave in a loop.
+const MAX_QUESTIONS: usize = 4096;
+
+/// Time for which a user whom the app gives no token is not asked for again: short, because the user may be
+/// about to sign in at the app.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(5);
+
+/// Time for which a failed question is not asked again.
+const FAILURE_MEMORY: Duration = Duration::from_secs(1);
+
+/// Reason why the app gave no details that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoDetails {
+    /// The app gives this user no token: it answered 401, 403 or 404.
+    Refused(StatusCode),
+    Unusable(AnswerFault),
+    /// The app answered with another status than those that have a meaning here.
+    Failed(StatusCode),
+    /// The app broke its answer off, or the answer is not HTTP.
+    Broken,
+    /// The answer had not ended within `identity.details_timeout`.
+    Timeout,
+    Unreachable,
+    /// Too many questions are under way.
+    Crowded,
+}
+
+/// Text that completes "no details of the user: ".
+impl fmt::Display for NoDetails {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(formatter, "the app gives this user none ({status})"),
+            Self::Unusable(fault) => write!(formatter, "the app's answer can't be used: {fault}"),
+            Self::Failed(status) => write!(formatter, "the app answered {status}"),
+            Self::Broken => formatter.write_str("the app's answer broke off or is not HTTP"),
+            Self::Timeout => formatter.write_str("the app did not answer in time"),
+            Self::Unreachable => formatter.write_str("the app could not be connected to"),
+            Self::Crowded => formatter.write_str("too many questions to the app are under way"),
+        }
+    }
+}
+
+impl NoDetails {
+    /// Returns the result under which the question is counted.
+    fn result(self) -> AppAnswerResult {
+        match self {
+            Self::Refused(_) => AppAnswerResult::Refused,
+            Self::Unusable(fault) => fault.result(),
+            Self::Failed(_) | Self::Broken => AppAnswerResult::Failed,
+            Self::Timeout => AppAnswerResult::Timeout,
+            Self::Unreachable => AppAnswerResult::Unreachable,
+            Self::Crowded => AppAnswerResult::Crowded,
+        }
+    }
+
+    /// Whether the same question may soon have another answer, without a change of the app.
+    pub(super) fn passes(self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Unusable(_) => false,
+            Self::Failed(status) => status.is_server_error(),
+            Self::Broken | Self::Timeout | Self::Unreachable | Self::Crowded => true,
+        }
+    }
+
+    /// Returns the time for which the question is not asked again.
+    fn memory(self) -> Duration {
+        match self {
+            Self::Refused(_) => REFUSAL_MEMORY,
+            _ => FAILURE_MEMORY,
+        }
+    }
+}
+
+/// The user with the app's details, or the reason why there are none.
+pub(super) type Detailed = Result<Arc<User>, NoDetails>;
+
+/// Identity for which an answer holds: the whole user that was found, and each host that the app may read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    user: User,
+    hosts: Vec<HeaderValue>,
+}
+
+impl Key {
+    pub(super) fn new(user: &User, hosts: Vec<HeaderValue>) -> Self {
+        Self { user: user.clone(), hosts }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.user.owned_bytes()
+            + self.hosts.iter().map(|host| size_of_val(host) + host.len()).sum::<usize>()
+    }
+
+    /// Whether an answer for this identity concerns the users of `whose`. `detailed` is the user by the answer, if
+    /// it is known; `configured` is the organization of users who have no other.
+    fn concerns(
+        &self,
+        whose: Whose<'_>,
+        detailed: Option<&User>,
+        configured: Option<&str>,
+    ) -> bool {
+        match whose {
+            Whose::User(user) => *self.user.id == *user,
+            Whose::Organization(organization) => {
+                let own =
+                    |user: &User| user.organization.name().or(configured) == Some(organization);
+                let grants = |user: &User| {
+                    let grants = user.grants.grants();
+                    grants
+                        .is_some_and(|grants| grants.iter().any(|grant| grant.is_in(organization)))
+                };
+                // An answer that is not known yet, or is no answer, may name any organization.
+                detailed.is_none_or(|user| own(user) || grants(user))
+            }
+            Whose::Everybody => true,
+        }
+    }
+}
+
+/// A kept answer.
+#[derive(Clone)]
+struct Kept {
+    detailed: Detailed,
+    /// End of its use.
+    until: Instant,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        let user = |user: &Arc<User>| size_of::<User>() + user.owned_bytes();
+        size_of::<Self>() + self.detailed.as_ref().map_or(0, user)
+    }
+}
+
+/// Answers of the app about users, and the questions under way. All threads that serve share it.
+pub struct AppDetails {
+    source: DetailsSource,
+    kept: moka::sync::Cache<Key, Kept>,
+    board: Mutex<Board>,
+}
+
+/// List of the questions under way, one for each key.
+#[derive(Default)]
+struct Board {
+    by_key: HashMap<Arc<Key>, Listed>,
+    /// Number of questions so far. Tells a question from a later one for the same key.
+    asked: u64,
+}
+
+/// One question under way.
+struct Listed {
+    number: u64,
+    receiver: Receiver,
+}
+
+type Receiver = watch::Receiver<Option<Detailed>>;
+
+/// Answer to a look-up that found no kept answer.
+enum Joined {
+    /// Another question for this key is under way, or has just ended.
+    Other(Found),
+    /// The caller has to ask this question.
+    Own(Asked),
+}
+
+/// Details that are at hand, or on their way.
+pub(super) enum Found {
+    Kept(Detailed),
+    Asking(InFlight),
+}
+
+/// A question under way that this caller has started or joined. Dropping it does not stop the question.
+pub(super) struct InFlight(Receiver);
+
+impl InFlight {
+    /// Waits for the end of the question.
+    async fn detailed(&mut self) -> Detailed {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(detailed) => detailed.clone().expect("waited for"),
+            // The sender was dropped without a result: only a panic does so.
+            Err(_) => Err(NoDetails::Broken),
+        }
+    }
+}
+
+/// Question that the caller has entered on the board. Takes it off the board when dropped, also by a panic.
+struct Asked {
+    details: Arc<AppDetails>,
+    key: Arc<Key>,
+    number: u64,
+    sender: watch::Sender<Option<Detailed>>,
+}
+
+impl AppDetails {
+    /// Makes an empty store of answers.
+    fn new(source: DetailsSource) -> Self {
+        let kept = moka::sync::Cache::builder()
+            .max_capacity(MAX_KEPT_BYTES)
+            .weigher(|key: &Key, kept: &Kept| {
+                u32::try_from(key.bytes() + kept.bytes()).unwrap_or(u32::MAX)
+            })
+            .eviction_policy(EvictionPolicy::lru())
+            // Only frees memory: `Kept::until` decides whether an answer is believed, by a clock that tests move.
+            .time_to_live(source.max_age)
+            .build();
+        Self { source, kept, board: Mutex::default() }
+    }
+
+    /// Makes an empty store of answers, if the app is asked for any.
+    pub fn of(identity: &Identity) -> Option<Arc<Self>> {
+        identity.details_source().map(|source| Arc::new(Self::new(source.clone())))
+    }
+
+    /// Place at which the app is asked.
+    pub(super) fn path(&self) -> &str {
+        self.source.path.as_str()
+    }
+
+    /// Forgets answers, so that the next token is minted with a new answer. The answer of a question under way
+    /// is not kept either: the app may have been asked before the event that is the reason to forget.
+    /// `configured` is the organization of users who have no other.
+    pub fn forget(&self, whose: Whose<'_>, configured: Option<&str>) {
+        self.board().by_key.retain(|key, _| !key.concerns(whose, None, configured));
+        let is_theirs = |key: &Key, kept: &Kept| {
+            let detailed = kept.detailed.as_ref().ok();
+            key.concerns(whose, detailed.map(|user| &**user), configured)
+        };
+        let theirs = self.kept.iter().filter(|(key, kept)| is_theirs(key, kept));
+        for key in theirs.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.kept.invalidate(&*key);
+        }
+    }
+
+    /// Returns the kept answer for `key`, if it is still believed.
+    pub(super) fn kept(&self, key: &Key, now: Instant) -> Option<Detailed> {
+        let kept = self.kept.get(key)?;
+        (now < kept.until).then_some(kept.detailed)
+    }
+
+    /// Joins the question for `key` that is under way, or enters a new one.
+    fn join(self: &Arc<Self>, key: Key, now: Instant) -> Joined {
+        let mut board = self.board();
+        if let Some(listed) = board.by_key.get(&key) {
+            return Joined::Other(Found::Asking(InFlight(listed.receiver.clone())));
+        }
+        // Looks again under the lock: a question may have ended since the first look.
+        if let Some(detailed) = self.kept(&key, now) {
+            return Joined::Other(Found::Kept(detailed));
+        }
+        if board.by_key.len() >= MAX_QUESTIONS {
+            return Joined::Other(Found::Kept(Err(NoDetails::Crowded)));
+        }
+        let key = Arc::new(key);
+        let (sender, receiver) = watch::channel(None);
+        board.asked += 1;
+        let number = board.asked;
+        board.by_key.insert(Arc::clone(&key), Listed { number, receiver });
+        Joined::Own(Asked { details: Arc::clone(self), key, number, sender })
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    /// Whether the question with this number is on the board for `key`.
+    fn has(&self, key: &Key, number: u64) -> bool {
+        self.by_key.get(key).is_some_and(|listed| listed.number == number)
+    }
+}
+
+impl Asked {
+    /// Keeps the answer, unless it was to be forgotten meanwhile, and hands it to all who wait.
+    fn answer(self, detailed: Detailed) {
+        let AppDetails { source, kept, .. } = &*self.details;
+        let age = match &detailed {
+            Ok(_) => source.max_age,
+            Err(reason) => reason.memory().min(source.max_age),
+        };
+        {
+            // Locked, so that no question is called off between the check and the insertion.
+            let board = self.details.board();
+            if board.has(&self.key, self.number) {
+                let until = Instant::now() + age;
+                kept.insert(Key::clone(&self.key), Kept { detailed: detailed.clone(), until });
+            }
+        }
+        self.sender.send_replace(Some(detailed));
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut board = self.details.board();
+        if board.has(&self.key, self.number) {
+            board.by_key.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
