@@ -6,7 +6,7 @@ use super::assertion::Places;
 use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
 use super::user::Flaws;
-use super::{Caller, HeaderSource, Identity, Reader, Refusal};
+use super::{Caller, HeaderSource, Identity, InvalidAssertion, Reader, Refusal};
 use ground::metrics::SpoofKind;
 use ground::peer::Peer;
 
@@ -37,6 +37,16 @@ pub enum Conclusion {
     /// The identity was refused, but the settings let the request go on as anonymous.
     Ignored(Refusal),
     Refused(Refusal),
+}
+
+impl Conclusion {
+    /// Returns why an assertion counts for nothing, if the request goes on as anonymous all the same.
+    pub fn unbelieved(&self) -> Option<InvalidAssertion> {
+        match self {
+            Self::Ignored(Refusal::Invalid(invalid)) => Some(*invalid),
+            Self::Ignored(_) | Self::Caller(_) | Self::Refused(_) => None,
+        }
+    }
 }
 
 impl From<Caller> for Conclusion {

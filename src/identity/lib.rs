@@ -127,6 +127,8 @@ pub struct Identified {
     pub trusted: bool,
     /// Whether the user's header counts for nothing because the peer has not shown the secret.
     pub lacks_secret: bool,
+    /// Why the request's assertion counts for nothing, if the settings let it go on as anonymous.
+    pub unbelieved: Option<InvalidAssertion>,
     /// Whether the peer's word about the client's address, the scheme and the host is kept.
     pub believed: Believed,
     /// Whether a cookie says who is asking. Browsers send cookies along with the requests of other sites' pages.
@@ -309,13 +311,13 @@ impl Identity {
         let trusted = decision.trust.is_trusted();
         let lacks_secret = self.lacks_secret(decision.trust);
         let believed = self.believes(peer, decision.trust);
-        let by_cookie = decision.by_cookie;
+        let (by_cookie, unbelieved) = (decision.by_cookie, decision.conclusion.unbelieved());
         let caller = match decision.conclusion {
             Conclusion::Caller(caller) => caller,
             Conclusion::Ignored(_) => Caller::Anonymous,
             Conclusion::Refused(refusal) => return Err(refusal),
         };
-        Ok(Identified { caller, trusted, lacks_secret, believed, by_cookie })
+        Ok(Identified { caller, trusted, lacks_secret, unbelieved, believed, by_cookie })
     }
 
     /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.

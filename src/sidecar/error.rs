@@ -1,7 +1,8 @@
 //! Errors of a request, and the one table that turns them into answers: status, code, text, and the outcome
 //! under which the error is counted. A new error does not compile without them.
 
-use std::fmt;
+mod no_grants;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +11,13 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
+pub(super) use self::no_grants::NoGrants;
 use crate::details::NoDetails;
 use crate::inject::{TokenStatus, own_answer};
-use ground::grants::GrantsError;
 use ground::logging::Chain;
 use ground::metrics::{HeaderDelivery, Outcome};
 use hop::proxy::{BadRequest, UpstreamError};
-use identity::{AnswerFault, Refusal};
+use identity::{AnswerFault, InvalidAssertion, Refusal};
 use token::{MintError, SuspendedFor, Unfinished};
 
 /// Reason why there is no token for a request.
@@ -25,6 +26,8 @@ pub(super) enum NoToken {
     Anonymous,
     /// The caller is anonymous because the peer has not shown the secret, so that no user's header counts.
     NoSecret,
+    /// The caller is anonymous because the assertion, or the session, that came is not valid.
+    Unbelieved(InvalidAssertion),
     /// The sidecar has no keys to check the caller's assertion with.
     Unverified,
     /// The app, which alone knows the user, named none.
@@ -46,47 +49,6 @@ pub(super) enum NoToken {
     Failed(MintError),
 }
 
-/// Reason why the rights that a token would carry are not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoGrants {
-    /// The source of the identity gives no grants that can be used.
-    Unusable(GrantsError),
-    /// The source of the identity gives groups that can't be used.
-    Groups,
-    /// The user's grants and the configuration's resources contradict each other.
-    Contradiction,
-    /// The app gives grants, and the chosen API sends none.
-    Unsent,
-}
-
-/// Text for the answer to the request.
-impl fmt::Display for NoGrants {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unusable(error) => write!(
-                formatter,
-                "The user's grants can't be used: {error}. Have the program that names the user \
-                 write Velt's list of resources into identity.grants_header or \
-                 identity.assertion.grants_claim, and [] for a user without grants."
-            ),
-            Self::Groups => formatter.write_str(
-                "The user's groups, on which resources of the token depend, can't be used: they \
-                 hold bytes that are not plain text, or they are no list of texts. See \
-                 identity.groups_header and identity.assertion.groups_claim.",
-            ),
-            Self::Contradiction => formatter.write_str(
-                "The token would name a resource twice, with different roles or ends: compare the \
-                 user's grants and groups with [[velt.resource]].",
-            ),
-            Self::Unsent => formatter.write_str(
-                "The app's answer has resources, and the chosen velt.api does not send them, so the \
-                 token would give more than the app says: write api = \"v2\" in [velt], or leave \
-                 resources out of the answer.",
-            ),
-        }
-    }
-}
-
 impl From<Unfinished> for NoToken {
     fn from(unfinished: Unfinished) -> Self {
         match unfinished {
@@ -100,9 +62,11 @@ impl From<Unfinished> for NoToken {
 impl NoToken {
     pub(super) fn status(&self) -> TokenStatus {
         match self {
-            Self::Anonymous | Self::NoSecret | Self::Unnamed | Self::UnnamedBy(_) => {
-                TokenStatus::Anonymous
-            }
+            Self::Anonymous
+            | Self::NoSecret
+            | Self::Unbelieved(_)
+            | Self::Unnamed
+            | Self::UnnamedBy(_) => TokenStatus::Anonymous,
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
             Self::NoOrganization => TokenStatus::NoOrganization,
@@ -129,9 +93,11 @@ impl NoToken {
 
     pub(super) fn delivery(&self) -> HeaderDelivery {
         match self {
-            Self::Anonymous | Self::NoSecret | Self::Unnamed | Self::UnnamedBy(_) => {
-                HeaderDelivery::Anonymous
-            }
+            Self::Anonymous
+            | Self::NoSecret
+            | Self::Unbelieved(_)
+            | Self::Unnamed
+            | Self::UnnamedBy(_) => HeaderDelivery::Anonymous,
             Self::Unverified => HeaderDelivery::Unverified,
             Self::NoGrants(_) => HeaderDelivery::NoGrants,
             Self::Pending | Self::Queued | Self::DetailsPending => HeaderDelivery::Pending,
@@ -192,11 +158,19 @@ impl From<UpstreamError> for RequestError {
 }
 
 impl RequestError {
-    /// Returns this error, or the more exact one if the caller is anonymous for want of the secret.
-    pub(super) fn for_want_of(self, lacks_secret: bool) -> Self {
-        match self {
-            Self::NoToken(NoToken::Anonymous) if lacks_secret => Self::NoToken(NoToken::NoSecret),
-            other => other,
+    /// Returns this error, or the more exact one if the caller is anonymous for want of the secret, or because
+    /// an assertion was not believed.
+    pub(super) fn for_want_of(
+        self,
+        lacks_secret: bool,
+        unbelieved: Option<InvalidAssertion>,
+    ) -> Self {
+        match (self, unbelieved) {
+            (Self::NoToken(NoToken::Anonymous), _) if lacks_secret => NoToken::NoSecret.into(),
+            (Self::NoToken(NoToken::Anonymous), Some(invalid)) => {
+                NoToken::Unbelieved(invalid).into()
+            }
+            (other, _) => other,
         }
     }
 
@@ -212,6 +186,7 @@ impl RequestError {
             Self::NoToken(absent) => match absent {
                 NoToken::Anonymous
                 | NoToken::NoSecret
+                | NoToken::Unbelieved(_)
                 | NoToken::Unnamed
                 | NoToken::UnnamedBy(_) => Outcome::NoIdentity,
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
@@ -439,6 +414,14 @@ impl NoToken {
                  VELT_SIDECAR_IDENTITY__SECRET or identity.secret_file."
                     .into(),
             ),
+            Self::Unbelieved(invalid) => (
+                StatusCode::UNAUTHORIZED,
+                "no_identity",
+                format!(
+                    "No user is signed in: a session or an assertion came, and it is not valid: {}.",
+                    invalid.reason()
+                ),
+            ),
             Self::Unnamed => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
@@ -520,6 +503,7 @@ impl NoToken {
         match self {
             Self::Anonymous
             | Self::NoSecret
+            | Self::Unbelieved(_)
             | Self::Unnamed
             | Self::UnnamedBy(_)
             | Self::AppWord(_)

@@ -125,6 +125,7 @@ impl Walk<'_> {
         let advice = advice::on_identity(identity, &before, &peer, &decision);
         let believed = identity.believes(&peer, decision.trust);
         let lacks_secret = identity.lacks_secret(decision.trust);
+        let unbelieved = decision.conclusion.unbelieved();
         let by_cookie = decision.by_cookie;
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
@@ -152,11 +153,11 @@ impl Walk<'_> {
                     }
                     Own::Resolver(_) => self.resolver_route(&caller, response, advice),
                 })
-                .map_err(|(error, advice)| (error.for_want_of(lacks_secret), advice)),
+                .map_err(|(error, advice)| (error.for_want_of(lacks_secret, unbelieved), advice)),
             Route::Forward { coverage } => {
                 if let Err(error) = check_required(self.rules, &caller, &request) {
                     self.steps.push(words::of_required(&request));
-                    return Err((error.for_want_of(lacks_secret), advice));
+                    return Err((error.for_want_of(lacks_secret, unbelieved), advice));
                 }
                 let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
                 let unwanted = advice::on_route(coverage, &request, injection);

@@ -220,7 +220,7 @@ impl Sidecar {
         let rules = &self.rules.load_full();
         // Identity comes first: the steps after it remove headers, and a removed header must never count as
         // an absent header.
-        let Identified { caller, lacks_secret, believed, by_cookie, .. } =
+        let Identified { caller, lacks_secret, unbelieved, believed, by_cookie, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(request)?;
@@ -253,11 +253,12 @@ impl Sidecar {
                     Own::Resolver(resolver) => serve_resolver(resolver, &caller),
                 };
                 let (response, outcome) =
-                    served.map_err(|error| error.for_want_of(lacks_secret))?;
+                    served.map_err(|error| error.for_want_of(lacks_secret, unbelieved))?;
                 return Ok((own(response, is_head), outcome));
             }
         };
-        check_required(rules, &caller, request).map_err(|error| error.for_want_of(lacks_secret))?;
+        check_required(rules, &caller, request)
+            .map_err(|error| error.for_want_of(lacks_secret, unbelieved))?;
 
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
         // app's own time.

@@ -169,6 +169,7 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
         ),
         NoToken::Anonymous
         | NoToken::NoSecret
+        | NoToken::Unbelieved(_)
         | NoToken::Unnamed
         | NoToken::UnnamedBy(_)
         | NoToken::Unverified

@@ -111,7 +111,7 @@ pub(super) fn of_identity(
             settings.push(setting_on(refusal));
             (
                 words_of(&Caller::Anonymous),
-                format!("{refusal} The sidecar drops it (identity.on_ambiguous)."),
+                format!("{refusal} The sidecar drops it ({}).", setting_on(refusal)),
             )
         }
         Conclusion::Refused(refusal) => {

@@ -74,6 +74,10 @@ async fn session_that_does_not_count_leaves_the_request_anonymous() {
         assert_anonymous(&get(&stage, &cookie).await, what);
     }
     assert_eq!(result_count(&stage, AssertionResult::Expired).await, 1.0);
+    let expired = with_cookie(&stage, "/api/velt/token", &format!("session={}", pen.sign(&old)));
+    let answer = expired.header("sec-fetch-site", "same-origin").send().await;
+    assert_eq!((answer.status(), &*answer.code()), (401, "no_identity"));
+    assert!(answer.text().contains("it has expired; sign in again"), "{}", answer.text());
     let answer = get(&stage, &format!("session={token}")).await;
     assert_eq!(user_of(answer.token().expect("a token")), "ada");
 }

@@ -256,7 +256,7 @@ fn read_signatures(
         || !authorized_parties.is_empty()
         || required.iter().any(RequiredClaim::names_client)
         || signer.is_some()
-        || preset.is_some_and(|preset| preset.needs_signer || preset.is_bound_by_issuer);
+        || preset.is_some_and(|preset| preset.needs_signer || preset.is_bound_by_keys);
     if !bound {
         complain_about_audience(section, preset);
     }

@@ -48,8 +48,8 @@ pub struct AssertionPreset {
     pub organization_claims: &'static [&'static str],
     /// Whether assertions name the origin of the page for which they were made (`azp`), and no audience.
     pub has_party: bool,
-    /// Whether the issuer issues for one app only, so that its name stands for the audience.
-    pub is_bound_by_issuer: bool,
+    /// Whether the issuer has a key set for each app, so that the keys stand for the audience.
+    pub is_bound_by_keys: bool,
     /// Whether the front is a load balancer that shares its keys with other load balancers.
     pub needs_signer: bool,
 }
@@ -78,7 +78,7 @@ const NO_ASSERTION: AssertionPreset = AssertionPreset {
     groups_claim: None,
     organization_claims: &[],
     has_party: false,
-    is_bound_by_issuer: false,
+    is_bound_by_keys: false,
     needs_signer: false,
 };
 

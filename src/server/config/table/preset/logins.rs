@@ -100,8 +100,9 @@ pub(super) static LOGINS: [Preset; 11] = [
         assertion: AssertionPreset {
             algorithms: &["RS256"],
             organization_claims: &["org_id"],
-            // The issuer's URL ends with the client's id.
-            is_bound_by_issuer: true,
+            // Environments older than 2025 share one issuer. Each client has a key set of its own, at
+            // https://api.workos.com/sso/jwks/<client id>, which no other client's token fits.
+            is_bound_by_keys: true,
             email_claim: None,
             ..BEARER
         },
