@@ -374,6 +374,15 @@ impl Source {
         plain.into_iter().flatten().chain(signed)
     }
 
+    /// Returns the word in `identity.source`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Header(_) => "header",
+            Self::Assertion(_) => "assertion",
+            Self::App(_) => "app",
+        }
+    }
+
     /// Whether the source may name a user's organization.
     fn names_organization(&self) -> bool {
         match self {

@@ -34,6 +34,7 @@ use identity;
 use sidecar::access_log;
 use sidecar::inject;
 use sidecar::resolver::ResolverSettings;
+use token::audit;
 use token::velt;
 use token::{MintPlan, cache, resilience};
 
@@ -62,6 +63,8 @@ pub struct Config {
     pub memory_limit: memory::Limit,
     pub log: logging::Settings,
     pub access_log: access_log::Settings,
+    /// Log of minted tokens; `None` if there is none.
+    pub audit: Option<audit::Settings>,
     pub tracing: trace::Settings,
     /// Peers whose sampled traces are exported.
     pub sampled_by: trace::SampledBy,
@@ -217,6 +220,8 @@ impl Config {
             sample: section.value::<Share>("sample", "1.0").0,
             user: section.value("user", "false"),
         });
+        let source = identity.as_ref().map_or("header", |identity| identity.source.word());
+        let audit = top.section("audit_log", |section| table::read_audit(section, source, &log));
         let (tracing, sampled_by) =
             top.section("tracing", |section| table::tracing::read(section, &roots));
         let reload_interval =
@@ -241,6 +246,7 @@ impl Config {
             memory_limit,
             log,
             access_log,
+            audit,
             tracing,
             sampled_by,
             reload_interval,

@@ -23,6 +23,8 @@ use sidecar::inject::Injection;
 use sidecar::required::RequiredOn;
 use sidecar::resolver::Resolver;
 use sidecar::{Rules, Sidecar};
+use token::Mint;
+use token::audit::Audited;
 use token::cache::TokenCache;
 use token::resilience::Resilient;
 use token::velt::VeltClient;
@@ -97,6 +99,14 @@ fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, Sta
     Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
 }
 
+/// Makes the mint that the cache asks: with the audit log around it, if the configuration has one.
+fn audited(config: &Config, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
+    match &config.audit {
+        Some(settings) => Arc::new(Audited::new(mint, settings)),
+        None => Arc::new(mint),
+    }
+}
+
 /// Makes the request path and its parts, once for each of `workers`. The workers share everything but their
 /// connections to the app.
 pub(super) fn sidecars(
@@ -122,7 +132,7 @@ pub(super) fn sidecars(
     let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
     let exporter = exporter.transpose().map_err(StartError::Tracing)?;
     let admission = Arc::new(ArcSwap::from(mint.admission()));
-    let tokens = TokenCache::new(Arc::new(mint), &config.cache, metrics.tokens.clone());
+    let tokens = TokenCache::new(audited(config, mint), &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
     let neighbours = Neighbours::default();
     let one = || Sidecar {
@@ -184,7 +194,7 @@ impl Replaceable {
     ) -> Result<(), ReloadError> {
         let old = self.sidecar.rules.load_full();
         let mint = changes
-            .concern(&["velt", "outgoing"])
+            .concern(&["velt", "outgoing", "audit_log", "identity"])
             .then(|| mint(config, &self.metrics))
             .transpose()?;
         // Resources name the groups that the identity looks for.
@@ -213,7 +223,7 @@ impl Replaceable {
             // old key.
             self.sidecar.admission.store(mint.admission());
             let new_credentials = moved || changes.names("velt.auth_token");
-            self.sidecar.tokens.replace_mint(Arc::new(mint), new_credentials);
+            self.sidecar.tokens.replace_mint(audited(config, mint), new_credentials);
         }
         if moved {
             self.sidecar.tokens.retire(generation + 1);

@@ -17,10 +17,15 @@ pub mod velt;
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::reader::Section;
+use super::reader::{Inline, Section};
+use ground::logging::{self, Level};
+use token::audit;
 
 /// Least length of a secret that grants access, in bytes: 16 random bytes in hexadecimal.
 pub const MIN_SECRET_BYTES: usize = 32;
+
+/// Environment variable with the key of the audit log.
+const AUDIT_KEY_VARIABLE: &str = "VELT_SIDECAR_AUDIT_LOG__KEY";
 
 /// Separator of a user's groups, and the names of the groups of admins.
 struct Groups {
@@ -61,4 +66,20 @@ fn check_plaintext(section: &Section<'_, '_>, key: &str, url: &Url, problem: &st
         let problem = format!("it has no effect on an https:// {key}");
         section.complain_about("allow_plaintext", &problem, "remove it");
     }
+}
+
+/// Reads the table `audit_log`. `source` is the word in `identity.source`. `None` if there is no key, so that
+/// nothing is written.
+pub fn read_audit(
+    section: &Section<'_, '_>,
+    source: &'static str,
+    log: &logging::Settings,
+) -> Option<audit::Settings> {
+    let key = section.optional_secret("key", AUDIT_KEY_VARIABLE, Inline::Refused)?;
+    check_length(section, "key", &key);
+    if log.level < Level::INFO {
+        let problem = "its lines are of the level info, and log.level leaves them out";
+        section.complain_about("key", problem, "write level = \"info\" in [log], or remove it");
+    }
+    Some(audit::Settings { key, source })
 }
