@@ -268,6 +268,14 @@ impl AppDetails {
         (now < kept.until).then_some(kept.detailed)
     }
 
+    /// Returns the kept answer for `key`, or for any host if `key` has none. Walks over all answers and keeps none
+    /// of them alive.
+    pub(super) fn peek(&self, key: &Key, now: Instant) -> Option<Detailed> {
+        let is_meant = |kept: &Key| kept == key || key.hosts.is_empty() && kept.user == key.user;
+        let mut kept = self.kept.iter().filter(|(key, kept)| is_meant(key) && now < kept.until);
+        kept.next().map(|(_, kept)| kept.detailed)
+    }
+
     /// Joins the question for `key` that is under way, or enters a new one.
     fn join(self: &Arc<Self>, key: Key, now: Instant) -> Joined {
         let mut board = self.board();
