@@ -8,6 +8,7 @@ pub mod assertion;
 pub mod cacheability;
 pub mod config;
 pub mod curl;
+pub mod grants;
 pub mod header_law;
 pub mod identity;
 pub mod route;

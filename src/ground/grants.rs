@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::json;
+
 /// Most grants that are read for one user.
 pub const MAX_GRANTS: usize = 64;
 
@@ -63,7 +65,7 @@ pub enum GrantsError {
     TooLong,
     /// There are more than [`MAX_GRANTS`].
     TooMany,
-    /// The text is no JSON.
+    /// The text is no JSON, or an object in it has a name twice.
     NotJson,
     /// The JSON is no list of resources in Velt's schema.
     WrongForm,
@@ -98,7 +100,7 @@ impl fmt::Display for GrantsError {
             Self::Absent => "there are none, not even an empty list",
             Self::TooLong => "they are longer than 8 KiB",
             Self::TooMany => "there are more than 64",
-            Self::NotJson => "they are no JSON",
+            Self::NotJson => "they are no JSON, or name something twice",
             Self::WrongForm => "they are no list of resources as Velt's documents have it",
             Self::Contradiction => "two of them give different rights on the same resource",
         })
@@ -115,7 +117,7 @@ impl Grants {
         if text.len() > MAX_GRANTS_BYTES {
             return Err(GrantsError::TooLong);
         }
-        let json: Value = serde_json::from_slice(text).map_err(|_| GrantsError::NotJson)?;
+        let json = json::value(text).ok_or(GrantsError::NotJson)?;
         Self::from_list_or_object(&json)
     }
 
@@ -290,6 +292,7 @@ mod tests {
             (r#"{"type":"document","id":"e","expiresAt":"soon"}"#, GrantsError::WrongForm),
             (r#"{"type":"document","id":"e","expiresAt":1796000000000}"#, GrantsError::WrongForm),
             (r#"{"type":"organization","id":"e","organizationId":"f"}"#, GrantsError::WrongForm),
+            (r#"{"type":"document","id":"e","id":"f"}"#, GrantsError::NotJson),
             ("null", GrantsError::WrongForm),
             ("", GrantsError::NotJson),
         ] {

@@ -6,7 +6,7 @@
 //! | observation | [`metrics`] (every exported name), [`logging`], [`lines`], [`trace`], [`alarm`] |
 //! | the network | [`tcp`], [`tls`], [`outgoing`] (our own calls), [`peer`], [`client_connection`] |
 //! | bounds | [`memory`] |
-//! | small types | [`names`], [`spelling`], [`user_id`], [`grants`], [`groups`], [`dozing`] |
+//! | small types | [`names`], [`spelling`], [`user_id`], [`grants`], [`groups`], [`json`], [`dozing`] |
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod client_connection;
 pub mod dozing;
 pub mod grants;
 pub mod groups;
+pub mod json;
 pub mod lines;
 pub mod logging;
 pub mod memory;

@@ -9,11 +9,11 @@ use http::uri::PathAndQuery;
 use serde_json::Value;
 use std::time::Duration;
 
-use super::assertion::json;
 use super::placeholders::Placeholders;
 use super::user::{Granted, Groups, Organization, User, flaw, is_address};
 use ground::grants::{Grants, GrantsError};
 use ground::groups::GroupSet;
+use ground::json;
 use ground::metrics::{AppAnswerResult, Flaw};
 use ground::user_id::UserId;
 

@@ -5,7 +5,6 @@
 //! that its owner takes back is out of use soon after.
 
 mod claims;
-pub(super) mod json;
 mod jws;
 
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use super::headers::{checked, only};
 use super::keys::{Found, KeyLocation, Keys, Unfetched};
 use super::user::{Flaws, Said};
 use super::{Placeholders, Refusal};
+use ground::json;
 use ground::metrics::{AssertionResult, Flaw, IdentityMetrics};
 use ground::outgoing::TlsError;
 use ground::tls::Roots;

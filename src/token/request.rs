@@ -254,6 +254,7 @@ impl fmt::Debug for MintRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ground::grants::{Grant, Grants};
 
     const CONFIGURED: &str = "acme";
 
@@ -288,6 +289,21 @@ mod tests {
             |length| plan(None).request("a".repeat(length).as_str().into(), of(Some("b")));
         let owned = |length| request(length).expect("one").owned_bytes();
         assert_eq!((owned(36), owned(256)), (65, 65 + 256));
+    }
+
+    #[test]
+    fn own_rights_count_beside_the_terms() {
+        let owned = |grants: &str| {
+            let grants = Grants::parse(grants.as_bytes()).expect("grants");
+            let rights = Rights::new(GroupSet::default(), Some(&grants));
+            let request = plan(None).request_with("ada".into(), of(Some("b")), rights);
+            request.expect("one").owned_bytes()
+        };
+        let base = 65 + size_of::<Base>() + size_of::<Grant>();
+        assert_eq!(owned("[]"), 65, "shared by all users");
+        assert_eq!(owned(r#"[{"type":"folder","id":"f"}]"#), base + 1);
+        let placed = r#"[{"type":"folder","id":"folder","organizationId":"acme"}]"#;
+        assert_eq!(owned(placed), base + 6 + 4);
     }
 
     #[test]

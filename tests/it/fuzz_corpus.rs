@@ -8,19 +8,20 @@ use std::path::Path;
 pub mod properties;
 
 use properties::{
-    app_answer, assertion, cacheability, config, curl, header_law, identity, route, velt_answer,
-    websocket_frames,
+    app_answer, assertion, cacheability, config, curl, grants, header_law, identity, route,
+    velt_answer, websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Fuzz targets, each with the property that must hold.
-const TARGETS: [(&str, Check); 10] = [
+const TARGETS: [(&str, Check); 11] = [
     ("app_answer", app_answer::check),
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
     ("config", config::check),
     ("curl", curl::check),
+    ("grants", grants::check),
     ("header_law", header_law::check),
     ("identity", identity::check),
     ("route", route::check),

@@ -3,9 +3,10 @@
 mod unusable;
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hop::listener::Phase;
+use http::header::DATE;
 use http::{HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::support::Stage;
 use crate::support::app::{FakeApp, plain};
 use crate::support::client::{Client, Sending};
 use crate::support::issuer::{Issuer, Pen, claims};
-use crate::support::velt::unix_seconds;
+use crate::support::velt::{self, Call, unix_seconds};
 
 /// Settings for a login proxy that sends groups and grants.
 const BOTH: &str = r#"
@@ -191,6 +192,36 @@ async fn past_grant_is_left_out_and_a_later_end_bounds_the_token() {
     assert_eq!(resources[3]["expiresAt"], now + 7200, "absolute, as it came");
     let headroom = stage.metric("outage_headroom_seconds").await;
     assert!((7000.0..=7200.0).contains(&headroom), "{headroom}");
+}
+
+#[tokio::test]
+async fn velts_clock_decides_which_grant_is_past() {
+    let hour = Duration::from_secs(3600);
+    let now = unix_seconds();
+    let grants = json!([
+        { "type": "folder", "id": "first", "expiresAt": now + 1800 },
+        { "type": "folder", "id": "last", "expiresAt": now + 7200 },
+    ]);
+    let stage = Stage::set(BOTH).await;
+    stage.velt.script(move |call, n| {
+        let mut response = velt::minted(&velt::token(call.user(), n));
+        let date = httpdate::fmt_http_date(SystemTime::now() + hour);
+        response.headers_mut().insert(DATE, HeaderValue::from_str(&date).expect("a date"));
+        response
+    });
+    let answer = as_ada(&stage, grants.to_string()).send().await;
+    assert!(answer.token().is_some(), "{answer:?}");
+    let sent = |call: &Call| {
+        let resources = call.body["data"]["permissions"]["resources"].as_array().cloned();
+        let resources = resources.expect("a list");
+        resources.iter().map(|it| it["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let calls: Vec<_> = stage.velt.calls().iter().map(sent).collect();
+    // The first answer shows that Velt's clock is ahead, so the sidecar asks again.
+    let expected = [&["acme", "handbook", "first", "last"][..], &["acme", "handbook", "last"]];
+    assert_eq!(calls, expected);
+    let headroom = stage.metric("outage_headroom_seconds").await;
+    assert!((3400.0..=3600.0).contains(&headroom), "an hour by Velt's clock: {headroom}");
 }
 
 #[tokio::test]

@@ -6,12 +6,17 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Reads the object that `bytes` are; `None` if they are anything else.
-pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+/// Reads the value that `bytes` are; `None` if they are no JSON with one meaning.
+pub fn value(bytes: &[u8]) -> Option<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
-    match value {
+    Some(value)
+}
+
+/// Reads the object that `bytes` are; `None` if they are anything else.
+pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    match value(bytes)? {
         Value::Object(object) => Some(object),
         _ => None,
     }
