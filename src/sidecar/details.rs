@@ -27,9 +27,12 @@ use token::cache::Whose;
 /// asked for again.
 const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Most questions under way. Each ends within `identity.details_timeout`, also if its client has left, so the
-/// bound is for clients that ask and leave in a loop.
-const MAX_QUESTIONS: usize = 4096;
+/// Memory of an entry beside its key and its answer, in bytes: nodes and counts of moka's.
+const ENTRY_BYTES: usize = 256;
+
+/// Most questions under way. Each ends within `identity.details_timeout`, also if its client has left, and keeps the
+/// head of its client's request until then. So the bound is for clients that ask and leave in a loop.
+const MAX_QUESTIONS: usize = 1024;
 
 /// Time for which a user whom the app gives no token is not asked for again: short, because the user may be
 /// about to sign in at the app.
@@ -228,7 +231,7 @@ impl AppDetails {
         let kept = moka::sync::Cache::builder()
             .max_capacity(MAX_KEPT_BYTES)
             .weigher(|key: &Key, kept: &Kept| {
-                u32::try_from(key.bytes() + kept.bytes()).unwrap_or(u32::MAX)
+                u32::try_from(ENTRY_BYTES + key.bytes() + kept.bytes()).unwrap_or(u32::MAX)
             })
             .eviction_policy(EvictionPolicy::lru())
             // Only frees memory: `Kept::until` decides whether an answer is believed, by a clock that tests move.
@@ -266,6 +269,14 @@ impl AppDetails {
     pub(super) fn kept(&self, key: &Key, now: Instant) -> Option<Detailed> {
         let kept = self.kept.get(key)?;
         (now < kept.until).then_some(kept.detailed)
+    }
+
+    /// Returns the kept answer for `key`, or for any host if `key` has none. Walks over all answers and keeps none
+    /// of them alive.
+    pub(super) fn peek(&self, key: &Key, now: Instant) -> Option<Detailed> {
+        let is_meant = |kept: &Key| kept == key || key.hosts.is_empty() && kept.user == key.user;
+        let mut kept = self.kept.iter().filter(|(key, kept)| is_meant(key) && now < kept.until);
+        kept.next().map(|(_, kept)| kept.detailed)
     }
 
     /// Joins the question for `key` that is under way, or enters a new one.

@@ -141,6 +141,8 @@ impl Walk<'_> {
         self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
         let (address, trusted) = (peer.address(), believed.is_kept());
         self.hosts = hosts(&request, &Client { address, trusted, scheme: scheme_of(&peer) });
+        // A person who names no host asks for `localhost`, and means any host.
+        self.hosts.retain(|host| host != "localhost");
         let route = Route::of(&request, self.rules);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
@@ -328,7 +330,7 @@ impl Walk<'_> {
         let (Some(details), Caller::Known(user)) = (&self.rules.details, caller) else {
             return self.look_up_token(caller);
         };
-        let kept = details.kept(&DetailsKey::new(user, self.hosts.clone()), Instant::now());
+        let kept = details.peek(&DetailsKey::new(user, self.hosts.clone()), Instant::now());
         self.steps.push(words::of_details(details.path(), kept.as_ref(), self.live.is_some()));
         match kept {
             Some(Ok(user)) => self.look_up_token(&Caller::Known((*user).clone())),

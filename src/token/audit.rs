@@ -42,7 +42,8 @@ impl<M: Mint> Audited<M> {
     fn write(&self, request: &MintRequest) {
         let user = pseudonym(&self.key, request.user.as_str());
         let details = request.details();
-        let resources = Value::from_iter(request.rights().iter().map(written)).to_string();
+        let resources: Value = request.rights().iter().map(written).collect();
+        let resources = resources.to_string();
         info!(
             user,
             organization = request.organization().unwrap_or_default(),
@@ -68,7 +69,7 @@ impl<M: Mint> Mint for Audited<M> {
 /// (RFC 2104) in hexadecimal.
 pub fn pseudonym(key: &Key, user: &str) -> String {
     let hash = sign(key, user.as_bytes());
-    hash.as_ref().iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect()
+    hash.as_ref().iter().take(SHOWN).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// Writes a right in Velt's schema, with the source that gave it.

@@ -14,6 +14,7 @@ mod app_early_answers;
 mod app_life;
 mod app_logins;
 mod architecture;
+mod audit;
 mod cli;
 mod config;
 mod explain;

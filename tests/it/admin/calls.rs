@@ -287,6 +287,7 @@ async fn admin_commands_make_the_calls() {
         (&["admin", "log-level"], "\"info\""),
         (&["admin", "log-level", "debug"], "\"debug\""),
         (&["admin", "invalidate", "--user", "ada"], "\"entries\": 0"),
+        (&["admin", "invalidate", "--organization", "acme"], "\"entries\": 0"),
         (&["admin", "invalidate", "--everything"], "\"entries\": 0"),
         (&["explain", "/api/me"], "no user (anonymous)"),
     ] {
@@ -308,6 +309,7 @@ async fn admin_commands_make_the_calls() {
         (&["admin", "log-level", "loud"], &variable, 64),
         (&["admin", "invalidate"], &variable, 64),
         (&["admin", "invalidate", "--everything", "--user", "ada"], &variable, 64),
+        (&["admin", "invalidate", "--organization", "acme", "--user", "ada"], &variable, 64),
         (&["admin", "config", "--admin-token-file", "nowhere"], &variable, 64),
         (&["admin"], &variable, 64),
     ] {

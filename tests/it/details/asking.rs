@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::ONE_WORKER;
+use crate::support::issuer::{Issuer, Pen, claims};
 use crate::support::velt::user_of;
 
 #[tokio::test]
@@ -121,6 +122,29 @@ async fn question_has_cookies_host_and_the_user_alone() {
     }
     assert_eq!(questions.len(), 2, "the app may tell its tenants apart by the host");
     assert_eq!(stage.app.connection_count(), 1, "the connection is used again");
+}
+
+#[tokio::test]
+async fn assertion_in_authorization_reaches_the_question() {
+    let pen = Pen::es256("one");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let directory = Directory::default();
+    directory.tell("ada", &json!({}));
+    let assertion = format!("Bearer {}", pen.sign(&claims("ada")));
+    for (header, expected) in [("Authorization", Some(&*assertion)), ("X-Assertion", None)] {
+        let toml = issuer.toml().replace("\"X-Assertion\"", &format!("{header:?}"));
+        let stage = directory.stage(&toml).await;
+        let mut asking = stage.client().get("/api/velt/token").header("authorization", &assertion);
+        if expected.is_none() {
+            asking = asking.header("x-assertion", pen.sign(&claims("ada")));
+        }
+        let answer = asking.header("cookie", "a=b").send().await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let question = &questions(&stage.app)[0];
+        assert_eq!(question.header("authorization"), expected, "{header}");
+        assert_eq!(question.header("x-assertion"), None);
+        assert_eq!(question.header("x-velt-user"), Some("ada"));
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,15 @@ use super::*;
 
 /// Asks the sidecar to explain a request of `user` to the token route.
 async fn explained(stage: &Stage, user: &str) -> Report {
-    let headers =
-        vec![("x-forwarded-user".into(), user.into()), ("host".into(), "app.example".into())];
+    explained_at(stage, user, "app.example").await
+}
+
+/// Asks for an explanation of a request to this host, or to none if `host` is empty.
+async fn explained_at(stage: &Stage, user: &str, host: &str) -> Report {
+    let mut headers = vec![("x-forwarded-user".into(), user.into())];
+    if !host.is_empty() {
+        headers.push(("host".into(), host.into()));
+    }
     let asked = Asked { target: "/api/velt/token".into(), headers, ..Asked::default() };
     let call = Client::to(stage.sidecar.addresses.admin)
         .post("/explain", serde_json::to_string(&asked).expect("JSON"))
@@ -45,6 +52,10 @@ async fn explain_says_what_the_app_has_told() {
     );
     let token = after.steps.last().expect("steps");
     assert!(token.verdict.starts_with("cached") && token.why.contains("acme"), "{after}");
+
+    assert_eq!(details(&explained_at(&stage, "ada", "").await), said, "an answer for any host");
+    let other = details(&explained_at(&stage, "ada", "other.example").await);
+    assert!(other.starts_with("asked for"), "{other}");
 
     let refused = token_of(&stage, "eve").await;
     let report = explained(&stage, "eve").await;

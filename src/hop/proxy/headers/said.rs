@@ -258,6 +258,26 @@ mod tests {
     }
 
     #[test]
+    fn values_about_the_host_are_found_in_any_spelling() {
+        let lines = [
+            ("x-forwarded-host", "a.example"),
+            ("x_original_host", "b.example"),
+            ("x-forwarded-port", "8443"),
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("host", "c.example"),
+        ];
+        let line = |(name, value): (&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let headers: HeaderMap = lines.map(line).into_iter().collect();
+        let mut found: Vec<_> = said_of_host(&headers).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["8443", "a.example", "b.example", "for=192.0.2.1"]);
+    }
+
+    #[test]
     fn other_headers_have_no_topic() {
         for name in [
             "host",
