@@ -1,24 +1,26 @@
 //! Details of users that the app tells (`identity.details_path`): kept answers, and one question under way for
 //! each user.
 //!
-//! An answer is kept under the whole identity that was found and the host that was asked for, so that no
+//! An answer is kept under the whole identity that was found and the site that was asked for, so that no
 //! other user and no other tenant of the app gets it. Without an answer that can be used, there is no token.
 //! A question runs in a task of its own: a client that leaves does not stop it for the other clients.
 
 mod question;
+mod site;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use moka::policy::EvictionPolicy;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::question::ASKED_USER;
-pub(super) use self::question::{Question, hosts};
+pub(super) use self::question::Question;
+pub(super) use self::site::Site;
 use ground::metrics::AppAnswerResult;
 use identity::{AnswerFault, DetailsSource, Identity, User};
 use token::cache::Whose;
@@ -54,8 +56,10 @@ pub(super) enum NoDetails {
     /// The answer had not ended within `identity.details_timeout`.
     Timeout,
     Unreachable,
-    /// Too many questions are under way.
+    /// Too many questions are under way, of all users or of this one.
     Crowded,
+    /// The request names its host in more bytes than a host has. The app is not asked.
+    LongHost,
 }
 
 /// Text that completes "no details of the user: ".
@@ -69,6 +73,9 @@ impl fmt::Display for NoDetails {
             Self::Timeout => formatter.write_str("the app did not answer in time"),
             Self::Unreachable => formatter.write_str("the app could not be connected to"),
             Self::Crowded => formatter.write_str("too many questions to the app are under way"),
+            Self::LongHost => {
+                formatter.write_str("the request's host, or what the front says of it, is too long")
+            }
         }
     }
 }
@@ -83,13 +90,14 @@ impl NoDetails {
             Self::Timeout => AppAnswerResult::Timeout,
             Self::Unreachable => AppAnswerResult::Unreachable,
             Self::Crowded => AppAnswerResult::Crowded,
+            Self::LongHost => AppAnswerResult::LongHost,
         }
     }
 
     /// Whether the same question may soon have another answer, without a change of the app.
     pub(super) fn passes(self) -> bool {
         match self {
-            Self::Refused(_) | Self::Unusable(_) => false,
+            Self::Refused(_) | Self::Unusable(_) | Self::LongHost => false,
             Self::Failed(status) => status.is_server_error(),
             Self::Broken | Self::Timeout | Self::Unreachable | Self::Crowded => true,
         }
@@ -107,22 +115,20 @@ impl NoDetails {
 /// The user with the app's details, or the reason why there are none.
 pub(super) type Detailed = Result<Arc<User>, NoDetails>;
 
-/// Identity for which an answer holds: the whole user that was found, and each host that the app may read.
+/// Identity for which an answer holds: the whole user that was found, and the site.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     user: User,
-    hosts: Vec<HeaderValue>,
+    site: Site,
 }
 
 impl Key {
-    pub(super) fn new(user: &User, hosts: Vec<HeaderValue>) -> Self {
-        Self { user: user.clone(), hosts }
+    pub(super) fn new(user: &User, site: Site) -> Self {
+        Self { user: user.clone(), site }
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.user.owned_bytes()
-            + self.hosts.iter().map(|host| size_of_val(host) + host.len()).sum::<usize>()
+        size_of::<Self>() + self.user.owned_bytes() + self.site.owned_bytes()
     }
 
     /// Whether an answer for this identity concerns the users of `whose`. `detailed` is the user by the answer, if
@@ -271,10 +277,10 @@ impl AppDetails {
         (now < kept.until).then_some(kept.detailed)
     }
 
-    /// Returns the kept answer for `key`, or for any host if `key` has none. Walks over all answers and keeps none
-    /// of them alive.
+    /// Returns the kept answer for `key`, or for any site that `key` may mean. Walks over all answers and keeps
+    /// none of them alive.
     pub(super) fn peek(&self, key: &Key, now: Instant) -> Option<Detailed> {
-        let is_meant = |kept: &Key| kept == key || key.hosts.is_empty() && kept.user == key.user;
+        let is_meant = |kept: &Key| kept.user == key.user && key.site.may_be(&kept.site);
         let mut kept = self.kept.iter().filter(|(key, kept)| is_meant(key) && now < kept.until);
         kept.next().map(|(_, kept)| kept.detailed)
     }

@@ -530,6 +530,10 @@ fn no_details(reason: NoDetails) -> (StatusCode, &'static str, String) {
             StatusCode::FORBIDDEN,
             "If this user should get one, have the app answer 200 with a JSON object, or 204.",
         ),
+        NoDetails::LongHost => (
+            StatusCode::BAD_REQUEST,
+            "Ask with the host name of the app, which has at most 255 bytes.",
+        ),
         NoDetails::Unusable(AnswerFault::OtherUser) => (
             StatusCode::BAD_GATEWAY,
             "Have the app answer for the user in X-Velt-User only: its own session may be another \

@@ -17,13 +17,13 @@ mod words;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::time::Instant;
 
 pub use self::answer::{Answer, AnsweredBy, TokenFate};
 use self::words::Cache;
 use super::Rules;
-use super::details::{Key as DetailsKey, hosts};
+use super::details::{Key as DetailsKey, NoDetails, Site};
 use super::error::{NoToken, RequestError};
 use super::{
     Own, Route, check_asking, check_body, check_required, known_user, mint_request, scheme_of,
@@ -91,13 +91,13 @@ struct Walk<'a> {
     rules: &'a Rules,
     live: Option<Live<'a>>,
     /// Hosts for which the app's details of the caller are kept.
-    hosts: Vec<HeaderValue>,
+    site: Option<Result<Site, NoDetails>>,
     steps: Vec<Step>,
 }
 
 /// Explains a request by `rules`, and by the state of a running sidecar if `live` is given.
 pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) -> Explanation {
-    let mut walk = Walk { rules, live, hosts: Vec::new(), steps: Vec::new() };
+    let mut walk = Walk { rules, live, site: None, steps: Vec::new() };
     let answer = match walk.walk(question).await {
         Ok(answer) => answer,
         Err((error, advice)) => answer::of_error(&error, advice),
@@ -140,9 +140,8 @@ impl Walk<'_> {
         }
         self.steps.extend(forwarding::of_forwarding(&peer, believed, request.headers()));
         let (address, trusted) = (peer.address(), believed.is_kept());
-        self.hosts = hosts(&request, &Client { address, trusted, scheme: scheme_of(&peer) });
-        // A person who names no host asks for `localhost`, and means any host.
-        self.hosts.retain(|host| host != "localhost");
+        let client = Client { address, trusted, scheme: scheme_of(&peer) };
+        self.site = Some(Site::of(&request, &client).map(Site::without_localhost));
         let route = Route::of(&request, self.rules);
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
@@ -327,10 +326,15 @@ impl Walk<'_> {
 
     /// Explains a look-up, as `Sidecar::seek` makes it, in the caches as they are.
     fn look_up(&mut self, caller: &Caller) -> Found {
-        let (Some(details), Caller::Known(user)) = (&self.rules.details, caller) else {
+        let (Some(details), Caller::Known(user), Some(site)) =
+            (&self.rules.details, caller, &self.site)
+        else {
             return self.look_up_token(caller);
         };
-        let kept = details.peek(&DetailsKey::new(user, self.hosts.clone()), Instant::now());
+        let kept = match site {
+            Ok(site) => details.peek(&DetailsKey::new(user, site.clone()), Instant::now()),
+            Err(reason) => Some(Err(*reason)),
+        };
         self.steps.push(words::of_details(details.path(), kept.as_ref(), self.live.is_some()));
         match kept {
             Some(Ok(user)) => self.look_up_token(&Caller::Known((*user).clone())),

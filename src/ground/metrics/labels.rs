@@ -343,6 +343,8 @@ label!(
     Unreachable = "unreachable",
     /// The question was not asked: too many others were under way.
     Crowded = "crowded",
+    /// The question was not asked: the request named its host in too many bytes.
+    LongHost = "long_host",
 });
 
 label!(

@@ -22,7 +22,7 @@ pub use self::forwarded::{ForwardedFor, Replaced, set_forwarded};
 use self::host::check_host;
 pub use self::host::{ensure_host, name_host};
 pub(super) use self::said::said_of_client;
-pub use self::said::{claimed, copy_said, said, said_of_host};
+pub use self::said::{claimed, copy_said, said, said_of_site};
 use ground::names::{NameSet, Names};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

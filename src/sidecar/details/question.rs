@@ -8,15 +8,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::{Instant, timeout_at};
 
+use super::site::Site;
 use super::{AppDetails, Asked, Detailed, Found, InFlight, Joined, Key, NoDetails};
-use crate::ask_app::{host, question, unread};
+use crate::ask_app::{question, unread};
 use crate::error::NoToken;
 use crate::record::Record;
 use crate::token_state::TokenState;
 use crate::{Rules, Sidecar, user_request};
 use ground::metrics::AppAnswerResult;
 use ground::trace::Recording;
-use hop::proxy::headers::{copy_said, said_of_host};
+use hop::proxy::headers::copy_said;
 use hop::proxy::{Client, UpstreamError};
 use identity::{AppAnswer, Caller, DetailsSource, Identity, MAX_ANSWER_BYTES, Reads, User};
 use token::{Freshness, Moment, Token};
@@ -36,7 +37,7 @@ pub(crate) struct Question {
     /// Headers in which a trusted front speaks of the client, the scheme and the host.
     said: HeaderMap,
     client: Client,
-    hosts: Vec<HeaderValue>,
+    site: Result<Site, NoDetails>,
 }
 
 impl Question {
@@ -59,15 +60,8 @@ impl Question {
         if client.trusted {
             copy_said(request.headers(), &mut said);
         }
-        Self { head, said, client: *client, hosts: hosts(request, client) }
+        Self { head, said, client: *client, site: Site::of(request, client) }
     }
-}
-
-/// Returns the hosts by which an app may tell its tenants apart: the request's own, and what a trusted front
-/// says of it.
-pub(crate) fn hosts<B>(request: &Request<B>, client: &Client) -> Vec<HeaderValue> {
-    let said = said_of_host(request.headers()).filter(|_| client.trusted).cloned();
-    host(request).into_iter().chain(said).collect()
 }
 
 impl Sidecar {
@@ -87,7 +81,7 @@ impl Sidecar {
             // The app names the caller in its answer to the request, and the request is gone by then.
             Caller::Unnamed => TokenState::AfterApp(Some(Box::new(question()))),
             Caller::Known(user) => {
-                self.find(detailing, Key::new(user, hosts(request, client)), question, record)
+                self.find(detailing, user, Site::of(request, client), question, record)
             }
             Caller::Anonymous | Caller::Unverified => {
                 self.look_up(rules, caller, record, Moment::now()).into()
@@ -106,18 +100,26 @@ impl Sidecar {
         let Caller::Known(user) = caller else {
             return self.look_up(detailing.0, caller, record, Moment::now()).into();
         };
-        let key = Key::new(user, question.hosts.clone());
-        self.find(detailing, key, || question, record)
+        let site = question.site.clone();
+        self.find(detailing, user, site, || question, record)
     }
 
-    /// Finds the details for `key`, or asks for them.
+    /// Finds the details of `user` at `site`, or asks for them.
     fn find(
         self: &Arc<Self>,
         (rules, details): Detailing<'_>,
-        key: Key,
+        user: &User,
+        site: Result<Site, NoDetails>,
         question: impl FnOnce() -> Question,
         record: &Record,
     ) -> TokenState {
+        let key = match site {
+            Ok(site) => Key::new(user, site),
+            Err(reason) => {
+                tell(&rules.identity, Err(reason));
+                return TokenState::Absent(NoToken::NoDetails(reason));
+            }
+        };
         let now = Moment::now();
         if let Some(detailed) = details.kept(&key, now.steady) {
             return self.with_details(rules, detailed, record, now);
@@ -278,8 +280,10 @@ impl From<UpstreamError> for NoDetails {
 fn tell(identity: &Identity, end: Result<AppAnswerResult, NoDetails>) {
     match end {
         Ok(result) => identity.tell_answer(result, None),
-        // A user to whom the app gives no token is no fault.
-        Err(reason @ NoDetails::Refused(_)) => identity.tell_answer(reason.result(), None),
+        // A user to whom the app gives no token is no fault, and what a client asks for is not the operator's.
+        Err(reason @ (NoDetails::Refused(_) | NoDetails::LongHost)) => {
+            identity.tell_answer(reason.result(), None);
+        }
         Err(reason) => identity.tell_answer(reason.result(), Some(&reason)),
     }
 }

@@ -24,7 +24,7 @@ fn user(id: &str, organization: Organization) -> User {
 }
 
 fn key(id: &str) -> Key {
-    Key::new(&user(id, Organization::Unnamed), Vec::new())
+    Key::new(&user(id, Organization::Unnamed), Site::with_host("a.example"))
 }
 
 /// Enters a question on the board.
@@ -118,7 +118,7 @@ fn answer_called_off_is_not_kept() {
 fn organization_is_found_in_identity_answer_and_configuration() {
     let acme = || Organization::Named("acme".into());
     let concerns = |found: Organization, said: Option<Organization>, configured: Option<&str>| {
-        let key = Key::new(&user("ada", found), Vec::new());
+        let key = Key::new(&user("ada", found), Site::with_host("a.example"));
         let said = said.map(|organization| user("ada", organization));
         key.concerns(Whose::Organization("acme"), said.as_ref(), configured)
     };

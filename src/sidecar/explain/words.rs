@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
-use super::super::details::Detailed;
+use super::super::details::{Detailed, NoDetails};
 use super::super::error::NoToken;
 use super::super::{Own, Route};
 use super::Key::Named;
@@ -352,6 +352,10 @@ pub(super) fn of_details(path: &str, kept: Option<&Detailed>, live: bool) -> Ste
         Some(Ok(user)) => (
             format!("user {}", known(user)),
             format!("the app has answered at {path} a while ago, and its answer is kept"),
+        ),
+        Some(Err(reason @ NoDetails::LongHost)) => (
+            format!("none: {reason}"),
+            format!("the app is not asked at {path} for such a request"),
         ),
         Some(Err(reason)) => (
             format!("none: {reason}"),

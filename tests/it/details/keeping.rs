@@ -48,7 +48,7 @@ async fn t67_answer_is_kept_for_the_whole_identity() {
     let toml = "[identity]\norganization_header = \"X-Org\"\nemail_header = \"X-Email\"\n\
         name_header = \"X-Name\"\ngroups_header = \"X-Groups\"\nadmin_groups = [\"admins\"]\n";
     let stage = directory.stage(toml).await;
-    let variants: [&[(&str, &str)]; 7] = [
+    let variants: [&[(&str, &str)]; 10] = [
         &[],
         &[("x-org", "acme")],
         &[("x-org", "other")],
@@ -56,6 +56,9 @@ async fn t67_answer_is_kept_for_the_whole_identity() {
         &[("x-name", "Ada")],
         &[("x-groups", "admins")],
         &[("x-forwarded-host", "tenant.example")],
+        &[("x-original-host", "tenant.example")],
+        &[("x-forwarded-prefix", "/tenant")],
+        &[("x-forwarded-proto", "https")],
     ];
     for _ in 0..2 {
         for headers in variants {

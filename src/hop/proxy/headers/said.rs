@@ -201,21 +201,56 @@ pub(in super::super) fn said_of_client(headers: &HeaderMap) -> impl Iterator<Ite
     headers.iter().filter(move |(name, _)| is_of_client(name)).map(|(_, value)| value)
 }
 
-/// The values in which `headers` speak of the host, in the order of the headers.
-pub fn said_of_host(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
-    let is_of_host = |name: &HeaderName| {
-        *name == FORWARDED || topic_of(name).is_some_and(|topic| topic.has(Said::HOST))
-    };
-    headers.iter().filter(move |(name, _)| is_of_host(name)).map(|(_, value)| value)
+/// The headers of [`copy_said`] by which an app may tell its sites apart, in the order of their names: all but
+/// those that speak of the client, and of `Forwarded` the parameters that do not.
+pub fn said_of_site(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let is_of_client =
+        |name: &HeaderName| topic_of(name).is_some_and(|topic| topic.has(Said::CLIENT));
+    let of_site = headers.iter().filter(|(name, _)| is_copied(name) && !is_of_client(name));
+    let mut said: Vec<_> = of_site
+        .map(|(name, value)| {
+            let value = if *name == FORWARDED { without_client(value) } else { value.clone() };
+            (name.clone(), value)
+        })
+        .collect();
+    // Stable: lines of one name keep their order.
+    said.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    said
+}
+
+/// Returns a value of `Forwarded` without its parameters `for` and `by` (RFC 7239 sections 5.1 and 5.2).
+/// Leaves the separators, so that what is left stays in its element. A parameter that a reader could take for
+/// something else, because of quotes, is left too, and so is a whole value with a backslash.
+fn without_client(forwarded: &HeaderValue) -> HeaderValue {
+    if forwarded.as_bytes().contains(&b'\\') {
+        return forwarded.clone();
+    }
+    let mut quoted = false;
+    let mut left = Vec::with_capacity(forwarded.len());
+    for pair in forwarded.as_bytes().split_inclusive(|byte| matches!(byte, b';' | b',')) {
+        let was_quoted = quoted;
+        quoted ^= pair.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        let is_of_client = name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by");
+        if was_quoted || quoted || !is_of_client {
+            left.extend_from_slice(pair);
+        } else {
+            left.extend(pair.last().filter(|byte| matches!(byte, b';' | b',')));
+        }
+    }
+    HeaderValue::from_bytes(&left).unwrap_or_else(|_| forwarded.clone())
 }
 
 /// Copies the headers that speak of the client, the scheme and the host, also in a name that is on no list,
 /// and none that speaks of the user.
 pub fn copy_said(from: &HeaderMap, to: &mut HeaderMap) {
-    let is_copied = |name: &HeaderName| is_said(name) || topic_by_ending(name).is_some();
     for (name, value) in from.iter().filter(|(name, _)| is_copied(name)) {
         to.append(name, value.clone());
     }
+}
+
+fn is_copied(name: &HeaderName) -> bool {
+    is_said(name) || topic_by_ending(name).is_some()
 }
 
 #[cfg(test)]
@@ -258,23 +293,53 @@ mod tests {
     }
 
     #[test]
-    fn values_about_the_host_are_found_in_any_spelling() {
+    fn headers_about_the_site_are_all_copied_but_the_clients() {
         let lines = [
-            ("x-forwarded-host", "a.example"),
             ("x_original_host", "b.example"),
+            ("x-forwarded-prefix", "/tenant"),
             ("x-forwarded-port", "8443"),
-            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-host", "a.example"),
+            ("x-some-lb-proto", "https"),
+            ("forwarded", "for=192.0.2.1;host=f.example"),
             ("x-forwarded-for", "192.0.2.1"),
-            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "192.0.2.1"),
+            ("x-forwarded-user", "ada"),
             ("host", "c.example"),
         ];
         let line = |(name, value): (&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let headers: HeaderMap = lines.map(line).into_iter().collect();
-        let mut found: Vec<_> = said_of_host(&headers).collect();
-        found.sort_unstable();
-        assert_eq!(found, ["8443", "a.example", "b.example", "for=192.0.2.1"]);
+        let found: Vec<_> = said_of_site(&headers)
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("ASCII")))
+            .collect();
+        let expected = [
+            "forwarded: ;host=f.example",
+            "x-forwarded-host: a.example",
+            "x-forwarded-port: 8443",
+            "x-forwarded-prefix: /tenant",
+            "x-some-lb-proto: https",
+            "x_original_host: b.example",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn forwarded_header_loses_the_client_and_no_host() {
+        for (value, left) in [
+            ("for=192.0.2.1", ""),
+            ("For=\"[2001:db8::1]:80\"; by=a;proto=https", ";;proto=https"),
+            ("for=a;host=b, for=c;host=d", ";host=b,;host=d"),
+            ("host=b;for=a", "host=b;"),
+            ("host=\"a;for=b;c\"", "host=\"a;for=b;c\""),
+            ("for=\"a;host=b\"", "for=\"a;host=b\""),
+            ("for=\";host=b", "for=\";host=b"),
+            ("for=\"\\\"\";host=b", "for=\"\\\"\";host=b"),
+            ("force=1", "force=1"),
+        ] {
+            assert_eq!(without_client(&HeaderValue::from_static(value)), left, "{value}");
+        }
     }
 
     #[test]
