@@ -9,6 +9,7 @@ mod question;
 mod site;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use self::question::ASKED_USER;
 pub(super) use self::question::Question;
 pub(super) use self::site::Site;
 use ground::metrics::AppAnswerResult;
+use ground::user_id::UserId;
 use identity::{AnswerFault, DetailsSource, Identity, User};
 use token::cache::Whose;
 
@@ -29,12 +31,20 @@ use token::cache::Whose;
 /// asked for again.
 const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Memory of an entry beside its key and its answer, in bytes: nodes and counts of moka's.
+/// Memory of a user's entry beside the answers, in bytes: nodes and counts of moka's, and the user's id.
 const ENTRY_BYTES: usize = 256;
 
 /// Most questions under way. Each ends within `identity.details_timeout`, also if its client has left, and keeps the
 /// head of its client's request until then. So the bound is for clients that ask and leave in a loop.
 const MAX_QUESTIONS: usize = 1024;
+
+/// Most questions under way about one user: each is for another site or another identity of the user, and a
+/// person has few of both open at once. A client chooses its host, so without this bound one user for whom the
+/// app stands still could take all of [`MAX_QUESTIONS`].
+const MAX_QUESTIONS_OF_USER: usize = 16;
+
+/// Most answers kept about one user, for the same reason. The oldest goes first.
+const MAX_KEPT_OF_USER: usize = 16;
 
 /// Time for which a user whom the app gives no token is not asked for again: short, because the user may be
 /// about to sign in at the app.
@@ -160,6 +170,7 @@ impl Key {
 /// A kept answer.
 #[derive(Clone)]
 struct Kept {
+    key: Arc<Key>,
     detailed: Detailed,
     /// End of its use.
     until: Instant,
@@ -168,14 +179,18 @@ struct Kept {
 impl Kept {
     fn bytes(&self) -> usize {
         let user = |user: &Arc<User>| size_of::<User>() + user.owned_bytes();
-        size_of::<Self>() + self.detailed.as_ref().map_or(0, user)
+        size_of::<Self>() + self.key.bytes() + self.detailed.as_ref().map_or(0, user)
     }
 }
+
+/// Answers kept about one user, the oldest first: at most [`MAX_KEPT_OF_USER`], each for another key.
+type KeptOfUser = Arc<[Kept]>;
 
 /// Answers of the app about users, and the questions under way. All threads that serve share it.
 pub struct AppDetails {
     source: DetailsSource,
-    kept: moka::sync::Cache<Key, Kept>,
+    /// Written only while the board is locked.
+    kept: moka::sync::Cache<UserId, KeptOfUser>,
     board: Mutex<Board>,
 }
 
@@ -183,6 +198,10 @@ pub struct AppDetails {
 #[derive(Default)]
 struct Board {
     by_key: HashMap<Arc<Key>, Listed>,
+    /// Number of questions under way about each user, also of those that were called off.
+    by_user: HashMap<UserId, usize>,
+    /// Sum of `by_user`.
+    under_way: usize,
     /// Number of questions so far. Tells a question from a later one for the same key.
     asked: u64,
 }
@@ -236,8 +255,9 @@ impl AppDetails {
     fn new(source: DetailsSource) -> Self {
         let kept = moka::sync::Cache::builder()
             .max_capacity(MAX_KEPT_BYTES)
-            .weigher(|key: &Key, kept: &Kept| {
-                u32::try_from(ENTRY_BYTES + key.bytes() + kept.bytes()).unwrap_or(u32::MAX)
+            .weigher(|user: &UserId, kept: &KeptOfUser| {
+                let bytes: usize = kept.iter().map(Kept::bytes).sum();
+                u32::try_from(ENTRY_BYTES + user.owned_bytes() + bytes).unwrap_or(u32::MAX)
             })
             .eviction_policy(EvictionPolicy::lru())
             // Only frees memory: `Kept::until` decides whether an answer is believed, by a clock that tests move.
@@ -260,29 +280,49 @@ impl AppDetails {
     /// is not kept either: the app may have been asked before the event that is the reason to forget.
     /// `configured` is the organization of users who have no other.
     pub fn forget(&self, whose: Whose<'_>, configured: Option<&str>) {
-        self.board().by_key.retain(|key, _| !key.concerns(whose, None, configured));
-        let is_theirs = |key: &Key, kept: &Kept| {
+        let mut board = self.board();
+        board.by_key.retain(|key, _| !key.concerns(whose, None, configured));
+        let is_theirs = |kept: &Kept| {
             let detailed = kept.detailed.as_ref().ok();
-            key.concerns(whose, detailed.map(|user| &**user), configured)
+            kept.key.concerns(whose, detailed.map(|user| &**user), configured)
         };
-        let theirs = self.kept.iter().filter(|(key, kept)| is_theirs(key, kept));
-        for key in theirs.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.kept.invalidate(&*key);
+        let touched = self.kept.iter().filter(|(_, kept)| kept.iter().any(is_theirs));
+        for (user, kept) in touched.collect::<Vec<_>>() {
+            let rest: KeptOfUser = kept.iter().filter(|kept| !is_theirs(kept)).cloned().collect();
+            if rest.is_empty() {
+                self.kept.invalidate(&*user);
+            } else {
+                self.kept.insert(UserId::clone(&user), rest);
+            }
         }
     }
 
     /// Returns the kept answer for `key`, if it is still believed.
     pub(super) fn kept(&self, key: &Key, now: Instant) -> Option<Detailed> {
-        let kept = self.kept.get(key)?;
-        (now < kept.until).then_some(kept.detailed)
+        let kept = self.kept.get(&key.user.id)?;
+        let meant = kept.iter().find(|kept| *kept.key == *key && now < kept.until)?;
+        Some(meant.detailed.clone())
+    }
+
+    /// Keeps an answer beside the others about its user.
+    fn keep(&self, _board: &MutexGuard<'_, Board>, answer: Kept, now: Instant) {
+        let user = &answer.key.user.id;
+        let kept = self.kept.get(user);
+        let others = kept.iter().flat_map(|kept| kept.iter());
+        let others: Vec<_> =
+            others.filter(|kept| kept.key != answer.key && now < kept.until).collect();
+        let newest = &others[others.len().saturating_sub(MAX_KEPT_OF_USER - 1)..];
+        let user = user.clone();
+        self.kept.insert(user, newest.iter().copied().cloned().chain([answer]).collect());
     }
 
     /// Returns the kept answer for `key`, or for any site that `key` may mean. Walks over all answers and keeps
     /// none of them alive.
     pub(super) fn peek(&self, key: &Key, now: Instant) -> Option<Detailed> {
         let is_meant = |kept: &Key| kept.user == key.user && key.site.may_be(&kept.site);
-        let mut kept = self.kept.iter().filter(|(key, kept)| is_meant(key) && now < kept.until);
-        kept.next().map(|(_, kept)| kept.detailed)
+        let (_, kept) = self.kept.iter().find(|(user, _)| **user == key.user.id)?;
+        let meant = kept.iter().find(|kept| is_meant(&kept.key) && now < kept.until)?;
+        Some(meant.detailed.clone())
     }
 
     /// Joins the question for `key` that is under way, or enters a new one.
@@ -295,9 +335,10 @@ impl AppDetails {
         if let Some(detailed) = self.kept(&key, now) {
             return Joined::Other(Found::Kept(detailed));
         }
-        if board.by_key.len() >= MAX_QUESTIONS {
+        if !board.has_room_for(&key.user.id) {
             return Joined::Other(Found::Kept(Err(NoDetails::Crowded)));
         }
+        board.begin(&key.user.id);
         let key = Arc::new(key);
         let (sender, receiver) = watch::channel(None);
         board.asked += 1;
@@ -312,6 +353,29 @@ impl AppDetails {
 }
 
 impl Board {
+    /// Whether the app may be asked about this user beside all questions under way.
+    fn has_room_for(&self, user: &UserId) -> bool {
+        let of_user = self.by_user.get(user).copied().unwrap_or_default();
+        self.under_way < MAX_QUESTIONS && of_user < MAX_QUESTIONS_OF_USER
+    }
+
+    /// Counts a question that begins.
+    fn begin(&mut self, user: &UserId) {
+        *self.by_user.entry(user.clone()).or_default() += 1;
+        self.under_way += 1;
+    }
+
+    /// Counts a question that has ended.
+    fn end(&mut self, user: &UserId) {
+        self.under_way -= 1;
+        if let Entry::Occupied(mut of_user) = self.by_user.entry(user.clone()) {
+            *of_user.get_mut() -= 1;
+            if *of_user.get() == 0 {
+                of_user.remove();
+            }
+        }
+    }
+
     /// Whether the question with this number is on the board for `key`.
     fn has(&self, key: &Key, number: u64) -> bool {
         self.by_key.get(key).is_some_and(|listed| listed.number == number)
@@ -321,7 +385,7 @@ impl Board {
 impl Asked {
     /// Keeps the answer, unless it was to be forgotten meanwhile, and hands it to all who wait.
     fn answer(self, detailed: Detailed) {
-        let AppDetails { source, kept, .. } = &*self.details;
+        let source = &self.details.source;
         let age = match &detailed {
             Ok(_) => source.max_age,
             Err(reason) => reason.memory().min(source.max_age),
@@ -330,8 +394,9 @@ impl Asked {
             // Locked, so that no question is called off between the check and the insertion.
             let board = self.details.board();
             if board.has(&self.key, self.number) {
-                let until = Instant::now() + age;
-                kept.insert(Key::clone(&self.key), Kept { detailed: detailed.clone(), until });
+                let now = Instant::now();
+                let (key, detailed) = (Arc::clone(&self.key), detailed.clone());
+                self.details.keep(&board, Kept { key, detailed, until: now + age }, now);
             }
         }
         self.sender.send_replace(Some(detailed));
@@ -344,6 +409,7 @@ impl Drop for Asked {
         if board.has(&self.key, self.number) {
             board.by_key.remove(&self.key);
         }
+        board.end(&self.key.user.id);
     }
 }
 

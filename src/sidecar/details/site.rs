@@ -59,8 +59,8 @@ impl Site {
 
     /// Makes the site with this host.
     #[cfg(test)]
-    pub(super) fn with_host(host: &'static str) -> Self {
-        Self(vec![(HOST, HeaderValue::from_static(host))])
+    pub(super) fn with_host(host: &str) -> Self {
+        Self(vec![(HOST, host.parse().expect("a value"))])
     }
 }
 

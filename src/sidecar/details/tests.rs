@@ -24,12 +24,20 @@ fn user(id: &str, organization: Organization) -> User {
 }
 
 fn key(id: &str) -> Key {
-    Key::new(&user(id, Organization::Unnamed), Site::with_host("a.example"))
+    key_at(id, "a.example")
+}
+
+fn key_at(id: &str, host: &str) -> Key {
+    Key::new(&user(id, Organization::Unnamed), Site::with_host(host))
 }
 
 /// Enters a question on the board.
 fn asked(details: &Arc<AppDetails>, id: &str) -> Asked {
-    match details.join(key(id), Instant::now()) {
+    asked_at(details, id, "a.example")
+}
+
+fn asked_at(details: &Arc<AppDetails>, id: &str, host: &str) -> Asked {
+    match details.join(key_at(id, host), Instant::now()) {
         Joined::Own(asked) => asked,
         Joined::Other(_) => panic!("another question is under way"),
     }
@@ -99,6 +107,55 @@ fn questions_under_way_are_bounded() {
     assert!(details.kept(&key("ada"), Instant::now()).is_none(), "the next caller asks again");
     drop(questions);
     drop(asked(&details, "ada"));
+}
+
+/// Enters questions about one user on the board, each for another host.
+fn questions_of(details: &Arc<AppDetails>, id: &str, count: usize) -> Vec<Asked> {
+    (0..count).map(|host| asked_at(details, id, &format!("{host}.example"))).collect()
+}
+
+#[test]
+fn user_with_many_hosts_leaves_room_for_other_users() {
+    let details = details(MAX_AGE);
+    let questions = questions_of(&details, "eve", MAX_QUESTIONS_OF_USER);
+    let is_crowded = |id: &str| {
+        let joined = details.join(key_at(id, "more.example"), Instant::now());
+        matches!(joined, Joined::Other(Found::Kept(Err(NoDetails::Crowded))))
+    };
+    assert!(is_crowded("eve") && !is_crowded("ada"));
+    details.forget(Whose::User("eve"), None);
+    assert!(is_crowded("eve"), "questions that are called off go on");
+    drop(questions);
+    assert!(!is_crowded("eve"));
+    let board = details.board();
+    assert!(board.under_way == 0 && board.by_user.is_empty() && board.by_key.is_empty());
+}
+
+#[test]
+fn newest_answers_of_a_user_are_kept() {
+    let details = details(MAX_AGE);
+    asked(&details, "ada").answer(Err(refused()));
+    let hosts: Vec<_> = (0..40).map(|host| format!("{host}.example")).collect();
+    for host in &hosts {
+        asked_at(&details, "eve", host).answer(Err(refused()));
+    }
+    let now = Instant::now();
+    let kept = |host: &&String| details.kept(&key_at("eve", host), now).is_some();
+    let newest: Vec<_> = hosts.iter().filter(kept).collect();
+    assert_eq!(newest, hosts[40 - MAX_KEPT_OF_USER..].iter().collect::<Vec<_>>());
+    assert!(details.kept(&key("ada"), now).is_some(), "for another user");
+}
+
+#[test]
+fn organization_that_is_forgotten_takes_its_answers_alone() {
+    let details = details(MAX_AGE);
+    for (host, organization) in [("a.example", "acme"), ("o.example", "other")] {
+        let said = user("ada", Organization::Named(organization.into()));
+        asked_at(&details, "ada", host).answer(Ok(Arc::new(said)));
+    }
+    details.forget(Whose::Organization("acme"), None);
+    let is_kept = |host: &str| details.kept(&key_at("ada", host), Instant::now()).is_some();
+    assert_eq!((is_kept("a.example"), is_kept("o.example")), (false, true));
 }
 
 #[test]

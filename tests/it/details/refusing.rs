@@ -135,6 +135,44 @@ async fn app_that_stands_still_for_one_user_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn user_at_many_hosts_crowds_out_no_other_user() {
+    let directory = Directory::default();
+    directory.tell("ada", &json!({}));
+    let toml = "[[delivery.route]]\npath = \"/token\"\nmax_wait = \"20ms\"\n";
+    let stage = directory.stage(toml).await;
+    let mut codes = Vec::new();
+    for host in 0..18 {
+        let asking = stage.client().get("/token").header("x-forwarded-user", "still");
+        let asking = asking.without("host").header("host", format!("{host}.example"));
+        let answer = asking.send_http2().await;
+        codes.push((answer.status(), answer.code()));
+    }
+    let (asked, crowded) = codes.split_at(16);
+    assert!(asked.iter().all(|code| *code == (504, "details_pending".into())), "{asked:?}");
+    assert!(crowded.iter().all(|code| *code == (503, "no_details".into())), "{crowded:?}");
+    assert_eq!(answers(&stage, "crowded").await, 2.0);
+    assert_eq!(questions(&stage.app).len(), 16);
+    assert_eq!(token_of(&stage, "ada").await.status(), 200);
+}
+
+#[tokio::test]
+async fn host_that_is_too_long_is_not_asked_for() {
+    let directory = Directory::default();
+    directory.tell("ada", &json!({}));
+    let stage = directory.stage("").await;
+    let at = |path: &str| {
+        let asking = stage.client().get(path).header("x-forwarded-user", "ada").without("host");
+        asking.header("host", format!("{}.example", "a".repeat(300)))
+    };
+    let route = at("/api/velt/token").send().await;
+    assert_eq!((route.status(), &*route.code()), (400, "no_details"), "{}", route.text());
+    let page = at("/").send().await;
+    assert_eq!((page.status(), page.token_status()), (200, Some("no-details")));
+    assert_eq!((questions(&stage.app).len(), stage.velt.call_count()), (0, 0));
+    assert_eq!(answers(&stage, "long_host").await, 2.0);
+}
+
+#[tokio::test]
 async fn token_route_waits_no_longer_than_it_may() {
     let directory = Directory::default();
     let toml = "[[delivery.route]]\npath = \"/token\"\nmax_wait = \"100ms\"\n";
