@@ -80,6 +80,10 @@ impl Identity {
     /// answer's headers. An answer without a `userId` is no such answer, and leaves `named` as it is: many
     /// apps describe a session in JSON of their own.
     ///
+    /// The answer says who the user is, and no more: what it says beside would count at token routes alone, and a
+    /// response's token would be for another organization or with more rights. If the app is asked for details at
+    /// the same path, they are read from the answer to that question, for every token.
+    ///
     /// # Errors
     ///
     /// See [`AnswerFault`]: among others, if header and JSON name different users.
@@ -87,15 +91,27 @@ impl Identity {
         if !AppAnswer::has_user(body) {
             return Ok(named);
         }
-        let answer = self.read_answer(body).and_then(|answer| match named {
-            Caller::Known(user) => answer.complete(&user).map(Caller::Known),
-            _ => Ok(answer.into_user().map_or(Caller::Unnamed, Caller::Known)),
+        let answer = self.read_answer(body).and_then(|answer| {
+            if answer.has_details() && !self.tells_details_at_app_path() {
+                return Err(AnswerFault::DetailsAtAppPath);
+            }
+            let who = AppAnswer { user_id: answer.user_id, ..AppAnswer::default() };
+            match named {
+                Caller::Known(user) => who.complete(&user).map(Caller::Known),
+                _ => Ok(who.into_user().map_or(Caller::Unnamed, Caller::Known)),
+            }
         });
         match &answer {
             Ok(_) => self.tell_answer(AppAnswerResult::Used, None),
             Err(fault) => self.tell_answer(fault.result(), Some(fault)),
         }
         answer
+    }
+
+    /// Whether the path at which the app names the user is the one at which it tells details.
+    fn tells_details_at_app_path(&self) -> bool {
+        let details_path = self.details_source().map(|source| &source.path);
+        details_path.is_some() && details_path == self.app_path()
     }
 
     fn placeholders(&self) -> &Placeholders {

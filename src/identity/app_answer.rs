@@ -92,6 +92,8 @@ pub enum AnswerFault {
     Resources(GrantsError),
     /// The answer is about another user than the question.
     OtherUser,
+    /// The answer at `identity.app_path` says more than the user's id, and the app is not asked for details there.
+    DetailsAtAppPath,
 }
 
 /// Text that completes "the answer can't be used: ".
@@ -109,6 +111,10 @@ impl fmt::Display for AnswerFault {
             Self::Text(key, flaw) => write!(formatter, "{}: {}", key.as_str(), flaw.reason()),
             Self::Resources(error) => write!(formatter, "resources: {error}"),
             Self::OtherUser => formatter.write_str("its userId is not the user that was asked for"),
+            Self::DetailsAtAppPath => formatter.write_str(
+                "at identity.app_path it says more than userId: write details_path = the same path in \
+                 [identity], so that every token has it",
+            ),
         }
     }
 }
@@ -151,6 +157,13 @@ impl AppAnswer {
     pub(super) fn has_user(bytes: &[u8]) -> bool {
         let object = json::object(bytes);
         object.is_some_and(|object| object.contains_key(AnswerKey::UserId.as_str()))
+    }
+
+    /// Whether the answer says more than who the user is.
+    pub(super) fn has_details(&self) -> bool {
+        let Self { user_id: _, name, email, organization, is_admin, resources } = self;
+        let texts = [name, email, organization];
+        texts.into_iter().any(Option::is_some) || is_admin.is_some() || resources.is_some()
     }
 
     fn set(

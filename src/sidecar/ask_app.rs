@@ -22,7 +22,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sidecar {
     /// Asks the app at `identity.app_path` to which user the cookies of `request` belong, and believes the
-    /// header in the app's answer, or a JSON object with a `userId`. The question has the cookies, `Host`, and
+    /// header in the app's answer, or the `userId` of a JSON object. The question has the cookies, `Host`, and
     /// the front's headers on client, scheme and host (`Upstream::ask`), and nothing else of the client's
     /// request.
     pub(super) async fn ask_app(

@@ -539,6 +539,10 @@ fn no_details(reason: NoDetails) -> (StatusCode, &'static str, String) {
             "Have the app answer for the user in X-Velt-User only: its own session may be another \
              user's.",
         ),
+        // The reason says what to write.
+        NoDetails::Unusable(AnswerFault::DetailsAtAppPath) => {
+            (StatusCode::BAD_GATEWAY, "Or have the app leave the rest out (docs/identity.md).")
+        }
         NoDetails::Unusable(_) => (
             StatusCode::BAD_GATEWAY,
             "Have the app answer as docs/identity.md says (identity.details_path, identity.app_path).",

@@ -8,6 +8,16 @@ const APP: &str = "[identity]\nsource = \"app\"\napp_path = \"/me\"\n[velt]\napi
 
 /// Starts a sidecar before an app that answers `/me` with this body, and names `user` in a header.
 async fn stage(kind: &'static str, body: &str, user: Option<&'static str>) -> Stage {
+    stage_with("", kind, body, user).await
+}
+
+/// [`stage`] with more settings.
+async fn stage_with(
+    toml: &str,
+    kind: &'static str,
+    body: &str,
+    user: Option<&'static str>,
+) -> Stage {
     let body = body.to_owned();
     let app = FakeApp::answering(move |_| {
         let mut response = Response::new(full(body.clone()));
@@ -18,32 +28,79 @@ async fn stage(kind: &'static str, body: &str, user: Option<&'static str>) -> St
         response
     })
     .await;
-    Stage::with(app, APP).await
+    Stage::with(app, &format!("{APP}{toml}")).await
 }
 
 async fn token(stage: &Stage) -> Answer {
     stage.client().get("/api/velt/token").header("cookie", "session=1").send().await
 }
 
+/// Setting by which the app's answer at `/me` has details, for every token.
+const DETAILS_AT_APP_PATH: &str = "[identity]\ndetails_path = \"/me\"\n";
+
 #[tokio::test]
 async fn json_at_app_path_says_who_and_what() {
     let body = r#"{"userId":7,"email":"ada@app.example","organizationId":"acme"}"#;
     for kind in ["application/json", "Application/JSON; charset=utf-8"] {
-        let stage = stage(kind, body, None).await;
+        let stage = stage_with(DETAILS_AT_APP_PATH, kind, body, None).await;
         let answer = token(&stage).await;
         assert_eq!(user_of(answer.json()["token"].as_str().expect("a token")), "7");
         let call = stage.velt.calls()[0].body.to_string();
         assert!(call.contains("\"acme\"") && call.contains("ada@app.example"), "{call}");
-        assert_eq!(answers(&stage, "used").await, 1.0);
+        assert_eq!(answers(&stage, "used").await, 2.0, "who, and what");
     }
 }
 
 #[tokio::test]
-async fn json_beside_the_header_completes_the_same_user() {
-    let body = r#"{"userId":"ada","organizationId":"acme"}"#;
+async fn t67_details_at_app_path_are_in_every_token_or_in_none() {
+    let resources = r#"[{"type":"document","id":"d","accessRole":"viewer"}]"#;
+    for (key, value, sent) in [
+        ("name", "\"Ada\"", "\"Ada\""),
+        ("email", "\"ada@app.example\"", "\"ada@app.example\""),
+        ("organizationId", "\"acme\"", "\"acme\""),
+        ("isAdmin", "true", "\"isAdmin\":true"),
+        ("resources", resources, "\"viewer\""),
+    ] {
+        let body = format!("{{\"userId\":\"ada\",\"{key}\":{value}}}");
+        let both = stage_with(DETAILS_AT_APP_PATH, "application/json", &body, Some("ada")).await;
+        let page = both.client().get("/").header("cookie", "session=1").send().await;
+        let route = token(&both).await;
+        let route = route.json()["token"].as_str().map(str::to_owned);
+        assert_eq!(page.token().map(str::to_owned), route, "{key}");
+        assert_eq!(both.velt.call_count(), 1, "the same token");
+        assert!(both.velt.calls()[0].body.to_string().contains(sent), "{key}");
+
+        let elsewhere = "[identity]\ndetails_path = \"/elsewhere\"\n";
+        for toml in ["", elsewhere] {
+            for user in [None, Some("ada")] {
+                let stage = stage_with(toml, "application/json", &body, user).await;
+                let route = token(&stage).await;
+                assert_eq!((route.status(), &*route.code()), (502, "no_details"), "{key}");
+                assert!(route.text().contains("details_path = the same path"), "{}", route.text());
+                assert_eq!(stage.velt.call_count(), 0);
+                assert_eq!(answers(&stage, "unusable").await, 1.0);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_with_the_user_alone_needs_no_details() {
+    for body in [r#"{"userId":"ada"}"#, r#"{"userId":"ada","name":null,"resources":null}"#] {
+        for user in [None, Some("ada")] {
+            let stage = stage("application/json", body, user).await;
+            let answer = token(&stage).await;
+            assert_eq!(user_of(answer.json()["token"].as_str().expect("a token")), "ada");
+            assert!(stage.velt.calls()[0].body.to_string().contains("\"configured\""));
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_beside_the_header_names_the_same_user() {
+    let body = r#"{"userId":"ada"}"#;
     let same = stage("application/json", body, Some("ada")).await;
     assert_eq!(token(&same).await.status(), 200);
-    assert!(same.velt.calls()[0].body.to_string().contains("\"acme\""));
 
     let other = stage("application/json", body, Some("eve")).await;
     let answer = token(&other).await;
