@@ -13,7 +13,8 @@ use crate::json;
 /// Most grants that are read for one user.
 pub const MAX_GRANTS: usize = 64;
 
-/// Largest JSON text of grants, in bytes.
+/// Largest JSON text of grants, in bytes, and largest sum of the texts in them where the JSON was read with other
+/// things: in an assertion, in an answer of the app.
 pub const MAX_GRANTS_BYTES: usize = 8 * 1024;
 
 /// End of the range of `expiresAt`: the year 10000. Milliseconds in the place of seconds, as other APIs of
@@ -61,7 +62,7 @@ pub struct Grants(Arc<[Grant]>);
 pub enum GrantsError {
     /// There is no list, not even an empty one.
     Absent,
-    /// The text is longer than [`MAX_GRANTS_BYTES`].
+    /// The JSON text, or the texts in it together, are longer than [`MAX_GRANTS_BYTES`].
     TooLong,
     /// There are more than [`MAX_GRANTS`].
     TooMany,
@@ -154,12 +155,15 @@ impl Grants {
     ///
     /// # Errors
     ///
-    /// If there are too many, or if two contradict each other.
+    /// If there are too many, if their texts are too long, or if two contradict each other.
     pub fn new(mut grants: Vec<Grant>) -> Result<Self, GrantsError> {
         grants.sort_unstable();
         grants.dedup();
         if grants.len() > MAX_GRANTS {
             return Err(GrantsError::TooMany);
+        }
+        if grants.iter().map(Grant::text_bytes).sum::<usize>() > MAX_GRANTS_BYTES {
+            return Err(GrantsError::TooLong);
         }
         let contradict = |pair: &[Grant]| pair[0].resource() == pair[1].resource();
         if grants.windows(2).any(contradict) {
@@ -180,9 +184,7 @@ impl Grants {
 
     /// Returns the memory of the grants, in bytes.
     pub fn bytes(&self) -> usize {
-        let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-        let texts = self.iter().map(|grant| grant.id.len() + length(&grant.organization));
-        texts.sum::<usize>() + size_of_val(&*self.0)
+        self.iter().map(Grant::text_bytes).sum::<usize>() + size_of_val(&*self.0)
     }
 }
 
@@ -196,6 +198,11 @@ impl Grant {
                 self.organization.as_deref() == Some(organization)
             }
         }
+    }
+
+    /// Returns the length of the texts, in bytes.
+    fn text_bytes(&self) -> usize {
+        self.id.len() + self.organization.as_ref().map_or(0, |organization| organization.len())
     }
 
     /// Returns what the grant is for, without the rights that it gives.
@@ -304,5 +311,22 @@ mod tests {
         let many = vec![good; MAX_GRANTS + 1].join(",");
         assert_eq!(parse(&format!("[{many}]")).err(), Some(GrantsError::TooMany));
         assert!(parse("[]").is_ok());
+    }
+
+    #[test]
+    fn t67_grants_read_with_other_things_have_the_same_bound() {
+        let list = |count: usize, organization: &str| {
+            let id = |index: usize| format!("{index:0>256}");
+            (0..count)
+                .map(|index| {
+                    serde_json::json!({ "type": "folder", "id": id(index), "organizationId": organization })
+                })
+                .collect::<Value>()
+        };
+        let error = |list: &Value| Grants::from_json(list).err();
+        assert_eq!(error(&list(31, "acme")), None, "31 * 260 bytes");
+        assert_eq!(error(&list(32, "acme")), Some(GrantsError::TooLong), "32 * 260 bytes");
+        assert_eq!(error(&list(16, &"o".repeat(256))), None, "8192 bytes");
+        assert_eq!(error(&list(17, &"o".repeat(256))), Some(GrantsError::TooLong));
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::uri::PathAndQuery;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 use super::placeholders::Placeholders;
@@ -153,9 +153,10 @@ impl AppAnswer {
         Ok(answer)
     }
 
-    /// Whether `bytes` are a JSON object that has the key for the user, also without a value.
+    /// Whether `bytes` are a JSON object that has the key for the user, also without a value. Takes an object that
+    /// names things twice too: it means to say who the user is, and [`Self::parse`] refuses it.
     pub(super) fn has_user(bytes: &[u8]) -> bool {
-        let object = json::object(bytes);
+        let object: Option<Map<String, Value>> = serde_json::from_slice(bytes).ok();
         object.is_some_and(|object| object.contains_key(AnswerKey::UserId.as_str()))
     }
 

@@ -137,6 +137,24 @@ async fn faulty_json_with_a_user_gives_no_token() {
 }
 
 #[tokio::test]
+async fn t67_json_that_names_the_user_twice_gives_no_token() {
+    for body in [
+        r#"{"userId":"ada","userId":"ada"}"#,
+        r#"{"userId":"ada","userId":"eve"}"#,
+        r#"{"userId":"eve","user\u0049d":null}"#,
+        r#"{"userId":"ada","name":null,"name":null}"#,
+        r#"{"userId":"ada","name":{"first":"a","first":"b"}}"#,
+    ] {
+        for user in [None, Some("ada")] {
+            let stage = stage("application/json", body, user).await;
+            let answer = token(&stage).await;
+            assert_eq!((answer.status(), &*answer.code()), (502, "no_details"), "{body}");
+            assert_eq!(stage.velt.call_count(), 0);
+        }
+    }
+}
+
+#[tokio::test]
 async fn user_whom_the_app_names_has_details_too() {
     let directory = Directory::default();
     directory.tell("ada", &json!({ "userId": "ada", "organizationId": "acme" }));
