@@ -83,6 +83,8 @@ pub enum AnswerFault {
     TooLong,
     /// The answer is no JSON object in UTF-8, names a key twice, or is nested too deep.
     NotAnObject,
+    /// The answer is no JSON object, and its type is HTML: most likely a login page.
+    Html,
     /// The answer has a key that is none of [`AnswerKey`].
     UnknownKey,
     /// The value of this key has a type that the key does not take.
@@ -96,7 +98,7 @@ pub enum AnswerFault {
     DetailsAtAppPath,
 }
 
-/// Text that completes "the answer can't be used: ".
+/// Text that completes "the app's answer can't be used: ".
 impl fmt::Display for AnswerFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,6 +106,7 @@ impl fmt::Display for AnswerFault {
             Self::NotAnObject => formatter.write_str(
                 "it is not one JSON object in UTF-8, or it names a key twice or nests too deep",
             ),
+            Self::Html => formatter.write_str("it is a page in HTML: is that a login page?"),
             Self::UnknownKey => formatter.write_str(
                 "it has another key than userId, name, email, organizationId, isAdmin and resources",
             ),
@@ -122,6 +125,16 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {}
 
 impl AnswerFault {
+    /// Returns the fault of an answer of type HTML in which this fault was found. Such a page may be longer than any
+    /// answer.
+    #[must_use]
+    pub fn in_html(self) -> Self {
+        match self {
+            Self::NotAnObject | Self::TooLong => Self::Html,
+            other => other,
+        }
+    }
+
     /// Returns the result under which the answer is counted.
     pub fn result(self) -> AppAnswerResult {
         match self {

@@ -37,7 +37,8 @@ impl Sidecar {
         let mut response =
             self.upstream.ask(question, request.headers(), client, connection).await?;
         let said = rules.identity.word_of_app(response.headers_mut());
-        let (status, is_json) = (response.status(), is_json(response.headers()));
+        let (status, is_json) =
+            (response.status(), is_of_type("application/json", response.headers()));
         // Read in every case, so that the connection can be used again.
         let reading = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
         let read = timeout(ANSWER_PATIENCE, reading).await;
@@ -75,11 +76,11 @@ pub(super) fn unread(error: &(dyn Error + Send + Sync + 'static)) -> NoDetails {
     }
 }
 
-/// Whether an answer says that its content is JSON.
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether an answer says that its content is of this media type, such as `application/json`.
+pub(super) fn is_of_type(media_type: &str, headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+        essence.trim_ascii().eq_ignore_ascii_case(media_type.as_bytes())
     })
 }
 

@@ -72,7 +72,7 @@ pub(super) enum NoDetails {
     LongHost,
 }
 
-/// Text that completes "no details of the user: ".
+/// Text that completes "No token, since ".
 impl fmt::Display for NoDetails {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,7 +81,7 @@ impl fmt::Display for NoDetails {
             Self::Failed(status) => write!(formatter, "the app answered {status}"),
             Self::Broken => formatter.write_str("the app's answer broke off or is not HTTP"),
             Self::Timeout => formatter.write_str("the app did not answer in time"),
-            Self::Unreachable => formatter.write_str("the app could not be connected to"),
+            Self::Unreachable => formatter.write_str("no connection to the app could be made"),
             Self::Crowded => formatter.write_str("too many questions to the app are under way"),
             Self::LongHost => {
                 formatter.write_str("the request's host, or what the front says of it, is too long")

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
@@ -68,7 +68,12 @@ impl Directory {
         }
         let answers = self.by_user.lock().expect("no panic");
         let (status, body) = answers.get(&user).cloned().unwrap_or((404, String::new()));
+        let is_html = body.starts_with("<html>");
         let mut response = Response::new(full(body));
+        if is_html {
+            let kind = HeaderValue::from_static("text/html; charset=utf-8");
+            response.headers_mut().insert("content-type", kind);
+        }
         *response.status_mut() = status.try_into().expect("a status");
         Some(response)
     }

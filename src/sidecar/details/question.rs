@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::site::Site;
 use super::{AppDetails, Asked, Detailed, Found, InFlight, Joined, Key, NoDetails};
-use crate::ask_app::{question, unread};
+use crate::ask_app::{is_of_type, question, unread};
 use crate::error::NoToken;
 use crate::record::Record;
 use crate::token_state::TokenState;
@@ -203,15 +203,23 @@ impl Sidecar {
         let asking = self.upstream.ask(head, &said, &client, None);
         let response = timeout_at(deadline, asking).await.map_err(|_| NoDetails::Timeout)??;
         let status = response.status();
+        let is_html = is_of_type("text/html", response.headers());
         let reading = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
         // Read in every case, so that the connection can be used again.
         let read = timeout_at(deadline, reading).await;
         match status.as_u16() {
             200 => {
                 let body = read.map_err(|_| NoDetails::Timeout)?;
-                let body = body.map_err(|error| unread(&*error))?;
-                let answer = rules.identity.read_answer(&body.to_bytes());
-                answer.map(Some).map_err(NoDetails::Unusable)
+                let answer = match body {
+                    Ok(body) => rules.identity.read_answer(&body.to_bytes()).map(Some),
+                    Err(error) => match unread(&*error) {
+                        NoDetails::Unusable(fault) => Err(fault),
+                        reason => return Err(reason),
+                    },
+                };
+                answer.map_err(|fault| {
+                    NoDetails::Unusable(if is_html { fault.in_html() } else { fault })
+                })
             }
             204 => Ok(None),
             401 | 403 | 404 => Err(NoDetails::Refused(status)),

@@ -87,6 +87,25 @@ async fn answer_of_another_form_gives_no_token() {
 }
 
 #[tokio::test]
+async fn page_in_place_of_details_is_called_a_page() {
+    let directory = Directory::default();
+    for (user, body) in [
+        ("short", "<html>Sign in".to_owned()),
+        ("long", format!("<html>{}", "a".repeat(20_000))),
+        ("list", "[]".to_owned()),
+    ] {
+        directory.answer(user, 200, body);
+    }
+    let stage = directory.stage("").await;
+    for (user, is_page) in [("short", true), ("long", true), ("list", false)] {
+        let route = token_of(&stage, user).await;
+        assert_eq!((route.status(), &*route.code()), (502, "no_details"), "{}", route.text());
+        let text = "it is a page in HTML: is that a login page?";
+        assert_eq!(route.text().contains(text), is_page, "{}", route.text());
+    }
+}
+
+#[tokio::test]
 async fn app_that_recovers_is_asked_again() {
     let directory = Directory::default();
     directory.answer("ada", 500, "");
@@ -115,6 +134,8 @@ async fn app_that_is_down_gives_no_token() {
     stage.app.die().await;
     let route = token_of(&stage, "grace").await;
     assert_eq!((route.status(), &*route.code()), (503, "no_details"), "{}", route.text());
+    let text = "No token, since no connection to the app could be made.";
+    assert!(route.text().contains(text), "{}", route.text());
     assert_eq!(answers(&stage, "unreachable").await, 1.0);
     assert_eq!(token_of(&stage, "ada").await.status(), 200, "her details are kept");
 }
