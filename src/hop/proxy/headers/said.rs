@@ -229,7 +229,7 @@ fn without_client(forwarded: &HeaderValue) -> HeaderValue {
     let mut left = Vec::with_capacity(forwarded.len());
     for pair in forwarded.as_bytes().split_inclusive(|byte| matches!(byte, b';' | b',')) {
         let was_quoted = quoted;
-        quoted ^= pair.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+        quoted = pair.iter().fold(quoted, |quoted, byte| quoted ^ (*byte == b'"'));
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
         let is_of_client = name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by");
         if was_quoted || quoted || !is_of_client {
