@@ -123,6 +123,20 @@ async fn t66_places_that_name_different_users_are_refused() {
 }
 
 #[tokio::test]
+async fn t66_bare_name_beside_the_guarded_one_counts_for_nothing() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let names = "cookie = [\"__Secure-session\", \"session\"]\n";
+    let stage = Stage::set(&issuer.toml().replace("header = \"X-Assertion\"\n", names)).await;
+    let [ada, eve] = ["ada", "eve"].map(|user| pen.sign(&claims(user)));
+    // A page of another subdomain can set the bare name alone.
+    let answer = get(&stage, &format!("session={eve}; __Secure-session={ada}")).await;
+    assert_eq!(user_of(answer.token().expect("a token")), "ada");
+    let answer = get(&stage, &format!("session={ada}")).await;
+    assert_eq!(user_of(answer.token().expect("a token")), "ada", "over plain HTTP");
+}
+
+#[tokio::test]
 async fn t66_token_route_answers_pages_of_the_same_host_alone() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
