@@ -260,3 +260,21 @@ async fn several_names_under_a_pattern_name_no_user() {
     assert_anonymous(&get(&stage, &both).await, "two users in one browser");
     assert_eq!(result_count(&stage, AssertionResult::SeveralCookies).await, 1.0);
 }
+
+#[tokio::test]
+async fn credentials_of_the_apps_own_leave_the_cookie_its_word() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let stage = reading_cookies(&issuer, "header = \"Authorization\"").await;
+    let [ada, eve] = ["ada", "eve"].map(|user| pen.sign(&claims(user)));
+    for credentials in ["Bearer opaque", "Basic YTpi"] {
+        let asking = with_cookie(&stage, "/", &format!("session={ada}"));
+        let answer = asking.header("authorization", credentials).send().await;
+        assert_eq!(user_of(answer.token().expect("a token")), "ada", "{credentials}");
+        let asking = with_cookie(&stage, "/api/velt/token", &format!("session={ada}"));
+        let answer = asking.header("authorization", credentials).send().await;
+        assert_eq!(answer.status(), 403, "it is the cookie that names the user");
+    }
+    let asking = with_cookie(&stage, "/", &format!("session={ada}"));
+    assert_ambiguous(&asking.header("authorization", format!("Bearer {eve}")).send().await);
+}
