@@ -226,7 +226,11 @@ impl Assertions {
     /// lines.
     pub(super) fn find<'a>(&'a self, headers: &'a HeaderMap) -> Result<Presented<'a>, Refusal> {
         let (mut first, mut further, mut flaws) = (None, Vec::new(), Flaws::default());
+        let mut cookies: Vec<&CookieName> = Vec::new();
         for place in self.places.iter() {
+            if Places::is_superseded(place, &cookies) {
+                continue;
+            }
             let presentation = match place {
                 Place::Header(header) => match self.in_header(headers, header)? {
                     Ok(presentation) => presentation,
@@ -235,9 +239,10 @@ impl Assertions {
                         None
                     }
                 },
-                Place::Cookie(name) => name.find(headers)?.map(|found| Presentation {
-                    form: found.and_then(|cookie| self.format.unpack(cookie)),
-                    by_cookie: true,
+                Place::Cookie(name) => name.find(headers)?.map(|found| {
+                    cookies.push(name);
+                    let form = found.and_then(|cookie| self.format.unpack(cookie));
+                    Presentation { form, by_cookie: true }
                 }),
             };
             match presentation {

@@ -66,7 +66,12 @@ impl Identity {
                             Ok(verdict)
                         } else {
                             // Boxed, since it is rare and would make every request's future larger.
-                            Box::pin(agreed(asking, assertions, verdict, &further)).await
+                            let first = (verdict, first.by_cookie);
+                            let agreed = agreed(asking, assertions, first, &further);
+                            Box::pin(agreed).await.map(|(verdict, is_cookies)| {
+                                by_cookie = is_cookies;
+                                verdict
+                            })
                         }
                     }
                     Ok(Presented::Nothing(flaws)) => Ok(Verdict::Absent(flaws)),
@@ -214,23 +219,30 @@ async fn verify_assertion(
     Box::pin(assertions.verify(assertion, now)).await
 }
 
-/// Returns the first verdict, unless a further assertion that is valid names another user: the app might read
-/// that one. A further assertion that is not valid does not count, such as an old cookie beside a new header.
+/// Returns the first verdict, and whether it is a cookie's, unless a further assertion that is valid names another
+/// user: the app might read that one. A further assertion that is not valid does not count, such as an old cookie
+/// beside a new header. Credentials of the app's own are no assertion, so the next one is the first.
 async fn agreed(
     asking: Asking,
     assertions: &Assertions,
-    first: Verdict,
+    mut first: (Verdict, bool),
     further: &[Presentation<'_>],
-) -> Result<Verdict, Refusal> {
-    let Verdict::Valid(Said { user: Some(user), .. }) = &first else { return Ok(first) };
+) -> Result<(Verdict, bool), Refusal> {
     for assertion in further {
-        if let Verdict::Valid(Said { user: Some(other), .. }) =
-            verify_assertion(asking, assertions, assertion).await
-            && other.id != user.id
-        {
-            let header =
-                if assertion.by_cookie { Some(&COOKIE) } else { assertions.places().header() };
-            return Err(Refusal::ambiguous(RefusalKind::Disagreement, header.unwrap_or(&COOKIE)));
+        let user = match &first.0 {
+            Verdict::OtherScheme => None,
+            Verdict::Valid(Said { user: Some(user), .. }) => Some(user),
+            _ => break,
+        };
+        let verdict = verify_assertion(asking, assertions, assertion).await;
+        match (user, verdict) {
+            (None, verdict) => first = (verdict, assertion.by_cookie),
+            (Some(user), Verdict::Valid(Said { user: Some(other), .. })) if other.id != user.id => {
+                let header = assertions.places().header().filter(|_| !assertion.by_cookie);
+                let header = header.unwrap_or(&COOKIE);
+                return Err(Refusal::ambiguous(RefusalKind::Disagreement, header));
+            }
+            _ => {}
         }
     }
     Ok(first)

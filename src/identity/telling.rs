@@ -21,12 +21,15 @@ impl Identity {
         }
         self.tell_flaws(decision.flaws, Some(peer.address()));
         match &decision.conclusion {
-            // A session that has expired is the everyday end of a session. A cookie without claims is a
-            // configuration that can never work.
-            Conclusion::Ignored(refusal @ Refusal::Invalid(InvalidAssertion::SessionId)) => {
+            // A session that has expired is the everyday end of a session, and any client can send nonsense. The
+            // rest is an attack, or a configuration that does not fit the login.
+            Conclusion::Ignored(Refusal::Invalid(
+                InvalidAssertion::Expired | InvalidAssertion::Malformed,
+            ))
+            | Conclusion::Caller(_) => {}
+            Conclusion::Ignored(refusal @ Refusal::Invalid(_)) => {
                 self.log_refusal(refusal, Some(peer.address()));
             }
-            Conclusion::Caller(_) | Conclusion::Ignored(Refusal::Invalid(_)) => {}
             Conclusion::Ignored(refusal) | Conclusion::Refused(refusal) => {
                 self.tell_refusal(refusal, Some(peer.address()));
             }

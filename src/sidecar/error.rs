@@ -400,9 +400,9 @@ impl NoToken {
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
                 "No user is signed in: the request came without an identity that the sidecar \
-                 trusts. Sign in first. If you are signed in, check [identity]: the header's name \
-                 and identity.trusted_peers. velt-sidecar explain says how the sidecar reads the \
-                 request."
+                 trusts. Sign in first. If you are signed in, your identity is not where [identity] \
+                 says, or comes from a peer that is not trusted: velt-sidecar explain says how the \
+                 sidecar reads the request."
                     .into(),
             ),
             Self::NoSecret => (
@@ -448,8 +448,8 @@ impl NoToken {
                 StatusCode::BAD_REQUEST,
                 "no_organization",
                 "The request came without an organization that can be used, which this Velt API \
-                 needs: set velt.organization, or have the login proxy send \
-                 identity.organization_header."
+                 needs: set velt.organization, or have the identity bring it in \
+                 identity.organization_header or identity.assertion.organization_claim."
                     .into(),
             ),
             Self::NoDetails(reason) => no_details(*reason),

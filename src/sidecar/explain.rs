@@ -146,7 +146,7 @@ impl Walk<'_> {
         self.steps.push(words::of_route(&route, &request, injection));
         match route {
             Route::Keys(_) => Ok(answer::of_resolver("the keys of tokens for resolvers")),
-            Route::Own(own) => check_asking(injection, &request, by_cookie)
+            Route::Own(own) => check_asking(injection, &request, &caller, by_cookie)
                 .map_err(|error| (error, None))
                 .and_then(|()| match own {
                     Own::Token(route) => {

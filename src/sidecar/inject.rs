@@ -229,6 +229,13 @@ impl Injection {
         })
     }
 
+    /// Whether a page may ask a token route for a user whom the app finds by its cookies. As
+    /// [`Self::may_ask_by_cookie`], but a request in which nothing speaks of a page may ask: programs do so.
+    pub fn may_ask_through_app(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
+        let of_page = [ORIGIN, REFERER].iter().any(|name| headers.contains_key(name));
+        !of_page || self.may_ask_by_cookie(authority, headers)
+    }
+
     /// Whether a page may ask a token route with a cookie alone. A browser sends the cookie along with requests
     /// of any site's pages, so the request must show that a page of this host has made it: by Fetch Metadata,
     /// or in older browsers by `Origin` or else `Referer`.

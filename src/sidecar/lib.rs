@@ -235,7 +235,7 @@ impl Sidecar {
             }
             Route::Own(route) => {
                 record.routed(request.uri().path());
-                check_asking(&rules.injection, request, by_cookie)?;
+                check_asking(&rules.injection, request, &caller, by_cookie)?;
                 let caller = match caller {
                     // Boxed, because this way is rare and the future would grow.
                     Caller::Unnamed => {
@@ -458,8 +458,7 @@ fn check_required<B>(
     caller: &Caller,
     request: &Request<B>,
 ) -> Result<(), RequestError> {
-    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
-    if rules.required_on.covers(method, path, headers) {
+    if rules.required_on.covers(request.uri().path()) {
         known_user(caller)?;
     }
     Ok(())
@@ -476,10 +475,11 @@ fn known_user(caller: &Caller) -> Result<&User, NoToken> {
 }
 
 /// Checks that a token route may be asked like this, before the app or Velt is asked.
-/// Who asks `by_cookie` may be a page of another site, without the knowledge of the user.
+/// A cookie is sent along with requests of other sites' pages too, without the knowledge of the user.
 fn check_asking<B>(
     injection: &Injection,
     request: &Request<B>,
+    caller: &Caller,
     by_cookie: bool,
 ) -> Result<(), RequestError> {
     let headers = request.headers();
@@ -488,7 +488,12 @@ fn check_asking<B>(
     }
     // Over HTTP/2 the target has the host.
     let authority = request.uri().authority().map(Authority::as_str);
-    if by_cookie && !injection.may_ask_by_cookie(authority, headers) {
+    let may_ask = match caller {
+        // The app, which finds the user by cookies, is yet to be asked.
+        Caller::Unnamed => injection.may_ask_through_app(authority, headers),
+        _ => !by_cookie || injection.may_ask_by_cookie(authority, headers),
+    };
+    if !may_ask {
         return Err(RequestError::CookieAlone);
     }
     match *request.method() {

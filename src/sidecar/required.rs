@@ -1,118 +1,203 @@
 //! Paths of the app that only known callers may ask (`identity.require_on`).
 
-use std::borrow::Cow;
-
-use http::{HeaderMap, HeaderName, Method};
-
 use crate::inject::PathPattern;
-
-const ACCESS_CONTROL_REQUEST_METHOD: HeaderName =
-    HeaderName::from_static("access-control-request-method");
 
 /// Paths of the app for which a user must be known.
 #[derive(Clone, Debug, Default)]
 pub struct RequiredOn(Vec<PathPattern>);
 
+/// Most rounds of decoding: an app behind another decoder may decode twice.
+const ROUNDS: usize = 3;
+
 impl RequiredOn {
-    /// Makes a list of paths. Patterns are compared in lower case.
+    /// Makes a list of paths. A path that is named covers the paths below it with a slash at the end, and a prefix
+    /// that ends with a slash covers the path before it.
     pub fn new(patterns: Vec<PathPattern>) -> Self {
-        let lower = |pattern| match pattern {
-            PathPattern::Exact(path) => PathPattern::Exact(path.to_ascii_lowercase()),
-            PathPattern::Prefix(path) => PathPattern::Prefix(path.to_ascii_lowercase()),
+        let plainest = |path: &str| Reading(DOTS).of(stages(path).last().map_or("", |last| last));
+        let plain = |pattern| match pattern {
+            PathPattern::Exact(path) => {
+                PathPattern::Exact(without_end(&plainest(&path)).to_owned())
+            }
+            PathPattern::Prefix(path) => PathPattern::Prefix(plainest(&path)),
         };
-        Self(patterns.into_iter().map(lower).collect())
+        Self(patterns.into_iter().map(plain).collect())
     }
 
-    /// Whether a request needs a user. Every spelling that an app may take for one of the paths counts, since
-    /// to ask for a user once too often is the lesser fault. A preflight of CORS has no cookies and no effect
-    /// (Fetch standard, section 3.3.1), and needs none.
-    pub fn covers(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
-        if self.0.is_empty() {
-            return false;
-        }
-        if method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-            return false;
-        }
-        let plain = plain(path);
-        let bare = plain.strip_suffix('/').filter(|bare| !bare.is_empty());
-        self.0.iter().any(|pattern| {
-            pattern.matches(&plain) || bare.is_some_and(|bare| pattern.matches(bare))
+    /// Whether a request for `path` needs a user. Apps differ in how they read a path, so every reading counts: as
+    /// it stands and decoded, with dot segments resolved and not, and so on. To ask for a user once too often is
+    /// the lesser fault.
+    pub fn covers(&self, path: &str) -> bool {
+        !self.0.is_empty() && readings(path).iter().any(|reading| self.covers_reading(reading))
+    }
+
+    fn covers_reading(&self, path: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern {
+            PathPattern::Exact(exact) => without_end(path) == exact,
+            PathPattern::Prefix(prefix) => {
+                path.starts_with(prefix) || Some(path) == prefix.strip_suffix('/')
+            }
         })
     }
 }
 
-/// Most rounds of decoding: an app behind another decoder may decode twice.
-const ROUNDS: usize = 3;
+/// Returns a path without the slash at its end.
+fn without_end(path: &str) -> &str {
+    path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path)
+}
 
-/// Returns the plainest spelling of a path: decoded, in lower case, with `/` for `\`, without parameters
-/// behind `;`, without empty segments, and with dot segments resolved (RFC 3986 section 5.2.4).
-fn plain(path: &str) -> String {
-    let mut text: Cow<'_, str> = path.into();
+/// A way in which an app may read a path, beside letters of either case and empty segments, which never count: a
+/// sum of the constants below.
+#[derive(Clone, Copy)]
+struct Reading(u8);
+
+/// `\` is `/`, as for servers on Windows.
+const BACKSLASH: u8 = 1;
+/// A segment ends at `;`, and parameters follow, as in Java.
+const PARAMETERS: u8 = 2;
+/// Dot segments are resolved (RFC 3986 section 5.2.4).
+const DOTS: u8 = 4;
+/// Spaces, dots and control characters at the end of a segment are dropped, as on Windows.
+const TRIMMED: u8 = 8;
+
+impl Reading {
+    /// Returns every combination.
+    fn all() -> impl Iterator<Item = Self> {
+        (0..=BACKSLASH + PARAMETERS + DOTS + TRIMMED).map(Self)
+    }
+
+    fn has(self, way: u8) -> bool {
+        self.0 & way > 0
+    }
+
+    fn of(self, path: &str) -> String {
+        let path = path.to_lowercase();
+        let path = if self.has(BACKSLASH) { path.replace('\\', "/") } else { path };
+        let mut segments: Vec<&str> = Vec::new();
+        for segment in path.split('/') {
+            match self.segment(segment) {
+                "" => {}
+                "." if self.has(DOTS) => {}
+                ".." if self.has(DOTS) => {
+                    segments.pop();
+                }
+                segment => segments.push(segment),
+            }
+        }
+        let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+        format!("/{}{end}", segments.join("/"))
+    }
+
+    fn segment(self, segment: &str) -> &str {
+        let segment = match segment.split_once(';') {
+            Some((before, _)) if self.has(PARAMETERS) => before,
+            _ => segment,
+        };
+        let is_dots = segment == "." || segment == "..";
+        if !self.has(TRIMMED) || is_dots {
+            return segment;
+        }
+        // Some servers end a text at a zero byte.
+        let segment = segment.split('\0').next().unwrap_or_default();
+        segment.trim_matches(|end: char| end.is_whitespace() || end.is_control() || end == '.')
+    }
+}
+
+/// Returns every reading of a path, at each of its stages.
+fn readings(path: &str) -> Vec<String> {
+    stages(path).iter().flat_map(|stage| Reading::all().map(|reading| reading.of(stage))).collect()
+}
+
+/// Returns a path as it stands, and after each round of decoding that changes it.
+fn stages(path: &str) -> Vec<String> {
+    let mut stages = vec![path.to_owned()];
     for _ in 0..ROUNDS {
-        let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
-        if decoded == *text {
+        let last = stages.last().map_or("", String::as_str);
+        let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy().into_owned();
+        if decoded == last {
             break;
         }
-        text = decoded.into();
+        stages.push(decoded);
     }
-    let text = text.to_lowercase().replace('\\', "/");
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in text.split('/') {
-        match segment.split(';').next().unwrap_or_default().trim_end_matches('\0') {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            segment => segments.push(segment),
-        }
-    }
-    let end = if text.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{end}", segments.join("/"))
+    stages
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn every_spelling_of_a_path_is_covered() {
-        let required = RequiredOn::new(vec![
+    fn required() -> RequiredOn {
+        RequiredOn::new(vec![
             PathPattern::Prefix("/API/Velt/".into()),
             PathPattern::Exact("/admin".into()),
-        ]);
-        let covers = |path| required.covers(&Method::GET, path, &HeaderMap::new());
+            PathPattern::Exact("/exact/".into()),
+            PathPattern::Prefix("/\u{c4}mt/".into()),
+            PathPattern::Prefix("/%C3%A4rzte/".into()),
+            PathPattern::Exact("/x//y".into()),
+        ])
+    }
+
+    #[test]
+    fn every_reading_of_a_path_is_covered() {
         for path in [
             "/api/velt/x",
             "/API/velt/x",
+            "/api/velt",
             "//api//velt//x",
             "/api/./velt/x",
             "/x/../api/velt/x",
             "/api%2Fvelt%2fx",
             "/%61pi/velt/x",
             "/%2561pi/velt/x",
-            "/api/velt;a=b/x",
+            "/api;a=b/velt;a=b/x",
             "/api\\velt\\x",
+            "/api/velt/../x",
+            "/api/velt/a/..%2f..%2f..%2fpublic",
+            "/api/velt/a/..%5c..%5c..%5cpublic",
+            "/api/velt/a/..%252f..%252f..%252fpublic",
+            "/api/velt/..;/secret",
+            "/api/velt%20/x",
+            "/api/velt./x",
+            "/api%09/velt%00x/y",
             "/admin",
             "/admin/",
             "/ADMIN;x",
+            "/exact",
+            "/%C3%84mt/x",
+            "/%c3%a4mt/x",
+            "/\u{c4}rzte/x",
+            "/%C3%84rzte/x",
+            "/x/y",
+            "/x//y",
         ] {
-            assert!(covers(path), "{path}");
+            assert!(required().covers(path), "{path}");
         }
-        for path in ["/", "/api/velt", "/api/velt/../x", "/administrator", "/x/admin"] {
-            assert!(!covers(path), "{path}");
+        for path in ["/", "/api/veltx", "/api", "/administrator", "/y/admin", "/x/z"] {
+            assert!(!required().covers(path), "{path}");
         }
+        assert!(!RequiredOn::default().covers("/admin"));
     }
 
-    #[test]
-    fn preflights_need_no_user() {
-        let required = RequiredOn::new(vec![PathPattern::Exact("/a".into())]);
-        let mut headers = HeaderMap::new();
-        assert!(required.covers(&Method::OPTIONS, "/a", &headers));
-        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST"));
-        assert!(!required.covers(&Method::OPTIONS, "/a", &headers));
-        assert!(required.covers(&Method::POST, "/a", &headers));
-        assert!(!RequiredOn::default().covers(&Method::GET, "/a", &HeaderMap::new()));
+    proptest! {
+        /// A path below a prefix is covered, whatever follows: apps may read what follows literally.
+        #[test]
+        fn path_below_a_prefix_is_covered(rest in "[ -~]{0,40}") {
+            let path = format!("/api/velt/{rest}");
+            prop_assert!(required().covers(&path), "{}", path);
+        }
+
+        /// A path with any letters encoded is covered like the path.
+        #[test]
+        fn encoded_path_is_covered(encoded in proptest::collection::vec(any::<bool>(), 11)) {
+            let letters = "/api/velt/x".bytes().zip(encoded);
+            let path: String = letters
+                .map(|(byte, encoded)| {
+                    let plain = char::from(byte).to_string();
+                    if encoded && byte != b'/' { format!("%{byte:02X}") } else { plain }
+                })
+                .collect();
+            prop_assert!(required().covers(&path), "{}", path);
+        }
     }
 }

@@ -35,6 +35,7 @@ mod no_user;
 mod otel;
 mod program;
 mod promtool;
+mod resolver;
 mod scanner;
 mod sidecar_process;
 mod snippets;

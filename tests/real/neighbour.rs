@@ -97,6 +97,11 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
 
 /// Makes a client that speaks to this machine only, and follows no redirect.
 pub fn http_client() -> reqwest::Client {
+    http_client_builder().build().expect("a client without settings of the machine's")
+}
+
+/// Returns the settings of [`http_client`].
+pub fn http_client_builder() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // The client wants a provider even for plain HTTP. A provider installed by other code is as good.
@@ -106,8 +111,6 @@ pub fn http_client() -> reqwest::Client {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
-        .build()
-        .expect("a client without settings of the machine's")
 }
 
 /// Checks that the cache or proxy at `front` answers `/whose` with the sidecar that it was given: another

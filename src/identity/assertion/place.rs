@@ -55,6 +55,14 @@ impl CookieName {
         is_name.then(|| Self { before: before.into(), after: after.map(Box::from) })
     }
 
+    /// Whether browsers guard this name (`__Secure-`, `__Host-`; RFC 6265bis section 4.1.3) and not `other`, which is
+    /// the same name without the guard. Libraries use one of the two, by the scheme of the app's address.
+    fn is_guarded_form_of(&self, other: &Self) -> bool {
+        let bare =
+            ["__Secure-", "__Host-"].iter().find_map(|guard| self.before.strip_prefix(guard));
+        bare == Some(&*other.before) && self.after == other.after
+    }
+
     fn matches(&self, name: &str) -> bool {
         match &self.after {
             None => *self.before == *name,
@@ -88,6 +96,10 @@ impl CookieName {
                 None if self.matches(name) => Piece { name, number: None, value },
                 None => continue,
             };
+            // More than one cookie has pieces. A client may send thousands of names that fit a pattern.
+            if found.len() > MAX_CHUNKS {
+                return Ok(Some(Err(InvalidAssertion::SeveralCookies)));
+            }
             if found.iter().any(|other| (other.name, other.number) == (piece.name, piece.number)) {
                 return Err(Refusal::Ambiguous { kind: RefusalKind::CookieTwice, header: COOKIE });
             }
@@ -164,6 +176,13 @@ impl Places {
     /// Returns the places in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Place> {
         self.0.iter()
+    }
+
+    /// Whether a cookie that was found makes `place` count for nothing: the same name with a guard. Pages of other
+    /// subdomains can set the name without the guard.
+    pub(super) fn is_superseded(place: &Place, found: &[&CookieName]) -> bool {
+        let Place::Cookie(name) = place else { return false };
+        found.iter().any(|found| found.is_guarded_form_of(name))
     }
 
     /// Returns the header among the places.

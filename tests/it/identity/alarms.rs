@@ -150,3 +150,20 @@ async fn a_header_without_the_secret_is_told_with_its_setting() {
         }
     }
 }
+
+#[tokio::test]
+async fn sessions_of_another_secret_are_one_line() {
+    let toml = "[identity]\npreset = \"nextauth\"\n";
+    let secret =
+        ("VELT_SIDECAR_IDENTITY__ASSERTION__SECRET", "a secret of more than 32 bytes, or so");
+    // `{"alg":"dir","enc":"A256GCM"}`, a vector, nothing encrypted, and a tag.
+    let sealed =
+        "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAAAAAAAAAAAAAA..AAAAAAAAAAAAAAAAAAAAAA";
+    let cookie = format!("next-auth.session-token={sealed}; canary=canary");
+    let app = FakeApp::start().await;
+    let lines = logged_of(app, toml, &[secret], &[("cookie", &cookie)]).await;
+    let about: Vec<_> =
+        lines.iter().filter(|line| line.contains("assertion was refused")).collect();
+    let [line] = &about[..] else { panic!("{lines:?}") };
+    assert!(line.contains("another secret has sealed it"), "{line}");
+}

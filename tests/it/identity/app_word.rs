@@ -81,7 +81,8 @@ async fn token_route_asks_the_app_with_cookies_and_nothing_else() {
         let sending = stage.client().post("/api/velt/token", "{\"userId\":\"ada\"}");
         let sending = sending.header("cookie", "session=of-ada").header("cookie", "x=y");
         let sending = sending.header("x-velt-user", "grace").header("authorization", "Bearer eve");
-        sending.header("x-other", "1").header("accept", "text/html").header("origin", "http://a")
+        let sending = sending.header("sec-fetch-site", "same-origin").header("origin", "http://a");
+        sending.header("x-other", "1").header("accept", "text/html")
     };
     for answer in [ask().send().await, ask().send_http2().await] {
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -238,4 +239,31 @@ async fn wrong_method_is_refused_before_the_app_is_asked() {
     let sending = stage.client().request(http::Method::PUT, "/api/velt/token");
     let answer = sending.header("cookie", "session=of-ada").send().await;
     assert_eq!((answer.status(), stage.app.journal().len()), (405, 0));
+}
+
+#[tokio::test]
+async fn t66_page_of_another_host_gets_no_token_through_the_app() {
+    let stage = stage().await;
+    let ask = |name: &str, value: &str| {
+        let asking = stage.client().get("/api/velt/token").header("cookie", "session=of-ada");
+        let asking = asking.without("host").header("host", "app.example");
+        if name.is_empty() { asking.send() } else { asking.header(name, value).send() }
+    };
+    for (name, value) in [
+        ("", ""),
+        ("origin", "https://app.example"),
+        ("referer", "https://app.example/page"),
+        ("sec-fetch-site", "same-origin"),
+    ] {
+        assert_eq!(ask(name, value).await.status(), 200, "{name}");
+    }
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("referer", "https://www.app.example/"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        let answer = ask(name, value).await;
+        assert_eq!((answer.status(), &*answer.code()), (403, "cross_origin"), "{name}: {value}");
+    }
 }

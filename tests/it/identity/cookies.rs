@@ -123,6 +123,20 @@ async fn t66_places_that_name_different_users_are_refused() {
 }
 
 #[tokio::test]
+async fn t66_bare_name_beside_the_guarded_one_counts_for_nothing() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let names = "cookie = [\"__Secure-session\", \"session\"]\n";
+    let stage = Stage::set(&issuer.toml().replace("header = \"X-Assertion\"\n", names)).await;
+    let [ada, eve] = ["ada", "eve"].map(|user| pen.sign(&claims(user)));
+    // A page of another subdomain can set the bare name alone.
+    let answer = get(&stage, &format!("session={eve}; __Secure-session={ada}")).await;
+    assert_eq!(user_of(answer.token().expect("a token")), "ada");
+    let answer = get(&stage, &format!("session={ada}")).await;
+    assert_eq!(user_of(answer.token().expect("a token")), "ada", "over plain HTTP");
+}
+
+#[tokio::test]
 async fn t66_token_route_answers_pages_of_the_same_host_alone() {
     let pen = Pen::es256("1");
     let issuer = Issuer::publishing(&[&pen]).await;
@@ -245,4 +259,22 @@ async fn several_names_under_a_pattern_name_no_user() {
     let both = format!("id.ada.token={ada}; id.eve.token={eve}");
     assert_anonymous(&get(&stage, &both).await, "two users in one browser");
     assert_eq!(result_count(&stage, AssertionResult::SeveralCookies).await, 1.0);
+}
+
+#[tokio::test]
+async fn credentials_of_the_apps_own_leave_the_cookie_its_word() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let stage = reading_cookies(&issuer, "header = \"Authorization\"").await;
+    let [ada, eve] = ["ada", "eve"].map(|user| pen.sign(&claims(user)));
+    for credentials in ["Bearer opaque", "Basic YTpi"] {
+        let asking = with_cookie(&stage, "/", &format!("session={ada}"));
+        let answer = asking.header("authorization", credentials).send().await;
+        assert_eq!(user_of(answer.token().expect("a token")), "ada", "{credentials}");
+        let asking = with_cookie(&stage, "/api/velt/token", &format!("session={ada}"));
+        let answer = asking.header("authorization", credentials).send().await;
+        assert_eq!(answer.status(), 403, "it is the cookie that names the user");
+    }
+    let asking = with_cookie(&stage, "/", &format!("session={ada}"));
+    assert_ambiguous(&asking.header("authorization", format!("Bearer {eve}")).send().await);
 }

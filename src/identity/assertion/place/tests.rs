@@ -65,6 +65,27 @@ fn several_names_that_fit_are_no_valid_assertion() {
 }
 
 #[test]
+fn thousands_of_names_that_fit_are_given_up_early() {
+    let names: Vec<String> = (0..4000).map(|nth| format!("sb-{nth}-t=")).collect();
+    assert_eq!(find("sb-*-t", &[&names.join("; ")]), one("SeveralCookies", ""));
+}
+
+#[test]
+fn t66_guarded_name_supersedes_the_bare_one() {
+    let name = |text| Place::Cookie(CookieName::parse(text).expect("a name"));
+    let (secure, host, other) = (name("__Secure-s"), name("__Host-s"), name("__Secure-t"));
+    let found = |place: &Place| match place {
+        Place::Cookie(name) => Places::is_superseded(
+            &self::Place::Cookie(CookieName::parse("s").expect("a name")),
+            &[name],
+        ),
+        Place::Header(_) => false,
+    };
+    assert!(found(&secure) && found(&host));
+    assert!(!found(&other) && !found(&name("s")));
+}
+
+#[test]
 fn pieces_are_joined_up_to_the_first_that_is_missing() {
     assert_eq!(find("s", &["s.1=b; s.0=a; s.2=c"]), one("s", "abc"));
     assert_eq!(find("s", &["s.0=a; s.2=c"]), one("s", "a"));

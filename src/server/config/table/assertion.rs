@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use http::HeaderName;
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::reader::{Inline, Section};
 use super::super::setting::Setting as _;
 use super::super::words::PlaceName;
 use super::preset::AssertionPreset;
-use super::{Groups, check_length, check_plaintext};
+use super::{Groups, MIN_SECRET_BYTES, check_plaintext};
 use ground::groups::KnownGroups;
 use ground::tls::Roots;
 use identity::Placeholders;
@@ -179,7 +179,13 @@ fn read_places(
 fn read_secrets(section: &Section<'_, '_>, format: Format) -> Vec<SecretString> {
     let read = |key: &str, variable: &str| {
         let secret = section.optional_secret(key, variable, Inline::Refused)?;
-        check_length(section, key, &secret);
+        if secret.expose_secret().len() < MIN_SECRET_BYTES {
+            section.complain_about(
+                key,
+                &format!("it has fewer than {MIN_SECRET_BYTES} bytes, so it could be guessed"),
+                "make a longer one (openssl rand -hex 32), and give it to the app and to the sidecar",
+            );
+        }
         Some(secret)
     };
     let secret = read("secret", SECRET_VARIABLE);
