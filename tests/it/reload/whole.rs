@@ -7,6 +7,7 @@ use server::config::{LoadError, Origin};
 use super::{FakeApp, Folder, Issuer, Pen, Pod, claims};
 use crate::support::certificates::{Authority, VALID, connect, terminate};
 use crate::support::client::Client;
+use crate::support::issuer::{ISSUER, base64};
 use crate::support::raw::unused_address;
 
 const WAITING: &str = "config_restart_needed";
@@ -213,4 +214,37 @@ async fn other_groups_of_resources_are_looked_for_after_a_reload() {
     assert_eq!(resources(&pod, "zoo").await, 2);
     assert_eq!(resources(&pod, "staff").await, 1);
     assert_eq!(pod.velt.call_count(), 5);
+}
+
+/// Signs a session with a secret (HS256), as older projects of Supabase do.
+fn session(user: &str, secret: &str) -> String {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    let message = format!("{}.{}", base64(r#"{"alg":"HS256"}"#), base64(claims(user).to_string()));
+    let signature = sign(&Key::new(HMAC_SHA256, secret.as_bytes()), message.as_bytes());
+    format!("session={message}.{}", base64(signature.as_ref()))
+}
+
+#[tokio::test]
+async fn t66_session_of_a_secret_that_is_gone_ends_with_the_reload() {
+    const OLD: &str = "the old secret, of more than 32 bytes";
+    const NEW: &str = "the new secret, of 32 bytes or more";
+    let folder = Folder::new();
+    folder.write("secret", OLD);
+    folder.write("next", NEW);
+    let toml = format!(
+        "[identity]\nsource = \"assertion\"\n[identity.assertion]\ncookie = [\"session\"]\n\
+         issuer = \"{ISSUER}\"\naudience = [\"app\"]\nalgorithms = [\"HS256\"]\n\
+         secret_file = \"FOLDERsecret\"\nnext_secret_file = \"FOLDERnext\"\n"
+    );
+    let pod = Pod::with(folder, &toml).await;
+    let client = Client::to(pod.sidecar.addresses.traffic);
+    let (ada, eve) = (session("ada", OLD), session("eve", NEW));
+    let ask = |cookie: &str| client.get("/").header("cookie", cookie).send();
+    // Both sessions are remembered as checked.
+    assert!(ask(&ada).await.token().is_some() && ask(&eve).await.token().is_some());
+    pod.folder.write("secret", NEW);
+    pod.trigger.reload().await;
+    let answer = ask(&ada).await;
+    assert_eq!((answer.token(), answer.token_status()), (None, Some("anonymous")));
+    assert!(ask(&eve).await.token().is_some(), "the secret that stays goes on to count");
 }
