@@ -25,9 +25,8 @@ use self::words::Cache;
 use super::Rules;
 use super::details::{Key as DetailsKey, NoDetails, Site};
 use super::error::{NoToken, RequestError};
-use super::{
-    Own, Route, check_asking, check_body, check_required, known_user, mint_request, scheme_of,
-};
+use super::route::{Own, Route, check_asking, check_body, check_required, known_user};
+use super::{mint_request, scheme_of};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use ground::peer::Peer;
 use hop::proxy::Client;

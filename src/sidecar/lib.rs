@@ -3,7 +3,8 @@
 //!
 //! 1. Identify the caller, and remove the headers that only the login proxy or the sidecar may set.
 //! 2. Choose the route. The sidecar itself answers a token route; the app answers every other request.
-//! 3. Read the token cache. A missing token is minted in a task of its own, while the app works.
+//! 3. Read the token cache, where `identity.details_path` is set by what the app has told of the user. A missing
+//!    token is minted in a task of its own, while the app works.
 //! 4. Ask the app.
 //! 5. Insert into the head of the app's response the token, or a status that says why there is none.
 //!
@@ -27,23 +28,20 @@ pub mod inject;
 mod record;
 pub mod required;
 pub mod resolver;
+mod route;
 mod token_state;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use serde_json::Value;
-use tokio::time::timeout;
 use tracing::error;
 
 use self::details::AppDetails;
@@ -52,9 +50,10 @@ use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use self::required::RequiredOn;
 use self::resolver::Resolver;
+use self::route::{Own, Route, check_asking, check_named_user, check_required, known_user};
 use self::token_state::TokenState;
 use crate::access_log::AccessLog;
-use crate::inject::{Coverage, Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
+use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
 use ground::client_connection::ClientConnection;
 use ground::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use ground::peer::Peer;
@@ -66,9 +65,6 @@ use token::admission::Admission;
 use token::cache::{Forgotten, Lookup, TokenCache, Whose};
 use token::velt::Api;
 use token::{Details, Freshness, MintPlan, MintRequest, Moment, Rights, Token, Unplanned};
-
-/// Time that a token route waits for the request body in which it looks for a `userId`.
-const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Parts that decide about a request. The same rules decide about a request from its head to its end, even if
 /// a reload replaces them meanwhile.
@@ -97,53 +93,6 @@ pub struct Sidecar {
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
     pub tracing: Tracing,
-}
-
-/// Purpose of a request. The request line alone decides whether the sidecar or the app answers.
-enum Route<'a> {
-    /// One of the paths at which the sidecar itself answers with the caller's token.
-    Own(Own<'a>),
-    /// The path at which the sidecar publishes the keys of tokens for resolvers.
-    Keys(&'a Resolver),
-    /// Any other path, which the app answers.
-    Forward {
-        /// Whether the response could carry a token.
-        coverage: Coverage<'a>,
-    },
-}
-
-/// A token that the sidecar itself answers with.
-enum Own<'a> {
-    /// A token of Velt's.
-    Token(&'a TokenRoute),
-    /// A token for resolvers.
-    Resolver(&'a Resolver),
-}
-
-impl<'a> Route<'a> {
-    fn of<B>(request: &Request<B>, rules: &'a Rules) -> Self {
-        let injection = &*rules.injection;
-        let uri = request.uri();
-        // The one spelling that serves a token has no authority in it, except over HTTP/2, where every target
-        // has an authority.
-        let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
-        if plain {
-            if let Some(route) = injection.route(uri.path()) {
-                return Self::Own(Own::Token(route));
-            }
-            match rules.resolver.as_deref() {
-                Some(resolver) if resolver.answers(uri.path()) => {
-                    return Self::Own(Own::Resolver(resolver));
-                }
-                Some(resolver) if resolver.publishes(uri.path()) => {
-                    return Self::Keys(resolver);
-                }
-                _ => {}
-            }
-        }
-        let (method, headers) = (request.method(), request.headers());
-        Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
-    }
 }
 
 impl Sidecar {
@@ -450,87 +399,6 @@ fn serve_resolver(
 ) -> Result<(Response<Bytes>, Outcome), RequestError> {
     let user = known_user(caller)?;
     Ok((resolver.answer(&user.id, SystemTime::now()), Outcome::ResolverServed))
-}
-
-/// Refuses a caller without a user where one is required.
-fn check_required<B>(
-    rules: &Rules,
-    caller: &Caller,
-    request: &Request<B>,
-) -> Result<(), RequestError> {
-    if rules.required_on.covers(request.uri().path()) {
-        known_user(caller)?;
-    }
-    Ok(())
-}
-
-/// Returns the caller's user, or the reason why there is none.
-fn known_user(caller: &Caller) -> Result<&User, NoToken> {
-    match caller {
-        Caller::Known(user) => Ok(user),
-        Caller::Anonymous => Err(NoToken::Anonymous),
-        Caller::Unverified => Err(NoToken::Unverified),
-        Caller::Unnamed => Err(NoToken::Unnamed),
-    }
-}
-
-/// Checks that a token route may be asked like this, before the app or Velt is asked.
-/// A cookie is sent along with requests of other sites' pages too, without the knowledge of the user.
-fn check_asking<B>(
-    injection: &Injection,
-    request: &Request<B>,
-    caller: &Caller,
-    by_cookie: bool,
-) -> Result<(), RequestError> {
-    let headers = request.headers();
-    if !injection.may_ask(headers) {
-        return Err(RequestError::CrossOrigin);
-    }
-    // Over HTTP/2 the target has the host.
-    let authority = request.uri().authority().map(Authority::as_str);
-    let may_ask = match caller {
-        // The app, which finds the user by cookies, is yet to be asked.
-        Caller::Unnamed => injection.may_ask_through_app(authority, headers),
-        _ => !by_cookie || injection.may_ask_by_cookie(authority, headers),
-    };
-    if !may_ask {
-        return Err(RequestError::CookieAlone);
-    }
-    match *request.method() {
-        Method::GET | Method::HEAD | Method::POST => Ok(()),
-        _ => Err(RequestError::MethodNotAllowed),
-    }
-}
-
-/// Refuses a body that names another user: the author of the page believes that the posted id decides, and
-/// would find the mistake in production only.
-async fn check_named_user(
-    body: &mut RequestBody,
-    limit: usize,
-    user: &User,
-) -> Result<(), RequestError> {
-    let reading = Limited::new(body, limit).collect();
-    let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
-    let body = read.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            RequestError::BodyTooLarge(limit)
-        } else {
-            RequestError::BrokenBody
-        }
-    })?;
-    check_body(&body.to_bytes(), user)
-}
-
-fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
-    // Any body is accepted, and most bodies say nothing about users.
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let same = match json.get("userId") {
-        None | Some(Value::Null) => true,
-        Some(Value::String(id)) => **id == *user.id,
-        Some(Value::Number(id)) => id.to_string() == *user.id,
-        Some(_) => false,
-    };
-    if same { Ok(()) } else { Err(RequestError::UserMismatch) }
 }
 
 /// Returns the request to Velt for the caller's token.

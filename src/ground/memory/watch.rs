@@ -222,11 +222,11 @@ impl Watching {
     }
 
     /// Ends the connections that hold most, half of `excess` at a time, since `held` is an estimate. Of those
-    /// that hold the same, the newest end first: a front's connections are old.
+    /// that hold the same, the newest end last: their answers may be about to come.
     fn end_largest(&mut self, excess: u64, now: Instant) {
         let holders = self.state.open();
         let mut holders: Vec<(u64, Arc<dyn Holder>)> =
-            holders.into_iter().rev().map(|holder| (holder.holds(), holder)).collect();
+            holders.into_iter().map(|holder| (holder.holds(), holder)).collect();
         let held: u64 = holders.iter().map(|(held, _)| held).sum();
         holders.sort_by_key(|(held, _)| Reverse(*held));
         let mut freed = 0;

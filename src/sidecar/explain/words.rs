@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::super::details::{Detailed, NoDetails};
 use super::super::error::NoToken;
-use super::super::{Own, Route};
+use super::super::route::{Own, Route};
 use super::Key::Named;
 use super::{Found, Key, Step};
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
