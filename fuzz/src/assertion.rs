@@ -11,12 +11,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
-use ground::groups::KnownGroups;
+use identity::MAX_VALUE_BYTES;
 use identity::assertion::{
     Algorithm, ClaimNames, ClaimPath, Claims, InvalidAssertion, Policy, verify,
 };
 use identity::keys::KeySet;
-use identity::{MAX_VALUE_BYTES, Placeholders};
 use serde_json::{Value, json};
 
 use super::lines;
@@ -118,16 +117,10 @@ fn policy(aws: bool) -> Policy {
         leeway: LEEWAY,
         signer: aws.then(|| SIGNER.into()),
         claims: ClaimNames {
-            user: path("sub"),
             email: Some(path("profile.email")),
-            name: None,
-            organization: Vec::new(),
             groups: Some(path("/groups")),
-            groups_separator: ',',
             admin_groups: vec!["admins".into()],
-            known_groups: KnownGroups::default(),
-            grants: None,
-            placeholders: Placeholders::default(),
+            ..ClaimNames::of_user(path("sub"))
         },
     }
 }

@@ -14,7 +14,6 @@ use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA512, Key, sign};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
-use ground::groups::KnownGroups;
 use ground::metrics::{Metrics, RefusalKind};
 use ground::peer::Peer;
 use ground::tls::Roots;
@@ -25,8 +24,7 @@ use identity::assertion::{
     Places, Policy,
 };
 use identity::{
-    Caller, ForwardIdentity, Identified, Identity, OnAmbiguous, Placeholders, Refusal, Settings,
-    Source,
+    Caller, ForwardIdentity, Identified, Identity, OnAmbiguous, Refusal, Settings, Source,
 };
 use serde_json::json;
 
@@ -108,18 +106,7 @@ fn settings(format: Format) -> Settings {
         algorithms: vec![Algorithm::Hs256],
         leeway: std::time::Duration::ZERO,
         signer: None,
-        claims: ClaimNames {
-            user: ClaimPath::parse("sub").expect("a path"),
-            email: None,
-            name: None,
-            organization: Vec::new(),
-            groups: None,
-            groups_separator: ',',
-            admin_groups: Vec::new(),
-            known_groups: KnownGroups::default(),
-            grants: None,
-            placeholders: Placeholders::default(),
-        },
+        claims: ClaimNames::of_user(ClaimPath::parse("sub").expect("a path")),
     };
     let place = Place::Cookie(CookieName::parse(NAME).expect("a name"));
     let source = AssertionSource {

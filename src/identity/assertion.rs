@@ -232,13 +232,7 @@ impl Assertions {
                 continue;
             }
             let presentation = match place {
-                Place::Header(header) => match self.in_header(headers, header)? {
-                    Ok(presentation) => presentation,
-                    Err(found) => {
-                        flaws = found;
-                        None
-                    }
-                },
+                Place::Header(header) => self.in_header(headers, header, &mut flaws)?,
                 Place::Cookie(name) => name.find(headers)?.map(|found| {
                     cookies.push(name);
                     let form = found.and_then(|cookie| self.format.unpack(cookie));
@@ -257,26 +251,28 @@ impl Assertions {
         })
     }
 
-    /// Finds the assertion in a header. `Err` with the flaw if a placeholder stands there.
-    #[allow(clippy::type_complexity, reason = "two kinds of fault")]
+    /// Finds the assertion in a header. A placeholder in its place is added to `flaws`.
     fn in_header<'a>(
         &self,
         headers: &'a HeaderMap,
         header: &HeaderName,
-    ) -> Result<Result<Option<Presentation<'a>>, Flaws>, Refusal> {
-        let Some(value) = only(headers, header)? else { return Ok(Ok(None)) };
-        let Some(token) = bearer(header, value.as_bytes()) else { return Ok(Ok(None)) };
-        let presentation =
-            || Presentation { form: Ok(Form::Signed(Cow::Borrowed(token))), by_cookie: false };
-        if header == AUTHORIZATION {
-            return Ok(Ok(Some(presentation())));
+        flaws: &mut Flaws,
+    ) -> Result<Option<Presentation<'a>>, Refusal> {
+        let Some(value) = only(headers, header)? else { return Ok(None) };
+        let Some(token) = bearer(header, value.as_bytes()) else { return Ok(None) };
+        if header != AUTHORIZATION {
+            match checked(value, self.placeholders()) {
+                Err(Flaw::Empty) => return Ok(None),
+                Err(Flaw::Placeholder) => {
+                    *flaws = Flaws::placeholder();
+                    return Ok(None);
+                }
+                // Other flaws of a user's id don't count here: an assertion is longer, for instance.
+                Ok(_) | Err(_) => {}
+            }
         }
-        Ok(match checked(value, self.placeholders()) {
-            Err(Flaw::Empty) => Ok(None),
-            Err(Flaw::Placeholder) => Err(Flaws::placeholder()),
-            // Other flaws of a user's id don't count here: an assertion is longer, for instance.
-            Ok(_) | Err(_) => Ok(Some(presentation())),
-        })
+        let form = Ok(Form::Signed(Cow::Borrowed(token)));
+        Ok(Some(Presentation { form, by_cookie: false }))
     }
 
     /// Returns the path of the claim with the user's grants.

@@ -180,7 +180,7 @@ mod tests {
     }
 
     proptest! {
-        /// A path below a prefix is covered, whatever follows: apps may read what follows literally.
+        /// The sidecar covers each path below a prefix, because an app may read dots and escapes literally.
         #[test]
         fn path_below_a_prefix_is_covered(rest in "[ -~]{0,40}") {
             let path = format!("/api/velt/{rest}");

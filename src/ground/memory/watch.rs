@@ -92,8 +92,6 @@ struct Watching {
     kernel: (u64, Instant),
     /// Time of the last [`Holder::mark`]; `None` while memory is not watched.
     marked: Option<Instant>,
-    /// Time since which more than seven tenths of the limit are taken.
-    last_third: Option<Instant>,
     /// Connections that were ended and are not free yet, with what each was estimated to hold.
     ending: Vec<(u64, Weak<dyn Holder>)>,
     /// Bytes that were taken when connections were last ended.
@@ -117,7 +115,7 @@ impl Watching {
         let (meter, now) = (Meter::new(), Instant::now());
         let (kernel, settled) = ((meter.of_kernel(), now), (meter.own(), 0));
         let (rounds, ended, ending) = (0, 0, Vec::new());
-        let (marked, last_third, logged, tidied) = (None, None, None, now);
+        let (marked, logged, tidied) = (None, None, now);
         Self {
             state,
             limit,
@@ -126,7 +124,6 @@ impl Watching {
             meter,
             kernel,
             marked,
-            last_third,
             ending,
             used_at_end: 0,
             tidied,
@@ -160,19 +157,21 @@ impl Watching {
                 self.tidy_if_due(own, now);
             }
         }
+        // Without this thread, the pause would have no end.
+        self.state.pause.set(false);
     }
 
     /// Keeps the process below its limit. Returns whether more than half of the limit is taken.
     fn guard(&mut self, used: u64, limit: u64, now: Instant) -> bool {
-        let wary = used > limit / 2;
-        self.pause_reads(used > limit / 10 * 7, now);
+        let (wary, full) = (used > limit / 2, used > limit / 10 * 7);
+        self.note_fullness(full, now);
         if wary != self.state.wary.swap(wary, Ordering::Relaxed) {
             self.state.update_shortage();
         }
         if !wary {
             self.marked = None;
             self.used_at_end = 0;
-            *self.state.full() = None;
+            self.ending.clear();
             return false;
         }
         let Some(marked) = self.marked else {
@@ -180,11 +179,6 @@ impl Watching {
             return true;
         };
         let watched = now.duration_since(marked);
-        let full = used > limit / 10 * 7;
-        {
-            let mut since = self.state.full();
-            *since = if full { since.or_else(|| Some(now)) } else { None };
-        }
         if full && now.duration_since(self.tidied) >= TIDY_FULL {
             self.tidy(now);
         }
@@ -194,7 +188,7 @@ impl Watching {
         let free = self.ending.is_empty();
         let grows = used > self.used_at_end + limit / 32;
         let enough = match free {
-            _ if grows && self.last_third.is_some() => WATCHED_LAST,
+            _ if grows && full => WATCHED_LAST,
             true => WATCHED,
             false => 5 * WATCHED,
         };
@@ -209,11 +203,14 @@ impl Watching {
         true
     }
 
-    /// Pauses the reads of clients while more than seven tenths of the limit are taken, for [`PAUSED`] at most.
-    fn pause_reads(&mut self, last_third: bool, now: Instant) {
-        self.last_third = if last_third { self.last_third.or(Some(now)) } else { None };
-        let since = self.last_third.map(|since| now.duration_since(since));
-        self.state.pause.set(since.is_some_and(|since| since < PAUSED));
+    /// Notes since when memory has been `full`. For the first [`PAUSED`] of that time, clients are not read.
+    fn note_fullness(&self, full: bool, now: Instant) {
+        let since = {
+            let mut since = self.state.full();
+            *since = if full { since.or(Some(now)) } else { None };
+            *since
+        };
+        self.state.pause.set(since.is_some_and(|since| now.duration_since(since) < PAUSED));
     }
 
     fn mark(&mut self, now: Instant) {

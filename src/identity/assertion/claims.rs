@@ -245,6 +245,22 @@ impl Policy {
 }
 
 impl ClaimNames {
+    /// Names the claim with the user's id, and no other claim.
+    pub fn of_user(user: ClaimPath) -> Self {
+        Self {
+            user,
+            email: None,
+            name: None,
+            organization: Vec::new(),
+            groups: None,
+            groups_separator: ',',
+            admin_groups: Vec::new(),
+            known_groups: KnownGroups::default(),
+            grants: None,
+            placeholders: Placeholders::default(),
+        }
+    }
+
     /// Reads the user. A flaw of the user's id is a fault of the assertion; a flaw of another attribute
     /// costs that attribute alone.
     fn read(&self, claims: &Map<String, Value>) -> Result<Said, InvalidAssertion> {

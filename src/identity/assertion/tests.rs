@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::keys::{Fetch, FetchError, Fetching};
-use ground::groups::KnownGroups;
 use ground::metrics::Metrics;
 
 const ASSERTION: HeaderName = HeaderName::from_static("x-assertion");
@@ -57,18 +56,7 @@ impl Stage {
             algorithms: vec![Algorithm::Es256],
             leeway: Duration::from_secs(30),
             signer: None,
-            claims: ClaimNames {
-                user: path("sub"),
-                email: None,
-                name: None,
-                organization: Vec::new(),
-                groups: None,
-                groups_separator: ',',
-                admin_groups: Vec::new(),
-                known_groups: KnownGroups::default(),
-                grants: None,
-                placeholders: crate::Placeholders::default(),
-            },
+            claims: ClaimNames::of_user(path("sub")),
         };
         let header = ASSERTION;
         let on_invalid = OnInvalid::Refuse;

@@ -25,16 +25,8 @@ fn placeholders() -> Placeholders {
 
 fn by_assertion(header: HeaderName, on_invalid: OnInvalid) -> Source {
     let claims = ClaimNames {
-        user: ClaimPath::parse("sub").expect("a path"),
-        email: None,
-        name: None,
-        organization: Vec::new(),
-        groups: None,
-        groups_separator: ',',
-        admin_groups: Vec::new(),
-        known_groups: KnownGroups::default(),
-        grants: None,
         placeholders: placeholders(),
+        ..ClaimNames::of_user(ClaimPath::parse("sub").expect("a path"))
     };
     let policy = Policy {
         issuer: Some("i".into()),

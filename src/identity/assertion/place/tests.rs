@@ -114,7 +114,7 @@ proptest! {
         }
     }
 
-    /// A cookie that is cut into pieces is put together again, whichever order the pieces come in.
+    /// The sidecar puts a cookie's pieces together again, in any order in which the browser sends them.
     #[test]
     fn pieces_in_any_order_make_the_whole(value in "[a-z]{1,60}", size in 5_usize..20, turn in 0_usize..8) {
         let mut pieces: Vec<String> = value

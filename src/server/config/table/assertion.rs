@@ -23,14 +23,8 @@ use identity::keys::KeyLocation;
 /// Longest leeway. Clocks that are further apart are wrong, and a leeway keeps expired assertions alive.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
-/// Keys of the table.
-const KEYS: [&str; 24] = [
-    "header",
-    "cookie",
-    "sources",
-    "format",
-    "secret_file",
-    "next_secret_file",
+/// Keys of the table that are about signatures.
+const SIGNATURE_KEYS: [&str; 10] = [
     "jwks_url",
     "key_url",
     "x509_url",
@@ -40,8 +34,18 @@ const KEYS: [&str; 24] = [
     "authorized_parties",
     "required_claims",
     "algorithms",
-    "leeway",
     "signer",
+];
+
+/// Other keys of the table.
+const KEYS: [&str; 14] = [
+    "header",
+    "cookie",
+    "sources",
+    "format",
+    "secret_file",
+    "next_secret_file",
+    "leeway",
     "on_invalid",
     "user_claim",
     "email_claim",
@@ -57,7 +61,7 @@ const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_IDENTITY__ASSERTION__NEXT_SECRE
 
 /// Complains about each key that is given, for a configuration that does not read the table.
 pub fn refuse(section: &Section<'_, '_>) {
-    for key in KEYS {
+    for key in KEYS.into_iter().chain(SIGNATURE_KEYS) {
         section.refuse(
             key,
             "it has no effect while identity.source is \"header\"",
@@ -218,18 +222,7 @@ struct Proof {
 /// Complains about settings of signatures, of which a sealed cookie has none.
 fn refuse_signatures(section: &Section<'_, '_>, format: Format) {
     let name = if format == Format::Authjs { "authjs" } else { "nextauth" };
-    for key in [
-        "jwks_url",
-        "key_url",
-        "x509_url",
-        "allow_plaintext",
-        "issuer",
-        "audience",
-        "authorized_parties",
-        "required_claims",
-        "algorithms",
-        "signer",
-    ] {
+    for key in SIGNATURE_KEYS {
         let problem =
             format!("it has no effect with format = \"{name}\": a secret opens the cookie");
         section.refuse(key, &problem, "remove it");
