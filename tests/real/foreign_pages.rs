@@ -1,7 +1,5 @@
 //! Pages of other hosts, in a real browser that is signed in to the app by a cookie: what they get of a token.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
@@ -12,76 +10,42 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
-use server::Server;
-use server::config::Config;
-use tokio::sync::oneshot;
 
-use crate::neighbour::{
-    CREDENTIALS, RunningEmulator, Task, claims_of, eventually, http_client, serve_app,
-    start_emulator,
-};
+use crate::neighbour::{Sidecar, Task, claims_of, eventually, http_client, serve_app};
 use crate::webdriver::{Page, in_browser_with};
 
 const SECRET: &str = "a-secret-that-the-app-and-the-sidecar-share";
 
-const TOML: &str = r#"
-[identity]
-source = "assertion"
-
-[identity.assertion]
-cookie = ["session"]
-algorithms = ["HS256"]
-issuer = "the-app"
-audience = ["the-app"]
-"#;
+/// Settings that read the session from a cookie.
+const SETTINGS: [(&str, &str); 6] = [
+    ("VELT_SIDECAR_IDENTITY__SOURCE", "assertion"),
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__COOKIE", "session"),
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__ALGORITHMS", "HS256"),
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__ISSUER", "the-app"),
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__AUDIENCE", "the-app"),
+    ("VELT_SIDECAR_IDENTITY__ASSERTION__SECRET", SECRET),
+];
 
 /// A sidecar in front of an app that signs each visitor of `/sign-in` in as ada.
 struct Site {
-    traffic: SocketAddr,
-    admin: SocketAddr,
-    _stop: oneshot::Sender<()>,
+    sidecar: Sidecar,
     _app: Task,
-    _emulator: RunningEmulator,
 }
 
 impl Site {
     async fn open() -> Self {
         let (app, address) = serve_app(answer).await;
-        let emulator = start_emulator().await;
-        let (api_key, auth_token) = CREDENTIALS;
-        let velt = format!("http://{}", emulator.address);
-        let environment = [
-            ("VELT_API_KEY", api_key),
-            ("VELT_AUTH_TOKEN", auth_token),
-            ("VELT_SIDECAR_IDENTITY__ASSERTION__SECRET", SECRET),
-            ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
-            ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
-            ("VELT_SIDECAR_APP__ADDRESS", &address.to_string()),
-            ("VELT_SIDECAR_VELT__ENDPOINT", &velt),
-            ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
-        ];
-        let environment: BTreeMap<_, _> =
-            environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let config = Config::parse("sidecar.toml", TOML, &environment);
-        let server = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
-        let server = server.unwrap_or_else(|error| panic!("{error}"));
-        let (traffic, admin) = (server.addresses().traffic, server.addresses().admin);
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(server.run(async move {
-            // A dropped sender stops the sidecar too.
-            let _ = stopped.await;
-        }));
-        Self { traffic, admin, _stop: stop, _app: app, _emulator: emulator }
+        Self { sidecar: Sidecar::start_with(address, &SETTINGS).await, _app: app }
     }
 
     /// Address of `path` at a host whose name leads to this machine.
     fn url(&self, host: &str, path: &str) -> String {
-        format!("http://{host}:{}{path}", self.traffic.port())
+        format!("http://{host}:{}{path}", self.sidecar.addresses.traffic.port())
     }
 
     /// Number of requests that ended with `outcome`.
     async fn count(&self, outcome: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.admin);
+        let url = format!("http://{}/metrics", self.sidecar.addresses.admin);
         let text =
             http_client().get(url).send().await.expect("metrics").text().await.expect("text");
         let series = format!("velt_sidecar_requests_total{{outcome=\"{outcome}\"}} ");

@@ -269,8 +269,7 @@ pub async fn start_emulator() -> RunningEmulator {
 /// A sidecar in front of an app, with an emulator in Velt's place.
 pub struct Sidecar {
     pub addresses: Addresses,
-    /// Ends the sidecar when dropped.
-    _stop: oneshot::Sender<()>,
+    _server: RunningServer,
     _emulator: RunningEmulator,
 }
 
@@ -282,7 +281,6 @@ impl Sidecar {
 
     /// Starts a sidecar with more settings in its environment.
     pub async fn start_with(app: impl Display, settings: &[(&str, &str)]) -> Self {
-        let (api_key, auth_token) = CREDENTIALS;
         let emulator = start_emulator().await;
         // The emulator tells Velt's APIs apart by their paths.
         let is_v2 = settings.contains(&("VELT_SIDECAR_VELT__API", "v2"));
@@ -306,19 +304,35 @@ impl Sidecar {
             "#,
             emulator.address
         );
-        let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)];
-        let environment = environment.iter().chain(settings);
+        let server = RunningServer::start(&text, settings);
+        Self { addresses: server.addresses, _server: server, _emulator: emulator }
+    }
+}
+
+/// A sidecar in this process, which ends when this value is dropped.
+pub struct RunningServer {
+    pub addresses: Addresses,
+    /// Ends the sidecar when dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+impl RunningServer {
+    /// Starts a sidecar with the file `text`, and with [`CREDENTIALS`] and `settings` in its environment.
+    pub fn start(text: &str, settings: &[(&str, &str)]) -> Self {
+        let (api_key, auth_token) = CREDENTIALS;
+        let credentials = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)];
+        let environment = credentials.iter().chain(settings);
         let environment: BTreeMap<_, _> =
             environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let config = Config::parse("the test's file", &text, &environment);
+        let config = Config::parse("the test's file", text, &environment);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        let app = Server::bind(config).unwrap_or_else(|error| panic!("{error}"));
-        let addresses = app.addresses();
+        let server = Server::bind(config).unwrap_or_else(|error| panic!("{error}"));
+        let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(app.run(async move {
+        tokio::spawn(server.run(async move {
             // A dropped sender stops the sidecar too.
             let _ = stopped.await;
         }));
-        Self { addresses, _stop: stop, _emulator: emulator }
+        Self { addresses, _stop: stop }
     }
 }

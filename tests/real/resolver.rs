@@ -1,6 +1,5 @@
 //! Tokens for resolvers, checked by Velt's own Python SDK over TLS, as a team's resolver endpoint checks them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -8,12 +7,9 @@ use std::process::Command;
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
-use server::Server;
-use server::config::Config;
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::neighbour::{CREDENTIALS, http_client_builder, serve_app, tool};
+use crate::neighbour::{Sidecar, http_client_builder, serve_app, tool};
 
 const ISSUER: &str = "https://app.example";
 const AUDIENCE: &str = "resolvers";
@@ -29,32 +25,6 @@ fn write_files(folder: &Path) {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
         write(name, key.serialize_pem());
     }
-}
-
-fn toml(folder: &Path, app: std::net::SocketAddr) -> String {
-    let file = |name: &str| folder.join(name).display().to_string();
-    format!(
-        r#"
-        [listen]
-        address = "127.0.0.1:0"
-        [listen.tls]
-        certificate_file = "{}"
-        key_file = "{}"
-        [admin]
-        address = "127.0.0.1:0"
-        [app]
-        address = "{app}"
-        [resolver]
-        key_file = "{}"
-        other_key_file = "{}"
-        issuer = "{ISSUER}"
-        audience = "{AUDIENCE}"
-        "#,
-        file("tls.crt"),
-        file("tls.key"),
-        file("key.pem"),
-        file("other.pem"),
-    )
 }
 
 /// Has the SDK check a token for `audience`.
@@ -75,19 +45,17 @@ async fn python_sdk_of_velt_accepts_a_resolver_token() {
     let folder = tempfile::tempdir().expect("a folder");
     write_files(folder.path());
     let (_app, app) = serve_app(|_| Response::new(Full::default())).await;
-    let (api_key, auth_token) = CREDENTIALS;
-    let environment = [("VELT_API_KEY", api_key), ("VELT_AUTH_TOKEN", auth_token)];
-    let environment: BTreeMap<_, _> =
-        environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let config = Config::parse("sidecar.toml", &toml(folder.path(), app), &environment);
-    let server = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
-    let server = server.unwrap_or_else(|error| panic!("{error}"));
-    let port = server.addresses().traffic.port();
-    let (_stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(server.run(async move {
-        // A dropped sender stops the sidecar too.
-        let _ = stopped.await;
-    }));
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let settings = [
+        ("VELT_SIDECAR_LISTEN__TLS__CERTIFICATE_FILE", &*file("tls.crt")),
+        ("VELT_SIDECAR_LISTEN__TLS__KEY_FILE", &file("tls.key")),
+        ("VELT_SIDECAR_RESOLVER__KEY_FILE", &file("key.pem")),
+        ("VELT_SIDECAR_RESOLVER__OTHER_KEY_FILE", &file("other.pem")),
+        ("VELT_SIDECAR_RESOLVER__ISSUER", ISSUER),
+        ("VELT_SIDECAR_RESOLVER__AUDIENCE", AUDIENCE),
+    ];
+    let sidecar = Sidecar::start_with(app, &settings).await;
+    let port = sidecar.addresses.traffic.port();
 
     let roots = folder.path().join("tls.crt");
     let pem = fs::read(&roots).expect("the certificate");

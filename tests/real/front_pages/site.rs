@@ -1,7 +1,6 @@
 //! Programs around a front: a sidecar with the page's `sidecar.toml`, an app behind it, an emulator in Velt's
 //! place, and a stand-in for the login program that a front asks for the user.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +9,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Map, Value, json};
-use server::Server;
-use server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 
 use super::page::Page;
-use crate::neighbour::{CREDENTIALS, RunningEmulator, Task, serve_app, start_emulator};
+use crate::neighbour::{RunningEmulator, RunningServer, Task, serve_app, start_emulator};
 
 /// Secret that front and sidecar share.
 pub const SECRET: &str = "the-secret-of-the-front-and-the-sidecar";
@@ -37,7 +33,7 @@ pub struct Site {
     /// Address at which the front asks for the user.
     pub login: SocketAddr,
     asked: Recording,
-    _stop: oneshot::Sender<()>,
+    _server: RunningServer,
     _tasks: (Task, Task, Task),
     _emulator: RunningEmulator,
 }
@@ -48,7 +44,6 @@ impl Site {
         let (app_task, app) = serve_app(show).await;
         let (login_task, login) = serve_app(move |request| answer(request, login)).await;
         let emulator = start_emulator().await;
-        let (api_key, auth_token) = CREDENTIALS;
         let asked = Recording::default();
         let (relay, velt) = record(emulator.address, asked.clone()).await;
         let app = app.to_string();
@@ -56,8 +51,6 @@ impl Site {
         let text = page.block("toml", number);
         // Settings of this machine alone. All other settings are the page's.
         let mut environment = vec![
-            ("VELT_API_KEY", api_key),
-            ("VELT_AUTH_TOKEN", auth_token),
             ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
             ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
             ("VELT_SIDECAR_APP__ADDRESS", &app),
@@ -79,21 +72,10 @@ impl Site {
                 ("VELT_SIDECAR_IDENTITY__ADMIN_GROUPS", "grace"),
             ]);
         }
-        let environment: BTreeMap<_, _> = environment
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let config = Config::parse("the page's sidecar.toml", text, &environment);
-        let app = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
-        let app = app.unwrap_or_else(|error| panic!("{error}"));
-        let sidecar = app.addresses().traffic;
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(app.run(async move {
-            // A dropped sender stops the sidecar too.
-            let _ = stopped.await;
-        }));
+        let server = RunningServer::start(text, &environment);
+        let sidecar = server.addresses.traffic;
         let tasks = (app_task, login_task, relay);
-        Self { sidecar, login, asked, _stop: stop, _tasks: tasks, _emulator: emulator }
+        Self { sidecar, login, asked, _server: server, _tasks: tasks, _emulator: emulator }
     }
 
     /// Returns all bytes that the sidecar has sent to Velt.

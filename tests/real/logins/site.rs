@@ -1,6 +1,5 @@
 //! A sidecar with the `sidecar.toml` of a login's page, an app behind it, and an emulator in Velt's place.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -9,14 +8,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
-use server::Server;
-use server::config::Config;
-use tokio::sync::oneshot;
 
 use super::library::Login;
 use crate::front_pages::page::Page;
 use crate::neighbour::{
-    CREDENTIALS, RunningEmulator, Task, claims_of, http_client, serve_app, start_emulator,
+    RunningEmulator, RunningServer, Task, claims_of, http_client, serve_app, start_emulator,
 };
 
 /// Header in which an app names its user.
@@ -26,7 +22,7 @@ const USER_HEADER: &str = "x-velt-user";
 pub struct Site {
     sidecar: SocketAddr,
     http: reqwest::Client,
-    _stop: oneshot::Sender<()>,
+    _server: RunningServer,
     /// The app, if it is a task of the test.
     _app: Option<Task>,
     _emulator: RunningEmulator,
@@ -71,12 +67,9 @@ impl Site {
         settings: &[(&str, &str)],
     ) -> Self {
         let emulator = start_emulator().await;
-        let (api_key, auth_token) = CREDENTIALS;
         let velt = format!("http://{}/v2/auth/generate_token", emulator.address);
         let app = app.to_string();
         let environment = [
-            ("VELT_API_KEY", api_key),
-            ("VELT_AUTH_TOKEN", auth_token),
             ("VELT_SIDECAR_LISTEN__ADDRESS", "127.0.0.1:0"),
             ("VELT_SIDECAR_ADMIN__ADDRESS", "127.0.0.1:0"),
             ("VELT_SIDECAR_APP__ADDRESS", &app),
@@ -86,21 +79,10 @@ impl Site {
             ("VELT_SIDECAR_SHUTDOWN__GRACE", "0s"),
             ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "1s"),
         ];
-        let environment = environment.iter().chain(settings);
-        let environment: BTreeMap<_, _> =
-            environment.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let text = page.block("toml", number);
-        let config = Config::parse("the page's sidecar.toml", text, &environment);
-        let server = Server::bind(config.unwrap_or_else(|error| panic!("{error}")));
-        let server = server.unwrap_or_else(|error| panic!("{error}"));
-        let sidecar = server.addresses().traffic;
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(server.run(async move {
-            // A dropped sender stops the sidecar too.
-            let _ = stopped.await;
-        }));
-        let http = http_client();
-        Self { sidecar, http, _stop: stop, _app: None, _emulator: emulator }
+        let environment = [&environment[..], settings].concat();
+        let server = RunningServer::start(page.block("toml", number), &environment);
+        let (sidecar, http) = (server.addresses.traffic, http_client());
+        Self { sidecar, http, _server: server, _app: None, _emulator: emulator }
     }
 
     /// Asks for a page, as the browser that has this login.
