@@ -22,6 +22,14 @@ fn groups_of_a_resource_need_groups_of_users() {
 }
 
 #[test]
+fn words_of_velt_are_answered_with_the_settings() {
+    let resource = "[velt]\napi = \"v2\"\norganization = \"o\"\n\
+        [[velt.resource]]\ntype = \"folder\"\nid = \"f\"";
+    let keys = ["accessRole = \"viewer\"", "organizationId = \"p\"", "expiresAt = 1893456000"];
+    says("words_of_velt", &keys.map(|key| format!("{resource}\n{key}\n")));
+}
+
+#[test]
 fn resources_name_at_most_64_groups() {
     let groups = |count: usize| {
         let names: Vec<_> = (0..count).map(|n| format!("\"g{n}\"")).collect();

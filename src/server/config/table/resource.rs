@@ -49,6 +49,13 @@ fn read_table<'s, 'r, 'a>(section: &'s Section<'r, 'a>) -> Option<Table<'s, 'r, 
     let role = section.optional("role");
     let expires_in = section.optional::<Span>("expires_in").map(|span| span.0);
     let groups = section.optional_list("groups");
+    // Velt's own words: without such a key, the grant would be wider than the operator meant.
+    for (key, ours) in
+        [("organizationId", "organization"), ("accessRole", "role"), ("expiresAt", "expires_in")]
+    {
+        let remedy = format!("write {ours} in its place");
+        section.refuse(key, "this is Velt's word, and not the setting's", &remedy);
+    }
     if groups.as_ref().is_some_and(Vec::is_empty) {
         section.complain_about(
             "groups",
