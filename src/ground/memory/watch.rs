@@ -300,3 +300,77 @@ fn tidy_thread() {
 fn gauge(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const LIMIT: u64 = 100 << 20;
+
+    /// A connection that holds 30 MiB, and is not freed when it is ended.
+    #[derive(Default)]
+    struct Large {
+        ended: AtomicBool,
+    }
+
+    impl Holder for Large {
+        fn holds(&self) -> u64 {
+            30 << 20
+        }
+
+        fn mark(&self) {}
+
+        fn end(&self) -> bool {
+            !self.ended.swap(true, Ordering::Relaxed)
+        }
+    }
+
+    fn watching(memory: &Memory) -> Watching {
+        Watching::new(Arc::clone(&memory.0), Some(LIMIT), Vec::new(), Metrics::new().memory)
+    }
+
+    #[test]
+    fn clients_are_paused_half_a_second_of_a_shortage() {
+        let memory = Memory::default();
+        let (mut watching, start) = (watching(&memory), Instant::now());
+        for (percent, milliseconds, paused) in [
+            (60, 0, false),
+            (71, 10, true),
+            (99, 509, true),
+            (99, 510, false),
+            (80, 5000, false),
+            (69, 5010, false),
+            (71, 5020, true),
+        ] {
+            let now = start + Duration::from_millis(milliseconds);
+            watching.guard(LIMIT / 100 * percent, LIMIT, now);
+            assert_eq!(memory.0.pause.is_on(), paused, "{percent} % after {milliseconds} ms");
+        }
+    }
+
+    #[test]
+    fn connections_that_are_about_to_be_free_count_as_freed() {
+        let memory = Memory::default();
+        let clients: Vec<Arc<Large>> = (0..3).map(|_| Arc::default()).collect();
+        for client in &clients {
+            let client: Weak<Large> = Arc::downgrade(client);
+            memory.register(client);
+        }
+        let (mut watching, start) = (watching(&memory), Instant::now());
+        let ended = || clients.iter().filter(|client| client.ended.load(Ordering::Relaxed)).count();
+        for (milliseconds, expected) in [(0, 0), (50, 1), (1000, 1), (2000, 1)] {
+            watching.guard(LIMIT / 100 * 88, LIMIT, start + Duration::from_millis(milliseconds));
+            assert_eq!(ended(), expected, "after {milliseconds} ms");
+        }
+    }
+
+    #[test]
+    fn measurements_are_closer_the_less_is_left() {
+        assert_eq!(until_wary(0, 1 << 30), FAR);
+        assert_eq!(until_wary(8 << 20, 96 << 20), Duration::from_micros((40 << 20) / 1073));
+        assert_eq!(until_wary(48 << 20, 96 << 20), NEAR);
+    }
+}
