@@ -105,7 +105,9 @@ export function createSource(options: TokenOptions = {}): Source {
     start = ignore;
     const { tabs: share = true, initial = documentToken() } = options;
     if (share && userId) tabs = openTabs(url, userId, options.organizationId, hear);
-    for (const type of ['visibilitychange', 'pageshow', 'online']) globalThis.addEventListener?.(type, renew as () => void, life);
+    for (const type of ['visibilitychange', 'pageshow', 'online']) {
+      globalThis.addEventListener?.(type, renew as () => void, life);
+    }
     take(initial, endOfLife(initial!));
   };
 
