@@ -24,6 +24,7 @@ mod caches;
 mod certificates;
 mod framing;
 mod front_pages;
+mod frontend;
 mod fronts;
 mod grpc;
 mod login;
