@@ -18,6 +18,7 @@ mod audit;
 mod cli;
 mod config;
 mod explain;
+mod demo;
 mod details;
 mod doctor;
 mod documents;

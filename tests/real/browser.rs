@@ -294,7 +294,7 @@ async fn a_burst_of_requests_for_a_new_user_mints_once() {
             .page
             .script(
                 "const login = { method: 'POST', body: '{\"user\":\"linus\"}' };\
-                 return fetch('/demo/login', login).then(() => Promise.all(\
+                 return fetch('/__velt-demo/login', login).then(() => Promise.all(\
                  Array.from({ length: 20 }, () => fetch('/api/velt/token', { method: 'POST' })\
                  .then((response) => response.json()).then(({ token }) => token))))",
             )

@@ -33,7 +33,7 @@ async function main() {
   showSource();
   pollFigures();
   /** @type {Config} */
-  const config = await requestJson('/demo/config');
+  const config = await requestJson('/__velt-demo/config');
   showAddresses(config);
   const emulator = connectEmulator(config.emulatorUrl);
   const session = createSession(config, emulator);
@@ -143,8 +143,8 @@ function createSession(config, emulator) {
   /** Logins go out one after the other, so that the last click wins. @param {string | null} userId */
   function changeLogin(userId) {
     const send = () => userId
-      ? requestJson('/demo/login', withJson('POST', { user: userId }))
-      : requestJson('/demo/logout', { method: 'POST' });
+      ? requestJson('/__velt-demo/login', withJson('POST', { user: userId }))
+      : requestJson('/__velt-demo/logout', { method: 'POST' });
     const login = lastLogin.then(send);
     lastLogin = login.catch(() => undefined);
     return login;

@@ -15,8 +15,8 @@ const MISSING = '\u2013';
 export async function pollFigures() {
   const problem = byTestId('figures-problem');
   try {
-    const response = await fetch('/demo/metrics', { cache: 'no-store' });
-    if (!response.ok) throw new Error(`/demo/metrics answered HTTP ${response.status}`);
+    const response = await fetch('/__velt-demo/metrics', { cache: 'no-store' });
+    if (!response.ok) throw new Error(`/__velt-demo/metrics answered HTTP ${response.status}`);
     showFigures(parseMetrics(await response.text()));
     problem.hidden = true;
   } catch (error) {
