@@ -185,7 +185,7 @@ impl Demo {
             sidecar: upstream(addresses.sidecar),
             admin: upstream(addresses.admin),
             emulator: upstream(addresses.emulator),
-            config: page_config(&addresses),
+            config: page_config(&addresses, &app),
             users: users(),
             own_app: own_app.map(Around::new),
         });
@@ -312,8 +312,13 @@ fn users() -> serde_json::Value {
 
 /// Returns what the page needs to know. The addresses are for the reader's terminal: the page itself asks its
 /// own origin for everything.
-fn page_config(addresses: &Addresses) -> serde_json::Value {
+fn page_config(addresses: &Addresses, app: &App) -> serde_json::Value {
+    let app = match app {
+        App::Shipped(_, address) => address.to_string(),
+        App::Readers(app) => app.to_string(),
+    };
     json!({
+        "appUrl": format!("http://{app}"),
         "emulatorUrl": format!("http://{}", addresses.emulator),
         "sidecarUrl": format!("http://{}", addresses.sidecar),
         "adminUrl": format!("http://{}", addresses.admin),
