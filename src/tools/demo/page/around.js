@@ -3,6 +3,7 @@
 
 const PAUSE_MS = 1000;
 const OWN_PATHS = '/__velt-demo';
+const ROUTE = '/api/velt/token';
 
 /** @param {string} testId @returns {HTMLElement} */
 function byTestId(testId) {
@@ -45,7 +46,7 @@ async function showUsers() {
 async function askRoute() {
   const result = byTestId('route');
   try {
-    const response = await fetch('/api/velt/token', { method: 'POST', cache: 'no-store' });
+    const response = await fetch(ROUTE, { method: 'POST', cache: 'no-store' });
     result.textContent = `HTTP ${response.status}: ${await response.text()}`;
   } catch (error) {
     result.textContent = String(error);
@@ -61,7 +62,7 @@ async function showVelt(turn) {
     behaviour = await ask('/emulator/behaviour', withJson('PUT', { ...behaviour, failure }));
   }
   const isDown = Boolean(behaviour.failure);
-  button.setAttribute('aria-pressed', String(isDown));
+  button.dataset.down = String(isDown);
   button.textContent = isDown ? 'Bring Velt back' : 'Take Velt down';
   byTestId('velt-state').textContent = isDown
     ? 'Velt answers every mint with \u201cunavailable\u201d.'
@@ -85,7 +86,8 @@ async function watch() {
 function showResponses(responses) {
   const rows = responses.map(({ path, status, carried }) => {
     const row = document.createElement('tr');
-    for (const text of [String(status), path, carried || '\u2013']) row.insertCell().textContent = text;
+    const shown = path === ROUTE && status === 200 ? 'token, in its body' : carried || '\u2013';
+    for (const text of [String(status), path, shown]) row.insertCell().textContent = text;
     return row;
   });
   byTestId('responses').replaceChildren(...rows);

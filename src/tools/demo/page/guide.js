@@ -11,7 +11,7 @@ const STEPS = [
     isDone: (deed) => deed.kind === 'user' && deed.id === 'grace',
   },
   {
-    say: ['Next:', 'press \u201cTake Velt down\u201d below, then sign in as Linus. Grace would keep her token; he is new.'],
+    say: ['Next:', 'press \u201cTake Velt down\u201d below, then sign in as Linus. Grace would keep her token; the sidecar has not seen Linus yet.'],
     isDone: (deed) => deed.kind === 'user' && deed.id === 'linus',
   },
   {

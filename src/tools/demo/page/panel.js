@@ -299,15 +299,18 @@
   /** Stands beside `body`, and comes back if a framework replaces the document. */
   function attach() {
     let returns = 0;
-    const stand = () => {
-      if (host.isConnected || returns > MOST_RETURNS) return;
-      returns += 1;
-      document.documentElement.append(host);
-    };
-    stand();
     const observer = new MutationObserver(stand);
     observer.observe(document, { childList: true });
-    observer.observe(document.documentElement, { childList: true });
+    stand();
+
+    function stand() {
+      if (host.isConnected || returns > MOST_RETURNS) return;
+      returns += 1;
+      // A copy of the document has an empty copy of the panel.
+      for (const copy of document.querySelectorAll(host.localName)) copy.remove();
+      document.documentElement.append(host);
+      observer.observe(document.documentElement, { childList: true });
+    }
   }
 
   if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', show, { once: true });
