@@ -108,8 +108,8 @@ impl Error for DemoError {
 
 /// The app behind the sidecar.
 enum App {
-    /// The demo's own.
-    Shipped(Listener, SocketAddr),
+    /// The demo's own. Boxed, because a listener is large.
+    Shipped(Box<Listener>, SocketAddr),
     Readers(OwnApp),
 }
 
@@ -117,7 +117,7 @@ impl App {
     fn bind(own_app: Option<OwnApp>) -> io::Result<Self> {
         let Some(app) = own_app else {
             let (listener, address) = bind(FREE)?;
-            return Ok(Self::Shipped(listener, address));
+            return Ok(Self::Shipped(Box::new(listener), address));
         };
         Ok(Self::Readers(app))
     }

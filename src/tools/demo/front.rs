@@ -249,7 +249,7 @@ fn deny_other_origins(headers: &mut HeaderMap) {
 async fn log_in(request: Request<RequestBody>) -> Response<Body> {
     let body = Limited::new(request.into_body(), 1024).collect().await.ok();
     let named = body.and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
-    let Some(user) = named.and_then(|named| chosen(named["user"].as_str()?)) else {
+    let Some(Ok(user)) = named.and_then(|named| named["user"].as_str().map(chosen)) else {
         return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": "there is no such user" }));
     };
     let mut response = empty(StatusCode::NO_CONTENT);
@@ -263,16 +263,19 @@ fn log_in_and_return(uri: &Uri) -> Response<Body> {
     let url = Url::parse("http://demo/").and_then(|base| base.join(&uri.to_string()));
     let Ok(url) = url else { return not_found() };
     let query = |name| url.query_pairs().find_map(|(key, value)| (key == name).then_some(value));
-    let Some(user) = query("user").and_then(|user| chosen(&user)) else { return not_found() };
+    let Some(Ok(user)) = query("user").map(|user| chosen(&user)) else { return not_found() };
     let to = query("to").filter(|to| is_path(to)).unwrap_or("/".into());
     let mut response = see_other(&to);
     response.headers_mut().insert(SET_COOKIE, session::cookie(user));
     response
 }
 
-/// Returns the user of an id, and no user for an empty id. `None` if there is no such user.
-fn chosen(id: &str) -> Option<Option<User>> {
-    if id.is_empty() { Some(None) } else { User::with_id(id).map(Some) }
+/// The browser asked for a user whom the demo does not have.
+struct NoSuchUser;
+
+/// Returns the user of an id, and no user for an empty id.
+fn chosen(id: &str) -> Result<Option<User>, NoSuchUser> {
+    if id.is_empty() { Ok(None) } else { User::with_id(id).map(Some).ok_or(NoSuchUser) }
 }
 
 /// Whether a browser reads `to` as a path of this origin. `//host`, `/\host`, and both with a tab in between

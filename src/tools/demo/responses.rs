@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Responses kept.
 const KEPT: usize = 50;
 
-/// Longest path that is kept, in bytes.
+/// Longest path that is kept, in characters.
 const LONGEST_PATH: usize = 200;
 
 /// What a response says of the user's token.
@@ -39,8 +39,7 @@ impl Responses {
         if responses.len() == KEPT {
             responses.pop_front();
         }
-        let end = path.floor_char_boundary(LONGEST_PATH);
-        let path = path[..end].to_owned();
+        let path = path.chars().take(LONGEST_PATH).collect();
         let (status, carried) = (response.status(), carried(response));
         responses.push_back(Noted { number, path, status, carried });
     }

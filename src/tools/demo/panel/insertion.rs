@@ -126,9 +126,8 @@ impl Markup {
 /// Returns the markup at the beginning of `bytes`, `None` if more bytes have to decide.
 fn markup(bytes: &[u8]) -> Option<Markup> {
     match bytes {
-        [_] => return None,
+        [_] | [_, b'!'] | [_, b'!', b'-'] => return None,
         [_, b'!', b'-', b'-', ..] => return Some(Markup::Comment),
-        [_, b'!'] | [_, b'!', b'-'] => return None,
         [_, b'!' | b'?', ..] => return Some(Markup::Declaration),
         _ => {}
     }
