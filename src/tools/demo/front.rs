@@ -125,7 +125,7 @@ impl Front {
         let path = request.uri().path().to_owned();
         let navigates = panel::is_navigation(&request);
         if navigates {
-            panel::ask_plainly(request.headers_mut());
+            panel::ask_for_whole(request.headers_mut());
         }
         let response = forward(&self.sidecar, client, &mut request).await;
         around.responses.note(&path, &response);

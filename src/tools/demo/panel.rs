@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, ETAG,
+    CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
@@ -45,9 +45,12 @@ pub fn is_navigation<B>(request: &Request<B>) -> bool {
     request.method() != Method::HEAD && to.is_some_and(|to| to == "document")
 }
 
-/// Asks the app for a document that is not compressed.
-pub fn ask_plainly(headers: &mut HeaderMap) {
+/// Asks the app for a whole document that is not compressed. A 304 would bring the app's own policy to the
+/// browser's copy of a document whose script needs the demo's.
+pub fn ask_for_whole(headers: &mut HeaderMap) {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.remove(IF_NONE_MATCH);
+    headers.remove(IF_MODIFIED_SINCE);
 }
 
 /// Passes a response on as it is.
@@ -97,8 +100,7 @@ fn has_document(response: &Response<Body>) -> bool {
     has_body && is_html && !is_wide && !lower(CONTENT_DISPOSITION).starts_with("attachment")
 }
 
-/// Says that the document equals the app's in meaning and not in bytes (RFC 9110 section 8.8.1). The app
-/// still recognizes its tag, since `If-None-Match` compares weakly.
+/// Says that the document equals the app's in meaning and not in bytes (RFC 9110 section 8.8.1).
 fn weaken_tag(headers: &mut HeaderMap) {
     let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) else {
         return;

@@ -27,7 +27,7 @@ function withJson(method, body) {
 
 async function showUsers() {
   const [{ users }, { user }] = await Promise.all([ask('/config'), ask('/session')]);
-  const buttons = [...users, { id: '', name: 'Signed out' }].map(({ id, name }) => {
+  const buttons = [...users, { id: '', name: 'Sign out' }].map(({ id, name }) => {
     const button = document.createElement('button');
     button.type = 'button';
     button.dataset.testid = `user-${id || 'none'}`;

@@ -170,7 +170,7 @@
     element('section', {},
       element('div', { class: 'users', role: 'group', 'aria-label': 'Sign in as' },
         ...users.map(({ id, name }) => userButton(id, name.split(' ')[0])),
-        userButton('', 'Signed out')),
+        userButton('', 'Sign out')),
       problem),
     element('section', {},
       element('div', { class: 'line' },
