@@ -61,7 +61,7 @@ pub struct Front {
     pub own_app: Option<Around>,
 }
 
-/// What the front does around the reader's app.
+/// State of the front around the reader's app.
 pub struct Around {
     pub app: OwnApp,
     pub responses: Responses,

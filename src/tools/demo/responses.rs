@@ -13,7 +13,7 @@ const KEPT: usize = 50;
 /// Longest path that is kept, in characters.
 const LONGEST_PATH: usize = 200;
 
-/// What a response says of the user's token.
+/// Word of a response on the user's token.
 enum Carried {
     Token,
     Status(String),

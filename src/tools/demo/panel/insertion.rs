@@ -15,15 +15,15 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Part of the document in which the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Where a byte order mark may stand.
+    /// Beginning, where a byte order mark may stand.
     Start,
-    /// Between the tags before the head.
+    /// Space between the tags before the head.
     Between,
-    /// In a comment, which ends after two dashes and `>`.
+    /// Inside of a comment, which ends after two dashes and `>`.
     Comment { dashes: u8 },
-    /// In `<!doctype ...>` or `<?xml ...>`.
+    /// Inside of `<!doctype ...>` or `<?xml ...>`.
     Declaration,
-    /// In the tag `<html ...>` or `<head ...>`, perhaps in the quotes of an attribute.
+    /// Inside of the tag `<html ...>` or `<head ...>`, perhaps in the quotes of an attribute.
     Tag { is_head: bool, quote: Option<u8> },
 }
 
@@ -37,7 +37,7 @@ enum Markup {
     Other,
 }
 
-/// What is known after a look at more of the document.
+/// Result of a look at more of the document.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     /// The tag belongs before this byte.
