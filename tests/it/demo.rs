@@ -31,12 +31,12 @@ const SCRIPT: &str = "<script src=\"/__velt-demo/panel.js\" data-policy=\"untouc
 struct Running {
     addresses: Addresses,
     _shutdown: oneshot::Sender<()>,
-    running: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.running.abort();
+        self.task.abort();
     }
 }
 
@@ -50,11 +50,11 @@ impl Running {
         let demo = Demo::bind_around(free, app).unwrap_or_else(|error| panic!("{error}"));
         let addresses = demo.addresses();
         let (shutdown, ended) = oneshot::channel::<()>();
-        let running = tokio::spawn(demo.run(async {
+        let task = tokio::spawn(demo.run(async {
             // A dropped sender ends the demo just as well.
             let _ = ended.await;
         }));
-        Self { addresses, _shutdown: shutdown, running }
+        Self { addresses, _shutdown: shutdown, task }
     }
 
     fn client(&self) -> Client {

@@ -1,5 +1,7 @@
 //! The demo in front of the reader's app, in a real browser: the panel in the app's pages.
 
+use std::net::SocketAddr;
+
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -37,7 +39,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn before(app: impl ToString) -> Self {
+    fn before(app: SocketAddr) -> Self {
         Self::start(Some(app.to_string().parse().expect("the address of an app")))
     }
 
