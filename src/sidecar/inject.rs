@@ -1,40 +1,45 @@
-//! Delivery of a token to the page: into a response header, or into the answer of a token route.
+//! Delivery of a token to the page: into a response header, into the answer of a token route, or with the load of
+//! the page.
 //!
 //! Pure functions over header maps, which insert or remove. Values that the app or an attacker put under the
 //! sidecar's names are removed (`tests/it/forged_tokens.rs`). A response with a token tells every cache not
 //! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
+mod asking;
+mod first_render;
 mod prefetch;
 mod storing;
+mod token_route;
 
-use std::fmt::Display;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_LENGTH,
-    CONTENT_TYPE, HOST, ORIGIN, REFERER, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+pub use self::first_render::{AppHeaderSettings, DocumentSettings, TokenOrStatus};
+use self::first_render::{shows_timings, tell_scripts};
 use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
-use self::storing::unstorable;
+use self::storing::{forbid_shared_storing, unstorable};
+pub use self::token_route::{EXPIRES_AT, Shape, TokenRoute};
 use ground::names::{NameSet, Names};
-use token::{Moment, Token, TokenValue};
+use token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Settings of the delivery of tokens.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub header: HeaderSettings,
+    pub app_header: AppHeaderSettings,
+    pub document: DocumentSettings,
     pub routes: Vec<TokenRoute>,
     /// Most bytes of a request's body that a token route reads: enough for a user object, not for a document.
     pub max_body: usize,
@@ -82,50 +87,6 @@ impl PathPattern {
     }
 }
 
-/// A path that the sidecar answers itself.
-#[derive(Clone, Debug)]
-pub struct TokenRoute {
-    /// The one spelling that serves a token.
-    pub path: String,
-    pub shape: Shape,
-    /// Longest time that the page waits for a token that is still being minted.
-    pub max_wait: Duration,
-}
-
-/// Key in the object of a token route's answer that says how long the token may be used.
-pub const EXPIRES_AT: &str = "expiresAt";
-
-/// Shape of a token route's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// `"<jwt>"`, as the older pages of Velt's docs have it.
-    String,
-    /// `{"<key>":"<jwt>","expiresAt":1764400000}`.
-    Object {
-        /// The text before the token.
-        before: String,
-    },
-}
-
-impl Shape {
-    /// Makes the shape of an object with the token under `key`, which must not be [`EXPIRES_AT`].
-    pub fn object(key: &str) -> Self {
-        let key = serde_json::Value::from(key);
-        Self::Object { before: format!("{{{key}:\"") }
-    }
-
-    /// Puts a token into the shape, and where there is room for it the end of the token's use in seconds since
-    /// 1970. A token needs no escaping in JSON (see [`TokenValue::parse`]).
-    pub fn around(&self, token: &str, expires_at: impl Display) -> String {
-        match self {
-            Self::String => format!("\"{token}\""),
-            Self::Object { before } => {
-                format!("{before}{token}\",\"{EXPIRES_AT}\":{expires_at}}}")
-            }
-        }
-    }
-}
-
 /// Reason why there is no token in the header, as the page sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStatus {
@@ -168,6 +129,8 @@ impl TokenStatus {
 pub enum Coverage<'a> {
     /// The path is covered by this pattern, the first that fits.
     Covered(&'a PathPattern),
+    /// The document is covered by this pattern: its scripts read the token in the timings of its load.
+    Document(&'a PathPattern),
     /// Delivery in headers is off.
     Disabled,
     /// No script reads the headers of a response to this method.
@@ -181,10 +144,23 @@ pub enum Coverage<'a> {
 }
 
 impl Coverage<'_> {
-    /// Whether a token is wanted.
-    pub fn is_covered(self) -> bool {
-        matches!(self, Self::Covered(_))
+    /// Returns the place for the token, if a token is wanted.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Self::Covered(_) => Some(Place::Header),
+            Self::Document(_) => Some(Place::Timing),
+            _ => None,
+        }
     }
+}
+
+/// Place for a token in a response of the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A header, which the script that asked for the response reads.
+    Header,
+    /// The `Server-Timing` of a document, which the document's own scripts read.
+    Timing,
 }
 
 /// Whether a response of the app may carry a token.
@@ -193,6 +169,8 @@ pub enum Eligibility {
     Eligible,
     /// The app allows some cache to keep the response.
     Storable,
+    /// The app lets pages of other origins read the timings of the response.
+    Shared,
     /// An error, a redirect, a fragment or a switch of protocols.
     NotEligible,
 }
@@ -217,6 +195,19 @@ impl Injection {
         &self.settings.header
     }
 
+    /// The settings of delivery to the app.
+    pub fn app_header(&self) -> &AppHeaderSettings {
+        &self.settings.app_header
+    }
+
+    /// Longest time that a response of the app is held back for the token in this place.
+    pub fn max_wait(&self, place: Place) -> Duration {
+        match place {
+            Place::Header => self.settings.header.max_wait,
+            Place::Timing => self.settings.document.max_wait,
+        }
+    }
+
     /// Most bytes of a request's body that a token route reads.
     pub fn max_body(&self) -> usize {
         self.settings.max_body
@@ -227,44 +218,12 @@ impl Injection {
         self.settings.routes.iter().find(|route| route.path == path)
     }
 
-    /// Whether a page may ask a token route, by what the browser says of the page (W3C Fetch Metadata,
-    /// section 2.3). Old browsers and tools say nothing, and may ask. A word that is not known yet is
-    /// refused, although section 4 would have it ignored: a token is not worth the doubt.
-    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(SEC_FETCH_SITE).iter().all(|site| match site.as_bytes() {
-            // `none`: the user asks, by the address bar or a bookmark.
-            b"same-origin" | b"none" => true,
-            b"same-site" => self.settings.allow_same_site,
-            _ => false,
-        })
-    }
-
-    /// Whether a page may ask a token route for a user whom the app finds by its cookies. As
-    /// [`Self::may_ask_by_cookie`], but a request in which nothing speaks of a page may ask: programs do so.
-    pub fn may_ask_through_app(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
-        let of_page = [ORIGIN, REFERER].iter().any(|name| headers.contains_key(name));
-        !of_page || self.may_ask_by_cookie(authority, headers)
-    }
-
-    /// Whether a page may ask a token route with a cookie alone. A browser sends the cookie along with requests
-    /// of any site's pages, so the request must show that a page of this host has made it: by Fetch Metadata,
-    /// or in older browsers by `Origin` or else `Referer`.
-    pub fn may_ask_by_cookie(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
-        if headers.contains_key(SEC_FETCH_SITE) {
-            return self.may_ask(headers);
-        }
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let page = text(ORIGIN).or_else(|| text(REFERER));
-        let Some(page) = page.and_then(|page| Uri::try_from(page).ok()) else { return false };
-        // A front may ask for another host than the browser did, and then says which it was. No page can set
-        // this header in a request of another origin.
-        let hosts = [authority.or_else(|| text(HOST)), text(X_FORWARDED_HOST)];
-        hosts.into_iter().flatten().any(|host| is_page_of(&page, host))
-    }
-
     /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
+        if let Some(pattern) = self.settings.document.covering(method, path, headers) {
+            return Coverage::Document(pattern);
+        }
         let settings = &self.settings.header;
         if !settings.enabled {
             return Coverage::Disabled;
@@ -293,17 +252,21 @@ impl Injection {
     /// Removes from the app's response the names that only the sidecar may set.
     pub fn strip(&self, headers: &mut HeaderMap) {
         self.own.remove_from(headers, Names::of(headers));
+        self.settings.document.strip(headers);
     }
 
-    /// Whether this response may carry a token.
+    /// Whether this response may carry a token in this place.
     pub fn eligibility(
         &self,
+        place: Place,
         status: StatusCode,
         headers: &HeaderMap,
         now: SystemTime,
     ) -> Eligibility {
         if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
             Eligibility::NotEligible
+        } else if place == Place::Timing && shows_timings(headers) {
+            Eligibility::Shared
         } else if storable_by(headers, now).is_some() {
             Eligibility::Storable
         } else {
@@ -312,31 +275,39 @@ impl Injection {
     }
 
     /// Puts the token into an eligible response and keeps every cache from storing it.
-    pub fn apply(&self, headers: &mut HeaderMap, token: &TokenValue) {
-        let name = &self.settings.header.name;
-        headers.insert(name.clone(), token.header());
+    pub fn apply(&self, place: Place, headers: &mut HeaderMap, token: &TokenValue) {
+        match place {
+            Place::Header => {
+                let name = &self.settings.header.name;
+                headers.insert(name.clone(), token.header());
+                expose(headers, name);
+            }
+            Place::Timing => tell_scripts(headers, Ok(token)),
+        }
         headers.insert(CACHE_CONTROL, unstorable(headers));
-        expose(headers, name);
     }
 
     /// Says in an eligible response why it carries no token. A response whose status may soon be another must
     /// not be stored; for an anonymous response the app decides.
-    pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
+    pub fn explain(&self, place: Place, headers: &mut HeaderMap, status: TokenStatus) {
         if status != TokenStatus::Anonymous {
             headers.insert(CACHE_CONTROL, unstorable(headers));
         }
-        let name = &self.settings.header.status_name;
-        headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
-        expose(headers, name);
+        match place {
+            Place::Header => {
+                let name = &self.settings.header.status_name;
+                headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
+                expose(headers, name);
+            }
+            Place::Timing => tell_scripts(headers, Err(status)),
+        }
     }
-}
 
-impl TokenRoute {
-    /// The answer with the token in it.
-    pub fn answer(&self, token: &Token, now: Moment) -> Response<Bytes> {
-        // A clock before 1970 makes no difference to the token.
-        let end = token.expires_at(now).duration_since(UNIX_EPOCH).unwrap_or_default();
-        own_answer(StatusCode::OK, self.shape.around(token.value().expose(), end.as_secs()))
+    /// Keeps every cache from storing a response that the app has made with a token at hand, or with a status that
+    /// may soon be another: it may be in the page. The app's word for caches does not count.
+    pub fn keep_private(&self, headers: &mut HeaderMap) {
+        forbid_shared_storing(headers);
+        headers.insert(CACHE_CONTROL, unstorable(headers));
     }
 }
 
@@ -378,20 +349,6 @@ fn expose(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Whether a page's address, or its origin, is of `host`, the value of a `Host` header.
-fn is_page_of(page: &Uri, host: &str) -> bool {
-    let usual = match page.scheme_str() {
-        Some("http") => 80,
-        Some("https") => 443,
-        _ => return false,
-    };
-    let (Some(page), Ok(host)) = (page.authority(), Authority::try_from(host)) else {
-        return false;
-    };
-    let port = |named: &Authority| named.port_u16().unwrap_or(usual);
-    page.host().eq_ignore_ascii_case(host.host()) && port(page) == port(&host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,6 +370,13 @@ mod tests {
                 max_wait: Duration::ZERO,
                 on_failure: OnMintFailure::Omit,
             },
+            app_header: AppHeaderSettings {
+                paths: Vec::new(),
+                name: HeaderName::from_static("x-velt-token"),
+                status_name: HeaderName::from_static("x-velt-token-status"),
+                max_wait: Duration::ZERO,
+            },
+            document: DocumentSettings { paths: Vec::new(), max_wait: Duration::ZERO },
             routes: Vec::new(),
             max_body: 64 * 1024,
             allow_same_site: false,
@@ -428,7 +392,7 @@ mod tests {
         let now = SystemTime::now();
         for status in 100..=599 {
             let status = StatusCode::from_u16(status).expect("a status");
-            let eligible = injection().eligibility(status, &HeaderMap::new(), now);
+            let eligible = injection().eligibility(Place::Header, status, &HeaderMap::new(), now);
             let expected = matches!(status.as_u16(), 200..=205 | 207..=299);
             assert_eq!(eligible == Eligibility::Eligible, expected, "{status}");
         }
@@ -437,7 +401,7 @@ mod tests {
     #[test]
     fn only_requests_that_scripts_can_read_want_the_header() {
         let wants = |method: Method, path, lines: &[_]| {
-            injection().coverage(&method, path, &headers(lines)).is_covered()
+            injection().coverage(&method, path, &headers(lines)).place().is_some()
         };
         assert!(wants(Method::GET, "/me", &[]));
         assert!(wants(Method::POST, "/api/", &[("sec-fetch-dest", "empty")]));
@@ -453,13 +417,13 @@ mod tests {
     #[test]
     fn token_response_is_unstorable_and_keeps_no_transform() {
         let mut plain = HeaderMap::new();
-        injection().apply(&mut plain, &token());
+        injection().apply(Place::Header, &mut plain, &token());
         assert_eq!(plain["cache-control"], "private, no-store");
         assert_eq!(plain["x-velt-token"], "aaa.bbb.ccc");
         assert!(!plain.contains_key("access-control-expose-headers"));
 
         let mut stream = headers(&[("cache-control", "no-cache, no-transform")]);
-        injection().apply(&mut stream, &token());
+        injection().apply(Place::Header, &mut stream, &token());
         assert_eq!(stream["cache-control"], "private, no-store, no-transform");
     }
 
@@ -469,16 +433,9 @@ mod tests {
             ("access-control-allow-origin", "https://app.example"),
             ("access-control-expose-headers", "ETag"),
         ]);
-        injection().apply(&mut cors, &token());
+        injection().apply(Place::Header, &mut cors, &token());
         let exposed: Vec<_> = cors.get_all("access-control-expose-headers").iter().collect();
         assert_eq!(exposed, ["ETag", "x-velt-token"]);
-    }
-
-    #[test]
-    fn route_answer_has_the_configured_shape() {
-        let object = Shape::object("a\"b").around("aaa.bbb.ccc", 7);
-        assert_eq!(object, r#"{"a\"b":"aaa.bbb.ccc","expiresAt":7}"#);
-        assert_eq!(Shape::String.around("aaa.bbb.ccc", 7), "\"aaa.bbb.ccc\"");
     }
 
     #[test]
