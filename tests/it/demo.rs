@@ -20,7 +20,7 @@ use tools::demo::{Addresses, Demo, OwnApp};
 use crate::support::PATIENCE;
 use crate::support::app::{AppBody, FakeApp, full};
 use crate::support::client::{Answer, Client};
-use crate::support::raw::unused_address;
+use crate::support::raw::{RawApp, unused_address};
 use crate::support::velt::user_of;
 use crate::websocket::echo;
 
@@ -264,6 +264,22 @@ async fn page_waits_for_an_app_that_is_down_and_finds_it() {
     let _app = FakeApp::restart(address, false).await;
     assert_eq!(state().await["up"], true);
     assert_eq!(demo.opens("/deep/page").await.text(), "hello from the app");
+}
+
+#[tokio::test]
+async fn sidecars_page_about_a_broken_app_stays_as_it_is() {
+    let app = RawApp::serving(|mut wire, _| async move {
+        wire.head().await;
+    })
+    .await;
+    let demo = Running::before(app.address);
+    let opening = demo.client().get("/").header("sec-fetch-dest", "document");
+    let (parts, body) = opening.header("accept", "text/html").begin().await.into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    let text = String::from_utf8(body.to_vec()).expect("text");
+    assert_eq!(parts.status, 502);
+    assert!(text.contains("<code>app_"), "{text}");
+    assert!(!text.contains("/__velt-demo/"), "{text}");
 }
 
 #[tokio::test]

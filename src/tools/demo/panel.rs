@@ -79,7 +79,7 @@ pub fn place(mut response: Response<Body>) -> (Placed, Response<FrontBody>) {
     (Placed::In(admission), response)
 }
 
-/// Whether the response has a whole HTML document, in an encoding that begins like ASCII.
+/// Whether the response has a whole HTML document of the app's, in an encoding that begins like ASCII.
 fn has_document(response: &Response<Body>) -> bool {
     let headers = response.headers();
     let has_body = !matches!(
@@ -89,6 +89,10 @@ fn has_document(response: &Response<Body>) -> bool {
             | StatusCode::PARTIAL_CONTENT
             | StatusCode::NOT_MODIFIED
             | StatusCode::SWITCHING_PROTOCOLS
+            // Pages of the sidecar about an app that does not answer.
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
     ) && headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0");
     let lower = |name| {
         let value = headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
