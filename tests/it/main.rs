@@ -19,6 +19,7 @@ mod cli;
 mod config;
 mod error_pages;
 mod explain;
+mod demo;
 mod details;
 mod doctor;
 mod documents;

@@ -8,6 +8,7 @@
 //! minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod aliases;
+mod accessibility;
 mod apache;
 mod autobahn;
 mod browser;
@@ -34,6 +35,7 @@ mod neighbour;
 mod nginx;
 mod no_user;
 mod otel;
+mod own_app;
 mod program;
 mod promtool;
 mod resolver;
