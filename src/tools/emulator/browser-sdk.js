@@ -40,13 +40,13 @@ class Client {
   async init(apiKey) {
     if (!apiKey) throw new Error('Velt.init needs an API key');
     // A page may call this again, as React does for a second VeltProvider, while a user is signed in.
-    if (!document.getElementById(ELEMENT)) show('signed-out', 'signed out');
+    if (!document.getElementById(ELEMENT)) show('signed-out', 'Signed out of Velt (emulator)');
     return this;
   }
 
   /** @param {AuthProvider} provider @returns {Promise<User | null>} */
   async setVeltAuthProvider(provider) {
-    const turn = this.#begin(`asks for a token of ${provider.user.userId}`);
+    const turn = this.#begin(`Velt (emulator) asks for a token of ${provider.user.userId}`);
     try {
       const token = await askForToken(provider, () => turn === this.#turn);
       return await this.#signIn(turn, provider.user, token, () => {
@@ -61,7 +61,7 @@ class Client {
 
   /** @param {User} user @param {{authToken?: string, throwError?: boolean}} [options] */
   async identify(user, { authToken = '', throwError = false } = {}) {
-    const turn = this.#begin(`checks a token of ${user.userId}`);
+    const turn = this.#begin(`Velt (emulator) checks a token of ${user.userId}`);
     try {
       return await this.#signIn(turn, user, authToken, () => {
         const event = { code: 'token_expired', message: 'The token expired.', userId: user.userId };
@@ -76,7 +76,7 @@ class Client {
 
   async signOutUser() {
     this.#begin('');
-    show('signed-out', 'signed out');
+    show('signed-out', 'Signed out of Velt (emulator)');
   }
 
   /** @param {string} name */
@@ -112,7 +112,7 @@ class Client {
     if (delay <= LONGEST_DELAY) this.#expiry = setTimeout(onExpiry, delay);
     this.#signIns += 1;
     const { userId, organizationId } = user;
-    const text = `signed in to Velt (emulator) as ${userId}, organization ${organizationId}`;
+    const text = `Signed in to Velt (emulator) as ${userId}, organization ${organizationId}`;
     show('signed-in', text, { userId, organizationId, token: claims.jti, signIns: this.#signIns });
     return user;
   }
@@ -120,7 +120,8 @@ class Client {
   /** @param {number} turn @param {unknown} error */
   #refuse(turn, error) {
     if (turn !== this.#turn) return;
-    show('refused', `not signed in: ${error instanceof Error ? error.message : String(error)}`);
+    const reason = error instanceof Error ? error.message : String(error);
+    show('refused', `Not signed in to Velt (emulator): ${reason}`);
   }
 }
 
@@ -171,7 +172,7 @@ function compare(user, { userId, organizationId, resources }) {
  */
 function show(state, text, { userId = '', organizationId = '', token = 0, signIns } = {}) {
   const element = document.getElementById(ELEMENT) ?? newElement();
-  element.textContent = `Velt emulator: ${text}`;
+  element.textContent = text;
   const { dataset } = element;
   dataset.veltState = state;
   dataset.veltUser = userId;
