@@ -46,6 +46,7 @@ mod pages;
 mod probes;
 mod proxying;
 mod reload;
+mod renewal;
 mod request_path;
 mod resolver;
 mod rollout;
