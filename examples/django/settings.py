@@ -8,7 +8,8 @@ SECRET_KEY = os.environ["SESSION_SECRET"]
 DEBUG = True
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "site_urls"
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": HERE / "db.sqlite3"}}
+DATABASE = os.environ.get("DATABASE", HERE / "db.sqlite3")
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE}}
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -25,5 +25,6 @@ async function collaborate(user) {
     // First Velt, then the login: a token that comes between the two would be the old user's.
     await signOut(client).finally(() => location.assign('/oauth2/sign_out'));
   };
-  await signIn(client, user).catch((error) => say(`Not signed in to Velt: ${error.message}`));
+  const onError = (error) => say(`Signed in as ${user.name}, but not to Velt: ${error.message}`);
+  await signIn(client, user, { onError }).catch(onError);
 }

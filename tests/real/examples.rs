@@ -133,6 +133,8 @@ async fn rendering_again_changes_nothing(visit: &Visit<'_>) {
     assert_eq!(visit.page.script(note).await, "written letter by letter");
     assert_eq!(visit.attribute("data-velt-sign-ins").await, "1");
     assert_eq!(visit.example.journal().await, before);
+    let problem = "return document.querySelector('[data-testid=problem]') !== null";
+    assert_eq!(visit.page.script(problem).await, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +150,13 @@ async fn vite_page_signs_users_in_once_in_strict_mode() {
     on_the_example("vite-react", Login::Proxy, async |visit| {
         users_come_and_go(&visit).await;
         rendering_again_changes_nothing(&visit).await;
+        // Vite's own probe, which says whether hot reload gets through the login proxy and the sidecar.
+        let probe = "return new Promise((done) => {\
+            const socket = new WebSocket(`ws://${location.host}/`, 'vite-ping');\
+            socket.onopen = () => done('open');\
+            socket.onerror = () => done('error');\
+        })";
+        assert_eq!(visit.page.script(probe).await, "open");
         visit.page.save_screenshot("example_vite_react").await;
     })
     .await;

@@ -24,5 +24,6 @@ async function collaborate() {
     // First Velt, then the session: a token that comes between the two would be the old user's.
     await signOut(client).finally(() => event.target.submit());
   };
-  await signIn(client, user).catch((error) => say(`Not signed in to Velt: ${error.message}`));
+  const onError = (error) => say(`Signed in as ${user.name}, but not to Velt: ${error.message}`);
+  await signIn(client, user, { onError }).catch(onError);
 }

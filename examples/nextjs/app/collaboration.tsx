@@ -15,12 +15,14 @@ interface Properties {
 
 export function Collaboration({ user, token, apiKey, sdkHost }: Properties) {
   const [note, setNote] = useState('');
+  const [problem, setProblem] = useState('');
+  const onError = (error: unknown) => setProblem(String(error));
   return (
     <VeltProvider
       apiKey={apiKey}
       config={sdkHost ? { proxyDomain: sdkHost } : {}}
       // The same object at each rendering, as long as the user is the same.
-      authProvider={veltAuthProvider(user, { initial: token })}
+      authProvider={veltAuthProvider(user, { initial: token, onError })}
       documentId="first-page"
     >
       <h1>Next.js</h1>
@@ -29,6 +31,7 @@ export function Collaboration({ user, token, apiKey, sdkHost }: Properties) {
       <p><label>A note, to render again with each letter:{' '}
         <input value={note} onChange={(event) => setNote(event.target.value)} data-testid="note" />
       </label></p>
+      {problem && <p role="alert" data-testid="problem">{problem}</p>}
       <SignOut />
       <VeltPresence />
       <VeltComments />

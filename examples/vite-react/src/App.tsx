@@ -11,6 +11,8 @@ const proxyDomain = import.meta.env.VITE_VELT_SDK_HOST;
 export function App() {
   const [user, setUser] = useState<VeltUser | null>();
   const [note, setNote] = useState('');
+  const [problem, setProblem] = useState('');
+  const onError = (error: unknown) => setProblem(String(error));
   useEffect(() => { askForUser().then(setUser, () => setUser(null)); }, []);
 
   if (user === undefined) return <p data-testid="who">Asking who is signed in …</p>;
@@ -22,7 +24,7 @@ export function App() {
       apiKey={apiKey}
       config={proxyDomain ? { proxyDomain } : {}}
       // The same object at each rendering, as long as the user is the same.
-      authProvider={veltAuthProvider(user)}
+      authProvider={veltAuthProvider(user, { onError })}
       documentId="first-page"
     >
       <h1>Vite and React</h1>
@@ -30,6 +32,7 @@ export function App() {
       <p><label>A note, to render again with each letter:{' '}
         <input value={note} onChange={(event) => setNote(event.target.value)} data-testid="note" />
       </label></p>
+      {problem && <p role="alert" data-testid="problem">{problem}</p>}
       <SignOut />
       <VeltPresence />
       <VeltComments />

@@ -20,11 +20,11 @@ const START_PATIENCE: Duration = Duration::from_secs(300);
 /// Place where an example's login is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// In the login proxy before the sidecar, on a page of its own.
+    /// Login proxy before the sidecar, with a page of its own.
     Proxy,
-    /// In the app, whose users have their names as ids.
+    /// App whose users have their names as ids.
     App,
-    /// In Django, whose users are numbered.
+    /// Django, whose users are numbered.
     Django,
 }
 
