@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
@@ -74,6 +74,14 @@ impl Example {
         let answer = http_client().get(url).send().await.expect("the emulator answers");
         let answer = answer.bytes().await.expect("a body");
         serde_json::from_slice(&answer).expect("JSON")
+    }
+
+    /// Lets each mint take a time.
+    pub async fn delay_mints(&self, time: Duration) {
+        let url = format!("http://{}/emulator/behaviour", self.emulator);
+        let behaviour = json!({ "latency_ms": time.as_millis() }).to_string();
+        let answer = http_client().put(url).body(behaviour).send().await;
+        assert_eq!(answer.expect("the emulator answers").status(), 200);
     }
 }
 
