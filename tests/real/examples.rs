@@ -150,6 +150,7 @@ async fn vite_page_signs_users_in_once_in_strict_mode() {
         return;
     }
     on_the_example("vite-react", Login::Proxy, async |visit| {
+        visit.example.assert_types_fit();
         users_come_and_go(&visit).await;
         rendering_again_changes_nothing(&visit).await;
         // Vite's own probe, which says whether hot reload gets through the login proxy and the sidecar.
@@ -170,6 +171,7 @@ async fn next_page_comes_with_its_token() {
         return;
     }
     on_the_example("nextjs", Login::App, async |visit| {
+        visit.example.assert_types_fit();
         users_come_and_go(&visit).await;
         visit.assert_first_render("The page came with a token.", 0).await;
         rendering_again_changes_nothing(&visit).await;

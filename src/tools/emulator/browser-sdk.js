@@ -92,7 +92,7 @@ class Client {
   }
 
   // Documents are Velt's; the stand-in takes their names and forgets them.
-  setDocument() {}
+  async setDocument() {}
   setDocumentId() {}
 
   /** @param {string} doing */

@@ -1,7 +1,7 @@
 //! An example, started by its documented command.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
-use crate::neighbour::{LOOPBACK, PORTS_TO_TRY, Process, http_client, lines_of};
+use crate::neighbour::{LOOPBACK, PORTS_TO_TRY, Process, http_client, lines_of, tool};
 
 /// Ports that an example takes, one after the other.
 const PORTS: u16 = 5;
@@ -41,6 +41,7 @@ impl Login {
 
 /// A running example. All its programs end when this value is dropped.
 pub struct Example {
+    name: String,
     process: Process,
     pub site: SocketAddr,
     emulator: SocketAddr,
@@ -55,7 +56,8 @@ impl Example {
             let mut process = Process::start(&mut command(name, first));
             let output = process.child().stdout.take().expect("it is piped");
             let mut lines = lines_of(output);
-            let example = Self { process, site: at(first), emulator: at(first + 2) };
+            let (site, emulator) = (at(first), at(first + 2));
+            let example = Self { name: name.to_owned(), process, site, emulator };
             if is_open(&mut lines, &mut said).await {
                 // Read on, since the programs would wait for a full pipe.
                 tokio::spawn(async move { while lines.recv().await.is_some() {} });
@@ -76,6 +78,16 @@ impl Example {
         serde_json::from_slice(&answer).expect("JSON")
     }
 
+    /// Checks the example's code with TypeScript, against Velt's types.
+    pub fn assert_types_fit(&self) {
+        let folder = folder().join(&self.name);
+        let compiler = folder.join("node_modules/typescript/bin/tsc");
+        let checked = Command::new(tool("node")).arg(compiler).arg("-p").arg(&folder).output();
+        let checked = checked.expect("node");
+        let said = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success(), "{}: {said}", self.name);
+    }
+
     /// Lets each mint take a time.
     pub async fn delay_mints(&self, time: Duration) {
         let url = format!("http://{}/emulator/behaviour", self.emulator);
@@ -93,10 +105,14 @@ impl Drop for Example {
     }
 }
 
+/// Folder of all examples.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
 fn command(name: &str, first_port: u16) -> Command {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut command = Command::new("bash");
-    command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(examples.join("run")).arg(name);
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(folder().join("run")).arg(name);
     command.args(["--ports-from", &first_port.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
