@@ -52,7 +52,7 @@ async fn emulator_mints_by_every_api() {
         ("v1", "/v1/auth/token/get", ORGANIZATION),
         ("v2", "/v2/auth/generate_token", ORGANIZATION),
     ];
-    for ((api, path, organization), verified) in apis.into_iter().zip(1_u64..) {
+    for ((api, path, organization), count) in apis.into_iter().zip(1_u64..) {
         let toml = format!("[velt]\napi = \"{api}\"\n{organization}");
         let (answer, stage) = ask_emulator(address, path, &toml).await;
         assert_eq!(answer.status(), 200, "{api}: {}", answer.text());
@@ -66,7 +66,7 @@ async fn emulator_mints_by_every_api() {
         let journal = Client::to(address).get("/emulator/journal").begin().await;
         let journal = journal.into_body().collect().await.expect("a body").to_bytes();
         let journal: Value = serde_json::from_slice(&journal).expect("JSON");
-        assert_eq!(journal["verifications"], verified, "{api}");
+        assert_eq!(journal["verifications"], count, "{api}");
         let headroom = stage.metric("outage_headroom_seconds").await;
         assert!((3000.0..=3600.0).contains(&headroom), "exp shortens a life: {headroom}");
     }
