@@ -27,8 +27,11 @@ export function claimsOf(token: string): { userId?: unknown; exp?: unknown } {
 /** Time of the server that sent these headers: this page's clock may be wrong. */
 export const timeOf = (headers?: Headers): number => Date.parse(headers?.get('date')!) || Date.now();
 
-/** End of a token's life by this page's clock: by `expiresAt`, else by the token's own `exp`, else 48 hours on. */
-export function endOfLife(token: string, headers?: Headers, expiresAt?: unknown): number {
+/**
+ * End of a token's life by this page's clock: by `expiresAt`, else by the token's own `exp`, else 48 hours on.
+ * `began` is when the token was asked for: an answer may lie in a laptop that sleeps.
+ */
+export function endOfLife(token: string, headers?: Headers, expiresAt?: unknown, began = Date.now()): number {
   const end = [expiresAt, claimsOf(token).exp].find((time) => typeof time === 'number' && time > 0);
-  return Date.now() + Math.min(end ? (end as number) * 1e3 - timeOf(headers) : LONGEST, LONGEST);
+  return began + Math.min(end ? (end as number) * 1e3 - timeOf(headers) : LONGEST, LONGEST);
 }

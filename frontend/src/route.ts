@@ -14,6 +14,7 @@ export async function askRoute(
   body: object,
   signal: AbortSignal,
 ): Promise<Held> {
+  const began = Date.now();
   let response: Response | undefined;
   try {
     response = await fetcher(url, {
@@ -26,7 +27,7 @@ export async function askRoute(
       redirect: 'manual',
       signal,
     });
-    return await read(response);
+    return await read(response, began);
   } catch (error) {
     if (error instanceof TokenError) throw error;
     const { status } = response ?? {};
@@ -34,7 +35,7 @@ export async function askRoute(
   }
 }
 
-async function read(response: Response): Promise<Held> {
+async function read(response: Response, began: number): Promise<Held> {
   const { body, headers, ok, status, type } = response;
   const isRedirect = type === 'opaqueredirect' || (status >= 300 && status < 400);
   const text = isRedirect ? '<' : await readText(body!);
@@ -46,7 +47,7 @@ async function read(response: Response): Promise<Held> {
     // The parser's error quotes the text, in which there may be a token.
   }
   const token = json?.token ?? json;
-  if (ok && isToken(token)) return { token, until: endOfLife(token, headers, json?.expiresAt) };
+  if (ok && isToken(token)) return { token, until: endOfLife(token, headers, json?.expiresAt, began) };
   const sidecarCode = isToken(json?.code) ? json.code : undefined;
   const code = status === 401 ? 'signed_out' : ((!ok && sidecarCode) || 'bad_answer');
   // Seconds or an HTTP date (RFC 9110, 10.2.3).

@@ -71,14 +71,14 @@ export function signIn<U extends User>(
       })().catch(report));
     tokens.onSignedOut(() => me._leave());
     await attempt();
-    let isBusy: unknown;
+    let again: Promise<void> | undefined;
     if (!client.setVeltAuthProvider) {
       subscription = client.on('error').subscribe((event) => {
         if (event?.code !== 'token_expired') return;
         tokens._judge(event);
-        isBusy ??= attempt()
+        again ??= attempt()
           .catch(report)
-          .then(() => (isBusy = 0));
+          .then(() => (again = undefined));
       });
     }
     const signOut = async () => {
@@ -96,6 +96,7 @@ export function signIn<U extends User>(
       reject(new TokenError('superseded'));
     };
     me._end = enter().then(resolve, (error) => {
+      tokens.close();
       me._key = undefined;
       me._leave = () => {};
       reject(error);

@@ -31,7 +31,7 @@ export const sleep = (wait: number, signal: AbortSignal): Promise<void> =>
       clearTimeout(timer);
       resolve();
     };
-    const timer = setTimeout(end, wait);
+    const timer = setTimeout(end, signal.aborted ? 0 : wait);
     signal.addEventListener('abort', end);
   });
 
@@ -44,7 +44,7 @@ export function openTabs(
 ): Tabs {
   const open = (...scope: unknown[]): BroadcastChannel => {
     const channel = new BroadcastChannel(JSON.stringify(['velt-sidecar', url, ...scope]));
-    channel.onmessage = ({ data }) => hear(data);
+    channel.onmessage = ({ data }) => data?.user && hear(data);
     return channel;
   };
   const all = open();
