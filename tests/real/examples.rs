@@ -65,6 +65,25 @@ impl Visit<'_> {
         assert_eq!(self.page.script(asking).await, 401);
     }
 
+    /// Goes back, after a sign-out: the browser has kept no page with the former user's token.
+    async fn go_back_to_no_user(&self) {
+        self.page.script("window.isLeft = true; history.back()").await;
+        let script = "return window.isLeft ? '' : document.readyState";
+        eventually("the page before", async || {
+            let state = self.page.script(script).await;
+            if state == "complete" { Ok(()) } else { Err(state.to_string()) }
+        })
+        .await;
+        assert_eq!(self.page.text("who").await, "Signed out.");
+        assert!(!self.has_token_in_document().await);
+    }
+
+    /// Whether the document, with its scripts, holds a JWT.
+    async fn has_token_in_document(&self) -> bool {
+        let script = "return document.documentElement.outerHTML.includes('eyJ')";
+        self.page.script(script).await == true
+    }
+
     /// Waits until the SDK has signed a user in, and returns the number of their token.
     async fn token_of(&self, user: &str) -> u64 {
         self.page.wait_for_text("who", &format!("Signed in as {user}.")).await;
@@ -174,11 +193,14 @@ async fn next_page_comes_with_its_token() {
         visit.example.assert_types_fit();
         users_come_and_go(&visit).await;
         visit.assert_first_render("The page came with a token.", 0).await;
+        assert!(visit.has_token_in_document().await);
         rendering_again_changes_nothing(&visit).await;
         visit.page.save_screenshot("example_nextjs").await;
 
-        // A first visit while Velt is slow: the page asks the route, and the next page has the token.
         visit.sign_out().await;
+        visit.go_back_to_no_user().await;
+
+        // A first visit while Velt is slow: the page asks the route, and the next page has the token.
         visit.example.delay_mints(Duration::from_secs(2)).await;
         visit.sign_in("linus").await;
         let token = visit.token_of("linus").await;
