@@ -18,6 +18,7 @@ mod audit;
 mod cli;
 mod config;
 mod examples;
+mod error_pages;
 mod explain;
 mod details;
 mod doctor;
