@@ -25,6 +25,7 @@ mod caches;
 mod certificates;
 mod framing;
 mod front_pages;
+mod frontend;
 mod fronts;
 mod grpc;
 mod login;
