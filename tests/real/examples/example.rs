@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::neighbour::{LOOPBACK, PORTS_TO_TRY, Process, http_client, lines_of, tool};
@@ -14,8 +16,11 @@ use crate::neighbour::{LOOPBACK, PORTS_TO_TRY, Process, http_client, lines_of, t
 /// Ports that an example takes, one after the other.
 const PORTS: u16 = 5;
 
-/// Time limit of the installation and the start. Only a first run, which installs, takes minutes.
+/// Time limit of the installation, and of the start. Only a first installation takes minutes.
 const START_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Held while packages are installed, since npm can't install twice at once into one folder.
+static INSTALLATION: Mutex<()> = Mutex::const_new(());
 
 /// Place where an example's login is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,10 +55,13 @@ pub struct Example {
 impl Example {
     /// Starts an example on free ports.
     pub async fn start(name: &str) -> Self {
+        install(name).await;
         let mut said = Vec::new();
         for _ in 0..PORTS_TO_TRY {
             let first = free_ports();
-            let mut process = Process::start(&mut command(name, first));
+            let mut command = command(name);
+            command.args(["--ports-from", &first.to_string()]).stdout(Stdio::piped());
+            let mut process = Process::start(&mut command);
             let output = process.child().stdout.take().expect("it is piped");
             let mut lines = lines_of(output);
             let (site, emulator) = (at(first), at(first + 2));
@@ -110,11 +118,22 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
-fn command(name: &str, first_port: u16) -> Command {
+/// Installs what an example needs.
+async fn install(name: &str) {
+    let _alone = INSTALLATION.lock().await;
+    let mut command = command(name);
+    command.arg("--install");
+    let installing = spawn_blocking(move || command.output().expect("bash"));
+    let installed = timeout(START_PATIENCE, installing).await.expect("npm ends in time");
+    let installed = installed.expect("no panic");
+    let said = String::from_utf8_lossy(&installed.stdout);
+    assert!(installed.status.success(), "examples/run {name} --install: {said}");
+}
+
+fn command(name: &str) -> Command {
     let mut command = Command::new("bash");
     command.args(["-c", "exec \"$0\" \"$@\" 2>&1"]).arg(folder().join("run")).arg(name);
-    command.args(["--ports-from", &first_port.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stdin(Stdio::null());
     for (variable, _) in std::env::vars_os() {
         // A setting of the machine's would be a setting of the sidecar.
         if variable.to_string_lossy().starts_with("VELT_") {
