@@ -105,7 +105,9 @@ export function createSource(options: TokenOptions = {}): Source {
     start = ignore;
     const { tabs: share = true, initial = documentToken() } = options;
     if (share && userId) tabs = openTabs(url, userId, options.organizationId, hear);
-    for (const type of ['visibilitychange', 'pageshow', 'online']) globalThis.addEventListener?.(type, renew as () => void, life);
+    for (const type of ['visibilitychange', 'pageshow', 'online']) {
+      globalThis.addEventListener?.(type, renew as () => void, life);
+    }
     take(initial, endOfLife(initial!));
   };
 
@@ -134,7 +136,8 @@ export function createSource(options: TokenOptions = {}): Source {
         if (refusals >= MOST_REFUSALS && Date.now() - refusedAt < ROW) throw new TokenError('refused');
         const refused = isReportDue ? await fingerprint(refusedToken!).catch(ignore) : undefined;
         const answer = await askRoute(fetcher, url, { userId, refused }, signal);
-        if (answer[0] === refusedToken) throw new TokenError('refused');
+        // Another pod of the sidecar may still hold it, and has heard of no refusal: the next request reports it again.
+        if ((isReportDue = answer[0] === refusedToken)) throw new TokenError('refused');
         if (signal.aborted) return;
         isOut = false;
         keep(...answer);
@@ -147,7 +150,7 @@ export function createSource(options: TokenOptions = {}): Source {
           await sleep(wait, signal);
         } else {
           land(error);
-          if (/^signed_out|^user_m/.test(code)) leave(0);
+          if (/signed|user_m/.test(code)) leave(0);
         }
       }
     }

@@ -89,6 +89,25 @@ test('route that answers the refused token again is not believed', async (t) => 
   assert.equal(journal.length, 4);
 });
 
+test('pod that has not heard of a refusal is told by the next request', async (t) => {
+  // The first pod holds the refused token until it is reported there; the second holds another.
+  const pods = { one: 'bad', two: 'good' };
+  let pod = 'one';
+  const { url, journal } = await route(t, (_, { refused }) => {
+    if (refused === sha256(pods[pod])) pods[pod] = 'new';
+    const soon = Math.round(Date.now() / 1000) + 60;
+    return [200, { token: pods[pod], expiresAt: soon }];
+  });
+  const tokens = sources(t, createVeltTokens)({ url });
+  tokens.refused(await tokens.generateToken());
+  pod = 'two';
+  assert.equal(await tokens.generateToken(), 'good');
+  pod = 'one';
+  assert.equal((await errorOf(tokens.generateToken())).code, 'refused');
+  assert.equal(await tokens.generateToken(), 'new');
+  assert.equal(journal.length, 4);
+});
+
 test('three refusals in a row end the reports, for five minutes', async (t) => {
   t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
   const { url, journal } = await route(t);

@@ -34,7 +34,8 @@ const blocks = snippets('../docs/frontend.md');
 if (blocks.length < 5) throw new Error(`only ${blocks.length} snippets were found in docs/frontend.md`);
 
 // By itself, since some compilations below skip declarations.
-let failed = !compiles('--strict', '--exactOptionalPropertyTypes', '--noEmit', '--types', '', '--lib', 'es2022,dom,dom.iterable', '--ignoreConfig', join(root, 'dist/index.d.ts'));
+const strict = ['--strict', '--exactOptionalPropertyTypes', '--noEmit', '--ignoreConfig', '--types', ''];
+let failed = !compiles(...strict, '--lib', 'es2022,dom,dom.iterable', join(root, 'dist/index.d.ts'));
 for (const version of [4, 5, 6]) {
   const folder = mkdtempSync(join(root, `node_modules/.types-${version}-`));
   try {
@@ -43,7 +44,8 @@ for (const version of [4, 5, 6]) {
     }
     writeFileSync(join(folder, 'globals.d.ts'), `${BEFORE}export {};\n`);
     // Velt's types import it, and name it nowhere as a dependency.
-    writeFileSync(join(folder, 'angular.d.ts'), `declare module '@angular/fire/app' { export type FirebaseOptions = object }\n`);
+    const missing = `declare module '@angular/fire/app' { export type FirebaseOptions = object }\n`;
+    writeFileSync(join(folder, 'missing.d.ts'), missing);
     blocks.forEach(([extension, block], index) => {
       writeFileSync(join(folder, `snippet-${index + 1}.${extension}`), `${block}\nexport {};\n`);
     });
