@@ -15,6 +15,7 @@ mod browser;
 mod bulk;
 mod deploy;
 mod events;
+mod examples;
 mod floods;
 mod foreign_pages;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
