@@ -33,6 +33,7 @@ mod neighbour;
 mod nginx;
 mod no_user;
 mod otel;
+mod pages;
 mod program;
 mod promtool;
 mod resolver;
