@@ -22,7 +22,9 @@ macro_rules! in_each_browser {
 }
 
 mod front;
+mod react;
 mod site;
+mod tabs;
 #[path = "../it/support/velt.rs"]
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod velt;

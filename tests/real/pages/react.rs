@@ -1,0 +1,49 @@
+//! A page with React 19 in `StrictMode`, which renders and runs effects twice, and with a provider made anew by
+//! each render.
+
+use serde_json::json;
+
+use super::site::{APP, Site};
+use crate::neighbour::eventually;
+use crate::webdriver::{Browser, Page};
+
+in_each_browser!(rendering_again_mints_and_signs_in_once);
+
+/// Waits until the page's client has a token.
+async fn signed_in(page: &Page) {
+    eventually("the client to have a token", async || {
+        let token = page.script("return window.client?.token ?? null").await;
+        if token.is_string() {
+            Ok(())
+        } else {
+            Err(page.script("return failures").await.to_string())
+        }
+    })
+    .await;
+}
+
+async fn rendering_again_mints_and_signs_in_once(browser: Browser) {
+    const RENDERS: u64 = 10;
+    let site = Site::open(&[]).await;
+    site.visit(browser, "react", async |page| {
+        page.navigate(&site.url(APP, "/react")).await;
+        signed_in(page).await;
+        for _ in 0..RENDERS {
+            page.click("again").await;
+        }
+        page.wait_for_text("again", &RENDERS.to_string()).await;
+        let renders = page.script("return renders").await.as_u64().expect("a number");
+        assert!(renders >= 2 * RENDERS, "StrictMode renders twice, and not {renders} times");
+        assert_eq!(page.script("return client.calls").await, json!(["setVeltAuthProvider"]));
+        assert_eq!((site.token_requests(), site.velt.call_count()), (1, 1));
+
+        // The next user of the browser has a page of their own.
+        page.navigate(&site.url(APP, "/sign-in?user=grace")).await;
+        page.navigate(&site.url(APP, "/react")).await;
+        signed_in(page).await;
+        assert_eq!(page.script("return client.calls").await, json!(["setVeltAuthProvider"]));
+        assert_eq!((site.token_requests(), site.velt.call_count()), (2, 2));
+        assert_eq!(page.script("return failures").await, json!([]));
+    })
+    .await;
+}
