@@ -17,7 +17,8 @@ use mimalloc::MiMalloc;
 use server::config::Config;
 use sidecar::access_log::{self, AccessLog, End, Format, Line};
 use sidecar::inject::{Eligibility, Injection};
-use token::TokenValue;
+use token::velt::Api;
+use token::{Details, Issuer, MintPlan, Minted, Moment, Token, TokenValue};
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -168,8 +169,8 @@ mod hygiene {
 
 mod inject {
     use super::{
-        Bencher, Eligibility, StatusCode, SystemTime, black_box, injection, request, response_head,
-        token,
+        Api, Bencher, Details, Duration, Eligibility, Issuer, MintPlan, Minted, Moment, StatusCode,
+        SystemTime, Token, black_box, injection, request, response_head, token,
     };
 
     /// Decision between the two jobs: a token route, or the header.
@@ -206,9 +207,19 @@ mod inject {
     /// The whole answer of a token route.
     #[divan::bench]
     fn route_answer(bencher: Bencher<'_, '_>) {
-        let (injection, token) = (injection(), token());
+        let (injection, now) = (injection(), Moment::now());
         let route = injection.route("/api/velt/token").expect("a default route");
-        bencher.bench(|| route.answer(black_box(&token)));
+        let issuer = Issuer {
+            api: Api::Legacy,
+            endpoint: "https://velt.example/".into(),
+            credentials_generation: 0,
+            organization: None,
+            resources: [].into(),
+        };
+        let request = MintPlan::new(issuer, false).request("ada".into(), Details::default());
+        let minted = Minted { value: token(), life: Duration::from_secs(48 * 3600) };
+        let token = Token::new(minted, &request.expect("no organization is needed"), now);
+        bencher.bench(|| route.answer(black_box(&token), now));
     }
 }
 

@@ -133,6 +133,7 @@ pub struct IdentityMetrics {
 pub struct TokenMetrics {
     pub lookups: Counters<LookupResult>,
     pub mints: Counters<MintOutcome>,
+    pub refused_tokens: Counters<RefusedTokenResult>,
     pub mint_duration: Histogram,
     pub mint_attempts: IntCounter,
     pub mints_in_flight: IntGauge,
@@ -157,6 +158,10 @@ impl TokenMetrics {
             lookups: page.counters(
                 "token_lookups_total",
                 "Token look-ups by the state in which they found the token.",
+            ),
+            refused_tokens: page.counters(
+                "refused_tokens_total",
+                "Reports of pages that Velt refused a token, by what the sidecar did.",
             ),
             mints: page.counters("mints_total", "Mints by how they ended, retries included."),
             mint_duration: page.histogram(

@@ -116,6 +116,11 @@ pub(super) enum RequestError {
     Identity(Refusal),
     NoToken(NoToken),
     UserMismatch,
+    /// The body has a `refused` that is no fingerprint.
+    BadFingerprint,
+    /// A page says that Velt refused a token, and the user's last renewal was less than a minute ago. The
+    /// rest of that minute.
+    RenewedRecently(Duration),
     /// A page of another origin asks for a token.
     CrossOrigin,
     /// A cookie says who asks, and the request does not show that a page of this host has made it.
@@ -180,6 +185,7 @@ impl RequestError {
             Self::BadRequest(_)
             | Self::SlowBody
             | Self::BrokenBody
+            | Self::BadFingerprint
             | Self::App(UpstreamError::Expectation) => Outcome::BadRequest,
             Self::Identity(Refusal::Ambiguous { .. }) => Outcome::IdentityRefused,
             Self::Identity(Refusal::Invalid(_)) => Outcome::InvalidAssertion,
@@ -213,6 +219,7 @@ impl RequestError {
                 ) => Outcome::TokenUnavailable,
             },
             Self::UserMismatch => Outcome::UserMismatch,
+            Self::RenewedRecently(_) => Outcome::RenewedRecently,
             Self::CrossOrigin | Self::CookieAlone => Outcome::CrossOrigin,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
@@ -247,8 +254,24 @@ impl RequestError {
             Self::UserMismatch => (
                 StatusCode::FORBIDDEN,
                 "user_mismatch",
-                "The body names a userId that is not the signed-in user's. Tokens are minted for \
-                 the user that the login proxy names; leave userId out of the request."
+                "The body names a userId that is not the signed-in user's. Another user may have \
+                 signed in since the page was loaded: load it again. The posted id never decides: \
+                 tokens are minted for the user of the login."
+                    .into(),
+            ),
+            Self::BadFingerprint => (
+                StatusCode::BAD_REQUEST,
+                "bad_fingerprint",
+                "\"refused\" in the body has to be the SHA-256 of the refused token, as 64 \
+                 hexadecimal digits in lower case."
+                    .into(),
+            ),
+            Self::RenewedRecently(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "renewed_recently",
+                "The page says that Velt refused this token, which was minted anew less than a \
+                 minute ago. If Velt refuses each one, its console or the page's user object \
+                 differs from the token: compare userId, organizationId and the managed domains."
                     .into(),
             ),
             Self::CrossOrigin => (
@@ -318,14 +341,21 @@ impl RequestError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(self.challenge()));
         }
-        if let Self::NoToken(absent) = self
-            && let Some(wait) = absent.retry_after()
-        {
+        if let Some(wait) = self.retry_after() {
             // Round up, so that the client does not come back too early.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
+    }
+
+    /// Returns when to try again, if that may help.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoToken(absent) => absent.retry_after(),
+            Self::RenewedRecently(wait) => Some(*wait),
+            _ => None,
+        }
     }
 
     /// Returns the challenge of a 401, which must have one (RFC 9110 section 15.5.2): clients may take a 401

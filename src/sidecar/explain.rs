@@ -25,7 +25,7 @@ use self::words::Cache;
 use super::Rules;
 use super::details::{Key as DetailsKey, NoDetails, Site};
 use super::error::{NoToken, RequestError};
-use super::route::{Own, Route, check_asking, check_body, check_required, known_user};
+use super::route::{Own, Route, check_asking, check_required, known_user, parse_posted};
 use super::{mint_request, scheme_of};
 use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
 use ground::peer::Peer;
@@ -188,7 +188,7 @@ impl Walk<'_> {
             if request.body().len() > limit {
                 return Err((RequestError::BodyTooLarge(limit), None));
             }
-            check_body(request.body(), user).map_err(|error| (error, None))?;
+            parse_posted(request.body(), user).map_err(|error| (error, None))?;
         }
         match found {
             Found::Token => Ok(answer::of_route_answer(route, TokenFate::Delivered)),

@@ -7,8 +7,9 @@
 mod prefetch;
 mod storing;
 
+use std::fmt::Display;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
@@ -22,7 +23,7 @@ use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
 use self::storing::unstorable;
 use ground::names::{NameSet, Names};
-use token::TokenValue;
+use token::{Moment, Token, TokenValue};
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
@@ -91,28 +92,37 @@ pub struct TokenRoute {
     pub max_wait: Duration,
 }
 
-/// Shape of a token route's answer: the text before the token and the text after it.
+/// Key in the object of a token route's answer that says how long the token may be used.
+pub const EXPIRES_AT: &str = "expiresAt";
+
+/// Shape of a token route's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    before: String,
-    after: &'static str,
+pub enum Shape {
+    /// `"<jwt>"`, as the older pages of Velt's docs have it.
+    String,
+    /// `{"<key>":"<jwt>","expiresAt":1764400000}`.
+    Object {
+        /// The text before the token.
+        before: String,
+    },
 }
 
 impl Shape {
-    /// `"<jwt>"`, as the older pages of Velt's docs have it.
-    pub fn string() -> Self {
-        Self { before: "\"".to_owned(), after: "\"" }
-    }
-
-    /// `{"<key>":"<jwt>"}`.
+    /// Makes the shape of an object with the token under `key`, which must not be [`EXPIRES_AT`].
     pub fn object(key: &str) -> Self {
         let key = serde_json::Value::from(key);
-        Self { before: format!("{{{key}:\""), after: "\"}" }
+        Self::Object { before: format!("{{{key}:\"") }
     }
 
-    /// Puts a token into the shape. A token needs no escaping in JSON (see [`TokenValue::parse`]).
-    pub fn around(&self, token: &str) -> String {
-        [&self.before, token, self.after].concat()
+    /// Puts a token into the shape, and where there is room for it the end of the token's use in seconds since
+    /// 1970. A token needs no escaping in JSON (see [`TokenValue::parse`]).
+    pub fn around(&self, token: &str, expires_at: impl Display) -> String {
+        match self {
+            Self::String => format!("\"{token}\""),
+            Self::Object { before } => {
+                format!("{before}{token}\",\"{EXPIRES_AT}\":{expires_at}}}")
+            }
+        }
     }
 }
 
@@ -323,8 +333,10 @@ impl Injection {
 
 impl TokenRoute {
     /// The answer with the token in it.
-    pub fn answer(&self, token: &TokenValue) -> Response<Bytes> {
-        own_answer(StatusCode::OK, self.shape.around(token.expose()))
+    pub fn answer(&self, token: &Token, now: Moment) -> Response<Bytes> {
+        // A clock before 1970 makes no difference to the token.
+        let end = token.expires_at(now).duration_since(UNIX_EPOCH).unwrap_or_default();
+        own_answer(StatusCode::OK, self.shape.around(token.value().expose(), end.as_secs()))
     }
 }
 
@@ -464,14 +476,17 @@ mod tests {
 
     #[test]
     fn route_answer_has_the_configured_shape() {
-        let route = |shape| TokenRoute { path: "/t".into(), shape, max_wait: Duration::ZERO };
-        let string = route(Shape::string()).answer(&token());
-        assert_eq!(string.body(), "\"aaa.bbb.ccc\"");
-        let object = route(Shape::object("a\"b")).answer(&token());
-        assert_eq!(object.body(), r#"{"a\"b":"aaa.bbb.ccc"}"#);
-        assert_eq!(object.headers()["cache-control"], "no-store");
-        assert_eq!(object.headers()["vary"], "*");
-        assert_eq!(object.headers()["x-content-type-options"], "nosniff");
-        assert_eq!(object.headers()["cross-origin-resource-policy"], "same-origin");
+        let object = Shape::object("a\"b").around("aaa.bbb.ccc", 7);
+        assert_eq!(object, r#"{"a\"b":"aaa.bbb.ccc","expiresAt":7}"#);
+        assert_eq!(Shape::String.around("aaa.bbb.ccc", 7), "\"aaa.bbb.ccc\"");
+    }
+
+    #[test]
+    fn own_answers_tell_caches_and_browsers_to_keep_away() {
+        let answer = own_answer(StatusCode::OK, "{}".into());
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert_eq!(answer.headers()["vary"], "*");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers()["cross-origin-resource-policy"], "same-origin");
     }
 }

@@ -29,13 +29,13 @@ mod record;
 pub mod required;
 pub mod resolver;
 mod route;
+mod serve;
 mod token_state;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -50,10 +50,11 @@ use self::guard::{RequestGuard, ResponseBody};
 use self::record::Record;
 use self::required::RequiredOn;
 use self::resolver::Resolver;
-use self::route::{Own, Route, check_asking, check_named_user, check_required, known_user};
+use self::route::{Own, Route, check_asking, check_required, known_user};
+use self::serve::serve_resolver;
 use self::token_state::TokenState;
 use crate::access_log::AccessLog;
-use crate::inject::{Eligibility, Injection, OnMintFailure, TokenRoute, without_content};
+use crate::inject::{Eligibility, Injection, OnMintFailure, without_content};
 use ground::client_connection::ClientConnection;
 use ground::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use ground::peer::Peer;
@@ -355,50 +356,12 @@ impl Sidecar {
         // The app took longer than the token had left to live.
         look_up().within(patience).await
     }
-
-    /// Answers a token route.
-    async fn serve_token(
-        self: &Arc<Self>,
-        rules: &Arc<Rules>,
-        route: &TokenRoute,
-        caller: &Caller,
-        request: &mut Request<RequestBody>,
-        client: &Client,
-        record: &Record,
-    ) -> Result<Response<Bytes>, RequestError> {
-        // The mint, or the question for details, begins before the body has arrived.
-        let mut token = self.seek(rules, caller, request, client, record);
-        if let TokenState::Absent(absent) = token {
-            return Err(absent.into());
-        }
-        let posted = request.method() == Method::POST;
-        if posted && let Caller::Known(user) = caller {
-            let limit = rules.injection.max_body();
-            // Boxed, because a page that fetches a token by POST is rare.
-            Box::pin(check_named_user(request.body_mut(), limit, user)).await?;
-        }
-        let mut patience = route.max_wait;
-        if let TokenState::Asking(_) = token {
-            patience = Box::pin(self.settle(rules, &mut token, record, patience)).await;
-        }
-        let token = token.within(patience).await?;
-        Ok(route.answer(token.value()))
-    }
 }
 
 /// Makes an answer of the sidecar's own. HEAD gets the head of the answer to GET, without the content.
 fn own(answer: Response<Bytes>, is_head: bool) -> Response<Body> {
     let answer = if is_head { without_content(answer) } else { answer };
     answer.map(Body::own)
-}
-
-/// Answers with a token for resolvers, which Velt is not asked for.
-fn serve_resolver(
-    resolver: &Resolver,
-    caller: &Caller,
-) -> Result<(Response<Bytes>, Outcome), RequestError> {
-    let user = known_user(caller)?;
-    Ok((resolver.answer(&user.id, SystemTime::now()), Outcome::ResolverServed))
 }
 
 /// Returns the request to Velt for the caller's token.

@@ -14,6 +14,7 @@ use super::resolver::Resolver;
 use crate::inject::{Coverage, Injection, TokenRoute};
 use hop::proxy::RequestBody;
 use identity::{Caller, User};
+use token::Fingerprint;
 
 /// Time that a token route waits for the request body in which it looks for a `userId`.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -115,13 +116,19 @@ pub(super) fn check_asking<B>(
     }
 }
 
-/// Refuses a body that names another user: the author of the page believes that the posted id decides, and
-/// would find the mistake in production only.
-pub(super) async fn check_named_user(
+/// Content of the body of a request for a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Posted {
+    /// The token that Velt has refused, by the word of the page.
+    pub(super) refused: Option<Fingerprint>,
+}
+
+/// Reads the body of a request for a token.
+pub(super) async fn read_posted(
     body: &mut RequestBody,
     limit: usize,
     user: &User,
-) -> Result<(), RequestError> {
+) -> Result<Posted, RequestError> {
     let reading = Limited::new(body, limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
@@ -131,11 +138,14 @@ pub(super) async fn check_named_user(
             RequestError::BrokenBody
         }
     })?;
-    check_body(&body.to_bytes(), user)
+    parse_posted(&body.to_bytes(), user)
 }
 
-pub(super) fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
-    // Any body is accepted, and most bodies say nothing about users.
+/// Parses a body. Any body will do, and most say nothing of a user or a refused token.
+///
+/// A body that names another user is refused: the author of the page believes that the posted id decides, or
+/// another user has signed in since the page was loaded.
+pub(super) fn parse_posted(body: &[u8], user: &User) -> Result<Posted, RequestError> {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let same = match json.get("userId") {
         None | Some(Value::Null) => true,
@@ -143,5 +153,15 @@ pub(super) fn check_body(body: &[u8], user: &User) -> Result<(), RequestError> {
         Some(Value::Number(id)) => id.to_string() == *user.id,
         Some(_) => false,
     };
-    if same { Ok(()) } else { Err(RequestError::UserMismatch) }
+    if !same {
+        return Err(RequestError::UserMismatch);
+    }
+    let refused = match json.get("refused") {
+        None | Some(Value::Null) => None,
+        Some(refused) => {
+            let fingerprint = refused.as_str().and_then(Fingerprint::parse);
+            Some(fingerprint.ok_or(RequestError::BadFingerprint)?)
+        }
+    };
+    Ok(Posted { refused })
 }

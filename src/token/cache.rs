@@ -7,6 +7,7 @@
 mod inspect;
 mod ending;
 mod minters;
+mod renewal;
 mod slot;
 
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use tracing::warn;
 use self::ending::{end_span, memory_of, outcome};
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;
+use self::renewal::Renewals;
+pub use self::renewal::{Fingerprint, Renewal};
 use self::slot::{RememberedFailure, Slot};
 use crate::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
 use ground::logging::Chain;
@@ -58,6 +61,7 @@ struct Shared {
     slots: moka::sync::Cache<MintRequest, Slot>,
     board: Mutex<Board>,
     minters: Minters,
+    renewals: Renewals,
     metrics: TokenMetrics,
     started: Instant,
 }
@@ -153,7 +157,8 @@ impl TokenCache {
             .build();
         let board = Mutex::default();
         let (minters, started) = (Minters::new(mint), Instant::now());
-        let shared = Shared { slots, board, minters, metrics, started };
+        let renewals = Renewals::default();
+        let shared = Shared { slots, board, minters, renewals, metrics, started };
         Self { shared: Arc::new(shared) }
     }
 
@@ -195,11 +200,10 @@ impl TokenCache {
     fn absent(&self, request: MintRequest, now: Moment, cause: Option<&Recording>) -> Lookup {
         let shared = &self.shared;
         let mut board = shared.board();
-        if let Some(Listed { receiver, demand, .. }) = board.by_request.get(&request) {
+        if let Some(mint) = board.join(&request) {
             shared.metrics.lookups.increment(LookupResult::Joined);
-            demand.ask();
-            let (receiver, demand) = (receiver.clone(), Arc::clone(demand));
-            return Lookup::Pending(MintInFlight { receiver, demand });
+            mint.demand.ask();
+            return Lookup::Pending(mint);
         }
         // Looks again under the lock: a mint may have stored its result since the first look.
         if let Some(slot) = shared.slots.get(&request) {
@@ -401,6 +405,12 @@ impl Shared {
 }
 
 impl Board {
+    /// Joins the mint for `request`, if one is under way.
+    fn join(&self, request: &MintRequest) -> Option<MintInFlight> {
+        let Listed { receiver, demand, .. } = self.by_request.get(request)?;
+        Some(MintInFlight { receiver: receiver.clone(), demand: Arc::clone(demand) })
+    }
+
     /// Whether the mint with this number is on the board for `request`.
     fn has(&self, request: &MintRequest, number: u64) -> bool {
         self.by_request.get(request).is_some_and(|listed| listed.number == number)

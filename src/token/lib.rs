@@ -27,6 +27,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::cache::Fingerprint;
 pub use self::demand::{Demand, Stage, Unfinished};
 pub use self::lifetime::{Freshness, Moment, Token};
 pub use self::request::{Details, Issuer, MintPlan, MintRequest, Resource, Unplanned};

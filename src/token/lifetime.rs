@@ -137,6 +137,11 @@ impl Token {
         self.life().saturating_sub(self.age(now))
     }
 
+    /// Returns the end of the time for which the token may be served.
+    pub fn expires_at(&self, now: Moment) -> SystemTime {
+        now.wall + self.remaining(now)
+    }
+
     /// Returns the token itself.
     pub fn value(&self) -> &TokenValue {
         &self.value

@@ -45,6 +45,7 @@ mod pages;
 mod probes;
 mod proxying;
 mod reload;
+mod renewal;
 mod request_path;
 mod resolver;
 mod rollout;

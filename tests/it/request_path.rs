@@ -27,7 +27,7 @@ async fn both_routes_serve_the_same_token_in_their_shapes() {
             sending.header("x-forwarded-user", "ada").send()
         };
         let object = route("/api/velt/token").await;
-        assert_eq!(object.json(), serde_json::json!({ "token": header }));
+        assert_eq!(object.json()["token"], *header);
         let string = route("/generate-velt-jwt-token").await;
         assert_eq!(string.json(), serde_json::json!(header));
         for answer in [object, string] {

@@ -1,6 +1,7 @@
 //! The cache and the patience behind it, in virtual time and without a socket.
 
 mod invalidation;
+mod renewal;
 mod rotation;
 mod shared_calls;
 

@@ -63,6 +63,8 @@ label!(
     NoGrants = "no_grants",
     /// A token route was asked with a `userId` that is not the signed-in user's.
     UserMismatch = "user_mismatch",
+    /// A page said again that Velt refused its token, within a minute after a mint for that reason.
+    RenewedRecently = "renewed_recently",
     /// A token route was asked by a page of another origin.
     CrossOrigin = "cross_origin",
     /// A token route was asked with a method that it does not have.
@@ -140,6 +142,21 @@ label!(
     Joined = "joined",
     /// The last mint failed a moment ago; its error was answered from memory.
     FailedRecently = "failed_recently",
+});
+
+label!(
+    /// Answer to a page's report that Velt has refused a token.
+    RefusedTokenResult, "result", {
+    /// The refused token was the held one, and a mint was started.
+    Renewed = "renewed",
+    /// The refused token was the held one, and a mint was under way already.
+    Joined = "joined",
+    /// The sidecar holds another token for this user, or none.
+    NotHeld = "not_held",
+    /// The user's token was renewed less than a minute ago.
+    TooSoon = "too_soon",
+    /// The last mint failed a moment ago; its error was answered from memory.
+    Failed = "failed",
 });
 
 label!(

@@ -44,7 +44,7 @@ pub enum TokenFate {
 }
 
 pub(super) fn of_route_answer(route: &TokenRoute, token: TokenFate) -> Answer {
-    let shape = route.shape.around("<token>");
+    let shape = route.shape.around("<token>", "<seconds since 1970>");
     let summary = match token {
         TokenFate::IfMinted => format!(
             "{shape} if Velt mints it within {:?} (max_wait of the route), else an error",

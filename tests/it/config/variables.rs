@@ -112,7 +112,7 @@ fn route_variable_replaces_the_routes_of_the_file() {
     );
     let routes = &config.delivery.routes;
     assert_eq!(routes.len(), 2);
-    assert_eq!((&*routes[0].path, &routes[0].shape), ("/a", &Shape::string()));
+    assert_eq!((&*routes[0].path, &routes[0].shape), ("/a", &Shape::String));
     let object = Shape::object("jwt");
     assert_eq!((&*routes[1].path, &routes[1].shape), ("/b", &object));
     assert_eq!(routes[1].max_wait, Duration::from_secs(1));

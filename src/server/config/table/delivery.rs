@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{BodyBytes, RoutePath, ShapeName};
-use sidecar::inject::{HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
+use sidecar::inject::{EXPIRES_AT, HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
 
 /// Reads the table `delivery`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
@@ -67,7 +67,7 @@ fn default_routes() -> Vec<TokenRoute> {
         max_wait: Duration::from_secs(5),
     };
     vec![
-        route("/generate-velt-jwt-token", Shape::string()),
+        route("/generate-velt-jwt-token", Shape::String),
         route("/api/velt/token", Shape::object("token")),
     ]
 }
@@ -84,9 +84,17 @@ fn read_route(table: &Section<'_, '_>) -> Option<TokenRoute> {
                 "it has no effect on a route that answers a bare string",
                 "remove it, or write shape = \"object\"",
             );
-            Shape::string()
+            Shape::String
         }
-        (ShapeName::String, None) => Shape::string(),
+        (ShapeName::String, None) => Shape::String,
+        (ShapeName::Object, Some(key)) if key == EXPIRES_AT => {
+            table.complain_about(
+                "key",
+                "the answer says there how long the token may be used",
+                "choose another key, such as \"token\"",
+            );
+            return None;
+        }
         (ShapeName::Object, key) => Shape::object(key.as_deref().unwrap_or("token")),
     };
     Some(TokenRoute { path: path?.0, shape, max_wait })
