@@ -21,7 +21,9 @@ macro_rules! in_each_browser {
     )+};
 }
 
+mod asking;
 mod front;
+mod outside;
 mod react;
 mod site;
 mod tabs;

@@ -148,6 +148,18 @@ impl Page {
         tab
     }
 
+    /// Returns all tabs.
+    pub async fn tabs(&self) -> Vec<Tab> {
+        let handles = self.command(Method::GET, "window/handles", None).await;
+        let handles = handles.as_array().expect("a list of handles").iter();
+        handles.map(|handle| Tab(handle.as_str().expect("a handle").into())).collect()
+    }
+
+    /// Closes the page's tab. A test has to turn to another one then.
+    pub async fn close_tab(&self) {
+        self.command(Method::DELETE, "window", None).await;
+    }
+
     /// Lets all that follows concern this tab.
     pub async fn turn_to(&self, tab: &Tab) {
         self.command(Method::POST, "window", Some(&json!({ "handle": tab.0 }))).await;

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::site::{APP, Site};
+use super::velt::user_of;
 use crate::neighbour::eventually;
 use crate::webdriver::{Browser, Page};
 
@@ -37,11 +38,17 @@ async fn rendering_again_mints_and_signs_in_once(browser: Browser) {
         assert_eq!(page.script("return client.calls").await, json!(["setVeltAuthProvider"]));
         assert_eq!((site.token_requests(), site.velt.call_count()), (1, 1));
 
-        // The next user of the browser has a page of their own.
-        page.navigate(&site.url(APP, "/sign-in?user=grace")).await;
-        page.navigate(&site.url(APP, "/react")).await;
-        signed_in(page).await;
-        assert_eq!(page.script("return client.calls").await, json!(["setVeltAuthProvider"]));
+        // The page goes over to another user, as after a change of accounts within the app.
+        page.script("return fetch('/sign-in?user=grace').then(() => changeUser('grace'))").await;
+        eventually("the client to have the other user's token", async || {
+            let token = page.script("return client.token").await;
+            let user = user_of(token.as_str().expect("the client had a token"));
+            if user == "grace" { Ok(()) } else { Err(user) }
+        })
+        .await;
+        page.click("again").await;
+        let calls = page.script("return client.calls").await;
+        assert_eq!(calls, json!(["setVeltAuthProvider", "setVeltAuthProvider"]));
         assert_eq!((site.token_requests(), site.velt.call_count()), (2, 2));
         assert_eq!(page.script("return failures").await, json!([]));
     })

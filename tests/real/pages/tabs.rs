@@ -9,6 +9,8 @@ use crate::webdriver::{Browser, Page};
 
 in_each_browser!(
     two_tabs_share_one_request,
+    tab_that_leaves_holds_up_no_other,
+    sign_out_ends_a_request_under_way,
     sign_out_reaches_the_other_tab,
     next_user_gets_no_token_of_the_last,
     page_of_the_last_user_gets_no_token,
@@ -62,6 +64,56 @@ async fn two_tabs_share_one_request(browser: Browser) {
         page.turn_to(&second).await;
         assert_eq!(page.script("return ask()").await["token"], in_first["token"]);
         assert_eq!(site.velt.call_count(), 1);
+    })
+    .await;
+}
+
+async fn tab_that_leaves_holds_up_no_other(browser: Browser) {
+    let site = Site::open(&[]).await;
+    site.velt.close_gate();
+    site.visit(browser, "leaving-tab", async |page| {
+        let first = page.tab().await;
+        begin_to_ask(page).await;
+        let second = page.open_tab(&site.url(APP, "/")).await;
+        begin_to_ask(page).await;
+        page.open_tab(&site.url(APP, "/")).await;
+        begin_to_ask(page).await;
+        site.velt.calls_reach(1).await;
+        // The first tab has asked. It goes elsewhere, and the second is closed while it waits for its turn.
+        page.turn_to(&second).await;
+        page.close_tab().await;
+        page.turn_to(&first).await;
+        page.navigate(&site.url(APP, "/login")).await;
+        let left = page.tabs().await.into_iter().find(|tab| *tab != first).expect("a third tab");
+        page.turn_to(&left).await;
+        site.velt.open_gate();
+        assert_eq!(end_of_asking(page).await["user"], "ada");
+        assert_eq!(site.velt.call_count(), 1);
+
+        page.turn_to(&first).await;
+        page.go_back().await;
+        assert_eq!(page.script("return ask()").await["user"], "ada");
+    })
+    .await;
+}
+
+async fn sign_out_ends_a_request_under_way(browser: Browser) {
+    let site = Site::open(&[]).await;
+    site.velt.close_gate();
+    site.visit(browser, "sign-out-under-way", async |page| {
+        page.expect_failures(401);
+        let first = page.tab().await;
+        begin_to_ask(page).await;
+        page.open_tab(&site.url(APP, "/")).await;
+        begin_to_ask(page).await;
+        site.velt.calls_reach(1).await;
+        page.script("tokens.signedOut(); return fetch('/sign-out').then(() => null)").await;
+        assert_eq!(end_of_asking(page).await["code"], "signed_out");
+        site.velt.open_gate();
+        page.turn_to(&first).await;
+        let end = end_of_asking(page).await;
+        assert_eq!((&end["code"], &end["token"]), (&json!("signed_out"), &Value::Null), "{end}");
+        assert_eq!(page.script("return ask()").await["code"], "signed_out");
     })
     .await;
 }

@@ -30,9 +30,11 @@ function isEqual(left, right) {
 
 function App() {
     const [count, setCount] = useState(0);
+    const [userId, setUserId] = useState(window.user.userId);
     window.renders += 1;
+    window.changeUser = setUserId;
     // A new object for each render, as an app makes it of its session.
-    const user = { ...window.user };
+    const user = { ...window.user, userId };
     return createElement(
         VeltProvider,
         { authProvider: veltAuthProvider(user) },
@@ -41,6 +43,4 @@ function App() {
 }
 
 const root = createRoot(document.getElementById('root'));
-window.render = () => root.render(createElement(StrictMode, null, createElement(App)));
-window.unmount = () => root.unmount();
-window.render();
+root.render(createElement(StrictMode, null, createElement(App)));
