@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::front::Front;
 use super::velt::FakeVelt;
-use crate::neighbour::{Task, serve_app};
+use crate::neighbour::{Task, eventually, serve_app};
 use crate::program::APPS;
 use crate::sidecar_process::SidecarProcess;
 use crate::webdriver::{Browser, Page, visit};
@@ -78,6 +78,15 @@ impl Site {
     pub fn token_requests(&self) -> usize {
         self.front.seen_at(ROUTE).len()
     }
+}
+
+/// Waits until the page has heard, once, that its user is signed out.
+pub async fn hears_of_sign_out(page: &Page) {
+    eventually("the page to hear of a sign-out", async || {
+        let count = page.script("return signedOut").await;
+        if count == 1 { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
 }
 
 /// Answers as the app: with pages and scripts of `apps/pages`, and at `/api/me` with the user.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::site::{APP, Site};
+use super::site::{APP, Site, hears_of_sign_out};
 use super::velt::user_of;
 use crate::neighbour::eventually;
 use crate::webdriver::{Browser, Page};
@@ -29,15 +29,6 @@ async fn end_of_asking(page: &Page) -> Value {
         if ended.is_null() { Err("no end".into()) } else { Ok(ended) }
     })
     .await
-}
-
-/// Waits until the page has heard, once, that its user is signed out.
-async fn hears_of_sign_out(page: &Page) {
-    eventually("the other tab to hear of it", async || {
-        let count = page.script("return signedOut").await;
-        if count == 1 { Ok(()) } else { Err(count.to_string()) }
-    })
-    .await;
 }
 
 async fn two_tabs_share_one_request(browser: Browser) {
