@@ -16,7 +16,7 @@ use identity::{Caller, Identity};
 use mimalloc::MiMalloc;
 use server::config::Config;
 use sidecar::access_log::{self, AccessLog, End, Format, Line};
-use sidecar::inject::{Eligibility, Injection};
+use sidecar::inject::{Eligibility, Injection, Place};
 use token::velt::Api;
 use token::{Details, Issuer, MintPlan, Minted, Moment, Token, TokenValue};
 
@@ -169,8 +169,8 @@ mod hygiene {
 
 mod inject {
     use super::{
-        Api, Bencher, Details, Duration, Eligibility, Issuer, MintPlan, Minted, Moment, StatusCode,
-        SystemTime, Token, black_box, injection, request, response_head, token,
+        Api, Bencher, Details, Duration, Eligibility, Issuer, MintPlan, Minted, Moment, Place,
+        StatusCode, SystemTime, Token, black_box, injection, request, response_head, token,
     };
 
     /// Decision between the two jobs: a token route, or the header.
@@ -180,7 +180,7 @@ mod inject {
         bencher.bench(|| {
             let path = black_box(request.uri().path());
             injection.route(path).is_none()
-                && injection.coverage(request.method(), path, request.headers()).is_covered()
+                && injection.coverage(request.method(), path, request.headers()).place().is_some()
         });
     }
 
@@ -194,14 +194,20 @@ mod inject {
     fn eligibility(bencher: Bencher<'_, '_>) {
         let (injection, head) = (injection(), response_head());
         let now = SystemTime::now();
-        assert!(injection.eligibility(StatusCode::OK, &head, now) == Eligibility::Eligible);
-        bencher.bench(|| injection.eligibility(StatusCode::OK, black_box(&head), now));
+        assert!(
+            injection.eligibility(Place::Header, StatusCode::OK, &head, now)
+                == Eligibility::Eligible
+        );
+        bencher
+            .bench(|| injection.eligibility(Place::Header, StatusCode::OK, black_box(&head), now));
     }
 
     #[divan::bench(name = "4_apply")]
     fn apply(bencher: Bencher<'_, '_>) {
         let (injection, token) = (injection(), token());
-        bencher.with_inputs(response_head).bench_refs(|head| injection.apply(head, &token));
+        bencher
+            .with_inputs(response_head)
+            .bench_refs(|head| injection.apply(Place::Header, head, &token));
     }
 
     /// The whole answer of a token route.

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sidecar::inject::{
-    Eligibility, HeaderSettings, Injection, OnMintFailure, PathPattern, Settings, TokenStatus,
+    AppHeaderSettings, DocumentSettings, Eligibility, HeaderSettings, Injection, OnMintFailure,
+    PathPattern, Place, Settings, TokenStatus,
 };
 use token::TokenValue;
 
@@ -16,6 +17,7 @@ use super::lines;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-velt-token");
 const STATUS: HeaderName = HeaderName::from_static("x-velt-token-status");
+const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// # Panics
 ///
@@ -29,24 +31,46 @@ pub fn check(input: &[u8]) {
 
     let mut stripped = said.clone();
     INJECTION.strip(&mut stripped);
-    assert_eq!(stripped, lines::without(&said, |name| *name == TOKEN || *name == STATUS));
+    let own = |name: &HeaderName| *name == TOKEN || *name == STATUS;
+    let timing = |name: &HeaderName| own(name) || *name == TIMING;
+    assert_eq!(lines::without(&stripped, timing), lines::without(&said, timing));
+    assert!(!stripped.contains_key(TOKEN) && !stripped.contains_key(STATUS));
+    let mut again = stripped.clone();
+    INJECTION.strip(&mut again);
+    assert_eq!(again, stripped, "a forged metric was left");
 
-    let eligibility = INJECTION.eligibility(status, &stripped, now);
+    let eligibility = INJECTION.eligibility(Place::Header, status, &stripped, now);
     let whole = status.is_success() && status != StatusCode::PARTIAL_CONTENT;
     assert_eq!(eligibility == Eligibility::NotEligible, !whole);
+    let of_document = INJECTION.eligibility(Place::Timing, status, &stripped, now);
+    let shared = whole && stripped.contains_key("timing-allow-origin");
+    assert_eq!(of_document, if shared { Eligibility::Shared } else { eligibility });
+
+    let mut private = said.clone();
+    INJECTION.keep_private(&mut private);
+    assert_unstorable(&said, &private);
+    assert_not_storable(&private);
+    assert!(!private.contains_key("expires"));
+
+    let mut timed = stripped.clone();
+    INJECTION.apply(Place::Timing, &mut timed, &token());
+    assert_unstorable(&said, &timed);
+    let told = all(&timed, &TIMING);
+    assert_eq!(told.last().expect("a metric"), &"velt-token;desc=\"aaa.bbb.ccc\"");
+    assert_eq!(told[..told.len() - 1], all(&stripped, &TIMING));
     if eligibility == Eligibility::Eligible {
         assert_not_storable(&stripped);
     }
 
     let mut carrying = said.clone();
-    INJECTION.apply(&mut carrying, &token());
+    INJECTION.apply(Place::Header, &mut carrying, &token());
     assert_unstorable(&said, &carrying);
     assert_eq!(all(&carrying, &TOKEN), ["aaa.bbb.ccc"]);
     assert_rest(&said, &carrying, &TOKEN);
 
     for status in [TokenStatus::Anonymous, TokenStatus::Pending, TokenStatus::Unavailable] {
         let mut explained = said.clone();
-        INJECTION.explain(&mut explained, status);
+        INJECTION.explain(Place::Header, &mut explained, status);
         if status == TokenStatus::Anonymous {
             assert_eq!(all(&explained, &CACHE_CONTROL), all(&said, &CACHE_CONTROL));
         } else {
@@ -131,6 +155,16 @@ static INJECTION: LazyLock<Injection> = LazyLock::new(|| {
             paths: vec![PathPattern::Prefix("/".into())],
             max_wait: Duration::ZERO,
             on_failure: OnMintFailure::Omit,
+        },
+        app_header: AppHeaderSettings {
+            paths: Vec::new(),
+            name: TOKEN,
+            status_name: STATUS,
+            max_wait: Duration::ZERO,
+        },
+        document: DocumentSettings {
+            paths: vec![PathPattern::Prefix("/".into())],
+            max_wait: Duration::ZERO,
         },
         routes: Vec::new(),
         max_body: 1024,

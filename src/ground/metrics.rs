@@ -111,6 +111,8 @@ pub struct RequestMetrics {
     pub in_flight: IntGauge,
     pub aborted: Counters<AbortedBy>,
     pub header_deliveries: Counters<HeaderDelivery>,
+    pub app_header_deliveries: Counters<HeaderDelivery>,
+    pub document_deliveries: Counters<HeaderDelivery>,
 }
 
 /// Metrics of the callers' identity.
@@ -149,6 +151,43 @@ pub struct TokenMetrics {
     pub mints_queued: IntGauge,
     /// Shared with [`IdentityMetrics`].
     pub recent: Arc<Recent>,
+}
+
+impl IdentityMetrics {
+    fn on(page: &Page, recent: Arc<Recent>) -> Self {
+        let metrics = Self {
+            recent,
+            refusals: page.counters(
+                "identity_refusals_total",
+                "Requests whose identity was ambiguous, or a placeholder, by kind.",
+            ),
+            attributes_dropped: page.counters(
+                "identity_attributes_dropped_total",
+                "Emails, names, organizations, groups and grants that can't be used, by reason.",
+            ),
+            spoofs: page.counters(
+                "spoof_attempts_total",
+                "Headers stripped because only the front proxy may set them, by kind.",
+            ),
+            assertions: page
+                .counters("identity_assertions_total", "Assertions by the result of their check."),
+            key_fetches: page.counters(
+                "identity_key_fetches_total",
+                "Attempts to fetch the keys of assertions, by how they ended.",
+            ),
+            answers: page.counters(
+                "app_answers_total",
+                "Questions to the app about a user, answered in JSON, by how they ended.",
+            ),
+            keys: page.gauge("identity_keys", "Keys with which assertions are checked."),
+            keys_age: page.float_gauge(
+                "identity_keys_age_seconds",
+                "Time since the oldest of the keys for assertions was fetched. NaN without keys.",
+            ),
+        };
+        metrics.keys_age.set(f64::NAN);
+        metrics
+    }
 }
 
 impl TokenMetrics {
@@ -393,39 +432,17 @@ impl Metrics {
                 "header_deliveries_total",
                 "Responses on paths with header delivery, by what happened to the token.",
             ),
+            app_header_deliveries: page.counters(
+                "app_header_deliveries_total",
+                "Requests that the app got with a token or a status, by what happened to the token.",
+            ),
+            document_deliveries: page.counters(
+                "document_deliveries_total",
+                "Documents on paths with delivery in Server-Timing, by what happened to the token.",
+            ),
         };
         let recent = Arc::<Recent>::default();
-        let identity = IdentityMetrics {
-            recent: Arc::clone(&recent),
-            refusals: page.counters(
-                "identity_refusals_total",
-                "Requests whose identity was ambiguous, or a placeholder, by kind.",
-            ),
-            attributes_dropped: page.counters(
-                "identity_attributes_dropped_total",
-                "Emails, names, organizations, groups and grants that can't be used, by reason.",
-            ),
-            spoofs: page.counters(
-                "spoof_attempts_total",
-                "Headers stripped because only the front proxy may set them, by kind.",
-            ),
-            assertions: page
-                .counters("identity_assertions_total", "Assertions by the result of their check."),
-            key_fetches: page.counters(
-                "identity_key_fetches_total",
-                "Attempts to fetch the keys of assertions, by how they ended.",
-            ),
-            answers: page.counters(
-                "app_answers_total",
-                "Questions to the app about a user, answered in JSON, by how they ended.",
-            ),
-            keys: page.gauge("identity_keys", "Keys with which assertions are checked."),
-            keys_age: page.float_gauge(
-                "identity_keys_age_seconds",
-                "Time since the oldest of the keys for assertions was fetched. NaN without keys.",
-            ),
-        };
-        identity.keys_age.set(f64::NAN);
+        let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);

@@ -10,6 +10,7 @@
 
 mod advice;
 mod answer;
+mod delivery;
 mod forwarding;
 mod grants;
 mod words;
@@ -27,7 +28,7 @@ use super::details::{Key as DetailsKey, NoDetails, Site};
 use super::error::{NoToken, RequestError};
 use super::route::{Own, Route, check_asking, check_required, known_user, parse_posted};
 use super::{mint_request, scheme_of};
-use crate::inject::{Eligibility, OnMintFailure, TokenRoute, storable_by};
+use crate::inject::{Eligibility, OnMintFailure, PathPattern, Place, TokenRoute, storable_by};
 use ground::peer::Peer;
 use hop::proxy::Client;
 use hop::proxy::headers::{name_host, validate};
@@ -142,7 +143,7 @@ impl Walk<'_> {
         let client = Client { address, trusted, scheme: scheme_of(&peer) };
         self.site = Some(Site::of(&request, &client).map(Site::without_localhost));
         let route = Route::of(&request, self.rules);
-        self.steps.push(words::of_route(&route, &request, injection));
+        self.steps.push(delivery::of_route(&route, &request, injection));
         match route {
             Route::Keys(_) => Ok(answer::of_resolver("the keys of tokens for resolvers")),
             Route::Own(own) => check_asking(injection, &request, &caller, by_cookie)
@@ -154,12 +155,13 @@ impl Walk<'_> {
                     Own::Resolver(_) => self.resolver_route(&caller, response, advice),
                 })
                 .map_err(|(error, advice)| (error.for_want_of(lacks_secret, unbelieved), advice)),
-            Route::Forward { coverage } => {
+            Route::Forward { coverage, to_app } => {
                 if let Err(error) = check_required(self.rules, &caller, &request) {
                     self.steps.push(words::of_required(&request));
                     return Err((error.for_want_of(lacks_secret, unbelieved), advice));
                 }
-                let answer = self.forward(coverage.is_covered(), &caller, response, advice)?;
+                let wanted = (coverage.place(), to_app);
+                let answer = self.forward(wanted, &caller, response, advice)?;
                 let unwanted = advice::on_route(coverage, &request, injection);
                 Ok(Answer { advice: unwanted.or(answer.advice), ..answer })
             }
@@ -241,21 +243,28 @@ impl Walk<'_> {
     /// Explains a forwarded request, as the rest of `Sidecar::respond` handles it.
     fn forward(
         &mut self,
-        wants_token: bool,
+        (place, to_app): (Option<Place>, Option<&PathPattern>),
         caller: &Caller,
         response: Option<Response<()>>,
         advice: Option<String>,
     ) -> Result<Answer, Stopped> {
         let Rules { identity, injection, .. } = self.rules;
+        let wants_token = place.is_some() || to_app.is_some();
         let early = (wants_token && *caller != Caller::Unnamed).then(|| self.look_up(caller));
-        if injection.header().on_failure == OnMintFailure::Refuse
+        if place == Some(Place::Header)
+            && injection.header().on_failure == OnMintFailure::Refuse
             && let Some(Found::Nothing(absent)) = early
         {
             if !matches!(absent, NoToken::Anonymous) {
                 self.steps.push(words::of_insisting());
                 return Err(stopped(absent, advice));
             }
-            return Ok(self.deliver(Found::Nothing(absent), response, advice));
+            return Ok(self.deliver(Place::Header, Found::Nothing(absent), response, advice));
+        }
+        if let Some(pattern) = to_app {
+            // The user of an app that alone knows its users is asked for first, and is not known here.
+            let found = early.as_ref().unwrap_or(&Found::Minting);
+            self.steps.push(delivery::of_hand_over(injection, pattern, found));
         }
         let assumed = response.is_none();
         let mut response = response.unwrap_or_default();
@@ -264,9 +273,15 @@ impl Walk<'_> {
         if let Some(said) = &said {
             self.steps.push(words::of_app_said(identity, said, assumed));
         }
-        if !wants_token {
-            return Ok(answer::of_app_answer(injection, response.status(), TokenFate::None, None));
-        }
+        let Some(place) = place else {
+            return Ok(answer::of_app_answer(
+                injection,
+                Place::Header,
+                response.status(),
+                TokenFate::None,
+                None,
+            ));
+        };
         let found = match (said, early) {
             (Some(Err(refusal)), _) => Found::Nothing(NoToken::AppWord(refusal)),
             (Some(Ok(named)), _) => self.look_up(&named),
@@ -274,12 +289,13 @@ impl Walk<'_> {
             (None, None) => self.look_up(caller),
         };
         let response = (!assumed).then_some(response);
-        Ok(self.deliver(found, response, advice))
+        Ok(self.deliver(place, found, response, advice))
     }
 
     /// Explains the delivery on the app's response, as `Sidecar::deliver` decides it.
     fn deliver(
         &mut self,
+        place: Place,
         found: Found,
         response: Option<Response<()>>,
         advice: Option<String>,
@@ -288,10 +304,11 @@ impl Walk<'_> {
         let assumed = response.is_none();
         let response = response.unwrap_or_default();
         let (status, headers, now) = (response.status(), response.headers(), SystemTime::now());
-        let eligibility = injection.eligibility(status, headers, now);
+        let eligibility = injection.eligibility(place, status, headers, now);
         let storable_by = storable_by(headers, now);
-        self.steps.push(words::of_delivery(
+        self.steps.push(delivery::of_delivery(
             injection,
+            place,
             eligibility,
             &found,
             status,
@@ -300,15 +317,16 @@ impl Walk<'_> {
         ));
         match (eligibility, found) {
             (Eligibility::Eligible, Found::Token) => {
-                answer::of_app_answer(injection, status, TokenFate::Delivered, None)
+                answer::of_app_answer(injection, place, status, TokenFate::Delivered, None)
             }
             (Eligibility::Eligible, Found::Minting) => {
-                answer::of_app_answer(injection, status, TokenFate::IfMinted, None)
+                answer::of_app_answer(injection, place, status, TokenFate::IfMinted, None)
             }
             (Eligibility::Eligible, Found::Nothing(absent)) => {
                 let advice = advice.or_else(|| advice::on_absence(&absent));
                 let answer = answer::of_app_answer(
                     injection,
+                    place,
                     status,
                     TokenFate::None,
                     Some(absent.status()),
@@ -317,7 +335,7 @@ impl Walk<'_> {
             }
             (not_eligible, _) => {
                 let advice = advice::on_response(not_eligible, storable_by);
-                let answer = answer::of_app_answer(injection, status, TokenFate::None, None);
+                let answer = answer::of_app_answer(injection, place, status, TokenFate::None, None);
                 Answer { advice, ..answer }
             }
         }

@@ -1,9 +1,11 @@
-//! Delivery of a token to the page: into a response header, or into the answer of a token route.
+//! Delivery of a token to the page: into a response header, into the answer of a token route, or with the load of
+//! the page.
 //!
 //! Pure functions over header maps, which insert or remove. Values that the app or an attacker put under the
 //! sidecar's names are removed (`tests/it/forged_tokens.rs`). A response with a token tells every cache not
 //! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
+mod first_render;
 mod prefetch;
 mod storing;
 
@@ -19,9 +21,11 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
+pub use self::first_render::{AppHeaderSettings, DocumentSettings, TokenOrStatus};
+use self::first_render::{shows_timings, tell_scripts};
 use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
-use self::storing::unstorable;
+use self::storing::{forbid_shared_storing, unstorable};
 use ground::names::{NameSet, Names};
 use token::{Moment, Token, TokenValue};
 
@@ -35,6 +39,8 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub header: HeaderSettings,
+    pub app_header: AppHeaderSettings,
+    pub document: DocumentSettings,
     pub routes: Vec<TokenRoute>,
     /// Most bytes of a request's body that a token route reads: enough for a user object, not for a document.
     pub max_body: usize,
@@ -168,6 +174,8 @@ impl TokenStatus {
 pub enum Coverage<'a> {
     /// The path is covered by this pattern, the first that fits.
     Covered(&'a PathPattern),
+    /// The document is covered by this pattern: its scripts read the token in the timings of its load.
+    Document(&'a PathPattern),
     /// Delivery in headers is off.
     Disabled,
     /// No script reads the headers of a response to this method.
@@ -181,10 +189,23 @@ pub enum Coverage<'a> {
 }
 
 impl Coverage<'_> {
-    /// Whether a token is wanted.
-    pub fn is_covered(self) -> bool {
-        matches!(self, Self::Covered(_))
+    /// Returns the place for the token, if a token is wanted.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Self::Covered(_) => Some(Place::Header),
+            Self::Document(_) => Some(Place::Timing),
+            _ => None,
+        }
     }
+}
+
+/// Place for a token in a response of the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A header, which the script that asked for the response reads.
+    Header,
+    /// The `Server-Timing` of a document, which the document's own scripts read.
+    Timing,
 }
 
 /// Whether a response of the app may carry a token.
@@ -193,6 +214,8 @@ pub enum Eligibility {
     Eligible,
     /// The app allows some cache to keep the response.
     Storable,
+    /// The app lets pages of other origins read the timings of the response.
+    Shared,
     /// An error, a redirect, a fragment or a switch of protocols.
     NotEligible,
 }
@@ -215,6 +238,19 @@ impl Injection {
     /// The settings of header delivery.
     pub fn header(&self) -> &HeaderSettings {
         &self.settings.header
+    }
+
+    /// The settings of delivery to the app.
+    pub fn app_header(&self) -> &AppHeaderSettings {
+        &self.settings.app_header
+    }
+
+    /// Longest time that a response of the app is held back for the token in this place.
+    pub fn max_wait(&self, place: Place) -> Duration {
+        match place {
+            Place::Header => self.settings.header.max_wait,
+            Place::Timing => self.settings.document.max_wait,
+        }
     }
 
     /// Most bytes of a request's body that a token route reads.
@@ -265,6 +301,9 @@ impl Injection {
     /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
+        if let Some(pattern) = self.settings.document.covering(method, path, headers) {
+            return Coverage::Document(pattern);
+        }
         let settings = &self.settings.header;
         if !settings.enabled {
             return Coverage::Disabled;
@@ -293,17 +332,21 @@ impl Injection {
     /// Removes from the app's response the names that only the sidecar may set.
     pub fn strip(&self, headers: &mut HeaderMap) {
         self.own.remove_from(headers, Names::of(headers));
+        self.settings.document.strip(headers);
     }
 
-    /// Whether this response may carry a token.
+    /// Whether this response may carry a token in this place.
     pub fn eligibility(
         &self,
+        place: Place,
         status: StatusCode,
         headers: &HeaderMap,
         now: SystemTime,
     ) -> Eligibility {
         if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
             Eligibility::NotEligible
+        } else if place == Place::Timing && shows_timings(headers) {
+            Eligibility::Shared
         } else if storable_by(headers, now).is_some() {
             Eligibility::Storable
         } else {
@@ -312,22 +355,39 @@ impl Injection {
     }
 
     /// Puts the token into an eligible response and keeps every cache from storing it.
-    pub fn apply(&self, headers: &mut HeaderMap, token: &TokenValue) {
-        let name = &self.settings.header.name;
-        headers.insert(name.clone(), token.header());
+    pub fn apply(&self, place: Place, headers: &mut HeaderMap, token: &TokenValue) {
+        match place {
+            Place::Header => {
+                let name = &self.settings.header.name;
+                headers.insert(name.clone(), token.header());
+                expose(headers, name);
+            }
+            Place::Timing => tell_scripts(headers, Ok(token)),
+        }
         headers.insert(CACHE_CONTROL, unstorable(headers));
-        expose(headers, name);
     }
 
     /// Says in an eligible response why it carries no token. A response whose status may soon be another must
     /// not be stored; for an anonymous response the app decides.
-    pub fn explain(&self, headers: &mut HeaderMap, status: TokenStatus) {
+    pub fn explain(&self, place: Place, headers: &mut HeaderMap, status: TokenStatus) {
         if status != TokenStatus::Anonymous {
             headers.insert(CACHE_CONTROL, unstorable(headers));
         }
-        let name = &self.settings.header.status_name;
-        headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
-        expose(headers, name);
+        match place {
+            Place::Header => {
+                let name = &self.settings.header.status_name;
+                headers.insert(name.clone(), HeaderValue::from_static(status.as_str()));
+                expose(headers, name);
+            }
+            Place::Timing => tell_scripts(headers, Err(status)),
+        }
+    }
+
+    /// Keeps every cache from storing a response that the app has made with a token at hand, or with a status that
+    /// may soon be another: it may be in the page. The app's word for caches does not count.
+    pub fn keep_private(&self, headers: &mut HeaderMap) {
+        forbid_shared_storing(headers);
+        headers.insert(CACHE_CONTROL, unstorable(headers));
     }
 }
 
@@ -413,6 +473,13 @@ mod tests {
                 max_wait: Duration::ZERO,
                 on_failure: OnMintFailure::Omit,
             },
+            app_header: AppHeaderSettings {
+                paths: Vec::new(),
+                name: HeaderName::from_static("x-velt-token"),
+                status_name: HeaderName::from_static("x-velt-token-status"),
+                max_wait: Duration::ZERO,
+            },
+            document: DocumentSettings { paths: Vec::new(), max_wait: Duration::ZERO },
             routes: Vec::new(),
             max_body: 64 * 1024,
             allow_same_site: false,
@@ -428,7 +495,7 @@ mod tests {
         let now = SystemTime::now();
         for status in 100..=599 {
             let status = StatusCode::from_u16(status).expect("a status");
-            let eligible = injection().eligibility(status, &HeaderMap::new(), now);
+            let eligible = injection().eligibility(Place::Header, status, &HeaderMap::new(), now);
             let expected = matches!(status.as_u16(), 200..=205 | 207..=299);
             assert_eq!(eligible == Eligibility::Eligible, expected, "{status}");
         }
@@ -437,7 +504,7 @@ mod tests {
     #[test]
     fn only_requests_that_scripts_can_read_want_the_header() {
         let wants = |method: Method, path, lines: &[_]| {
-            injection().coverage(&method, path, &headers(lines)).is_covered()
+            injection().coverage(&method, path, &headers(lines)).place().is_some()
         };
         assert!(wants(Method::GET, "/me", &[]));
         assert!(wants(Method::POST, "/api/", &[("sec-fetch-dest", "empty")]));
@@ -453,13 +520,13 @@ mod tests {
     #[test]
     fn token_response_is_unstorable_and_keeps_no_transform() {
         let mut plain = HeaderMap::new();
-        injection().apply(&mut plain, &token());
+        injection().apply(Place::Header, &mut plain, &token());
         assert_eq!(plain["cache-control"], "private, no-store");
         assert_eq!(plain["x-velt-token"], "aaa.bbb.ccc");
         assert!(!plain.contains_key("access-control-expose-headers"));
 
         let mut stream = headers(&[("cache-control", "no-cache, no-transform")]);
-        injection().apply(&mut stream, &token());
+        injection().apply(Place::Header, &mut stream, &token());
         assert_eq!(stream["cache-control"], "private, no-store, no-transform");
     }
 
@@ -469,7 +536,7 @@ mod tests {
             ("access-control-allow-origin", "https://app.example"),
             ("access-control-expose-headers", "ETag"),
         ]);
-        injection().apply(&mut cors, &token());
+        injection().apply(Place::Header, &mut cors, &token());
         let exposed: Vec<_> = cors.get_all("access-control-expose-headers").iter().collect();
         assert_eq!(exposed, ["ETag", "x-velt-token"]);
     }

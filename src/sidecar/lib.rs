@@ -5,7 +5,7 @@
 //! 2. Choose the route. The sidecar itself answers a token route; the app answers every other request.
 //! 3. Read the token cache, where `identity.details_path` is set by what the app has told of the user. A missing
 //!    token is minted in a task of its own, while the app works.
-//! 4. Ask the app.
+//! 4. Ask the app. On the paths of `delivery.app_header` it gets the token with the request, which waits for it.
 //! 5. Insert into the head of the app's response the token, or a status that says why there is none.
 //!
 //! Two settings change the order. `on_failure = "refuse"` puts the wait for the token before step 4.
@@ -24,6 +24,7 @@ pub mod details;
 mod error;
 pub mod explain;
 mod guard;
+mod hand_over;
 pub mod inject;
 mod record;
 pub mod required;
@@ -36,6 +37,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -47,6 +49,7 @@ use tracing::error;
 use self::details::AppDetails;
 use self::error::{NoGrants, NoToken, RequestError};
 use self::guard::{RequestGuard, ResponseBody};
+use self::hand_over::HandedOver;
 use self::record::Record;
 use self::required::RequiredOn;
 use self::resolver::Resolver;
@@ -54,7 +57,7 @@ use self::route::{Own, Route, check_asking, check_required, known_user};
 use self::serve::serve_resolver;
 use self::token_state::TokenState;
 use crate::access_log::AccessLog;
-use crate::inject::{Eligibility, Injection, OnMintFailure, without_content};
+use crate::inject::{Eligibility, Injection, OnMintFailure, Place, without_content};
 use ground::client_connection::ClientConnection;
 use ground::metrics::{HeaderDelivery, Outcome, RequestMetrics};
 use ground::peer::Peer;
@@ -178,8 +181,8 @@ impl Sidecar {
         let (address, trusted) = (peer.address(), believed.is_kept());
         let client = Client { address, trusted, scheme: scheme_of(peer) };
         let is_head = request.method() == Method::HEAD;
-        let wants_token = match Route::of(request, rules) {
-            Route::Forward { coverage } => coverage.is_covered(),
+        let (place, to_app) = match Route::of(request, rules) {
+            Route::Forward { coverage, to_app } => (coverage.place(), to_app.is_some()),
             Route::Keys(resolver) => {
                 return Ok((own(resolver.published(), is_head), Outcome::ResolverServed));
             }
@@ -212,11 +215,21 @@ impl Sidecar {
 
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
         // app's own time.
+        let wants_token = place.is_some() || to_app;
         let mut token = wants_token.then(|| self.seek(rules, &caller, request, &client, record));
-        if let Some(token) = &mut token
-            && rules.injection.header().on_failure == OnMintFailure::Refuse
-        {
-            self.insist(rules, token, record).await?;
+        let mut handed_over = HandedOver::Nothing;
+        if let Some(token) = &mut token {
+            if place == Some(Place::Header)
+                && rules.injection.header().on_failure == OnMintFailure::Refuse
+            {
+                self.insist(rules, token, record).await?;
+            }
+            if to_app {
+                let whence = (&client, connection);
+                // Boxed, because few requests are for a page.
+                handed_over =
+                    Box::pin(self.hand_over(rules, &caller, request, whence, token, record)).await;
+            }
         }
         let asked = record.app_asked();
         let forwarded = self.upstream.forward(request, &client, connection, asked).await;
@@ -233,12 +246,14 @@ impl Sidecar {
             }
             None => Ok(caller),
         };
-        if let Some(token) = token {
+        if let (Some(token), Some(place)) = (token, place) {
             let delivered =
-                self.deliver(rules, &mut response, caller, token, record, answered).await;
+                self.deliver(rules, (token, place), &mut response, caller, record, answered).await;
             record.delivered(delivered);
         }
-        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let status = response.status();
+        handed_over.guard(&rules.injection, status, response.headers_mut());
+        let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
         Ok((response, if upgraded { Outcome::Upgraded } else { Outcome::Forwarded }))
     }
 
@@ -303,30 +318,36 @@ impl Sidecar {
     async fn deliver(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
+        (token, place): (TokenState, Place),
         response: &mut Response<Body>,
         caller: Result<Caller, NoToken>,
-        token: TokenState,
         record: &Record,
         now: Moment,
     ) -> HeaderDelivery {
         let (status, headers) = (response.status(), response.headers_mut());
-        let delivered = match rules.injection.eligibility(status, headers, now.wall) {
+        let delivered = match rules.injection.eligibility(place, status, headers, now.wall) {
             Eligibility::NotEligible => HeaderDelivery::NotEligible,
             Eligibility::Storable => HeaderDelivery::Storable,
+            Eligibility::Shared => HeaderDelivery::Shared,
             Eligibility::Eligible => {
-                match self.await_token(rules, caller, token, record, now).await {
+                let patience = rules.injection.max_wait(place);
+                match self.await_token(rules, caller, token, patience, record, now).await {
                     Ok(token) => {
-                        rules.injection.apply(headers, token.value());
+                        rules.injection.apply(place, headers, token.value());
                         HeaderDelivery::Injected
                     }
                     Err(absent) => {
-                        rules.injection.explain(headers, absent.status());
+                        rules.injection.explain(place, headers, absent.status());
                         absent.delivery()
                     }
                 }
             }
         };
-        self.metrics.header_deliveries.increment(delivered);
+        match place {
+            Place::Header => &self.metrics.header_deliveries,
+            Place::Timing => &self.metrics.document_deliveries,
+        }
+        .increment(delivered);
         delivered
     }
 
@@ -336,18 +357,19 @@ impl Sidecar {
         rules: &Arc<Rules>,
         caller: Result<Caller, NoToken>,
         token: TokenState,
+        patience: Duration,
         record: &Record,
         now: Moment,
     ) -> Result<Token, NoToken> {
         let caller = caller?;
         if let Some(details) = &rules.details {
             // Boxed, so that requests without details do not pay for the size of this future.
-            let detailing = (rules, details);
-            return Box::pin(self.await_detailed(detailing, &caller, token, record, now)).await;
+            let waiting =
+                self.await_detailed((rules, details), &caller, token, patience, record, now);
+            return Box::pin(waiting).await;
         }
         let look_up = || TokenState::from(self.look_up(rules, &caller, record, now));
         let token = if let TokenState::AfterApp(_) = token { look_up() } else { token };
-        let patience = rules.injection.header().max_wait;
         let token = token.within(patience).await?;
         // A token that has arrived since is younger than `now`.
         if token.freshness(now) != Freshness::Expired {

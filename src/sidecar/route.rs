@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Rules;
 use super::error::{NoToken, RequestError};
 use super::resolver::Resolver;
-use crate::inject::{Coverage, Injection, TokenRoute};
+use crate::inject::{Coverage, Injection, PathPattern, TokenRoute};
 use hop::proxy::RequestBody;
 use identity::{Caller, User};
 use token::Fingerprint;
@@ -29,6 +29,8 @@ pub(super) enum Route<'a> {
     Forward {
         /// Whether the response could carry a token.
         coverage: Coverage<'a>,
+        /// Pattern by which the app itself is given the token, in headers of the request.
+        to_app: Option<&'a PathPattern>,
     },
 }
 
@@ -62,7 +64,10 @@ impl<'a> Route<'a> {
             }
         }
         let (method, headers) = (request.method(), request.headers());
-        Self::Forward { coverage: injection.coverage(method, uri.path(), headers) }
+        Self::Forward {
+            coverage: injection.coverage(method, uri.path(), headers),
+            to_app: injection.app_header().covering(method, uri.path(), headers),
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::details::{InFlight, Question};
 use super::error::NoToken;
+use crate::inject::TokenStatus;
+use ground::metrics::HeaderDelivery;
 use identity::User;
 use token::Token;
 use token::cache::{Lookup, MintInFlight};
@@ -27,6 +29,19 @@ pub(super) enum TokenState {
     Ready(Token),
 }
 
+/// Absence of a token, as the app is told of it and as it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absence {
+    pub(super) status: TokenStatus,
+    pub(super) delivery: HeaderDelivery,
+}
+
+impl Absence {
+    pub(super) fn of(absent: &NoToken) -> Self {
+        Self { status: absent.status(), delivery: absent.delivery() }
+    }
+}
+
 impl From<Result<Lookup, NoToken>> for TokenState {
     fn from(found: Result<Lookup, NoToken>) -> Self {
         match found {
@@ -44,6 +59,26 @@ impl TokenState {
         match self {
             Self::Detailed(detailed) => Some(Arc::clone(&detailed.0)),
             _ => None,
+        }
+    }
+
+    /// Returns the token, or says why there is none; waits at most `patience` for a mint under way. Does not wait
+    /// for details. The state stays, for a later wait.
+    pub(super) async fn arrive(&self, patience: Duration) -> Result<Token, Absence> {
+        let lookup = match self {
+            Self::Ready(token) => return Ok(token.clone()),
+            Self::Absent(absent) => return Err(Absence::of(absent)),
+            Self::AfterApp(_) => return Err(Absence::of(&NoToken::Unnamed)),
+            Self::Asking(_) => return Err(Absence::of(&NoToken::DetailsPending)),
+            Self::Minting(mint) => Lookup::Pending(mint.clone()),
+            Self::Detailed(detailed) => match &detailed.1 {
+                Ok(lookup) => lookup.clone(),
+                Err(absent) => return Err(Absence::of(absent)),
+            },
+        };
+        match lookup.within(patience).await {
+            Ok(result) => result.map_err(|error| Absence::of(&NoToken::Failed(error))),
+            Err(unfinished) => Err(Absence::of(&unfinished.into())),
         }
     }
 

@@ -89,6 +89,7 @@ struct Listed {
 }
 
 /// Answer to a look-up.
+#[derive(Clone)]
 pub enum Lookup {
     /// A token that may be served now, or the remembered reason why there is none.
     Ready(MintResult),
@@ -97,6 +98,7 @@ pub enum Lookup {
 }
 
 /// A mint under way that this caller started or joined.
+#[derive(Clone)]
 pub struct MintInFlight {
     receiver: ResultReceiver,
     demand: Arc<Demand>,

@@ -23,6 +23,7 @@ mod doctor;
 mod documents;
 mod early_answers;
 mod files;
+mod first_render;
 mod forged_tokens;
 mod fronts;
 mod fuzz_corpus;

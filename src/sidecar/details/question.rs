@@ -245,24 +245,25 @@ impl Sidecar {
         deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Returns the token of a caller with the app's details. Waits for as long as `max_wait` says.
+    /// Returns the token of a caller with the app's details. Waits at most `patience` for the details and the
+    /// mint.
     pub(crate) async fn await_detailed(
         self: &Arc<Self>,
         detailing: Detailing<'_>,
         caller: &Caller,
         token: TokenState,
+        patience: Duration,
         record: &Record,
         now: Moment,
     ) -> Result<Token, NoToken> {
         let rules = detailing.0;
-        let max_wait = rules.injection.header().max_wait;
         let mut token = match token {
             TokenState::AfterApp(Some(question)) => {
                 self.seek_named(detailing, caller, *question, record)
             }
             token => token,
         };
-        let patience = self.settle(rules, &mut token, record, max_wait).await;
+        let patience = self.settle(rules, &mut token, record, patience).await;
         let user = token.user();
         let token = token.within(patience).await?;
         if token.freshness(now) != Freshness::Expired {

@@ -116,7 +116,7 @@ pub(super) fn on_route<B>(
         Coverage::Method | Coverage::Destination | Coverage::Prefetch => {
             Some("fetch it from a script with GET or POST, or ask a token route".into())
         }
-        Coverage::Covered(_) => None,
+        Coverage::Covered(_) | Coverage::Document(_) => None,
     }
 }
 
@@ -188,6 +188,9 @@ pub(super) fn on_response(
             "have the app leave out {header} here, or send Cache-Control: no-store, and no other \
              header that lets caches store; or ask a token route"
         )),
+        (Eligibility::Shared, _) => {
+            Some("have the app leave out Timing-Allow-Origin here, or ask a token route".into())
+        }
         (Eligibility::NotEligible, _) => {
             Some("ask for a response that succeeds, or ask a token route".into())
         }

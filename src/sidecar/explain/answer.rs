@@ -4,7 +4,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::RequestError;
-use crate::inject::{Injection, TokenRoute, TokenStatus};
+use super::delivery::{written_status, written_token};
+use crate::inject::{Injection, Place, TokenRoute, TokenStatus};
 use ground::metrics::{Label as _, Outcome};
 
 /// Answer that the client would get.
@@ -79,21 +80,25 @@ pub(super) fn of_resolver(summary: &str) -> Answer {
 
 pub(super) fn of_app_answer(
     injection: &Injection,
+    place: Place,
     status: StatusCode,
     token: TokenFate,
     absent: Option<TokenStatus>,
 ) -> Answer {
     let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
     let outcome = if upgraded { Outcome::Upgraded } else { Outcome::Forwarded };
-    let (name, status_name) = (&injection.header().name, &injection.header().status_name);
     let summary = match (token, absent) {
-        (TokenFate::Delivered, _) => format!("the app's response with {name}: <token>"),
+        (TokenFate::Delivered, _) => {
+            format!("the app's response with {}", written_token(injection, place))
+        }
         (TokenFate::IfMinted, _) => format!(
-            "the app's response with {name}: <token> if Velt mints it in time, else with \
-             {status_name}: pending, or the name of Velt's failure"
+            "the app's response with {} if Velt mints it in time, else with {}, or the name of \
+             Velt's failure",
+            written_token(injection, place),
+            written_status(injection, place, TokenStatus::Pending)
         ),
         (TokenFate::None, Some(status)) => {
-            format!("the app's response with {status_name}: {}", status.as_str())
+            format!("the app's response with {}", written_status(injection, place, status))
         }
         (TokenFate::None, None) => "the app's response, without a token".into(),
     };

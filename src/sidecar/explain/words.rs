@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http::{HeaderMap, HeaderName, Request};
 
 use super::super::details::{Detailed, NoDetails};
 use super::super::error::NoToken;
-use super::super::route::{Own, Route};
 use super::Key::Named;
-use super::{Found, Key, Step};
-use crate::inject::{Coverage, Eligibility, Injection, PathPattern};
+use super::Step;
 use ground::metrics::{Label as _, RefusalKind};
 use ground::peer::Peer;
 use hop::proxy::BadRequest;
@@ -229,75 +227,6 @@ pub(super) fn of_required<B>(request: &Request<B>) -> Step {
     step("required user", "refused", why, &["identity.require_on"])
 }
 
-pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &Injection) -> Step {
-    let path = request.uri().path();
-    let (verdict, why, key) = match route {
-        Route::Own(Own::Resolver(_)) => (
-            "a token for resolvers",
-            format!("{path} is the path of tokens for resolvers"),
-            "resolver.path",
-        ),
-        Route::Keys(_) => (
-            "the keys of tokens for resolvers",
-            format!("{path} is the path of these keys"),
-            "resolver.keys_path",
-        ),
-        Route::Own(Own::Token(route)) => {
-            return Step {
-                name: "route",
-                verdict: "a token route".into(),
-                why: format!("{path} is one of the paths that the sidecar answers itself"),
-                settings: vec![Key::Route(route.path.clone())],
-            };
-        }
-        Route::Forward { coverage } => match coverage {
-            Coverage::Covered(pattern) => (
-                "to the app, with a token",
-                format!("{path} is covered by {:?}", written(pattern)),
-                "delivery.header.paths",
-            ),
-            Coverage::Disabled => (
-                "to the app, without a token",
-                "delivery in headers is turned off".into(),
-                "delivery.header.enabled",
-            ),
-            Coverage::Method => (
-                "to the app, without a token",
-                format!("no script reads the headers of an answer to {}", request.method()),
-                "delivery.header.paths",
-            ),
-            Coverage::Path => (
-                "to the app, without a token",
-                format!("{path} is covered by none of the patterns"),
-                "delivery.header.paths",
-            ),
-            Coverage::Destination => (
-                "to the app, without a token",
-                "Sec-Fetch-Dest says that no script will read the answer".into(),
-                "delivery.header.paths",
-            ),
-            Coverage::Prefetch => (
-                "to the app, without a token",
-                "the browser prefetches, and could not keep an answer with a token".into(),
-                "delivery.header.paths",
-            ),
-        },
-    };
-    let mut step = step("route", verdict, why, &[key]);
-    if let Some(route) = super::advice::nearly(path, injection) {
-        step.why = format!("{}; it is not the token route {}", step.why, route.path);
-        step.settings.push(Key::Route(route.path.clone()));
-    }
-    step
-}
-
-fn written(pattern: &PathPattern) -> String {
-    match pattern {
-        PathPattern::Exact(path) => path.clone(),
-        PathPattern::Prefix(path) => format!("{path}*"),
-    }
-}
-
 pub(super) fn of_app_asked(
     identity: &Identity,
     said: Option<&Result<Caller, Refusal>>,
@@ -461,48 +390,4 @@ pub(super) fn of_insisting() -> Step {
         "no token can be had",
         &["delivery.header.on_failure"],
     )
-}
-
-pub(super) fn of_delivery(
-    injection: &Injection,
-    eligibility: Eligibility,
-    found: &Found,
-    status: StatusCode,
-    storable_by: Option<&'static HeaderName>,
-    assumed: bool,
-) -> Step {
-    let header = injection.header();
-    let whose = if assumed { "taken to be 200 without caching headers" } else { "as it was given" };
-    let response = format!("the app's response, {whose},");
-    let wait = header.max_wait;
-    let (verdict, why, settings): (_, _, &[_]) = match (eligibility, found) {
-        (Eligibility::NotEligible, _) => (
-            "no token".into(),
-            format!(
-                "only a whole response with a 2xx status carries one, and the app answers {}",
-                status.as_u16()
-            ),
-            &[],
-        ),
-        (Eligibility::Storable, _) => {
-            let by = storable_by.map_or("", HeaderName::as_str);
-            ("no token".into(), format!("with {by} the app lets caches store its response"), &[])
-        }
-        (Eligibility::Eligible, Found::Token) => (
-            format!("{} is set", header.name),
-            format!("{response} may carry it; Cache-Control becomes private, no-store"),
-            &["delivery.header.name"],
-        ),
-        (Eligibility::Eligible, Found::Minting) => (
-            format!("{} is set, if Velt answers in time", header.name),
-            format!("{response} may carry it, and waits up to {wait:?}"),
-            &["delivery.header.name", "delivery.header.max_wait"],
-        ),
-        (Eligibility::Eligible, Found::Nothing(absent)) => (
-            format!("{}: {}", header.status_name, absent.status().as_str()),
-            format!("{response} could carry a token, and says why there is none"),
-            &["delivery.header.status_name", "delivery.header.on_failure"],
-        ),
-    };
-    step("delivery", verdict, why, settings)
 }

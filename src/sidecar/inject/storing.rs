@@ -81,6 +81,12 @@ pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
     )
 }
 
+/// Removes what an app says to caches beside `Cache-Control`.
+pub(super) fn forbid_shared_storing(headers: &mut HeaderMap) {
+    CDN_CACHE_HEADERS.remove_from(headers, Names::of(headers));
+    headers.remove(EXPIRES);
+}
+
 /// Returns the directives of a cache header with their arguments. A line that is not text counts as `public`,
 /// so that no token goes in.
 fn directives<'a>(

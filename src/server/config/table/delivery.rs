@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{BodyBytes, RoutePath, ShapeName};
-use sidecar::inject::{EXPIRES_AT, HeaderSettings, OnMintFailure, Settings, Shape, TokenRoute};
+use sidecar::inject::{
+    AppHeaderSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure, Settings,
+    Shape, TokenRoute,
+};
 
 /// Reads the table `delivery`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
@@ -23,20 +26,38 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         default_routes()
     });
     let header = section.section("header", read_header);
+    let app_header = section.section("app_header", |table| AppHeaderSettings {
+        paths: table.list("paths", &[]),
+        name: table.value("name", "X-Velt-Token"),
+        status_name: table.value("status_name", "X-Velt-Token-Status"),
+        max_wait: table.value("max_wait", "250ms"),
+    });
+    let document = section.section("document", |table| DocumentSettings {
+        paths: table.list("paths", &[]),
+        max_wait: table.value("max_wait", "250ms"),
+    });
+    if app_header.name == app_header.status_name {
+        section.complain_about(
+            "app_header",
+            "one header can't hold both the token and the reason why there is none",
+            "give delivery.app_header.status_name another name",
+        );
+    }
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {
             let problem = format!("two routes have the path {}", route.path);
             section.complain_about("route", &problem, "give each route a path of its own");
         }
     }
-    if routes.is_empty() && !header.enabled {
+    let by_page = !app_header.paths.is_empty() || !document.paths.is_empty();
+    if routes.is_empty() && !header.enabled && !by_page {
         section.complain_about(
             "route",
             "there is neither a route nor header delivery, so no page would get a token",
             "add a [[delivery.route]], or set delivery.header.enabled = true",
         );
     }
-    Settings { header, routes, max_body, allow_same_site }
+    Settings { header, app_header, document, routes, max_body, allow_same_site }
 }
 
 /// Reads the table `delivery.header`.
