@@ -22,6 +22,7 @@ macro_rules! in_each_browser {
 }
 
 mod asking;
+mod first_render;
 mod front;
 mod outside;
 mod react;

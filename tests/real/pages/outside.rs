@@ -63,7 +63,7 @@ const WINDOW: &str = "
     });";
 
 async fn foreign_pages_read_no_token(browser: Browser) {
-    let site = Site::open(&[]).await;
+    let site = Site::open(&[("DELIVERY__DOCUMENT__PATHS", "/*")]).await;
     site.visit(browser, "foreign-pages", async |page| {
         let own = page.script("return ask()").await;
         assert_eq!(own["user"], "ada", "{own}");
@@ -86,7 +86,8 @@ async fn foreign_pages_read_no_token(browser: Browser) {
 /// Lets the page try to read the app's responses. Returns all that it has read.
 async fn attempts_of(page: &Page, site: &Site) -> String {
     const WAYS: usize = 8;
-    let urls = ["/", ROUTE, "/api/me", "/generate-velt-jwt-token"].map(|path| site.url(APP, path));
+    let paths = ["/", "/shared", ROUTE, "/api/me", "/generate-velt-jwt-token"];
+    let urls = paths.map(|path| site.url(APP, path));
     page.script(&format!("const URLS = {}; {ATTEMPTS}", json!(urls))).await;
     let told = eventually("the attempts to end", async || {
         let told = page.script("return told").await;

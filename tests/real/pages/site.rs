@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
@@ -99,6 +99,12 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
         }
         "/" => respond(HTML, filled("page.html", header)),
         "/rendered" => respond(HTML, filled("rendered.html", header)),
+        "/shared" => {
+            // Lets pages of all origins read the timings of this document.
+            let mut page = respond(HTML, filled("page.html", header));
+            page.headers_mut().insert("timing-allow-origin", HeaderValue::from_static("*"));
+            page
+        }
         "/react" => respond(HTML, filled("react.html", header)),
         "/package.js" => respond("text/javascript", read(Path::new(PACKAGE))),
         path => script(path.trim_start_matches('/')),
@@ -135,7 +141,5 @@ fn read(path: &Path) -> String {
 
 fn respond(kind: &str, text: String) -> Response<Full<Bytes>> {
     let response = Response::builder().header(CONTENT_TYPE, kind);
-    // Lets pages of all origins read the timing of this response, which an app may do for its images.
-    let response = response.header("timing-allow-origin", "*");
     response.body(Full::from(text)).expect("a response")
 }
