@@ -132,6 +132,9 @@ async fn ended_session_is_told_as_signed_out(browser: Browser) {
                 "{number}: {end}"
             );
         }
+        assert_eq!(page.script("return ask()").await["code"], "signed_out");
+        page.script("return fetch('/sign-in?user=ada').then(() => null)").await;
+        assert_eq!(page.script("return ask()").await["user"], "ada", "the same user is back");
         assert_eq!(page.script("return failures").await, json!([]));
     })
     .await;
