@@ -5,35 +5,34 @@
 //! sidecar's names are removed (`tests/it/forged_tokens.rs`). A response with a token tells every cache not
 //! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
+mod asking;
 mod first_render;
 mod prefetch;
 mod storing;
+mod token_route;
 
-use std::fmt::Display;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_LENGTH,
-    CONTENT_TYPE, HOST, ORIGIN, REFERER, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 pub use self::first_render::{AppHeaderSettings, DocumentSettings, TokenOrStatus};
 use self::first_render::{shows_timings, tell_scripts};
 use self::prefetch::is_prefetch;
 pub use self::storing::storable_by;
 use self::storing::{forbid_shared_storing, unstorable};
+pub use self::token_route::{EXPIRES_AT, Shape, TokenRoute};
 use ground::names::{NameSet, Names};
-use token::{Moment, Token, TokenValue};
+use token::TokenValue;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Settings of the delivery of tokens.
 #[derive(Clone, Debug)]
@@ -84,50 +83,6 @@ impl PathPattern {
         match self {
             Self::Exact(exact) => path == exact,
             Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
-        }
-    }
-}
-
-/// A path that the sidecar answers itself.
-#[derive(Clone, Debug)]
-pub struct TokenRoute {
-    /// The one spelling that serves a token.
-    pub path: String,
-    pub shape: Shape,
-    /// Longest time that the page waits for a token that is still being minted.
-    pub max_wait: Duration,
-}
-
-/// Key in the object of a token route's answer that says how long the token may be used.
-pub const EXPIRES_AT: &str = "expiresAt";
-
-/// Shape of a token route's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// `"<jwt>"`, as the older pages of Velt's docs have it.
-    String,
-    /// `{"<key>":"<jwt>","expiresAt":1764400000}`.
-    Object {
-        /// The text before the token.
-        before: String,
-    },
-}
-
-impl Shape {
-    /// Makes the shape of an object with the token under `key`, which must not be [`EXPIRES_AT`].
-    pub fn object(key: &str) -> Self {
-        let key = serde_json::Value::from(key);
-        Self::Object { before: format!("{{{key}:\"") }
-    }
-
-    /// Puts a token into the shape, and where there is room for it the end of the token's use in seconds since
-    /// 1970. A token needs no escaping in JSON (see [`TokenValue::parse`]).
-    pub fn around(&self, token: &str, expires_at: impl Display) -> String {
-        match self {
-            Self::String => format!("\"{token}\""),
-            Self::Object { before } => {
-                format!("{before}{token}\",\"{EXPIRES_AT}\":{expires_at}}}")
-            }
         }
     }
 }
@@ -263,41 +218,6 @@ impl Injection {
         self.settings.routes.iter().find(|route| route.path == path)
     }
 
-    /// Whether a page may ask a token route, by what the browser says of the page (W3C Fetch Metadata,
-    /// section 2.3). Old browsers and tools say nothing, and may ask. A word that is not known yet is
-    /// refused, although section 4 would have it ignored: a token is not worth the doubt.
-    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(SEC_FETCH_SITE).iter().all(|site| match site.as_bytes() {
-            // `none`: the user asks, by the address bar or a bookmark.
-            b"same-origin" | b"none" => true,
-            b"same-site" => self.settings.allow_same_site,
-            _ => false,
-        })
-    }
-
-    /// Whether a page may ask a token route for a user whom the app finds by its cookies. As
-    /// [`Self::may_ask_by_cookie`], but a request in which nothing speaks of a page may ask: programs do so.
-    pub fn may_ask_through_app(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
-        let of_page = [ORIGIN, REFERER].iter().any(|name| headers.contains_key(name));
-        !of_page || self.may_ask_by_cookie(authority, headers)
-    }
-
-    /// Whether a page may ask a token route with a cookie alone. A browser sends the cookie along with requests
-    /// of any site's pages, so the request must show that a page of this host has made it: by Fetch Metadata,
-    /// or in older browsers by `Origin` or else `Referer`.
-    pub fn may_ask_by_cookie(&self, authority: Option<&str>, headers: &HeaderMap) -> bool {
-        if headers.contains_key(SEC_FETCH_SITE) {
-            return self.may_ask(headers);
-        }
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let page = text(ORIGIN).or_else(|| text(REFERER));
-        let Some(page) = page.and_then(|page| Uri::try_from(page).ok()) else { return false };
-        // A front may ask for another host than the browser did, and then says which it was. No page can set
-        // this header in a request of another origin.
-        let hosts = [authority.or_else(|| text(HOST)), text(X_FORWARDED_HOST)];
-        hosts.into_iter().flatten().any(|host| is_page_of(&page, host))
-    }
-
     /// Whether the response to this request could carry a token: the path is configured, and a script will
     /// be able to read the response.
     pub fn coverage(&self, method: &Method, path: &str, headers: &HeaderMap) -> Coverage<'_> {
@@ -391,15 +311,6 @@ impl Injection {
     }
 }
 
-impl TokenRoute {
-    /// The answer with the token in it.
-    pub fn answer(&self, token: &Token, now: Moment) -> Response<Bytes> {
-        // A clock before 1970 makes no difference to the token.
-        let end = token.expires_at(now).duration_since(UNIX_EPOCH).unwrap_or_default();
-        own_answer(StatusCode::OK, self.shape.around(token.value().expose(), end.as_secs()))
-    }
-}
-
 /// Headers of every answer of the sidecar itself. Copying the map costs less than inserting each header.
 static OWN_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
     let headers = [
@@ -436,20 +347,6 @@ fn expose(headers: &mut HeaderMap, name: &HeaderName) {
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(name.clone()));
     }
-}
-
-/// Whether a page's address, or its origin, is of `host`, the value of a `Host` header.
-fn is_page_of(page: &Uri, host: &str) -> bool {
-    let usual = match page.scheme_str() {
-        Some("http") => 80,
-        Some("https") => 443,
-        _ => return false,
-    };
-    let (Some(page), Ok(host)) = (page.authority(), Authority::try_from(host)) else {
-        return false;
-    };
-    let port = |named: &Authority| named.port_u16().unwrap_or(usual);
-    page.host().eq_ignore_ascii_case(host.host()) && port(page) == port(&host)
 }
 
 #[cfg(test)]
@@ -539,13 +436,6 @@ mod tests {
         injection().apply(Place::Header, &mut cors, &token());
         let exposed: Vec<_> = cors.get_all("access-control-expose-headers").iter().collect();
         assert_eq!(exposed, ["ETag", "x-velt-token"]);
-    }
-
-    #[test]
-    fn route_answer_has_the_configured_shape() {
-        let object = Shape::object("a\"b").around("aaa.bbb.ccc", 7);
-        assert_eq!(object, r#"{"a\"b":"aaa.bbb.ccc","expiresAt":7}"#);
-        assert_eq!(Shape::String.around("aaa.bbb.ccc", 7), "\"aaa.bbb.ccc\"");
     }
 
     #[test]

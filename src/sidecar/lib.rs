@@ -47,7 +47,7 @@ use hyper::body::Incoming;
 use tracing::error;
 
 use self::details::AppDetails;
-use self::error::{NoGrants, NoToken, RequestError};
+use self::error::{NoGrants, NoToken, RequestError, is_page_load};
 use self::guard::{RequestGuard, ResponseBody};
 use self::hand_over::HandedOver;
 use self::record::Record;
@@ -127,6 +127,8 @@ impl Sidecar {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let is_head = request.method() == Method::HEAD;
+        let loads_page = is_page_load(request.headers())
+            && matches!(Route::of(request, &self.rules.load()), Route::Forward { .. });
         let responded = {
             // Over HTTP/2 several requests share a connection, so no request has it to itself.
             let connection = Some(connection).filter(|_| version < Version::HTTP_2);
@@ -137,7 +139,7 @@ impl Sidecar {
             Ok(responded) => responded,
             Err(error) => {
                 error.log();
-                (own(error.answer(), is_head), error.outcome())
+                (own(error.answer(loads_page), is_head), error.outcome())
             }
         };
         // The sender of an ambiguous message may have sent more of them.

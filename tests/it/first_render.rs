@@ -39,9 +39,7 @@ fn told(arrived: &Arrived) -> (Option<String>, Option<&str>) {
 fn timing<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     let lines = answer.headers().get_all("server-timing").iter();
     let mut lines = lines.map(|line| line.to_str().expect("visible ASCII"));
-    let found =
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(";desc=\"")?.strip_suffix('"'));
-    found
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(";desc=\"")?.strip_suffix('"'))
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ const ALLOWED: &[&str] = &[
     "content-encoding",
     "content-length",
     "content-range",
+    "content-security-policy",
     "content-type",
     "cross-origin-resource-policy",
     "date",
