@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::site::{APP, Site, hears_of_sign_out};
+use crate::neighbour::eventually;
 use crate::webdriver::{Browser, Page};
 
 in_each_browser!(
@@ -11,6 +12,7 @@ in_each_browser!(
     app_renders_the_token_into_its_page,
     going_back_after_sign_out_shows_no_token,
     cacheable_page_gets_no_token_after_sign_out,
+    navigation_gets_a_page_when_the_app_is_down,
 );
 
 /// Opt-in of the document, and of the app's request header.
@@ -104,6 +106,42 @@ async fn cacheable_page_gets_no_token_after_sign_out(browser: Browser) {
         hears_of_sign_out(page).await;
         let end = page.script("return ask()").await;
         assert_eq!((&end["code"], &end["token"]), (&json!("signed_out"), &Value::Null), "{end}");
+    })
+    .await;
+}
+
+async fn navigation_gets_a_page_when_the_app_is_down(browser: Browser) {
+    let site = Site::open(&[]).await;
+    site.visit(browser, "app-down", async |page| {
+        page.expect_failures(502);
+        site.stop_app();
+        let answer = "return fetch('/api/me').then(async (answer) => [\
+             answer.status, answer.headers.get('content-type'), (await answer.json()).code])";
+        // The sidecar may have connections to the app from before.
+        eventually("an error for scripts", async || {
+            let answer = page.script(answer).await;
+            if answer == json!([502, "application/json", "app_unreachable"]) {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            }
+        })
+        .await;
+        // Tokens do not depend on the app.
+        assert_eq!(page.script("return ask()").await["user"], "ada");
+
+        page.navigate(&site.url(APP, "/")).await;
+        let shown = page.script(
+            "return [document.contentType, document.scripts.length, document.body.innerText,\
+             getComputedStyle(document.body).maxWidth]",
+        );
+        let shown = shown.await;
+        assert_eq!((&shown[0], &shown[1]), (&json!("text/html"), &json!(0)), "{shown}");
+        assert_eq!(shown[3], "640px", "the page's policy lets its style be");
+        let text = shown[2].as_str().expect("a text");
+        for part in ["This app does not answer", "load this page again", "app_unreachable"] {
+            assert!(text.contains(part), "{text}");
+        }
     })
     .await;
 }
