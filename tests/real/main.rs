@@ -37,6 +37,7 @@ mod nginx;
 mod no_user;
 mod otel;
 mod own_app;
+mod pages;
 mod program;
 mod promtool;
 mod resolver;
