@@ -1,4 +1,4 @@
-// Compiles test/types and the snippets of docs/frontend.md against the types of three versions of Velt.
+// Compiles test/types and the snippets of docs/frontend.md and README.md against the types of three versions of Velt.
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,14 +11,16 @@ const modules = join(root, 'node_modules');
 /** TypeScript blocks of a document, as [extension, text]. */
 function snippets(document) {
   const text = readFileSync(join(root, document), 'utf8');
-  return [...text.matchAll(/^```(tsx?)\n([\s\S]*?)^```/gm)].map(([, extension, block]) => [extension, block]);
+  return [...text.matchAll(/^ *```(tsx?)\n([\s\S]*?)^ *```/gm)].map(([, extension, block]) => [extension, block]);
 }
 
 /** Names that a page has before a snippet. */
 const BEFORE = `import type { User, Velt } from '@veltdev/types';
 declare global {
   const client: Velt;
-  const user: User;
+  const user: User & { userId: string };
+  const apiKey: string;
+  const app: import('react').ReactNode;
 }
 `;
 
@@ -30,8 +32,8 @@ function compiles(...options) {
   return checked.status === 0;
 }
 
-const blocks = snippets('../docs/frontend.md');
-if (blocks.length < 5) throw new Error(`only ${blocks.length} snippets were found in docs/frontend.md`);
+const blocks = ['../docs/frontend.md', '../README.md'].flatMap(snippets);
+if (blocks.length < 8) throw new Error(`only ${blocks.length} snippets were found`);
 
 // By itself, since some compilations below skip declarations.
 const strict = ['--strict', '--exactOptionalPropertyTypes', '--noEmit', '--ignoreConfig', '--types', ''];

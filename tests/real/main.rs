@@ -8,12 +8,14 @@
 //! minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod aliases;
+mod accessibility;
 mod apache;
 mod autobahn;
 mod browser;
 mod bulk;
 mod deploy;
 mod events;
+mod examples;
 mod floods;
 mod foreign_pages;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
@@ -34,6 +36,8 @@ mod neighbour;
 mod nginx;
 mod no_user;
 mod otel;
+mod own_app;
+mod pages;
 mod program;
 mod promtool;
 mod resolver;
