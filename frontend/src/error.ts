@@ -50,11 +50,11 @@ interface Facts {
 
 /** Reason why there is no token. Its message never holds a token. */
 export class TokenError extends Error {
-  readonly code: TokenErrorCode;
+  declare readonly code: TokenErrorCode;
   /** HTTP status of the answer, if there was one. */
   declare readonly status?: number;
   /** Whether asking again may help, without the user or the operator doing something. */
-  readonly retryable: boolean = false;
+  declare readonly retryable: boolean;
   /** Milliseconds that the sidecar asks to wait before asking again; a day at most. */
   declare readonly retryAfter?: number;
   /** Code of the sidecar's answer, if it was the sidecar that answered. */
@@ -62,8 +62,6 @@ export class TokenError extends Error {
 
   constructor(code: TokenErrorCode, facts?: Facts, message?: string) {
     super(message ?? code, facts);
-    this.name = 'TokenError';
-    this.code = code;
-    Object.assign(this, facts);
+    Object.assign(this, { name: 'TokenError', code, retryable: false }, facts);
   }
 }

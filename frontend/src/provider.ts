@@ -5,43 +5,46 @@ import type { AuthProvider, ProviderOptions, User, VeltClient } from './types.js
 /** Most users whose providers are kept. A server that renders pages comes across many. */
 const MOST_USERS = 99;
 
-interface Entry {
-  _provider: AuthProvider<any>;
-  _tokens: Source;
-  /** Options of the latest call, since React hands in a new `onError` with each rendering. */
-  _options: ProviderOptions;
-}
+/** Provider, its tokens, and the options of the latest call: React hands in a new `onError` with each rendering. */
+type Entry = [provider: AuthProvider<any>, tokens: Source, options: ProviderOptions];
 
 const entries = new Map<string, Entry>();
-
-export const RETRIES = { retryCount: 3, retryDelay: 1000 };
 
 export const keyOf = (user: User, { url }: ProviderOptions): string => JSON.stringify([user, url]);
 
 export const tokensOf = ({ userId, organizationId }: User, options: ProviderOptions): Source =>
   createSource({ ...options, userId, organizationId: organizationId! });
 
+export const makeProvider = <U extends User>(
+  user: U,
+  tokens: Source,
+  report: (error: unknown) => void,
+): AuthProvider<U> => ({
+  user,
+  generateToken: () => tokens.generateToken(),
+  retryConfig: { retryCount: 3, retryDelay: 1e3 },
+  onError(error) {
+    tokens._judge(error);
+    report(error);
+  },
+});
+
 export function veltAuthProvider<U extends User>(user: U, options: ProviderOptions = {}): AuthProvider<U> {
   const key = keyOf(user, options);
   let entry = entries.get(key);
   if (!entry) {
-    const _tokens = tokensOf(user, options);
-    const tell = (error: unknown) => entry!._options.onError?.(error);
-    const onError = (error: unknown) => {
-      _tokens._judge(error);
-      tell(error);
-    };
-    const { generateToken } = _tokens;
-    entry = { _tokens, _options: options, _provider: { user, generateToken, retryConfig: RETRIES, onError } };
-    _tokens.onSignedOut(() => tell(new TokenError('signed_out')));
+    const tokens = tokensOf(user, options);
+    const report = (error: unknown) => entry![2].onError?.(error);
+    entry = [makeProvider(user, tokens, report), tokens, options];
+    tokens.onSignedOut(() => report(new TokenError('signed_out')));
     if (entries.size > MOST_USERS) entries.clear();
     entries.set(key, entry);
   }
-  entry._options = options;
-  return entry._provider;
+  entry[2] = options;
+  return entry[0];
 }
 
 export async function signOut(client: Pick<VeltClient, 'signOutUser'>): Promise<void> {
-  entries.forEach(({ _tokens }) => _tokens.signedOut());
+  entries.forEach(([, tokens]) => tokens.signedOut());
   await client.signOutUser();
 }

@@ -15,24 +15,18 @@ const ANSWER = 30;
 
 /** Other tabs of this origin. */
 export interface Tabs {
-  /** Tells the tabs of the same user. */
+  /** Tells the tabs of the same user, and those of other users that this user is signed in now. */
   _tell(message: Omit<Message, 'user'>): void;
-  /** Tells the tabs of other users that the sidecar has answered for this user. */
-  _arrive(): void;
   /** Waits for this tab's turn to ask the route, and asks the other tabs. The turn ends with `signal`. */
   _turn(patience: number, signal: AbortSignal): Promise<void>;
   _close(): void;
 }
 
 /** Resolves after `wait` milliseconds, or with `signal`. */
-export const sleep = (wait: number, signal: AbortSignal): Promise<void> =>
+export const sleep = (wait: number, signal?: AbortSignal): Promise<unknown> =>
   new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      resolve();
-    };
-    const timer = setTimeout(end, signal.aborted ? 0 : wait);
-    signal.addEventListener('abort', end);
+    setTimeout(resolve, wait);
+    signal?.addEventListener('abort', resolve);
   });
 
 /** Joins the tabs of a user. */
@@ -42,18 +36,30 @@ export function openTabs(
   organization: string | undefined,
   hear: (message: Message) => void,
 ): Tabs {
-  const open = (...scope: unknown[]): BroadcastChannel => {
-    const channel = new BroadcastChannel(JSON.stringify(['velt-sidecar', url, ...scope]));
+  const open = (scope: unknown[]): BroadcastChannel => {
+    const channel = new BroadcastChannel('velt' + JSON.stringify(scope));
     channel.onmessage = ({ data }) => data?.user && hear(data);
     return channel;
   };
-  const all = open();
-  const own = open(user, organization);
+  const all = open([url]);
+  const own = open([url, user, organization]);
   return {
-    _tell: (message) => own.postMessage({ user, ...message }),
-    _arrive: () => all.postMessage({ user }),
+    _tell(message) {
+      own.postMessage({ user, ...message });
+      all.postMessage({ user });
+    },
     async _turn(patience, signal) {
-      await lock(own.name, patience, signal);
+      // Held until `signal`. This tab goes on without the lock after a while, since the tab that has it may hang,
+      // and where there are no locks: on pages over plain HTTP.
+      await new Promise<unknown>(
+        (granted) =>
+          navigator.locks
+            ?.request(own.name, { signal: AbortSignal.timeout(patience) }, () => {
+              granted(0);
+              return signal.aborted || new Promise((resolve) => signal.addEventListener('abort', resolve));
+            })
+            .catch(granted) ?? granted(0),
+      );
       own.postMessage({ user, ask: true });
       await sleep(ANSWER, signal);
     },
@@ -63,22 +69,3 @@ export function openTabs(
     },
   };
 }
-
-/**
- * Waits for the lock of a name, which is held until `signal`. Goes on without the lock after `patience`
- * milliseconds, since the tab that has it may hang, and where there are no locks: on pages over plain HTTP.
- */
-const lock = (name: string, patience: number, signal: AbortSignal): Promise<void> =>
-  new Promise((granted) => {
-    const waiting = new AbortController();
-    sleep(patience, signal).then(() => waiting.abort());
-    const hold = () => {
-      granted();
-      return sleep(LONG, signal);
-    };
-    const locks = globalThis.navigator?.locks;
-    locks ? locks.request(name, { signal: waiting.signal }, hold).catch(() => granted()) : granted();
-  });
-
-/** Milliseconds of the longest timer. */
-const LONG = 2 ** 31 - 1;

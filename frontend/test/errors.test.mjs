@@ -7,10 +7,11 @@ import { errorOf, gate, route, sources, until } from './support.mjs';
 
 const SECRET = 'eyJhbGciOiJIUzI1NiJ9.secret.signature';
 
-/** Asks once and returns the error: what may be asked again has a Retry-After beyond the patience. */
+/** Asks and returns the error. What may be asked again is asked twice, 375 ms apart, if no Retry-After says more. */
 async function errorFor(t, answer, options = {}) {
+  t.mock.method(Math, 'random', () => 1);
   const { url, journal } = await route(t, () => answer);
-  const error = await errorOf(sources(t, createVeltTokens)({ url, patience: 400, ...options }).generateToken());
+  const error = await errorOf(sources(t, createVeltTokens)({ url, patience: 1000, ...options }).generateToken());
   assert.ok(error instanceof TokenError, `${error}`);
   assert.equal(error.name, 'TokenError');
   return { error, journal };
@@ -32,7 +33,7 @@ for (const [status, sent, code, retryable] of [
   [413, 'body_too_large', 'body_too_large', false],
   [429, 'renewed_recently', 'renewed_recently', true],
   [429, 'token_rate_limited', 'token_rate_limited', true],
-  [500, 'internal_error', 'internal_error', false],
+  [500, 'internal_error', 'internal_error', true],
   [502, 'token_refused', 'token_refused', false],
   [502, 'token_malformed', 'token_malformed', false],
   [503, 'token_unavailable', 'token_unavailable', true],
@@ -106,9 +107,6 @@ for (const [what, content] of [
   ['a token that is a number', '{"token":7}'],
   ['an empty token', '{"token":""}'],
   ['a token in a list', `{"token":["${SECRET}"]}`],
-  ['a token with a line break', '{"token":"a\\nb"}'],
-  ['a token with a space', '{"token":"a b"}'],
-  ['a token that is not ASCII', '{"token":"tökén"}'],
   ['names of a prototype', '{"__proto__":{"token":7},"constructor":{"prototype":{"token":7}}}'],
   ['an error with status 200', '{"error":"x","code":"token_pending"}'],
 ]) {
@@ -124,7 +122,7 @@ test('error page of another proxy is a bad answer that may pass', async (t) => {
   for (const [status, retryable] of [
     [404, false],
     [403, false],
-    [500, false],
+    [500, true],
     [502, true],
     [503, true],
     [504, true],
@@ -135,7 +133,7 @@ test('error page of another proxy is a bad answer that may pass', async (t) => {
 });
 
 test('odd errors in JSON keep the status', async (t) => {
-  for (const body of [null, [], 7, 'text', { code: 7 }, { code: 'two words' }, { code: ['a'], error: {} }]) {
+  for (const body of [null, [], 7, 'text', { code: 7 }, { code: '' }, { code: ['a'], error: {} }]) {
     const answer = [403, JSON.stringify(body), { 'Content-Type': 'application/json' }];
     const { error } = await errorFor(t, answer);
     assert.deepEqual([error.code, error.status, error.sidecarCode], ['bad_answer', 403, undefined]);
@@ -151,10 +149,10 @@ for (const after of ['99999999', '9'.repeat(400), 'Fri, 31 Dec 9999 23:59:59 GMT
 }
 
 test('Retry-After that names no time is no reason to hurry', async (t) => {
-  for (const after of ['-5', 'soon', '', '0', 'NaN', 'Thu, 01 Jan 1970 00:00:00 GMT']) {
+  for (const after of ['-5', 'soon', '', '0', 'NaN', '-Infinity', 'Thu, 01 Jan 1970 00:00:00 GMT']) {
     const { error, journal } = await errorFor(t, [503, said('token_unavailable'), { 'Retry-After': after }]);
     assert.equal(error.code, 'token_unavailable');
-    assert.ok(journal.length <= 3, `${after}: ${journal.length} requests in 400 ms`);
+    assert.equal(journal.length, 2, after);
   }
 });
 
@@ -173,24 +171,26 @@ test('cut-off answer is asked for again, and is a bad answer at last', async (t)
   assert.ok(!`${error.message} ${error.stack} ${error.cause?.stack}`.includes('secret'));
 });
 
-test('endless answer is read up to a bound', async (t) => {
-  let sent = 0;
-  const flood = (response) => {
+test('endless answer ends with the patience', async (t) => {
+  const drip = (response) => {
     response.writeHead(200, { 'Content-Type': 'application/json' });
-    const more = () => {
-      while (!response.destroyed && response.write('x'.repeat(16_384))) sent++;
-      if (!response.destroyed) response.once('drain', more);
-    };
-    more();
+    const more = setInterval(() => response.write('x'.repeat(1000)), 5);
+    response.on('close', () => clearInterval(more));
   };
-  const { error, journal } = await errorFor(t, flood, { patience: 10_000 });
-  assert.equal(error.code, 'bad_answer');
+  const { error, journal } = await errorFor(t, drip);
+  assert.equal(error.code, 'timeout');
   await until(() => journal[0].gone, 'the end of the connection');
-  assert.ok(sent < 2_000, `${sent} pieces`);
+});
+
+test('answer of ten megabytes is a bad answer', async (t) => {
+  const huge = [200, `{"value":"${'x'.repeat(10_000_000)}"}`, { 'Content-Type': 'application/json' }];
+  const { error } = await errorFor(t, huge, { patience: 10_000 });
+  assert.equal(error.code, 'bad_answer');
 });
 
 test('server that is down is a network error that may pass', async (t) => {
-  const tokens = sources(t, createVeltTokens)({ url: 'http://127.0.0.1:1/', patience: 400 });
+  t.mock.method(Math, 'random', () => 1);
+  const tokens = sources(t, createVeltTokens)({ url: 'http://127.0.0.1:1/', patience: 1000 });
   const error = await errorOf(tokens.generateToken());
   assert.deepEqual([error.code, error.status, error.retryable], ['network', undefined, true]);
   assert.ok(error.cause instanceof TypeError);
@@ -204,17 +204,19 @@ test('network that comes back in time is waited for', async (t) => {
 });
 
 test('replaced fetch of any behaviour leads to a TokenError', async (t) => {
+  t.mock.method(Math, 'random', () => 1);
   for (const [what, fetch, code] of [
     ['throws', () => { throw new Error('boom'); }, 'network'],
     ['rejects with nothing', () => Promise.reject(), 'network'],
-    ['answers undefined', async () => undefined, 'bad_answer'],
+    ['answers undefined', async () => undefined, 'network'],
     ['answers a text', async () => 'text', 'bad_answer'],
     ['answers an object without headers', async () => ({ ok: true, status: 200 }), 'bad_answer'],
+    ['answers a body that breaks', async () => ({ text: () => Promise.reject(new Error('x')) }), 'bad_answer'],
     ['answers data, as axios does', async () => ({ data: { token: 'x' }, status: 200 }), 'bad_answer'],
   ]) {
-    const error = await errorOf(sources(t, createVeltTokens)({ fetch, patience: 300 }).generateToken());
+    const error = await errorOf(sources(t, createVeltTokens)({ fetch, patience: 1000 }).generateToken());
     assert.ok(error instanceof TokenError, what);
-    assert.ok([code, 'network'].includes(error.code), `${what}: ${error.code}`);
+    assert.equal(error.code, code, what);
   }
 });
 

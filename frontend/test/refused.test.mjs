@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { createVeltTokens } from '../dist/index.js';
-import { errorOf, route, sources } from './support.mjs';
+import { errorOf, route, sources, withGlobal } from './support.mjs';
 
 const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
@@ -22,24 +22,35 @@ test('refused token is reported and replaced', async (t) => {
   );
 });
 
-test('fingerprint is SHA-256 for every length of a token', async (t) => {
-  let sent;
-  const fetch = async (_, { body }) => {
-    sent = JSON.parse(body).refused;
-    return Response.json({ token: 'another' });
-  };
-  for (let length = 1; length < 200; length++) {
-    const token = 'eyJ0eXAiOiJKV1QifQ.~!-_'.repeat(9).slice(0, length);
-    const tokens = sources(t, createVeltTokens)({ fetch });
-    tokens.refused(token);
-    await tokens.generateToken();
-    assert.equal(sent, sha256(token), `${length}`);
-  }
-  const long = 'x'.repeat(60_000);
-  const tokens = sources(t, createVeltTokens)({ fetch });
-  tokens.refused(long);
-  await tokens.generateToken();
-  assert.equal(sent, sha256(long));
+for (const [where, crypto] of [
+  ['over HTTPS', globalThis.crypto],
+  ['over plain HTTP', {}],
+]) {
+  test(`fingerprint is SHA-256 for every length of a token, ${where}`, async (t) => {
+    withGlobal(t, 'crypto', crypto);
+    let sent;
+    const fetch = async (_, { body }) => {
+      sent = JSON.parse(body).refused;
+      return Response.json({ token: 'another' });
+    };
+    const lengths = Array.from({ length: 200 }, (_, length) => length + 1);
+    for (const length of [...lengths, 60_000]) {
+      const token = 'eyJ0eXAiOiJKV1QifQ.~!-_'.repeat(3000).slice(0, length);
+      const tokens = sources(t, createVeltTokens)({ fetch });
+      tokens.refused(token);
+      await tokens.generateToken();
+      assert.equal(sent, sha256(token), `${length}`);
+    }
+  });
+}
+
+test('page that cannot make a fingerprint asks without, and takes no token that was refused', async (t) => {
+  withGlobal(t, 'crypto', { subtle: { digest: () => Promise.reject(new Error('no')) } });
+  const { url, journal } = await route(t, () => [200, { token: 'bad' }]);
+  const tokens = sources(t, createVeltTokens)({ url });
+  tokens.refused(await tokens.generateToken());
+  assert.equal((await errorOf(tokens.generateToken())).code, 'refused');
+  assert.deepEqual(journal[1].body, {});
 });
 
 test('refused token is not taken again from a header', async (t) => {
@@ -75,6 +86,25 @@ test('route that answers the refused token again is not believed', async (t) => 
     const { code, retryable } = await errorOf(tokens.generateToken());
     assert.deepEqual({ code, retryable }, { code: 'refused', retryable: false });
   }
+  assert.equal(journal.length, 4);
+});
+
+test('pod that has not heard of a refusal is told by the next request', async (t) => {
+  // The first pod holds the refused token until it is reported there; the second holds another.
+  const pods = { one: 'bad', two: 'good' };
+  let pod = 'one';
+  const { url, journal } = await route(t, (_, { refused }) => {
+    if (refused === sha256(pods[pod])) pods[pod] = 'new';
+    const soon = Math.round(Date.now() / 1000) + 60;
+    return [200, { token: pods[pod], expiresAt: soon }];
+  });
+  const tokens = sources(t, createVeltTokens)({ url });
+  tokens.refused(await tokens.generateToken());
+  pod = 'two';
+  assert.equal(await tokens.generateToken(), 'good');
+  pod = 'one';
+  assert.equal((await errorOf(tokens.generateToken())).code, 'refused');
+  assert.equal(await tokens.generateToken(), 'new');
   assert.equal(journal.length, 4);
 });
 

@@ -8,6 +8,9 @@ const lost = [];
 process.on('unhandledRejection', (error) => lost.push(error));
 after(() => assert.deepEqual(lost, [], 'a rejection that no code handles'));
 
+// Browsers have it; Node does from version 21 on.
+globalThis.navigator ??= {};
+
 export const HOUR = 3_600_000;
 
 /** Seconds since 1970, `ms` from now, as `expiresAt` and `exp` count. */

@@ -86,7 +86,7 @@ test('tab that hangs with the lock blocks the others half their patience', async
   const began = Date.now();
   assert.equal(await tab('ada', { patience: 400 }).generateToken(), 'token-1');
   const took = Date.now() - began;
-  assert.ok(took >= 190 && took < 400, `${took} ms`);
+  assert.ok(took >= 190 && took <= 400, `${took} ms`);
   hanging.close();
   await stuck;
 });
@@ -106,14 +106,6 @@ test('locks that refuse are done without', async (t) => {
   withGlobal(t, 'navigator', { locks: { request: async () => { throw new DOMException('no', 'SecurityError'); } } });
   const tokens = sources(t, createVeltTokens)({ url, userId: 'ada' });
   assert.equal(await tokens.generateToken(), 'token-1');
-});
-
-test('browser without channels is done without', async (t) => {
-  const { url } = await route(t);
-  withGlobal(t, 'BroadcastChannel', undefined);
-  const tokens = sources(t, createVeltTokens)({ url, userId: 'ada' });
-  assert.equal(await tokens.generateToken(), 'token-1');
-  tokens.signedOut();
 });
 
 test('pages without a user, or with tabs = false, share nothing', async (t) => {
@@ -167,7 +159,7 @@ test('late token of another tab is not taken after the sign-out', async (t) => {
   const one = tab('ada');
   await one.generateToken();
   one.signedOut();
-  const name = JSON.stringify(['velt-sidecar', url, 'ada', null]);
+  const name = 'velt' + JSON.stringify([url, 'ada', null]);
   const late = new BroadcastChannel(name);
   t.after(() => late.close());
   late.postMessage({ user: 'ada', token: 'late', until: Date.now() + HOUR });
@@ -183,7 +175,7 @@ test('messages of other shapes harm no tab', async (t) => {
   let heard = 0;
   one.onSignedOut(() => heard++);
   await one.generateToken();
-  const channel = new BroadcastChannel(JSON.stringify(['velt-sidecar', url, 'ada', null]));
+  const channel = new BroadcastChannel('velt' + JSON.stringify([url, 'ada', null]));
   t.after(() => channel.close());
   const far = Date.now() + HOUR;
   for (const message of [
@@ -194,7 +186,8 @@ test('messages of other shapes harm no tab', async (t) => {
     {},
     { user: 'ada' },
     { user: 'ada', token: 7, until: far * 2 },
-    { user: 'ada', token: 'a b', until: far * 2 },
+    { user: 'ada', token: '', until: far * 2 },
+    { user: 'ada', token: ['x'], until: far * 2 },
     { user: 'ada', token: 'short', until: Date.now() + 1000 },
     { user: 'ada', token: 'never', until: NaN },
     { user: 'ada', token: jwt({ userId: 'grace' }), until: far * 2 },

@@ -1,4 +1,4 @@
-// Builds dist/ from src/: one minified module for pages, and the declarations that it needs.
+// Builds dist/ from src/: the minified module for pages, the one that it loads on demand, and declarations.
 // With `--to FOLDER`, builds there instead, for the comparison of tools/check.mjs.
 
 import { execFileSync } from 'node:child_process';
@@ -15,14 +15,21 @@ rmSync(to, { recursive: true, force: true });
 mkdirSync(to, { recursive: true });
 
 // Properties that begin with an underscore are this package's own, and get short names.
-const own = /^_/;
+const mangleProps = /^_/;
 
-async function bundle() {
+// Loaded on demand, so it stays a file of its own.
+const apart = {
+  name: 'apart',
+  setup: ({ onResolve }) => onResolve({ filter: /sha256/ }, ({ path }) => ({ path, external: true })),
+};
+
+async function bundle(name, plugins = []) {
   const bundled = await build({
-    entryPoints: [join(root, 'src/index.ts')],
+    entryPoints: [join(root, `src/${name}.ts`)],
     bundle: true,
     minify: true,
-    mangleProps: own,
+    mangleProps,
+    plugins,
     format: 'esm',
     target: 'es2022',
     write: false,
@@ -31,8 +38,7 @@ async function bundle() {
     module: true,
     compress: { passes: 3, unsafe_arrows: true, ecma: 2022 },
   });
-  const licence = '/*! velt-sidecar, Apache-2.0. Sources: src/ */\n';
-  writeFileSync(join(to, 'index.js'), `${licence}${code}\n`);
+  writeFileSync(join(to, `${name}.js`), code);
 }
 
 /** Writes index.d.ts and the declarations that it imports; those of internal modules stay out. */
@@ -54,5 +60,6 @@ function declarations() {
   rmSync(folder, { recursive: true });
 }
 
-await bundle();
+await bundle('index', [apart]);
+await bundle('sha256');
 declarations();

@@ -77,7 +77,7 @@ async fn page_says_what_to_do_for_each_kind_of_error() {
 }
 
 #[tokio::test]
-async fn page_of_a_token_refused_before_the_app_says_when_to_come_back() {
+async fn page_of_a_refused_token_says_when_to_come_back() {
     let settings = "[delivery.header]\non_failure = \"refuse\"\nmax_wait = \"2s\"\n";
     let stage = Stage::set(settings).await;
     stage.velt.answer_with(503, "");

@@ -17,6 +17,7 @@ mod architecture;
 mod audit;
 mod cli;
 mod config;
+mod examples;
 mod error_pages;
 mod explain;
 mod demo;

@@ -1,14 +1,16 @@
-//! A browser, driven by W3C's `WebDriver` protocol: the few commands that the tests need.
+//! A browser, Chromium or Firefox, driven by W3C's `WebDriver` protocol: the few commands that the tests need.
 //!
-//! `chromedriver` speaks `WebDriver` over plain HTTP, so a page of JSON replaces a dependency.
+//! `chromedriver` and `geckodriver` speak `WebDriver` over plain HTTP, so a page of JSON replaces a dependency.
+//! What the protocol lacks is asked for in its successor, `WebDriver BiDi`: see [`bidi`].
+
+mod bidi;
+mod driver;
 
 use std::future::poll_fn;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::task::Poll;
 
@@ -18,58 +20,32 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 use reqwest::Client;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::neighbour::{PATIENCE, PORTS_TO_TRY, Process, eventually, http_client, tool};
+pub use self::driver::Browser;
+use self::driver::Session;
+use crate::neighbour::{eventually, http_client};
 
-/// Arguments for a run without a display, in a container, without traffic beyond loopback.
-const ARGUMENTS: [&str; 9] = [
-    "--headless",
-    // Chromium's own sandbox needs privileges that a container lacks.
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    // /dev/shm is 64 MiB in a container.
-    "--disable-dev-shm-usage",
-];
+/// Arguments with which names that the tests invent lead to this machine. Firefox always has such a setting.
+const NAMES: [&str; 1] =
+    ["--host-resolver-rules=MAP *.example 127.0.0.1, MAP *.localhost 127.0.0.1"];
 
 /// Key that marks an element in the protocol's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A page in a browser and a profile of its own.
+/// A page in a browser and a profile of its own. With several tabs, the page of the tab last turned to.
 pub struct Page {
     http: Client,
     /// URL of the session; every command is below it.
     url: String,
     /// Complaints of the browser that the test expects.
     expected: Mutex<Vec<String>>,
-    _session: Session,
+    browser: Browser,
+    session: Session,
 }
 
-/// Session of a browser. First the browser is closed, then the driver ends, then the profile is removed.
-struct Session {
-    path: String,
-    driver: Driver,
-    _profile: TempDir,
-}
-
-impl Drop for Session {
-    /// Closes the browser, which would outlive a driver that is killed.
-    fn drop(&mut self) {
-        let Ok(mut driver) = TcpStream::connect(self.driver.address) else { return };
-        let (path, host) = (&self.path, self.driver.address);
-        let request =
-            format!("DELETE {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        // Errors are ignored, since a destructor can't return them.
-        let _ = driver.set_read_timeout(Some(PATIENCE));
-        let _ = driver.write_all(request.as_bytes());
-        let _ = driver.read(&mut [0]);
-    }
-}
+/// A tab of a browser.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tab(String);
 
 /// Runs `test` on the page at `address`. If it fails, the message names a screenshot. Fails as well if the
 /// browser complained of something that the test did not expect.
@@ -84,21 +60,17 @@ pub async fn in_browser_with(
     arguments: &[String],
     test: impl AsyncFnOnce(&Page),
 ) {
-    let page = Page::open(arguments).await;
-    let visit = async {
-        page.navigate(url).await;
-        test(&page).await;
-        page.assert_no_complaints().await;
-    };
-    let Err(panic) = catch_panic(visit).await else { return };
-    let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-    let screenshot = page.save_screenshot(name).await;
-    let complaints = page.complaints().await;
-    panic!(
-        "{message}\nscreenshot: {}\nthe browser's console: {complaints:#?}",
-        screenshot.display()
-    );
+    let page = Page::open(Browser::Chromium, arguments).await;
+    page.undergo(name, url, test).await;
+}
+
+/// Runs `test` like [`in_browser`], on the page at `url` and in this browser, for which all names below
+/// `.example` and `.localhost` lead to this machine.
+pub async fn visit(browser: Browser, name: &str, url: &str, test: impl AsyncFnOnce(&Page)) {
+    let names =
+        if browser == Browser::Chromium { NAMES.map(str::to_owned).to_vec() } else { vec![] };
+    let page = Page::open(browser, &names).await;
+    page.undergo(&format!("{name}-{browser}"), url, test).await;
 }
 
 /// Runs `future`. Returns its panic, if it panicked.
@@ -112,27 +84,29 @@ async fn catch_panic(future: impl Future<Output = ()>) -> std::thread::Result<()
 }
 
 impl Page {
-    async fn open(more: &[String]) -> Self {
-        let chromium = tool("chromium");
-        let profile = TempDir::new().expect("a folder for the profile");
-        let driver = Driver::start();
-        let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
-        arguments.push(format!("--user-data-dir={}", profile.path().display()));
-        arguments.push("--window-size=1280,1200".into());
-        arguments.extend_from_slice(more);
-        let capabilities = json!({ "capabilities": { "alwaysMatch": {
-            "browserName": "chrome",
-            "goog:chromeOptions": { "binary": chromium, "args": arguments },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        }}});
+    async fn open(browser: Browser, more: &[String]) -> Self {
         let http = http_client();
-        let sessions = format!("http://{}/session", driver.address);
-        let answer = done(send(&http, Method::POST, &sessions, Some(&capabilities)).await);
-        let id = answer["sessionId"].as_str().expect("a session's id");
-        let path = format!("/session/{id}");
-        let url = format!("http://{}{path}", driver.address);
-        let session = Session { path, driver, _profile: profile };
-        Self { http, url, expected: Mutex::default(), _session: session }
+        let session = Session::open(&http, browser, more).await;
+        Self { http, url: session.url(), expected: Mutex::default(), browser, session }
+    }
+
+    /// Goes to `url` and runs `test`. A failure's message has the browser, a screenshot and the console.
+    async fn undergo(&self, name: &str, url: &str, test: impl AsyncFnOnce(&Self)) {
+        let visit = async {
+            self.navigate(url).await;
+            test(self).await;
+            self.assert_no_complaints().await;
+        };
+        let Err(panic) = catch_panic(visit).await else { return };
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+        let screenshot = self.save_screenshot(name).await;
+        let complaints = self.complaints().await;
+        panic!(
+            "in {}: {message}\nscreenshot: {}\nthe browser's console: {complaints:#?}",
+            self.browser,
+            screenshot.display()
+        );
     }
 
     /// Lets requests of the page fail with `status`, of which the browser would complain.
@@ -151,6 +125,52 @@ impl Page {
 
     pub async fn reload(&self) {
         self.command(Method::POST, "refresh", Some(&json!({}))).await;
+    }
+
+    /// Goes back in the tab's history, as by the button of the browser.
+    pub async fn go_back(&self) {
+        self.command(Method::POST, "back", Some(&json!({}))).await;
+    }
+
+    /// Returns the tab in which the page is.
+    pub async fn tab(&self) -> Tab {
+        let handle = self.command(Method::GET, "window", None).await;
+        Tab(handle.as_str().expect("a handle").into())
+    }
+
+    /// Opens a tab, turns to it, and goes to `url` there.
+    pub async fn open_tab(&self, url: &str) -> Tab {
+        let kind = json!({ "type": "tab" });
+        let opened = self.command(Method::POST, "window/new", Some(&kind)).await;
+        let tab = Tab(opened["handle"].as_str().expect("a handle").into());
+        self.turn_to(&tab).await;
+        self.navigate(url).await;
+        tab
+    }
+
+    /// Returns all tabs.
+    pub async fn tabs(&self) -> Vec<Tab> {
+        let handles = self.command(Method::GET, "window/handles", None).await;
+        let handles = handles.as_array().expect("a list of handles").iter();
+        handles.map(|handle| Tab(handle.as_str().expect("a handle").into())).collect()
+    }
+
+    /// Closes the page's tab. A test has to turn to another one then.
+    pub async fn close_tab(&self) {
+        self.command(Method::DELETE, "window", None).await;
+    }
+
+    /// Lets all that follows concern this tab.
+    pub async fn turn_to(&self, tab: &Tab) {
+        self.command(Method::POST, "window", Some(&json!({ "handle": tab.0 }))).await;
+    }
+
+    /// Takes the network away from the page's tab, or gives it back.
+    pub async fn set_offline(&self, offline: bool) {
+        let conditions = offline.then(|| json!({ "type": "offline" }));
+        let parameters =
+            json!({ "networkConditions": conditions, "contexts": [self.tab().await.0] });
+        bidi::command(&self.session.bidi, "emulation.setNetworkConditions", &parameters).await;
     }
 
     /// Clicks as a person does: the element has to be visible, enabled and not covered.
@@ -216,8 +236,11 @@ impl Page {
     }
 
     /// Returns the errors and the breaches of the page's policy in the browser's console, except the failed
-    /// requests that the test expects.
+    /// requests that the test expects. Only Chromium's driver tells them.
     async fn complaints(&self) -> Vec<String> {
+        if self.browser != Browser::Chromium {
+            return Vec::new();
+        }
         let log = json!({ "type": "browser" });
         let log = self.command(Method::POST, "se/log", Some(&log)).await;
         let expected = self.expected.lock().expect("nobody panics with it").clone();
@@ -263,43 +286,6 @@ impl Page {
         body: Option<&Value>,
     ) -> Result<Value, String> {
         send(&self.http, method, &format!("{}/{path}", self.url), body).await
-    }
-}
-
-/// A driver on a port of its own choice.
-struct Driver {
-    address: SocketAddr,
-    _process: Process,
-    /// Kept open: the driver would die of writing to a closed pipe.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Driver {
-    /// Starts a driver. The driver chooses a port of one address family and needs the same port of the other
-    /// family. If another program has that port, the driver ends at once, and the next driver chooses another
-    /// port.
-    fn start() -> Self {
-        let mut said = String::new();
-        (0..PORTS_TO_TRY)
-            .find_map(|_| Self::try_start(&mut said))
-            .unwrap_or_else(|| panic!("chromedriver ended at once, {PORTS_TO_TRY} times: {said}"))
-    }
-
-    fn try_start(said: &mut String) -> Option<Self> {
-        let mut command = Command::new(tool("chromedriver"));
-        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = Process::start(&mut command);
-        let output = process.child().stdout.take().expect("it is piped");
-        let mut output = BufReader::new(output);
-        while output.read_line(said).expect("chromedriver writes text") > 0 {
-            let last = said.lines().last().unwrap_or_default();
-            let port = last.split_once("started successfully on port ");
-            if let Some(port) = port.and_then(|(_, port)| port.trim_end_matches('.').parse().ok()) {
-                let address = (Ipv4Addr::LOCALHOST, port).into();
-                return Some(Self { address, _process: process, _output: output });
-            }
-        }
-        None
     }
 }
 
