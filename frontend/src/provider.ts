@@ -45,6 +45,10 @@ export function veltAuthProvider<U extends User>(user: U, options: ProviderOptio
 }
 
 export async function signOut(client: Pick<VeltClient, 'signOutUser'>): Promise<void> {
-  entries.forEach(([, tokens]) => tokens.signedOut());
+  entries.forEach((entry) => {
+    // The caller knows: `onError` is for a sign-out elsewhere. The next rendering hands it in again.
+    entry[2] = {};
+    entry[1].signedOut();
+  });
   await client.signOutUser();
 }

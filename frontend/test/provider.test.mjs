@@ -116,7 +116,8 @@ test('sign-out forgets the token, and then signs out of Velt', async (t) => {
   });
   order.push('done');
   assert.deepEqual(order, ['Velt', 'done']);
-  assert.deepEqual(errors.map(({ code }) => code), ['signed_out']);
+  await sleep(20);
+  assert.deepEqual(errors, []);
   assert.equal(await provider.generateToken(), 'token-2');
   assert.equal(journal.length, 2);
   await signOut({ signOutUser() {} });
@@ -130,4 +131,18 @@ test('sign-out that Velt fails rejects with its error, and the token is forgotte
   assert.equal((await errorOf(signOut({ signOutUser: boom }))).message, 'boom');
   assert.equal(await provider.generateToken(), 'token-2');
   await signOut({ signOutUser() {} });
+});
+
+test('sign-out in another tab is told to onError', async (t) => {
+  const { url } = await route(t);
+  const other = await import('../dist/index.js?another-tab');
+  const errors = [];
+  const here = veltAuthProvider(ada, { url, onError: (error) => errors.push(error) });
+  const there = other.veltAuthProvider(ada, { url });
+  assert.equal(await here.generateToken(), 'token-1');
+  assert.equal(await there.generateToken(), 'token-1');
+  await other.signOut({ signOutUser() {} });
+  await until(() => errors.length, 'the error');
+  assert.ok(errors[0] instanceof TokenError);
+  assert.deepEqual(errors.map(({ code }) => code), ['signed_out']);
 });

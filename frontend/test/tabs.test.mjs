@@ -101,6 +101,20 @@ test('lock is free again when the request ends, also in a fetch that ignores its
   assert.ok(Date.now() - began < 1000);
 });
 
+test('lock that is granted after the token has come is let go at once', async (t) => {
+  const { url } = await route(t);
+  let grant;
+  const request = (_, __, callback) => new Promise(() => (grant = callback));
+  withGlobal(t, 'navigator', { locks: { request } });
+  const tokens = sources(t, createVeltTokens)({ url, userId: 'ada' });
+  const waiting = tokens.generateToken();
+  await until(() => grant, 'the request for the lock');
+  tokens.observe(new Response('', { headers: { 'X-Velt-Token': 'observed' } }));
+  assert.equal(await waiting, 'observed');
+  const held = await Promise.race([grant(), sleep(200).then(() => 'still held')]);
+  assert.notEqual(held, 'still held');
+});
+
 test('locks that refuse are done without', async (t) => {
   const { url } = await route(t);
   withGlobal(t, 'navigator', { locks: { request: async () => { throw new DOMException('no', 'SecurityError'); } } });
