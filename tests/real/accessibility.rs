@@ -115,6 +115,15 @@ async fn panel_in_the_readers_app_is_accessible() {
              root.querySelector('[data-testid=collapse]').click()",
         )
         .await;
+        let shades = page
+            .script(
+                "const root = document.querySelector('velt-demo-panel').shadowRoot;\
+                 const dark = matchMedia('(prefers-color-scheme: dark)').matches;\
+                 return [dark, getComputedStyle(root.querySelector('aside')).backgroundColor]",
+            )
+            .await;
+        let expected = if shades[0] == true { "rgb(29, 33, 38)" } else { "rgb(255, 255, 255)" };
+        assert_eq!(shades[1], expected, "the panel follows the colour scheme");
         assert_accessible(page).await;
     })
     .await;

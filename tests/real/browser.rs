@@ -382,6 +382,11 @@ async fn the_figures_on_the_page_follow_what_the_user_does() {
         visit.page.wait_for_text("figure-added-detail", "median").await;
         let added = visit.page.text("figure-added").await;
         assert!(added.ends_with("µs") || added.ends_with("ms"), "{added}");
+        // Half of four requests lies half-way between the bounds of the second bucket.
+        let median = "const bucket = (le, value) => ({ labels: { le }, value });\
+            return import('/assets/live.js').then(({ median }) => [\
+            median([bucket('1', 1), bucket('3', 3), bucket('+Inf', 4)]), median([])])";
+        assert_eq!(visit.page.script(median).await, json!([2, null]));
         assert_eq!(visit.page.text("figure-refused").await, "0");
         assert_eq!(visit.page.text("figures-problem").await, "");
     })

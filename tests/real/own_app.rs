@@ -7,6 +7,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tools::demo::{Addresses, Demo, OwnApp};
 
@@ -191,9 +193,11 @@ async fn page_does_not_feel_the_panel() {
 async fn policies_of_the_app_let_the_panel_in_and_nothing_else() {
     let (_app, address) = serve_app(answer).await;
     let stage = Stage::before(address);
-    for path in ["/self", "/nonce"] {
+    for (path, told) in [("/self", ""), ("/nonce", "carries the nonce of this page")] {
         stage
             .visit("policy", path, async |page| {
+                let policy = wait_for_panel(page, "policy", told).await;
+                assert_eq!(policy.is_empty(), told.is_empty(), "{policy}");
                 wait_for_panel(page, "route", "200, token: ada").await;
                 wait_for_panel(page, "responses", "/api/me").await;
             })
@@ -205,6 +209,7 @@ async fn policies_of_the_app_let_the_panel_in_and_nothing_else() {
             page.expect_complaints("violates the following Content Security Policy");
             page.expect_complaints("because it violates the document's Content Security Policy");
             wait_for_panel(page, "route", "connect-src").await;
+            wait_for_panel(page, "policy", "added the panel").await;
             assert_eq!(page.script("return typeof seen").await, "undefined");
             press(page, "user-grace").await;
             wait_for_panel(page, "user", "Grace Hopper").await;
@@ -234,6 +239,42 @@ async fn app_with_long_connections_works_behind_the_demo() {
             wait_for_panel(page, "responses", "/api/me").await;
         })
         .await;
+}
+
+/// Passes connections on to `to`, as `ssh -L` does. Returns the port on this side.
+async fn forward_port(to: SocketAddr) -> (Task, u16) {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let task = Task::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.expect("the demo listens");
+                // Browsers break connections off.
+                let _ = copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (task, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_forwarded_port_shows_the_whole_demo() {
+    let inner = Stage::start(None);
+    let around = Stage::before(inner.addresses.app.expect("the demo's own app"));
+    for stage in [&inner, &around] {
+        let (_forwarding, port) = forward_port(stage.addresses.front).await;
+        // The page's policy forbids requests to any other origin, and the browser would complain of one.
+        in_browser_with("forwarded", &format!("http://localhost:{port}/"), &[], async |page| {
+            page.wait_for_attribute("ws-status", "data-status", "open").await;
+            for verdict in ["route-verdict", "header-verdict"] {
+                page.wait_for_attribute(verdict, "data-verdict", "accepted").await;
+            }
+            page.wait_for_text("sse-log", "#1 ada ").await;
+            page.wait_for_text("figure-cached", "1").await;
+            assert_eq!(page.text("address-proxy").await, format!("localhost:{port}"));
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@
     :host {
       all: initial !important; position: fixed !important; display: block !important;
       right: 12px !important; bottom: 12px !important; z-index: 2147483647 !important;
-      color-scheme: light dark;
+      color-scheme: light dark !important;
       --card: light-dark(#ffffff, #1d2126); --sunken: light-dark(#f0f2f5, #14171b);
       --line: light-dark(#c9ced6, #434a55); --text: light-dark(#1b2027, #e6e9ed);
       --quiet: light-dark(#56606d, #a3adb9); --accent: light-dark(#1f5fbf, #7db0f7);
@@ -182,7 +182,7 @@
       list),
     element('section', { class: 'quiet' },
       element('a', { href: OWN_PATHS, target: '_blank', rel: 'noopener' }, 'More: outages, all responses'),
-      policyNote()));
+      element('p', { 'data-testid': 'policy' }, policyNote())));
   const host = document.createElement('velt-demo-panel');
 
   /** @param {string} id @param {string} name */
@@ -193,10 +193,10 @@
 
   function policyNote() {
     const text = {
-      nonce: ' The panel\u2019s script carries the nonce of this page.',
-      widened: ' The demo added the panel\u2019s script to this page\u2019s Content-Security-Policy.',
+      nonce: 'The panel\u2019s script carries the nonce of this page.',
+      widened: 'The demo added the panel\u2019s script to this page\u2019s Content-Security-Policy.',
     }[policy];
-    if (text) console.info(`velt-sidecar demo:${text}`);
+    if (text) console.info(`velt-sidecar demo: ${text}`);
     return text ?? '';
   }
 
