@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use super::site::{APP, Site, begin_to_ask, end_of_asking, hears_of_sign_out};
 use super::velt::user_of;
-use crate::neighbour::eventually;
-use crate::webdriver::{Browser, Page};
+use crate::webdriver::Browser;
 
 in_each_browser!(
     two_tabs_share_one_request,
