@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::demo::OwnApp;
 use crate::emulator::Failure;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -27,10 +28,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the complaint about `--config` if the command reads no configuration.
+    /// Returns the complaint about arguments that do not go together, such as `--config` with a command that
+    /// reads no configuration.
     pub fn refused(&self) -> Option<clap::Error> {
+        if let Some(Command::Demo(demo)) = &self.command
+            && let Some(complaint) = demo.complaint()
+        {
+            return Some(Self::command().error(ErrorKind::ArgumentConflict, complaint));
+        }
         let alone = match self.command.as_ref()? {
-            Command::Demo { .. } => "demo runs with settings of its own",
+            Command::Demo(_) => "demo runs with settings of its own",
             Command::Emulator(_) => "emulator is configured by its own flags",
             Command::Version => "version has nothing to configure",
             _ => return None,
@@ -50,11 +57,7 @@ pub enum Command {
     /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
     Doctor(DoctorArguments),
     /// Run a sidecar, an app and an emulator of Velt on loopback, and show them on a page
-    Demo {
-        /// Address of the page
-        #[arg(long, default_value = "127.0.0.1:4180")]
-        listen: SocketAddr,
-    },
+    Demo(DemoArguments),
     /// Emulate Velt's token APIs (legacy, v1, v2), for tests without an account
     Emulator(EmulatorArguments),
     /// Explain how a request would be answered, and which settings decide it
@@ -75,6 +78,40 @@ pub struct AdminPort {
     /// File with the admin token; without it, the token in `VELT_SIDECAR_ADMIN_TOKEN` counts [default: none]
     #[arg(long, global = true, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = DEMO_HELP)]
+pub struct DemoArguments {
+    /// Address of the page, and of the app behind the demo's login
+    #[arg(long, default_value = "127.0.0.1:4180")]
+    pub listen: SocketAddr,
+    /// Put the demo's login, sidecar and emulator in front of this app, and a panel into its pages
+    /// [default: a small app of the demo's own]
+    #[arg(long, value_name = "URL")]
+    pub app: Option<OwnApp>,
+}
+
+const DEMO_HELP: &str = "\
+With --app, your app goes on as it is; start it before or after the demo. It sees the Host that your browser \
+sends, so an app that checks hosts or origins finds both equal. Where it allows localhost only (Next.js), open \
+http://localhost:4180/. Over ssh: ssh -L 4180:127.0.0.1:4180 HOST, then the same address. /__velt-demo/ and \
+the cookie velt_demo_user are the demo's, all else is the app's.";
+
+impl DemoArguments {
+    /// Returns why these arguments do not go together.
+    fn complaint(&self) -> Option<String> {
+        let app = self.app.as_ref()?;
+        if !self.listen.ip().is_loopback() {
+            return Some(
+                "with --app, the demo listens on loopback only, since it would sign any caller in \
+                 to your app: reach it by ssh -L 4180:127.0.0.1:4180 HOST"
+                    .to_owned(),
+            );
+        }
+        let itself = format!("{app} is the demo itself: choose another --listen 127.0.0.1:PORT");
+        app.is_at(self.listen).then_some(itself)
+    }
 }
 
 #[derive(clap::Args)]

@@ -1,16 +1,21 @@
 //! The whole product on loopback, with no account and nothing else installed: a login proxy, a
-//! real sidecar, an app behind it, and an emulator in the place of Velt.
+//! real sidecar, an app behind it, and an emulator in the place of Velt. The app is the demo's own or the
+//! reader's.
 //!
 //! The sidecar is the one that runs in production, with a configuration that an operator could have written.
 
 mod app;
 mod front;
+mod own_app;
+mod panel;
+mod responses;
+mod session;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +23,8 @@ use http::HeaderMap;
 use serde_json::json;
 use tokio::sync::watch;
 
-use self::front::Front;
+use self::front::{Around, Front};
+pub use self::own_app::{OwnApp, OwnAppError};
 use crate::emulator::{self, Behaviour, Credentials, Emulator};
 use ground::memory::Memory;
 use ground::metrics::{ListenerMetrics, Metrics};
@@ -30,6 +36,8 @@ use server::{Server, StartError};
 
 const API_KEY: &str = "demo-api-key";
 const AUTH_TOKEN: &str = "demo-auth-token";
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const ORGANIZATION: &str = "demo";
 
 /// A user who can sign in to the demo.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +66,8 @@ pub struct Addresses {
     pub front: SocketAddr,
     pub sidecar: SocketAddr,
     pub admin: SocketAddr,
-    pub app: SocketAddr,
+    /// The demo's own app, `None` in front of the reader's.
+    pub app: Option<SocketAddr>,
     pub emulator: SocketAddr,
 }
 
@@ -97,11 +106,36 @@ impl Error for DemoError {
     }
 }
 
+/// The app behind the sidecar.
+enum App {
+    /// The demo's own. Boxed, because a listener is large.
+    Shipped(Box<Listener>, SocketAddr),
+    Readers(OwnApp),
+}
+
+impl App {
+    fn bind(own_app: Option<OwnApp>) -> io::Result<Self> {
+        let Some(app) = own_app else {
+            let (listener, address) = bind(FREE)?;
+            return Ok(Self::Shipped(Box::new(listener), address));
+        };
+        Ok(Self::Readers(app))
+    }
+
+    /// Returns the configuration of a sidecar in front of this app.
+    fn config(&self, emulator: SocketAddr) -> Result<Config, ConfigError> {
+        match self {
+            Self::Shipped(_, address) => config(&address.to_string(), AROUND_SHIPPED_APP, emulator),
+            Self::Readers(app) => config(&app.to_string(), AROUND_READERS_APP, emulator),
+        }
+    }
+}
+
 /// A demo with all its sockets bound.
 pub struct Demo {
     front: Arc<Front>,
     front_listener: Listener,
-    app_listener: Listener,
+    app: App,
     sidecar: Server,
     emulator: Emulator,
     addresses: Addresses,
@@ -118,41 +152,84 @@ impl Demo {
     ///
     /// Outside a tokio runtime.
     pub fn bind(front: SocketAddr) -> Result<Self, DemoError> {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::bind_around(front, None)
+    }
+
+    /// Binds like [`Self::bind`], around the reader's app if there is one.
+    ///
+    /// # Errors
+    ///
+    /// See [`DemoError`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind_around(front: SocketAddr, own_app: Option<OwnApp>) -> Result<Self, DemoError> {
         let (front_listener, front) =
             bind(front).map_err(|error| DemoError::Listen(front, error))?;
-        let (app_listener, app) = bind(free).map_err(DemoError::Io)?;
-        let emulator = emulator::Settings {
-            address: free,
-            credentials: Some(Credentials {
-                api_key: API_KEY.into(),
-                auth_token: AUTH_TOKEN.into(),
-            }),
-            token_life: Duration::from_secs(48 * 3600),
-            // About the time that a call to a cloud function takes, so that a mint can be seen.
-            behaviour: Behaviour { failure: None, latency_ms: 120 },
-        };
-        let emulator = Emulator::bind(emulator).map_err(DemoError::Io)?;
-        let config = config(app, emulator.address()).map_err(DemoError::Config)?;
+        let app = App::bind(own_app.clone()).map_err(DemoError::Io)?;
+        let emulator = emulator().map_err(DemoError::Io)?;
+        let config = app.config(emulator.address()).map_err(DemoError::Config)?;
         let sidecar = Server::bind(config).map_err(DemoError::Start)?;
         let addresses = Addresses {
             front,
             sidecar: sidecar.addresses().traffic,
             admin: sidecar.addresses().admin,
-            app,
+            app: match &app {
+                App::Shipped(_, address) => Some(*address),
+                App::Readers(_) => None,
+            },
             emulator: emulator.address(),
         };
         let front = Arc::new(Front {
             sidecar: upstream(addresses.sidecar),
             admin: upstream(addresses.admin),
-            config: page_config(&addresses),
+            emulator: upstream(addresses.emulator),
+            config: page_config(&addresses, &app),
+            users: users(),
+            own_app: own_app.map(Around::new),
         });
-        Ok(Self { front, front_listener, app_listener, sidecar, emulator, addresses })
+        Ok(Self { front, front_listener, app, sidecar, emulator, addresses })
     }
 
     /// Returns the addresses of all parts.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Returns what the reader is told at the start.
+    pub fn introduction(&self) -> String {
+        let Addresses { front, sidecar, admin, emulator, .. } = self.addresses;
+        let (page, whose, app, more) = match &self.app {
+            App::Shipped(_, address) => (
+                "the page",
+                "the app, which knows nothing of Velt",
+                address.to_string(),
+                format!(
+                    "Try: curl -i -H 'X-Forwarded-User: ada' http://{sidecar}/api/me\n     \
+                     curl -X POST -H 'X-Forwarded-User: ada' http://{sidecar}/api/velt/token\n"
+                ),
+            ),
+            App::Readers(app) => (
+                "your app",
+                "your app, alone",
+                app.to_string(),
+                format!(
+                    "You are signed in as Ada. A panel in your app's pages signs others in, and shows \
+                     what each\nresponse carried. More: http://{front}/__velt-demo/\n"
+                ),
+            ),
+        };
+        let page = format!("{page}, behind a stand-in for a login proxy");
+        format!(
+            "velt-sidecar demo: open http://{front}/\n\n  \
+             {page:<48}http://{front}/\n  \
+             the sidecar                                     http://{sidecar}/\n  \
+             the sidecar's metrics and health                http://{admin}/metrics\n  \
+             {whose:<48}http://{app}/\n  \
+             the emulator, in the place of Velt              http://{emulator}/emulator/journal\n\n\
+             {more}\nCtrl-C ends it.\n"
+        )
     }
 
     /// Runs until `shutdown` resolves.
@@ -161,14 +238,14 @@ impl Demo {
         let front = self.front;
         let login_proxy =
             move |peer: &Peer, _: &_, request| Arc::clone(&front).answer(peer.address(), request);
-        let tasks = [
+        let mut tasks = vec![
             tokio::spawn(self.front_listener.serve(login_proxy, watched.clone())),
-            tokio::spawn(self.app_listener.serve(
-                |_: &Peer, _: &_, request| std::future::ready(app::answer(request)),
-                watched.clone(),
-            )),
-            tokio::spawn(self.emulator.run(watched)),
+            tokio::spawn(self.emulator.run(watched.clone())),
         ];
+        if let App::Shipped(listener, _) = self.app {
+            let answer = |_: &Peer, _: &_, request| std::future::ready(app::answer(request));
+            tasks.push(tokio::spawn(listener.serve(answer, watched)));
+        }
         // Boxed, because the future is large and is made only once.
         Box::pin(self.sidecar.run(shutdown)).await;
         phase.send_replace(Phase::Stopped);
@@ -179,24 +256,39 @@ impl Demo {
     }
 }
 
-/// Returns a configuration for the demo's app, written as an operator would write it.
-fn config(app: SocketAddr, emulator: SocketAddr) -> Result<Config, ConfigError> {
+/// Settings in front of the demo's own app, whose page reads the header of `/api/me`.
+const AROUND_SHIPPED_APP: &str = r#"
+    [delivery.header]
+    paths = ["/api/*"]
+    max_wait = "2s"
+"#;
+
+/// Settings in front of the reader's app: the defaults, but for the patience with a development server, which
+/// may compile before it answers.
+const AROUND_READERS_APP: &str = "response_timeout = \"5m\"";
+
+/// Patience of the login proxy: longer than the sidecar's, so that the sidecar says what is wrong.
+const PATIENCE: Duration = Duration::from_secs(310);
+
+/// Returns a configuration for the app, written as an operator would write it. `more` goes on in its table
+/// `app`.
+fn config(app: &str, more: &str, emulator: SocketAddr) -> Result<Config, ConfigError> {
     let text = format!(
         r#"
         [listen]
         address = "127.0.0.1:0"
         [admin]
         address = "127.0.0.1:0"
-        [app]
-        address = "{app}"
         [velt]
-        endpoint = "http://{emulator}/"
-        [delivery.header]
-        paths = ["/api/*"]
-        max_wait = "2s"
+        api = "v2"
+        endpoint = "http://{emulator}/v2/auth/generate_token"
+        organization = "{ORGANIZATION}"
         [shutdown]
         grace = "0s"
         deadline = "1s"
+        [app]
+        address = "{app}"
+        {more}
         "#
     );
     let secrets = [("VELT_API_KEY", API_KEY), ("VELT_AUTH_TOKEN", AUTH_TOKEN)];
@@ -204,15 +296,34 @@ fn config(app: SocketAddr, emulator: SocketAddr) -> Result<Config, ConfigError> 
     Config::parse("the demo's configuration", &text, &BTreeMap::from(secrets))
 }
 
-fn page_config(addresses: &Addresses) -> serde_json::Value {
-    let users =
-        USERS.map(|User { id, name, email }| json!({ "id": id, "name": name, "email": email }));
+fn emulator() -> io::Result<Emulator> {
+    Emulator::bind(emulator::Settings {
+        address: FREE,
+        credentials: Some(Credentials { api_key: API_KEY.into(), auth_token: AUTH_TOKEN.into() }),
+        token_life: Duration::from_secs(48 * 3600),
+        // About the time that a call to a cloud function takes, so that a mint can be seen.
+        behaviour: Behaviour { failure: None, latency_ms: 120 },
+    })
+}
+
+fn users() -> serde_json::Value {
+    USERS.map(|User { id, name, email }| json!({ "id": id, "name": name, "email": email })).into()
+}
+
+/// Returns what the page needs to know. The addresses are for the reader's terminal: the page itself asks its
+/// own origin for everything.
+fn page_config(addresses: &Addresses, app: &App) -> serde_json::Value {
+    let app = match app {
+        App::Shipped(_, address) => address.to_string(),
+        App::Readers(app) => app.to_string(),
+    };
     json!({
+        "appUrl": format!("http://{app}"),
         "emulatorUrl": format!("http://{}", addresses.emulator),
         "sidecarUrl": format!("http://{}", addresses.sidecar),
         "adminUrl": format!("http://{}", addresses.admin),
         "apiKey": API_KEY,
-        "users": users,
+        "users": users(),
     })
 }
 
@@ -223,7 +334,7 @@ fn upstream(address: SocketAddr) -> Upstream {
         tls: None,
         protocol: AppProtocol::Http1,
         connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(60),
+        response_timeout: PATIENCE,
         idle_timeout: Duration::from_secs(60),
         forwarded_for: ForwardedFor::Keep,
         max_idle: 64,

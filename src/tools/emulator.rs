@@ -2,8 +2,10 @@
 //!
 //! The emulator speaks `legacy`, `v1` and `v2` with their error envelopes, and issues JWTs with `exp` that it
 //! can verify again. The claims and the signature are the emulator's own, because Velt does not document
-//! them. Control lives under `/emulator/`, open to pages of other origins.
+//! them. Control lives under `/emulator/`, open to pages of other origins. A stand-in of Velt's browser SDK is at
+//! the path where Velt's loaders look for the SDK.
 
+mod browser_sdk;
 mod journal;
 mod schema;
 
@@ -96,6 +98,8 @@ struct State {
     behaviour: Mutex<Behaviour>,
     key: hmac::Key,
     mints: AtomicU64,
+    /// Tokens found valid at `/emulator/verify`: one for each sign-in of the browser SDK's stand-in.
+    verifications: AtomicU64,
     journal: Journal,
 }
 
@@ -118,6 +122,7 @@ impl Emulator {
             // The tokens of one emulator mean nothing to the next.
             key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes()?),
             mints: AtomicU64::new(0),
+            verifications: AtomicU64::new(0),
             journal: Journal::default(),
             settings,
         };
@@ -157,6 +162,9 @@ impl State {
                 let earn = || self.header_credentials(&parts.headers, &body);
                 let minted = self.mint_with(earn).await;
                 self.noted(path, &body, minted)
+            }
+            (&Method::GET, path) if browser_sdk::is_at(path) => {
+                allowing_every_origin(browser_sdk::answer())
             }
             (&Method::GET, "/emulator/journal") => {
                 allowing_every_origin(self.shown_journal(&parts.headers))
@@ -206,10 +214,11 @@ impl State {
         response
     }
 
-    /// Shows the journal. A page of another origin sees the count alone, not what was sent.
+    /// Shows the journal. A page of another origin sees the count of mints alone, not what was sent.
     fn shown_journal(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let mut journal = json!({ "mints": self.mints.load(Ordering::Relaxed) });
         if !headers.contains_key(ORIGIN) {
+            journal["verifications"] = json!(self.verifications.load(Ordering::Relaxed));
             journal["calls"] = json!(self.journal.all());
         }
         json_answer(StatusCode::OK, &journal)
@@ -329,6 +338,7 @@ impl State {
                 "Invalid user token: its only resource is an organization with the role viewer.",
             )),
             Some(claims) => {
+                self.verifications.fetch_add(1, Ordering::Relaxed);
                 let left = claims["exp"].as_u64().unwrap_or(0).saturating_sub(unix_seconds());
                 let answer = json!({ "valid": true, "claims": claims, "remainingSeconds": left });
                 json_answer(StatusCode::OK, &answer)

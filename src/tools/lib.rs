@@ -19,7 +19,6 @@ mod run;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,11 +33,11 @@ use tokio::sync::watch;
 
 use self::admin_client::{Client, ClientError};
 use self::arguments::{
-    AdminArguments, AdminCall, AdminPort, Arguments, Command, DoctorArguments, EmulatorArguments,
-    ExplainArguments, Explainer,
+    AdminArguments, AdminCall, AdminPort, Arguments, Command, DemoArguments, DoctorArguments,
+    EmulatorArguments, ExplainArguments, Explainer,
 };
 use self::caution::{Caution, cautions};
-use self::demo::Demo;
+use self::demo::{Demo, OwnApp};
 use self::doctor::{Canary, Examination, Tolerated};
 use self::emulator::{Behaviour, Credentials, Emulator};
 use self::explain::{Flags, Unexplained};
@@ -79,7 +78,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Doctor(arguments) => doctor(arguments, file),
-        Command::Demo { listen } => demo(listen),
+        Command::Demo(arguments) => demo(arguments),
         Command::Emulator(arguments) => emulator(arguments),
         Command::Explain(arguments) => explain(file, arguments),
         Command::Admin(arguments) => admin(file, arguments),
@@ -245,29 +244,31 @@ fn tell(cautions: &[Caution]) {
     }
 }
 
-fn demo(listen: SocketAddr) -> ExitCode {
+fn demo(arguments: DemoArguments) -> ExitCode {
+    let DemoArguments { listen, app } = arguments;
     runtime().block_on(async {
         let (first, second) = signals();
-        let demo = match Demo::bind(listen) {
+        let demo = match Demo::bind_around(listen, app.clone()) {
             Ok(demo) => demo,
             Err(error) => return report(&error),
         };
-        let at = demo.addresses();
-        println!(
-            "velt-sidecar demo: open http://{}/\n\n  \
-             the page, behind a stand-in for a login proxy   http://{}/\n  \
-             the sidecar                                     http://{}/\n  \
-             the sidecar's metrics and health                http://{}/metrics\n  \
-             the app, which knows nothing of Velt            http://{}/\n  \
-             the emulator, in the place of Velt              http://{}/emulator/journal\n\n\
-             Try: curl -i -H 'X-Forwarded-User: ada' http://{}/api/me\n     \
-             curl -X POST -H 'X-Forwarded-User: ada' http://{}/api/velt/token\n\n\
-             Ctrl-C ends it.",
-            at.front, at.front, at.sidecar, at.admin, at.app, at.emulator, at.sidecar, at.sidecar
-        );
+        print!("{}", demo.introduction());
+        if let Some(app) = app {
+            tokio::spawn(tell_when_up(app));
+        }
         run_until(second, demo.run(first)).await;
         ExitCode::SUCCESS
     })
+}
+
+/// Tells the reader that nothing answers at the address of their app, and when that has changed.
+async fn tell_when_up(app: OwnApp) {
+    if app.is_up().await {
+        return;
+    }
+    println!("\nNothing answers at http://{app} yet. Start your app: the demo goes on trying.");
+    app.until_up().await;
+    println!("Your app at http://{app} answers.");
 }
 
 fn emulator(arguments: EmulatorArguments) -> ExitCode {

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::support::app::FakeApp;
 use crate::support::binary::{CREDENTIALS, PORTS, Running, finished, finished_in};
 use crate::support::client::Client;
+use crate::support::raw::unused_address;
 use crate::support::velt::{FakeVelt, user_of};
 use crate::support::{API_KEY, AUTH_TOKEN};
 
@@ -238,6 +240,32 @@ async fn the_demo_shows_its_page_and_ends_when_told() {
     let ended =
         timeout(Duration::from_secs(10), running.ended()).await.expect("without a grace time");
     assert_eq!(ended.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_demo_waits_for_the_readers_app() {
+    let app = unused_address().await;
+    let url = format!("http://{app}");
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--app", &url];
+    let mut running = Running::start(&arguments, &[]);
+    running.line_with(&format!("Nothing answers at {url} yet")).await;
+    let _app = FakeApp::restart(app, false).await;
+    running.line_with(&format!("Your app at {url} answers")).await;
+}
+
+#[tokio::test]
+async fn the_demo_refuses_an_app_that_it_can_not_show() {
+    for (arguments, told) in [
+        (&["--app", "https://localhost:3000"][..], "start the app without TLS"),
+        (&["--app", "http://localhost:3000/admin"], "leave out the path"),
+        (&["--app", "localhost:4180"], "is the demo itself"),
+        (&["--app", "localhost:3000", "--listen", "0.0.0.0:4180"], "ssh -L"),
+    ] {
+        let arguments = [&["demo"], arguments].concat();
+        let finished = finished(&arguments, &[]).await;
+        assert_eq!(finished.code, Some(USAGE), "{arguments:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(told), "{}", finished.stderr);
+    }
 }
 
 #[test]

@@ -207,6 +207,11 @@ fn anchors(text: &str) -> BTreeSet<String> {
 fn links_between_documents_lead_somewhere() {
     let folders = [".", "docs", FRONTS.path, LOGINS.path, "docs/decisions", "tests"];
     let mut documents: Vec<_> = folders.into_iter().flat_map(documents_in).collect();
+    documents.extend(documents_in("examples"));
+    for example in fs::read_dir("examples").expect("the examples") {
+        let page = example.expect("an entry").path().join("README.md");
+        documents.extend(page.is_file().then_some(page));
+    }
     documents.retain(|file| !file.ends_with("CHANGELOG.md"));
     let mut followed = 0;
     for document in documents {

@@ -8,12 +8,14 @@
 //! minutes: a gigabyte in `bulk`, messages of 16 MiB in `autobahn`.
 
 mod aliases;
+mod accessibility;
 mod apache;
 mod autobahn;
 mod browser;
 mod bulk;
 mod deploy;
 mod events;
+mod examples;
 mod floods;
 mod foreign_pages;
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
@@ -24,6 +26,7 @@ mod caches;
 mod certificates;
 mod framing;
 mod front_pages;
+mod frontend;
 mod fronts;
 mod grpc;
 mod login;
@@ -33,6 +36,7 @@ mod neighbour;
 mod nginx;
 mod no_user;
 mod otel;
+mod own_app;
 mod pages;
 mod program;
 mod promtool;

@@ -228,7 +228,15 @@ pub async fn serve_app<A>(answer: A) -> (Task, SocketAddr)
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
-    let settings = listener::Settings::at(LOOPBACK);
+    serve_app_at(LOOPBACK, answer).await
+}
+
+/// Serves `answer` as an app at `address`, which must be free.
+pub async fn serve_app_at<A>(address: SocketAddr, answer: A) -> (Task, SocketAddr)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+{
+    let settings = listener::Settings::at(address);
     let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");
     let address = listener.address().expect("it is bound");
     let (stop, stopping) = watch::channel(Phase::Serving);

@@ -33,13 +33,18 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the page: path, content type, text.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/assets/style.css", CSS, include_str!("page/style.css")),
     ("/assets/demo.js", JAVASCRIPT, include_str!("page/demo.js")),
+    ("/assets/deliveries.js", JAVASCRIPT, include_str!("page/deliveries.js")),
+    ("/assets/experiments.js", JAVASCRIPT, include_str!("page/experiments.js")),
+    ("/assets/guide.js", JAVASCRIPT, include_str!("page/guide.js")),
     ("/assets/live.js", JAVASCRIPT, include_str!("page/live.js")),
+    ("/assets/requests.js", JAVASCRIPT, include_str!("page/requests.js")),
     ("/assets/token-panel.js", JAVASCRIPT, include_str!("page/token-panel.js")),
-    ("/assets/velt.js", JAVASCRIPT, include_str!("page/velt.js")),
+    // The package itself, as an app has it from npm.
+    ("/assets/velt-sidecar.js", JAVASCRIPT, include_str!("../../../frontend/dist/index.js")),
     ("/assets/velt-stand-in.js", JAVASCRIPT, include_str!("page/velt-stand-in.js")),
 ];
 
@@ -82,7 +87,7 @@ fn file(content_type: &'static str, text: &'static str) -> Response<AppBody> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let policy = "default-src 'self'; connect-src 'self' ws: http://127.0.0.1:*";
+    let policy = "default-src 'self'; connect-src 'self' ws: wss:";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

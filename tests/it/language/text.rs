@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Line, OF_ONE_PERSON, VAGUE, collect, lines_with};
 
 /// Folders and files of which each line is checked.
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 12] = [
     ".github",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -16,8 +16,10 @@ const TEXTS: [&str; 10] = [
     "SECURITY.md",
     "deploy",
     "docs",
+    "examples",
     "sidecar.toml",
     "src/tools/demo/page",
+    "src/tools/emulator/browser-sdk.js",
 ];
 
 /// Ends of the names of files that have `#` comments. Scripts without an ending begin with `#!`.
@@ -25,7 +27,8 @@ const WITH_COMMENTS: [&str; 11] =
     ["cfg", "conf", "env", "gitignore", "py", "sh", "toml", "tpl", "txt", "yaml", "yml"];
 
 /// Folders with files that are not the project's own.
-const NOT_OURS: [&str; 5] = [".git", "corpus", "node_modules", "packages", "target"];
+const NOT_OURS: [&str; 7] =
+    [".git", ".next", ".venv", "corpus", "node_modules", "packages", "target"];
 
 /// The one vague word that a setting has as a value (`tracing.sampled_by`), in quotes.
 const VALUE: &str = "\"anyone\"";

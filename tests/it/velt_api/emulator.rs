@@ -47,11 +47,12 @@ const ORGANIZATION: &str = "organization = \"org\"";
 #[tokio::test]
 async fn emulator_mints_by_every_api() {
     let (address, _running) = emulator(Behaviour::default());
-    for (api, path, organization) in [
+    let apis = [
         ("legacy", "/", ""),
         ("v1", "/v1/auth/token/get", ORGANIZATION),
         ("v2", "/v2/auth/generate_token", ORGANIZATION),
-    ] {
+    ];
+    for ((api, path, organization), count) in apis.into_iter().zip(1_u64..) {
         let toml = format!("[velt]\napi = \"{api}\"\n{organization}");
         let (answer, stage) = ask_emulator(address, path, &toml).await;
         assert_eq!(answer.status(), 200, "{api}: {}", answer.text());
@@ -62,6 +63,10 @@ async fn emulator_mints_by_every_api() {
             (&verified["valid"], &verified["claims"]["userId"]),
             (&json!(true), &json!("ada"))
         );
+        let journal = Client::to(address).get("/emulator/journal").begin().await;
+        let journal = journal.into_body().collect().await.expect("a body").to_bytes();
+        let journal: Value = serde_json::from_slice(&journal).expect("JSON");
+        assert_eq!(journal["verifications"], count, "{api}");
         let headroom = stage.metric("outage_headroom_seconds").await;
         assert!((3000.0..=3600.0).contains(&headroom), "exp shortens a life: {headroom}");
     }
@@ -171,6 +176,7 @@ async fn emulator_journal_shows_calls_without_secrets() {
     assert!(!text.contains(API_KEY) && !text.contains(AUTH_TOKEN), "{text}");
     let journal: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(journal["mints"], 2);
+    assert_eq!(journal["verifications"], 0);
     let calls = &journal["calls"];
     assert_eq!(calls[0]["sent"]["data"]["userId"], "ada");
     assert_eq!(calls[0]["sent"]["data"]["authToken"], "<redacted>");
@@ -202,6 +208,27 @@ async fn emulator_refuses_an_organization_as_viewer_alone_at_identify() {
         let message = verified["error"]["message"].as_str().unwrap_or_default();
         assert_eq!(message.starts_with("Invalid user token"), status == 400, "{verified}");
     }
+}
+
+#[tokio::test]
+async fn emulator_serves_the_sdk_where_loaders_look_for_it() {
+    let (address, _running) = emulator(Behaviour::default());
+    let get = async |path: &str| {
+        // The loaders' script is a module, which a browser fetches with an Origin.
+        let asking = Client::to(address).get(path).header("origin", "http://page.example");
+        let answer = asking.begin().await;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (head, String::from_utf8(body.to_vec()).expect("text"))
+    };
+    for version in ["6.0.6", "4.5.1", "latest"] {
+        let (head, text) = get(&format!("/lib/sdk@{version}/velt.js")).await;
+        assert_eq!(head.status, 200);
+        assert_eq!(head.headers["content-type"], "text/javascript; charset=utf-8");
+        assert_eq!(head.headers["access-control-allow-origin"], "*");
+        assert!(text.contains("setVeltAuthProvider"), "{text}");
+    }
+    assert_eq!(get("/lib/sdk@6.0.6/other.js").await.0.status, 404);
 }
 
 fn patient_with(address: SocketAddr) -> String {

@@ -15,8 +15,8 @@ const MISSING = '\u2013';
 export async function pollFigures() {
   const problem = byTestId('figures-problem');
   try {
-    const response = await fetch('/demo/metrics', { cache: 'no-store' });
-    if (!response.ok) throw new Error(`/demo/metrics answered HTTP ${response.status}`);
+    const response = await fetch('/__velt-demo/metrics', { cache: 'no-store' });
+    if (!response.ok) throw new Error(`/__velt-demo/metrics answered HTTP ${response.status}`);
     showFigures(parseMetrics(await response.text()));
     problem.hidden = true;
   } catch (error) {
@@ -64,12 +64,33 @@ function showFigures(samples) {
   setFigure('breaker', breaker === null ? MISSING : breaker > 0 ? 'open' : 'closed', breaker ? 'Velt is not asked' : 'Velt is asked');
   byTestId('figure-breaker').dataset.open = String(breaker === null ? '' : breaker > 0);
 
-  const addedSeconds = total('added_seconds_sum');
-  const addedCount = total('added_seconds_count');
-  setFigure('added', addedSeconds === null || !addedCount ? MISSING : formatDuration(addedSeconds / addedCount), 'mean, waits for a mint included');
+  const added = median(samples.filter(({ name }) => name === 'added_seconds_bucket'));
+  setFigure('added', added === null ? MISSING : formatDuration(added), 'median, waits for a mint included');
 
   setFigure('in-flight', formatCount(total('requests_in_flight')), `WebSocket tunnels: ${formatCount(total('tunnels_open'))}`);
   setFigure('refused', formatCount(total('identity_refusals_total')), `spoofed headers: ${formatCount(total('spoof_attempts_total'))}`);
+}
+
+/**
+ * Returns the median of a histogram, interpolated in its bucket.
+ * @param {Sample[]} buckets Cumulative, as Prometheus has them. @returns {number | null}
+ */
+export function median(buckets) {
+  /** @type {Map<number, number>} */
+  const counts = new Map();
+  for (const { labels, value } of buckets) {
+    const bound = labels.le === '+Inf' ? Infinity : Number(labels.le);
+    counts.set(bound, (counts.get(bound) ?? 0) + value);
+  }
+  const half = (counts.get(Infinity) ?? 0) / 2;
+  if (!half) return null;
+  let [lower, below] = [0, 0];
+  for (const [upper, upTo] of [...counts].sort(([left], [right]) => left - right)) {
+    // Above the last bound, the bound is all that is known.
+    if (upTo >= half) return upper === Infinity ? lower : lower + (upper - lower) * (half - below) / (upTo - below);
+    [lower, below] = [upper, upTo];
+  }
+  return null;
 }
 
 /** @param {Sample[]} samples @returns {number | null} */

@@ -82,12 +82,13 @@ export function createTokenPanel(delivery) {
     if (progress.kind === 'accepted') showAccepted(progress.user.userId);
   }
 
-  /** @param {unknown} error */
-  function fail(error) {
+  /** @param {unknown} error @param {number} [pause] Milliseconds until the page asks again. */
+  function fail(error, pause) {
     if (isWithVelt) return setVerdict('refused', `Velt refuses: ${messageOf(error)}`);
     setToken('');
     setReason(messageOf(error));
-    setVerdict('refused', 'Velt signs no user in');
+    const more = pause === undefined ? '' : `; asking again in ${Math.ceil(pause / 1000)} s`;
+    setVerdict('refused', `Velt signs no user in${more}`);
   }
 
   /** No user is logged in, so no token is the expected result. @param {unknown} reason */

@@ -1,7 +1,7 @@
 // @ts-check
 // Stands in for Velt's browser client, which needs a Velt account and Velt's network. It has the
-// calls that velt.js uses, with their real names, and has every token checked by the emulator.
-// `watch` and `expireNow` do not exist in the real client: the demo page uses them to look inside.
+// calls that the package uses, with their real names, and has every token checked by the emulator.
+// `watch`, `whenSignedOut` and `expireNow` do not exist in the real client: the demo page looks inside with them.
 
 /** @typedef {{userId: string, name?: string, email?: string, organizationId?: string}} User */
 /** @typedef {{retryCount?: number, retryDelay?: number}} RetryConfig */
@@ -36,6 +36,7 @@ export class StandInClient {
   /** @type {AuthProvider | null} */ #provider = null;
   /** @type {Set<(event: ErrorEvent) => void>} */ #errorListeners = new Set();
   /** @type {Set<(progress: Progress) => void>} */ #watchers = new Set();
+  /** @type {Set<() => void>} */ #signOutListeners = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #expiryTimer;
 
   /** @param {string} emulatorUrl */
@@ -71,6 +72,8 @@ export class StandInClient {
     this.#user = null;
     this.#provider = null;
     this.#errorListeners.clear();
+    this.#signOutListeners.forEach((listener) => listener());
+    this.#signOutListeners.clear();
   }
 
   /** @param {'error'} eventName */
@@ -87,6 +90,11 @@ export class StandInClient {
   /** @param {(progress: Progress) => void} watcher */
   watch(watcher) {
     this.#watchers.add(watcher);
+  }
+
+  /** @param {() => void} listener */
+  whenSignedOut(listener) {
+    this.#signOutListeners.add(listener);
   }
 
   expireNow() {

@@ -1,0 +1,19 @@
+/** Velt tokens from velt-sidecar in a web page: docs/frontend.md. */
+import type { AuthProvider, ProviderOptions, SignedIn, TokenOptions, User, VeltClient, VeltTokens } from './types.js';
+export { TokenError, type OwnCode, type SidecarCode, type TokenErrorCode } from './error.js';
+export type * from './types.js';
+/** Creates the source of tokens for one user. Does no work before its first use, so that a server may call it. */
+export declare const createVeltTokens: (options?: TokenOptions) => VeltTokens;
+/**
+ * Returns Velt's `authProvider` for a user: the same object each time for an equal user, so that React may call
+ * this while rendering and Velt signs in once.
+ */
+export declare const veltAuthProvider: <U extends User>(user: U, options?: ProviderOptions) => AuthProvider<U>;
+/**
+ * Signs a user in to Velt: with `setVeltAuthProvider` where the client has it, else with `identify` and a token.
+ * Signs an earlier user out first. Of several calls in a row the last one counts, and the earlier promises reject
+ * with the code `superseded`; a call for the same user joins.
+ */
+export declare const signIn: <U extends User>(client: VeltClient, user: U, options?: ProviderOptions) => Promise<SignedIn<U>>;
+/** Forgets the tokens of all providers, in all tabs, and signs out of Velt. Call it before your own logout. */
+export declare const signOut: (client: Pick<VeltClient, 'signOutUser'>) => Promise<void>;

@@ -1,0 +1,266 @@
+import { TokenError } from './error.js';
+import { fingerprint } from './fingerprint.js';
+import { MARGIN, claimsOf, endOfLife, isText } from './life.js';
+import { askRoute } from './route.js';
+import { openTabs, sleep, type Message, type Tabs } from './tabs.js';
+import type { TokenOptions, VeltTokens } from './types.js';
+
+/** Refusals by Velt in a row before the user of this package is told. */
+const MOST_REFUSALS = 3;
+
+/** Refusals count as in a row within this many milliseconds of each other. */
+const ROW = 3e5;
+
+/** First pause between two attempts where the sidecar names none; each further one is twice as long. */
+const FIRST_PAUSE = 250;
+
+/** Milliseconds between two attempts to renew in the background. */
+const RENEWAL_PAUSE = 6e4;
+
+/** Source of tokens that judges Velt's errors. */
+export interface Source extends VeltTokens {
+  /**
+   * If Velt refused the token that it was given last, reports the token and returns nothing. Else returns the error
+   * that explains: that of this package if it rejected.
+   */
+  _judge(error: unknown): unknown;
+}
+
+const ignore = () => {};
+
+/** Creates the source of tokens for one user. Does no work before its first use, so that a server may call it. */
+export function createSource(options: TokenOptions = {}): Source {
+  const { userId, url = '/api/velt/token', patience = 1e4 } = options;
+  // Looked up at each call, since the app may replace it later.
+  const { fetch: fetcher = (...args) => fetch(...args) } = options;
+  const { tokenHeader = 'X-Velt-Token', statusHeader = tokenHeader + '-Status' } = options;
+  const listeners = new Set<() => void>();
+  const life = new AbortController();
+  let isOut = false;
+  let isDeaf = false;
+  let tabs: Tabs | undefined;
+
+  /** Token that is served from memory while it is good. */
+  let held: string | undefined;
+  let until = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** Request to the route with its repetitions, for all callers in the page, and its end. */
+  let flight: Promise<string> | undefined;
+  let land: (error: unknown, token?: string) => void = ignore;
+  let callers = 0;
+
+  /** What the latest `generateToken` came to. */
+  let handed: string | undefined;
+  let failure: unknown;
+
+  let refusedToken: string | undefined;
+  let isReportDue = false;
+  let refusals = 0;
+  let refusedAt = 0;
+
+  /** Milliseconds for which the token is still good; negative if there is none. */
+  const spare = (): number => until - Date.now() - MARGIN;
+
+  const forget = (): void => {
+    held = undefined;
+    until = 0;
+  };
+
+  /** Keeps a token that the route has not answered to this page, if it is of this user and can be used. */
+  const take = (token: unknown, end: number): unknown =>
+    isText(token) &&
+    token !== refusedToken &&
+    end - Date.now() >= MARGIN &&
+    (!userId || (claimsOf(token).userId ?? userId) === userId) &&
+    keep(token, end);
+
+  const keep = (token: string, end: number): true => {
+    held = token;
+    until = end;
+    isReportDue = false;
+    schedule(spare() - MARGIN * Math.random());
+    land(0, token);
+    return true;
+  };
+
+  const tell = (): void => tabs?._tell({ token: held!, until });
+
+  const schedule = (wait: number): void => {
+    clearTimeout(timer);
+    timer = setTimeout(renew, Math.max(wait, RENEWAL_PAUSE));
+  };
+
+  /** Renews a token that is about to end. Timers stand still while a laptop sleeps, so the clock decides. */
+  const renew = (event?: { persisted?: boolean }): void => {
+    // A page from the back/forward cache has missed what other tabs said.
+    if (event?.persisted) until = 0;
+    if (!held || globalThis.document?.hidden) return;
+    const wait = spare() - MARGIN;
+    if (wait > 0) schedule(wait);
+    else join().catch(({ retryable, retryAfter = 0 }: TokenError) => retryable && schedule(retryAfter));
+  };
+
+  let start = (): void => {
+    start = ignore;
+    const { tabs: share = true, initial = documentToken() } = options;
+    if (share && userId) tabs = openTabs(url, userId, options.organizationId, hear);
+    for (const type of ['visibilitychange', 'pageshow', 'online']) {
+      globalThis.addEventListener?.(type, renew as () => void, life);
+    }
+    take(initial, endOfLife(initial!));
+  };
+
+  const hear = ({ user, token, until: end, ask, out }: Message): void => {
+    if (user !== userId || out) leave(true);
+    else if (ask && spare() >= 0) tell();
+    else if (!isOut && end! > until) take(token, end!);
+  };
+
+  /** Forgets the token. Responses that are still on their way may be those of the former user. */
+  const leave = (hasUser: unknown): void => {
+    hasUser ||= held;
+    forget();
+    isDeaf = true;
+    if (!isOut && hasUser) listeners.forEach(queueMicrotask);
+    isOut = true;
+    land(new TokenError('signed_out'));
+  };
+
+  /** Asks the route until there is a token, an error that stays, or no patience left. */
+  const ask = async (signal: AbortSignal): Promise<void> => {
+    const deadline = Date.now() + patience;
+    await tabs?._turn(patience / 2, signal).catch(ignore);
+    for (let pause = FIRST_PAUSE; !signal.aborted; pause *= 2) {
+      try {
+        if (refusals >= MOST_REFUSALS && Date.now() - refusedAt < ROW) throw new TokenError('refused');
+        const refused = isReportDue ? await fingerprint(refusedToken!).catch(ignore) : undefined;
+        const answer = await askRoute(fetcher, url, { userId, refused }, signal);
+        // Another pod of the sidecar may still hold it, and has heard of no refusal: the next request reports it again.
+        if ((isReportDue = answer[0] === refusedToken)) throw new TokenError('refused');
+        if (signal.aborted) return;
+        isOut = false;
+        keep(...answer);
+        tell();
+      } catch (error) {
+        if (signal.aborted) return;
+        const { code, retryable, retryAfter = 0 } = error as TokenError;
+        const wait = Math.max(retryAfter, pause * (0.5 + Math.random()));
+        if (retryable && Date.now() + wait < deadline) {
+          await sleep(wait, signal);
+        } else {
+          land(error);
+          if (/signed|user_m/.test(code)) leave(0);
+        }
+      }
+    }
+  };
+
+  const fly = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      land = (error, token) => {
+        land = ignore;
+        clearTimeout(limit);
+        flight = undefined;
+        failure = error;
+        callers = 0;
+        controller.abort();
+        token ? resolve(token) : reject(error);
+      };
+      const limit = setTimeout(() => land(new TokenError('timeout', { retryable: true })), patience);
+      ask(signal);
+    });
+
+  const join = (signal?: AbortSignal): Promise<string> => {
+    const current = (flight ??= fly());
+    callers++;
+    const aborted = new Promise<never>((_, reject) =>
+      signal?.addEventListener('abort', () => {
+        const error = new TokenError('aborted');
+        reject(error);
+        if (flight === current && !--callers) land(error);
+      }),
+    );
+    return Promise.race([current, aborted]);
+  };
+
+  const refused = (token: string): void => {
+    if (token === refusedToken) return;
+    refusals = Date.now() - refusedAt < ROW ? refusals + 1 : 1;
+    refusedAt = Date.now();
+    refusedToken = token;
+    if (held !== token && spare() >= 0) return;
+    forget();
+    isReportDue = true;
+  };
+
+  const observe = <R extends Response>(response: R): R => {
+    try {
+      const { headers, type } = response;
+      // A response of another origin says nothing about the user here.
+      if (isDeaf || type === 'cors') return response;
+      start();
+      const token = headers.get(tokenHeader);
+      if (token) {
+        if (token !== held && take(token, endOfLife(token, headers))) tell();
+      } else if (spare() < 0 && headers.get(statusHeader) === 'pending') {
+        // The mint is under way: ask now, so that the token is here when Velt wants it.
+        join().catch(ignore);
+      }
+    } catch {
+      // A replaced `fetch` may answer with an object of another shape, which is the app's to judge.
+    }
+    return response;
+  };
+
+  return {
+    async generateToken({ signal } = {}) {
+      start();
+      handed = failure = undefined;
+      if (signal?.aborted) throw new TokenError('aborted');
+      return (handed = spare() < 0 ? await join(signal) : held!);
+    },
+    observe,
+    fetch: async (...args) => observe(await fetcher(...args)),
+    refused,
+    _judge(error) {
+      // Velt could not be reached: that says nothing about the token.
+      if (error instanceof TypeError) return error;
+      if (!handed && failure) return failure;
+      if (handed) refused(handed);
+      handed = undefined;
+      if (!isReportDue) return error;
+      // Report at once: no event says when Velt asks again, and the next page would get the same token.
+      join().catch(ignore);
+    },
+    signedOut() {
+      if (isOut) return;
+      start();
+      tabs?._tell({ out: true });
+      leave(true);
+    },
+    onSignedOut(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close() {
+      start = () => {
+        throw new TokenError('aborted');
+      };
+      isOut = true;
+      life.abort();
+      land(new TokenError('aborted'));
+      clearTimeout(timer);
+      tabs?._close();
+    },
+  };
+}
+
+/** Token in this document's `Server-Timing`, once: a later user of the same document has another. */
+let documentToken = (): string | undefined => {
+  documentToken = ignore as () => undefined;
+  const [document] = performance.getEntriesByType('navigation') as PerformanceNavigationTiming[];
+  return document?.serverTiming?.find(({ name }) => name === 'velt-token')?.description;
+};
