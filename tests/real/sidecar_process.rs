@@ -39,6 +39,17 @@ impl SidecarProcess {
         Self::start_as(command, app, environment).await
     }
 
+    /// Starts a sidecar with a file of settings.
+    pub async fn start_with_config(
+        file: &Path,
+        app: SocketAddr,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
+        command.arg("run").arg("--config").arg(file);
+        Self::start_as(command, app, environment).await
+    }
+
     /// Starts a sidecar with at most `limit` open files, which it can't raise.
     pub async fn start_with_files(
         limit: u32,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::front::SignedOut;
-use super::site::{APP, ROUTE, Site};
+use super::site::{APP, ROUTE, STRING_ROUTE, Site};
 use crate::neighbour::eventually;
 use crate::webdriver::{Browser, Page, visit};
 
@@ -86,7 +86,7 @@ async fn foreign_pages_read_no_token(browser: Browser) {
 /// Lets the page try to read the app's responses. Returns all that it has read.
 async fn attempts_of(page: &Page, site: &Site) -> String {
     const WAYS: usize = 8;
-    let paths = ["/", "/shared", ROUTE, "/api/me", "/generate-velt-jwt-token"];
+    let paths = ["/", "/shared", ROUTE, STRING_ROUTE, "/api/me"];
     let urls = paths.map(|path| site.url(APP, path));
     page.script(&format!("const URLS = {}; {ATTEMPTS}", json!(urls))).await;
     let told = eventually("the attempts to end", async || {

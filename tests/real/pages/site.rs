@@ -1,7 +1,6 @@
 //! The parts of a site: Velt's stand-in, the sidecar as a process, the app with the pages of `apps/pages`, and
 //! a login front before all of it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -11,6 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::front::Front;
 use super::velt::FakeVelt;
@@ -19,8 +19,8 @@ use crate::program::APPS;
 use crate::sidecar_process::SidecarProcess;
 use crate::webdriver::{Browser, Page, visit};
 
-/// The package, as it is published.
-const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/frontend/dist/index.js");
+/// Folder of the package, as it is published.
+const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/frontend/dist");
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -30,33 +30,55 @@ pub const APP: &str = "app.localhost";
 /// Path of the token.
 pub const ROUTE: &str = "/api/velt/token";
 
+/// Path of the token as a bare string.
+pub const STRING_ROUTE: &str = "/generate-velt-jwt-token";
+
 /// All parts of the site, without the browser.
 pub struct Site {
     pub velt: FakeVelt,
     pub front: Front,
     _sidecar: SidecarProcess,
     app: Mutex<Option<Task>>,
+    _folder: TempDir,
 }
 
 impl Site {
     /// Opens a site whose sidecar has more settings, without their common prefix.
     pub async fn open(settings: &[(&str, &str)]) -> Self {
+        // On a busy machine a test may take seconds to open Velt's gate.
+        Self::open_with_wait("20s", settings).await
+    }
+
+    /// Opens a site like [`Site::open`], where a request for a token waits for a mint at most this time.
+    pub async fn open_with_wait(max_wait: &str, settings: &[(&str, &str)]) -> Self {
         let velt = FakeVelt::start().await;
         let (app, app_address) = serve_app(answer).await;
-        let mut environment = BTreeMap::from([
-            ("VELT_SIDECAR_VELT__ENDPOINT".to_owned(), format!("http://{}/", velt.address)),
-            ("VELT_SIDECAR_DELIVERY__HEADER__PATHS".to_owned(), "/api/*".to_owned()),
-        ]);
-        environment.extend(
-            settings
-                .iter()
-                .map(|(key, value)| (format!("VELT_SIDECAR_{key}"), (*value).to_owned())),
+        let folder = TempDir::new().expect("a folder for the configuration");
+        let file = folder.path().join("sidecar.toml");
+        let text = format!(
+            r#"
+            [velt]
+            endpoint = "http://{}/"
+            attempt_timeout = "20s"
+            deadline = "25s"
+            [delivery.header]
+            paths = ["/api/*"]
+            [[delivery.route]]
+            path = "{ROUTE}"
+            max_wait = "{max_wait}"
+            [[delivery.route]]
+            path = "{STRING_ROUTE}"
+            shape = "string"
+            "#,
+            velt.address
         );
-        let environment: Vec<_> =
-            environment.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let sidecar = SidecarProcess::start(app_address, &environment).await;
+        fs::write(&file, text).expect("a file in it");
+        let settings: Vec<_> =
+            settings.iter().map(|(key, value)| (format!("VELT_SIDECAR_{key}"), *value)).collect();
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (&**key, *value)).collect();
+        let sidecar = SidecarProcess::start_with_config(&file, app_address, &settings).await;
         let front = Front::start(sidecar.traffic);
-        Self { velt, front, _sidecar: sidecar, app: Mutex::new(Some(app)) }
+        Self { velt, front, _sidecar: sidecar, app: Mutex::new(Some(app)), _folder: folder }
     }
 
     /// Returns the address of `path` at a host whose name leads to this machine.
@@ -78,6 +100,20 @@ impl Site {
     pub fn token_requests(&self) -> usize {
         self.front.seen_at(ROUTE).len()
     }
+}
+
+/// Lets the page ask for a token, without waiting for it.
+pub async fn begin_to_ask(page: &Page) {
+    page.script("window.ended = null; ask().then((end) => { window.ended = end; });").await;
+}
+
+/// Waits for the end of what [`begin_to_ask`] has begun.
+pub async fn end_of_asking(page: &Page) -> Value {
+    eventually("the request for a token to end", async || {
+        let ended = page.script("return ended").await;
+        if ended.is_null() { Err("no end".into()) } else { Ok(ended) }
+    })
+    .await
 }
 
 /// Waits until the page has heard, once, that its user is signed out.
@@ -106,7 +142,8 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             page
         }
         "/react" => respond(HTML, filled("react.html", header)),
-        "/package.js" => respond("text/javascript", read(Path::new(PACKAGE))),
+        "/velt-sidecar/index.js" => package("index.js"),
+        "/velt-sidecar/sha256.js" => package("sha256.js"),
         path => script(path.trim_start_matches('/')),
     }
 }
@@ -117,6 +154,11 @@ fn filled<'a>(page: &str, header: impl Fn(&str) -> Option<&'a str>) -> String {
     let page = file(page).replace("USER", header("x-forwarded-user").unwrap_or_default());
     let page = page.replace("STATUS", header("x-velt-token-status").unwrap_or_default());
     page.replace("TOKEN", &token.to_string())
+}
+
+/// Answers with a script of the package.
+fn package(name: &str) -> Response<Full<Bytes>> {
+    respond("text/javascript", read(&Path::new(PACKAGE).join(name)))
 }
 
 /// Answers with a script of `apps/pages`.

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::site::{APP, Site, hears_of_sign_out};
+use super::site::{APP, Site, begin_to_ask, end_of_asking, hears_of_sign_out};
 use super::velt::user_of;
-use crate::neighbour::eventually;
-use crate::webdriver::{Browser, Page};
+use crate::webdriver::Browser;
 
 in_each_browser!(
     two_tabs_share_one_request,
@@ -17,27 +16,15 @@ in_each_browser!(
     one_page_changes_from_user_to_user,
 );
 
-/// Lets the page ask for a token, without waiting for it.
-async fn begin_to_ask(page: &Page) {
-    page.script("window.ended = null; ask().then((end) => { window.ended = end; });").await;
-}
-
-/// Waits for the end of what [`begin_to_ask`] has begun.
-async fn end_of_asking(page: &Page) -> Value {
-    eventually("the request for a token to end", async || {
-        let ended = page.script("return ended").await;
-        if ended.is_null() { Err("no end".into()) } else { Ok(ended) }
-    })
-    .await
-}
-
 async fn two_tabs_share_one_request(browser: Browser) {
     let site = Site::open(&[]).await;
     site.velt.close_gate();
     site.visit(browser, "two-tabs", async |page| {
         let first = page.tab().await;
-        begin_to_ask(page).await;
         let second = page.open_tab(&site.url(APP, "/")).await;
+        page.turn_to(&first).await;
+        begin_to_ask(page).await;
+        page.turn_to(&second).await;
         begin_to_ask(page).await;
         site.velt.calls_reach(1).await;
         site.velt.open_gate();

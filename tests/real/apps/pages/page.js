@@ -1,5 +1,5 @@
 // The app's page: it has the package, a stand-in of Velt's client and the user at hand for the test's scripts.
-import * as kit from '/package.js';
+import * as kit from '/velt-sidecar/index.js';
 import { Client } from '/client.js';
 
 // Errors that no code of the page has handled.
@@ -30,9 +30,9 @@ window.kit = kit;
 window.client = new Client();
 window.user = { userId: document.body.dataset.user, organizationId: 'acme', name: 'A name' };
 
-// Makes the page's tokens, and asks for one.
+// Makes the page's tokens, and asks for one. A busy machine takes its time.
 window.ask = (options) => {
-    window.tokens ??= kit.createVeltTokens({ userId: window.user.userId, ...options });
+    window.tokens ??= kit.createVeltTokens({ userId: window.user.userId, patience: 60_000, ...options });
     window.listening ??= window.tokens.onSignedOut(() => { window.signedOut += 1; });
     return window.outcome(window.tokens.generateToken());
 };

@@ -1,6 +1,6 @@
 // The page's user signs in as docs/frontend.md says for React, in StrictMode, with a provider made anew by each
 // render.
-import { veltAuthProvider } from '/package.js';
+import { veltAuthProvider } from '/velt-sidecar/index.js';
 import { loadReact } from '/modules.js';
 
 const { React, createRoot } = await loadReact();
