@@ -82,4 +82,4 @@ fuzz seconds="25":
 
 # Test the tests: change the lines of a diff, and see whether a test fails.
 mutants diff:
-    cargo mutants --in-diff {{ diff }} --test-workspace=false
+    cargo mutants --workspace --in-diff {{ diff }} --test-workspace=false
