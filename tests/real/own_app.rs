@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tools::demo::{Addresses, Demo, OwnApp};
 
 use crate::neighbour::{LOOPBACK, Task, eventually, serve_app, serve_app_at};
-use crate::webdriver::{Page, in_browser_with};
+use crate::webdriver::{Browser, Page, in_browser_with, visit};
 
 /// A page that fills its window exactly, and counts what its scripts can do.
 const PAGE: &str = "<!doctype html><html lang=en><head><title>app</title><style>\
@@ -58,8 +58,18 @@ impl Stage {
 
     /// Runs `test` on a page of the app. Each name of this machine will do, and the demo knows none of them.
     async fn visit(&self, name: &str, path: &str, test: impl AsyncFnOnce(&Page)) {
+        self.visit_in(Browser::Chromium, name, path, test).await;
+    }
+
+    async fn visit_in(
+        &self,
+        browser: Browser,
+        name: &str,
+        path: &str,
+        test: impl AsyncFnOnce(&Page),
+    ) {
         let url = format!("http://localhost:{}{path}", self.addresses.front.port());
-        in_browser_with(name, &url, &[], test).await;
+        visit(browser, name, &url, test).await;
     }
 }
 
@@ -125,10 +135,19 @@ async fn press(page: &Page, test_id: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn panel_shows_who_is_signed_in_and_what_responses_carried() {
+    show_who_is_signed_in(Browser::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panel_shows_the_same_in_firefox() {
+    show_who_is_signed_in(Browser::Firefox).await;
+}
+
+async fn show_who_is_signed_in(browser: Browser) {
     let (_app, address) = serve_app(answer).await;
     let stage = Stage::before(address);
     stage
-        .visit("panel", "/plain", async |page| {
+        .visit_in(browser, "panel", "/plain", async |page| {
             page.expect_failures(401);
             for (button, user, name) in
                 [(None, "ada", "Ada Lovelace"), (Some("user-grace"), "grace", "Grace Hopper")]
