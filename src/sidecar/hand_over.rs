@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
@@ -26,12 +27,9 @@ pub(super) enum HandedOver {
 }
 
 impl HandedOver {
-    /// Keeps caches from storing a response that may have the token in it. A 304 has no content; its headers would
-    /// be stored beside a response that was made without the token.
+    /// Keeps caches from storing a response that may have the token in it.
     pub(super) fn guard(self, injection: &Injection, status: StatusCode, headers: &mut HeaderMap) {
-        let is_stored_elsewhere =
-            matches!(status, StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS);
-        if self == Self::Private && !is_stored_elsewhere {
+        if self == Self::Private && status != StatusCode::SWITCHING_PROTOCOLS {
             injection.keep_private(headers);
         }
     }
@@ -66,21 +64,21 @@ impl Sidecar {
             self.arrive(rules, token, record, deadline).await
         };
         let headers = request.headers_mut();
-        match arrived {
-            Ok(token) => {
-                settings.tell(headers, Ok(token.value()));
-                self.metrics.app_header_deliveries.increment(HeaderDelivery::Injected);
-                HandedOver::Private
-            }
+        let (told, counted, handed_over) = match &arrived {
+            Ok(token) => (Ok(token.value()), HeaderDelivery::Injected, HandedOver::Private),
             Err(absence) => {
-                settings.tell(headers, Err(absence.status));
-                self.metrics.app_header_deliveries.increment(absence.delivery);
-                match absence.status {
-                    TokenStatus::Anonymous => HandedOver::Nothing,
-                    _ => HandedOver::Private,
-                }
+                let is_anonymous = absence.status == TokenStatus::Anonymous;
+                let handed_over =
+                    if is_anonymous { HandedOver::Nothing } else { HandedOver::Private };
+                (Err(absence.status), absence.delivery, handed_over)
             }
+        };
+        settings.tell(headers, told);
+        self.metrics.app_header_deliveries.increment(counted);
+        if handed_over == HandedOver::Private {
+            make_unconditional(headers);
         }
+        handed_over
     }
 
     /// Waits until `deadline` for a token, and leaves its state to others.
@@ -96,6 +94,14 @@ impl Sidecar {
             patience = self.settle(rules, token, record, patience).await;
         }
         token.arrive(patience).await
+    }
+}
+
+/// Asks for the page as it is now. The page that a browser or a cache has kept was made with another token or none, and
+/// the headers of a 304 would be stored beside it (RFC 9111, section 4.3.4).
+fn make_unconditional(headers: &mut HeaderMap) {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+        headers.remove(name);
     }
 }
 

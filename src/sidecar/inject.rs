@@ -169,7 +169,7 @@ pub enum Eligibility {
     Eligible,
     /// The app allows some cache to keep the response.
     Storable,
-    /// The app lets pages of other origins read the timings of the response.
+    /// Scripts that are not the app's own may read the timings of the document.
     Shared,
     /// An error, a redirect, a fragment or a switch of protocols.
     NotEligible,

@@ -127,7 +127,7 @@ impl Sidecar {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let is_head = request.method() == Method::HEAD;
-        let loads_page = is_page_load(request.headers())
+        let loads_page = is_page_load(request)
             && matches!(Route::of(request, &self.rules.load()), Route::Forward { .. });
         let responded = {
             // Over HTTP/2 several requests share a connection, so no request has it to itself.

@@ -101,8 +101,7 @@ impl Sidecar {
         token: Token,
         patience: Duration,
     ) -> Result<Token, NoToken> {
-        // None is under way after a failure: the look-up that found this token has seen to that.
-        let Some(mint) = self.tokens.hasten(&user_request(&rules.plan, user)?) else {
+        let Some(mint) = self.tokens.refresh_under_way(&user_request(&rules.plan, user)?) else {
             return Ok(token);
         };
         let refreshed = TokenState::from(Ok(Lookup::Pending(mint))).within(patience).await;

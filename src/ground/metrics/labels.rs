@@ -335,7 +335,7 @@ label!(
     NoGrants = "no_grants",
     /// The app marked the response storable; a token must not be stored with it.
     Storable = "storable",
-    /// The app lets pages of other origins read the timings of the document, the token's place.
+    /// Scripts that are not the app's own may read the timings of the document, the token's place.
     Shared = "shared",
     /// The response is an error, a redirect, a fragment or a switch of protocols, which carry no token.
     NotEligible = "not_eligible",

@@ -1,12 +1,13 @@
 //! Errors as a page, for a person whose browser loads one: plain HTML without scripts. Scripts and programs get JSON.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::inject::own_answer;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Kinds of request by which a browser loads a page that a person will see (Fetch standard, section 2.2.5).
 const LOADS: [&[u8]; 3] = [b"document", b"iframe", b"frame"];
@@ -16,57 +17,65 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
 );
 
+/// Longest `Accept` that is read, in bytes, of all its lines. Browsers send up to 200; a longer one gets JSON, because
+/// it is read with each request.
+const MAX_ACCEPT: usize = 1024;
+
 /// Whether a browser asks for a page: it prefers HTML to JSON (RFC 9110, section 12.5.1), and says, where it says
 /// so at all, that it will show the answer to a person.
-pub(crate) fn is_page_load(headers: &HeaderMap) -> bool {
+pub(crate) fn is_page_load<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let loads = matches!(*request.method(), Method::GET | Method::HEAD | Method::POST);
     let shown = |dest: &HeaderValue| LOADS.contains(&dest.as_bytes());
-    headers.get(SEC_FETCH_DEST).is_none_or(shown) && prefers_html(headers)
+    let by_script = headers.contains_key(UPGRADE) || headers.contains_key(X_REQUESTED_WITH);
+    loads && headers.get(SEC_FETCH_DEST).is_none_or(shown) && !by_script && prefers_html(headers)
 }
 
 /// Whether `Accept` gives HTML a higher weight than JSON. Without the header, and where the weights are equal, the
 /// answer is JSON.
 fn prefers_html(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes).peekable();
-    if lines.peek().is_none() {
+    let lines = || headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes);
+    if lines().map(<[u8]>::len).sum::<usize>() > MAX_ACCEPT {
         return false;
     }
     // The most specific range that fits decides, not the heaviest.
     let (mut html, mut json) = ((0, 0), (0, 0));
-    for range in lines.flat_map(|line| line.split(|byte| *byte == b',')) {
+    for range in lines().flat_map(|line| line.split(|byte| *byte == b',')) {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let media = parts.next().unwrap_or_default();
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         let weight = parts.find_map(weight).unwrap_or(1000);
-        let is = |name: &[u8]| media.eq_ignore_ascii_case(name);
-        for (found, exact, family) in [
-            (&mut html, &b"text/html"[..], &b"text/*"[..]),
-            (&mut json, b"application/json", b"application/*"),
-        ] {
-            let precision = match media {
-                _ if is(exact) => 3,
-                _ if is(family) => 2,
-                b"*/*" => 1,
-                _ => continue,
-            };
-            *found = (*found).max((precision, weight));
-        }
+        let (for_html, for_json) = match &*media {
+            b"text/html" => (3, 0),
+            b"text/*" => (2, 0),
+            b"application/*" => (0, 2),
+            b"*/*" => (1, 1),
+            // Such as `application/problem+json`.
+            media if media.ends_with(b"json") => (0, 3),
+            _ => (0, 0),
+        };
+        html = html.max((for_html, weight * u16::from(for_html > 0)));
+        json = json.max((for_json, weight * u16::from(for_json > 0)));
     }
     html.1 > json.1
 }
 
-/// Reads a weight such as `q=0.8`, in thousandths. `None` if the parameter is another, and for a text that is no
-/// weight.
+/// Reads a weight such as `q=0.8`, in thousandths. `None` if the parameter is another; a weight that can't be read
+/// is 0.
 fn weight(parameter: &[u8]) -> Option<u16> {
-    let (name, value) = parameter.split_at_checked(2)?;
-    if !name.eq_ignore_ascii_case(b"q=") {
-        return None;
-    }
+    let (name, value) = parameter.split_at(parameter.iter().position(|byte| *byte == b'=')?);
+    let is_weight = name.trim_ascii().eq_ignore_ascii_case(b"q");
+    is_weight.then(|| thousandths(&value[1..]).unwrap_or(0))
+}
+
+/// Reads a number from 0 to 1 with at most three digits behind its point (RFC 9110, section 12.4.2).
+fn thousandths(value: &[u8]) -> Option<u16> {
     let (whole, rest) = value.split_first()?;
     let digits = rest.strip_prefix(b".").unwrap_or(rest);
     if !matches!(whole, b'0' | b'1') || digits.len() > 3 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let thousandths = digits.iter().chain(b"000").take(3);
-    let fraction = thousandths.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let fraction = digits.iter().chain(b"000").take(3);
+    let fraction = fraction.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
     Some((u16::from(whole - b'0') * 1000 + fraction).min(1000))
 }
 
@@ -112,12 +121,17 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn loads(lines: &[(&'static str, &'static str)]) -> bool {
-        let mut headers = HeaderMap::new();
+    fn request(lines: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
         for (name, value) in lines {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            let name = HeaderName::from_static(name);
+            request.headers_mut().append(name, HeaderValue::from_static(value));
         }
-        is_page_load(&headers)
+        request
+    }
+
+    fn loads(lines: &[(&'static str, &'static str)]) -> bool {
+        is_page_load(&request(lines))
     }
 
     #[test]
@@ -140,12 +154,35 @@ mod tests {
             ("*/*", false),
             ("application/json", false),
             ("image/avif,image/webp,*/*", false),
+            ("application/problem+json, text/html;q=0.1", false),
+            ("text/html;q=0.1, application/vnd.api+json", false),
+            ("text/html;q=\"0\"", false),
+            ("text/html; q = 0", false),
+            ("text/html;q=-1", false),
             ("", false),
             (",,;q=1,", false),
         ] {
             assert_eq!(loads(&[("accept", accept)]), expected, "{accept}");
         }
         assert!(!loads(&[]));
+        for by_script in [("x-requested-with", "XMLHttpRequest"), ("upgrade", "websocket")] {
+            assert!(!loads(&[("accept", browser), by_script]), "{by_script:?}");
+        }
+        for (method, expected) in [
+            (Method::HEAD, true),
+            (Method::POST, true),
+            (Method::OPTIONS, false),
+            (Method::PUT, false),
+        ] {
+            let mut request = request(&[("accept", browser)]);
+            *request.method_mut() = method.clone();
+            assert_eq!(is_page_load(&request), expected, "{method}");
+        }
+        let mut long = request(&[("accept", "text/html"), ("accept", "text/html")]);
+        assert!(is_page_load(&long));
+        let commas = HeaderValue::from_str(&",".repeat(MAX_ACCEPT)).expect("a value");
+        long.headers_mut().append(ACCEPT, commas);
+        assert!(!is_page_load(&long));
         assert!(loads(&[("accept", "application/xml;q=0.9"), ("accept", "text/html")]));
         for (dest, expected) in
             [("document", true), ("iframe", true), ("empty", false), ("image", false), ("", false)]
@@ -163,11 +200,12 @@ mod tests {
             ("q=0.", Some(0)),
             ("q=1.000", Some(1000)),
             ("q=0", Some(0)),
-            ("q=2", None),
-            ("q=0.1234", None),
-            ("q=", None),
-            ("q=.5", None),
-            ("q=0,5", None),
+            (" q = 1", Some(0)),
+            ("q=2", Some(0)),
+            ("q=0.1234", Some(0)),
+            ("q=", Some(0)),
+            ("q=.5", Some(0)),
+            ("q=0,5", Some(0)),
             ("level=1", None),
             ("q", None),
             ("", None),

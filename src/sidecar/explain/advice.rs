@@ -181,16 +181,17 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
 
 pub(super) fn on_response(
     eligibility: Eligibility,
-    storable_by: Option<&'static HeaderName>,
+    storable_by: Option<&HeaderName>,
 ) -> Option<String> {
     match (eligibility, storable_by) {
         (Eligibility::Storable, Some(header)) => Some(format!(
             "have the app leave out {header} here, or send Cache-Control: no-store, and no other \
              header that lets caches store; or ask a token route"
         )),
-        (Eligibility::Shared, _) => {
-            Some("have the app leave out Timing-Allow-Origin here, or ask a token route".into())
-        }
+        (Eligibility::Shared, _) => Some(
+            "have the app leave out Timing-Allow-Origin and sandbox here, or ask a token route"
+                .into(),
+        ),
         (Eligibility::NotEligible, _) => {
             Some("ask for a response that succeeds, or ask a token route".into())
         }

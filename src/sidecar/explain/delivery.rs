@@ -114,7 +114,7 @@ pub(super) fn of_delivery(
     eligibility: Eligibility,
     found: &Found,
     status: StatusCode,
-    storable_by: Option<&'static HeaderName>,
+    storable_by: Option<&HeaderName>,
     assumed: bool,
 ) -> Step {
     let whose = if assumed { "taken to be 200 without caching headers" } else { "as it was given" };
@@ -149,7 +149,8 @@ pub(super) fn of_delivery(
         (Eligibility::Shared, _) => step(
             "delivery",
             "no token",
-            "with Timing-Allow-Origin the app lets pages of other origins read its timings",
+            "with Timing-Allow-Origin, or with the directive sandbox, scripts that are not the app's own \
+             may read the timings of the document",
             &[],
         ),
         (Eligibility::Eligible, Found::Token) => step(

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::prefetch::is_prefetch;
@@ -94,35 +95,29 @@ impl DocumentSettings {
         (loads && is_document && !is_prefetch(headers)).then_some(pattern)
     }
 
-    /// Removes the metrics that only the sidecar may set. Without documents to tell, the app's are its own.
+    /// Removes each line that names a metric of the sidecar's, wherever in the line: browsers read lists that the
+    /// standard does not allow in ways of their own. Without documents to tell, the app's lines are its own.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.paths.is_empty() || !headers.contains_key(SERVER_TIMING) {
             return;
         }
-        let lines: Vec<HeaderValue> = headers.get_all(SERVER_TIMING).iter().cloned().collect();
-        if lines.iter().all(|line| members(line.as_bytes()).all(|member| !is_own(member))) {
-            return;
-        }
-        headers.remove(SERVER_TIMING);
-        for line in lines {
-            let kept: Vec<&[u8]> =
-                members(line.as_bytes()).filter(|member| !is_own(member)).collect();
-            // A part of a valid value is valid.
-            if let Ok(line) = HeaderValue::from_bytes(&kept.join(&b','))
-                && !kept.is_empty()
-            {
-                headers.append(SERVER_TIMING, line);
-            }
-        }
+        let lines = headers.get_all(SERVER_TIMING).iter();
+        let kept: Vec<HeaderValue> = lines.filter(|line| !names_own(line)).cloned().collect();
+        put_lines(headers, kept);
     }
 }
 
-/// Whether scripts of other origins may read the timings of this response.
+/// Whether scripts that are not the app's own may read the timings of this response: those of other origins, or those
+/// of a document that the app itself has put into an origin of its own, such as a file that a user has uploaded
+/// (Content Security Policy Level 3, section 6.3.4).
 pub(super) fn shows_timings(headers: &HeaderMap) -> bool {
+    let mut policies = headers.get_all(CONTENT_SECURITY_POLICY).iter();
     headers.contains_key(TIMING_ALLOW_ORIGIN)
+        || policies.any(|policy| contains(policy.as_bytes(), b"sandbox"))
 }
 
-/// Puts a token, or the reason why there is none, into the timings of a document.
+/// Puts a token, or the reason why there is none, into the timings of a document. It is the first line: a browser
+/// stops reading at the first sign that it does not understand.
 pub(super) fn tell_scripts(headers: &mut HeaderMap, token: TokenOrStatus<'_>) {
     let metric = match token {
         // A token needs no escaping in a quoted string, as in JSON.
@@ -131,28 +126,27 @@ pub(super) fn tell_scripts(headers: &mut HeaderMap, token: TokenOrStatus<'_>) {
     };
     let mut metric = HeaderValue::from_str(&metric).expect("visible ASCII");
     metric.set_sensitive(true);
-    headers.append(SERVER_TIMING, metric);
+    let others = headers.get_all(SERVER_TIMING).iter().cloned();
+    let lines = std::iter::once(metric).chain(others).collect();
+    put_lines(headers, lines);
 }
 
-/// Splits a list at its commas, but not within quoted strings (RFC 9110, section 5.6.1).
-fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    line.split(move |byte| {
-        let ends = *byte == b',' && !quoted;
-        if *byte == b'"' && !escaped {
-            quoted = !quoted;
-        }
-        escaped = quoted && *byte == b'\\' && !escaped;
-        ends
-    })
+/// Makes these the lines of `Server-Timing`.
+fn put_lines(headers: &mut HeaderMap, lines: Vec<HeaderValue>) {
+    headers.remove(SERVER_TIMING);
+    for line in lines {
+        headers.append(SERVER_TIMING, line);
+    }
 }
 
-/// Whether a metric has one of the sidecar's names. Browsers compare names as they are; letters in another case
-/// are the sidecar's all the same.
-fn is_own(member: &[u8]) -> bool {
-    let end = member.iter().position(|byte| matches!(byte, b';' | b'=')).unwrap_or(member.len());
-    let name = member[..end].trim_ascii();
-    [TOKEN_METRIC, STATUS_METRIC].iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+/// Whether a line has one of the sidecar's names in it. The name of the status begins with that of the token.
+fn names_own(line: &HeaderValue) -> bool {
+    contains(line.as_bytes(), TOKEN_METRIC.as_bytes())
+}
+
+/// Whether `text` has `word` in it, in letters of any case.
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -219,26 +213,52 @@ mod tests {
 
     #[test]
     fn forged_metrics_are_removed_and_others_stay() {
-        for (line, kept) in [
-            ("db;dur=53", Some("db;dur=53")),
-            ("velt-token;desc=\"forged\"", None),
-            ("VELT-Token;desc=x", None),
-            ("db;dur=1, velt-token;desc=\"a,b\",cache", Some("db;dur=1,cache")),
-            (
-                "db;desc=\"velt-token, x\", velt-token-status;desc=y",
-                Some("db;desc=\"velt-token, x\""),
-            ),
-            ("db;desc=\"a\\\", velt-token;desc=x\"", Some("db;desc=\"a\\\", velt-token;desc=x\"")),
-            ("  velt-token  ", None),
-            ("velt-tokens", Some("velt-tokens")),
+        for (line, stays) in [
+            (&b"db;dur=53"[..], true),
+            (b"velt-token;desc=\"forged\"", false),
+            (b"VELT-Token;desc=x", false),
+            (b"velt-token-status;desc=y", false),
+            (b"db;dur=1, velt-token;desc=\"a,b\",cache", false),
+            // Browsers take the first two for the name that they begin with, and open no string in the third.
+            (b"velt-token x;desc=forged", false),
+            (b"velt-token\xa0;desc=forged", false),
+            (b"db;desc=a\"b, velt-token;desc=forged, x\"", false),
+            (b"db;desc=\"velt-token\"", false),
+            (b"velt;desc=x", true),
+            (b"db;desc=\"abc", true),
         ] {
             let mut headers = HeaderMap::new();
-            headers.append(SERVER_TIMING, HeaderValue::from_static(line));
+            let value = HeaderValue::from_bytes(line).expect("a header value");
+            headers.append(SERVER_TIMING, value.clone());
             headers.append(SERVER_TIMING, HeaderValue::from_static("app;dur=2"));
             document().strip(&mut headers);
             let left: Vec<_> = headers.get_all(SERVER_TIMING).iter().collect();
-            let expected: Vec<_> = kept.into_iter().chain(["app;dur=2"]).collect();
-            assert_eq!(left, expected, "{line}");
+            let app = HeaderValue::from_static("app;dur=2");
+            let expected: Vec<_> = [&value].into_iter().filter(|_| stays).chain([&app]).collect();
+            assert_eq!(left, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn token_is_the_first_metric() {
+        let token = TokenValue::parse("aaa.bbb.ccc").expect("a token");
+        let mut headers = headers(&[("server-timing", ",x"), ("server-timing", "db;desc=\"a")]);
+        tell_scripts(&mut headers, Ok(&token));
+        let lines: Vec<_> = headers.get_all(SERVER_TIMING).iter().collect();
+        assert_eq!(lines, ["velt-token;desc=\"aaa.bbb.ccc\"", ",x", "db;desc=\"a"]);
+    }
+
+    #[test]
+    fn timings_of_sandboxed_and_shared_documents_carry_no_token() {
+        for (name, value, shown) in [
+            ("timing-allow-origin", "*", true),
+            ("timing-allow-origin", "", true),
+            ("content-security-policy", "sandbox", true),
+            ("content-security-policy", "default-src 'self'; Sandbox allow-scripts", true),
+            ("content-security-policy", "default-src 'self'", false),
+            ("content-security-policy-report-only", "sandbox", false),
+        ] {
+            assert_eq!(shows_timings(&headers(&[(name, value)])), shown, "{name}: {value}");
         }
     }
 

@@ -9,25 +9,25 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ground::names::{NameSet, Names};
 
 /// Headers by which an app instructs one kind of shared cache, but no browser. The last is nginx's, which
-/// overrides `Cache-Control` there.
+/// overrides `Cache-Control` there. Beside these, a header whose name ends in [`TARGETED`].
 static CDN_CACHE_HEADERS: LazyLock<NameSet> = LazyLock::new(|| {
     NameSet::new([
-        HeaderName::from_static("cdn-cache-control"),
         HeaderName::from_static("surrogate-control"),
-        HeaderName::from_static("cloudflare-cdn-cache-control"),
-        HeaderName::from_static("vercel-cdn-cache-control"),
-        HeaderName::from_static("netlify-cdn-cache-control"),
         HeaderName::from_static("edge-control"),
         HeaderName::from_static("x-accel-expires"),
     ])
 });
+
+/// End of the names of headers for one kind of cache (RFC 9213, section 2): `CDN-Cache-Control`,
+/// `Vercel-CDN-Cache-Control`, `X-LiteSpeed-Cache-Control`.
+const TARGETED: &str = "-cache-control";
 
 /// The app's directive that stays beside the sidecar's own directives.
 const NO_TRANSFORM: &[u8] = b"no-transform";
 
 /// Returns the header by which the app allows a cache, private or shared, to store this response (RFC 9111
 /// sections 5.2.2 and 5.3, RFC 9213). A doubtful header counts as allowing, so that no token goes in.
-pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static HeaderName> {
+pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&HeaderName> {
     let names = Names::of(headers);
     let mut storable = false;
     for (word, argument) in directives(headers, &CACHE_CONTROL) {
@@ -57,12 +57,18 @@ pub fn storable_by(headers: &HeaderMap, now: SystemTime) -> Option<&'static Head
 
 /// Returns the first header for shared caches that lets such a cache store the response. Each line has to
 /// forbid storing by itself: of two lines that contradict each other, caches believe different ones.
-fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&'static HeaderName> {
+fn storable_by_cdn(headers: &HeaderMap, names: Names) -> Option<&HeaderName> {
     let forbids = |line: &HeaderValue| {
         let mut words = line.to_str().unwrap_or_default().split(',').map(str::trim);
         words.any(|word| word.eq_ignore_ascii_case("no-store") || word == "0")
     };
-    CDN_CACHE_HEADERS.among(names).find(|name| !headers.get_all(*name).iter().all(forbids))
+    let listed = CDN_CACHE_HEADERS.among(names);
+    listed.chain(targeted(headers)).find(|name| !headers.get_all(*name).iter().all(forbids))
+}
+
+/// Returns the headers for one kind of cache.
+fn targeted(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
+    headers.keys().filter(|name| name.as_str().ends_with(TARGETED))
 }
 
 /// Returns `private, no-store`, with `no-transform` if the app asked for it: an event stream behind a
@@ -84,7 +90,10 @@ pub(super) fn unstorable(headers: &HeaderMap) -> HeaderValue {
 /// Removes what an app says to caches beside `Cache-Control`.
 pub(super) fn forbid_shared_storing(headers: &mut HeaderMap) {
     CDN_CACHE_HEADERS.remove_from(headers, Names::of(headers));
-    headers.remove(EXPIRES);
+    let targeted: Vec<HeaderName> = targeted(headers).cloned().collect();
+    for name in targeted.iter().chain([&EXPIRES]) {
+        headers.remove(name);
+    }
 }
 
 /// Returns the directives of a cache header with their arguments. A line that is not text counts as `public`,
@@ -130,6 +139,9 @@ mod tests {
             (&[("cdn-cache-control", "max-age=60")], true),
             (&[("cdn-cache-control", "no-store")], false),
             (&[("cache-control", "no-store"), ("surrogate-control", "max-age=9")], true),
+            (&[("x-litespeed-cache-control", "public,max-age=60")], true),
+            (&[("akamai-cache-control", "max-age=60")], true),
+            (&[("akamai-cache-control", "no-store")], false),
             (&[("x-accel-expires", "60")], true),
             (&[("x-accel-expires", "0")], false),
             (&[("x-accel-expires", "0"), ("x-accel-expires", "60")], true),

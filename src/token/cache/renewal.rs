@@ -1,7 +1,7 @@
 //! Reports of pages that Velt has refused a token, and mints anew because of them.
 //!
-//! A report counts only if it names the token that the cache holds, and only once a minute for each user, so that
-//! no page can make the sidecar mint without bound.
+//! A report counts only if it names the token that the cache holds, and brings a user one token a minute at most, so
+//! that no page can make the sidecar mint without bound.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -111,12 +111,12 @@ impl TokenCache {
         renewal
     }
 
-    /// Joins the mint for `request` that is under way, if there is one, for a user whose token is about to end.
-    /// The mint becomes as urgent as one for a user without a token.
-    pub fn hasten(&self, request: &MintRequest) -> Option<MintInFlight> {
-        let mint = self.shared.board().join(request)?;
-        mint.demand.ask();
-        Some(mint)
+    /// Joins the refresh of the token for `request` that is under way, if there is one. The mints of users without
+    /// a token still go first. Returns `None` after a failed refresh: then the next one most likely fails too.
+    pub fn refresh_under_way(&self, request: &MintRequest) -> Option<MintInFlight> {
+        let shared = &self.shared;
+        let has_failed = shared.slots.get(request).is_some_and(|slot| slot.failure().is_some());
+        if has_failed { None } else { shared.board().join(request) }
     }
 }
 
@@ -141,17 +141,29 @@ impl Shared {
         if let Some(error) = failure {
             return (Renewal::Renewing(Lookup::Ready(Err(error))), RefusedTokenResult::Failed);
         }
-        if let Some(retry_after) = self.renewals.wait(&request.user, now.steady) {
+        // A token of former credentials is refused with good reason.
+        let is_superseded = slot.is_some_and(|slot| slot.epoch != self.minters.epoch());
+        if let Some(retry_after) = self.renewals.wait(&request.user, now.steady)
+            && !is_superseded
+        {
             return (Renewal::TooSoon { retry_after }, RefusedTokenResult::TooSoon);
         }
-        self.renewals.0.insert(request.user.clone(), now.steady);
+        let user = request.user.clone();
+        self.renewals.0.insert(user.clone(), now.steady);
         let demand = Demand::refresh();
         let span = cause.map(Recording::begin_call);
         let (receiver, minting) = self.enter_mint(&mut board, request, &demand, span);
         // See `TokenCache::absent` for why the board is unlocked first.
         drop(board);
-        tokio::spawn(minting);
         let mint = MintInFlight { receiver, demand };
+        let (shared, ended) = (Arc::clone(self), mint.receiver.clone());
+        tokio::spawn(async move {
+            minting.await;
+            // A mint without a token is bounded by the memory of failures, and leaves the user the minute.
+            if !matches!(&*ended.borrow(), Some(Ok(_))) {
+                shared.renewals.0.invalidate(&user);
+            }
+        });
         (Renewal::Renewing(Lookup::Pending(mint)), RefusedTokenResult::Renewed)
     }
 }

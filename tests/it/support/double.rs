@@ -26,6 +26,8 @@ pub struct Double {
 #[derive(Default)]
 struct Shared {
     calls: Mutex<Vec<Instant>>,
+    /// Whether each call that has ended was urgent at its end.
+    urgent: Mutex<Vec<bool>>,
     script: Mutex<VecDeque<Result<Duration, MintError>>>,
     otherwise: Mutex<Option<MintError>>,
     /// Organization whose users get a token although `otherwise` is an error.
@@ -99,6 +101,11 @@ impl Double {
         self.shared.calls.lock().expect("no panic").clone()
     }
 
+    /// Whether the calls that have ended were urgent.
+    pub fn urgent(&self) -> Vec<bool> {
+        self.shared.urgent.lock().expect("no panic").clone()
+    }
+
     /// Adds the next answer to the script: a token of this life, or an error.
     pub fn then(&self, answer: Result<Duration, MintError>) {
         self.shared.script.lock().expect("no panic").push_back(answer);
@@ -125,7 +132,7 @@ impl Double {
 }
 
 impl Mint for Double {
-    fn mint<'a>(&'a self, request: &'a MintRequest, _: &'a Arc<Demand>) -> MintFuture<'a> {
+    fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a> {
         let n = {
             let mut calls = self.shared.calls.lock().expect("no panic");
             calls.push(Instant::now());
@@ -148,6 +155,7 @@ impl Mint for Double {
             sleep(latency).await;
             active.answered = true;
             drop(active);
+            self.shared.urgent.lock().expect("no panic").push(demand.is_urgent());
             // A token is visible ASCII, but a user's id may hold other characters.
             let user = request.user.chars().filter(char::is_ascii_alphanumeric);
             let text = format!("{}.{n}.x", user.collect::<String>());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{BodyBytes, RoutePath, ShapeName};
@@ -9,6 +11,28 @@ use sidecar::inject::{
     AppHeaderSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure, Settings,
     Shape, TokenRoute,
 };
+
+/// Names that no token may have, beside those that no identity may have.
+const TAKEN: [&str; 15] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "expect",
+    "expires",
+    "forwarded",
+    "origin",
+    "purpose",
+    "range",
+    "referer",
+    "server-timing",
+    "user-agent",
+    "vary",
+    "x-velt-user",
+];
+
+/// Beginnings of names that no token may have.
+const TAKEN_BEGINNINGS: [&str; 5] = ["access-control-", "if-", "sec-", "trace", "x-forwarded-"];
 
 /// Reads the table `delivery`.
 pub fn read(section: &Section<'_, '_>) -> Settings {
@@ -36,6 +60,10 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         paths: table.list("paths", &[]),
         max_wait: table.value("max_wait", "250ms"),
     });
+    check_names(
+        section,
+        [&header.name, &header.status_name, &app_header.name, &app_header.status_name],
+    );
     if app_header.name == app_header.status_name {
         section.complain_about(
             "app_header",
@@ -58,6 +86,23 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         );
     }
     Settings { header, app_header, document, routes, max_body, allow_same_site }
+}
+
+/// Complains about names of headers that the sidecar, a browser or a cache reads for another reason. They would be
+/// removed from requests before they are read.
+fn check_names(section: &Section<'_, '_>, names: [&HeaderName; 4]) {
+    let taken = |name: &&&HeaderName| {
+        let name = name.as_str();
+        TAKEN.contains(&name) || TAKEN_BEGINNINGS.iter().any(|start| name.starts_with(start))
+    };
+    if let Some(name) = names.iter().find(taken) {
+        section.complain_about(
+            "header",
+            &format!("{name} has a meaning of its own in HTTP"),
+            "give name and status_name of delivery.header and delivery.app_header names of their own, \
+             such as \"X-Velt-Token\"",
+        );
+    }
 }
 
 /// Reads the table `delivery.header`.

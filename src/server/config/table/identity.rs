@@ -169,13 +169,13 @@ pub fn read(
     guarded.retain(|name| source.names().all(|read| read != name));
     let header = &delivery.header;
     let mut token_headers = vec![header.name.clone(), header.status_name.clone()];
-    if !delivery.app_header.paths.is_empty() {
-        let to_app = &delivery.app_header;
-        let others = [&to_app.name, &to_app.status_name].map(HeaderName::clone);
-        token_headers.extend(others.into_iter().filter(|name| {
-            // The names of both ways may be the same, one in requests and one in responses.
-            *name != header.name && *name != header.status_name
-        }));
+    // Removed from requests also where the app gets none: an app may go on reading them after that is turned off.
+    let to_app = &delivery.app_header;
+    for name in [&to_app.name, &to_app.status_name] {
+        // The names of both ways may be the same, one in requests and one in responses.
+        if !token_headers.contains(name) {
+            token_headers.push(name.clone());
+        }
     }
     // A user whom the front or the app names in this header is guarded already.
     if details.is_some() && source.names().all(|read| *read != ASKED_USER) {
