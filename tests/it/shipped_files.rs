@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use ground::metrics::Metrics;
 use server::config::Config;
@@ -130,5 +131,49 @@ fn each_alert_has_one_runbook_page_and_each_page_an_alert() {
     for alert in alerts {
         let link = format!("runbook: docs/runbooks.md#{}\n", alert.to_lowercase());
         assert_eq!(rules.matches(&link).count(), 1, "{link}");
+    }
+}
+
+/// Returns the files that the sources include from outside of `src`, as paths from the root.
+fn included(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            included(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            for name in text.split("include_str!(\"").skip(1) {
+                let name = name.split('"').next().expect("a name");
+                let mut file = folder.to_owned();
+                for part in name.split('/') {
+                    if part == ".." {
+                        file.pop();
+                    } else {
+                        file.push(part);
+                    }
+                }
+                assert!(file.is_file(), "{} includes {}", path.display(), file.display());
+                found.insert(file);
+            }
+        }
+    }
+}
+
+#[test]
+fn image_is_built_with_each_file_that_the_sources_include() {
+    let mut files = BTreeSet::new();
+    included(Path::new("src"), &mut files);
+    let dockerfile = fs::read_to_string("deploy/Dockerfile").expect("the Dockerfile");
+    let ignored = fs::read_to_string("deploy/Dockerfile.dockerignore").expect("its list");
+    let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copied: BTreeSet<&str> = copies.flat_map(|line| line.split(' ')).collect();
+    let let_in: BTreeSet<&str> =
+        ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let is_in =
+            |folders: &BTreeSet<&str>| folders.iter().any(|folder| file.starts_with(folder));
+        assert!(is_in(&copied), "the Dockerfile does not copy {}", file.display());
+        assert!(is_in(&let_in), "{} is not let in", file.display());
     }
 }
