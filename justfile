@@ -43,6 +43,11 @@ real *filter:
     PATH="${XDG_CACHE_HOME:-$HOME/.cache}/velt-sidecar/tools/bin:$PATH:/usr/sbin:/usr/local/sbin" \
         cargo test --locked --test real {{ filter }}
 
+# Check the package for pages: types, tests, sizes, and dist/ against its sources.
+frontend:
+    npm ci --prefix frontend --ignore-scripts --no-audit --no-fund
+    npm run --prefix frontend check
+
 # Run everything that needs no other programs.
 quick:
     tests/run --quick

@@ -59,7 +59,7 @@ async fn app_gets_the_token_on_the_named_paths_only() {
 }
 
 #[tokio::test]
-async fn app_gets_no_header_of_the_clients_making() {
+async fn t69_app_gets_no_header_of_the_clients_making() {
     let stage = Stage::set(TO_APP).await;
     for (path, user) in [("/page", "ada"), ("/page", ""), ("/other", "ada"), ("/other", "")] {
         for forged in ["x-velt-token", "x-velt-token-status"] {
@@ -81,7 +81,7 @@ async fn app_gets_no_header_of_the_clients_making() {
 }
 
 #[tokio::test]
-async fn page_with_a_token_in_it_is_kept_by_no_cache() {
+async fn t69_page_with_a_token_in_it_is_kept_by_no_cache() {
     let app = FakeApp::answering(|_| {
         page(&[
             ("cache-control", "public, max-age=600"),
@@ -251,7 +251,7 @@ async fn scripts_of_a_document_read_the_token_in_its_timings() {
 }
 
 #[tokio::test]
-async fn only_a_document_of_its_own_window_has_the_token() {
+async fn t69_only_a_document_of_its_own_window_has_the_token() {
     let stage = Stage::set(DOCUMENT).await;
     let as_ada = |sending: Sending| sending.header("x-forwarded-user", "ada").send();
     for dest in ["iframe", "frame", "object", "embed", "empty", "image"] {
@@ -264,7 +264,7 @@ async fn only_a_document_of_its_own_window_has_the_token() {
 }
 
 #[tokio::test]
-async fn timings_that_other_origins_or_caches_may_have_carry_no_token() {
+async fn t69_timings_of_others_and_of_caches_carry_no_token() {
     let app = FakeApp::answering(|arrived| match arrived.target.as_str() {
         "/page?shared" => page(&[("timing-allow-origin", "*")]),
         "/page?sandboxed" => page(&[("content-security-policy", "sandbox allow-scripts")]),

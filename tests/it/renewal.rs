@@ -122,7 +122,7 @@ async fn refused_token_is_minted_anew_once_a_minute_for_each_user() {
 }
 
 #[tokio::test]
-async fn only_the_users_own_held_token_can_be_refused() {
+async fn t68_only_the_users_own_held_token_can_be_refused() {
     let stage = Stage::set("").await;
     let (ada, grace) = (token_of(&stage, "ada").await, token_of(&stage, "grace").await);
     for stale in [fingerprint(&grace), fingerprint("a.b.c"), "0".repeat(64)] {

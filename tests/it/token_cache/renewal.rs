@@ -40,7 +40,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_user_has_one_renewal_a_minute() {
+async fn t68_each_user_has_one_renewal_a_minute() {
     let bench = Bench::new();
     assert_eq!(bench.report("ada").await, None);
     for (wait, left) in [(0, 60), (7, 53), (52, 1)] {
@@ -56,7 +56,7 @@ async fn each_user_has_one_renewal_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_users_who_report_without_end_are_bounded() {
+async fn t68_users_who_report_without_end_are_bounded() {
     let bench = Bench::new();
     let users: Vec<_> = (0..1000).map(|n| format!("user-{n}")).collect();
     for _ in 0..7 {
