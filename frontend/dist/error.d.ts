@@ -16,7 +16,7 @@ export declare class TokenError extends Error {
     readonly code: TokenErrorCode;
     /** HTTP status of the answer, if there was one. */
     readonly status?: number;
-    /** Whether asking again may help, without the user or the operator doing something. */
+    /** Whether a retry may succeed without the user or the operator doing something. */
     readonly retryable: boolean;
     /** Milliseconds that the sidecar asks to wait before asking again; a day at most. */
     readonly retryAfter?: number;

@@ -28,7 +28,7 @@ export interface TokenOptions {
 }
 /** Source of tokens for one user in one page. */
 export interface VeltTokens {
-    /** Resolves to a token that is good for five minutes or more. Bound: hand it to Velt as it is. */
+    /** Resolves to a token that is good for five minutes or more. Needs no `this`: pass it to Velt as it is. */
     generateToken(this: void, options?: {
         signal?: AbortSignal;
     }): Promise<string>;

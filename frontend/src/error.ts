@@ -53,7 +53,7 @@ export class TokenError extends Error {
   declare readonly code: TokenErrorCode;
   /** HTTP status of the answer, if there was one. */
   declare readonly status?: number;
-  /** Whether asking again may help, without the user or the operator doing something. */
+  /** Whether a retry may succeed without the user or the operator doing something. */
   declare readonly retryable: boolean;
   /** Milliseconds that the sidecar asks to wait before asking again; a day at most. */
   declare readonly retryAfter?: number;

@@ -10,7 +10,7 @@ const LONGEST = 1728e5;
 /** Whether a value is a text that is not empty. */
 export const isText = (value: unknown): value is string => !!value && typeof value === 'string';
 
-/** Claims of a JWT, not verified. Empty if they can't be read: to this package, a token is a text. */
+/** Claims of a JWT, not verified. Empty if the token is no JWT, which this package does not require. */
 export function claimsOf(token: string): { userId?: unknown; exp?: unknown } {
   try {
     const bytes = atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'));

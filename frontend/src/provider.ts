@@ -5,7 +5,7 @@ import type { AuthProvider, ProviderOptions, User, VeltClient } from './types.js
 /** Most users whose providers are kept. A server that renders pages comes across many. */
 const MOST_USERS = 99;
 
-/** Provider, its tokens, and the options of the latest call: React hands in a new `onError` with each rendering. */
+/** Provider, its tokens, and the options of the latest call: React passes a new `onError` at each render. */
 type Entry = [provider: AuthProvider<any>, tokens: Source, options: ProviderOptions];
 
 const entries = new Map<string, Entry>();
@@ -46,7 +46,7 @@ export function veltAuthProvider<U extends User>(user: U, options: ProviderOptio
 
 export async function signOut(client: Pick<VeltClient, 'signOutUser'>): Promise<void> {
   entries.forEach((entry) => {
-    // The caller knows: `onError` is for a sign-out elsewhere. The next rendering hands it in again.
+    // `onError` tells of a sign-out elsewhere, not of the caller's own. The next render passes `onError` again.
     entry[2] = {};
     entry[1].signedOut();
   });

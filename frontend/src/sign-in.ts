@@ -84,7 +84,7 @@ export function signIn<U extends User>(
         me._key = undefined;
         tokens.close();
         reject(new TokenError(code));
-        // Velt may never be done.
+        // Velt's promise may never settle.
         await Promise.race([end, sleep(1e4)]);
         subscription?.unsubscribe?.();
         await client.signOutUser();

@@ -5,7 +5,7 @@ import { askRoute } from './route.js';
 import { openTabs, sleep, type Message, type Tabs } from './tabs.js';
 import type { TokenOptions, VeltTokens } from './types.js';
 
-/** Refusals by Velt in a row before the user of this package is told. */
+/** Refusals in a row after which `generateToken` rejects with `refused`. */
 const MOST_REFUSALS = 3;
 
 /** Refusals count as in a row within this many milliseconds of each other. */
@@ -14,14 +14,14 @@ const ROW = 3e5;
 /** First pause between two attempts where the sidecar names none; each further one is twice as long. */
 const FIRST_PAUSE = 250;
 
-/** Milliseconds between two attempts to renew in the background. */
+/** Milliseconds between two attempts to refresh in the background. */
 const RENEWAL_PAUSE = 6e4;
 
 /** Source of tokens that judges Velt's errors. */
 export interface Source extends VeltTokens {
   /**
-   * If Velt refused the token that it was given last, reports the token and returns nothing. Else returns the error
-   * that explains: that of this package if it rejected.
+   * Reports the last token to the sidecar if Velt refused it, and returns nothing. Otherwise returns the cause: the
+   * error of the last `generateToken` if that rejected, else `error`.
    */
   _judge(error: unknown): unknown;
 }
@@ -45,12 +45,12 @@ export function createSource(options: TokenOptions = {}): Source {
   let until = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** Request to the route with its repetitions, for all callers in the page, and its end. */
+  /** Pending request to the route, retries included, for all callers in the page; and the function that settles it. */
   let flight: Promise<string> | undefined;
   let land: (error: unknown, token?: string) => void = ignore;
   let callers = 0;
 
-  /** What the latest `generateToken` came to. */
+  /** Token or error of the latest `generateToken`. */
   let handed: string | undefined;
   let failure: unknown;
 
@@ -67,7 +67,7 @@ export function createSource(options: TokenOptions = {}): Source {
     until = 0;
   };
 
-  /** Keeps a token that the route has not answered to this page, if it is of this user and can be used. */
+  /** Keeps a token from a header, the document or another tab, if it is of this user and can be used. */
   const take = (token: unknown, end: number): unknown =>
     isText(token) &&
     token !== refusedToken &&
@@ -91,7 +91,7 @@ export function createSource(options: TokenOptions = {}): Source {
     timer = setTimeout(renew, Math.max(wait, RENEWAL_PAUSE));
   };
 
-  /** Renews a token that is about to end. Timers stand still while a laptop sleeps, so the clock decides. */
+  /** Refreshes a token that is about to end. Timers stand still while a laptop sleeps, so the clock decides. */
   const renew = (event?: { persisted?: boolean }): void => {
     // A page from the back/forward cache has missed what other tabs said.
     if (event?.persisted) until = 0;
@@ -117,7 +117,7 @@ export function createSource(options: TokenOptions = {}): Source {
     else if (!isOut && end! > until) take(token, end!);
   };
 
-  /** Forgets the token. Responses that are still on their way may be those of the former user. */
+  /** Forgets the token, and ignores responses from now on: those under way may be the former user's. */
   const leave = (hasUser: unknown): void => {
     hasUser ||= held;
     forget();
@@ -136,7 +136,7 @@ export function createSource(options: TokenOptions = {}): Source {
         if (refusals >= MOST_REFUSALS && Date.now() - refusedAt < ROW) throw new TokenError('refused');
         const refused = isReportDue ? await fingerprint(refusedToken!).catch(ignore) : undefined;
         const answer = await askRoute(fetcher, url, { userId, refused }, signal);
-        // Another pod of the sidecar may still hold it, and has heard of no refusal: the next request reports it again.
+        // Another pod of the sidecar may still hold the refused token: the next request reports it to that pod.
         if ((isReportDue = answer[0] === refusedToken)) throw new TokenError('refused');
         if (signal.aborted) return;
         isOut = false;

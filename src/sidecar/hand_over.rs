@@ -1,4 +1,4 @@
-//! Delivery to the app: the token, or the reason why there is none, goes along with the request.
+//! Delivery to the app: the sidecar adds the token, or the reason why there is none, to the request's headers.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ impl Sidecar {
         handed_over
     }
 
-    /// Waits until `deadline` for a token, and leaves its state to others.
+    /// Waits until `deadline` for a token. `token` keeps its state, so that the response can wait for it too.
     async fn arrive(
         &self,
         rules: &Rules,

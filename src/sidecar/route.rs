@@ -124,7 +124,7 @@ pub(super) fn check_asking<B>(
 /// Content of the body of a request for a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Posted {
-    /// The token that Velt has refused, by the word of the page.
+    /// The token that Velt has refused, according to the page.
     pub(super) refused: Option<Fingerprint>,
 }
 

@@ -19,7 +19,7 @@ use identity::{Caller, User};
 use token::cache::{Lookup, Renewal};
 use token::{Fingerprint, Freshness, Moment, Token};
 
-/// Time that a page's token has left at least, if a younger one can be had: enough for the page to use it without
+/// Least remaining life of a served token while a refresh is under way: enough for the page to use the token without
 /// asking again at once.
 const LASTING: Duration = Duration::from_secs(300);
 
@@ -71,7 +71,7 @@ impl Sidecar {
         Ok(route.answer(&token, Moment::now()))
     }
 
-    /// Returns the state of the token in place of `refused`, which Velt has refused by the word of the page.
+    /// Returns the state of the token that replaces `refused`, which Velt refused according to the page.
     fn renew(
         &self,
         rules: &Rules,
@@ -92,8 +92,8 @@ impl Sidecar {
         }
     }
 
-    /// Waits for the refresh of a token that has little time left. If that fails or takes too long, the token is
-    /// still good.
+    /// Waits for the refresh of a token that has little time left. Returns the old token if the refresh fails or takes
+    /// too long.
     async fn lasting(
         &self,
         rules: &Rules,

@@ -22,7 +22,7 @@ use server::config;
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The configuration file [default: sidecar.toml, if it is there]
+    /// Configuration file, not for demo and emulator [default: sidecar.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -83,7 +83,7 @@ pub struct AdminPort {
 #[derive(clap::Args)]
 #[command(after_help = DEMO_HELP)]
 pub struct DemoArguments {
-    /// Address of the page, and of the app behind the demo's login
+    /// Address to open in the browser: the demo's login proxy listens here
     #[arg(long, default_value = "127.0.0.1:4180")]
     pub listen: SocketAddr,
     /// Put the demo's login, sidecar and emulator in front of this app, and a panel into its pages
@@ -93,10 +93,11 @@ pub struct DemoArguments {
 }
 
 const DEMO_HELP: &str = "\
-With --app, your app goes on as it is; start it before or after the demo. It sees the Host that your browser \
-sends, so an app that checks hosts or origins finds both equal. Where it allows localhost only (Next.js), open \
-http://localhost:4180/. Over ssh: ssh -L 4180:127.0.0.1:4180 HOST, then the same address. /__velt-demo/ and \
-the cookie velt_demo_user are the demo's, all else is the app's.";
+With --app, your app needs no change; start it before or after the demo. Your app gets the Host that your browser \
+sends, so Host and Origin agree. If your app allows localhost only (Next.js), open \
+http://localhost:4180/. Over ssh: ssh -L 4180:127.0.0.1:4180 HOST, then the same address. The demo answers \
+/__velt-demo/ and sets the cookie velt_demo_user; the sidecar answers /api/velt/token and \
+/generate-velt-jwt-token; your app answers everything else.";
 
 impl DemoArguments {
     /// Returns why these arguments do not go together.
@@ -255,6 +256,7 @@ pub fn time(text: &str) -> Result<Duration, &'static str> {
 
 #[derive(clap::Args)]
 pub struct EmulatorArguments {
+    /// Address of the emulator
     #[arg(long, default_value = "127.0.0.1:4190")]
     pub listen: SocketAddr,
     /// Accept only this API key [default: any]

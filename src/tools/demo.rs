@@ -1,5 +1,5 @@
 //! The whole product on loopback, with no account and nothing else installed: a login proxy, a
-//! real sidecar, an app behind it, and an emulator in the place of Velt. The app is the demo's own or the
+//! real sidecar, an app behind it, and an emulator in place of Velt. The app is the demo's own or the
 //! reader's.
 //!
 //! The sidecar is the one that runs in production, with a configuration that an operator could have written.
@@ -212,7 +212,7 @@ impl Demo {
             ),
             App::Readers(app) => (
                 "your app",
-                "your app, alone",
+                "your app, without the demo",
                 app.to_string(),
                 format!(
                     "You are signed in as Ada. A panel in your app's pages signs others in, and shows \
@@ -227,7 +227,7 @@ impl Demo {
              the sidecar                                     http://{sidecar}/\n  \
              the sidecar's metrics and health                http://{admin}/metrics\n  \
              {whose:<48}http://{app}/\n  \
-             the emulator, in the place of Velt              http://{emulator}/emulator/journal\n\n\
+             the emulator, in place of Velt                  http://{emulator}/emulator/journal\n\n\
              {more}\nCtrl-C ends it.\n"
         )
     }

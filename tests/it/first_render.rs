@@ -59,7 +59,7 @@ async fn app_gets_the_token_on_the_named_paths_only() {
 }
 
 #[tokio::test]
-async fn t69_app_gets_no_header_of_the_clients_making() {
+async fn t69_client_can_not_forge_the_apps_token_header() {
     let stage = Stage::set(TO_APP).await;
     for (path, user) in [("/page", "ada"), ("/page", ""), ("/other", "ada"), ("/other", "")] {
         for forged in ["x-velt-token", "x-velt-token-status"] {
@@ -110,7 +110,7 @@ async fn t69_page_with_a_token_in_it_is_kept_by_no_cache() {
 }
 
 #[tokio::test]
-async fn page_with_a_token_is_asked_for_as_it_is_now() {
+async fn page_with_a_token_is_requested_unconditionally() {
     let stage = Stage::set(TO_APP).await;
     for (path, user, expected) in
         [("/page", "ada", None), ("/page", "", Some("\"1\"")), ("/other", "ada", Some("\"1\""))]
@@ -251,7 +251,7 @@ async fn scripts_of_a_document_read_the_token_in_its_timings() {
 }
 
 #[tokio::test]
-async fn t69_only_a_document_of_its_own_window_has_the_token() {
+async fn t69_only_a_top_level_document_has_the_token() {
     let stage = Stage::set(DOCUMENT).await;
     let as_ada = |sending: Sending| sending.header("x-forwarded-user", "ada").send();
     for dest in ["iframe", "frame", "object", "embed", "empty", "image"] {
@@ -302,7 +302,7 @@ async fn t69_timings_of_others_and_of_caches_carry_no_token() {
 }
 
 #[tokio::test]
-async fn document_waits_for_its_own_time() {
+async fn document_waits_for_its_own_max_wait() {
     let stage = Stage::set(DOCUMENT).await;
     stage.velt.close_gate();
     let begun = Instant::now();

@@ -77,7 +77,7 @@ async fn route_waits_for_the_refresh_of_a_token_about_to_end() {
 }
 
 #[tokio::test]
-async fn refresh_that_stands_still_does_not_cost_the_token() {
+async fn route_serves_the_old_token_while_a_refresh_hangs() {
     let stage = Stage::set(HASTY).await;
     mint_for(&stage, 5);
     let first = token_of(&stage, "ada").await;

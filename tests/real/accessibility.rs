@@ -90,7 +90,7 @@ async fn pages_around_the_readers_app_are_accessible() {
     let app: OwnApp = address.to_string().parse().expect("the address of an app");
     in_each_look(Some(app), async |page| {
         page.expect_failures(502);
-        page.wait_for_text("waiting", "Trying each second").await;
+        page.wait_for_text("waiting", "Trying every second").await;
         assert_accessible(page).await;
         let around = page.script("return location.origin + '/__velt-demo/'").await;
         page.navigate(around.as_str().expect("a URL")).await;

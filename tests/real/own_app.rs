@@ -177,7 +177,7 @@ async fn show_who_is_signed_in(browser: Browser) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn page_does_not_feel_the_panel() {
+async fn panel_changes_no_behaviour_of_the_page() {
     let (_app, address) = serve_app(answer).await;
     let stage = Stage::before(address);
     stage
@@ -246,7 +246,7 @@ async fn app_with_long_connections_works_behind_the_demo() {
         .visit("long_connections", "/", async |page| {
             page.wait_for_attribute("ws-status", "data-status", "open").await;
             wait_for_panel(page, "user", "Ada Lovelace").await;
-            // A folded panel covers little of the page.
+            // A collapsed panel covers little of the page.
             press(page, "collapse").await;
             page.type_into("ws-input", "one").await;
             page.click("ws-send").await;

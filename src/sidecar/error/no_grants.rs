@@ -29,7 +29,7 @@ impl fmt::Display for NoGrants {
             ),
             Self::Groups => formatter.write_str(
                 "The user's groups, on which resources of the token depend, can't be used: they \
-                 hold bytes that are not plain text, or they are no list of texts. See \
+                 contain bytes that are not UTF-8 text, or are not a list of strings. See \
                  identity.groups_header and identity.assertion.groups_claim.",
             ),
             Self::Contradiction => formatter.write_str(

@@ -25,7 +25,7 @@ pub(crate) enum NoToken {
     Unnamed,
     /// The app was asked at `identity.app_path`, and named no user in an answer with this status.
     UnnamedBy(StatusCode),
-    /// The app's word on the user could be read in two ways.
+    /// The app named the user in a way that can be read as two users.
     AppWord(Refusal),
     NoOrganization,
     /// The app gave no details of the user that can be used.
@@ -270,7 +270,7 @@ fn unnamed_by(status: StatusCode) -> String {
         "a redirect: to its login page, or to https, if it was not told that the browser came by \
          https (identity.trusted_proxies says whose X-Forwarded-Proto the app gets)"
     } else if status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED {
-        "so it may have no such page: see identity.app_path"
+        "so this path may not exist in the app: see identity.app_path"
     } else {
         "and named no user in the header identity.user_header. Sign in first"
     };

@@ -85,10 +85,12 @@ pub(super) fn answer(status: StatusCode, code: &str, text: &str) -> Response<Byt
         StatusCode::UNAUTHORIZED => {
             ("You are not signed in", "Sign in, then load this page again.")
         }
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+        _ if code.starts_with("app_") => {
             ("This app does not answer", "Wait a moment, then load this page again.")
         }
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+        StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS => {
             ("This page is not available right now", "Wait a moment, then load this page again.")
         }
         _ => (

@@ -33,12 +33,12 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
         Route::Forward { coverage, .. } => match coverage {
             Coverage::Document(pattern) => (
                 "to the app, with a token for the document's scripts",
-                format!("{path} is covered by {:?}", written(pattern)),
+                format!("{path} matches {:?}", written(pattern)),
                 "delivery.document.paths",
             ),
             Coverage::Covered(pattern) => (
                 "to the app, with a token",
-                format!("{path} is covered by {:?}", written(pattern)),
+                format!("{path} matches {:?}", written(pattern)),
                 "delivery.header.paths",
             ),
             Coverage::Disabled => (
@@ -53,7 +53,7 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
             ),
             Coverage::Path => (
                 "to the app, without a token",
-                format!("{path} is covered by none of the patterns"),
+                format!("{path} matches none of the patterns"),
                 "delivery.header.paths",
             ),
             Coverage::Destination => (
@@ -86,7 +86,7 @@ fn written(pattern: &PathPattern) -> String {
 /// Explains the token in the request that goes to the app.
 pub(super) fn of_hand_over(injection: &Injection, pattern: &PathPattern, found: &Found) -> Step {
     let header = injection.app_header();
-    let covered = format!("the path is covered by {:?}", written(pattern));
+    let covered = format!("the path matches {:?}", written(pattern));
     let paths = "delivery.app_header.paths";
     match found {
         Found::Token => {
@@ -149,8 +149,8 @@ pub(super) fn of_delivery(
         (Eligibility::Shared, _) => step(
             "delivery",
             "no token",
-            "with Timing-Allow-Origin, or with the directive sandbox, scripts that are not the app's own \
-             may read the timings of the document",
+            "the response has Timing-Allow-Origin or the CSP directive sandbox, so scripts that are not the \
+             app's own may read its timings",
             &[],
         ),
         (Eligibility::Eligible, Found::Token) => step(

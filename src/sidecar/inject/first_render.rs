@@ -22,8 +22,8 @@ const TOKEN_METRIC: &str = "velt-token";
 /// Metric in `Server-Timing` whose description says why there is no token.
 const STATUS_METRIC: &str = "velt-token-status";
 
-/// Kinds of request whose response may be a page, or a part of a page that a script has asked for. Of images and
-/// scripts the app makes none, so they do not wait for a token.
+/// Values of `Sec-Fetch-Dest` of requests that the app may answer with a page or a part of a page. Requests for images
+/// and scripts do not wait for a token.
 const PAGES: [&str; 4] = ["document", "empty", "iframe", "frame"];
 
 /// Delivery to the app, in a header of the request.
@@ -81,8 +81,7 @@ impl AppHeaderSettings {
 impl DocumentSettings {
     /// Returns the pattern by which the document that answers this request may have the token.
     ///
-    /// Only a document that has a window of its own: for a frame in another origin's page, the outer page has the
-    /// timings too.
+    /// Only a top-level document: a page of another origin that frames the document may read the timings too.
     pub(super) fn covering(
         &self,
         method: &Method,
@@ -96,7 +95,7 @@ impl DocumentSettings {
     }
 
     /// Removes each line that names a metric of the sidecar's, wherever in the line: browsers read lists that the
-    /// standard does not allow in ways of their own. Without documents to tell, the app's lines are its own.
+    /// standard does not allow in ways of their own. Removes nothing while no document path is configured.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.paths.is_empty() || !headers.contains_key(SERVER_TIMING) {
             return;
@@ -116,8 +115,8 @@ pub(super) fn shows_timings(headers: &HeaderMap) -> bool {
         || policies.any(|policy| contains(policy.as_bytes(), b"sandbox"))
 }
 
-/// Puts a token, or the reason why there is none, into the timings of a document. It is the first line: a browser
-/// stops reading at the first sign that it does not understand.
+/// Puts a token, or the reason why there is none, into the timings of a document. The sidecar's line comes first: a
+/// browser stops reading at the first character that it does not understand.
 pub(super) fn tell_scripts(headers: &mut HeaderMap, token: TokenOrStatus<'_>) {
     let metric = match token {
         // A token needs no escaping in a quoted string, as in JSON.
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_documents_of_a_window_are_told() {
+    fn only_top_level_documents_are_told() {
         let covers = |method: Method, lines: &[_]| {
             document().covering(&method, "/page", &headers(lines)).is_some()
         };

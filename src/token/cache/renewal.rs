@@ -1,7 +1,7 @@
-//! Reports of pages that Velt has refused a token, and mints anew because of them.
+//! Pages report that Velt refused their token, and the sidecar mints another.
 //!
-//! A report counts only if it names the token that the cache holds, and brings a user one token a minute at most, so
-//! that no page can make the sidecar mint without bound.
+//! A report counts only if it names the token that the cache holds, and causes at most one mint a minute for each user,
+//! so that no page can make the sidecar mint without bound.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use ground::metrics::RefusedTokenResult;
 use ground::trace::Recording;
 use ground::user_id::UserId;
 
-/// Time after a user's renewal in which the user's pages cause no other.
+/// Shortest time between two renewals of one user.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
 
 /// Most users whose last renewal is remembered. Beyond that the earliest is forgotten, so more users than this
@@ -141,7 +141,7 @@ impl Shared {
         if let Some(error) = failure {
             return (Renewal::Renewing(Lookup::Ready(Err(error))), RefusedTokenResult::Failed);
         }
-        // A token of former credentials is refused with good reason.
+        // Velt refuses tokens of former credentials, so such a report need not wait for the minute.
         let is_superseded = slot.is_some_and(|slot| slot.epoch != self.minters.epoch());
         if let Some(retry_after) = self.renewals.wait(&request.user, now.steady)
             && !is_superseded
@@ -159,7 +159,7 @@ impl Shared {
         let (shared, ended) = (Arc::clone(self), mint.receiver.clone());
         tokio::spawn(async move {
             minting.await;
-            // A mint without a token is bounded by the memory of failures, and leaves the user the minute.
+            // A failed mint does not use up the user's minute: the remembered failure already limits further calls.
             if !matches!(&*ended.borrow(), Some(Ok(_))) {
                 shared.renewals.0.invalidate(&user);
             }

@@ -61,7 +61,7 @@ pub struct Front {
     pub own_app: Option<Around>,
 }
 
-/// State of the front around the reader's app.
+/// State that the front has only in front of a developer's app.
 pub struct Around {
     pub app: OwnApp,
     pub responses: Responses,
@@ -74,7 +74,7 @@ impl Around {
         Self { app, responses: Responses::default(), told: Mutex::default() }
     }
 
-    /// Tells the reader, once for each reason, what became of a document that could not just take the panel.
+    /// Tells the developer, once for each reason, why a document needed a wider policy or has no panel.
     fn tell(&self, placed: Placed, path: &str) {
         let told = match placed {
             Placed::In(panel::Admission::Widened) => format!(
@@ -82,7 +82,7 @@ impl Around {
                  its panel to script-src-elem on the way to the browser"
             ),
             Placed::Compressed => format!(
-                "{path} came compressed, although the demo asked for it as it is: no panel there, \
+                "the app compressed {path}, although the demo asked for it uncompressed: no panel there, \
                  see {OWN_PATHS}/"
             ),
             Placed::In(_) | Placed::NoDocument => return,
@@ -287,7 +287,7 @@ fn is_path(to: &str) -> bool {
 
 /// Returns the page that waits for the reader's app.
 fn waiting(app: &OwnApp) -> Response<Body> {
-    // Escaped, although no address of an app has a sign that HTML reads.
+    // Escaped, although no address of an app has a character of HTML's markup.
     let address = app.to_string().replace('&', "&amp;").replace('<', "&lt;");
     let mut response = own_file(HTML, WAITING.replace("{app}", &address));
     *response.status_mut() = StatusCode::BAD_GATEWAY;

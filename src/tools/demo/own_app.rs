@@ -1,4 +1,4 @@
-//! The reader's own app, which `demo --app` puts behind the login proxy and the sidecar.
+//! The developer's own app, which `demo --app` puts behind the login proxy and the sidecar.
 
 use std::error::Error;
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct OwnApp {
     port: u16,
 }
 
-/// Reason why an argument is not the address of an app. The reader's fault.
+/// Reason why an argument is not the address of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnAppError {
     /// `https://`: the certificate of an app on the developer's machine is signed by no known authority.
@@ -33,7 +33,7 @@ pub enum OwnAppError {
     Scheme,
     /// Not `HOST:PORT`.
     Address,
-    /// A path, which belongs into the browser's address bar.
+    /// A path, which belongs in the browser's address bar.
     Path(String),
 }
 
@@ -41,12 +41,12 @@ impl fmt::Display for OwnAppError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tls => formatter.write_str(
-                "the demo speaks plain HTTP with the app: start the app without TLS, and name it \
-                 as http://HOST:PORT",
+                "the demo speaks plain HTTP with the app: start the app without TLS, and write \
+                 --app http://HOST:PORT",
             ),
-            Self::Scheme => formatter.write_str("the address of an app begins with http://"),
+            Self::Scheme => formatter.write_str("the app's address must begin with http://"),
             Self::Address => {
-                formatter.write_str("an app is named by host and port, as in http://127.0.0.1:3000")
+                formatter.write_str("write the app's host and port, such as http://127.0.0.1:3000")
             }
             Self::Path(path) => write!(
                 formatter,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_refused_with_what_to_do() {
+    fn invalid_addresses_are_refused_with_a_reason() {
         for (text, expected) in [
             ("https://127.0.0.1:3000", OwnAppError::Tls),
             ("unix:///run/app.sock", OwnAppError::Scheme),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn demo_itself_is_found_out() {
+    fn address_of_the_demo_itself_is_recognized() {
         let front = SocketAddr::from(([127, 0, 0, 1], 4180));
         for (text, expected) in [
             ("localhost:4180", true),

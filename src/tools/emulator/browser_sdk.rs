@@ -1,6 +1,6 @@
 //! Stand-in for Velt's browser SDK, which the pages of a test or an example load from the emulator.
 //!
-//! `@veltdev/react` and `@veltdev/client` hold a loader alone: it fetches the SDK from `cdn.velt.dev`, or from the
+//! `@veltdev/react` and `@veltdev/client` contain only a loader: it fetches the SDK from `cdn.velt.dev`, or from the
 //! host of the documented setting `proxyDomain` (docs.velt.dev/security/proxy-server), and always at
 //! `/lib/sdk@VERSION/velt.js`. With the emulator as that host, real loaders run without Velt's network.
 

@@ -25,7 +25,7 @@ static INSTALLATION: Mutex<()> = Mutex::const_new(());
 /// Place where an example's login is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// Login proxy before the sidecar, with a page of its own.
+    /// Login proxy in front of the sidecar, with a page of its own.
     Proxy,
     /// App whose users have their names as ids.
     App,

@@ -60,7 +60,7 @@ struct Shared {
 }
 
 impl Front {
-    /// Starts a front before `sidecar`.
+    /// Starts a front in front of `sidecar`.
     pub fn start(sidecar: SocketAddr) -> Self {
         let settings = listener::Settings::at(LOOPBACK);
         let listener = Listener::bind(settings, ListenerMetrics::detached()).expect("a free port");

@@ -1,5 +1,5 @@
 //! The parts of a site: Velt's stand-in, the sidecar as a process, the app with the pages of `apps/pages`, and
-//! a login front before all of it.
+//! a login front in front of them.
 
 use std::fs;
 use std::path::Path;

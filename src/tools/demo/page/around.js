@@ -86,7 +86,7 @@ async function watch() {
 function showResponses(responses) {
   const rows = responses.map(({ path, status, carried }) => {
     const row = document.createElement('tr');
-    const shown = path === ROUTE && status === 200 ? 'token, in its body' : carried || '\u2013';
+    const shown = path === ROUTE && status === 200 ? 'token, in its body' : carried || 'no token, no status';
     for (const text of [String(status), path, shown]) row.insertCell().textContent = text;
     return row;
   });

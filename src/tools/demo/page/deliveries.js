@@ -23,7 +23,7 @@ const STATUS_MEANINGS = {
   refused: 'Velt refused to mint a token',
   unavailable: 'Velt does not answer, or answers with an error',
   timeout: 'Velt did not answer in time',
-  'rate-limited': 'Velt wants fewer requests',
+  'rate-limited': 'Velt\u2019s rate limit is reached',
   malformed: 'Velt answered with something that is no token',
 };
 
@@ -32,7 +32,7 @@ async function byRoute(client, user) {
   await signIn(client, user, OPTIONS);
 }
 
-/** Way 2: the token comes along with an answer of the app's own API. @param {Client} client @param {User} user */
+/** Way 2: the token comes in a header of a response of the app's own API. @param {Client} client @param {User} user */
 async function byHeader(client, user) {
   const tokens = createVeltTokens({ ...OPTIONS, userId: user.userId });
   const identify = async () => {

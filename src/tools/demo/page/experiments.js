@@ -124,7 +124,7 @@ export function setUpExpire(session) {
     const clients = session.clients();
     clients.forEach((client) => client.expireNow());
     result.textContent = clients.length
-      ? 'Both clients took their token for expired and asked again: see the verdicts.'
+      ? 'Both clients treated their token as expired and asked again: see the results above.'
       : 'No user is signed in.';
   });
 }

@@ -15,11 +15,11 @@ const STEPS = [
     isDone: (deed) => deed.kind === 'user' && deed.id === 'linus',
   },
   {
-    say: ['Then:', 'press \u201cBring Velt back\u201d and wait: both panels get their token without a click.'],
+    say: ['Then:', 'press \u201cBring Velt back\u201d and wait: both cards get their token without a click.'],
     isDone: (deed) => deed.kind === 'velt' && !deed.isDown,
   },
   {
-    say: ['That is all of it.', 'The experiments below have more. Then put it before your own app: velt-sidecar demo --app http://127.0.0.1:3000'],
+    say: ['That is all of it.', 'The experiments below have more. Then put it in front of your own app: velt-sidecar demo --app http://127.0.0.1:3000'],
     isDone: () => false,
   },
 ];

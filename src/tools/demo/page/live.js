@@ -20,7 +20,7 @@ export async function pollFigures() {
     showFigures(parseMetrics(await response.text()));
     problem.hidden = true;
   } catch (error) {
-    problem.textContent = `Figures are not up to date: ${messageOf(error)}`;
+    problem.textContent = `Metrics are not up to date: ${messageOf(error)}`;
     problem.hidden = false;
   }
   setTimeout(pollFigures, POLL_INTERVAL_MS);
@@ -61,7 +61,7 @@ function showFigures(samples) {
   setFigure('cached', formatCount(total('tokens_cached')), 'users with a token');
 
   const breaker = total('breaker_open');
-  setFigure('breaker', breaker === null ? MISSING : breaker > 0 ? 'open' : 'closed', breaker ? 'Velt is not asked' : 'Velt is asked');
+  setFigure('breaker', breaker === null ? MISSING : breaker > 0 ? 'open' : 'closed', breaker ? 'no calls to Velt' : 'calls go to Velt');
   byTestId('figure-breaker').dataset.open = String(breaker === null ? '' : breaker > 0);
 
   const added = median(samples.filter(({ name }) => name === 'added_seconds_bucket'));

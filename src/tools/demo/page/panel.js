@@ -100,7 +100,7 @@
     seen.unshift({
       path: pathname,
       status,
-      carried: token ? `token: ${owner}` : reason ?? 'neither',
+      carried: token ? `token: ${owner}` : reason ?? 'no token, no status',
       kind: token ? 'token' : reason ? 'status' : 'nothing',
     });
     seen.length = Math.min(seen.length, SHOWN);
@@ -204,7 +204,7 @@
   function setCollapsed(collapsed) {
     panel.toggleAttribute('data-collapsed', collapsed);
     collapse.textContent = collapsed ? '+' : '\u2013';
-    collapse.setAttribute('aria-label', collapsed ? 'Open the demo\u2019s panel' : 'Fold the demo\u2019s panel');
+    collapse.setAttribute('aria-label', collapsed ? 'Expand the demo\u2019s panel' : 'Collapse the demo\u2019s panel');
     collapse.setAttribute('aria-expanded', String(!collapsed));
     try {
       sessionStorage.setItem(COLLAPSED, collapsed ? 'yes' : 'no');

@@ -5,7 +5,7 @@ import { messageOf } from './token-panel.js';
 /** @param {string} url @param {RequestInit} [init] */
 export async function requestJson(url, init) {
   const response = await fetch(url, { cache: 'no-store', ...init }).catch((error) => {
-    throw new Error(`${url} cannot be reached: ${messageOf(error)}`);
+    throw new Error(`${url} can\u2019t be reached: ${messageOf(error)}`);
   });
   const text = await response.text();
   if (!response.ok) throw new Error(`${url} answered HTTP ${response.status}: ${text}`);

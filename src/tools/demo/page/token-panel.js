@@ -42,7 +42,7 @@ export function copyOnClick(button, readText) {
 /** @param {string} text */
 async function copy(text) {
   // The clipboard exists on https and on localhost only.
-  if (!navigator.clipboard) return 'No clipboard here';
+  if (!navigator.clipboard) return 'Needs HTTPS or localhost';
   return navigator.clipboard.writeText(text).then(
     () => 'Copied',
     (error) => `Not copied: ${messageOf(error)}`,
@@ -88,7 +88,7 @@ export function createTokenPanel(delivery) {
     setToken('');
     setReason(messageOf(error));
     const more = pause === undefined ? '' : `; asking again in ${Math.ceil(pause / 1000)} s`;
-    setVerdict('refused', `Velt signs no user in${more}`);
+    setVerdict('refused', `Not signed in to Velt${more}`);
   }
 
   /** No user is logged in, so no token is the expected result. @param {unknown} reason */
@@ -138,7 +138,7 @@ export function createTokenPanel(delivery) {
         claimsElement.textContent = JSON.stringify(claims, null, 2);
         expiresAt = typeof claims.exp === 'number' ? claims.exp * 1000 : null;
       } catch (error) {
-        claimsElement.textContent = `The claims cannot be read: ${messageOf(error)}`;
+        claimsElement.textContent = `The claims can\u2019t be read: ${messageOf(error)}`;
       }
     }
     showRemaining();

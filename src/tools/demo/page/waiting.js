@@ -6,7 +6,7 @@ async function look() {
   try {
     const response = await fetch('/__velt-demo/app', { cache: 'no-store' });
     if ((await response.json()).up) return location.reload();
-    say('Trying each second.');
+    say('Trying every second.');
   } catch {
     say('The demo itself does not answer: is it still running?');
   }
