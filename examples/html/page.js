@@ -2,6 +2,7 @@ import { initVelt } from '@veltdev/client';
 import { signIn, signOut } from 'velt-sidecar';
 import { apiKey, proxyDomain } from './settings.js';
 
+let leaving = false;
 const element = (id) => document.getElementById(id);
 const say = (text) => { document.querySelector('[data-testid=who]').textContent = text; };
 
@@ -23,8 +24,11 @@ async function collaborate(user) {
   element('sign-out').hidden = false;
   element('sign-out').onclick = async () => {
     // First Velt, then the login: a token that comes between the two would be the old user's.
+    leaving = true;
     await signOut(client).finally(() => location.assign('/oauth2/sign_out'));
   };
   const onError = (error) => say(`Signed in as ${user.name}, but not to Velt: ${error.message}`);
-  await signIn(client, user, { onError }).catch(onError);
+  const session = await signIn(client, user, { onError }).catch(onError);
+  // Another tab has signed out.
+  session?.tokens.onSignedOut(() => leaving || location.reload());
 }

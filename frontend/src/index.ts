@@ -30,4 +30,4 @@ export const signIn: <U extends User>(
 ) => Promise<SignedIn<U>> = sign.signIn;
 
 /** Forgets the tokens of all providers, in all tabs, and signs out of Velt. Call it before your own logout. */
-export const signOut: (client: Pick<VeltClient, 'signOutUser'>) => Promise<void> = provider.signOut;
+export const signOut: (client: Pick<VeltClient, 'signOutUser'>) => Promise<void> = sign.signOut;

@@ -1,6 +1,6 @@
 import { TokenError } from './error.js';
 import { createSource, type Source } from './tokens.js';
-import type { AuthProvider, ProviderOptions, User, VeltClient } from './types.js';
+import type { AuthProvider, ProviderOptions, User } from './types.js';
 
 /** Most users whose providers are kept. A server that renders pages comes across many. */
 const MOST_USERS = 99;
@@ -8,7 +8,7 @@ const MOST_USERS = 99;
 /** Provider, its tokens, and the options of the latest call: React passes a new `onError` at each render. */
 type Entry = [provider: AuthProvider<any>, tokens: Source, options: ProviderOptions];
 
-const entries = new Map<string, Entry>();
+export const entries = new Map<string, Entry>();
 
 export const keyOf = (user: User, { url }: ProviderOptions): string => JSON.stringify([user, url]);
 
@@ -42,13 +42,4 @@ export function veltAuthProvider<U extends User>(user: U, options: ProviderOptio
   }
   entry[2] = options;
   return entry[0];
-}
-
-export async function signOut(client: Pick<VeltClient, 'signOutUser'>): Promise<void> {
-  entries.forEach((entry) => {
-    // `onError` tells of a sign-out elsewhere, not of the caller's own. The next render passes `onError` again.
-    entry[2] = {};
-    entry[1].signedOut();
-  });
-  await client.signOutUser();
 }

@@ -48,7 +48,7 @@ export async function askRoute(
       status,
       sidecarCode,
       // A 502 of the sidecar itself stays until the operator changes something.
-      retryable: wait > 0 || (status === 502 ? !sidecarCode : /^5|408|429/.test(`${status}`)),
+      retryable: wait > 0 || (status === 502 ? !sidecarCode : /^5|408|429/.test(status as unknown as string)),
       retryAfter,
     },
     sidecarCode && (json!.error as string),

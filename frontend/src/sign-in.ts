@@ -1,5 +1,5 @@
 import { TokenError } from './error.js';
-import { keyOf, makeProvider, tokensOf } from './provider.js';
+import { entries, keyOf, makeProvider, tokensOf } from './provider.js';
 import { sleep } from './tabs.js';
 import type { ProviderOptions, SignedIn, User, VeltClient } from './types.js';
 
@@ -8,6 +8,8 @@ interface Session {
   /** User and route, unless the call has failed or its user has signed out. */
   _key: string | undefined;
   _result: Promise<SignedIn<any>>;
+  /** Forgets the token in all tabs, and stops. */
+  _signOut(): Promise<void>;
   /** Ends the session, waits until Velt is done with it, and signs out of Velt if it was signed in. */
   _stop(code?: string): Promise<void>;
 }
@@ -48,7 +50,7 @@ export function signIn<U extends User>(
 
   const enter = async (): Promise<SignedIn<U>> => {
     await before?._stop('superseded');
-    if (stopped) throw 0;
+    if (stopped) throw stopped;
     tokens.onSignedOut(() => me._stop());
     await attempt();
     let again: Promise<void> | undefined;
@@ -61,17 +63,16 @@ export function signIn<U extends User>(
           .then(() => (again = undefined));
       });
     }
-    return {
-      user,
-      tokens,
-      signOut() {
-        tokens.signedOut();
-        return me._stop();
-      },
-    };
+    return { user, tokens, signOut: me._signOut };
   };
 
-  const me = { _key: key } as Session;
+  const me = {
+    _key: key,
+    _signOut() {
+      tokens.signedOut();
+      return me._stop();
+    },
+  } as Session;
   sessions.set(client, me);
   me._result = new Promise((resolve, reject) => {
     const end = enter().then(resolve, (error) => {
@@ -92,4 +93,13 @@ export function signIn<U extends User>(
   });
   me._result.catch(report);
   return me._result;
+}
+
+export async function signOut(client: Pick<VeltClient, 'signOutUser'>): Promise<void> {
+  entries.forEach((entry) => {
+    // `onError` tells of a sign-out elsewhere, not of the caller's own. The next render passes `onError` again.
+    entry[2] = {};
+    entry[1].signedOut();
+  });
+  await (sessions.get(client)?._signOut() ?? client.signOutUser());
 }

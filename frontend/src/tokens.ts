@@ -30,10 +30,15 @@ const ignore = () => {};
 
 /** Creates the source of tokens for one user. Does no work before its first use, so that a server may call it. */
 export function createSource(options: TokenOptions = {}): Source {
-  const { userId, url = '/api/velt/token', patience = 1e4 } = options;
-  // Looked up at each call, since the app may replace it later.
-  const { fetch: fetcher = (...args) => fetch(...args) } = options;
-  const { tokenHeader = 'X-Velt-Token', statusHeader = tokenHeader + '-Status' } = options;
+  const {
+    userId,
+    url = '/api/velt/token',
+    patience = 1e4,
+    // Looked up at each call, since the app may replace it later.
+    fetch: fetcher = (...args) => fetch(...args),
+    tokenHeader = 'X-Velt-Token',
+    statusHeader = tokenHeader + '-Status',
+  } = options;
   const listeners = new Set<() => void>();
   const life = new AbortController();
   let isOut = false;
@@ -262,5 +267,5 @@ export function createSource(options: TokenOptions = {}): Source {
 let documentToken = (): string | undefined => {
   documentToken = ignore as () => undefined;
   const [document] = performance.getEntriesByType('navigation') as PerformanceNavigationTiming[];
-  return document?.serverTiming?.find(({ name }) => name === 'velt-token')?.description;
+  return document?.serverTiming?.find((metric) => metric.name === 'velt-token')?.description;
 };

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { TokenError, signIn } from '../dist/index.js';
+import { TokenError, createVeltTokens, signIn, signOut } from '../dist/index.js';
 import { errorOf, gate, route, sleep, until } from './support.mjs';
 
 const ada = { userId: 'ada', organizationId: 'acme' };
@@ -227,4 +227,21 @@ test('Velt that renews by the provider has each renewed token', async (t) => {
   assert.equal(await client.provider.generateToken(), 'token-2');
   await session.signOut();
   assert.ok((await errorOf(client.provider.generateToken())) instanceof TokenError);
+});
+
+test('sign-out by the client alone ends the session of signIn, in all tabs', async (t) => {
+  const { url } = await route(t);
+  const [here, there] = [velt(), velt()];
+  await signIn(here, ada, { url });
+  // Another tab of the same user: its tokens are of their own, and hear by the channel.
+  const other = createVeltTokens({ ...ada, url });
+  let heard = 0;
+  other.onSignedOut(() => heard++);
+  await other.generateToken();
+  await signOut(here);
+  await until(() => heard === 1, 'the other tab');
+  assert.deepEqual(here.journal, ['provider ada token-1', 'out']);
+  await signOut(there);
+  assert.deepEqual(there.journal, ['out']);
+  other.close();
 });

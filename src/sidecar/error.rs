@@ -170,9 +170,10 @@ impl RequestError {
             Self::UserMismatch => (
                 StatusCode::FORBIDDEN,
                 "user_mismatch",
-                "The body names a userId that is not the signed-in user's. Another user may have \
-                 signed in since the page was loaded: load it again. The posted id never decides: \
-                 tokens are minted for the user of the login."
+                "The body names a userId that is not the signed-in user's. Either another user has \
+                 signed in since the page was loaded: load it again. Or the page spells the id \
+                 otherwise than the login does: they must be equal byte for byte. The posted id never \
+                 decides whom a token is for."
                     .into(),
             ),
             Self::BadFingerprint => (

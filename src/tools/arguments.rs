@@ -257,7 +257,7 @@ pub fn time(text: &str) -> Result<Duration, &'static str> {
 #[derive(clap::Args)]
 pub struct EmulatorArguments {
     /// Address of the emulator
-    #[arg(long, default_value = "127.0.0.1:4190")]
+    #[arg(long, default_value = "127.0.0.1:4191")]
     pub listen: SocketAddr,
     /// Accept only this API key [default: any]
     #[arg(long, requires = "auth_token")]

@@ -174,7 +174,7 @@ fn secret_given_to_two_settings_is_refused() {
         assert!(said.contains("also given as admin.token"), "{said}");
     }
     // An emulator takes any credentials, as the README says.
-    let emulator = ("VELT_SIDECAR_VELT__ENDPOINT", "http://127.0.0.1:4190/");
+    let emulator = ("VELT_SIDECAR_VELT__ENDPOINT", "http://127.0.0.1:4191/");
     fine("", &[("VELT_API_KEY", "any"), ("VELT_AUTH_TOKEN", "any"), emulator]);
 }
 

@@ -2,6 +2,7 @@ import { initVelt } from '@veltdev/client';
 import { signIn, signOut } from 'velt-sidecar';
 import settings from '/settings.js';
 
+let leaving = false;
 const element = (id) => document.getElementById(id);
 const say = (text) => { document.querySelector('[data-testid=who]').textContent = text; };
 
@@ -22,8 +23,11 @@ async function collaborate() {
   element('sign-out').onsubmit = async (event) => {
     event.preventDefault();
     // First Velt, then the session: a token that comes between the two would be the old user's.
+    leaving = true;
     await signOut(client).finally(() => event.target.submit());
   };
   const onError = (error) => say(`Signed in as ${user.name}, but not to Velt: ${error.message}`);
-  await signIn(client, user, { onError }).catch(onError);
+  const session = await signIn(client, user, { onError }).catch(onError);
+  // Another tab has signed out.
+  session?.tokens.onSignedOut(() => leaving || location.reload());
 }

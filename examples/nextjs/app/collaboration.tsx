@@ -1,7 +1,7 @@
 'use client';
 import { VeltComments, VeltPresence, VeltProvider } from '@veltdev/react';
 import { useState } from 'react';
-import { veltAuthProvider } from 'velt-sidecar';
+import { TokenError, veltAuthProvider } from 'velt-sidecar';
 import { SignOut } from './sign-out';
 
 interface Properties {
@@ -16,7 +16,10 @@ interface Properties {
 export function Collaboration({ user, token, apiKey, sdkHost }: Properties) {
   const [note, setNote] = useState('');
   const [problem, setProblem] = useState('');
-  const onError = (error: unknown) => setProblem(String(error));
+  const onError = (error: unknown) => {
+    const isSignedOut = error instanceof TokenError && error.code === 'signed_out';
+    setProblem(isSignedOut ? 'Signed out in another tab. Load the page again.' : String(error));
+  };
   return (
     <VeltProvider
       apiKey={apiKey}

@@ -1,6 +1,6 @@
 import { VeltComments, VeltPresence, VeltProvider } from '@veltdev/react';
 import { useEffect, useState } from 'react';
-import { veltAuthProvider } from 'velt-sidecar';
+import { TokenError, veltAuthProvider } from 'velt-sidecar';
 import { SignOut } from './SignOut.tsx';
 import { askForUser, type VeltUser } from './user.ts';
 
@@ -12,7 +12,11 @@ export function App() {
   const [user, setUser] = useState<VeltUser | null>();
   const [note, setNote] = useState('');
   const [problem, setProblem] = useState('');
-  const onError = (error: unknown) => setProblem(String(error));
+  const onError = (error: unknown) => {
+    // Another tab has signed out, or the session has ended.
+    if (error instanceof TokenError && error.code === 'signed_out') setUser(null);
+    else setProblem(String(error));
+  };
   useEffect(() => { askForUser().then(setUser, () => setUser(null)); }, []);
 
   if (user === undefined) return <p data-testid="who">Asking who is signed in …</p>;

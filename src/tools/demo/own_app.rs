@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longest time that one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// Address of the reader's app: `http://HOST:PORT`, or `HOST:PORT`.
+/// Address of the developer's app: `http://HOST:PORT`, `HOST:PORT`, or the port of an app on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnApp {
     host: String,
@@ -62,6 +62,10 @@ impl FromStr for OwnApp {
     type Err = OwnAppError;
 
     fn from_str(text: &str) -> Result<Self, OwnAppError> {
+        // A port alone is what a developer knows by heart.
+        if let Ok(port) = text.parse::<u16>() {
+            return Ok(Self { host: "localhost".into(), port });
+        }
         let address = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
@@ -124,6 +128,7 @@ mod tests {
             ("http://127.0.0.1:3000", "127.0.0.1:3000"),
             ("http://localhost:5173/", "localhost:5173"),
             ("localhost:3000", "localhost:3000"),
+            ("3000", "localhost:3000"),
             ("HTTP://[::1]:8000", "[::1]:8000"),
             ("http://app.internal", "app.internal:80"),
         ] {

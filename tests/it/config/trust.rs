@@ -26,13 +26,13 @@ fn private_network_is_accepted_as_trusted() {
 
 #[test]
 fn plain_text_endpoint_beyond_loopback_is_refused() {
-    let tomls = ["http://velt.test/", "http://10.0.0.7:4190/", "http://[fd00::1]/"]
+    let tomls = ["http://velt.test/", "http://10.0.0.7:4191/", "http://[fd00::1]/"]
         .map(|far| format!("[velt]\nendpoint = \"{far}\""));
     says("plain_text_endpoint", &tomls);
     for toml in tomls {
         fine(&format!("{toml}\nallow_plaintext = true"), &[]);
     }
-    for near in ["http://127.0.0.1:4190/", "http://[::1]:4190/", "http://localhost:4190/"] {
+    for near in ["http://127.0.0.1:4191/", "http://[::1]:4191/", "http://localhost:4191/"] {
         fine(&format!("[velt]\nendpoint = \"{near}\""), &[]);
     }
     for lookalike in ["http://127.0.0.1.evil.test/", "http://localhost.evil.test/"] {

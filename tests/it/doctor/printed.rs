@@ -238,7 +238,7 @@ async fn the_transcripts_in_the_docs_are_what_is_printed() {
         let toml = toml.strip_prefix("toml\n").expect("a language");
         let written = toml
             .replace("127.0.0.1:3000", &at(app.address))
-            .replace("127.0.0.1:4190", &at(velt))
+            .replace("127.0.0.1:4191", &at(velt))
             .replace(":8080", ":0")
             .replace(":9901", ":0");
         let finished = doctor(&written, &arguments, &[]).await;
@@ -246,7 +246,7 @@ async fn the_transcripts_in_the_docs_are_what_is_printed() {
         let printed = format!("{}exit {code}\n", finished.stdout);
         let printed = printed
             .replace(&at(app.address), "127.0.0.1:3000")
-            .replace(&at(velt), "127.0.0.1:4190");
+            .replace(&at(velt), "127.0.0.1:4191");
         assert_eq!(lines(rest), lines(&printed), "\n{printed}");
         compared += 1;
     }

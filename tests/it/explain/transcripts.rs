@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::velt::{FakeVelt, refused};
 
 /// Addresses of Velt and of the sidecar's admin port in the transcripts.
-const VELT: &str = "http://127.0.0.1:4190/";
+const VELT: &str = "http://127.0.0.1:4191/";
 const ADMIN: &str = "http://127.0.0.1:9901";
 
 /// Returns the contents of all fences of this kind.
