@@ -42,7 +42,7 @@ impl Shape {
     }
 
     /// Puts a token into the shape, and where there is room for it the end of the token's use in seconds since
-    /// 1970. A token needs no escaping in JSON (see [`TokenValue::parse`]).
+    /// 1970. A token needs no escaping in JSON (see [`token::TokenValue::parse`]).
     pub fn around(&self, token: &str, expires_at: impl Display) -> String {
         match self {
             Self::String => format!("\"{token}\""),
