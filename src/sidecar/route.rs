@@ -121,19 +121,12 @@ pub(super) fn check_asking<B>(
     }
 }
 
-/// Content of the body of a request for a token.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Posted {
-    /// The token that Velt has refused, according to the page.
-    pub(super) refused: Option<Fingerprint>,
-}
-
-/// Reads the body of a request for a token.
+/// Reads the body of a request for a token: see [`parse_posted`].
 pub(super) async fn read_posted(
     body: &mut RequestBody,
     limit: usize,
     user: &User,
-) -> Result<Posted, RequestError> {
+) -> Result<Option<Fingerprint>, RequestError> {
     let reading = Limited::new(body, limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
@@ -146,11 +139,12 @@ pub(super) async fn read_posted(
     parse_posted(&body.to_bytes(), user)
 }
 
-/// Parses a body. Any body will do, and most say nothing of a user or a refused token.
+/// Parses a body, and returns the token that Velt has refused, according to the page. Any body will do, and most
+/// say nothing of a user or a refused token.
 ///
 /// A body that names another user is refused: the author of the page believes that the posted id decides, or
 /// another user has signed in since the page was loaded.
-pub(super) fn parse_posted(body: &[u8], user: &User) -> Result<Posted, RequestError> {
+pub(super) fn parse_posted(body: &[u8], user: &User) -> Result<Option<Fingerprint>, RequestError> {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let same = match json.get("userId") {
         None | Some(Value::Null) => true,
@@ -161,12 +155,11 @@ pub(super) fn parse_posted(body: &[u8], user: &User) -> Result<Posted, RequestEr
     if !same {
         return Err(RequestError::UserMismatch);
     }
-    let refused = match json.get("refused") {
-        None | Some(Value::Null) => None,
+    match json.get("refused") {
+        None | Some(Value::Null) => Ok(None),
         Some(refused) => {
             let fingerprint = refused.as_str().and_then(Fingerprint::parse);
-            Some(fingerprint.ok_or(RequestError::BadFingerprint)?)
+            fingerprint.ok_or(RequestError::BadFingerprint).map(Some)
         }
-    };
-    Ok(Posted { refused })
+    }
 }

@@ -45,7 +45,7 @@ impl Sidecar {
         {
             let limit = rules.injection.max_body();
             // Boxed, because a page that fetches a token by POST is rare.
-            refused = Box::pin(read_posted(request.body_mut(), limit, user)).await?.refused;
+            refused = Box::pin(read_posted(request.body_mut(), limit, user)).await?;
         }
         let mut patience = route.max_wait;
         if let TokenState::Asking(_) = token {

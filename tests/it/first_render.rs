@@ -81,6 +81,18 @@ async fn t69_client_can_not_forge_the_apps_token_header() {
 }
 
 #[tokio::test]
+async fn t69_configured_names_are_removed_also_while_no_path_is_named() {
+    let names = "[delivery.app_header]\nname = \"X-Page-Token\"\nstatus_name = \"X-Page-Status\"\n";
+    let stage = Stage::set(names).await;
+    for name in ["x-page-token", "X_Page_Token", "x-page-status"] {
+        let sending = load(&stage, "/page").header("x-forwarded-user", "ada");
+        assert_eq!(sending.header(name, "forged").send().await.status(), 200);
+        let arrived = stage.app.journal().pop().expect("a request");
+        assert!(!format!("{:?}", arrived.headers).contains("forged"), "{name}: {arrived:?}");
+    }
+}
+
+#[tokio::test]
 async fn t69_page_with_a_token_in_it_is_kept_by_no_cache() {
     let app = FakeApp::answering(|_| {
         page(&[

@@ -97,7 +97,7 @@ impl DocumentSettings {
     /// Removes each line that names a metric of the sidecar's, wherever in the line: browsers read lists that the
     /// standard does not allow in ways of their own. Removes nothing while no document path is configured.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        if self.paths.is_empty() || !headers.contains_key(SERVER_TIMING) {
+        if self.paths.is_empty() || !headers.get_all(SERVER_TIMING).iter().any(names_own) {
             return;
         }
         let lines = headers.get_all(SERVER_TIMING).iter();

@@ -1,6 +1,6 @@
 //! Token routes: paths that the sidecar answers itself, and the shape of the answer.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -47,7 +47,13 @@ impl Shape {
         match self {
             Self::String => format!("\"{token}\""),
             Self::Object { before } => {
-                format!("{before}{token}\",\"{EXPIRES_AT}\":{expires_at}}}")
+                // Room for the key and the number, so that the text is not moved while it grows.
+                let mut text = String::with_capacity(before.len() + token.len() + 32);
+                text.push_str(before);
+                text.push_str(token);
+                write!(text, "\",\"{EXPIRES_AT}\":{expires_at}}}")
+                    .expect("a string takes any text");
+                text
             }
         }
     }

@@ -75,6 +75,13 @@ impl Default for Renewals {
 }
 
 impl Renewals {
+    /// Forgets a renewal of this time that brought no token. A later renewal of the user stays.
+    fn take_back(&self, user: &UserId, at: Instant) {
+        if self.0.get(user) == Some(at) {
+            self.0.invalidate(user);
+        }
+    }
+
     /// Returns the rest of the time in which this user's pages cause no other renewal.
     fn wait(&self, user: &UserId, now: Instant) -> Option<Duration> {
         let until = self.0.get(user)? + RENEWED_EVERY;
@@ -84,7 +91,7 @@ impl Renewals {
 
 /// Answer to a report that Velt has refused a token.
 pub enum Renewal {
-    /// The report is believed: the token, a mint under way, or the reason why a mint has just failed.
+    /// The report is believed: a mint is under way, or has just failed for the reason in the look-up.
     Renewing(Lookup),
     /// The cache holds another token than the refused one, or none.
     NotHeld,
@@ -161,7 +168,8 @@ impl Shared {
             minting.await;
             // A failed mint does not use up the user's minute: the remembered failure already limits further calls.
             if !matches!(&*ended.borrow(), Some(Ok(_))) {
-                shared.renewals.0.invalidate(&user);
+                let _no_renewal_begins = shared.board();
+                shared.renewals.take_back(&user, now.steady);
             }
         });
         (Renewal::Renewing(Lookup::Pending(mint)), RefusedTokenResult::Renewed)

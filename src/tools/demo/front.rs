@@ -38,9 +38,11 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Files of the pages about the reader's app: path below [`OWN_PATHS`], content type, text.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 6] = [
     ("/", HTML, include_str!("page/around.html")),
     ("/around.js", JAVASCRIPT, include_str!("page/around.js")),
+    ("/requests.js", JAVASCRIPT, include_str!("page/requests.js")),
+    ("/token-panel.js", JAVASCRIPT, include_str!("page/token-panel.js")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/waiting.js", JAVASCRIPT, include_str!("page/waiting.js")),
 ];

@@ -43,3 +43,36 @@ fn key_of_a_bare_string_route_is_refused() {
 fn delivery_without_route_and_header_is_refused() {
     says("no_delivery", &["[delivery]\nroute = []\n[delivery.header]\nenabled = false"]);
 }
+
+#[test]
+fn key_of_the_tokens_end_is_refused_as_the_tokens_key() {
+    says("key_of_the_tokens_end", &["[[delivery.route]]\npath = \"/token\"\nkey = \"expiresAt\""]);
+}
+
+#[test]
+fn names_that_mean_something_else_are_refused_for_tokens() {
+    says(
+        "name_with_another_meaning",
+        &[
+            "[delivery.header]\nname = \"Sec-Fetch-Site\"",
+            "[delivery.header]\nstatus_name = \"Server-Timing\"",
+            "[delivery.app_header]\nname = \"If-None-Match\"",
+            "[delivery.app_header]\nname = \"X-Token\"\nstatus_name = \"x-token\"",
+        ],
+    );
+    for taken in ["Accept", "Origin", "Referer", "Forwarded", "X-Forwarded-Proto", "Traceparent"] {
+        assert!(
+            parse(&format!("[delivery.app_header]\nname = \"{taken}\""), &[]).is_err(),
+            "{taken}"
+        );
+    }
+}
+
+#[test]
+fn pages_may_have_their_token_with_the_first_render_alone() {
+    let off = "[delivery]\nroute = []\n[delivery.header]\nenabled = false\n";
+    for table in ["app_header", "document"] {
+        let toml = format!("{off}[delivery.{table}]\npaths = [\"/\"]");
+        assert!(parse(&toml, &[]).is_ok(), "{table}");
+    }
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::site::{APP, Site, begin_to_ask, end_of_asking, hears_of_sign_out};
 use super::velt::user_of;
-use crate::webdriver::Browser;
+use crate::webdriver::{Browser, Page};
 
 in_each_browser!(
     two_tabs_share_one_request,
@@ -122,6 +122,16 @@ async fn sign_out_reaches_the_other_tab(browser: Browser) {
     .await;
 }
 
+/// Asserts that Ada's page gets no token while Grace is signed in.
+async fn is_anothers_page(page: &Page) {
+    let end = page.script("return ask()").await;
+    let (code, retryable) = (&end["code"], &end["retryable"]);
+    assert_eq!((code, retryable), (&json!("user_mismatch"), &json!(false)), "{end}");
+    // A response that the app has fetched as Grace says nothing about Ada.
+    let observed = page.script("return tokens.fetch('/api/me').then(ask)").await;
+    assert_eq!(observed["token"], Value::Null, "{observed}");
+}
+
 async fn next_user_gets_no_token_of_the_last(browser: Browser) {
     let site = Site::open(&[]).await;
     site.visit(browser, "next-user", async |page| {
@@ -134,15 +144,7 @@ async fn next_user_gets_no_token_of_the_last(browser: Browser) {
 
         page.turn_to(&first).await;
         hears_of_sign_out(page).await;
-        let end = page.script("return ask()").await;
-        assert_eq!(
-            (&end["code"], &end["retryable"]),
-            (&json!("user_mismatch"), &json!(false)),
-            "{end}"
-        );
-        // A response that the app has fetched as Grace says nothing about Ada.
-        let observed = page.script("return tokens.fetch('/api/me').then(ask)").await;
-        assert_eq!(observed["token"], Value::Null, "{observed}");
+        is_anothers_page(page).await;
     })
     .await;
 }
@@ -155,14 +157,7 @@ async fn page_of_the_last_user_gets_no_token(browser: Browser) {
         page.open_tab(&site.url(APP, "/sign-in?user=grace")).await;
         // Ada's page has asked for nothing before Grace signed in, so the sidecar has to tell it.
         page.turn_to(&first).await;
-        let end = page.script("return ask()").await;
-        assert_eq!(
-            (&end["code"], &end["retryable"]),
-            (&json!("user_mismatch"), &json!(false)),
-            "{end}"
-        );
-        let observed = page.script("return tokens.fetch('/api/me').then(ask)").await;
-        assert_eq!(observed["token"], Value::Null, "{observed}");
+        is_anothers_page(page).await;
     })
     .await;
 }

@@ -50,27 +50,11 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         default_routes()
     });
     let header = section.section("header", read_header);
-    let app_header = section.section("app_header", |table| AppHeaderSettings {
-        paths: table.list("paths", &[]),
-        name: table.value("name", "X-Velt-Token"),
-        status_name: table.value("status_name", "X-Velt-Token-Status"),
-        max_wait: table.value("max_wait", "250ms"),
-    });
+    let app_header = section.section("app_header", read_app_header);
     let document = section.section("document", |table| DocumentSettings {
         paths: table.list("paths", &[]),
         max_wait: table.value("max_wait", "250ms"),
     });
-    check_names(
-        section,
-        [&header.name, &header.status_name, &app_header.name, &app_header.status_name],
-    );
-    if app_header.name == app_header.status_name {
-        section.complain_about(
-            "app_header",
-            "one header can't hold both the token and the reason why there is none",
-            "give delivery.app_header.status_name another name",
-        );
-    }
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {
             let problem = format!("two routes have the path {}", route.path);
@@ -88,29 +72,28 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
     Settings { header, app_header, document, routes, max_body, allow_same_site }
 }
 
-/// Complains about names of headers that the sidecar, a browser or a cache reads for another reason. They would be
-/// removed from requests before they are read.
-fn check_names(section: &Section<'_, '_>, names: [&HeaderName; 4]) {
-    let taken = |name: &&&HeaderName| {
-        let name = name.as_str();
-        TAKEN.contains(&name) || TAKEN_BEGINNINGS.iter().any(|start| name.starts_with(start))
-    };
-    if let Some(name) = names.iter().find(taken) {
+/// Reads the name of a header with a token or a status. Complains about a name that the sidecar, a browser or a cache
+/// reads for another reason: the header would be removed from requests before it is read.
+fn read_name(section: &Section<'_, '_>, key: &str, default: &str) -> HeaderName {
+    let name: HeaderName = section.value(key, default);
+    let begins = |start: &&str| name.as_str().starts_with(start);
+    if TAKEN.contains(&name.as_str()) || TAKEN_BEGINNINGS.iter().any(begins) {
+        let problem = format!("{name} has a meaning of its own in HTTP");
         section.complain_about(
-            "header",
-            &format!("{name} has a meaning of its own in HTTP"),
-            "give name and status_name of delivery.header and delivery.app_header names of their own, \
-             such as \"X-Velt-Token\"",
+            key,
+            &problem,
+            &format!("choose another name, such as \"{default}\""),
         );
     }
+    name
 }
 
 /// Reads the table `delivery.header`.
 fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
     let header = HeaderSettings {
         enabled: section.value("enabled", "true"),
-        name: section.value("name", "X-Velt-Token"),
-        status_name: section.value("status_name", "X-Velt-Token-Status"),
+        name: read_name(section, "name", "X-Velt-Token"),
+        status_name: read_name(section, "status_name", "X-Velt-Token-Status"),
         paths: section.list("paths", &["/*"]),
         max_wait: section.value("max_wait", "250ms"),
         on_failure: section.value("on_failure", "omit"),
@@ -124,6 +107,24 @@ fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
         );
     }
     header
+}
+
+/// Reads the table `delivery.app_header`.
+fn read_app_header(section: &Section<'_, '_>) -> AppHeaderSettings {
+    let settings = AppHeaderSettings {
+        paths: section.list("paths", &[]),
+        name: read_name(section, "name", "X-Velt-Token"),
+        status_name: read_name(section, "status_name", "X-Velt-Token-Status"),
+        max_wait: section.value("max_wait", "250ms"),
+    };
+    if settings.name == settings.status_name {
+        section.complain_about(
+            "status_name",
+            "one header can't hold both the token and the reason why there is none",
+            "choose another name, such as \"X-Velt-Token-Status\"",
+        );
+    }
+    settings
 }
 
 fn default_routes() -> Vec<TokenRoute> {

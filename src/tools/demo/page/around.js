@@ -1,29 +1,14 @@
 // @ts-check
 // The demo's own page about the reader's app: users, the route, outages, and what responses carried.
 
+import { OWN_PATHS, readBehaviour, requestJson, setBehaviour, withJson } from './requests.js';
+import { byTestId } from './token-panel.js';
+
 const PAUSE_MS = 1000;
-const OWN_PATHS = '/__velt-demo';
 const ROUTE = '/api/velt/token';
 
-/** @param {string} testId @returns {HTMLElement} */
-function byTestId(testId) {
-  const element = document.querySelector(`[data-testid="${testId}"]`);
-  if (!(element instanceof HTMLElement)) throw new Error(`the page has no element "${testId}"`);
-  return element;
-}
-
-/** @param {string} path @param {RequestInit} [init] */
-async function ask(path, init) {
-  const response = await fetch(OWN_PATHS + path, { cache: 'no-store', ...init });
-  const text = await response.text();
-  if (!response.ok) throw new Error(`HTTP ${response.status}: ${text}`);
-  return text ? JSON.parse(text) : null;
-}
-
-/** @param {string} method @param {unknown} body @returns {RequestInit} */
-function withJson(method, body) {
-  return { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
-}
+/** Asks the demo at one of its own paths. @param {string} path @param {RequestInit} [init] */
+const ask = (path, init) => requestJson(OWN_PATHS + path, init);
 
 async function showUsers() {
   const [{ users }, { user }] = await Promise.all([ask('/config'), ask('/session')]);
@@ -56,10 +41,10 @@ async function askRoute() {
 /** @param {boolean} turn Whether to change the state first. */
 async function showVelt(turn) {
   const button = byTestId('velt-down');
-  let behaviour = await ask('/emulator/behaviour');
+  let behaviour = await readBehaviour();
   if (turn) {
     const failure = behaviour.failure ? null : 'unavailable';
-    behaviour = await ask('/emulator/behaviour', withJson('PUT', { ...behaviour, failure }));
+    behaviour = await setBehaviour({ ...behaviour, failure });
   }
   const isDown = Boolean(behaviour.failure);
   button.dataset.down = String(isDown);

@@ -1,6 +1,6 @@
 // @ts-check
 // The two ways of a token to Velt, each by the package velt-sidecar, each with a client and a panel of its own.
-import { asError, EMULATOR } from './requests.js';
+import { asError, OWN_PATHS } from './requests.js';
 import { createTokenPanel } from './token-panel.js';
 import { createVeltTokens, signIn } from './velt-sidecar.js';
 import { initVelt } from './velt-stand-in.js';
@@ -78,7 +78,7 @@ export function createDelivery(name, apiKey, changed) {
 
   /** @param {User} user @param {() => boolean} isCurrent */
   async function deliver(user, isCurrent) {
-    const own = await initVelt(apiKey, { emulatorUrl: EMULATOR });
+    const own = await initVelt(apiKey, { emulatorUrl: OWN_PATHS });
     if (!isCurrent()) return;
     client = own;
     own.watch((progress) => {

@@ -24,20 +24,20 @@ export function asError(error) {
 
 // ---- The emulator, through the login proxy
 
-/** Prefix of the emulator's own paths, which begin with /emulator/. */
-export const EMULATOR = '/__velt-demo';
+/** Prefix of the demo's own paths, and of the emulator's, which begin with /emulator/. */
+export const OWN_PATHS = '/__velt-demo';
 
 export async function countMints() {
-  return (await requestJson(`${EMULATOR}/emulator/journal`)).mints;
+  return (await requestJson(`${OWN_PATHS}/emulator/journal`)).mints;
 }
 
 export function readBehaviour() {
-  return requestJson(`${EMULATOR}/emulator/behaviour`);
+  return requestJson(`${OWN_PATHS}/emulator/behaviour`);
 }
 
 /** @param {unknown} behaviour */
 export function setBehaviour(behaviour) {
-  return requestJson(`${EMULATOR}/emulator/behaviour`, withJson('PUT', behaviour));
+  return requestJson(`${OWN_PATHS}/emulator/behaviour`, withJson('PUT', behaviour));
 }
 
 /** @param {number | Error} before @param {number | Error} after */
