@@ -49,14 +49,15 @@ export function openTabs(
       all.postMessage({ user });
     },
     async _turn(patience, signal) {
-      // Held until `signal`. This tab goes on without the lock after a while, since the tab that has it may hang,
-      // and where there are no locks: on pages over plain HTTP.
+      // Held until `signal`, which is aborted in twice this patience at the latest. This tab goes on without the
+      // lock after a while, since the tab that has it may hang, and where there are no locks: on pages over plain
+      // HTTP.
       await new Promise<unknown>(
         (granted) =>
           navigator.locks
             ?.request(own.name, { signal: AbortSignal.timeout(patience) }, () => {
               granted(0);
-              return signal.aborted || new Promise((resolve) => signal.addEventListener('abort', resolve));
+              return signal.aborted || sleep(2 * patience, signal);
             })
             .catch(granted) ?? granted(0),
       );

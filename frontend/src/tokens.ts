@@ -11,8 +11,8 @@ const MOST_REFUSALS = 3;
 /** Refusals count as in a row within this many milliseconds of each other. */
 const ROW = 3e5;
 
-/** First pause between two attempts where the sidecar names none; each further one is twice as long. */
-const FIRST_PAUSE = 250;
+/** Shortest first pause between two attempts where the sidecar names none. By chance up to twice it; then doubled. */
+const FIRST_PAUSE = 200;
 
 /** Milliseconds between two attempts to refresh in the background. */
 const RENEWAL_PAUSE = 6e4;
@@ -54,6 +54,8 @@ export function createSource(options: TokenOptions = {}): Source {
   let flight: Promise<string> | undefined;
   let land: (error: unknown, token?: string) => void = ignore;
   let callers = 0;
+  /** Why the pending request has no token yet: what its callers are told when the patience ends. */
+  let reason: TokenError;
 
   /** Token or error of the latest `generateToken`. */
   let handed: string | undefined;
@@ -123,7 +125,7 @@ export function createSource(options: TokenOptions = {}): Source {
   };
 
   /** Forgets the token, and ignores responses from now on: those under way may be the former user's. */
-  const leave = (hasUser: unknown): void => {
+  const leave = (hasUser?: unknown): void => {
     hasUser ||= held;
     forget();
     isDeaf = true;
@@ -149,13 +151,14 @@ export function createSource(options: TokenOptions = {}): Source {
         tell();
       } catch (error) {
         if (signal.aborted) return;
-        const { code, retryable, retryAfter = 0 } = error as TokenError;
-        const wait = Math.max(retryAfter, pause * (0.5 + Math.random()));
-        if (retryable && Date.now() + wait < deadline) {
+        reason = error as TokenError;
+        const { code, retryable, retryAfter = 0 } = reason;
+        const wait = Math.max(retryAfter, pause * (1 + Math.random()));
+        if (retryable && wait < deadline - Date.now()) {
           await sleep(wait, signal);
         } else {
-          land(error);
-          if (/signed|user_m/.test(code)) leave(0);
+          land(reason);
+          if (/signed|user/.test(code)) leave();
         }
       }
     }
@@ -167,14 +170,14 @@ export function createSource(options: TokenOptions = {}): Source {
       const { signal } = controller;
       land = (error, token) => {
         land = ignore;
-        clearTimeout(limit);
         flight = undefined;
         failure = error;
         callers = 0;
         controller.abort();
         token ? resolve(token) : reject(error);
       };
-      const limit = setTimeout(() => land(new TokenError('timeout', { retryable: true })), patience);
+      reason = new TokenError('timeout', { retryable: true });
+      sleep(patience, signal).then(() => signal.aborted || land(reason));
       ask(signal);
     });
 

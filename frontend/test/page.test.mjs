@@ -137,6 +137,15 @@ test('date in Retry-After is compared with the clock of the server', async (t) =
   assert.equal(error.retryAfter, 30_000);
 });
 
+test('patience that ends during a further attempt gives the reason of the last answer', async (t) => {
+  const { url, journal } = await route(t, (number) =>
+    number === 1 ? [503, { error: 'no', code: 'token_unavailable' }] : new Promise(() => {}),
+  );
+  const error = await errorOf(sources(t, createVeltTokens)({ url, patience: 900 }).generateToken());
+  assert.deepEqual([error.code, error.status, error.retryable], ['token_unavailable', 503, true]);
+  assert.equal(journal.length, 2);
+});
+
 test('patience ends a request that hangs, also in a fetch that ignores its signal', async (t) => {
   const { url } = await route(t, () => new Promise(() => {}));
   for (const fetch of [undefined, () => new Promise(() => {})]) {
