@@ -6,4 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod entry;
+pub mod protocol;
+pub mod seal;
 pub mod store;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -36,6 +36,8 @@ pub enum Unfinished {
 /// Demand for one token, shared by all parts of its mint.
 #[derive(Debug)]
 pub struct Demand {
+    /// Time of the mint of the token that is to be replaced; `None` if there is none.
+    replaces: Option<SystemTime>,
     urgent: AtomicBool,
     stage: AtomicU8,
     /// Callers that wait at this moment.
@@ -53,16 +55,17 @@ pub struct Demand {
 impl Demand {
     /// Demand of a user who has no token that could be served.
     pub fn urgent() -> Arc<Self> {
-        Self::new(true)
+        Self::new(true, None)
     }
 
-    /// Demand for the replacement of a token that is still good.
-    pub fn refresh() -> Arc<Self> {
-        Self::new(false)
+    /// Demand for a younger token than the one that was minted at `replaces` and is still good.
+    pub fn refresh(replaces: Option<SystemTime>) -> Arc<Self> {
+        Self::new(false, replaces)
     }
 
-    fn new(urgent: bool) -> Arc<Self> {
+    fn new(urgent: bool, replaces: Option<SystemTime>) -> Arc<Self> {
         Arc::new(Self {
+            replaces,
             urgent: AtomicBool::new(urgent),
             stage: AtomicU8::new(Stage::Queued as u8),
             waiting: AtomicUsize::new(0),
@@ -72,6 +75,11 @@ impl Demand {
             failed: Mutex::new(None),
             called: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Returns the time of the mint of the token that is to be replaced; `None` if any token will do.
+    pub fn replaces(&self) -> Option<SystemTime> {
+        self.replaces
     }
 
     /// Whether the user has no token until the mint has ended.
