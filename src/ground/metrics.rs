@@ -9,6 +9,7 @@
 mod labels;
 mod recent;
 mod reload;
+mod shared;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use prometheus::{
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
+pub use self::shared::SharedMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -382,6 +384,7 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
+    pub shared: SharedMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
@@ -444,6 +447,7 @@ impl Metrics {
         let recent = Arc::<Recent>::default();
         let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
+        let shared = SharedMetrics::on(&page);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
         let memory = MemoryMetrics::on(&page);
@@ -468,6 +472,7 @@ impl Metrics {
             requests,
             identity,
             tokens,
+            shared,
             app,
             listener,
             memory,

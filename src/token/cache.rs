@@ -315,7 +315,7 @@ impl Shared {
         };
         if !board.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
-            let replaced = held.as_ref().and_then(Slot::token).map(Token::minted_at);
+            let replaced = held.as_ref().and_then(Slot::token).cloned();
             let demand = Demand::refresh(replaced);
             let (_, minting) = self.enter_mint(&mut board, request, &demand, span);
             drop(board);

@@ -3,12 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::MintError;
+use super::{MintError, Token};
 
 /// Stage that a mint has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum Unfinished {
 /// Demand for one token, shared by all parts of its mint.
 #[derive(Debug)]
 pub struct Demand {
-    /// Time of the mint of the token that is to be replaced; `None` if there is none.
-    replaces: Option<SystemTime>,
+    /// Token that is to be replaced; `None` if there is none.
+    replaces: Option<Token>,
     urgent: AtomicBool,
     stage: AtomicU8,
     /// Callers that wait at this moment.
@@ -58,12 +58,12 @@ impl Demand {
         Self::new(true, None)
     }
 
-    /// Demand for a younger token than the one that was minted at `replaces` and is still good.
-    pub fn refresh(replaces: Option<SystemTime>) -> Arc<Self> {
+    /// Demand for a younger token than `replaces`, which is still good.
+    pub fn refresh(replaces: Option<Token>) -> Arc<Self> {
         Self::new(false, replaces)
     }
 
-    fn new(urgent: bool, replaces: Option<SystemTime>) -> Arc<Self> {
+    fn new(urgent: bool, replaces: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             replaces,
             urgent: AtomicBool::new(urgent),
@@ -77,9 +77,9 @@ impl Demand {
         })
     }
 
-    /// Returns the time of the mint of the token that is to be replaced; `None` if any token will do.
-    pub fn replaces(&self) -> Option<SystemTime> {
-        self.replaces
+    /// Returns the token that is to be replaced; `None` if any token will do.
+    pub fn replaces(&self) -> Option<&Token> {
+        self.replaces.as_ref()
     }
 
     /// Whether the user has no token until the mint has ended.

@@ -450,3 +450,7 @@ label!(
     /// The call could not be understood or carried out.
     Failed = "failed",
 });
+
+mod shared;
+
+pub use self::shared::*;
