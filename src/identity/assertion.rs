@@ -23,9 +23,11 @@ use moka::sync::Cache;
 use secrecy::SecretString;
 use serde_json::Map;
 
+pub(crate) use self::claims::seconds;
 pub use self::claims::{ClaimNames, ClaimPath, Claims, Policy, RequiredClaim};
 use self::format::Form;
 pub use self::format::Format;
+pub(crate) use self::jws::Jws;
 pub use self::jws::verify;
 use self::place::bearer;
 pub use self::place::{CookieName, Place, Places};

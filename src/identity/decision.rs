@@ -5,7 +5,7 @@ use http::HeaderName;
 use super::assertion::Places;
 use super::guard::{Removed, Stripped};
 use super::peer::{Believed, Trust};
-use super::user::Flaws;
+use super::user::{Flaws, SignedIn};
 use super::{Caller, HeaderSource, Identity, InvalidAssertion, Reader, Refusal};
 use ground::metrics::SpoofKind;
 use ground::peer::Peer;
@@ -29,6 +29,8 @@ pub struct Decision {
     pub conclusion: Conclusion,
     /// Whether a cookie has the assertion that decided.
     pub by_cookie: bool,
+    /// Times at which the user has signed in, if an assertion tells them.
+    pub signed_in: SignedIn,
 }
 
 /// Result of a decision.

@@ -53,7 +53,7 @@ impl HeaderSource {
         let mut reading =
             Reading { headers, placeholders: &self.placeholders, flaws: Flaws::default() };
         let Some(id) = reading.id(&self.user)? else {
-            return Ok(Said { user: None, flaws: reading.flaws });
+            return Ok(Said::of(None, reading.flaws));
         };
         let email = reading.attribute(Attribute::Email, self.email.as_ref(), Commas::Refused)?;
         // "Lovelace, Ada" is one name.
@@ -70,7 +70,7 @@ impl HeaderSource {
             groups,
             grants: self.grants(&mut reading)?,
         };
-        Ok(Said { user: Some(user), flaws: reading.flaws })
+        Ok(Said::of(Some(user), reading.flaws))
     }
 
     /// Reads the user's groups: whether one of them is an admin group, and those on which resources depend. A

@@ -9,7 +9,8 @@
 //! [`assertion`] checks signed assertions with the keys that `keys` fetches, `app` reads what the app says
 //! of its user in headers, `app_answer` what the app says of a user in JSON. `ruling` concludes from all of
 //! them who the caller is and which headers have to go. `user` has the types in which all readers describe a
-//! user, `placeholders` the values that stand for no value; `telling` counts and logs decisions.
+//! user, `placeholders` the values that stand for no value; `telling` counts and logs decisions. `logout` reads an
+//! identity provider's word that a user was signed out.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod decision;
 mod guard;
 mod headers;
 pub mod keys;
+mod logout;
 mod peer;
 mod placeholders;
 mod ruling;
@@ -39,11 +41,14 @@ pub use self::decision::{Asking, Conclusion, Decision, Reads, Spoof, Spoofs};
 pub use self::guard::Removed;
 use self::guard::{Guard, Seen};
 pub use self::headers::{GroupsLines, HeaderSource};
+pub use self::logout::{InvalidLogout, LogoutRefusal, LogoutSource, LogoutToken, LogoutTokens};
 use self::peer::{Anchors, Proxies};
 pub use self::peer::{Believed, SecretSettings, Shown, Trust};
 pub use self::placeholders::{Placeholder, Placeholders};
 use self::ruling::Ruling;
-pub use self::user::{Attribute, Flaws, Granted, Groups, MAX_VALUE_BYTES, Organization, User};
+pub use self::user::{
+    Attribute, Flaws, Granted, Groups, MAX_VALUE_BYTES, Organization, SignedIn, User,
+};
 use ground::alarm::Alarms;
 use ground::groups::KnownGroups;
 use ground::metrics::{
@@ -133,6 +138,8 @@ pub struct Identified {
     pub believed: Believed,
     /// Whether a cookie says who is asking. Browsers send cookies along with the requests of other sites' pages.
     pub by_cookie: bool,
+    /// Times at which the user has signed in, if an assertion tells them.
+    pub signed_in: SignedIn,
 }
 
 /// Reason why an identity was refused. The front proxy's fault or an attacker's.
@@ -311,13 +318,14 @@ impl Identity {
         let trusted = decision.trust.is_trusted();
         let lacks_secret = self.lacks_secret(decision.trust);
         let believed = self.believes(peer, decision.trust);
-        let (by_cookie, unbelieved) = (decision.by_cookie, decision.conclusion.unbelieved());
+        let Decision { by_cookie, signed_in, .. } = decision;
+        let unbelieved = decision.conclusion.unbelieved();
         let caller = match decision.conclusion {
             Conclusion::Caller(caller) => caller,
             Conclusion::Ignored(_) => Caller::Anonymous,
             Conclusion::Refused(refusal) => return Err(refusal),
         };
-        Ok(Identified { caller, trusted, lacks_secret, unbelieved, believed, by_cookie })
+        Ok(Identified { caller, trusted, lacks_secret, unbelieved, believed, by_cookie, signed_in })
     }
 
     /// Decides like [`Self::identify`], returns every step of the decision, and neither counts nor logs.
@@ -329,8 +337,8 @@ impl Identity {
         let ruling = self.rule(asking, trust.is_trusted(), headers, &seen).await;
         spoofs.forged(self.guard.remove(ruling.forged, headers, &seen));
         self.guard.remove(ruling.hidden, headers, &seen);
-        let Ruling { conclusion, flaws, by_cookie, .. } = ruling;
-        Decision { trust, spoofs, flaws, conclusion, by_cookie }
+        let Ruling { conclusion, flaws, by_cookie, signed_in, .. } = ruling;
+        Decision { trust, spoofs, flaws, conclusion, by_cookie, signed_in }
     }
 
     /// Removes the front's secret and the headers that only the sidecar sets. Returns the verdict on the

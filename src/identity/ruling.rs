@@ -7,7 +7,7 @@ use http::header::COOKIE;
 
 use super::assertion::{Assertions, Presentation, Presented, Verdict};
 use super::guard::{Removal, Seen};
-use super::user::{Flaws, Said};
+use super::user::{Flaws, Said, SignedIn};
 use super::{
     Asking, Caller, Conclusion, ForwardIdentity, GroupsLines, HeaderSource, Identity, OnAmbiguous,
     Reader, Refusal,
@@ -26,11 +26,14 @@ pub(super) struct Ruling<'a> {
     /// Whether a cookie has the assertion that decided. Browsers send cookies along with the requests of other
     /// sites' pages.
     pub(super) by_cookie: bool,
+    /// Times at which the user has signed in, if an assertion tells them.
+    pub(super) signed_in: SignedIn,
 }
 
 impl<'a> Ruling<'a> {
     fn new(conclusion: Conclusion, flaws: Flaws, forged: Removal<'a>) -> Self {
-        Self { conclusion, flaws, forged, hidden: Removal::Nothing, by_cookie: false }
+        let (hidden, signed_in) = (Removal::Nothing, SignedIn::default());
+        Self { conclusion, flaws, forged, hidden, by_cookie: false, signed_in }
     }
 
     fn caller(caller: Caller, flaws: Flaws, forged: Removal<'a>) -> Self {
@@ -100,11 +103,11 @@ impl Identity {
             return Ruling::caller(Caller::Anonymous, Flaws::default(), Removal::All);
         }
         match self.read(source, headers, seen) {
-            Ok(Said { user: Some(user), flaws }) => {
+            Ok(Said { user: Some(user), flaws, .. }) => {
                 Ruling::caller(Caller::Known(user), flaws, Removal::Nothing)
             }
             // The front names no user, so the user's attributes come from the client of the front.
-            Ok(Said { user: None, flaws }) => {
+            Ok(Said { user: None, flaws, .. }) => {
                 let placeholders = &source.placeholders;
                 let leftovers = Removal::Leftovers { kept: Some(&source.user), placeholders };
                 Ruling::caller(Caller::Anonymous, flaws, leftovers)
@@ -157,13 +160,16 @@ impl Identity {
             beside_user
         };
         match verdict {
-            Ok(Verdict::Valid(Said { user: Some(user), flaws })) => {
+            Ok(Verdict::Valid(Said { user: Some(user), flaws, signed_in })) => {
                 match self.guard.unrepeated(beside_user, headers) {
-                    Ok(()) => Ruling::caller(Caller::Known(user), flaws, beside_user),
+                    Ok(()) => {
+                        let ruling = Ruling::caller(Caller::Known(user), flaws, beside_user);
+                        Ruling { signed_in, ..ruling }
+                    }
                     Err(refusal) => self.rule_ambiguous(refusal, beside_user),
                 }
             }
-            Ok(Verdict::Valid(Said { user: None, flaws }) | Verdict::Absent(flaws)) => {
+            Ok(Verdict::Valid(Said { user: None, flaws, .. }) | Verdict::Absent(flaws)) => {
                 Ruling::caller(Caller::Anonymous, flaws, beside_no_user)
             }
             Ok(Verdict::OtherScheme) => Ruling::caller(Caller::Anonymous, none, beside_no_user),

@@ -1,5 +1,7 @@
 //! A user as a trusted source describes them, and the flaws that make parts of the description unusable.
 
+use std::time::Duration;
+
 use super::placeholders::Placeholders;
 use ground::grants::{Grants, GrantsError};
 use ground::groups::GroupSet;
@@ -176,12 +178,30 @@ impl Flaws {
     }
 }
 
+/// Times at which a user has signed in, as time since 1970. Only assertions tell them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignedIn {
+    /// Time at which the user has shown their credentials (`auth_time`, OpenID Connect Core 1.0 section 2).
+    pub at: Option<Duration>,
+    /// Time at which the assertion was made (`iat`). Later than the login: proxies and libraries of logins make
+    /// assertions anew from an old session, some of them for each request.
+    pub issued: Option<Duration>,
+}
+
 /// Description of the caller, as a source gives it.
 #[derive(Clone)]
 pub(super) struct Said {
     /// `None` if the source names no user.
     pub(super) user: Option<User>,
     pub(super) flaws: Flaws,
+    pub(super) signed_in: SignedIn,
+}
+
+impl Said {
+    /// Makes a description of a source that does not tell when the user has signed in.
+    pub(super) fn of(user: Option<User>, flaws: Flaws) -> Self {
+        Self { user, flaws, signed_in: SignedIn::default() }
+    }
 }
 
 /// Whether a character is invisible: white space, or a character without width.

@@ -22,7 +22,7 @@ use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
 use sidecar::required::RequiredOn;
 use sidecar::resolver::Resolver;
-use sidecar::{Rules, Sidecar};
+use sidecar::{Forgets, Rules, Sidecar};
 use token::Mint;
 use token::audit::Audited;
 use token::cache::TokenCache;
@@ -135,10 +135,12 @@ pub(super) fn sidecars(
     let tokens = TokenCache::new(audited(config, mint), &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
     let neighbours = Neighbours::default();
+    let forgets = Arc::new(Forgets::new(None));
     let one = || Sidecar {
         rules: Arc::clone(&rules),
         tokens: tokens.clone(),
         admission: Arc::clone(&admission),
+        forgets: Arc::clone(&forgets),
         upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
         metrics: Arc::new(metrics.requests.clone()),
         access_log: access_log.clone(),

@@ -151,6 +151,7 @@ impl Key {
     ) -> bool {
         match whose {
             Whose::User(user) => *self.user.id == *user,
+            Whose::Users(users) => users.contains(&self.user.id),
             Whose::Organization(organization) => {
                 let own =
                     |user: &User| user.organization.name().or(configured) == Some(organization);

@@ -23,6 +23,7 @@ mod ask_app;
 pub mod details;
 mod error;
 pub mod explain;
+mod forgets;
 mod guard;
 mod hand_over;
 pub mod inject;
@@ -48,6 +49,7 @@ use tracing::error;
 
 use self::details::AppDetails;
 use self::error::{NoGrants, NoToken, RequestError, is_page_load};
+pub use self::forgets::{Applied, Forgets};
 use self::guard::{RequestGuard, ResponseBody};
 use self::hand_over::HandedOver;
 use self::record::Record;
@@ -66,7 +68,7 @@ use hop::proxy::headers::{is_websocket, name_host, validate};
 use hop::proxy::{Body, Client, RequestBody, Scheme, Upstream};
 use identity::{Caller, Groups, Identified, Identity, Organization, User};
 use token::admission::Admission;
-use token::cache::{Forgotten, Lookup, TokenCache, Whose};
+use token::cache::{Lookup, TokenCache};
 use token::velt::Api;
 use token::{Details, Freshness, MintPlan, MintRequest, Moment, Rights, Token, Unplanned};
 
@@ -93,6 +95,8 @@ pub struct Sidecar {
     pub tokens: TokenCache,
     /// Queue between the cache and Velt. The sidecar only explains the queue and updates its gauges.
     pub admission: Arc<ArcSwap<Admission>>,
+    /// Queue of tokens to forget, and the way to the other replicas.
+    pub forgets: Arc<Forgets>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
@@ -151,17 +155,6 @@ impl Sidecar {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         guard.finish(response, outcome)
-    }
-
-    /// Forgets tokens, remembered failures and details of these users: see [`TokenCache::invalidate`]. Takes as
-    /// long as a walk over the cache, so a tokio worker must not call it.
-    pub fn forget(&self, whose: Whose<'_>) -> Forgotten {
-        let rules = self.rules.load();
-        // The details first: an answer that is still kept could start a mint after its token is forgotten.
-        if let Some(details) = &rules.details {
-            details.forget(whose, rules.plan.issuer().organization.as_deref());
-        }
-        self.tokens.invalidate(whose)
     }
 
     /// Takes a request through the steps above. `explain` repeats their order by hand: change both.

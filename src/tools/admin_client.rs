@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use ground::outgoing::{self, TlsError, read_capped};
 use ground::tls::Roots;
 use server::explain::{Asked, Report};
-use token::cache::Whose;
+use token::announce::Subject;
 
 /// Time limits for a connection and for an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -137,11 +137,11 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn invalidate(&self, whose: Whose<'_>) -> Result<String, ClientError> {
-        let body = match whose {
-            Whose::User(user) => json!({ "user": user }),
-            Whose::Organization(organization) => json!({ "organization": organization }),
-            Whose::Everybody => json!({ "everything": true }),
+    pub async fn invalidate(&self, subject: &Subject) -> Result<String, ClientError> {
+        let body = match subject {
+            Subject::User(user) => json!({ "user": user.as_str() }),
+            Subject::Organization(organization) => json!({ "organization": organization }),
+            Subject::Everything => json!({ "everything": true }),
         };
         self.call(Method::POST, "/cache/invalidate", Some(&body)).await
     }

@@ -28,7 +28,7 @@ use ground::logging;
 use hop::listener::Phase;
 use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
 use server::explain::{QuestionError, Report};
-use token::cache::Whose;
+use token::announce::Subject;
 use tokio::sync::watch;
 
 use self::admin_client::{Client, ClientError};
@@ -196,12 +196,12 @@ fn admin(file: Option<&Path>, arguments: AdminArguments) -> ExitCode {
     calling(&url, &port, async |client| {
         let answer = match &call {
             AdminCall::Invalidate { user: Some(user), .. } => {
-                client.invalidate(Whose::User(user)).await
+                client.invalidate(&Subject::User(user.as_str().into())).await
             }
             AdminCall::Invalidate { organization: Some(organization), .. } => {
-                client.invalidate(Whose::Organization(organization)).await
+                client.invalidate(&Subject::Organization(organization.as_str().into())).await
             }
-            AdminCall::Invalidate { .. } => client.invalidate(Whose::Everybody).await,
+            AdminCall::Invalidate { .. } => client.invalidate(&Subject::Everything).await,
             AdminCall::LogLevel { level } => client.log_level(level.as_deref()).await,
             AdminCall::Config => client.config().await,
             AdminCall::Refusals => client.refusals().await,

@@ -427,6 +427,8 @@ label!(
     Told = "told",
     /// The sidecar shut down: the tunnel was still open at `shutdown.deadline`.
     Cut = "cut",
+    /// The tunnel's user was signed out (`logout.end_websockets`).
+    SignedOut = "signed_out",
 });
 
 label!(

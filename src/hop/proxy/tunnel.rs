@@ -2,7 +2,9 @@
 //! when the sidecar ends.
 
 mod direction;
+mod ending;
 mod frames;
+mod recall;
 
 use std::error::Error;
 use std::io;
@@ -18,7 +20,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::debug;
 
 use self::direction::{Direction, Farewell, open};
+use self::ending::Ending;
 pub use self::frames::Frames;
+pub use self::recall::{Recall, Recaller};
 use super::stream_clock::StreamClock;
 use ground::metrics::{AppMetrics, GaugeGuard, TunnelEnd};
 
@@ -42,6 +46,8 @@ pub(super) struct Handshake {
     /// Value of `Sec-WebSocket-Accept` that the app must answer to this very request (RFC 6455 section
     /// 4.2.2).
     accept: String,
+    /// Wish of another part of the sidecar to end the tunnel, if the part has left a way to say so.
+    recall: Option<Recall>,
 }
 
 impl Handshake {
@@ -49,7 +55,8 @@ impl Handshake {
     pub(super) fn begin<B>(request: &mut Request<B>) -> Self {
         let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or(&[][..], HeaderValue::as_bytes);
         let accept = derive_accept_key(key);
-        Self { client: hyper::upgrade::on(request), accept }
+        let recall = request.extensions_mut().remove();
+        Self { client: hyper::upgrade::on(request), accept, recall }
     }
 
     /// Whether a 101 answers this handshake and nothing else.
@@ -67,7 +74,7 @@ impl Handshake {
 
     /// Joins both sides once the 101 has reached the client.
     pub(super) fn join(
-        self,
+        mut self,
         app: OnUpgrade,
         metrics: &AppMetrics,
         closing: watch::Receiver<Closing>,
@@ -76,10 +83,10 @@ impl Handshake {
         let open = GaugeGuard::raise(&metrics.tunnels);
         let ends = metrics.tunnel_ends.clone();
         tokio::spawn(async move {
-            let mut cut = closing.clone();
+            let ending = Ending::new(closing, self.recall.take());
             let end = tokio::select! {
-                end = self.tunnel(app, closing, &clock) => end,
-                () = reached(&mut cut, Closing::Cut) => TunnelEnd::Cut,
+                end = self.tunnel(app, ending.clone(), &clock) => end,
+                end = ending.cut() => end,
                 () = clock.ran_out() => TunnelEnd::Idle,
             };
             ends.increment(end);
@@ -87,14 +94,9 @@ impl Handshake {
         });
     }
 
-    async fn tunnel(
-        self,
-        app: OnUpgrade,
-        closing: watch::Receiver<Closing>,
-        clock: &StreamClock,
-    ) -> TunnelEnd {
-        match self.carry(app, closing, clock).await {
-            Ok(Farewell::Said) => TunnelEnd::Told,
+    async fn tunnel(self, app: OnUpgrade, ending: Ending, clock: &StreamClock) -> TunnelEnd {
+        match self.carry(app, ending, clock).await {
+            Ok(Farewell::Said(reason)) => reason.end(),
             Ok(Farewell::Unsaid) => TunnelEnd::Closed,
             Err(error) => {
                 // One side broke off, as browsers do when a tab closes.
@@ -109,7 +111,7 @@ impl Handshake {
     async fn carry(
         self,
         app: OnUpgrade,
-        closing: watch::Receiver<Closing>,
+        ending: Ending,
         clock: &StreamClock,
     ) -> Result<Farewell, Box<dyn Error + Send + Sync>> {
         let (client, app) = tokio::try_join!(self.client, app)?;
@@ -117,7 +119,7 @@ impl Handshake {
         let (from_app, to_app, _) = open(app);
         let mut directions = JoinSet::new();
         directions.spawn(Direction::new(from_client, to_app).carry(clock.clone()));
-        directions.spawn(Direction::new(from_app, to_client).carry_frames(closing, clock.clone()));
+        directions.spawn(Direction::new(from_app, to_client).carry_frames(ending, clock.clone()));
         both(directions).await
     }
 }
@@ -129,18 +131,13 @@ async fn both(
 ) -> Result<Farewell, Box<dyn Error + Send + Sync>> {
     let mut next = directions.join_next().await;
     while let Some(ended) = next {
-        if let Farewell::Said = ended?? {
+        if let said @ Farewell::Said(_) = ended?? {
             // Both directions have ended.
-            return Ok(Farewell::Said);
+            return Ok(said);
         }
         next = timeout(HALF_CLOSED, directions.join_next()).await.unwrap_or(None);
     }
     Ok(Farewell::Unsaid)
-}
-
-/// Resolves when `closing` has reached `stage`, or when the sender of `closing` is gone.
-async fn reached(closing: &mut watch::Receiver<Closing>, stage: Closing) {
-    let _ = closing.wait_for(|closing| *closing >= stage).await;
 }
 
 /// Puts back the headers that `strip_hop_by_hop` took, for the hop that really upgrades.
@@ -163,7 +160,7 @@ mod tests {
         let mut directions = JoinSet::new();
         directions.spawn(Direction::new(from_client, to_app).carry(StreamClock::default()));
         let frames = Direction::new(from_app, to_client);
-        directions.spawn(frames.carry_frames(closing, StreamClock::default()));
+        directions.spawn(frames.carry_frames(Ending::new(closing, None), StreamClock::default()));
         let tunnel = tokio::spawn(both(directions));
 
         let (closed, other) =

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{Algorithm, InvalidAssertion};
 use crate::Placeholders;
-use crate::user::{Attribute, Flaws, Granted, Groups, Organization, Said, User, flaw, is_address};
+use crate::user::{
+    Attribute, Flaws, Granted, Groups, Organization, Said, SignedIn, User, flaw, is_address,
+};
 use ground::grants::{Grants, GrantsError};
 use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::Flaw;
@@ -110,7 +112,8 @@ impl ClaimPath {
         names.map(Self)
     }
 
-    fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+    /// Returns the value of the claim, if it is there and not `null`.
+    pub(crate) fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
         let (first, rest) = self.0.split_first()?;
         let step = |value: &'a Value, name: &String| value.as_object()?.get(name);
         rest.iter().try_fold(claims.get(first)?, step).filter(|value| !value.is_null())
@@ -159,11 +162,12 @@ pub struct Claims {
     pub flaws: Flaws,
     /// End of the assertion's life, as time since 1970.
     pub expires: Duration,
+    pub signed_in: SignedIn,
 }
 
 impl Claims {
     pub(super) fn into_said(self) -> Said {
-        Said { user: self.user, flaws: self.flaws }
+        Said { user: self.user, flaws: self.flaws, signed_in: self.signed_in }
     }
 }
 
@@ -190,8 +194,8 @@ impl Policy {
         if !self.required.iter().all(|required| required.is_met(claims)) {
             return Err(InvalidAssertion::Claims);
         }
-        let Said { user, flaws } = self.claims.read(claims)?;
-        Ok(Claims { user, flaws, expires })
+        let Said { user, flaws, .. } = self.claims.read(claims)?;
+        Ok(Claims { user, flaws, expires, signed_in: signed_in(claims) })
     }
 
     /// Checks begin and end of the token's life against `now`, with the leeway. Returns the end.
@@ -268,9 +272,9 @@ impl ClaimNames {
         let id = match self.text(self.user.find(claims)) {
             Ok(Some(id)) => id,
             // Cloudflare sends an empty `sub` for a machine.
-            Ok(None) | Err(Flaw::Empty) => return Ok(Said { user: None, flaws }),
+            Ok(None) | Err(Flaw::Empty) => return Ok(Said::of(None, flaws)),
             Err(Flaw::Placeholder) => {
-                return Ok(Said { user: None, flaws: Flaws::placeholder() });
+                return Ok(Said::of(None, Flaws::placeholder()));
             }
             Err(_) => return Err(InvalidAssertion::Claims),
         };
@@ -306,7 +310,7 @@ impl ClaimNames {
             groups,
             grants: self.grants(claims, &mut flaws),
         };
-        Ok(Said { user: Some(user), flaws })
+        Ok(Said::of(Some(user), flaws))
     }
 
     /// Reads the user's groups: whether one of them is an admin group, and those on which resources depend. A
@@ -354,7 +358,7 @@ impl ClaimNames {
     }
 
     /// Returns a claim as text, byte for byte. A whole number becomes the text of its digits.
-    fn text<'c>(&self, claim: Option<&'c Value>) -> Result<Option<Cow<'c, str>>, Flaw> {
+    pub(crate) fn text<'c>(&self, claim: Option<&'c Value>) -> Result<Option<Cow<'c, str>>, Flaw> {
         let text = match claim {
             None => return Ok(None),
             Some(Value::String(text)) => Cow::Borrowed(text.as_str()),
@@ -363,6 +367,12 @@ impl ClaimNames {
         };
         flaw(&text, &self.placeholders).map_or(Ok(Some(text)), Err)
     }
+}
+
+/// Reads the times of the login. A time that is no time counts as missing: without one, a logout holds for longer.
+fn signed_in(claims: &Map<String, Value>) -> SignedIn {
+    let time = |name: &str| claims.get(name).and_then(seconds);
+    SignedIn { at: time("auth_time"), issued: time("iat") }
 }
 
 /// Checks an `email` that was found at `path`.
@@ -399,7 +409,7 @@ fn confirms(claim: &Value) -> bool {
 }
 
 /// Reads a `NumericDate` (RFC 7519 section 2) as time since 1970.
-fn seconds(value: &Value) -> Option<Duration> {
+pub(crate) fn seconds(value: &Value) -> Option<Duration> {
     let seconds = value.as_f64()?;
     // Times from the year 10000 on are refused: `from_secs_f64` panics if a `Duration` can't hold the value.
     (0.0..253_402_300_800.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))

@@ -27,8 +27,12 @@ const PADDED_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Types of assertions. A logout token (OpenID Connect Back-Channel Logout 1.0) has the same issuer, audience and
+/// subject as an ID token, but is no ID token.
+const TYPES: [&str; 2] = ["jwt", "at+jwt"];
+
 /// Parts of a token whose signature is not checked yet: no part may be believed.
-struct Jws<'a> {
+pub(crate) struct Jws<'a> {
     header: Map<String, Value>,
     payload: &'a str,
     /// Bytes that the signature covers: header and payload as they came, in a token of an AWS load balancer
@@ -39,7 +43,8 @@ struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    fn parse(token: &'a [u8], policy: &Policy) -> Result<Self, InvalidAssertion> {
+    /// Takes a token apart. `padded` allows padding, as AWS writes it.
+    pub(crate) fn parse(token: &'a [u8], padded: bool) -> Result<Self, InvalidAssertion> {
         if token.len() > MAX_ASSERTION_BYTES {
             return Err(InvalidAssertion::Malformed);
         }
@@ -50,7 +55,6 @@ impl<'a> Jws<'a> {
         else {
             return Err(InvalidAssertion::Malformed);
         };
-        let padded = policy.signer.is_some();
         let base64 = if padded { &PADDED_BASE64 } else { &BASE64 };
         let decoded = base64.decode(header).map_err(|_| InvalidAssertion::Malformed)?;
         let signature = if padded { signature.trim_end_matches('=') } else { signature };
@@ -63,20 +67,23 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// Returns the algorithm if the policy allows it. Refuses extensions and tokens that are no JWT.
-    fn algorithm(&self, policy: &Policy) -> Result<Algorithm, InvalidAssertion> {
+    /// Returns the algorithm if it is one of `allowed`. Refuses extensions, and tokens of other types than `types`
+    /// (RFC 8725 section 3.11). A token may leave its type out.
+    pub(crate) fn algorithm(
+        &self,
+        allowed: &[Algorithm],
+        types: &[&str],
+    ) -> Result<Algorithm, InvalidAssertion> {
         // Extensions that a reader has to understand (RFC 7515 section 4.1.11): the sidecar knows none.
         if self.header.contains_key("crit") || self.header.contains_key("b64") {
             return Err(InvalidAssertion::Malformed);
         }
-        // A logout token (OpenID Connect Back-Channel Logout) has the same issuer, audience and subject as an
-        // ID token, but is no ID token: RFC 8725 section 3.11.
         match self.header.get("typ") {
             None => {}
             Some(Value::String(kind)) => {
                 let kind = kind.to_ascii_lowercase();
                 let kind = kind.strip_prefix("application/").unwrap_or(&kind);
-                if !matches!(kind, "jwt" | "at+jwt") {
+                if !types.contains(&kind) {
                     return Err(InvalidAssertion::Malformed);
                 }
             }
@@ -85,19 +92,34 @@ impl<'a> Jws<'a> {
         let name =
             self.header.get("alg").and_then(Value::as_str).ok_or(InvalidAssertion::Malformed)?;
         let algorithm = Algorithm::from_name(name).ok_or(InvalidAssertion::Algorithm)?;
-        if policy.algorithms.contains(&algorithm) {
-            Ok(algorithm)
-        } else {
-            Err(InvalidAssertion::Algorithm)
-        }
+        if allowed.contains(&algorithm) { Ok(algorithm) } else { Err(InvalidAssertion::Algorithm) }
     }
 
-    fn key(&self) -> Result<Option<&str>, InvalidAssertion> {
+    /// Returns the id of the key that the token names.
+    pub(crate) fn key(&self) -> Result<Option<&str>, InvalidAssertion> {
         match self.header.get("kid") {
             None => Ok(None),
             Some(Value::String(key)) if !key.is_empty() && key.len() <= 256 => Ok(Some(key)),
             Some(_) => Err(InvalidAssertion::Malformed),
         }
+    }
+
+    /// Returns the claims, if one of `keys` made the signature.
+    pub(crate) fn verified(
+        &self,
+        keys: &KeySet,
+        key: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Map<String, Value>, InvalidAssertion> {
+        let mut fitting = keys.fitting(key, algorithm).peekable();
+        if fitting.peek().is_none() {
+            return Err(InvalidAssertion::UnknownKey);
+        }
+        if !fitting.any(|key| key.verifies(self.signed, self.signature, algorithm)) {
+            return Err(InvalidAssertion::Signature);
+        }
+        let payload = self.base64.decode(self.payload).map_err(|_| InvalidAssertion::Malformed)?;
+        json::object(&payload).ok_or(InvalidAssertion::Malformed)
     }
 
     /// Checks the signer. All AWS load balancers of a region share one key, those of other accounts too, so
@@ -133,8 +155,8 @@ pub(super) fn key_of(
     token: &[u8],
     policy: &Policy,
 ) -> Result<(Algorithm, Option<String>), InvalidAssertion> {
-    let jws = Jws::parse(token, policy)?;
-    let algorithm = jws.algorithm(policy)?;
+    let jws = Jws::parse(token, policy.signer.is_some())?;
+    let algorithm = jws.algorithm(&policy.algorithms, &TYPES)?;
     jws.check_signer(policy)?;
     Ok((algorithm, jws.key()?.map(str::to_owned)))
 }
@@ -151,19 +173,11 @@ pub fn verify(
     keys: &KeySet,
     now: Duration,
 ) -> Result<Claims, InvalidAssertion> {
-    let jws = Jws::parse(token, policy)?;
-    let algorithm = jws.algorithm(policy)?;
+    let jws = Jws::parse(token, policy.signer.is_some())?;
+    let algorithm = jws.algorithm(&policy.algorithms, &TYPES)?;
     jws.check_signer(policy)?;
     // A shared secret has no id: a token may name one all the same.
     let key = if algorithm.is_symmetric() { None } else { jws.key()? };
-    let mut fitting = keys.fitting(key, algorithm).peekable();
-    if fitting.peek().is_none() {
-        return Err(InvalidAssertion::UnknownKey);
-    }
-    if !fitting.any(|key| key.verifies(jws.signed, jws.signature, algorithm)) {
-        return Err(InvalidAssertion::Signature);
-    }
-    let payload = jws.base64.decode(jws.payload).map_err(|_| InvalidAssertion::Malformed)?;
-    let claims = json::object(&payload).ok_or(InvalidAssertion::Malformed)?;
+    let claims = jws.verified(keys, key, algorithm)?;
     policy.validate(&jws.header, &claims, now)
 }

@@ -114,7 +114,7 @@ fn said(user: Option<&str>) -> Said {
         groups: Groups::In(GroupSet::default()),
         grants: Granted::NotAsked,
     });
-    Said { user, flaws: Flaws::default() }
+    Said::of(user, Flaws::default())
 }
 
 fn verdict(name: &str) -> Result<Verdict, Refusal> {

@@ -26,9 +26,10 @@ use super::walks::Walks;
 use crate::explain::{Asked, InForce, report};
 use ground::logging::{self, Log};
 use ground::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
-use sidecar::Sidecar;
 use sidecar::explain::Live;
-use token::cache::{Forgotten, Whose};
+use sidecar::{Applied, Sidecar};
+use token::announce::{Announced, Event, Subject};
+use token::cache::Forgotten;
 
 /// Longest body of a call, in bytes, and the time limit for a body, which is hardly longer than a request's
 /// head.
@@ -55,9 +56,8 @@ pub struct CurrentSettings {
 /// The calls, each of which is carried out only if [`Access`] allows its caller to make it.
 pub(super) struct GuardedCalls {
     calls: Calls,
-    /// Walks that invalidate tokens, apart from the walks of explanations: a flood of explanations must not
-    /// delay an invalidation.
-    invalidations: Walks<()>,
+    /// Walks of explanations. Invalidations have a queue of their own ([`Sidecar::apply`]): a flood of
+    /// explanations must not delay an invalidation.
     explanations: Walks<()>,
 }
 
@@ -102,30 +102,14 @@ struct Invalidation {
     everything: bool,
 }
 
-/// Owner of the tokens that an [`Invalidation`] names.
-enum Forget {
-    User(String),
-    Organization(String),
-    Everything,
-}
-
-impl Forget {
-    fn whose(&self) -> Whose<'_> {
-        match self {
-            Self::User(user) => Whose::User(user),
-            Self::Organization(organization) => Whose::Organization(organization),
-            Self::Everything => Whose::Everybody,
-        }
-    }
-
-    /// Word for the log, which names neither user nor organization.
-    fn word(&self) -> &'static str {
-        match self {
-            Self::User(_) => "user",
-            Self::Organization(_) => "organization",
-            Self::Everything => "everything",
-        }
-    }
+/// The answer of `/cache/invalidate`.
+#[derive(Serialize)]
+struct Invalidated {
+    entries: usize,
+    mints: usize,
+    /// Whether the other replicas will forget too: `told` or `failed`. Absent without a shared store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<&'static str>,
 }
 
 /// The body of `/drain`: an empty object. A body is required, because a page can't send one of this type
@@ -153,7 +137,7 @@ struct Shown {
 
 impl GuardedCalls {
     pub(super) fn new(calls: Calls) -> Self {
-        Self { calls, invalidations: Walks::new(), explanations: Walks::new() }
+        Self { calls, explanations: Walks::new() }
     }
 
     /// Whether `path` is one of the calls.
@@ -219,22 +203,23 @@ impl GuardedCalls {
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, CallError> {
         let Invalidation { user, organization, everything } = invalidation;
-        let whose = match (user, organization, everything) {
-            (Some(user), None, false) => Forget::User(user),
-            (None, Some(organization), false) => Forget::Organization(organization),
-            (None, None, true) => Forget::Everything,
+        let subject = match (user, organization, everything) {
+            (Some(user), None, false) => Subject::User(user.as_str().into()),
+            (None, Some(organization), false) => Subject::Organization(organization.into()),
+            (None, None, true) => Subject::Everything,
             _ => {
                 let problem = "Write {\"user\":\"ada\"}, {\"organization\":\"acme\"} or \
                                {\"everything\":true}: one of them.";
                 return Err(CallError::Invalid(StatusCode::BAD_REQUEST, problem.into()));
             }
         };
-        let what = whose.word();
-        let sidecar = Arc::clone(&self.calls.sidecar);
-        let forgetting = self.invalidations.own(move || sidecar.forget(whose.whose()));
-        let Forgotten { entries, mints } = forgetting.await;
-        info!(entries, mints, what, %peer, "cached tokens were invalidated");
-        Ok(json_of(StatusCode::OK, &json!({ "entries": entries, "mints": mints })))
+        let what = subject.as_str();
+        let event = Event::Forget(subject);
+        let Applied { forgotten, announced } = self.calls.sidecar.apply_and_announce(event).await;
+        let Forgotten { entries, mints } = forgotten;
+        let replicas = announced.map(Announced::as_str);
+        info!(entries, mints, what, replicas, %peer, "cached tokens were invalidated");
+        Ok(json_of(StatusCode::OK, &Invalidated { entries, mints, replicas }))
     }
 
     async fn explain(

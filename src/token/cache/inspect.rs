@@ -1,9 +1,12 @@
 //! Admin operations on the cache: show the state of a request, and forget tokens.
 
+use std::collections::HashSet;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::{Board, TokenCache};
 use crate::{Freshness, MintError, MintRequest, Moment};
+use ground::user_id::UserId;
 
 /// State of a request in the cache, without the token itself.
 #[derive(Clone, Debug)]
@@ -28,11 +31,13 @@ pub enum Known {
     Absent,
 }
 
-/// Users whose tokens are forgotten.
-#[derive(Clone, Copy, Debug)]
+/// Users whose tokens are forgotten. No `Debug`, so that no log shows a user.
+#[derive(Clone, Copy)]
 pub enum Whose<'a> {
     /// Tokens of this user id, in all organizations.
     User(&'a str),
+    /// Tokens of these user ids, in all organizations: one walk for a wave of logouts.
+    Users(&'a HashSet<UserId>),
     /// Tokens of all users of this organization, also where it is the configured organization, and of the users
     /// who have a right in it.
     Organization(&'a str),
@@ -46,6 +51,13 @@ pub struct Forgotten {
     pub entries: usize,
     /// Mints under way. Their waiting callers still get the result, but the cache does not keep the token.
     pub mints: usize,
+}
+
+impl AddAssign for Forgotten {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.mints += other.mints;
+    }
 }
 
 impl TokenCache {
@@ -91,6 +103,7 @@ impl TokenCache {
         let shared = &self.shared;
         let is_theirs = |request: &MintRequest| match whose {
             Whose::User(user) => *request.user == *user,
+            Whose::Users(users) => users.contains(&request.user),
             Whose::Organization(organization) => names(request, organization),
             Whose::Everybody => true,
         };

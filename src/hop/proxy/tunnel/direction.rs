@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, split};
-use tokio::sync::watch;
 use tokio_util::either::Either;
 
 use super::super::stream_clock::StreamClock;
-use super::{Closing, Frames, reached};
+use super::Frames;
+use super::ending::{Ending, Reason};
 use ground::dozing::Dozing;
 use ground::tcp::{Plain, Watcher};
 
@@ -26,10 +26,6 @@ thread_local! {
     /// Buffer for all tunnels of a thread: it is warm, and a quiet tunnel has none.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_BYTES].into());
 }
-
-/// A Close frame, unmasked as a server's are, with code 1001, "going away" (RFC 6455 section
-/// 7.4.1).
-const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// Returns the two directions of one side, and the watcher that must be kept for as long as they are.
 pub fn open(
@@ -50,7 +46,7 @@ pub fn open(
 /// Whether the sidecar has sent the client its Close frame.
 pub enum Farewell {
     Unsaid,
-    Said,
+    Said(Reason),
 }
 
 /// One direction of a tunnel.
@@ -81,16 +77,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     /// Carries the app's frames to the client, and ends them with a Close frame of the sidecar when told to.
     pub async fn carry_frames(
         mut self,
-        mut closing: watch::Receiver<Closing>,
+        ending: Ending,
         clock: StreamClock,
     ) -> io::Result<Farewell> {
         let mut frames = Frames::default();
-        let told = pin!(reached(&mut closing, Closing::Told));
+        let told = pin!(ending.told());
         let mut told = Dozing::new(told);
         loop {
             let read = tokio::select! {
                 biased;
-                () = &mut told => return self.say_farewell(frames, clock).await,
+                reason = &mut told => return self.say_farewell(frames, clock, reason).await,
                 read = self.pass(|bytes| frames.pass(bytes)) => read?,
             };
             if read == 0 {
@@ -108,6 +104,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         mut self,
         mut frames: Frames,
         clock: StreamClock,
+        reason: Reason,
     ) -> io::Result<Farewell> {
         let mut farewell = Farewell::Unsaid;
         let (mut buffer, mut read) = (vec![0; BUFFER_BYTES], 0);
@@ -116,8 +113,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 let rest_of_frame = frames.finish(&buffer[..read]);
                 self.to.write_all(&buffer[..rest_of_frame]).await?;
                 if frames.may_interject() {
-                    self.to.write_all(&GOING_AWAY).await?;
-                    farewell = Farewell::Said;
+                    self.to.write_all(&reason.close_frame()).await?;
+                    farewell = Farewell::Said(reason);
                 }
                 self.to.flush().await?;
             }

@@ -1,0 +1,95 @@
+//! Events that every replica of a sidecar has to learn of, and the interface through which one replica tells the
+//! others. Without a shared store there is no announcer, and an event stays within its process.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::cache::Whose;
+use ground::user_id::UserId;
+
+/// Something that has happened to users. No `Debug`, so that no log shows a user.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Tokens have to be forgotten.
+    Forget(Subject),
+    /// A user was signed out: the tokens have to be forgotten, and no token may be handed out until the user
+    /// signs in again.
+    Logout(Logout),
+}
+
+/// Users whose tokens are forgotten: the owned form of [`Whose`]. No `Debug`, so that no log shows a user.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    User(UserId),
+    Organization(Box<str>),
+    Everything,
+}
+
+/// A logout of one user. No `Debug`, so that no log shows a user.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Logout {
+    pub user: UserId,
+    /// Time of the logout since 1970, by the wall clock of the service that told of the logout; never later
+    /// than the time at which the first replica heard of the logout.
+    pub at: Duration,
+}
+
+impl Event {
+    /// Returns the users whose tokens the event makes void.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Forget(subject) => subject.clone(),
+            Self::Logout(logout) => Subject::User(logout.user.clone()),
+        }
+    }
+}
+
+impl Subject {
+    /// Borrows the subject for the cache.
+    pub fn whose(&self) -> Whose<'_> {
+        match self {
+            Self::User(user) => Whose::User(user),
+            Self::Organization(organization) => Whose::Organization(organization),
+            Self::Everything => Whose::Everybody,
+        }
+    }
+
+    /// Word for the log, which names neither user nor organization.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Organization(_) => "organization",
+            Self::Everything => "everything",
+        }
+    }
+}
+
+/// Result of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Every replica will learn of the event: it is in the store.
+    Told,
+    /// The store did not take the event, so the other replicas may never learn of it. A fault of the store or of
+    /// the way to it.
+    Failed,
+}
+
+impl Announced {
+    /// Word for the log and for answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The future of an [`Announce`].
+pub type AnnounceFuture<'a> = Pin<Box<dyn Future<Output = Announced> + Send + 'a>>;
+
+/// The way to the other replicas.
+pub trait Announce: Send + Sync + 'static {
+    /// Hands `event` on to the other replicas. The caller forgets on its own replica before and after the
+    /// announcement, so an announcer need not bring the event back to the replica that it comes from.
+    fn announce<'a>(&'a self, event: &'a Event) -> AnnounceFuture<'a>;
+}
