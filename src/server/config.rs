@@ -206,8 +206,8 @@ impl Config {
             max_entries: section.value("max_entries", "100000"),
             max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
         });
-        let shared =
-            top.section("shared", |section| table::shared::read(section, &roots, cache.max_entries));
+        let shared = top
+            .section("shared", |section| table::shared::read(section, &roots, cache.max_entries));
         let shutdown = top.section("shutdown", |section| Shutdown {
             grace: section.value("grace", "5s"),
             deadline: section.value("deadline", "20s"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::protocol::{Facts, Mark, Nonce, millis};
 use crate::seal::Name;
 use token::TokenValue;
+use token::announce::{self, Logout, Subject};
 
 /// Form of the bytes below.
 const FORM: u8 = 1;
@@ -21,34 +22,23 @@ pub struct Entry {
     pub token: TokenValue,
 }
 
-/// Whom a forget is about.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Subject {
-    User(String),
-    Organization(String),
-    Everything,
+/// Returns bytes that no other subject has.
+pub fn subject_bytes(subject: &Subject) -> Vec<u8> {
+    match subject {
+        Subject::User(user) => [b"u", user.as_str().as_bytes()].concat(),
+        Subject::Organization(organization) => [b"o", organization.as_bytes()].concat(),
+        Subject::Everything => b"e".to_vec(),
+    }
 }
 
-impl Subject {
-    /// Returns bytes that no other subject has.
-    pub fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::User(user) => [b"u", user.as_bytes()].concat(),
-            Self::Organization(organization) => [b"o", organization.as_bytes()].concat(),
-            Self::Everything => b"e".to_vec(),
-        }
-    }
-
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (kind, text) = bytes.split_first()?;
-        let text =
-            || Some(str::from_utf8(text).ok()?.to_owned()).filter(|it| it.len() <= MAX_SUBJECT);
-        match kind {
-            b'u' => Some(Self::User(text()?)),
-            b'o' => Some(Self::Organization(text()?)),
-            b'e' if text()?.is_empty() => Some(Self::Everything),
-            _ => None,
-        }
+fn parse_subject(bytes: &[u8]) -> Option<Subject> {
+    let (kind, text) = bytes.split_first()?;
+    let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_SUBJECT)?;
+    match kind {
+        b'u' => Some(Subject::User(text.into())),
+        b'o' => Some(Subject::Organization(text.into())),
+        b'e' if text.is_empty() => Some(Subject::Everything),
+        _ => None,
     }
 }
 
@@ -57,8 +47,30 @@ impl Subject {
 pub struct Forget {
     pub subject: Subject,
     pub mark: Mark,
-    /// Time of the logout in seconds since 1970: tokens are refused to the user until a later login.
+    /// Time of the logout in milliseconds since 1970: tokens are refused to the user until a later login.
     pub logout_at: Option<u64>,
+}
+
+impl Forget {
+    /// Makes the forget that `event` asks for.
+    pub fn of(event: &announce::Event, mark: Mark) -> Self {
+        let logout_at = match event {
+            announce::Event::Forget(_) => None,
+            announce::Event::Logout(logout) => Some(millis(logout.at)),
+        };
+        Self { subject: event.subject(), mark, logout_at }
+    }
+
+    /// Returns the event that asked for this forget.
+    pub fn event(&self) -> announce::Event {
+        match (&self.subject, self.logout_at) {
+            (Subject::User(user), Some(at)) => announce::Event::Logout(Logout {
+                user: user.clone(),
+                at: Duration::from_millis(at),
+            }),
+            (subject, _) => announce::Event::Forget(subject.clone()),
+        }
+    }
 }
 
 /// Event of the stream.
@@ -142,10 +154,10 @@ impl Event {
         match self {
             Self::Replaced(name) => [&[FORM, b'r'], &name.bytes()[..]].concat(),
             Self::Forget(Forget { subject, mark, logout_at }) => {
-                // Second 0 is no time of a logout.
+                // 0 is no time of a logout.
                 let logout_at = logout_at.unwrap_or_default();
                 let numbers = [mark.time.to_le_bytes(), logout_at.to_le_bytes()].concat();
-                [&[FORM, b'f'], &numbers[..], &mark.nonce, &subject.bytes()].concat()
+                [&[FORM, b'f'], &numbers[..], &mark.nonce, &subject_bytes(subject)].concat()
             }
         }
     }
@@ -162,7 +174,7 @@ impl Event {
             b'f' => {
                 let (time, logout_at) = (reading.number()?, reading.number()?);
                 let mark = Mark { time, nonce: reading.chunk()? };
-                let subject = Subject::parse(reading.rest())?;
+                let subject = parse_subject(reading.rest())?;
                 let logout_at = Some(logout_at).filter(|at| *at > 0);
                 Some(Self::Forget(Forget { subject, mark, logout_at }))
             }
@@ -212,7 +224,7 @@ mod tests {
         assert_eq!(parse_mark(&[mark_bytes(mark), vec![0]].concat()), None);
         let subjects = [
             Subject::User("ada".into()),
-            Subject::User(String::new()),
+            Subject::User("".into()),
             Subject::Organization("ada".into()),
             Subject::Everything,
         ];

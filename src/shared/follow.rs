@@ -4,17 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::entry::{Event, Forget};
+use crate::entry::Event;
 use crate::mint::nonce;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener};
 use crate::value::{bytes_of, items_of};
-use crate::{Apply, Inner, Subject};
+use crate::{Apply, Inner};
 use ground::metrics::SharedForget;
+use token::announce::{self, Subject};
 use token::cache::TokenCache;
 
 /// Time for which a read waits for an event. Also the time between two looks at whether the store was flushed.
@@ -164,11 +164,11 @@ impl Inner {
                 && self.heard.note(&forget)
             {
                 self.metrics.forgets.increment(SharedForget::Elsewhere);
-                news.push(forget);
+                news.push(forget.event());
             }
         }
         if !news.is_empty() {
-            carry_out(apply, news).await;
+            apply(news).await;
         }
         for event in replaced.into_iter().filter_map(|told| told.event) {
             if let Event::Replaced(name) = event {
@@ -231,7 +231,9 @@ impl Inner {
     /// Puts back what the store has lost: forgets, and tokens.
     async fn mend(&self, position: &mut Position) {
         self.metrics.gaps.inc();
-        warn!("the shared store has lost data (flushed, or failed over); tokens and forgets are put back");
+        warn!(
+            "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
+        );
         // What is there now is read from the beginning: forgets that were heard before are no news.
         *position = Position { era: position.era.take(), ..Position::new() };
         self.unwritten.note_all();
@@ -239,11 +241,8 @@ impl Inner {
         for (at, forget) in lost.iter().enumerate() {
             let stored = self.stored_mark(&forget.subject).await;
             let is_lost = stored.is_ok_and(|stored| stored < Some(forget.mark));
-            let outcome = if is_lost || at < TOLD_AGAIN {
-                self.announce(forget).await
-            } else {
-                Ok(())
-            };
+            let outcome =
+                if is_lost || at < TOLD_AGAIN { self.announce(forget).await } else { Ok(()) };
             match outcome {
                 Ok(()) if is_lost => self.metrics.forgets.increment(SharedForget::PutBack),
                 Ok(()) => {}
@@ -257,7 +256,9 @@ impl Inner {
         heard.cut_off_since = None;
         self.metrics.cut_off.set(0);
         if std::mem::take(&mut heard.is_told) {
-            info!("the shared store is heard again, and all forgets of other replicas are in force");
+            info!(
+                "the shared store is heard again, and all forgets of other replicas are in force"
+            );
         }
     }
 
@@ -285,10 +286,10 @@ impl Inner {
             due
         };
         if empties {
-            warn!("cut off for shared.longest_cut_off: tokens in memory are forgotten and minted anew");
-            let mark = crate::protocol::Mark { time: 0, nonce: nonce() };
-            let everything = Forget { subject: Subject::Everything, mark, logout_at: None };
-            carry_out(apply, vec![everything]).await;
+            warn!(
+                "cut off for shared.longest_cut_off: tokens in memory are forgotten and minted anew"
+            );
+            apply(vec![announce::Event::Forget(Subject::Everything)]).await;
         }
     }
 }
@@ -299,10 +300,4 @@ fn streams(answer: &Value) -> impl Iterator<Item = (&[u8], &[Value])> {
         let [name, entries] = items_of(stream) else { return None };
         Some((bytes_of(name)?, items_of(entries)))
     })
-}
-
-/// Applies forgets outside the threads that serve.
-pub async fn carry_out(apply: &Apply, forgets: Vec<Forget>) {
-    let apply = Arc::clone(apply);
-    spawn_blocking(move || apply(&forgets)).await.expect("a walk over the cache does not panic");
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::entry::{Forget, Subject};
+use crate::entry::Forget;
 use crate::protocol::{Mark, millis};
+use token::announce::Subject;
 
 /// Time for which a forget is remembered, here and in the store: no token that was minted before lives longer.
 pub const FORGET_LIFE: Duration = Duration::from_secs(50 * 3600);

@@ -25,6 +25,7 @@ pub mod seal;
 pub mod store;
 mod value;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,8 +33,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::policy::EvictionPolicy;
 use secrecy::{ExposeSecret as _, SecretString};
 
-pub use self::entry::{Forget, Subject};
-pub use self::forget::Announced;
 use self::follow::Hearing;
 use self::heard::{FORGET_LIFE, Heard};
 use self::mint::{Credentials, SharedMint};
@@ -43,6 +42,7 @@ use self::rewrite::Unwritten;
 use self::seal::{KeyError, Name, SealKeys};
 use self::store::{StartError, State, Store};
 use ground::metrics::{SharedMetrics, StoreMetrics};
+use token::announce::Event;
 use token::cache::TokenCache;
 use token::{Mint, MintRequest};
 
@@ -63,8 +63,8 @@ pub struct Settings {
     pub max_entries: u64,
 }
 
-/// Applies forgets in this replica. Blocks for as long as a walk over the cache takes.
-pub type Apply = Arc<dyn Fn(&[Forget]) + Send + Sync>;
+/// Applies events of other replicas in this one. Resolves when their tokens are forgotten.
+pub type Apply = Arc<dyn Fn(Vec<Event>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// The second level. Clones share it.
 #[derive(Clone)]

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::Inner;
-use crate::entry::{Entry, Forget, parse_mark};
+use crate::entry::{Entry, Forget, parse_mark, subject_bytes};
 use crate::place::Place;
 use crate::protocol::{
-    Answer, CLOCK_DIFFERENCE, Course, Facts, LEASE_LIFE, Mark, Nonce, Reason, Step, Verdict, Wanted,
-    in_force, judge, millis,
+    Answer, CLOCK_DIFFERENCE, Course, Facts, LEASE_LIFE, Mark, Nonce, Reason, Step, Verdict,
+    Wanted, in_force, judge, millis,
 };
 use crate::seal::{Kind, Name};
 use crate::store::Fault;
@@ -151,7 +151,11 @@ impl SharedMint {
         marks: Option<Vec<Mark>>,
         lease: Option<Nonce>,
     ) -> Result<Minted, MintError> {
-        let held = lease.map(|nonce| Lease { shared: Arc::clone(&self.shared), name: place.name(), nonce });
+        let held = lease.map(|nonce| Lease {
+            shared: Arc::clone(&self.shared),
+            name: place.name(),
+            nonce,
+        });
         let minting = self.mint.mint(request, demand);
         let minted = match &held {
             Some(lease) => lease.renewed_while(minting).await,
@@ -181,7 +185,11 @@ impl SharedMint {
     }
 
     fn release(&self, place: &Place, lease: Option<Nonce>) {
-        drop(lease.map(|nonce| Lease { shared: Arc::clone(&self.shared), name: place.name(), nonce }));
+        drop(lease.map(|nonce| Lease {
+            shared: Arc::clone(&self.shared),
+            name: place.name(),
+            nonce,
+        }));
     }
 }
 
@@ -235,7 +243,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut command = redis::cmd("EVAL");
-        command.arg(RELEASE).arg(1).arg(self.shared.store_keys.lease(self.name)).arg(&self.nonce[..]);
+        command
+            .arg(RELEASE)
+            .arg(1)
+            .arg(self.shared.store_keys.lease(self.name))
+            .arg(&self.nonce[..]);
         let store = self.shared.store.clone();
         // A runtime that ends drops its tasks; then the lease ends by itself.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -284,7 +296,8 @@ impl Inner {
             commands.extend([get, left]);
         }
         let keys = self.keys();
-        let marks = place.subjects().iter().map(|subject| keys.names(Kind::Mark, &subject.bytes()));
+        let marks =
+            place.subjects().iter().map(|subject| keys.names(Kind::Mark, &subject_bytes(subject)));
         let marks: Vec<Vec<Name>> = marks.collect();
         for name in marks.iter().flatten() {
             let mut get = redis::cmd("GET");

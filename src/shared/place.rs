@@ -1,8 +1,8 @@
 //! Where the token of a mint request stands in the store, and which forgets concern it.
 
-use crate::entry::Subject;
 use crate::seal::{Kind, Name, SealKeys};
 use token::MintRequest;
+use token::announce::Subject;
 
 /// Names of a mint request.
 pub struct Place {
@@ -19,9 +19,9 @@ impl Place {
         bytes.extend_from_slice(&(api_key.len() as u64).to_le_bytes());
         bytes.extend_from_slice(api_key.as_bytes());
         request.write_canonical(&mut bytes);
-        let user = Subject::User(request.user.as_str().to_owned());
+        let user = Subject::User(request.user.clone());
         let organizations = request.organizations().into_iter();
-        let organizations = organizations.map(|name| Subject::Organization(name.to_owned()));
+        let organizations = organizations.map(|name| Subject::Organization(name.into()));
         let subjects = [Subject::Everything, user].into_iter().chain(organizations).collect();
         Self { entries: keys.names(Kind::Entry, &bytes), subjects }
     }

@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::entry::{Entry, Forget};
-use crate::follow::carry_out;
 use crate::mint::RawLook;
 use crate::place::Place;
 use crate::protocol::{Facts, Verdict, Wanted, judge, millis};
@@ -141,7 +140,9 @@ impl Inner {
         let mut forgets = self.unwritten.take_forgets().into_iter();
         while let Some(forget) = forgets.next() {
             if let Err(fault) = self.announce(&forget).await {
-                std::iter::once(forget).chain(forgets).for_each(|it| self.unwritten.note_forget(it));
+                std::iter::once(forget)
+                    .chain(forgets)
+                    .for_each(|it| self.unwritten.note_forget(it));
                 return Err(fault);
             }
             self.metrics.forgets.increment(SharedForget::PutBack);
@@ -183,9 +184,8 @@ impl Inner {
         if !looked.unheard.is_empty() {
             // The mark of a forget is here sooner than the event, or the event is lost. The token in memory may be
             // older than the forget.
-            let unheard: Vec<_> =
-                looked.unheard.iter().filter(|forget| self.heard.note(forget)).cloned().collect();
-            carry_out(apply, unheard).await;
+            let news = looked.unheard.iter().filter(|forget| self.heard.note(forget));
+            apply(news.map(Forget::event).collect()).await;
             return Ok(SharedWrite::Needless);
         }
         let (Some(held), Some(marks)) = (tokens.held_for(request), &looked.marks) else {

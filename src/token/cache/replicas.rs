@@ -17,9 +17,8 @@ impl TokenCache {
             return false;
         }
         let Some(slot) = shared.slots.get(request) else { return false };
-        let is_younger = |held: &Token| {
-            held.value() != token.value() && held.minted_at() < token.minted_at()
-        };
+        let is_younger =
+            |held: &Token| held.value() != token.value() && held.minted_at() < token.minted_at();
         if !slot.token().is_some_and(is_younger) {
             return false;
         }

@@ -137,7 +137,11 @@ fn refuse_without_addresses(section: &Section<'_, '_>) {
     for key in DEPENDENT {
         if section.has(key) {
             let problem = "it has no effect without a store";
-            section.complain_about(key, problem, "write addresses = [\"host:6379\"] in [shared], or remove it");
+            section.complain_about(
+                key,
+                problem,
+                "write addresses = [\"host:6379\"] in [shared], or remove it",
+            );
         }
     }
 }
@@ -149,9 +153,17 @@ fn place(
     primary: Option<String>,
 ) -> Option<Place> {
     if !matches!(plain.mode, Mode::Sentinel) {
-        section.refuse("primary", "it has no effect without Sentinel", "write mode = \"sentinel\", or remove it");
+        section.refuse(
+            "primary",
+            "it has no effect without Sentinel",
+            "write mode = \"sentinel\", or remove it",
+        );
         for key in ["sentinel_user", "sentinel_password_file"] {
-            section.refuse(key, "it has no effect without Sentinel", "write mode = \"sentinel\", or remove it");
+            section.refuse(
+                key,
+                "it has no effect without Sentinel",
+                "write mode = \"sentinel\", or remove it",
+            );
         }
     }
     match plain.mode {
