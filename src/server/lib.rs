@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -363,7 +364,7 @@ impl Server {
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
         }
         if let Some((shared, apply)) = &self.shared {
-            sharing.inspect(|task| task.abort());
+            sharing.inspect(JoinHandle::abort);
             shared.finish(&tokens, apply, FLUSH_PATIENCE).await;
         }
         admin_phase.send_replace(Phase::Stopped);
