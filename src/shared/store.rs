@@ -1,1 +1,5 @@
 //! Connections to the store.
+
+mod settings;
+
+pub use self::settings::{Address, Place, Settings};
