@@ -9,6 +9,7 @@
 mod labels;
 mod recent;
 mod reload;
+mod store;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use prometheus::{
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
+pub use self::store::StoreMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -386,6 +388,7 @@ pub struct Metrics {
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
     pub reload: ReloadMetrics,
+    pub store: StoreMetrics,
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
@@ -452,7 +455,7 @@ impl Metrics {
             "log_dropped_total",
             "Lines of the log dropped because standard error did not take them in time.",
         );
-        let reload = ReloadMetrics::on(&page);
+        let (reload, store) = (ReloadMetrics::on(&page), StoreMetrics::on(&page));
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by how they ended.");
@@ -472,6 +475,7 @@ impl Metrics {
             listener,
             memory,
             reload,
+            store,
             trace,
             access_log_dropped,
             log_dropped,
