@@ -1,9 +1,9 @@
 //! Bounds on what a server may send: a stream that ends when an answer is larger than any that a call asks
 //! for, or when an answer comes that no command has asked for.
 //!
-//! The parser of the crate `redis` has no such bounds. It allocates what a header announces, so that the 13 bytes
-//! `*1000000000\r\n` would end the process, and an answer without a question would be taken for the answer to the
-//! next command (`tests/real/shared_store/hostile.rs`).
+//! The parser of the crate `redis` has no such bounds: it collects what a header announces, for as long as bytes come,
+//! also after the caller has left. An answer without a question would be the answer to the next command.
+//! `tests/real/shared_store/hostile.rs` has servers that do both.
 
 use std::io;
 use std::pin::Pin;

@@ -6,7 +6,8 @@ use redis::Value;
 use shared::store::{Fault, Place, State};
 use tokio::time::Instant;
 
-use super::servers::Cluster;
+use super::listening;
+use super::servers::{Cluster, RedisServer};
 use super::{AT_ONCE, PATIENCE, Subject, bulk, get, set};
 use crate::neighbour::eventually;
 
@@ -27,9 +28,19 @@ async fn key_on(cluster: &Cluster, node: usize) -> String {
     panic!("a third of the keys are on a node")
 }
 
+/// One test for all, since a new cluster takes two seconds.
 #[tokio::test]
-async fn keys_are_found_on_every_node_and_after_a_move() {
-    let cluster = Cluster::start().await;
+async fn cluster_serves_while_slots_move_and_a_node_dies() {
+    let mut cluster = Cluster::start().await;
+    keys_are_found_on_every_node(&cluster).await;
+    moved_slot_is_followed(&cluster).await;
+    slot_on_its_way_is_asked_for(&cluster).await;
+    listening::hears(cluster.place()).await;
+    node_taken_for_a_server_is_told_apart(&cluster).await;
+    dead_node_costs_only_its_own_keys(&mut cluster).await;
+}
+
+async fn keys_are_found_on_every_node(cluster: &Cluster) {
     // One address is enough.
     let Place::Cluster(mut seeds) = cluster.place() else { panic!("it is") };
     seeds.truncate(1);
@@ -47,9 +58,12 @@ async fn keys_are_found_on_every_node_and_after_a_move() {
     }
     let facts = subject.store.inspect().await.expect("facts");
     assert!(facts.is_cluster);
+}
 
-    let moved = key_on(&cluster, 0).await + ":moved";
-    let slot = slot_of(&cluster, &moved).await;
+async fn moved_slot_is_followed(cluster: &Cluster) {
+    let subject = Subject::connected(cluster.place()).await;
+    let moved = key_on(cluster, 0).await + ":moved";
+    let slot = slot_of(cluster, &moved).await;
     let owner = usize::from(slot) * 3 / 16_384;
     let to = (owner + 1) % 3;
     assert_eq!(subject.call(get(&moved)).await, Ok(Value::Nil));
@@ -58,12 +72,10 @@ async fn keys_are_found_on_every_node_and_after_a_move() {
     assert_eq!(cluster.nodes[to].ask(&["GET", &moved]).await, bulk("there"));
 }
 
-#[tokio::test]
-async fn slot_that_is_on_its_way_is_asked_for() {
-    let cluster = Cluster::start().await;
+async fn slot_on_its_way_is_asked_for(cluster: &Cluster) {
     let subject = Subject::connected(cluster.place()).await;
-    let key = key_on(&cluster, 1).await;
-    let slot = slot_of(&cluster, &key).await.to_string();
+    let key = key_on(cluster, 1).await;
+    let slot = slot_of(cluster, &key).await.to_string();
     let id = async |node: usize| -> String {
         redis::from_redis_value(cluster.nodes[node].ask(&["CLUSTER", "MYID"]).await).expect("an id")
     };
@@ -74,11 +86,9 @@ async fn slot_that_is_on_its_way_is_asked_for() {
     assert_eq!(subject.call(get(&key)).await, Ok(bulk("value")));
 }
 
-#[tokio::test]
-async fn dead_node_costs_only_its_own_keys() {
-    let mut cluster = Cluster::start().await;
+async fn dead_node_costs_only_its_own_keys(cluster: &mut Cluster) {
     let subject = Subject::connected(cluster.place()).await;
-    let (dead, living) = (key_on(&cluster, 2).await, key_on(&cluster, 0).await);
+    let (dead, living) = (key_on(cluster, 2).await, key_on(cluster, 0).await);
     cluster.nodes[2].kill();
     subject.state_is("a lost node", |state| state != State::Connected).await;
     let started = Instant::now();
@@ -95,20 +105,20 @@ async fn dead_node_costs_only_its_own_keys() {
     assert_eq!(subject.metrics.connected.get(), 0, "not all nodes are");
 }
 
-#[tokio::test]
-async fn place_of_another_sort_is_told_apart() {
-    let cluster = Cluster::start().await;
-    // A node taken for a server: keys of other nodes are refused.
+async fn node_taken_for_a_server_is_told_apart(cluster: &Cluster) {
     let subject = Subject::connected(cluster.nodes[0].place()).await;
-    let key = key_on(&cluster, 1).await;
+    let key = key_on(cluster, 1).await;
     assert_eq!(subject.call(get(&key)).await, Err(Fault::Other("MOVED")));
-    // A server taken for a cluster.
-    let server = super::servers::RedisServer::start().await;
+}
+
+#[tokio::test]
+async fn server_taken_for_a_cluster_is_told_apart() {
+    let server = RedisServer::start().await;
     let subject = Subject::at(Place::Cluster(vec![server.address()]));
     eventually("a refusal", async || {
         let attempts = subject.metrics.connects.get(ground::metrics::StoreConnectResult::NotReady);
         if attempts > 0 { Ok(()) } else { Err("none".to_owned()) }
     })
     .await;
-    assert_eq!(subject.call(get(&key)).await, Err(Fault::NotConnected));
+    assert_eq!(subject.call(get("key")).await, Err(Fault::NotConnected));
 }

@@ -218,3 +218,36 @@ async fn answers_never_reach_another_call() {
     let answered: u64 = calls.join_all().await.into_iter().sum();
     assert!(answered > 300, "{answered}");
 }
+
+#[test]
+fn threads_with_runtimes_of_their_own_share_the_connection() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    runtime().block_on(async {
+        let server = RedisServer::start().await;
+        let subject = Subject::connected(server.place()).await;
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let store = subject.store.clone();
+                std::thread::spawn(move || {
+                    runtime().block_on(async {
+                        let key = format!("thread-{thread}");
+                        let commands = vec![set(&key, &key), get(&key)];
+                        store.call(commands, Duration::from_secs(1)).await
+                    })
+                })
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        for (index, thread) in threads.into_iter().enumerate() {
+            let answers = thread.join().expect("no panic").expect("answers");
+            assert_eq!(answers[1], bulk(&format!("thread-{index}")));
+        }
+        let clients = server.info("connected_clients").await;
+        assert_eq!(clients.as_deref(), Some("2"), "the store's one, and the test's own");
+    });
+}

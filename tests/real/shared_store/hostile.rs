@@ -41,7 +41,9 @@ async fn serve(after: After) -> (Task, Place) {
 
 async fn converse(stream: &mut TcpStream, after: After) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
-    stream.read(&mut buffer).await?;
+    if stream.read(&mut buffer).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n").await?;
     if let After::Unasked(bytes) = after {
         sleep(Duration::from_millis(30)).await;
@@ -94,17 +96,20 @@ async fn hostile_answers_end_the_connection_and_take_no_memory() {
     ] {
         let (_server, place) = serve(after).await;
         let subject = Subject::connected(place).await;
+        let mut faults = Vec::new();
         let started = Instant::now();
         while started.elapsed() < Duration::from_millis(250) {
             let asked = Instant::now();
-            let called = subject.call(get("key")).await;
+            faults.extend(subject.call(get("key")).await.err());
             assert!(asked.elapsed() < PATIENCE + AT_ONCE, "{:?}", asked.elapsed());
-            if let Err(fault) = called {
-                let expected = [Fault::Garbage, Fault::Timeout, Fault::Broken, Fault::NotConnected];
-                assert!(expected.contains(&fault) || fault == Fault::Suspended, "{fault:?}");
-            }
             sleep(Duration::from_millis(3)).await;
         }
+        // The first bytes are enough: no call waits for the rest.
+        let expected = [Fault::Garbage, Fault::NotConnected, Fault::Suspended];
+        assert!(
+            !faults.is_empty() && faults.iter().all(|fault| expected.contains(fault)),
+            "{faults:?}"
+        );
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < GROWTH, "{} MiB", grown >> 20);

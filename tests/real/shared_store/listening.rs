@@ -6,7 +6,7 @@ use redis::{Cmd, Value, cmd};
 use shared::store::{Fault, Place};
 use tokio::time::{Instant, timeout};
 
-use super::servers::{Cluster, RedisServer};
+use super::servers::RedisServer;
 use super::{PATIENCE, Subject, get};
 
 /// Longest time that a read blocks.
@@ -27,13 +27,11 @@ fn add(value: &str) -> Cmd {
 #[tokio::test]
 async fn blocked_read_holds_up_no_call_and_hears_the_event() {
     let server = RedisServer::start().await;
-    let cluster = Cluster::start().await;
-    for place in [server.place(), cluster.place()] {
-        hears(place).await;
-    }
+    hears(server.place()).await;
 }
 
-async fn hears(place: Place) {
+/// Hears an event at a place, while other calls are answered.
+pub async fn hears(place: Place) {
     let subject = Subject::connected(place).await;
     let mut listener = subject.store.listener().await.expect("a connection");
     let within = BLOCK * 2;
@@ -71,5 +69,5 @@ async fn listener_connects_again_after_a_fault() {
     subject.is_back().await;
     subject.call(add("forget")).await.expect("added");
     let heard = listener.call(read_after("0"), BLOCK).await.expect("an event");
-    assert!(format!("{heard:?}").contains("forget") || heard != Value::Nil, "{heard:?}");
+    assert!(format!("{heard:?}").contains("forget"), "{heard:?}");
 }

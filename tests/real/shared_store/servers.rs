@@ -296,7 +296,9 @@ async fn start_sentinels(
             id(index)
         );
         for (other, port) in ports.iter().enumerate().filter(|&(other, _)| other != index) {
-            text += &format!("sentinel known-sentinel {PRIMARY} 127.0.0.1 {port} {}\n", id(other));
+            let known =
+                format!("sentinel known-sentinel {PRIMARY} 127.0.0.1 {port} {}\n", id(other));
+            text.push_str(&known);
         }
         let path = folder.path().join(format!("sentinel-{index}.conf"));
         std::fs::write(&path, text).expect("written");
@@ -405,32 +407,4 @@ async fn ask_at(url: &str, command: &[&str]) -> RedisResult<Value> {
     let mut words = redis::cmd(command[0]);
     words.arg(&command[1..]);
     words.query_async(&mut connection).await
-}
-
-mod tests {
-    use super::*;
-
-    async fn time_to_live(server: &RedisServer, key: &str) -> i64 {
-        redis::from_redis_value(server.ask(&["PTTL", key]).await).expect("a number")
-    }
-
-    #[tokio::test]
-    async fn servers_of_each_sort_start_and_answer() {
-        let authority = Authority::new();
-        let rules = "sidecar on >secret ~velt:* +@all";
-        let secured = Options { tls: Some(&authority), user: Some(rules), ..Options::default() };
-        let (plain, secured, mut group, cluster) = tokio::join!(
-            RedisServer::start(),
-            RedisServer::start_with(&secured),
-            SentinelGroup::start(),
-            Cluster::start()
-        );
-        plain.ask(&["SET", "key", "value", "PX", "60000"]).await;
-        assert!(time_to_live(&plain, "key").await > 50_000);
-        assert_eq!(secured.ask(&["PING"]).await, Value::SimpleString("PONG".to_owned()));
-        assert_eq!(cluster.nodes[2].info("cluster_enabled").await.as_deref(), Some("1"));
-        group.servers[0].kill();
-        group.is_primary(1).await;
-        group.servers[0].restart().await;
-    }
 }
