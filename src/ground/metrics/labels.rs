@@ -493,7 +493,3 @@ label!(
     /// The server is loading its data, or answered with an error of another kind.
     NotReady = "not_ready",
 });
-
-mod shared;
-
-pub use self::shared::*;
