@@ -9,6 +9,7 @@
 mod labels;
 mod recent;
 mod reload;
+mod shared;
 mod store;
 
 use std::marker::PhantomData;
@@ -24,6 +25,7 @@ use prometheus::{
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
+pub use self::shared::SharedMetrics;
 pub use self::store::StoreMetrics;
 
 const PREFIX: &str = "velt_sidecar";

@@ -493,3 +493,7 @@ label!(
     /// The server is loading its data, or answered with an error of another kind.
     NotReady = "not_ready",
 });
+
+mod shared;
+
+pub use self::shared::*;
