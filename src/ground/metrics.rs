@@ -153,6 +153,31 @@ pub struct TokenMetrics {
     pub recent: Arc<Recent>,
 }
 
+/// Metrics of logouts.
+#[derive(Clone)]
+pub struct LogoutMetrics {
+    pub calls: Counters<LogoutResult>,
+    pub logouts: Counters<LogoutSource>,
+    pub remembered: IntGauge,
+    pub dropped: IntCounter,
+}
+
+impl LogoutMetrics {
+    fn on(page: &Page) -> Self {
+        Self {
+            calls: page
+                .counters("logout_calls_total", "Calls of the logout paths by how they ended."),
+            logouts: page
+                .counters("logouts_total", "Logouts of a user by where they were heard from."),
+            remembered: page.gauge("logouts_remembered", "Users whose last logout is remembered."),
+            dropped: page.counter(
+                "logouts_dropped_total",
+                "Logouts forgotten to make room for later ones: their users get tokens again.",
+            ),
+        }
+    }
+}
+
 impl IdentityMetrics {
     fn on(page: &Page, recent: Arc<Recent>) -> Self {
         let metrics = Self {
@@ -382,6 +407,7 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
+    pub logout: LogoutMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
@@ -444,6 +470,7 @@ impl Metrics {
         let recent = Arc::<Recent>::default();
         let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
+        let logout = LogoutMetrics::on(&page);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
         let memory = MemoryMetrics::on(&page);
@@ -468,6 +495,7 @@ impl Metrics {
             requests,
             identity,
             tokens,
+            logout,
             app,
             listener,
             memory,
