@@ -254,7 +254,11 @@ impl Server {
         let leaving = Arc::clone(&drain_start);
         // The start does not wait for the keys of assertions: until the keys are there, callers are
         // unverified.
-        sidecar.rules.load().identity.start();
+        let rules = sidecar.rules.load();
+        rules.identity.start();
+        if let Some(logout) = &rules.logout {
+            logout.start();
+        }
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let observed_log = log.clone();
         let before_scrape = Arc::new(move || {
