@@ -40,6 +40,7 @@ mod own_app;
 mod pages;
 mod program;
 mod promtool;
+mod replicas;
 mod resolver;
 mod scanner;
 mod shared_store;
