@@ -15,8 +15,9 @@ use super::settings::Address;
 /// Longest time to ask one Sentinel. Sentinels are many, so that one may be down.
 const ASK: Duration = Duration::from_millis(500);
 
-/// Pause between two questions whether the primary is still the primary.
-const LOOK: Duration = Duration::from_secs(5);
+/// Pause between two questions whether the primary is still the primary. Each opens a connection to a Sentinel, for
+/// each replica.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// The Sentinels, and the name of the primary.
 pub(super) struct Sentinels {

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::listening;
 use super::servers::{Cluster, RedisServer};
 use super::{AT_ONCE, PATIENCE, Subject, bulk, get, set};
-use crate::neighbour::eventually;
 
 /// Slot of a key, as the cluster computes it.
 async fn slot_of(cluster: &Cluster, key: &str) -> u16 {
@@ -115,10 +114,6 @@ async fn node_taken_for_a_server_is_told_apart(cluster: &Cluster) {
 async fn server_taken_for_a_cluster_is_told_apart() {
     let server = RedisServer::start().await;
     let subject = Subject::at(Place::Cluster(vec![server.address()]));
-    eventually("a refusal", async || {
-        let attempts = subject.metrics.connects.get(ground::metrics::StoreConnectResult::NotReady);
-        if attempts > 0 { Ok(()) } else { Err("none".to_owned()) }
-    })
-    .await;
+    subject.is_refused(Fault::Other("ERR")).await;
     assert_eq!(subject.call(get("key")).await, Err(Fault::NotConnected));
 }

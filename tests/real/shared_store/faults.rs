@@ -81,6 +81,18 @@ async fn stalled_server_is_waited_for_five_times_and_no_more() {
 }
 
 #[tokio::test]
+async fn settings_that_change_while_calls_are_suspended_take_effect() {
+    let server = RedisServer::start().await;
+    let subject = Subject::connected(server.place()).await;
+    server.stall();
+    while timed(&subject).await.0 != Some(Fault::Suspended) {}
+    subject.store.replace(super::settings(server.place())).expect("settings that fit");
+    server.resume();
+    let took = subject.is_back().await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
 async fn pause_under_load_is_one_outage() {
     let server = RedisServer::start().await;
     let subject = Subject::connected(server.place()).await;
