@@ -97,13 +97,11 @@ impl Sentinels {
         index: usize,
         access: &Access,
     ) -> Result<Address, Fault> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let opened = Connection::open_sentinel(&self.addresses[index], access).await?;
-                connection.insert(opened)
-            }
-        };
+        if connection.is_none() {
+            let opened = Connection::open_sentinel(&self.addresses[index], access).await?;
+            *connection = Some(opened);
+        }
+        let connection = connection.as_ref().ok_or(Fault::NotConnected)?;
         self.name_on(connection).await
     }
 
