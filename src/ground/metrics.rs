@@ -10,6 +10,7 @@ mod labels;
 mod recent;
 mod reload;
 mod shared;
+mod store;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
 pub use self::shared::SharedMetrics;
+pub use self::store::StoreMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -389,6 +391,7 @@ pub struct Metrics {
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
     pub reload: ReloadMetrics,
+    pub store: StoreMetrics,
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
@@ -456,7 +459,7 @@ impl Metrics {
             "log_dropped_total",
             "Lines of the log dropped because standard error did not take them in time.",
         );
-        let reload = ReloadMetrics::on(&page);
+        let (reload, store) = (ReloadMetrics::on(&page), StoreMetrics::on(&page));
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by how they ended.");
@@ -477,6 +480,7 @@ impl Metrics {
             listener,
             memory,
             reload,
+            store,
             trace,
             access_log_dropped,
             log_dropped,

@@ -138,7 +138,7 @@ impl Inner {
         }
         read.arg("STREAMS").arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
         read.arg(&position.forgets).arg(&position.replaced);
-        listener.call(&read, block.unwrap_or_default() + PATIENCE).await
+        listener.call(read, block.unwrap_or_default() + PATIENCE).await
     }
 
     /// Carries out what was read. Returns the number of events.

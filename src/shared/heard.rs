@@ -40,10 +40,10 @@ impl Heard {
         marks.by_age.insert(mark, subject.clone());
         marks.by_subject.insert(subject, (mark, logout_at));
         let oldest = mark.time.saturating_sub(millis(FORGET_LIFE));
-        while let Some(entry) = marks.by_age.first_entry()
-            && (entry.key().time < oldest || marks.by_subject.len() > MAX_HEARD)
+        while let Some((first, _)) = marks.by_age.first_key_value()
+            && (first.time < oldest || marks.by_subject.len() > MAX_HEARD)
         {
-            let subject = entry.remove();
+            let (_, subject) = marks.by_age.pop_first().expect("there is a first");
             marks.by_subject.remove(&subject);
         }
         true
