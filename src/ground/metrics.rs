@@ -157,6 +157,31 @@ pub struct TokenMetrics {
     pub recent: Arc<Recent>,
 }
 
+/// Metrics of logouts.
+#[derive(Clone)]
+pub struct LogoutMetrics {
+    pub calls: Counters<LogoutResult>,
+    pub logouts: Counters<LogoutSource>,
+    pub remembered: IntGauge,
+    pub dropped: IntCounter,
+}
+
+impl LogoutMetrics {
+    fn on(page: &Page) -> Self {
+        Self {
+            calls: page
+                .counters("logout_calls_total", "Calls of the logout paths by how they ended."),
+            logouts: page
+                .counters("logouts_total", "Logouts of a user by where they were heard from."),
+            remembered: page.gauge("logouts_remembered", "Users whose last logout is remembered."),
+            dropped: page.counter(
+                "logouts_dropped_total",
+                "Logouts forgotten to make room for later ones: their users get tokens again.",
+            ),
+        }
+    }
+}
+
 impl IdentityMetrics {
     fn on(page: &Page, recent: Arc<Recent>) -> Self {
         let metrics = Self {
@@ -387,6 +412,7 @@ pub struct Metrics {
     pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
     pub shared: SharedMetrics,
+    pub logout: LogoutMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
@@ -451,6 +477,7 @@ impl Metrics {
         let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
         let shared = SharedMetrics::on(&page);
+        let logout = LogoutMetrics::on(&page);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
         let memory = MemoryMetrics::on(&page);
@@ -476,6 +503,7 @@ impl Metrics {
             identity,
             tokens,
             shared,
+            logout,
             app,
             listener,
             memory,

@@ -33,6 +33,7 @@ use hop::proxy;
 use identity;
 use sidecar::access_log;
 use sidecar::inject;
+use sidecar::logout::LogoutSettings;
 use sidecar::resolver::ResolverSettings;
 use token::audit;
 use token::velt;
@@ -60,6 +61,8 @@ pub struct Config {
     pub required_on: Vec<inject::PathPattern>,
     /// Tokens for resolvers; `None` if the sidecar makes none.
     pub resolver: Option<ResolverSettings>,
+    /// Logouts by the word of others; `None` if none are taken.
+    pub logout: Option<LogoutSettings>,
     pub shutdown: Shutdown,
     pub workers: Workers,
     pub memory_limit: memory::Limit,
@@ -202,6 +205,9 @@ impl Config {
             })
         });
         let resolver = top.section("resolver", |section| table::resolver::read(section, &delivery));
+        let logout = top.section("logout", |section| {
+            table::logout::read(section, &delivery, resolver.as_ref(), &roots)
+        });
         let cache = top.section("cache", |section| cache::Settings {
             max_entries: section.value("max_entries", "100000"),
             max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
@@ -240,6 +246,7 @@ impl Config {
             delivery,
             required_on,
             resolver,
+            logout,
             identity,
             velt,
             plan,

@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -253,7 +254,11 @@ impl Server {
         let leaving = Arc::clone(&drain_start);
         // The start does not wait for the keys of assertions: until the keys are there, callers are
         // unverified.
-        sidecar.rules.load().identity.start();
+        let rules = sidecar.rules.load();
+        rules.identity.start();
+        if let Some(logout) = &rules.logout {
+            logout.start();
+        }
         let (observed, counted) = (Arc::clone(&sidecar), Arc::clone(&metrics));
         let observed_log = log.clone();
         let before_scrape = Arc::new(move || {
@@ -363,7 +368,7 @@ impl Server {
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
         }
         if let Some((shared, apply)) = &self.shared {
-            sharing.inspect(|task| task.abort());
+            sharing.inspect(JoinHandle::abort);
             shared.finish(&tokens, apply, FLUSH_PATIENCE).await;
         }
         admin_phase.send_replace(Phase::Stopped);

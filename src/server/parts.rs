@@ -21,6 +21,7 @@ use shared::Shared;
 use sidecar::access_log::AccessLog;
 use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
+use sidecar::logout::{Logout, Logouts};
 use sidecar::required::RequiredOn;
 use sidecar::resolver::Resolver;
 use sidecar::{Forgets, Rules, Sidecar};
@@ -41,6 +42,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Certificates::load(config).map_err(StartError::Tls)?;
     mint(config, &metrics)?;
     resolver(config)?;
+    logout(config, None, &metrics)?;
     identity(config, None, &metrics).map(|_| ())
 }
 
@@ -94,6 +96,17 @@ fn resolver(config: &Config) -> Result<Option<Arc<Resolver>>, StartError> {
     Ok(resolver.map_err(StartError::Resolver)?.map(Arc::new))
 }
 
+/// Makes the rules of logouts; `None` if the configuration takes none.
+fn logout(
+    config: &Config,
+    old: Option<&Logout>,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Logout>>, StartError> {
+    let settings = config.logout.clone();
+    let logout = settings.map(|settings| Logout::new(settings, old, &metrics.identity));
+    Ok(logout.transpose().map_err(StartError::Identity)?.map(Arc::new))
+}
+
 /// Makes the client that the cache asks for tokens.
 fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
     let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
@@ -142,6 +155,7 @@ pub(super) fn sidecars(
         injection: Arc::new(Injection::new(config.delivery.clone())),
         required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
         resolver: resolver(config)?,
+        logout: logout(config, None, metrics)?,
     }));
     let dropped = metrics.access_log_dropped.clone();
     let access_log =
@@ -155,11 +169,13 @@ pub(super) fn sidecars(
     let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
     let neighbours = Neighbours::default();
     let forgets = Arc::new(Forgets::new(shared.map(|shared| Arc::new(shared.clone()) as _)));
+    let logouts = Arc::new(Logouts::new(metrics.logout.clone()));
     let one = || Sidecar {
         rules: Arc::clone(&rules),
         tokens: tokens.clone(),
         admission: Arc::clone(&admission),
         forgets: Arc::clone(&forgets),
+        logouts: Arc::clone(&logouts),
         upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
         metrics: Arc::new(metrics.requests.clone()),
         access_log: access_log.clone(),
@@ -236,6 +252,9 @@ impl Replaceable {
         {
             shared.replace(settings)?;
         }
+        // Do not keep keys that were fetched with other roots.
+        let kept = old.logout.as_deref().filter(|_| !changes.concern(&["outgoing"]));
+        let logout = logout(config, kept, &self.metrics)?;
 
         // Wait for keys if they come from another place now: until then, the old identity with its keys
         // stays in force.
@@ -257,6 +276,9 @@ impl Replaceable {
             self.sidecar.tokens.retire(generation + 1);
         }
         identity.start();
+        if let Some(logout) = &logout {
+            logout.start();
+        }
         let injection = Arc::new(Injection::new(config.delivery.clone()));
         let required_on = Arc::new(RequiredOn::new(config.required_on.clone()));
         let details = if changes.concern(&["identity"]) {
@@ -265,7 +287,7 @@ impl Replaceable {
         } else {
             old.details.clone()
         };
-        let rules = Rules { identity, plan, injection, required_on, resolver, details };
+        let rules = Rules { identity, plan, injection, required_on, resolver, logout, details };
         self.sidecar.rules.store(Arc::new(rules));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is not ours to change.

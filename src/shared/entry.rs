@@ -113,7 +113,7 @@ impl Entry {
         bytes.extend_from_slice(&millis(*life).to_le_bytes());
         bytes.extend_from_slice(credentials);
         bytes.extend_from_slice(&count.to_le_bytes());
-        known.iter().for_each(|nonce| bytes.extend_from_slice(nonce));
+        bytes.extend_from_slice(known.as_flattened());
         bytes.extend_from_slice(token);
         bytes
     }

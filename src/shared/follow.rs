@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::entry::Event;
-use crate::mint::nonce;
+use crate::protocol::millis;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener};
 use crate::value::{bytes_of, items_of};
-use crate::{Apply, Inner};
+use crate::{Apply, Inner, nonce, now};
 use ground::metrics::SharedForget;
 use token::announce::{self, Subject};
 use token::cache::TokenCache;
@@ -134,7 +134,7 @@ impl Inner {
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(EVENTS_AT_ONCE);
         if let Some(block) = block {
-            read.arg("BLOCK").arg(crate::protocol::millis(block));
+            read.arg("BLOCK").arg(millis(block));
         }
         read.arg("STREAMS").arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
         read.arg(&position.forgets).arg(&position.replaced);
@@ -237,7 +237,7 @@ impl Inner {
         // What is there now is read from the beginning: forgets that were heard before are no news.
         *position = Position { era: position.era.take(), ..Position::new() };
         self.unwritten.note_all();
-        let lost = self.heard.all(self.now());
+        let lost = self.heard.all(now());
         for (at, forget) in lost.iter().enumerate() {
             let stored = self.stored_mark(&forget.subject).await;
             let is_lost = stored.is_ok_and(|stored| stored < Some(forget.mark));

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::entry::{Event, Forget, mark_bytes, parse_mark, subject_bytes};
 use crate::heard::FORGET_LIFE;
-use crate::mint::nonce;
 use crate::protocol::{Mark, millis};
 use crate::seal::Kind;
 use crate::store::Fault;
 use crate::value::bytes_of;
-use crate::{Inner, Shared};
+use crate::{Inner, Shared, nonce, now};
 use ground::metrics::SharedForget;
 use token::announce::{self, Announce, AnnounceFuture, Announced, Subject};
 
@@ -26,15 +25,14 @@ impl Inner {
     /// Tells all replicas of a forget, now or as soon as the store can be reached.
     async fn tell(&self, event: &announce::Event) -> Announced {
         let last = self.last_mark(&event.subject()).await;
-        let forget = Forget::of(event, Mark::after(last, self.now(), nonce()));
+        let forget = Forget::of(event, Mark::after(last, now(), nonce()));
         // From here on, no stored token counts on this replica that was minted before.
         self.heard.note(&forget);
-        let (announced, origin) = match self.announce(&forget).await {
-            Ok(()) => (Announced::Told, SharedForget::Here),
-            Err(_) => {
-                self.unwritten.note_forget(forget);
-                (Announced::Later, SharedForget::HereAlone)
-            }
+        let (announced, origin) = if self.announce(&forget).await.is_ok() {
+            (Announced::Told, SharedForget::Here)
+        } else {
+            self.unwritten.note_forget(forget);
+            (Announced::Later, SharedForget::HereAlone)
         };
         self.metrics.forgets.increment(origin);
         announced
@@ -50,12 +48,7 @@ impl Inner {
     pub(crate) async fn stored_mark(&self, subject: &Subject) -> Result<Option<Mark>, Fault> {
         let keys = self.keys();
         let names = keys.names(Kind::Mark, &subject_bytes(subject));
-        let read = |name| {
-            let mut get = redis::cmd("GET");
-            get.arg(self.store_keys.mark(name));
-            get
-        };
-        let commands = names.iter().map(|name| read(*name)).collect();
+        let commands = names.iter().map(|name| self.read_mark(*name)).collect();
         let answers = self.store.call(commands, self.patience).await?;
         let opened = names.iter().zip(&answers).filter_map(|(name, answer)| {
             let opened = keys.open(Kind::Mark, name.bytes(), bytes_of(answer)?)?;
@@ -77,7 +70,10 @@ impl Inner {
         });
         let sealed = keys.seal(Kind::Event, b"", Event::Forget(forget.clone()).bytes());
         let mut add = redis::cmd("XADD");
-        add.arg(self.store_keys.forgets()).arg("MINID").arg("~").arg(self.forgets_since());
+        add.arg(self.store_keys.forgets())
+            .arg("MINID")
+            .arg("~")
+            .arg(now().saturating_sub(millis(FORGET_LIFE)));
         add.arg("*").arg("e").arg(sealed);
         // The marks first: a replica that hears of the event must find them.
         let commands = marks.chain([add]).collect();

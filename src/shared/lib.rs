@@ -17,6 +17,8 @@ mod entry;
 mod follow;
 mod forget;
 mod heard;
+mod lease;
+mod look;
 mod mint;
 mod place;
 pub mod protocol;
@@ -34,7 +36,7 @@ use moka::policy::EvictionPolicy;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use self::follow::Hearing;
-use self::heard::{FORGET_LIFE, Heard};
+use self::heard::Heard;
 use self::mint::{Credentials, SharedMint};
 use self::place::StoreKeys;
 use self::protocol::millis;
@@ -199,18 +201,21 @@ impl Inner {
     fn keys(&self) -> Arc<SealKeys> {
         self.keys.load_full()
     }
+}
 
-    fn since_1970(&self, time: SystemTime) -> Duration {
-        time.duration_since(UNIX_EPOCH).unwrap_or_default()
-    }
+/// Returns a time as milliseconds since 1970.
+fn since_1970(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
 
-    /// Returns the milliseconds since 1970.
-    fn now(&self) -> u64 {
-        millis(self.since_1970(SystemTime::now()))
-    }
+/// Returns the milliseconds since 1970.
+fn now() -> u64 {
+    since_1970(SystemTime::now())
+}
 
-    /// Returns the time, in milliseconds since 1970, before which no forget matters any more.
-    fn forgets_since(&self) -> u64 {
-        self.now().saturating_sub(millis(FORGET_LIFE))
-    }
+/// Returns a random number.
+fn nonce() -> protocol::Nonce {
+    let mut nonce = [0; 16];
+    aws_lc_rs::rand::fill(&mut nonce).expect("the system has random numbers");
+    nonce
 }

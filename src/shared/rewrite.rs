@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::entry::{Entry, Forget};
-use crate::mint::RawLook;
+use crate::look::RawLook;
 use crate::place::Place;
-use crate::protocol::{Facts, Verdict, Wanted, judge, millis};
+use crate::protocol::{Facts, Verdict, Wanted, judge};
 use crate::store::Fault;
-use crate::{Apply, Inner};
+use crate::{Apply, Inner, now, since_1970};
 use ground::metrics::{SharedForget, SharedWrite};
 use token::MintRequest;
 use token::cache::TokenCache;
@@ -94,9 +94,9 @@ impl Unwritten {
     fn take_requests(&self) -> Vec<MintRequest> {
         let mut rest = self.locked();
         let batch: Vec<_> = rest.requests.iter().take(AT_ONCE).cloned().collect();
-        batch.iter().for_each(|request| {
+        for request in &batch {
             rest.requests.remove(request);
-        });
+        }
         batch
     }
 
@@ -192,12 +192,12 @@ impl Inner {
             return Ok(SharedWrite::Needless);
         };
         let facts = Facts {
-            minted_at: millis(self.since_1970(held.minted_at())),
+            minted_at: since_1970(held.minted_at()),
             life: held.whole_life(),
             known: marks.iter().map(|mark| mark.nonce).collect(),
             credentials: credentials.fingerprint,
         };
-        if has_as_good(&looked, &facts, self.now()) {
+        if has_as_good(&looked, &facts, now()) {
             return Ok(SharedWrite::Needless);
         }
         let entry = Entry { facts, token: held.value().clone() };

@@ -113,6 +113,7 @@ impl RequestError {
                 | NoToken::UnnamedBy(_) => Outcome::NoIdentity,
                 NoToken::AppWord(_) => Outcome::IdentityRefused,
                 NoToken::Unverified => Outcome::IdentityUnverified,
+                NoToken::SignedOut => Outcome::SignedOut,
                 NoToken::NoOrganization => Outcome::NoOrganization,
                 NoToken::NoGrants(_) => Outcome::NoGrants,
                 NoToken::NoDetails(_) | NoToken::DetailsPending => Outcome::NoDetails,

@@ -26,13 +26,14 @@ use self::words::Cache;
 use super::Rules;
 use super::details::{Key as DetailsKey, NoDetails, Site};
 use super::error::{NoToken, RequestError};
+use super::logout::{Logouts, unix_now};
 use super::route::{Own, Route, check_asking, check_required, known_user, parse_posted};
 use super::{mint_request, scheme_of};
 use crate::inject::{Eligibility, OnMintFailure, PathPattern, Place, TokenRoute, storable_by};
 use ground::peer::Peer;
 use hop::proxy::Client;
 use hop::proxy::headers::{name_host, validate};
-use identity::{Asking, Caller, Conclusion, Decision};
+use identity::{Asking, Caller, Conclusion, Decision, SignedIn};
 use token::admission::Admission;
 use token::cache::{Known, TokenCache};
 
@@ -40,6 +41,7 @@ use token::cache::{Known, TokenCache};
 #[derive(Clone, Copy)]
 pub struct Live<'a> {
     pub tokens: &'a TokenCache,
+    pub logouts: &'a Logouts,
     pub admission: &'a Admission,
 }
 
@@ -92,12 +94,15 @@ struct Walk<'a> {
     live: Option<Live<'a>>,
     /// Hosts for which the app's details of the caller are kept.
     site: Option<Result<Site, NoDetails>>,
+    /// Times at which the caller has signed in, if an assertion tells them.
+    signed_in: SignedIn,
     steps: Vec<Step>,
 }
 
 /// Explains a request by `rules`, and by the state of a running sidecar if `live` is given.
 pub async fn explain(rules: &Rules, live: Option<Live<'_>>, question: Question) -> Explanation {
-    let mut walk = Walk { rules, live, site: None, steps: Vec::new() };
+    let signed_in = SignedIn::default();
+    let mut walk = Walk { rules, live, site: None, signed_in, steps: Vec::new() };
     let answer = match walk.walk(question).await {
         Ok(answer) => answer,
         Err((error, advice)) => answer::of_error(&error, advice),
@@ -118,6 +123,11 @@ impl Walk<'_> {
         let Question { peer, mut request, response } = question;
         let Rules { identity, injection, .. } = self.rules;
         name_host(&mut request);
+        if let Some(teller) = Route::logout(&request, self.rules) {
+            validate(&request).map_err(|bad| (bad.into(), None))?;
+            self.steps.push(delivery::of_logout_route(teller, &request));
+            return Ok(answer::of_logout(request.method()));
+        }
         let before = request.headers().clone();
         let decision = identity.decide(Asking::ToExplain, &peer, request.headers_mut()).await;
         self.steps.push(words::of_trust(identity, &peer, &decision.trust));
@@ -127,6 +137,7 @@ impl Walk<'_> {
         let lacks_secret = identity.lacks_secret(decision.trust);
         let unbelieved = decision.conclusion.unbelieved();
         let by_cookie = decision.by_cookie;
+        self.signed_in = decision.signed_in;
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
             Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
@@ -184,7 +195,10 @@ impl Walk<'_> {
         let found = self.look_up(&caller);
         if let Caller::Known(user) = &caller
             && request.method() == Method::POST
-            && !matches!(found, Found::Nothing(NoToken::NoOrganization | NoToken::NoGrants(_)))
+            && !matches!(
+                found,
+                Found::Nothing(NoToken::SignedOut | NoToken::NoOrganization | NoToken::NoGrants(_))
+            )
         {
             let limit = self.rules.injection.max_body();
             if request.body().len() > limit {
@@ -210,7 +224,11 @@ impl Walk<'_> {
             Caller::Unnamed => Some(self.asked_app(response)?),
             _ => None,
         };
-        match known_user(asked.as_ref().unwrap_or(caller)) {
+        let caller = asked.as_ref().unwrap_or(caller);
+        if let Some(absent) = self.signed_out(caller) {
+            return Err(stopped(absent, advice));
+        }
+        match known_user(caller) {
             Ok(_) => Ok(answer::of_resolver("{\"token\":\"<token for resolvers>\"}")),
             Err(absent) => Err(stopped(absent, advice)),
         }
@@ -255,7 +273,7 @@ impl Walk<'_> {
             && injection.header().on_failure == OnMintFailure::Refuse
             && let Some(Found::Nothing(absent)) = early
         {
-            if !matches!(absent, NoToken::Anonymous) {
+            if !matches!(absent, NoToken::Anonymous | NoToken::SignedOut) {
                 self.steps.push(words::of_insisting());
                 return Err(stopped(absent, advice));
             }
@@ -343,6 +361,9 @@ impl Walk<'_> {
 
     /// Explains a look-up, as `Sidecar::seek` makes it, in the caches as they are.
     fn look_up(&mut self, caller: &Caller) -> Found {
+        if let Some(absent) = self.signed_out(caller) {
+            return Found::Nothing(absent);
+        }
         let (Some(details), Caller::Known(user), Some(site)) =
             (&self.rules.details, caller, &self.site)
         else {
@@ -361,6 +382,20 @@ impl Walk<'_> {
         }
     }
 
+    /// Explains the refusal of a user who was signed out, as `Sidecar::admit` refuses them.
+    fn signed_out(&mut self, caller: &Caller) -> Option<NoToken> {
+        let (Some(Live { logouts, .. }), Some(logout), Caller::Known(user)) =
+            (self.live, &self.rules.logout, caller)
+        else {
+            return None;
+        };
+        if !logouts.refuse(logout, &user.id, self.signed_in, unix_now()) {
+            return None;
+        }
+        self.steps.push(words::of_signed_out(self.signed_in));
+        Some(NoToken::SignedOut)
+    }
+
     /// Explains the look-up of the token, as `Sidecar::look_up` makes it.
     fn look_up_token(&mut self, caller: &Caller) -> Found {
         let Rules { identity, plan, .. } = self.rules;
@@ -375,7 +410,7 @@ impl Walk<'_> {
             }
         };
         self.steps.extend(grants::of_rights(identity, plan, &request));
-        let Some(Live { tokens, admission }) = self.live else {
+        let Some(Live { tokens, admission, .. }) = self.live else {
             self.steps.push(words::of_cache(plan, &request, Cache::Unasked));
             return Found::Minting;
         };

@@ -71,6 +71,17 @@ impl Sidecar {
     ///
     /// Outside a tokio runtime.
     pub async fn apply(self: &Arc<Self>, events: &[Event]) -> Forgotten {
+        self.count_announced(events);
+        self.apply_here(events).await
+    }
+
+    async fn apply_here(self: &Arc<Self>, events: &[Event]) -> Forgotten {
+        for event in events {
+            if let Event::Logout(logout) = event {
+                // Before the walk: a request during the walk must not get a new token.
+                self.note_logout(logout);
+            }
+        }
         self.forget(events.iter().map(Event::subject)).await
     }
 
@@ -84,14 +95,14 @@ impl Sidecar {
         // A task, because a caller that leaves must not keep the other replicas from learning of the event.
         let applying = tokio::spawn(async move {
             let events = [event];
-            let forgotten = sidecar.apply(&events).await;
+            let forgotten = sidecar.apply_here(&events).await;
             let Some(announcer) = &sidecar.forgets.announcer else {
                 return Applied { forgotten, announced: None };
             };
             let announcing = announcer.announce(&events[0]);
             let result = timeout(ANNOUNCE_PATIENCE, announcing).await;
             // Forgets again: before the announcement, a miss may have brought the old token back from the store.
-            sidecar.apply(&events).await;
+            sidecar.apply_here(&events).await;
             Applied { forgotten, announced: Some(result.unwrap_or(Announced::Later)) }
         });
         applying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

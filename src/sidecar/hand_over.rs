@@ -14,7 +14,7 @@ use crate::{Rules, Sidecar};
 use ground::client_connection::ClientConnection;
 use ground::metrics::HeaderDelivery;
 use hop::proxy::{Client, RequestBody};
-use identity::Caller;
+use identity::{Caller, SignedIn};
 use token::Token;
 
 /// Content of the request's headers for the app, which the app may have put into its response.
@@ -54,7 +54,10 @@ impl Sidecar {
             let asking = self.ask_app(rules, request, client, connection);
             match timeout_at(deadline, asking).await {
                 Ok(Ok(named)) => {
-                    let mut token = self.seek(rules, &named, request, client, record);
+                    let mut token = match self.admit(rules, &named, SignedIn::default()) {
+                        Ok(()) => self.seek(rules, &named, request, client, record),
+                        Err(absent) => TokenState::Absent(absent),
+                    };
                     self.arrive(rules, &mut token, record, deadline).await
                 }
                 Ok(Err(error)) => Err(absence_of(&error)),

@@ -27,6 +27,7 @@ mod forgets;
 mod guard;
 mod hand_over;
 pub mod inject;
+pub mod logout;
 mod record;
 pub mod required;
 pub mod resolver;
@@ -52,6 +53,7 @@ use self::error::{NoGrants, NoToken, RequestError, is_page_load};
 pub use self::forgets::{Applied, Forgets};
 use self::guard::{RequestGuard, ResponseBody};
 use self::hand_over::HandedOver;
+use self::logout::{Logout, Logouts};
 use self::record::Record;
 use self::required::RequiredOn;
 use self::resolver::Resolver;
@@ -66,7 +68,7 @@ use ground::peer::Peer;
 use ground::trace::Tracing;
 use hop::proxy::headers::{is_websocket, name_host, validate};
 use hop::proxy::{Body, Client, RequestBody, Scheme, Upstream};
-use identity::{Caller, Groups, Identified, Identity, Organization, User};
+use identity::{Caller, Groups, Identified, Identity, Organization, SignedIn, User};
 use token::admission::Admission;
 use token::cache::{Lookup, TokenCache};
 use token::velt::Api;
@@ -83,6 +85,8 @@ pub struct Rules {
     pub required_on: Arc<RequiredOn>,
     /// Tokens of the sidecar's own, for the resolvers of teams that keep Velt's data themselves.
     pub resolver: Option<Arc<Resolver>>,
+    /// Logouts by the word of others; `None` if none are taken.
+    pub logout: Option<Arc<Logout>>,
     /// Details of users that the app tells; `None` if it is not asked for any.
     pub details: Option<Arc<AppDetails>>,
 }
@@ -97,6 +101,7 @@ pub struct Sidecar {
     pub admission: Arc<ArcSwap<Admission>>,
     /// Queue of tokens to forget, and the way to the other replicas.
     pub forgets: Arc<Forgets>,
+    pub logouts: Arc<Logouts>,
     pub upstream: Upstream,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
@@ -166,9 +171,17 @@ impl Sidecar {
         record: &mut Record,
     ) -> Result<(Response<Body>, Outcome), RequestError> {
         let rules = &self.rules.load_full();
+        // A logout is told by a program, not by a user, and nothing of the request reaches the app.
+        if let Some(teller) = Route::logout(request, rules) {
+            validate(request)?;
+            record.routed(request.uri().path());
+            // Boxed, because this way is rare and the future would grow.
+            let (response, outcome) = Box::pin(self.serve_logout(teller, peer, request)).await;
+            return Ok((own(response, request.method() == Method::HEAD), outcome));
+        }
         // Identity comes first: the steps after it remove headers, and a removed header must never count as
         // an absent header.
-        let Identified { caller, lacks_secret, unbelieved, believed, by_cookie, .. } =
+        let Identified { caller, lacks_secret, unbelieved, believed, by_cookie, signed_in, .. } =
             rules.identity.identify(peer, request.headers_mut()).await?;
         record.identified(&caller);
         validate(request)?;
@@ -192,6 +205,7 @@ impl Sidecar {
                     named => named,
                 };
                 record.identified(&caller);
+                self.admit(rules, &caller, signed_in)?;
                 let served = match route {
                     Own::Token(route) => {
                         let served =
@@ -202,6 +216,8 @@ impl Sidecar {
                 };
                 let (response, outcome) =
                     served.map_err(|error| error.for_want_of(lacks_secret, unbelieved))?;
+                // A logout may have come while the token was waited for.
+                self.admit(rules, &caller, signed_in)?;
                 return Ok((own(response, is_head), outcome));
             }
         };
@@ -211,7 +227,10 @@ impl Sidecar {
         // From here on the app is asked, and the token is looked up at the same time: a miss hides behind the
         // app's own time.
         let wants_token = place.is_some() || to_app;
-        let mut token = wants_token.then(|| self.seek(rules, &caller, request, &client, record));
+        let mut token = wants_token.then(|| match self.admit(rules, &caller, signed_in) {
+            Ok(()) => self.seek(rules, &caller, request, &client, record),
+            Err(absent) => TokenState::Absent(absent),
+        });
         let mut handed_over = HandedOver::Nothing;
         if let Some(token) = &mut token {
             if place == Some(Place::Header)
@@ -226,6 +245,7 @@ impl Sidecar {
                     Box::pin(self.hand_over(rules, &caller, request, whence, token, record)).await;
             }
         }
+        let recaller = self.recallable(rules, &caller, request);
         let asked = record.app_asked();
         let forwarded = self.upstream.forward(request, &client, connection, asked).await;
         let answered = Moment::now();
@@ -241,7 +261,11 @@ impl Sidecar {
             }
             None => Ok(caller),
         };
+        if let (Some(recaller), Ok(caller)) = (recaller, &caller) {
+            self.ends_with_logout(caller, recaller);
+        }
         if let (Some(token), Some(place)) = (token, place) {
+            let caller = caller.map(|caller| (caller, signed_in));
             let delivered =
                 self.deliver(rules, (token, place), &mut response, caller, record, answered).await;
             record.delivered(delivered);
@@ -315,7 +339,7 @@ impl Sidecar {
         rules: &Arc<Rules>,
         (token, place): (TokenState, Place),
         response: &mut Response<Body>,
-        caller: Result<Caller, NoToken>,
+        caller: Result<(Caller, SignedIn), NoToken>,
         record: &Record,
         now: Moment,
     ) -> HeaderDelivery {
@@ -350,20 +374,37 @@ impl Sidecar {
     async fn await_token(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
-        caller: Result<Caller, NoToken>,
+        caller: Result<(Caller, SignedIn), NoToken>,
         token: TokenState,
         patience: Duration,
         record: &Record,
         now: Moment,
     ) -> Result<Token, NoToken> {
-        let caller = caller?;
+        let (caller, signed_in) = caller?;
+        // The app may have named the caller in its response only.
+        self.admit(rules, &caller, signed_in)?;
+        let token = self.await_admitted(rules, &caller, token, patience, record, now).await?;
+        // A logout may have come while the token was waited for.
+        self.admit(rules, &caller, signed_in)?;
+        Ok(token)
+    }
+
+    async fn await_admitted(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        caller: &Caller,
+        token: TokenState,
+        patience: Duration,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Token, NoToken> {
         if let Some(details) = &rules.details {
             // Boxed, so that requests without details do not pay for the size of this future.
             let waiting =
-                self.await_detailed((rules, details), &caller, token, patience, record, now);
+                self.await_detailed((rules, details), caller, token, patience, record, now);
             return Box::pin(waiting).await;
         }
-        let look_up = || TokenState::from(self.look_up(rules, &caller, record, now));
+        let look_up = || TokenState::from(self.look_up(rules, caller, record, now));
         let token = if let TokenState::AfterApp(_) = token { look_up() } else { token };
         let token = token.within(patience).await?;
         // A token that has arrived since is younger than `now`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::Authority;
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -10,16 +11,18 @@ use tokio::time::timeout;
 
 use super::Rules;
 use super::error::{NoToken, RequestError};
+use super::logout::Teller;
 use super::resolver::Resolver;
 use crate::inject::{Coverage, Injection, PathPattern, TokenRoute};
 use hop::proxy::RequestBody;
 use identity::{Caller, User};
 use token::Fingerprint;
 
-/// Time that a token route waits for the request body in which it looks for a `userId`.
+/// Time that a route of the sidecar's own waits for a request body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Purpose of a request. The request line alone decides whether the sidecar or the app answers.
+/// Purpose of a request, unless [`Route::logout`] says that it tells of a logout. The request line alone decides
+/// whether the sidecar or the app answers.
 pub(super) enum Route<'a> {
     /// One of the paths at which the sidecar itself answers with the caller's token.
     Own(Own<'a>),
@@ -46,10 +49,7 @@ impl<'a> Route<'a> {
     pub(super) fn of<B>(request: &Request<B>, rules: &'a Rules) -> Self {
         let injection = &*rules.injection;
         let uri = request.uri();
-        // The one spelling that serves a token has no authority in it, except over HTTP/2, where every target
-        // has an authority.
-        let plain = uri.authority().is_none() || request.version() == Version::HTTP_2;
-        if plain {
+        if is_plain(request) {
             if let Some(route) = injection.route(uri.path()) {
                 return Self::Own(Own::Token(route));
             }
@@ -69,6 +69,18 @@ impl<'a> Route<'a> {
             to_app: injection.app_header().covering(method, uri.path(), headers),
         }
     }
+
+    /// Returns the way in which a request tells of a logout; `None` if its path is no logout path.
+    pub(super) fn logout<B>(request: &Request<B>, rules: &'a Rules) -> Option<Teller<'a>> {
+        let logout = rules.logout.as_deref()?;
+        is_plain(request).then(|| logout.teller(request.uri().path()))?
+    }
+}
+
+/// Whether the target has the one spelling that the sidecar answers: without an authority, except over HTTP/2,
+/// where every target has an authority.
+fn is_plain<B>(request: &Request<B>) -> bool {
+    request.uri().authority().is_none() || request.version() == Version::HTTP_2
 }
 
 /// Refuses a caller without a user where one is required.
@@ -127,6 +139,11 @@ pub(super) async fn read_posted(
     limit: usize,
     user: &User,
 ) -> Result<Option<Fingerprint>, RequestError> {
+    parse_posted(&read_body(body, limit).await?, user)
+}
+
+/// Reads a request body of at most `limit` bytes; waits at most [`ROUTE_BODY_PATIENCE`].
+pub(super) async fn read_body(body: &mut RequestBody, limit: usize) -> Result<Bytes, RequestError> {
     let reading = Limited::new(body, limit).collect();
     let read = timeout(ROUTE_BODY_PATIENCE, reading).await.map_err(|_| RequestError::SlowBody)?;
     let body = read.map_err(|error| {
@@ -136,7 +153,7 @@ pub(super) async fn read_posted(
             RequestError::BrokenBody
         }
     })?;
-    parse_posted(&body.to_bytes(), user)
+    Ok(body.to_bytes())
 }
 
 /// Parses a body, and returns the token that Velt has refused, according to the page. Any body will do, and most

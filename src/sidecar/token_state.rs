@@ -101,9 +101,10 @@ impl TokenState {
     }
 
     /// Waits for the token before the app is asked: the app would have acted on a request that was refused
-    /// later. Anonymous callers pass, and callers whom only the app can name.
+    /// later. Anonymous callers pass, callers who were signed out, and callers whom only the app can name.
     pub(super) async fn insist(&mut self, patience: Duration) -> Result<(), NoToken> {
-        if matches!(self, Self::AfterApp(_) | Self::Absent(NoToken::Anonymous)) {
+        let passes = matches!(self, Self::Absent(NoToken::Anonymous | NoToken::SignedOut));
+        if passes || matches!(self, Self::AfterApp(_)) {
             return Ok(());
         }
         let user = self.user();

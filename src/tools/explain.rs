@@ -14,6 +14,7 @@ use server::explain::{Asked, InForce, QuestionError, Report, report};
 use sidecar::Rules;
 use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
+use sidecar::logout::Logout;
 use sidecar::required::RequiredOn;
 use sidecar::resolver::{KeyError, Resolver};
 
@@ -38,6 +39,8 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
     let metrics = Metrics::new();
     let identity = Identity::new(config.identity.clone(), metrics.identity.clone());
     let identity = identity.map_err(Unexplained::Tls)?;
+    let logout = config.logout.clone();
+    let logout = logout.map(|settings| Logout::new(settings, None, &metrics.identity)).transpose();
     let resolver = config.resolver.clone().map(Resolver::load).transpose();
     let rules = Rules {
         details: AppDetails::of(&identity),
@@ -46,6 +49,7 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
         injection: Arc::new(Injection::new(config.delivery.clone())),
         required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
         resolver: resolver.map_err(Unexplained::Resolver)?.map(Arc::new),
+        logout: logout.map_err(Unexplained::Tls)?.map(Arc::new),
     };
     let report = report(&rules, None, &InForce::of(config), asked).await;
     report.map_err(Unexplained::Question)

@@ -47,6 +47,10 @@ label!(
     BadRequest = "bad_request",
     /// A token for resolvers, or the keys of such tokens, were served.
     ResolverServed = "resolver_served",
+    /// A logout was carried out, or had been before.
+    LogoutDone = "logout_done",
+    /// A logout was not carried out: `logout_calls_total` says why.
+    LogoutRefused = "logout_refused",
     /// The identity headers were ambiguous.
     IdentityRefused = "identity_refused",
     /// A token route was asked by a caller without a user.
@@ -55,6 +59,8 @@ label!(
     InvalidAssertion = "invalid_assertion",
     /// A token was needed and the caller's assertion could not be checked: there are no keys.
     IdentityUnverified = "identity_unverified",
+    /// A token was needed by a user who was signed out, and has not signed in again.
+    SignedOut = "signed_out",
     /// The organization that Velt's API needs was not in the request.
     NoOrganization = "no_organization",
     /// A token was needed, and the app gave no details of the user that can be used.
@@ -325,6 +331,8 @@ label!(
     Anonymous = "anonymous",
     /// The caller's assertion could not be checked: there are no keys.
     Unverified = "unverified",
+    /// The user was signed out, and has not signed in again.
+    SignedOut = "signed_out",
     /// The mint had not ended within `max_wait`.
     Pending = "pending",
     /// There is no token: the mint failed, the organization is missing, or the app's word is ambiguous.
@@ -441,6 +449,39 @@ label!(
     Refused = "refused",
     /// The collector gave no answer.
     Unreachable = "unreachable",
+});
+
+label!(
+    /// Sender from which a logout was heard.
+    LogoutSource, "source", {
+    /// A logout token of the identity provider (OpenID Connect Back-Channel Logout).
+    Oidc = "oidc",
+    Webhook = "webhook",
+    /// Another replica, through the shared store.
+    Replica = "replica",
+});
+
+label!(
+    /// Result of a call of one of the logout paths.
+    LogoutResult, "result", {
+    /// The user was signed out, or tokens were forgotten.
+    Done = "done",
+    /// The call had been carried out before.
+    Replayed = "replayed",
+    /// No POST, or a body that is too long, too slow, or has another form than it should have.
+    Malformed = "malformed",
+    /// The signature is wrong, or made in a way that is not allowed.
+    Signature = "signature",
+    /// The logout token is another issuer's, for another app, or lacks what makes it a logout token.
+    Claims = "claims",
+    /// The call is too old, or from the future.
+    Time = "time",
+    /// The logout token names no user, or the user in a way that can't be read.
+    User = "user",
+    /// There were no keys to check the logout token with.
+    KeysUnavailable = "keys_unavailable",
+    /// The user was signed out here, and the shared store did not take the news for the other replicas.
+    NotAnnounced = "not_announced",
 });
 
 label!(

@@ -230,7 +230,8 @@ impl GuardedCalls {
         let sidecar = Arc::clone(&self.calls.sidecar);
         let explaining = self.explanations.own(move || {
             let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
-            let live = Live { tokens: &sidecar.tokens, admission: &admission };
+            let Sidecar { tokens, logouts, .. } = &*sidecar;
+            let live = Live { tokens, logouts, admission: &admission };
             Handle::current().block_on(report(&rules, Some(live), &current.in_force, asked))
         });
         let explained = explaining.await;

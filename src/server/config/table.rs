@@ -7,6 +7,7 @@ mod assertion;
 pub mod delivery;
 pub mod identity;
 pub mod listen;
+pub mod logout;
 pub mod outgoing;
 mod preset;
 pub mod resolver;

@@ -1,9 +1,9 @@
 //! Bounds on what a server may send: a stream that ends when an answer is larger than any that a call asks
 //! for, or when an answer comes that no command has asked for.
 //!
-//! The parser of the crate `redis` has no such bounds. It allocates what a header announces, so that the 13 bytes
-//! `*1000000000\r\n` would end the process, and an answer without a question would be taken for the answer to the
-//! next command (`tests/real/shared_store/hostile.rs`).
+//! The parser of the crate `redis` has no such bounds: it collects what a header announces, for as long as bytes come,
+//! also after the caller has left. An answer without a question would be the answer to the next command.
+//! `tests/real/shared_store/hostile.rs` has servers that do both.
 
 use std::io;
 use std::pin::Pin;
@@ -25,6 +25,9 @@ const LONGEST_ANSWER: u64 = 1024 * 1024;
 
 /// Most bytes of a line: `+OK`, a number, or the text of an error.
 const LONGEST_LINE: usize = 4 * 1024;
+
+/// First bytes of values.
+const KINDS: &[u8] = b"+-:$*_#,(!=%|~>";
 
 /// Most bytes of a command of ours. Commands are scanned by the same code, to count them.
 const UNBOUNDED: Bounds = Bounds { value: u64::MAX, values: u64::MAX, answer: u64::MAX };
@@ -185,6 +188,9 @@ impl Scanner {
     }
 
     fn begin_value(&mut self, kind: u8) -> io::Result<()> {
+        if !KINDS.contains(&kind) {
+            return Err(beyond("another protocol"));
+        }
         self.place = Place::Line { kind, line: Number::default() };
         self.announce(1, 0)
     }
@@ -295,6 +301,8 @@ mod tests {
         let many_long = "$65536\r\n".to_owned() + &"a".repeat(65_536) + "\r\n";
         let large = "*17\r\n".to_owned() + &many_long.repeat(17);
         for hostile in [
+            "HTTP/1.1 400 Bad Request\r\n\r\n",
+            "\x15\x03\x01",
             "$65537\r\n",
             "$99999999999999999999999\r\n",
             "$x\r\n",

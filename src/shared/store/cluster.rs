@@ -133,11 +133,16 @@ impl Cluster {
             _ => return Ok(None),
         }
         self.shared.look.notify_one();
-        let asked = map.node_of(slots::slot_of(command)).and_then(|link| link.address());
-        let named = error.details().zip(asked);
-        let named = named.and_then(|(details, asked)| slots::redirected_to(details, &asked));
+        let asking = map.node_of(slots::slot_of(command)).ok_or(Fault::NotConnected)?;
+        let asked = asking.address().ok_or(Fault::NotConnected)?;
+        let named = error.details().and_then(|details| slots::redirected_to(details, &asked));
         // A node that has joined a moment ago is not connected; a request does not wait for that.
         let link = named.and_then(|address| map.nodes.get(&address)).ok_or(Fault::NotConnected)?;
+        if Arc::ptr_eq(link, asking) {
+            // Another server has the name of the node that was asked.
+            link.connect_anew();
+            return Err(Fault::NotConnected);
+        }
         let mut commands = Vec::new();
         if error.code() == "ASK" {
             commands.push(cmd("ASKING"));

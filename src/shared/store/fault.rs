@@ -79,7 +79,8 @@ impl Fault {
             ErrorKind::Io if error.is_timeout() => Self::Timeout,
             ErrorKind::Io => Self::Broken,
             ErrorKind::Server(_) | ErrorKind::Extension => {
-                error.code().map_or(Self::Garbage, Self::of_code)
+                let code = error.code().unwrap_or_default();
+                Self::of_code(inner_code(code, error.detail().unwrap_or_default()))
             }
             _ => Self::Garbage,
         }
@@ -87,7 +88,7 @@ impl Fault {
 
     /// Returns the fault that an answer of the server's says.
     pub(super) fn of_answer(error: &ServerError) -> Self {
-        Self::of_code(error.code())
+        Self::of_code(inner_code(error.code(), error.details().unwrap_or_default()))
     }
 
     fn of_code(code: &str) -> Self {
@@ -151,6 +152,16 @@ impl Fault {
     }
 }
 
+/// Returns the code of an error inside a script. Servers before Redis 7 put it into the text of an error of the
+/// script's: `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`.
+fn inner_code<'a>(code: &'a str, details: &'a str) -> &'a str {
+    if code != "ERR" || !details.starts_with("Error running script") {
+        return code;
+    }
+    let inner = details.split_once(": -").and_then(|(_, rest)| rest.split(' ').next());
+    inner.unwrap_or(code)
+}
+
 impl fmt::Display for Fault {
     /// Says what happened, and what the operator can do where they can do something.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,6 +215,17 @@ mod tests {
             ),
             ("-NOSCRIPT No matching script.", Fault::Other("NOSCRIPT")),
             ("-ERR unknown command", Fault::Other("ERR")),
+            (
+                "-ERR Error running script (call to f_401d): @user_script:1: @user_script: 1: \
+                 -READONLY You can't write against a read only replica.",
+                Fault::ReadOnly,
+            ),
+            (
+                "-ERR Error running script (call to f_842c): @user_script:6: @user_script: 6: \
+                 -OOM command not allowed when used memory > 'maxmemory'.",
+                Fault::Full,
+            ),
+            ("-ERR Error running script (call to f_1): @user_script:1: x", Fault::Other("ERR")),
             ("-Secret-of-a-hostile-server\x1b[2J told", Fault::Other("unknown")),
         ] {
             let value = redis::parse_redis_value(format!("{answer}\r\n").as_bytes());

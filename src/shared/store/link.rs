@@ -59,6 +59,15 @@ impl Target {
             Self::Primary(sentinels) => sentinels.open_primary(access).await,
         }
     }
+
+    /// Waits until another server has taken the place of the connected one, and that one has not noticed: a primary
+    /// that is cut off from its Sentinels goes on.
+    async fn replaced(&self, connection: &Connection, access: &Access) {
+        match self {
+            Self::Address(_) => std::future::pending().await,
+            Self::Primary(sentinels) => sentinels.replaced(connection.address(), access).await,
+        }
+    }
 }
 
 /// A kept connection to one server. The keeper ends when the link is dropped.
@@ -122,6 +131,13 @@ impl Link {
     /// Returns the address of the server that is connected.
     pub(super) fn address(&self) -> Option<Address> {
         self.kept.connection().map(|connection| connection.address().clone())
+    }
+
+    /// Has the keeper connect anew, and look the name up again.
+    pub(super) fn connect_anew(&self) {
+        if let Some(connection) = self.kept.connection() {
+            connection.give_up(Fault::Other("MOVED"));
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -215,7 +231,7 @@ impl Keeper {
             let opened = self.kept.target.open(&access).await;
             self.kept.board.count_connect(opened.as_ref().err().copied());
             match opened {
-                Ok(connection) => self.keep(&Arc::new(connection)).await,
+                Ok(connection) => self.keep(&Arc::new(connection), &access).await,
                 Err(fault) => {
                     self.kept.health().last = Some(fault);
                     self.tell("no connection to the store of shared tokens", fault);
@@ -234,7 +250,7 @@ impl Keeper {
     }
 
     /// Hands a connection out until it breaks, or until another is asked for.
-    async fn keep(&mut self, connection: &Arc<Connection>) {
+    async fn keep(&mut self, connection: &Arc<Connection>, access: &Access) {
         let started = Instant::now();
         self.kept.current.store(Some(Arc::clone(connection)));
         {
@@ -245,11 +261,12 @@ impl Keeper {
         if self.told.take().is_some() {
             info!(server = %connection.address(), "the store of shared tokens is back");
         }
-        let mut access = self.access.clone();
+        let mut settings = self.access.clone();
         let fault = tokio::select! {
             fault = connection.given_up() => Some(fault),
             fault = self.watch(connection) => Some(fault),
-            () = changed(&mut access) => None,
+            () = self.kept.target.replaced(connection, access) => Some(Fault::ReadOnly),
+            () = changed(&mut settings) => None,
         };
         if let Some(fault) = fault {
             self.kept.current.store(None);
@@ -284,10 +301,10 @@ impl Keeper {
         let noise = u32::try_from(self.jitter.hash_one(Instant::now()) % 1024).unwrap_or(0);
         let pause = self.pause / 2 + self.pause * noise / 1024;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        let mut access = self.access.clone();
+        let mut settings = self.access.clone();
         tokio::select! {
             () = sleep(pause) => {}
-            () = changed(&mut access) => {}
+            () = changed(&mut settings) => {}
         }
     }
 

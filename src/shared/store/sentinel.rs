@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{Value, cmd};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::access::Access;
 use super::connection::Connection;
@@ -14,6 +14,9 @@ use super::settings::Address;
 
 /// Longest time to ask one Sentinel. Sentinels are many, so that one may be down.
 const ASK: Duration = Duration::from_millis(500);
+
+/// Pause between two questions whether the primary is still the primary.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The Sentinels, and the name of the primary.
 pub(super) struct Sentinels {
@@ -65,6 +68,19 @@ impl Sentinels {
         }
         // The Sentinels still name a server that has become a replica.
         Err(if fault == Fault::ReadOnly { Fault::NoPrimary } else { fault })
+    }
+
+    /// Waits until the Sentinel that has named the server names another one. The same Sentinel, since others may know
+    /// the same server by another name.
+    pub(super) async fn replaced(&self, server: &Address, access: &Access) {
+        loop {
+            sleep(LOOK).await;
+            let sentinel = &self.addresses[self.first.load(Ordering::Relaxed)];
+            let asked = timeout(ASK, self.ask(sentinel, access)).await;
+            if matches!(asked, Ok(Ok(named)) if named != *server) {
+                return;
+            }
+        }
     }
 
     async fn ask(&self, sentinel: &Address, access: &Access) -> Result<Address, Fault> {

@@ -21,6 +21,8 @@ pub(crate) enum NoToken {
     Unbelieved(InvalidAssertion),
     /// The sidecar has no keys to check the caller's assertion with.
     Unverified,
+    /// The user was signed out, and has not signed in again as far as the identity tells.
+    SignedOut,
     /// The app, which alone knows the user, named none.
     Unnamed,
     /// The app was asked at `identity.app_path`, and named no user in an answer with this status.
@@ -60,6 +62,7 @@ impl NoToken {
             | Self::UnnamedBy(_) => TokenStatus::Anonymous,
             Self::AppWord(_) => TokenStatus::Ambiguous,
             Self::Unverified => TokenStatus::Unverified,
+            Self::SignedOut => TokenStatus::SignedOut,
             Self::NoOrganization => TokenStatus::NoOrganization,
             Self::NoDetails(_) => TokenStatus::NoDetails,
             Self::Pending | Self::Queued | Self::DetailsPending => TokenStatus::Pending,
@@ -90,6 +93,7 @@ impl NoToken {
             | Self::Unnamed
             | Self::UnnamedBy(_) => HeaderDelivery::Anonymous,
             Self::Unverified => HeaderDelivery::Unverified,
+            Self::SignedOut => HeaderDelivery::SignedOut,
             Self::NoGrants(_) => HeaderDelivery::NoGrants,
             Self::Pending | Self::Queued | Self::DetailsPending => HeaderDelivery::Pending,
             Self::NoDetails(_) => HeaderDelivery::NoDetails,
@@ -119,14 +123,7 @@ impl NoToken {
                  VELT_SIDECAR_IDENTITY__SECRET or identity.secret_file."
                     .into(),
             ),
-            Self::Unbelieved(invalid) => (
-                StatusCode::UNAUTHORIZED,
-                "no_identity",
-                format!(
-                    "No user is signed in: a session or an assertion came, and it is not valid: {}.",
-                    invalid.reason()
-                ),
-            ),
+            Self::Unbelieved(invalid) => unbelieved(*invalid),
             Self::Unnamed => (
                 StatusCode::UNAUTHORIZED,
                 "no_identity",
@@ -149,6 +146,7 @@ impl NoToken {
                  can't be fetched at the moment. Try again."
                     .into(),
             ),
+            Self::SignedOut => signed_out(),
             Self::NoOrganization => (
                 StatusCode::BAD_REQUEST,
                 "no_organization",
@@ -212,6 +210,7 @@ impl NoToken {
             | Self::Unnamed
             | Self::UnnamedBy(_)
             | Self::AppWord(_)
+            | Self::SignedOut
             | Self::NoOrganization
             | Self::NoGrants(_) => None,
             Self::Pending | Self::Queued | Self::Unverified | Self::DetailsPending => {
@@ -226,6 +225,23 @@ impl NoToken {
             },
         }
     }
+}
+
+/// Tells why an assertion or a session counts for nothing.
+fn unbelieved(invalid: InvalidAssertion) -> (StatusCode, &'static str, String) {
+    let reason = invalid.reason();
+    let text = format!(
+        "No user is signed in: a session or an assertion came, and it is not valid: {reason}."
+    );
+    (StatusCode::UNAUTHORIZED, "no_identity", text)
+}
+
+/// Tells a user who was signed out what to do.
+fn signed_out() -> (StatusCode, &'static str, String) {
+    let text = "This user was signed out, by the word of the identity provider or of a webhook. Sign in \
+                again. If you have just signed in: an identity that does not tell when the user signed \
+                in gets no token for logout.refuse_for after the logout (docs/logins/logout.md).";
+    (StatusCode::UNAUTHORIZED, "signed_out", text.into())
 }
 
 /// Describes an answer of the app that leaves a user without a token.

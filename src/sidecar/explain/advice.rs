@@ -167,6 +167,9 @@ pub(super) fn on_absence(absent: &NoToken) -> Option<String> {
              app answer at identity.app_path without a redirect"
                 .into(),
         ),
+        NoToken::SignedOut => Some(
+            "sign in again; an identity without the time of the login waits for logout.refuse_for".into(),
+        ),
         NoToken::Anonymous
         | NoToken::NoSecret
         | NoToken::Unbelieved(_)

@@ -1,6 +1,6 @@
 //! Answer that a client would get.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::super::error::RequestError;
@@ -70,6 +70,25 @@ pub(super) fn of_resolver(summary: &str) -> Answer {
         by: AnsweredBy::Sidecar,
         status: 200,
         outcome: Outcome::ResolverServed.as_str().into(),
+        code: None,
+        token: TokenFate::None,
+        token_status: None,
+        summary: summary.into(),
+        advice: None,
+    }
+}
+
+/// Answers a call of a logout path. Whether the call is signed, and for whom, is not looked at.
+pub(super) fn of_logout(method: &Method) -> Answer {
+    let (status, outcome, summary) = if method == Method::POST {
+        (200, Outcome::LogoutDone, "the user is signed out, if the call is signed as it should be")
+    } else {
+        (405, Outcome::LogoutRefused, "Tell of a logout with POST.")
+    };
+    Answer {
+        by: AnsweredBy::Sidecar,
+        status,
+        outcome: outcome.as_str().into(),
         code: None,
         token: TokenFate::None,
         token_status: None,

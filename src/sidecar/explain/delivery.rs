@@ -2,6 +2,7 @@
 
 use http::{HeaderName, Request, StatusCode};
 
+use super::super::logout::Teller;
 use super::super::route::{Own, Route};
 use super::advice::nearly;
 use super::words::step;
@@ -74,6 +75,16 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
         step.settings.push(Key::Route(route.path.clone()));
     }
     step
+}
+
+/// Explains a path at which logouts are told.
+pub(super) fn of_logout_route<B>(teller: Teller<'_>, request: &Request<B>) -> Step {
+    let path = request.uri().path();
+    let (what, key) = match teller {
+        Teller::Oidc(_) => ("the identity provider's logout tokens", "logout.oidc.path"),
+        Teller::Webhook(_) => ("signed calls that sign a user out", "logout.webhook.path"),
+    };
+    step("route", "a logout", format!("{path} is the path of {what}"), &[key])
 }
 
 fn written(pattern: &PathPattern) -> String {

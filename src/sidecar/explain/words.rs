@@ -13,7 +13,7 @@ use ground::metrics::{Label as _, RefusalKind};
 use ground::peer::Peer;
 use hop::proxy::BadRequest;
 use identity::{
-    Attribute, Caller, Conclusion, Decision, Identity, Reads, Refusal, Shown, Trust, User,
+    Attribute, Caller, Conclusion, Decision, Identity, Reads, Refusal, Shown, SignedIn, Trust, User,
 };
 use token::cache::Known;
 use token::{MintError, MintPlan, MintRequest};
@@ -305,6 +305,16 @@ pub(super) fn of_details(path: &str, kept: Option<&Detailed>, live: bool) -> Ste
         ),
     };
     step("details", verdict, why, &["identity.details_path", "identity.details_max_age"])
+}
+
+/// Explains why a user who was signed out gets no token.
+pub(super) fn of_signed_out(signed_in: SignedIn) -> Step {
+    let why = if signed_in.at.is_some() {
+        "the user was signed out after the login that the assertion tells (auth_time)"
+    } else {
+        "the user was signed out a while ago, and this identity does not tell when they signed in"
+    };
+    step("logout", "no token for this user", why, &["logout.refuse_for"])
 }
 
 pub(super) fn of_no_request(plan: &MintPlan, absent: &NoToken) -> Step {

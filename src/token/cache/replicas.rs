@@ -22,8 +22,8 @@ impl TokenCache {
         if !slot.token().is_some_and(is_younger) {
             return false;
         }
-        let taken = Slot::minted(token, shared.minters.epoch(), slot.last_served);
-        shared.slots.insert(request.clone(), taken);
+        let slot = Slot::minted(token, shared.minters.epoch(), slot.last_served);
+        shared.slots.insert(request.clone(), slot);
         true
     }
 

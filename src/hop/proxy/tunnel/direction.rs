@@ -175,8 +175,10 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{BufWriter, duplex, empty, repeat, sink};
+    use tokio::sync::watch;
     use tokio::time::timeout;
 
+    use super::super::Closing;
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -221,13 +223,15 @@ mod tests {
         let (to, mut client) = duplex(BUFFER_BYTES);
         // Two zeros are a frame with nothing in it.
         let direction = Direction::new(repeat(0), to);
-        tokio::spawn(direction.carry_frames(closing, StreamClock::default()));
+        tokio::spawn(direction.carry_frames(Ending::new(closing, None), StreamClock::default()));
         assert_eq!(client.read_u16().await.expect("a frame"), 0);
         told.send_replace(Closing::Told);
         loop {
             match client.read_u16().await.expect("a frame") {
                 0 => {}
-                close => break assert_eq!(close.to_be_bytes(), GOING_AWAY[..2]),
+                close => {
+                    break assert_eq!(close.to_be_bytes(), Reason::GoingAway.close_frame()[..2]);
+                }
             }
         }
     }
@@ -237,15 +241,16 @@ mod tests {
         let (_told, closing) = watch::channel(Closing::Told);
         let (to, mut client) = duplex(64);
         let direction = Direction::new(Cursor::new(b"\x82\x04more".repeat(100)), to);
-        let said = direction.carry_frames(closing, StreamClock::default()).await;
-        assert!(matches!(said, Ok(Farewell::Said)));
+        let said = direction.carry_frames(Ending::new(closing, None), StreamClock::default()).await;
+        assert!(matches!(said, Ok(Farewell::Said(Reason::GoingAway))));
         let mut came = Vec::new();
         client.read_to_end(&mut came).await.expect("an end");
-        assert_eq!(came, GOING_AWAY);
+        assert_eq!(came, [0x88, 2, 0x03, 0xe9], "1001, going away");
 
         let (_not_yet, closing) = watch::channel(Closing::NotYet);
         let direction = Direction::new(empty(), sink());
-        let unsaid = direction.carry_frames(closing, StreamClock::default()).await;
+        let unsaid =
+            direction.carry_frames(Ending::new(closing, None), StreamClock::default()).await;
         assert!(matches!(unsaid, Ok(Farewell::Unsaid)));
     }
 }

@@ -35,7 +35,7 @@ impl Recall {
     pub(super) async fn recalled(&mut self) {
         if self.0.wait_for(|recalled| *recalled).await.is_err() {
             // The other side was dropped: the tunnel ends by itself.
-            pending().await
+            pending::<()>().await;
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots, max_entries: u64) -> Optio
     }
     let place = place(section, &plain, addresses, primary);
     let seal_key = section.secret("seal_key", SEAL_KEY_VARIABLE, Inline::Refused);
-    let seal_keys = seal_keys(section, seal_key, other);
+    let seal_keys = seal_keys(section, seal_key.as_ref(), other.as_ref());
     Some(Settings {
         store: store::Settings {
             place: place?,
@@ -199,12 +199,12 @@ fn place(
 /// Checks each seal key by itself, so that a complaint names the one with the flaw, and both together.
 fn seal_keys(
     section: &Section<'_, '_>,
-    seal_key: Option<SecretString>,
-    other: Option<SecretString>,
+    seal_key: Option<&SecretString>,
+    other: Option<&SecretString>,
 ) -> Option<SecretString> {
     let seal_key = seal_key?;
     let mut text = String::new();
-    for (key, secret) in [("seal_key", Some(&seal_key)), ("other_seal_key", other.as_ref())] {
+    for (key, secret) in [("seal_key", Some(seal_key)), ("other_seal_key", other)] {
         let Some(secret) = secret else { continue };
         if SealKeys::parse(secret.expose_secret()).is_err() {
             let problem = "it is no base64 of 32 bytes";

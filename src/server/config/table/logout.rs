@@ -1,0 +1,156 @@
+//! The table `logout`: who may tell that a user was signed out, and what follows.
+
+use reqwest::Url;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::super::reader::{Inline, Section};
+use super::super::setting::{Limit, Setting as _};
+use super::super::words::RoutePath;
+use super::check_plaintext;
+use ground::tls::Roots;
+use identity::LogoutSource;
+use identity::assertion::Algorithm;
+use identity::keys::KeyLocation;
+use sidecar::inject;
+use sidecar::logout::{LogoutSettings, is_secret};
+use sidecar::resolver::ResolverSettings;
+
+/// Keys of the two tables without which the other keys have no effect.
+const PATH: &str = "path";
+
+/// Environment variables of the secrets.
+const SECRET_VARIABLE: &str = "VELT_SIDECAR_LOGOUT__WEBHOOK__SECRET";
+const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_LOGOUT__WEBHOOK__NEXT_SECRET";
+
+/// Reads the table. `None` if no path is given, so that no logout is taken.
+pub fn read(
+    section: &Section<'_, '_>,
+    delivery: &inject::Settings,
+    resolver: Option<&ResolverSettings>,
+    roots: &Roots,
+) -> Option<LogoutSettings> {
+    let refuse_for = section.value::<Limit>("refuse_for", "15m").0;
+    let end_websockets: bool = section.value("end_websockets", "false");
+    let (has_oidc, oidc) = section.section("oidc", |oidc| (oidc.has(PATH), read_oidc(oidc, roots)));
+    let (has_webhook, webhook) =
+        section.section("webhook", |webhook| (webhook.has(PATH), read_webhook(webhook)));
+    if !has_oidc && !has_webhook {
+        for key in ["refuse_for", "end_websockets"] {
+            if section.has(key) {
+                let remedy = "write path in [logout.oidc] or [logout.webhook], or remove it";
+                section.complain_about(key, "it has no effect while no logout is taken", remedy);
+            }
+        }
+        return None;
+    }
+    let of_oidc = oidc.as_ref().map(|(path, _)| path);
+    let of_webhook = webhook.as_ref().map(|(path, _)| path);
+    let taken = delivery.routes.iter().map(|route| &route.path);
+    let taken: Vec<&String> = taken
+        .chain(resolver.iter().flat_map(|resolver| [&resolver.path, &resolver.keys_path]))
+        .collect();
+    for (table, path) in [("oidc", of_oidc), ("webhook", of_webhook)] {
+        if path.is_some_and(|path| taken.contains(&path)) || path.is_some() && of_oidc == of_webhook
+        {
+            section.section(table, |section| {
+                section.complain_about(
+                    PATH,
+                    "two things would be answered at one path",
+                    "give each route, and each path of [resolver] and [logout], a path of its own",
+                );
+            });
+        }
+    }
+    Some(LogoutSettings { refuse_for, end_websockets, oidc, webhook })
+}
+
+/// Reads `logout.oidc`: OpenID Connect Back-Channel Logout.
+fn read_oidc(section: &Section<'_, '_>, roots: &Roots) -> Option<(String, LogoutSource)> {
+    let path: Option<RoutePath> = section.optional(PATH);
+    let algorithms: Vec<Algorithm> = section.list("algorithms", &["RS256", "ES256"]);
+    let user = section.value("user_claim", "sub");
+    let issuer: Option<String> = section.optional("issuer");
+    let audience: Vec<String> = section.optional_list("audience").unwrap_or_default();
+    let jwks_url: Option<Url> = section.optional("jwks_url");
+    if !section.has(PATH) {
+        // Asks for the key, so that it counts as known.
+        let _: bool = section.value("allow_plaintext", "false");
+        let keys =
+            ["issuer", "audience", "jwks_url", "allow_plaintext", "algorithms", "user_claim"];
+        complain_without_path(section, &keys);
+        return None;
+    }
+    if algorithms.is_empty() || algorithms.iter().any(|algorithm| algorithm.is_symmetric()) {
+        section.complain_about(
+            "algorithms",
+            "logout tokens are checked with the provider's public keys",
+            "write those that the provider signs ID tokens with, such as [\"RS256\"]; not \"HS256\"",
+        );
+    }
+    for (key, is_missing, remedy) in [
+        (
+            "issuer",
+            issuer.is_none(),
+            "issuer = \"https://id.example.com\": the iss of its ID tokens",
+        ),
+        ("audience", audience.is_empty(), "audience = [\"...\"]: the client id of the app's login"),
+        ("jwks_url", jwks_url.is_none(), "jwks_url: the jwks_uri of the provider's metadata"),
+    ] {
+        if is_missing && !section.has(key) {
+            let problem = "it is missing, and a logout token could not be checked without it";
+            section.complain_about(key, problem, &format!("write {remedy}"));
+        } else if is_missing && key == "audience" {
+            let problem = "it is empty, so that no logout token could be valid";
+            section.complain_about(key, problem, &format!("write {remedy}"));
+        }
+    }
+    let url = jwks_url?;
+    let problem = "keys that come over the network in plain text can be replaced on the way";
+    check_plaintext(section, "jwks_url", &url, problem, "a stand-in of the provider");
+    let (keys, roots) = (KeyLocation::Set(url), roots.clone());
+    let source = LogoutSource { issuer: issuer?, audience, algorithms, keys, roots, user };
+    Some((path?.0, source))
+}
+
+/// Reads `logout.webhook`: signed calls.
+fn read_webhook(section: &Section<'_, '_>) -> Option<(String, Vec<SecretString>)> {
+    let path: Option<RoutePath> = section.optional(PATH);
+    let read = |key: &str, variable: &str| {
+        let secret = section.optional_secret(key, variable, Inline::Refused)?;
+        if !is_secret(secret.expose_secret()) {
+            section.complain_about(
+                key,
+                "it is not whsec_ and the base64 of 24 to 64 bytes",
+                "make one with: echo \"whsec_$(openssl rand -base64 32)\"",
+            );
+        }
+        Some(secret)
+    };
+    let secret = read("secret", SECRET_VARIABLE);
+    let next = read("next_secret", NEXT_SECRET_VARIABLE);
+    if !section.has(PATH) {
+        complain_without_path(section, &["secret_file", "next_secret_file"]);
+        return None;
+    }
+    if secret.is_none() && !section.has("secret_file") {
+        section.complain_about(
+            "secret",
+            "it is missing, and calls could not be checked without it",
+            &format!(
+                "set the environment variable {SECRET_VARIABLE}, or secret_file = \"/path/to/file\" in \
+                 [logout.webhook]"
+            ),
+        );
+    }
+    Some((path?.0, secret.into_iter().chain(next).collect()))
+}
+
+/// Complains about each of `keys` that is given, since there is no path.
+fn complain_without_path(section: &Section<'_, '_>, keys: &[&str]) {
+    for key in keys {
+        if section.has(key) {
+            let problem = "it has no effect without the path at which logouts are taken";
+            section.complain_about(key, problem, &format!("write path = {}", RoutePath::EXPECTED));
+        }
+    }
+}
