@@ -42,6 +42,7 @@ mod program;
 mod promtool;
 mod resolver;
 mod scanner;
+mod shared_page;
 mod shared_store;
 mod sidecar_process;
 mod snippets;

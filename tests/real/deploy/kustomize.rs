@@ -264,7 +264,7 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
 
 #[test]
 fn every_component_is_valid_by_itself() {
-    for component in ["scrape-annotations", "network-policy", "app-pre-stop"] {
+    for component in ["scrape-annotations", "network-policy", "app-pre-stop", "valkey"] {
         let objects = overlay(ANY, &minimal(component));
         assert_eq!(complaints(&objects, &NATIVE[1..]), "", "{component}");
     }

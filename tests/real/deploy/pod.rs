@@ -15,7 +15,7 @@ use super::run;
 const SECRET_FOLDERS: [&str; 2] = ["/run/secrets/velt-store", "/run/secrets/velt"];
 
 /// A key for `shared.seal_key_file`.
-const SEAL_KEY: &str = "c2VhbCBrZXkgb2YgMzIgYnl0ZXMgZm9yIGEgdGVzdC4=";
+pub const SEAL_KEY: &str = "c2VhbCBrZXkgb2YgMzIgYnl0ZXMgZm9yIGEgdGVzdC4=";
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_TERMINATION_GRACE: u64 = 30;
