@@ -12,7 +12,7 @@ use super::pod::Pod;
 use super::{NATIVE, complaints, documents, file, of_kind, run};
 use crate::neighbour::{Process, tool};
 
-/// What the component leaves to the overlay: where the store is, and the Secret of the sidecar.
+/// Settings that the component leaves to the overlay: where the store is, and as whom to log in.
 const PLACE: &str = "
 configMapGenerator:
   - name: velt-sidecar
