@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_without_a_login_time_waits() {
+    fn t71_identity_without_a_login_time_waits() {
         let unknown = SignedIn::default();
         assert!(is_refused(LOGOUT, unknown, at(1899), QUARTER));
         assert!(!is_refused(LOGOUT, unknown, at(1900), QUARTER));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_oldest_logout_leaves() {
+    fn t70_memory_is_bounded_and_the_oldest_logout_leaves() {
         let metrics = Metrics::new().logout;
         let memory = Memory { most: 3, ..Memory::new(metrics.clone()) };
         assert!(memory.is_empty());
