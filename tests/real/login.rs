@@ -31,7 +31,7 @@ pub struct Site {
     pub sidecar: Sidecar,
     _apache: Process,
     _folder: TempDir,
-    pub provider: Program,
+    _provider: Program,
     _app: Task,
 }
 
@@ -69,7 +69,7 @@ impl Site {
         let (apache, front) = Process::start_on_free_port(command, ready).await;
         provider.say(format!("http://{front}/callback http://{behind}{LOGOUT_PATH}"));
         provider.value_of("issuer").await;
-        Self { front, sidecar, _apache: apache, _folder: folder, provider, _app: app }
+        Self { front, sidecar, _apache: apache, _folder: folder, _provider: provider, _app: app }
     }
 
     /// Signs `user` in with a new browser, and runs `test` on the page that the user gets.

@@ -47,10 +47,6 @@ function start(issuer, redirectUri, logoutUri) {
     interactions: { url: (context, { uid }) => `${LOGIN}/${uid}` },
     cookies: { keys: ['key of the test'] },
   });
-  provider.on('backchannel.success', () => console.log(JSON.stringify({ logout: 'taken' })));
-  provider.on('backchannel.error', (context, error) => {
-    console.log(JSON.stringify({ logout: error.message }));
-  });
   const answer = provider.callback();
   return async (request, response) => {
     if (!request.url.startsWith(LOGIN)) {
