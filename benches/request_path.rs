@@ -223,7 +223,7 @@ mod inject {
             resources: [].into(),
         };
         let request = MintPlan::new(issuer, false).request("ada".into(), Details::default());
-        let minted = Minted { value: token(), life: Duration::from_secs(48 * 3600) };
+        let minted = Minted::now(token(), Duration::from_secs(48 * 3600));
         let token = Token::new(minted, &request.expect("no organization is needed"), now);
         bencher.bench(|| route.answer(black_box(&token), now));
     }

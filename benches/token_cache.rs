@@ -211,6 +211,6 @@ impl Mint for InstantMint {
     fn mint<'a>(&'a self, _: &'a MintRequest, _: &'a Arc<Demand>) -> MintFuture<'a> {
         self.mints.fetch_add(1, Ordering::Relaxed);
         let value = TokenValue::parse(&"x".repeat(TOKEN_BYTES)).expect("visible ASCII");
-        Box::pin(ready(Ok(Minted { value, life: Duration::from_secs(48 * 3600) })))
+        Box::pin(ready(Ok(Minted::now(value, Duration::from_secs(48 * 3600)))))
     }
 }

@@ -9,6 +9,8 @@
 mod labels;
 mod recent;
 mod reload;
+mod shared;
+mod store;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use prometheus::{
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
+pub use self::shared::SharedMetrics;
+pub use self::store::StoreMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -407,11 +411,13 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
+    pub shared: SharedMetrics,
     pub logout: LogoutMetrics,
     pub app: AppMetrics,
     pub listener: ListenerMetrics,
     pub memory: MemoryMetrics,
     pub reload: ReloadMetrics,
+    pub store: StoreMetrics,
     pub trace: TraceMetrics,
     /// Lines of the access log that could not be written.
     pub access_log_dropped: IntCounter,
@@ -470,6 +476,7 @@ impl Metrics {
         let recent = Arc::<Recent>::default();
         let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
+        let shared = SharedMetrics::on(&page);
         let logout = LogoutMetrics::on(&page);
         let app = AppMetrics::on(&page);
         let listener = ListenerMetrics::on(&page);
@@ -479,7 +486,7 @@ impl Metrics {
             "log_dropped_total",
             "Lines of the log dropped because standard error did not take them in time.",
         );
-        let reload = ReloadMetrics::on(&page);
+        let (reload, store) = (ReloadMetrics::on(&page), StoreMetrics::on(&page));
         let ready =
             page.gauge("ready", "1 while the sidecar is ready, 0 before and from SIGTERM on.");
         let admin_calls = page.counters("admin_calls_total", "Admin calls by how they ended.");
@@ -495,11 +502,13 @@ impl Metrics {
             requests,
             identity,
             tokens,
+            shared,
             logout,
             app,
             listener,
             memory,
             reload,
+            store,
             trace,
             access_log_dropped,
             log_dropped,

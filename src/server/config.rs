@@ -54,6 +54,8 @@ pub struct Config {
     pub plan: MintPlan,
     pub resilience: resilience::Settings,
     pub cache: cache::Settings,
+    /// The store that replicas share; `None` if each keeps its tokens to itself.
+    pub shared: Option<shared::Settings>,
     pub delivery: inject::Settings,
     /// Paths of the app that only known callers may ask.
     pub required_on: Vec<inject::PathPattern>,
@@ -210,6 +212,8 @@ impl Config {
             max_entries: section.value("max_entries", "100000"),
             max_bytes: section.value::<Bytes>("max_bytes", "256MiB").0,
         });
+        let shared = top
+            .section("shared", |section| table::shared::read(section, &roots, cache.max_entries));
         let shutdown = top.section("shutdown", |section| Shutdown {
             grace: section.value("grace", "5s"),
             deadline: section.value("deadline", "20s"),
@@ -248,6 +252,7 @@ impl Config {
             plan,
             resilience,
             cache,
+            shared,
             shutdown,
             workers,
             memory_limit,

@@ -21,11 +21,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 pub use self::parts::check;
-use self::parts::{Certificates, Replaceable, sidecars};
+use self::parts::{Certificates, Replaceable, shared, sidecars};
 use self::threads::Threads;
 use crate::admin::{Admin, Calls, CurrentSettings, Readiness};
 use crate::config::{Config, Shutdown};
@@ -39,11 +40,13 @@ use ground::peer::Peer;
 use ground::tls::FileError;
 use hop::listener::{Listener, Phase, Worker};
 use hop::proxy::Upstream;
+use shared::{Apply, Shared, store};
 use sidecar::Sidecar;
 use sidecar::resolver::KeyError;
 use token::velt::BuildError;
 
-/// Time that the end waits for the reader of the access log, and also for the collector of spans.
+/// Time that the end waits for the reader of the access log, for the collector of spans, and for the store that
+/// replicas share.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections to the admin port that one address may hold: a quarter of all.
@@ -69,6 +72,8 @@ pub enum StartError {
     Tls(FileError),
     Velt(BuildError),
     Identity(TlsError),
+    /// The store that replicas share can't be used.
+    Shared(store::StartError),
     Tracing(TlsError),
     /// The key that signs tokens for resolvers can't be used.
     Resolver(KeyError),
@@ -101,6 +106,7 @@ impl fmt::Display for StartError {
             Self::Tls(error) => error.fmt(formatter),
             Self::Resolver(error) => error.fmt(formatter),
             Self::Velt(error) => error.fmt(formatter),
+            Self::Shared(error) => error.fmt(formatter),
             Self::Identity(error) | Self::Tracing(error) => error.fmt(formatter),
             Self::Threads(_) => formatter.write_str(
                 "the system has no thread or file descriptor left for runtime.workers: lower it, or \
@@ -124,6 +130,7 @@ impl Error for StartError {
             Self::Resolver(error) => error.source(),
             Self::Velt(error) => error.source(),
             Self::Identity(error) | Self::Tracing(error) => error.source(),
+            Self::Shared(error) => error.source(),
         }
     }
 }
@@ -132,6 +139,8 @@ impl Error for StartError {
 pub struct Server {
     /// One sidecar for each thread that serves; the first belongs to the thread that calls [`Server::run`].
     sidecars: Vec<Arc<Sidecar>>,
+    /// The store that replicas share, and what applies their forgets here.
+    shared: Option<(Shared, Apply)>,
     threads: Threads,
     /// Watch over the process's memory, for as long as anything is served.
     _watch: Watch,
@@ -210,7 +219,8 @@ impl Server {
         let watch =
             Watch::start(&memory, limit, threads.runtimes().to_vec(), metrics.memory.clone());
         let watch = watch.map_err(StartError::Threads)?;
-        let sidecars = sidecars(&config, &certificates, &metrics, count)?;
+        let shared = shared(&config, &metrics)?;
+        let sidecars = sidecars(&config, &certificates, shared.as_ref(), &metrics, count)?;
         // Parts that all sidecars share can be reached through any sidecar.
         let sidecar = Arc::clone(&sidecars[0]);
         let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
@@ -218,6 +228,7 @@ impl Server {
         let shutdown = Arc::new(Mutex::new(config.shutdown.clone()));
         let replaceable = Replaceable {
             sidecar: Arc::clone(&sidecar),
+            shared: shared.clone(),
             current: Arc::clone(&current),
             log: log.clone(),
             shutdown: Arc::clone(&shutdown),
@@ -268,9 +279,16 @@ impl Server {
             }),
         };
         let admin = Admin::new(metrics, readiness, before_scrape, calls);
+        let apply: Apply = Arc::new(move |events| {
+            let sidecar = Arc::clone(&sidecar);
+            Box::pin(async move {
+                sidecar.apply(&events).await;
+            })
+        });
         Ok(Self {
             admin: Arc::new(admin),
             sidecars,
+            shared: shared.map(|shared| (shared, apply)),
             threads,
             _watch: watch,
             traffic_listener,
@@ -320,6 +338,10 @@ impl Server {
         let reaping = reaping.map(|sidecar| async move { sidecar.upstream.reap_idle().await });
         let reaper = tokio::spawn(join_all(reaping.collect::<Vec<_>>()));
         let reloading = tokio::spawn(self.reload.run());
+        let tokens = self.sidecars[0].tokens.clone();
+        let sharing = self.shared.as_ref().map(|(shared, apply)| {
+            tokio::spawn(shared.clone().run(tokens.clone(), Arc::clone(apply)))
+        });
 
         shutdown.await;
         reloading.abort();
@@ -344,6 +366,10 @@ impl Server {
             upstreams().for_each(Upstream::cut_tunnels);
             // Cut tunnels end at once; the bound is for a bug.
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
+        }
+        if let Some((shared, apply)) = &self.shared {
+            sharing.inspect(JoinHandle::abort);
+            shared.finish(&tokens, apply, FLUSH_PATIENCE).await;
         }
         admin_phase.send_replace(Phase::Stopped);
         reaper.abort();

@@ -17,6 +17,7 @@ use ground::tls::{ClientTls, FileError, ServerTls};
 use ground::trace::{Exporter, Tracing};
 use hop::proxy::{Neighbours, Upstream};
 use identity::Identity;
+use shared::Shared;
 use sidecar::access_log::AccessLog;
 use sidecar::details::AppDetails;
 use sidecar::inject::Injection;
@@ -112,11 +113,27 @@ fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, Sta
     Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
 }
 
-/// Makes the mint that the cache asks: with the audit log around it, if the configuration has one.
+/// Puts the audit log around `mint`, if the configuration has one.
 fn audited(config: &Config, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
     match &config.audit {
         Some(settings) => Arc::new(Audited::new(mint, settings)),
         None => Arc::new(mint),
+    }
+}
+
+/// Starts to connect to the store that replicas share; `None` if the configuration has none.
+pub(super) fn shared(config: &Config, metrics: &Metrics) -> Result<Option<Shared>, StartError> {
+    let settings = config.shared.clone();
+    let start = |settings| Shared::start(settings, metrics.shared.clone(), metrics.store.clone());
+    settings.map(start).transpose().map_err(StartError::Shared)
+}
+
+/// Makes the mint that the cache asks: what `audited` makes, with the shared store before it, if there is one.
+fn sharing(config: &Config, shared: Option<&Shared>, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
+    let mint = audited(config, mint);
+    match shared {
+        Some(shared) => shared.around(mint, &config.velt.api_key, &config.velt.auth_token),
+        None => mint,
     }
 }
 
@@ -125,6 +142,7 @@ fn audited(config: &Config, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
 pub(super) fn sidecars(
     config: &Config,
     certificates: &Certificates,
+    shared: Option<&Shared>,
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Vec<Arc<Sidecar>>, StartError> {
@@ -146,10 +164,11 @@ pub(super) fn sidecars(
     let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
     let exporter = exporter.transpose().map_err(StartError::Tracing)?;
     let admission = Arc::new(ArcSwap::from(mint.admission()));
-    let tokens = TokenCache::new(audited(config, mint), &config.cache, metrics.tokens.clone());
+    let mint = sharing(config, shared, mint);
+    let tokens = TokenCache::new(mint, &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
     let neighbours = Neighbours::default();
-    let forgets = Arc::new(Forgets::new(None));
+    let forgets = Arc::new(Forgets::new(shared.map(|shared| Arc::new(shared.clone()) as _)));
     let logouts = Arc::new(Logouts::new(metrics.logout.clone()));
     let one = || Sidecar {
         rules: Arc::clone(&rules),
@@ -195,6 +214,7 @@ fn upstream(
 /// Parts that a reload replaces.
 pub(super) struct Replaceable {
     pub(super) sidecar: Arc<Sidecar>,
+    pub(super) shared: Option<Shared>,
     pub(super) current: Arc<ArcSwap<CurrentSettings>>,
     pub(super) log: Log,
     pub(super) shutdown: Arc<Mutex<Shutdown>>,
@@ -212,7 +232,7 @@ impl Replaceable {
     ) -> Result<(), ReloadError> {
         let old = self.sidecar.rules.load_full();
         let mint = changes
-            .concern(&["velt", "outgoing", "audit_log", "identity"])
+            .concern(&["velt", "outgoing", "audit_log", "identity", "shared"])
             .then(|| mint(config, &self.metrics))
             .transpose()?;
         // Resources name the groups that the identity looks for.
@@ -227,6 +247,11 @@ impl Replaceable {
         };
 
         let resolver = resolver(config)?;
+        if let (Some(shared), Some(settings)) = (&self.shared, &config.shared)
+            && changes.concern(&["shared", "outgoing"])
+        {
+            shared.replace(settings)?;
+        }
         // Do not keep keys that were fetched with other roots.
         let kept = old.logout.as_deref().filter(|_| !changes.concern(&["outgoing"]));
         let logout = logout(config, kept, &self.metrics)?;
@@ -244,7 +269,8 @@ impl Replaceable {
             // old key.
             self.sidecar.admission.store(mint.admission());
             let new_credentials = moved || changes.names("velt.auth_token");
-            self.sidecar.tokens.replace_mint(audited(config, mint), new_credentials);
+            let mint = sharing(config, self.shared.as_ref(), mint);
+            self.sidecar.tokens.replace_mint(mint, new_credentials);
         }
         if moved {
             self.sidecar.tokens.retire(generation + 1);

@@ -103,7 +103,7 @@ impl Sidecar {
             let result = timeout(ANNOUNCE_PATIENCE, announcing).await;
             // Forgets again: before the announcement, a miss may have brought the old token back from the store.
             sidecar.apply_here(&events).await;
-            Applied { forgotten, announced: Some(result.unwrap_or(Announced::Failed)) }
+            Applied { forgotten, announced: Some(result.unwrap_or(Announced::Later)) }
         });
         applying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }

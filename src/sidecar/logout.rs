@@ -322,7 +322,7 @@ impl Sidecar {
             self.logouts.metrics.logouts.increment(source);
         }
         let Applied { forgotten, announced } = self.apply_and_announce(event).await;
-        if announced == Some(Announced::Failed) {
+        if announced == Some(Announced::Later) {
             // The sender may send the same call again.
             self.logouts.seen.leave(id);
             return Err(LogoutError::NotAnnounced);

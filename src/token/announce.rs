@@ -69,9 +69,9 @@ impl Subject {
 pub enum Announced {
     /// Every replica will learn of the event: it is in the store.
     Told,
-    /// The store did not take the event, so the other replicas may never learn of it. A fault of the store or of
-    /// the way to it.
-    Failed,
+    /// The store did not take the event: a fault of the store or of the way to it. The other replicas learn of it
+    /// when the store can be reached again, unless this replica has ended by then.
+    Later,
 }
 
 impl Announced {
@@ -79,7 +79,7 @@ impl Announced {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Told => "told",
-            Self::Failed => "failed",
+            Self::Later => "later",
         }
     }
 }

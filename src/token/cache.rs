@@ -8,6 +8,7 @@ mod inspect;
 mod ending;
 mod minters;
 mod renewal;
+mod replicas;
 mod slot;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use self::minters::Minters;
 use self::renewal::Renewals;
 pub use self::renewal::{Fingerprint, Renewal};
 use self::slot::{RememberedFailure, Slot};
-use crate::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Token, Unfinished};
+use crate::{Demand, Freshness, Mint, MintError, MintRequest, Moment, Origin, Token, Unfinished};
 use ground::logging::Chain;
 use ground::metrics::{GaugeGuard, LookupResult, MintOutcome, TokenMetrics, observe};
 use ground::trace::{OpenSpan, Recording};
@@ -306,14 +307,17 @@ impl Shared {
     /// Starts a mint for a token that is still good, unless a mint is under way or has just ended.
     fn refresh(self: &Arc<Self>, request: MintRequest, now: Moment, cause: Option<&Recording>) {
         let mut board = self.board();
+        let held = self.slots.get(&request);
         let still_due = || {
-            let slot = self.slots.get(&request)?;
-            let (_, freshness) = self.servable(&request, &slot, now)?;
-            Some(freshness == Freshness::Due && self.remembered_failure(&slot, now).is_none())
+            let slot = held.as_ref()?;
+            let (_, freshness) = self.servable(&request, slot, now)?;
+            Some(freshness == Freshness::Due && self.remembered_failure(slot, now).is_none())
         };
         if !board.by_request.contains_key(&request) && still_due().unwrap_or(true) {
             let span = cause.map(Recording::begin_call);
-            let (_, minting) = self.enter_mint(&mut board, request, &Demand::refresh(), span);
+            let replaced = held.as_ref().and_then(Slot::token).cloned();
+            let demand = Demand::refresh(replaced);
+            let (_, minting) = self.enter_mint(&mut board, request, &demand, span);
             drop(board);
             tokio::spawn(minting);
         }
@@ -359,9 +363,16 @@ impl Shared {
         let asked = self.minters.current();
         let minted = asked.mint.mint(request, demand).await;
         let now = Moment::now();
-        observe(&self.metrics.mint_duration, now.steady - started.steady);
+        let epoch = match minted.as_ref().map(|minted| minted.origin) {
+            Ok(Origin::Replica { superseded: true, .. }) => asked.epoch.wrapping_sub(1),
+            _ => asked.epoch,
+        };
+        let is_from_replica = minted.as_ref().is_ok_and(|minted| minted.origin != Origin::Velt);
         let result = minted.map(|minted| Token::new(minted, request, now));
-        self.metrics.mints.increment(outcome(&result));
+        if !is_from_replica {
+            observe(&self.metrics.mint_duration, now.steady - started.steady);
+            self.metrics.mints.increment(outcome(&result));
+        }
         if let Err(error) = &result {
             // While calls are suspended or queued, Velt was not asked.
             if !matches!(error, MintError::Suspended { .. } | MintError::Queued) {
@@ -369,7 +380,7 @@ impl Shared {
                 warn!(error = %Chain(error), "a mint failed; it is not asked for again at once");
             }
         }
-        self.store(request, (number, asked.epoch), &result, now);
+        self.store(request, (number, epoch), &result, now);
         result
     }
 

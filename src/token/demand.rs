@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::MintError;
+use super::{MintError, Token};
 
 /// Stage that a mint has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Unfinished {
 /// Demand for one token, shared by all parts of its mint.
 #[derive(Debug)]
 pub struct Demand {
+    /// Token that is to be replaced; `None` if there is none.
+    replaces: Option<Token>,
     urgent: AtomicBool,
     stage: AtomicU8,
     /// Callers that wait at this moment.
@@ -53,16 +55,17 @@ pub struct Demand {
 impl Demand {
     /// Demand of a user who has no token that could be served.
     pub fn urgent() -> Arc<Self> {
-        Self::new(true)
+        Self::new(true, None)
     }
 
-    /// Demand for the replacement of a token that is still good.
-    pub fn refresh() -> Arc<Self> {
-        Self::new(false)
+    /// Demand for a younger token than `replaces`, which is still good.
+    pub fn refresh(replaces: Option<Token>) -> Arc<Self> {
+        Self::new(false, replaces)
     }
 
-    fn new(urgent: bool) -> Arc<Self> {
+    fn new(urgent: bool, replaces: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
+            replaces,
             urgent: AtomicBool::new(urgent),
             stage: AtomicU8::new(Stage::Queued as u8),
             waiting: AtomicUsize::new(0),
@@ -72,6 +75,11 @@ impl Demand {
             failed: Mutex::new(None),
             called: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Returns the token that is to be replaced; `None` if any token will do.
+    pub fn replaces(&self) -> Option<&Token> {
+        self.replaces.as_ref()
     }
 
     /// Whether the user has no token until the mint has ended.

@@ -11,6 +11,7 @@ pub mod announce;
 pub mod audit;
 mod breaker;
 pub mod cache;
+mod canonical;
 mod lifetime;
 pub mod demand;
 mod limit;
@@ -35,11 +36,42 @@ pub use self::request::{Details, Issuer, MintPlan, MintRequest, Resource, Unplan
 pub use self::rights::{End, GrantedBy, Right, Rights, is_viewer_alone};
 pub use self::value::TokenValue;
 
-/// Result of a mint: a token and its life from now on.
+/// Result of a mint: a token and its whole life.
 #[derive(Clone, Debug)]
 pub struct Minted {
     pub value: TokenValue,
+    /// Life from the time of the mint on.
     pub life: Duration,
+    pub origin: Origin,
+}
+
+/// Mint from which a token has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Velt has minted the token just now.
+    Velt,
+    /// Another replica has had it minted.
+    Replica {
+        /// Time since the mint.
+        age: Duration,
+        /// Whether the token was minted with other credentials than those in force here.
+        superseded: bool,
+    },
+}
+
+impl Minted {
+    /// Makes the result of a call to Velt.
+    pub fn now(value: TokenValue, life: Duration) -> Self {
+        Self { value, life, origin: Origin::Velt }
+    }
+
+    /// Returns the time since the mint.
+    pub fn age(&self) -> Duration {
+        match self.origin {
+            Origin::Velt => Duration::ZERO,
+            Origin::Replica { age, .. } => age,
+        }
+    }
 }
 
 /// The future of a [`Mint`].

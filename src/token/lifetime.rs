@@ -65,6 +65,11 @@ impl Stamp {
         Self { steady, wall }
     }
 
+    fn before(self, by: Duration) -> Self {
+        let by = nanos(by);
+        Self { steady: self.steady.saturating_sub(by), wall: self.wall.saturating_sub(by) }
+    }
+
     fn since(self, earlier: Self) -> Duration {
         let steady = self.steady.saturating_sub(earlier.steady);
         let wall = self.wall.saturating_sub(earlier.wall);
@@ -105,7 +110,7 @@ pub enum Freshness {
 }
 
 impl Token {
-    /// Dates a minted token. The hash of `request` spreads the refreshes of different users.
+    /// Dates a token, minted just now or by another replica before. The hash of `request` spreads the refreshes of different users.
     pub fn new(minted: Minted, request: &MintRequest, now: Moment) -> Self {
         // Takes a tenth from lives so short that the margin would use them up.
         let life = minted.life.saturating_sub(EXPIRY_MARGIN.min(minted.life / 10));
@@ -113,8 +118,8 @@ impl Token {
         let life = Duration::from_millis(life_millis.into());
         let share = REFRESH_AFTER + REFRESH_JITTER * (request.fraction() - 0.5);
         Self {
+            minted_at: Stamp::of(now).before(minted.age()),
             value: minted.value,
-            minted_at: Stamp::of(now),
             refresh_after_millis: millis(life.mul_f64(share)),
             life_millis,
         }
@@ -142,6 +147,19 @@ impl Token {
         now.wall + self.remaining(now)
     }
 
+    /// Returns the time of the mint, by the wall clock of this machine.
+    pub fn minted_at(&self) -> SystemTime {
+        let nanos = Duration::from_nanos(self.minted_at.wall.unsigned_abs());
+        if self.minted_at.wall < 0 { UNIX_EPOCH - nanos } else { UNIX_EPOCH + nanos }
+    }
+
+    /// Returns the whole life from the mint on, as [`Minted::life`] had it, rounded down.
+    pub fn whole_life(&self) -> Duration {
+        let served = self.life();
+        // The inverse of what `new` takes off.
+        if served >= EXPIRY_MARGIN * 9 { served + EXPIRY_MARGIN } else { served * 10 / 9 }
+    }
+
     /// Returns the token itself.
     pub fn value(&self) -> &TokenValue {
         &self.value
@@ -160,13 +178,13 @@ impl Token {
 mod tests {
     use super::*;
     use crate::velt::Api;
-    use crate::{Details, Issuer, MintPlan};
+    use crate::{Details, Issuer, MintPlan, Origin};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const NANO: Duration = Duration::from_nanos(1);
     const MILLI: Duration = Duration::from_millis(1);
 
-    fn token(life: Duration, now: Moment) -> Token {
+    fn request() -> MintRequest {
         let issuer = Issuer {
             api: Api::V2,
             endpoint: "https://velt".into(),
@@ -175,9 +193,12 @@ mod tests {
             resources: [].into(),
         };
         let request = MintPlan::new(issuer, false).request("ada".into(), Details::default());
-        let request = request.expect("no organization is needed");
+        request.expect("no organization is needed")
+    }
+
+    fn token(life: Duration, now: Moment) -> Token {
         let value = TokenValue::parse("a.b.c").expect("a token");
-        Token::new(Minted { value, life }, &request, now)
+        Token::new(Minted::now(value, life), &request(), now)
     }
 
     fn later(moment: Moment, by: Duration) -> Moment {
@@ -230,6 +251,35 @@ mod tests {
             assert_eq!(token(life, now).remaining(now), longest, "{life:?}");
         }
         assert_eq!(token(longest, now).remaining(now) + EXPIRY_MARGIN, longest);
+    }
+
+    #[test]
+    fn whole_life_is_the_life_that_the_mint_gave() {
+        let now = Moment::now();
+        for life in
+            [MILLI * 9000, DAY / 288, Duration::from_millis(599_990), MILLI * 600_000, DAY * 2]
+        {
+            let whole = token(life, now).whole_life();
+            assert!(whole <= life && life - whole < MILLI * 3, "{life:?} became {whole:?}");
+        }
+    }
+
+    #[test]
+    fn token_of_another_replica_is_as_old_as_it_is() {
+        let now = later(Moment::now(), DAY);
+        let of_age = |age| {
+            let minted = Minted {
+                origin: Origin::Replica { age, superseded: false },
+                ..Minted::now(TokenValue::parse("a.b.c").expect("a token"), DAY * 2)
+            };
+            Token::new(minted, &request(), now)
+        };
+        let (young, old) = (of_age(Duration::ZERO), of_age(DAY));
+        assert_eq!(young.remaining(now) - old.remaining(now), DAY);
+        assert_eq!(old.minted_at(), now.wall - DAY);
+        assert_eq!(young.freshness(now), Freshness::Fresh);
+        assert_eq!(old.freshness(later(now, DAY * 5 / 8)), Freshness::Due);
+        assert_eq!(of_age(DAY * 3).freshness(now), Freshness::Expired);
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl VeltClient {
         if life.is_zero() {
             return Err(MintError::Malformed { reason: MalformedReason::AlreadyExpired });
         }
-        Ok(Minted { value, life })
+        Ok(Minted::now(value, life))
     }
 }
 

@@ -104,6 +104,7 @@ pub fn not_started(error: &StartError) -> ExitCode {
         StartError::Tls(_)
         | StartError::Velt(_)
         | StartError::Identity(_)
+        | StartError::Shared(_)
         | StartError::Resolver(_)
         | StartError::Tracing(_) => EX_CONFIG.into(),
     }

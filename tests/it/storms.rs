@@ -93,7 +93,7 @@ fn moved(wall: SystemTime, hours: i32) -> SystemTime {
 
 #[tokio::test(start_paused = true)]
 async fn t50_token_ages_by_the_faster_of_two_clocks() {
-    let minted = Minted { value: TokenValue::parse("a.b.c").expect("a token"), life: LIFE };
+    let minted = Minted::now(TokenValue::parse("a.b.c").expect("a token"), LIFE);
     let start = Moment::now();
     let token = Token::new(minted, &request("ada"), start);
     for (steady, wall, expected, what) in [

@@ -173,8 +173,14 @@ impl Process {
 
     /// Sends SIGTERM to the program.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").arg(self.0.id().to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill {}", self.0.id());
+        self.signal("TERM");
+    }
+
+    /// Sends the signal of this name, such as `STOP`, to the program.
+    pub fn signal(&self, name: &str) {
+        let process = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &process]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {name} {process}");
     }
 
     /// Waits for the program's end, which another call has requested.
@@ -183,7 +189,7 @@ impl Process {
         let _ = self.0.wait();
     }
 
-    fn has_ended(&mut self) -> bool {
+    pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|status| status.is_some())
     }
 }

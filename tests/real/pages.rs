@@ -30,7 +30,7 @@ mod site;
 mod tabs;
 #[path = "../it/support/velt.rs"]
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
-mod velt;
+pub mod velt;
 
 use serde_json::json;
 

@@ -493,3 +493,48 @@ label!(
     /// The call could not be understood or carried out.
     Failed = "failed",
 });
+
+label!(
+    /// End of a call to the store of shared tokens.
+    StoreCallResult, "result", {
+    Ok = "ok",
+    /// No answer came in the time that the call had.
+    Timeout = "timeout",
+    /// The connection broke, or the answer was no answer of such a store.
+    Broken = "broken",
+    /// The server answered with an error of another kind.
+    Failed = "failed",
+    /// The server asked for another password, or for rights that the user lacks.
+    Denied = "denied",
+    /// The server's memory is full.
+    Full = "full",
+    /// The server is a replica.
+    ReadOnly = "read_only",
+    /// The call was not sent: there is no connection.
+    NotConnected = "not_connected",
+    /// The call was not sent: the last calls had failed.
+    Suspended = "suspended",
+    /// The call was not sent: too many others were under way.
+    Busy = "busy",
+});
+
+label!(
+    /// End of an attempt to connect to a server of the store of shared tokens.
+    StoreConnectResult, "result", {
+    Connected = "connected",
+    /// The server could not be reached, or broke the connection off.
+    Unreachable = "unreachable",
+    Timeout = "timeout",
+    /// The certificate of the server is not accepted, or the server speaks no TLS.
+    Untrusted = "untrusted",
+    /// The server asked for another password, or for rights that the user lacks.
+    Denied = "denied",
+    /// The server is a replica, or the Sentinels know no primary.
+    NoPrimary = "no_primary",
+    /// The server is loading its data, or answered with an error of another kind.
+    NotReady = "not_ready",
+});
+
+mod shared;
+
+pub use self::shared::*;

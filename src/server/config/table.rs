@@ -12,6 +12,7 @@ pub mod outgoing;
 mod preset;
 pub mod resolver;
 mod resource;
+pub mod shared;
 pub mod tracing;
 pub mod velt;
 

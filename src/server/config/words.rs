@@ -14,9 +14,53 @@ use ground::trace::SampledBy;
 use hop::proxy::{Address, AppProtocol, ForwardedFor};
 use identity::assertion::{Algorithm, ClaimPath, CookieName, Format, OnInvalid, RequiredClaim};
 use identity::{ForwardIdentity, GroupsLines, OnAmbiguous, Placeholder};
+use shared::store;
 use sidecar::access_log;
 use sidecar::inject::{OnMintFailure, PathPattern};
 use token::velt::{Api, VerifyUser};
+
+/// Number of a database in the shared store. Redis has 16 of them by default.
+pub(super) struct DatabaseNumber(pub(super) u32);
+
+impl Setting for DatabaseNumber {
+    const EXPECTED: &'static str = "a whole number from 0 on";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        let number: u32 = text.parse().ok()?;
+        (number.to_string() == text).then_some(Self(number))
+    }
+}
+
+/// Text before each key in the shared store.
+pub(super) struct StorePrefix(pub(super) String);
+
+impl Setting for StorePrefix {
+    const EXPECTED: &'static str = "1 to 64 letters, digits, or - . _ :";
+    fn parse(text: &str) -> Option<Self> {
+        // Braces would decide which node of a cluster has a key.
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        let fits = (1..=64).contains(&text.len()) && text.bytes().all(legal);
+        fits.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Setting for store::Address {
+    const EXPECTED: &'static str = "\"host:port\" or \"unix:/run/redis.sock\"";
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return path.starts_with('/').then(|| Self::Unix(path.into()));
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match inner {
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+            // A user, a path or a scheme belongs into other settings.
+            None => !host.is_empty() && !host.contains([':', '/', '@', '[', ']', ' ']),
+        };
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        is_host.then(|| Self::Tcp { host: inner.unwrap_or(host).to_owned(), port })
+    }
+}
 
 /// The size of a request's head.
 pub(super) struct HeaderBytes(pub(super) u32);

@@ -120,7 +120,7 @@ pub(super) fn in_force(old: &[Effective], new: &[Effective]) -> Vec<Effective> {
 /// Whether a change of `path` needs a restart. Sockets, settings bound to them, and stores of what users have
 /// already can't change in a running process without dropping something.
 fn needs_restart(path: &str) -> bool {
-    const TABLES: [&str; 9] = [
+    const TABLES: [&str; 17] = [
         "listen.",
         "admin.address",
         "app.",
@@ -130,6 +130,15 @@ fn needs_restart(path: &str) -> bool {
         "log.format",
         "access_log.",
         "tracing.",
+        // Credentials, roots and keys of the store change while it is in use.
+        "shared.mode",
+        "shared.addresses",
+        "shared.primary",
+        "shared.tls",
+        "shared.database",
+        "shared.prefix",
+        "shared.patience",
+        "shared.longest_cut_off",
     ];
     TABLES.iter().any(|table| path.starts_with(table))
 }

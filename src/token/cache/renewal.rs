@@ -141,6 +141,7 @@ impl Shared {
         if held.is_none_or(|(token, _)| Fingerprint::of(token.value()) != refused) {
             return (Renewal::NotHeld, RefusedTokenResult::NotHeld);
         }
+        let replaced = held.map(|(token, _)| token.clone());
         if let Some(mint) = board.join(&request) {
             return (Renewal::Renewing(Lookup::Pending(mint)), RefusedTokenResult::Joined);
         }
@@ -157,7 +158,7 @@ impl Shared {
         }
         let user = request.user.clone();
         self.renewals.0.insert(user.clone(), now.steady);
-        let demand = Demand::refresh();
+        let demand = Demand::refresh(replaced);
         let span = cause.map(Recording::begin_call);
         let (receiver, minting) = self.enter_mint(&mut board, request, &demand, span);
         // See `TokenCache::absent` for why the board is unlocked first.

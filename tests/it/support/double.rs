@@ -160,7 +160,7 @@ impl Mint for Double {
             let user = request.user.chars().filter(char::is_ascii_alphanumeric);
             let text = format!("{}.{n}.x", user.collect::<String>());
             let value = TokenValue::parse(&text).expect("a token");
-            answer.map(|life| Minted { value, life })
+            answer.map(|life| Minted::now(value, life))
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
 
@@ -45,6 +46,7 @@ pub struct FakeVelt {
 struct Shared {
     calls: Mutex<Vec<Call>>,
     script: Mutex<Script>,
+    delay: Mutex<Duration>,
     open: watch::Sender<bool>,
     arrived: watch::Sender<usize>,
 }
@@ -57,6 +59,7 @@ impl FakeVelt {
         let shared = Arc::new(Shared {
             calls: Mutex::default(),
             script: Mutex::new(Arc::new(|call, n| minted(&token(call.user(), n)))),
+            delay: Mutex::default(),
             open: watch::Sender::new(true),
             arrived: watch::Sender::new(0),
         });
@@ -89,6 +92,11 @@ impl FakeVelt {
     /// Mints again, as at the start.
     pub fn recover(&self) {
         self.script(|call, n| minted(&token(call.user(), n)));
+    }
+
+    /// Answers each call only this long after it has arrived.
+    pub fn answer_after(&self, delay: Duration) {
+        *self.shared.delay.lock().expect("no panic") = delay;
     }
 
     /// Holds every answer back until the gate opens.
@@ -146,6 +154,8 @@ impl Shared {
             calls.len()
         };
         self.arrived.send_modify(|arrived| *arrived += 1);
+        let delay = *self.delay.lock().expect("no panic");
+        sleep(delay).await;
         let mut open = self.open.subscribe();
         open.wait_for(|open| *open).await.expect("the gate outlives its calls");
         let script = self.script.lock().expect("no panic").clone();

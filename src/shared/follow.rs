@@ -1,0 +1,303 @@
+//! The ear of a replica: follows the store's streams of forgets and replaced tokens from where it stood.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::entry::Event;
+use crate::protocol::millis;
+use crate::seal::{Kind, Name};
+use crate::store::{Fault, Listener};
+use crate::value::{bytes_of, items_of};
+use crate::{Apply, Inner, nonce, now};
+use ground::metrics::SharedForget;
+use token::announce::{self, Subject};
+use token::cache::TokenCache;
+
+/// Time for which a read waits for an event. Also the time between two looks at whether the store was flushed.
+const BLOCK: Duration = Duration::from_secs(1);
+
+/// Time beyond [`BLOCK`] after which a read counts as failed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Events of one read.
+const EVENTS_AT_ONCE: usize = 1_000;
+
+/// Pause before the store is asked again after a fault.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Recent forgets that are told again when the store has lost events.
+const TOLD_AGAIN: usize = 100;
+
+/// Whether this replica hears of forgets.
+pub struct Hearing(Mutex<Heard>);
+
+struct Heard {
+    cut_off_since: Option<Instant>,
+    /// Whether the log was told that this replica is cut off.
+    is_told: bool,
+    /// Last time at which memory was emptied because this replica is cut off.
+    emptied: Instant,
+}
+
+impl Default for Hearing {
+    /// A replica that has heard nothing yet is cut off.
+    fn default() -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(Heard { cut_off_since: Some(now), is_told: false, emptied: now }))
+    }
+}
+
+impl Hearing {
+    /// Returns the time since which this replica can't hear of forgets.
+    pub fn cut_off(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cut_off_since.map(|at| at.elapsed())
+    }
+}
+
+/// Place in the streams up to which this replica has heard everything.
+struct Position {
+    /// Random text of the store since its last flush.
+    era: Option<Vec<u8>>,
+    forgets: Vec<u8>,
+    replaced: Vec<u8>,
+}
+
+impl Position {
+    const BEGIN: &[u8] = b"0-0";
+
+    fn new() -> Self {
+        Self { era: None, forgets: Self::BEGIN.to_vec(), replaced: Self::BEGIN.to_vec() }
+    }
+}
+
+/// An event, and its id in its stream.
+struct Told<'a> {
+    id: &'a [u8],
+    event: Option<Event>,
+}
+
+/// Follows the streams for as long as the process runs.
+pub async fn follow(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+    let mut position = Position::new();
+    loop {
+        let fault = attend(shared, tokens, apply, &mut position).await;
+        shared.note_cut_off(fault, apply).await;
+        sleep(PAUSE).await;
+    }
+}
+
+/// Follows the streams until a fault.
+async fn attend(
+    shared: &Arc<Inner>,
+    tokens: &TokenCache,
+    apply: &Apply,
+    position: &mut Position,
+) -> Fault {
+    let mut listener = match shared.store.listener().await {
+        Ok(listener) => listener,
+        Err(fault) => return fault,
+    };
+    let mut is_caught_up = false;
+    loop {
+        let has_lost = match shared.check_era(position, !is_caught_up).await {
+            Ok(has_lost) => has_lost,
+            Err(fault) => return fault,
+        };
+        if has_lost {
+            shared.mend(position).await;
+        }
+        let block = is_caught_up.then_some(BLOCK);
+        let answer = match shared.read(&mut listener, position, block).await {
+            Ok(answer) => answer,
+            Err(fault) => return fault,
+        };
+        let count = shared.hear(&answer, position, tokens, apply).await;
+        if count == 0 && !is_caught_up {
+            is_caught_up = true;
+            shared.note_heard();
+        }
+    }
+}
+
+impl Inner {
+    /// Reads the events after `position`; with `block`, waits for one.
+    async fn read(
+        &self,
+        listener: &mut Listener,
+        position: &Position,
+        block: Option<Duration>,
+    ) -> Result<Value, Fault> {
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(EVENTS_AT_ONCE);
+        if let Some(block) = block {
+            read.arg("BLOCK").arg(millis(block));
+        }
+        read.arg("STREAMS").arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
+        read.arg(&position.forgets).arg(&position.replaced);
+        listener.call(read, block.unwrap_or_default() + PATIENCE).await
+    }
+
+    /// Carries out what was read. Returns the number of events.
+    async fn hear(
+        self: &Arc<Self>,
+        answer: &Value,
+        position: &mut Position,
+        tokens: &TokenCache,
+        apply: &Apply,
+    ) -> usize {
+        let forgets = self.told(answer, &self.store_keys.forgets());
+        let replaced = self.told(answer, &self.store_keys.replaced());
+        let count = forgets.len() + replaced.len();
+        if let Some(last) = forgets.last() {
+            position.forgets = last.id.to_vec();
+        }
+        if let Some(last) = replaced.last() {
+            position.replaced = last.id.to_vec();
+        }
+        let mut news = Vec::new();
+        for event in forgets.into_iter().filter_map(|told| told.event) {
+            if let Event::Forget(forget) = event
+                && self.heard.note(&forget)
+            {
+                self.metrics.forgets.increment(SharedForget::Elsewhere);
+                news.push(forget.event());
+            }
+        }
+        if !news.is_empty() {
+            apply(news).await;
+        }
+        for event in replaced.into_iter().filter_map(|told| told.event) {
+            if let Event::Replaced(name) = event {
+                self.take(name, tokens).await;
+            }
+        }
+        count
+    }
+
+    /// Returns the events of one stream in an answer of XREAD.
+    fn told<'a>(&self, answer: &'a Value, stream: &str) -> Vec<Told<'a>> {
+        let keys = self.keys();
+        let entries = streams(answer).find(|(name, _)| *name == stream.as_bytes());
+        let entries = entries.map_or(&[][..], |(_, entries)| entries);
+        let told = entries.iter().filter_map(|entry| {
+            let [id, fields] = items_of(entry) else { return None };
+            let sealed = items_of(fields).get(1).and_then(bytes_of);
+            let opened = sealed.and_then(|sealed| keys.open(Kind::Event, b"", sealed));
+            // An event that does not open, or of a later version, is passed over.
+            let event = opened.as_deref().and_then(Event::parse);
+            Some(Told { id: bytes_of(id)?, event })
+        });
+        told.collect()
+    }
+
+    /// Takes the younger token of the request with this name, if a token is held for it.
+    async fn take(&self, name: Name, tokens: &TokenCache) {
+        let Some(request) = self.index.get(&name) else { return };
+        let Some(held) = tokens.held_for(&request) else { return };
+        if let Some(minted) = self.younger(&request, &held).await
+            && tokens.take(&request, minted)
+        {
+            self.metrics.taken.inc();
+        }
+    }
+
+    /// Compares the era of the store with the one known, and at first also whether the last event heard is still there.
+    /// Returns whether the store has lost something.
+    async fn check_era(&self, position: &mut Position, thorough: bool) -> Result<bool, Fault> {
+        let key = self.store_keys.era();
+        let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
+        set.arg(&key).arg(&nonce()[..]).arg("NX");
+        get.arg(&key);
+        let mut commands = vec![set, get];
+        if thorough {
+            let mut range = redis::cmd("XRANGE");
+            let last = &position.forgets;
+            range.arg(self.store_keys.forgets()).arg(last).arg(last).arg("COUNT").arg(1);
+            commands.push(range);
+        }
+        let answers = self.store.call(commands, PATIENCE).await?;
+        let era = answers.get(1).and_then(bytes_of).map(<[u8]>::to_vec);
+        let known = std::mem::replace(&mut position.era, era);
+        let flushed = known.is_some() && known != position.era;
+        let has_last = answers.get(2).is_none_or(|found| !items_of(found).is_empty());
+        let cut = position.forgets != Position::BEGIN && !has_last;
+        Ok(flushed || cut)
+    }
+
+    /// Puts back what the store has lost: forgets, and tokens.
+    async fn mend(&self, position: &mut Position) {
+        self.metrics.gaps.inc();
+        warn!(
+            "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
+        );
+        // What is there now is read from the beginning: forgets that were heard before are no news.
+        *position = Position { era: position.era.take(), ..Position::new() };
+        self.unwritten.note_all();
+        let lost = self.heard.all(now());
+        for (at, forget) in lost.iter().enumerate() {
+            let stored = self.stored_mark(&forget.subject).await;
+            let is_lost = stored.is_ok_and(|stored| stored < Some(forget.mark));
+            let outcome =
+                if is_lost || at < TOLD_AGAIN { self.announce(forget).await } else { Ok(()) };
+            match outcome {
+                Ok(()) if is_lost => self.metrics.forgets.increment(SharedForget::PutBack),
+                Ok(()) => {}
+                Err(_) => self.unwritten.note_forget(forget.clone()),
+            }
+        }
+    }
+
+    fn note_heard(&self) {
+        let mut heard = self.hearing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.cut_off_since = None;
+        self.metrics.cut_off.set(0);
+        if std::mem::take(&mut heard.is_told) {
+            info!(
+                "the shared store is heard again, and all forgets of other replicas are in force"
+            );
+        }
+    }
+
+    /// Notes that forgets are not heard, and empties memory if that has lasted for `shared.longest_cut_off`.
+    async fn note_cut_off(&self, fault: Fault, apply: &Apply) {
+        let empties = {
+            let mut heard = self.hearing.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let since = *heard.cut_off_since.get_or_insert(now);
+            self.metrics.cut_off.set(1);
+            if !heard.is_told && since.elapsed() >= BLOCK {
+                heard.is_told = true;
+                warn!(
+                    %fault,
+                    "the shared store is not heard: forgets of other replicas arrive later; tokens in memory \
+                     are served on"
+                );
+            }
+            let due = self.longest_cut_off.is_some_and(|longest| {
+                since.elapsed() >= longest && heard.emptied.max(since).elapsed() >= longest
+            });
+            if due {
+                heard.emptied = now;
+            }
+            due
+        };
+        if empties {
+            warn!(
+                "cut off for shared.longest_cut_off: tokens in memory are forgotten and minted anew"
+            );
+            apply(vec![announce::Event::Forget(Subject::Everything)]).await;
+        }
+    }
+}
+
+/// Returns the streams of an answer of XREAD, each with its entries.
+fn streams(answer: &Value) -> impl Iterator<Item = (&[u8], &[Value])> {
+    items_of(answer).iter().filter_map(|stream| {
+        let [name, entries] = items_of(stream) else { return None };
+        Some((bytes_of(name)?, items_of(entries)))
+    })
+}

@@ -1,0 +1,82 @@
+//! Forgets that begin here: told to all other replicas by the store.
+
+use std::time::Duration;
+
+use crate::entry::{Event, Forget, mark_bytes, parse_mark, subject_bytes};
+use crate::heard::FORGET_LIFE;
+use crate::protocol::{Mark, millis};
+use crate::seal::Kind;
+use crate::store::Fault;
+use crate::value::bytes_of;
+use crate::{Inner, Shared, nonce, now};
+use ground::metrics::SharedForget;
+use token::announce::{self, Announce, AnnounceFuture, Announced, Subject};
+
+/// Time limit for telling the store of a forget.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Announce for Shared {
+    fn announce<'a>(&'a self, event: &'a announce::Event) -> AnnounceFuture<'a> {
+        Box::pin(self.0.tell(event))
+    }
+}
+
+impl Inner {
+    /// Tells all replicas of a forget, now or as soon as the store can be reached.
+    async fn tell(&self, event: &announce::Event) -> Announced {
+        let last = self.last_mark(&event.subject()).await;
+        let forget = Forget::of(event, Mark::after(last, now(), nonce()));
+        // From here on, no stored token counts on this replica that was minted before.
+        self.heard.note(&forget);
+        let (announced, origin) = if self.announce(&forget).await.is_ok() {
+            (Announced::Told, SharedForget::Here)
+        } else {
+            self.unwritten.note_forget(forget);
+            (Announced::Later, SharedForget::HereAlone)
+        };
+        self.metrics.forgets.increment(origin);
+        announced
+    }
+
+    /// Returns the last mark of `subject`, by this replica and by the store.
+    async fn last_mark(&self, subject: &Subject) -> Option<Mark> {
+        let stored = self.stored_mark(subject).await.ok().flatten();
+        stored.max(self.heard.mark(subject))
+    }
+
+    /// Reads the mark of `subject` in the store.
+    pub(crate) async fn stored_mark(&self, subject: &Subject) -> Result<Option<Mark>, Fault> {
+        let keys = self.keys();
+        let names = keys.names(Kind::Mark, &subject_bytes(subject));
+        let commands = names.iter().map(|name| self.read_mark(*name)).collect();
+        let answers = self.store.call(commands, self.patience).await?;
+        let opened = names.iter().zip(&answers).filter_map(|(name, answer)| {
+            let opened = keys.open(Kind::Mark, name.bytes(), bytes_of(answer)?)?;
+            parse_mark(&opened)
+        });
+        Ok(opened.max())
+    }
+
+    /// Writes the mark of a forget, and tells all replicas.
+    pub(crate) async fn announce(&self, forget: &Forget) -> Result<(), Fault> {
+        let keys = self.keys();
+        let names = keys.names(Kind::Mark, &subject_bytes(&forget.subject));
+        let marks = names.iter().map(|name| {
+            let sealed = keys.seal(Kind::Mark, name.bytes(), mark_bytes(forget.mark));
+            let mut set = redis::cmd("SET");
+            set.arg(self.store_keys.mark(*name)).arg(sealed);
+            set.arg("PX").arg(millis(FORGET_LIFE));
+            set
+        });
+        let sealed = keys.seal(Kind::Event, b"", Event::Forget(forget.clone()).bytes());
+        let mut add = redis::cmd("XADD");
+        add.arg(self.store_keys.forgets())
+            .arg("MINID")
+            .arg("~")
+            .arg(now().saturating_sub(millis(FORGET_LIFE)));
+        add.arg("*").arg("e").arg(sealed);
+        // The marks first: a replica that hears of the event must find them.
+        let commands = marks.chain([add]).collect();
+        self.store.call(commands, PATIENCE).await.map(|_| ())
+    }
+}

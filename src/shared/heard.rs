@@ -1,0 +1,109 @@
+//! The forgets that this replica has heard of. They hold even if the store loses them, or an attacker deletes them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::entry::Forget;
+use crate::protocol::{Mark, millis};
+use token::announce::Subject;
+
+/// Time for which a forget is remembered, here and in the store: no token that was minted before lives longer.
+pub const FORGET_LIFE: Duration = Duration::from_secs(50 * 3600);
+
+/// Most forgets that are remembered, at about 200 bytes each. Beyond that the oldest goes, and only the store knows
+/// it: 2,000 forgets an hour are below this.
+const MAX_HEARD: usize = 100_000;
+
+/// Forgets by subject, the last of each.
+#[derive(Default)]
+pub struct Heard(Mutex<Marks>);
+
+#[derive(Default)]
+struct Marks {
+    by_subject: HashMap<Subject, (Mark, Option<u64>)>,
+    by_age: BTreeMap<Mark, Subject>,
+}
+
+impl Heard {
+    /// Notes a forget. Returns whether it is news: later than any of its subject that was heard of.
+    pub fn note(&self, forget: &Forget) -> bool {
+        let mut marks = self.locked();
+        let before = marks.by_subject.get(&forget.subject).map(|(mark, _)| *mark);
+        if before >= Some(forget.mark) {
+            return false;
+        }
+        if let Some(before) = before {
+            marks.by_age.remove(&before);
+        }
+        let Forget { subject, mark, logout_at } = forget.clone();
+        marks.by_age.insert(mark, subject.clone());
+        marks.by_subject.insert(subject, (mark, logout_at));
+        let oldest = mark.time.saturating_sub(millis(FORGET_LIFE));
+        while let Some((first, _)) = marks.by_age.first_key_value()
+            && (first.time < oldest || marks.by_subject.len() > MAX_HEARD)
+        {
+            let (_, subject) = marks.by_age.pop_first().expect("there is a first");
+            marks.by_subject.remove(&subject);
+        }
+        true
+    }
+
+    /// Returns the mark of the last forget of `subject`.
+    pub fn mark(&self, subject: &Subject) -> Option<Mark> {
+        self.locked().by_subject.get(subject).map(|(mark, _)| *mark)
+    }
+
+    /// Returns the forgets that still matter at `now` (milliseconds since 1970), the latest first.
+    pub fn all(&self, now: u64) -> Vec<Forget> {
+        let marks = self.locked();
+        let oldest = now.saturating_sub(millis(FORGET_LIFE));
+        let latest = marks.by_age.iter().rev().take_while(|(mark, _)| mark.time >= oldest);
+        let forget = |(mark, subject): (&Mark, &Subject)| {
+            let logout_at = marks.by_subject.get(subject).and_then(|(_, logout_at)| *logout_at);
+            Forget { subject: subject.clone(), mark: *mark, logout_at }
+        };
+        latest.map(forget).collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Marks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forget(user: &str, time: u64, nonce: u8) -> Forget {
+        let mark = Mark { time, nonce: [nonce; 16] };
+        Forget { subject: Subject::User(user.into()), mark, logout_at: None }
+    }
+
+    #[test]
+    fn later_forget_of_a_subject_replaces_the_earlier_one() {
+        let (heard, now) = (Heard::default(), 1_800_000_000_000);
+        let (first, second) = (forget("ada", now, 1), forget("ada", now + 1, 0));
+        assert!(heard.note(&first) && heard.note(&second));
+        assert!(!heard.note(&first) && !heard.note(&second), "heard before");
+        assert_eq!(heard.mark(&second.subject), Some(second.mark));
+        assert!(heard.note(&forget("eve", now, 2)));
+        let all = heard.all(now + 1);
+        assert!(all == [second.clone(), forget("eve", now, 2)]);
+        assert_eq!(heard.mark(&Subject::Organization("ada".into())), None);
+    }
+
+    #[test]
+    fn memory_of_forgets_is_bounded() {
+        let heard = Heard::default();
+        for time in 0..=MAX_HEARD as u64 {
+            heard.note(&forget(&time.to_string(), 1_000 + time, 0));
+        }
+        assert_eq!(heard.all(0).len(), MAX_HEARD);
+        assert_eq!(heard.mark(&Subject::User("0".into())), None, "the oldest goes");
+        let later = 2_000 + MAX_HEARD as u64 + millis(FORGET_LIFE);
+        assert!(heard.all(later).is_empty());
+        heard.note(&forget("ada", later, 0));
+        assert_eq!(heard.all(0).len(), 1);
+    }
+}

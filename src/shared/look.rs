@@ -1,0 +1,230 @@
+//! What the store has for one mint request, and how a token is put there.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use crate::entry::{Entry, Event, Forget, parse_mark, subject_bytes};
+use crate::place::Place;
+use crate::protocol::{
+    CLOCK_DIFFERENCE, LEASE_LIFE, Mark, Nonce, Reason, Verdict, Wanted, in_force, judge, millis,
+};
+use crate::seal::{Kind, Name, SealKeys};
+use crate::store::Fault;
+use crate::value::{bytes_of, is_ok, number_of};
+use crate::{Inner, now, since_1970};
+use ground::metrics::{SharedRead, SharedWrite};
+use token::{MintRequest, Minted, Origin, Token};
+
+/// Time limit of a call for which no request waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tokens with less life than this are not shared.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// Events of replaced tokens that the store keeps at most. A replica that misses one serves its older token until it
+/// refreshes itself.
+const MAX_REPLACED: usize = 10_000;
+
+/// What was read of the store, opened and not yet judged.
+pub(crate) struct RawLook {
+    /// Whether the lease was asked for and won.
+    pub(crate) won: bool,
+    /// Each with the time that the store will keep it.
+    pub(crate) entries: Vec<(Entry, Option<Duration>)>,
+    /// Whether there was content that does not open.
+    unreadable: bool,
+    /// Marks in force; `None` if one can't be read, so that no stored token can be judged.
+    pub(crate) marks: Option<Vec<Mark>>,
+    /// Forgets of which the store has a mark, and this replica has not heard.
+    pub(crate) unheard: Vec<Forget>,
+}
+
+impl RawLook {
+    /// Returns the token to be served of what was read, if there is one: another and younger one than `replaces`.
+    pub(crate) fn found(
+        &self,
+        replaces: Option<&Token>,
+        credentials: [u8; 8],
+    ) -> (SharedRead, Option<Minted>) {
+        let Some(marks) = &self.marks else { return (SharedRead::Unreadable, None) };
+        let wanted =
+            replaces.map_or(Wanted::Any, |token| Wanted::Younger(since_1970(token.minted_at())));
+        let mut result = if self.unreadable { SharedRead::Unreadable } else { SharedRead::Absent };
+        for (entry, left) in &self.entries {
+            let life = entry.facts.life;
+            let is_same = replaces.is_some_and(|token| *token.value() == entry.token);
+            result = match judge(&entry.facts, marks, wanted, credentials, now()) {
+                Verdict::Serve { .. } if is_same => SharedRead::Old,
+                Verdict::Serve { age, superseded } => {
+                    // The store's clock tells a clock that is late here.
+                    let by_store = left.map_or(age, |left| life.saturating_sub(left));
+                    let is_late = by_store > age + CLOCK_DIFFERENCE;
+                    let age = if is_late { by_store } else { age };
+                    let origin = Origin::Replica { age, superseded };
+                    let minted = Minted { value: entry.token.clone(), life, origin };
+                    return (SharedRead::Served, Some(minted));
+                }
+                Verdict::Ignore(Reason::Forgotten) => SharedRead::Forgotten,
+                Verdict::Ignore(Reason::Ended) => SharedRead::Ended,
+                Verdict::Ignore(Reason::Old) => SharedRead::Old,
+                Verdict::Ignore(Reason::Clock) => SharedRead::Clock,
+            };
+        }
+        (result, None)
+    }
+}
+
+impl Inner {
+    /// Reads the entries and marks of `place` in one round trip, after asking for the lease if there is a nonce.
+    pub(crate) async fn look(
+        &self,
+        place: &Place,
+        lease: Option<&Nonce>,
+        within: Duration,
+    ) -> Result<RawLook, Fault> {
+        let keys = self.keys();
+        let marks = place.subjects().iter();
+        let marks: Vec<_> =
+            marks.map(|subject| keys.names(Kind::Mark, &subject_bytes(subject))).collect();
+        let lease_command = lease.map(|nonce| self.ask_for_lease(place.name(), nonce));
+        let of_entries = place.names().iter().flat_map(|name| self.read_entry(*name));
+        let of_marks = marks.iter().flatten().map(|name| self.read_mark(*name));
+        let commands = lease_command.into_iter().chain(of_entries).chain(of_marks).collect();
+        let answers = self.store.call(commands, within).await?;
+        let mut answers = answers.iter();
+        let won = lease.is_some() && answers.next().is_some_and(is_ok);
+        let (entries, unreadable) = opened_entries(place, &keys, &mut answers);
+        let (marks, unheard) = self.opened_marks(place, &marks, &keys, &mut answers);
+        Ok(RawLook { won, entries, unreadable, marks, unheard })
+    }
+
+    fn ask_for_lease(&self, name: Name, nonce: &Nonce) -> Cmd {
+        let mut set = redis::cmd("SET");
+        set.arg(self.store_keys.lease(name)).arg(&nonce[..]);
+        set.arg("NX").arg("PX").arg(millis(LEASE_LIFE));
+        set
+    }
+
+    fn read_entry(&self, name: Name) -> [Cmd; 2] {
+        let key = self.store_keys.entry(name);
+        ["GET", "PTTL"].map(|word| {
+            let mut command = redis::cmd(word);
+            command.arg(&key);
+            command
+        })
+    }
+
+    pub(crate) fn read_mark(&self, name: Name) -> Cmd {
+        let mut get = redis::cmd("GET");
+        get.arg(self.store_keys.mark(name));
+        get
+    }
+
+    /// Returns the marks in force, and the forgets of which this replica has not heard.
+    fn opened_marks<'a>(
+        &self,
+        place: &Place,
+        names: &[Vec<Name>],
+        keys: &SealKeys,
+        answers: &mut impl Iterator<Item = &'a Value>,
+    ) -> (Option<Vec<Mark>>, Vec<Forget>) {
+        let (mut marks, mut unheard) = (Some(Vec::new()), Vec::new());
+        for (subject, names) in place.subjects().iter().zip(names) {
+            let mut stored = None;
+            for (name, answer) in names.iter().zip(answers.by_ref()) {
+                let Some(sealed) = bytes_of(answer) else { continue };
+                let opened = keys.open(Kind::Mark, name.bytes(), sealed);
+                match opened.as_deref().and_then(parse_mark) {
+                    Some(mark) => stored = in_force(stored, Some(mark)),
+                    None => marks = None,
+                }
+            }
+            let heard = self.heard.mark(subject);
+            if let Some(mark) = stored.filter(|mark| Some(*mark) > heard) {
+                unheard.push(Forget { subject: subject.clone(), mark, logout_at: None });
+            }
+            if let (Some(marks), Some(mark)) = (&mut marks, in_force(stored, heard)) {
+                marks.push(mark);
+            }
+        }
+        (marks, unheard)
+    }
+
+    /// Reads the store for a younger token than the one that is held for `request`.
+    pub(crate) async fn younger(&self, request: &MintRequest, held: &Token) -> Option<Minted> {
+        let credentials = self.credentials.load_full()?;
+        let place = Place::of(request, &credentials.api_key, &self.keys());
+        // A fault only means that this replica serves its older token until it refreshes itself.
+        let raw = self.look(&place, None, PATIENCE).await.ok()?;
+        raw.found(Some(held), credentials.fingerprint).1
+    }
+
+    /// Writes a minted token, and tells the other replicas if it replaces one. A token that the store does not take is
+    /// noted, and tried again later.
+    pub(crate) async fn write(
+        &self,
+        place: &Place,
+        entry: Option<Entry>,
+        request: MintRequest,
+        replaces: bool,
+    ) {
+        let Some(entry) = entry else { return self.note_unwritten(request) };
+        if entry.facts.life < SHORTEST_LIFE {
+            return;
+        }
+        let mut commands = vec![self.set_entry(place.name(), &entry)];
+        if replaces {
+            commands.push(self.add_replaced(place.name()));
+        }
+        if self.store.call(commands, PATIENCE).await.is_ok() {
+            self.metrics.writes.increment(SharedWrite::Written);
+        } else {
+            self.metrics.writes.increment(SharedWrite::Failed);
+            self.note_unwritten(request);
+        }
+    }
+
+    /// Makes the command that stores `entry` for the rest of its life.
+    pub(crate) fn set_entry(&self, name: Name, entry: &Entry) -> Cmd {
+        let sealed = self.keys().seal(Kind::Entry, name.bytes(), entry.bytes());
+        let age = now().saturating_sub(entry.facts.minted_at);
+        let left = millis(entry.facts.life).saturating_sub(age).max(1);
+        let mut set = redis::cmd("SET");
+        set.arg(self.store_keys.entry(name)).arg(sealed).arg("PX").arg(left);
+        set
+    }
+
+    fn add_replaced(&self, name: Name) -> Cmd {
+        let event = Event::Replaced(name);
+        let sealed = self.keys().seal(Kind::Event, b"", event.bytes());
+        let mut add = redis::cmd("XADD");
+        add.arg(self.store_keys.replaced()).arg("MAXLEN").arg("~").arg(MAX_REPLACED);
+        add.arg("*").arg("e").arg(sealed);
+        add
+    }
+}
+
+/// Returns the entries of `place`, and whether there was content that does not open.
+fn opened_entries<'a>(
+    place: &Place,
+    keys: &SealKeys,
+    answers: &mut impl Iterator<Item = &'a Value>,
+) -> (Vec<(Entry, Option<Duration>)>, bool) {
+    let (mut entries, mut unreadable) = (Vec::new(), false);
+    for name in place.names() {
+        let (sealed, left) = (answers.next().and_then(bytes_of), answers.next());
+        let Some(sealed) = sealed else { continue };
+        let opened = keys.open(Kind::Entry, name.bytes(), sealed);
+        match opened.as_deref().and_then(Entry::parse) {
+            Some(entry) => entries.push((entry, left.and_then(time_left))),
+            None => unreadable = true,
+        }
+    }
+    (entries, unreadable)
+}
+
+/// Returns the time that the store keeps a key; `None` if it keeps it for ever, or has no such key.
+fn time_left(answer: &Value) -> Option<Duration> {
+    number_of(answer).and_then(|left| u64::try_from(left).ok()).map(Duration::from_millis)
+}

@@ -1,0 +1,217 @@
+//! Shares later what the store did not take at once: tokens that were minted while it was away or that it has lost,
+//! and forgets.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::entry::{Entry, Forget};
+use crate::look::RawLook;
+use crate::place::Place;
+use crate::protocol::{Facts, Verdict, Wanted, judge};
+use crate::store::Fault;
+use crate::{Apply, Inner, now, since_1970};
+use ground::metrics::{SharedForget, SharedWrite};
+use token::MintRequest;
+use token::cache::TokenCache;
+
+/// Pause between two looks at whether there is something to share.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Tokens shared at the same time.
+const AT_ONCE: usize = 64;
+
+/// Time limit of each call. No request waits for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Most tokens and most forgets that are noted. Beyond that, all tokens in memory are looked at.
+const MAX_NOTED: usize = 10_000;
+
+/// What the store has yet to take.
+#[derive(Default)]
+pub struct Unwritten(Mutex<Rest>);
+
+#[derive(Default)]
+struct Rest {
+    requests: HashSet<MintRequest>,
+    forgets: Vec<Forget>,
+    /// Whether each token in memory is to be looked at.
+    all: bool,
+}
+
+impl Unwritten {
+    /// Returns the number of tokens noted.
+    pub fn count(&self) -> usize {
+        self.locked().requests.len()
+    }
+
+    /// Notes a forget of which the other replicas have yet to be told. Beyond the bound the earliest goes: it is
+    /// still in force here.
+    pub fn note_forget(&self, forget: Forget) {
+        let mut rest = self.locked();
+        if rest.forgets.len() >= MAX_NOTED {
+            rest.forgets.remove(0);
+        }
+        rest.forgets.push(forget);
+    }
+
+    /// Notes all tokens in memory.
+    pub fn note_all(&self) {
+        let mut rest = self.locked();
+        rest.all = true;
+        rest.requests.clear();
+    }
+
+    fn note(&self, request: MintRequest) {
+        let mut rest = self.locked();
+        if rest.all {
+            return;
+        }
+        rest.requests.insert(request);
+        if rest.requests.len() > MAX_NOTED {
+            rest.all = true;
+            rest.requests.clear();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let rest = self.locked();
+        rest.requests.is_empty() && rest.forgets.is_empty() && !rest.all
+    }
+
+    fn take_forgets(&self) -> Vec<Forget> {
+        std::mem::take(&mut self.locked().forgets)
+    }
+
+    fn take_all(&self) -> bool {
+        std::mem::take(&mut self.locked().all)
+    }
+
+    fn take_requests(&self) -> Vec<MintRequest> {
+        let mut rest = self.locked();
+        let batch: Vec<_> = rest.requests.iter().take(AT_ONCE).cloned().collect();
+        for request in &batch {
+            rest.requests.remove(request);
+        }
+        batch
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Rest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shares what is noted, for as long as the process runs.
+pub async fn rewrite(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+    loop {
+        sleep(PAUSE).await;
+        // Before all forgets are heard, it can't be told which tokens in memory still count.
+        if shared.hearing.cut_off().is_none() {
+            rewrite_all(shared, tokens, apply).await;
+        }
+        shared.metrics.unwritten.set(i64::try_from(shared.unwritten.count()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Shares what is noted, until nothing is left or the store does not take it.
+pub async fn rewrite_all(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+    while !shared.unwritten.is_empty() {
+        if shared.rewrite_some(tokens, apply).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Inner {
+    /// Notes that the token of `request` is not shared yet.
+    pub(crate) fn note_unwritten(&self, request: MintRequest) {
+        self.unwritten.note(request);
+    }
+
+    async fn rewrite_some(
+        self: &Arc<Self>,
+        tokens: &TokenCache,
+        apply: &Apply,
+    ) -> Result<(), Fault> {
+        let mut forgets = self.unwritten.take_forgets().into_iter();
+        while let Some(forget) = forgets.next() {
+            if let Err(fault) = self.announce(&forget).await {
+                std::iter::once(forget)
+                    .chain(forgets)
+                    .for_each(|it| self.unwritten.note_forget(it));
+                return Err(fault);
+            }
+            self.metrics.forgets.increment(SharedForget::PutBack);
+        }
+        if self.unwritten.take_all() {
+            let tokens = tokens.clone();
+            let held = spawn_blocking(move || tokens.held()).await;
+            let held = held.expect("a walk over the cache does not panic");
+            let mut rest = self.unwritten.locked();
+            rest.requests.extend(held.into_iter().map(|(request, _)| request));
+        }
+        let batch = self.unwritten.take_requests();
+        let writes = join_all(batch.iter().map(|request| self.rewrite_one(request, tokens, apply)));
+        let mut result = Ok(());
+        for (request, written) in batch.iter().zip(writes.await) {
+            match written {
+                Ok(outcome) => self.metrics.writes.increment(outcome),
+                Err(fault) => {
+                    self.unwritten.locked().requests.insert(request.clone());
+                    result = Err(fault);
+                }
+            }
+        }
+        result
+    }
+
+    /// Shares the token in memory, unless the store has one that is as good.
+    async fn rewrite_one(
+        self: &Arc<Self>,
+        request: &MintRequest,
+        tokens: &TokenCache,
+        apply: &Apply,
+    ) -> Result<SharedWrite, Fault> {
+        let Some(credentials) = self.credentials.load_full() else {
+            return Ok(SharedWrite::Needless);
+        };
+        let place = Place::of(request, &credentials.api_key, &self.keys());
+        let looked = self.look(&place, None, PATIENCE).await?;
+        if !looked.unheard.is_empty() {
+            // The mark of a forget is here sooner than the event, or the event is lost. The token in memory may be
+            // older than the forget.
+            let news = looked.unheard.iter().filter(|forget| self.heard.note(forget));
+            apply(news.map(Forget::event).collect()).await;
+            return Ok(SharedWrite::Needless);
+        }
+        let (Some(held), Some(marks)) = (tokens.held_for(request), &looked.marks) else {
+            return Ok(SharedWrite::Needless);
+        };
+        let facts = Facts {
+            minted_at: since_1970(held.minted_at()),
+            life: held.whole_life(),
+            known: marks.iter().map(|mark| mark.nonce).collect(),
+            credentials: credentials.fingerprint,
+        };
+        if has_as_good(&looked, &facts, now()) {
+            return Ok(SharedWrite::Needless);
+        }
+        let entry = Entry { facts, token: held.value().clone() };
+        self.store.call(vec![self.set_entry(place.name(), &entry)], PATIENCE).await?;
+        Ok(SharedWrite::Written)
+    }
+}
+
+/// Whether the store has a token that is no older than this one and may be served.
+fn has_as_good(looked: &RawLook, ours: &Facts, now: u64) -> bool {
+    let marks = looked.marks.as_deref().unwrap_or_default();
+    looked.entries.iter().any(|(entry, _)| {
+        let verdict = judge(&entry.facts, marks, Wanted::Any, ours.credentials, now);
+        let is_served = matches!(verdict, Verdict::Serve { superseded: false, .. });
+        is_served && entry.facts.minted_at >= ours.minted_at
+    })
+}

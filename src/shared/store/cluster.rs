@@ -1,0 +1,243 @@
+//! A cluster: a link to each node that has slots, and the map from slots to nodes.
+//!
+//! The crate `redis` has a client for clusters too. It makes requests wait for connections, and opens connections
+//! whose answers have no bound.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Cmd, Value, cmd};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::State;
+use super::access::Access;
+use super::board::Board;
+use super::connection::{CONNECT, Connection};
+use super::fault::Fault;
+use super::link::{Link, Target};
+use super::settings::Address;
+use super::slots::{self, Owned};
+
+/// Pause between two looks at the map. A call that is sent to the wrong node asks for a look at once.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Least pause between two looks, since a failover makes all calls ask for one.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A cluster. Its links and its task end when it is dropped.
+pub(super) struct Cluster {
+    shared: Arc<Shared>,
+    looking: AbortHandle,
+}
+
+struct Shared {
+    seeds: Vec<Address>,
+    map: ArcSwap<Map>,
+    look: Notify,
+    access: watch::Receiver<Arc<Access>>,
+    board: Arc<Board>,
+}
+
+/// Nodes and their slots.
+#[derive(Default)]
+struct Map {
+    nodes: HashMap<Address, Arc<Link>>,
+    /// In the order of the slots.
+    owned: Vec<(RangeInclusive<u16>, Arc<Link>)>,
+}
+
+impl Map {
+    /// Returns the node that has a slot, or some node for a command without a key.
+    fn node_of(&self, slot: Option<u16>) -> Option<&Arc<Link>> {
+        let Some(slot) = slot else { return self.owned.first().map(|(_, link)| link) };
+        let index = self.owned.partition_point(|(slots, _)| *slots.end() < slot);
+        self.owned.get(index).filter(|(slots, _)| slots.contains(&slot)).map(|(_, link)| link)
+    }
+}
+
+impl Cluster {
+    /// Starts to look for the nodes. Must be called in a tokio runtime.
+    pub(super) fn start(
+        seeds: Vec<Address>,
+        access: watch::Receiver<Arc<Access>>,
+        board: &Arc<Board>,
+    ) -> Self {
+        let (map, look) = (ArcSwap::default(), Notify::new());
+        let shared = Arc::new(Shared { seeds, map, look, access, board: Arc::clone(board) });
+        let looking = tokio::spawn(Arc::clone(&shared).keep_looking()).abort_handle();
+        Self { shared, looking }
+    }
+
+    /// Sends each command to its node, all at the same time, and follows redirections once.
+    pub(super) async fn call(
+        &self,
+        commands: &[Cmd],
+        within: Duration,
+    ) -> Result<Vec<Value>, Fault> {
+        let deadline = Instant::now() + within;
+        let map = self.shared.map.load_full();
+        let mut groups: Vec<(&Arc<Link>, Vec<usize>)> = Vec::new();
+        for (index, command) in commands.iter().enumerate() {
+            let link = map.node_of(slots::slot_of(command)).ok_or_else(|| self.miss())?;
+            match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, link)) {
+                Some((_, indexes)) => indexes.push(index),
+                None => groups.push((link, vec![index])),
+            }
+        }
+        let sent = groups.iter().map(|(link, indexes)| async move {
+            let own: Vec<Cmd> = indexes.iter().map(|index| commands[*index].clone()).collect();
+            link.call(&own, within).await
+        });
+        let mut answers = vec![Value::Nil; commands.len()];
+        for ((_, indexes), answered) in groups.iter().zip(join_all(sent).await) {
+            let answered = answered.inspect_err(|_| self.shared.look.notify_one())?;
+            for (index, answer) in indexes.iter().zip(answered) {
+                answers[*index] = answer;
+            }
+        }
+        for (command, answer) in commands.iter().zip(&mut answers) {
+            if let Some(other) = self.follow(&map, command, answer, deadline).await? {
+                *answer = other;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Asks for a look at the map, in which a slot has no node.
+    fn miss(&self) -> Fault {
+        self.shared.look.notify_one();
+        Fault::NotConnected
+    }
+
+    /// Sends a command to the node that an answer names, if the answer names one.
+    async fn follow(
+        &self,
+        map: &Map,
+        command: &Cmd,
+        answer: &Value,
+        deadline: Instant,
+    ) -> Result<Option<Value>, Fault> {
+        let Value::ServerError(error) = answer else { return Ok(None) };
+        match error.code() {
+            "MOVED" | "ASK" => {}
+            "CLUSTERDOWN" | "READONLY" => {
+                self.shared.look.notify_one();
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        }
+        self.shared.look.notify_one();
+        let asking = map.node_of(slots::slot_of(command)).ok_or(Fault::NotConnected)?;
+        let asked = asking.address().ok_or(Fault::NotConnected)?;
+        let named = error.details().and_then(|details| slots::redirected_to(details, &asked));
+        // A node that has joined a moment ago is not connected; a request does not wait for that.
+        let link = named.and_then(|address| map.nodes.get(&address)).ok_or(Fault::NotConnected)?;
+        if Arc::ptr_eq(link, asking) {
+            // Another server has the name of the node that was asked.
+            link.connect_anew();
+            return Err(Fault::NotConnected);
+        }
+        let mut commands = Vec::new();
+        if error.code() == "ASK" {
+            commands.push(cmd("ASKING"));
+        }
+        commands.push(command.clone());
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(link.call(&commands, left).await?.pop())
+    }
+
+    /// Returns the address of the node that has a key of `command`.
+    pub(super) fn address_for(&self, command: &Cmd) -> Option<Address> {
+        let map = self.shared.map.load();
+        map.node_of(slots::slot_of(command)).and_then(|link| link.address())
+    }
+
+    /// Asks for a look at the map: a listener was sent to another node.
+    pub(super) fn look(&self) {
+        self.shared.look.notify_one();
+    }
+
+    pub(super) fn states(&self) -> Vec<State> {
+        self.shared.map.load().nodes.values().map(|link| link.state()).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+impl Shared {
+    async fn keep_looking(self: Arc<Self>) {
+        loop {
+            let found = self.ask_for_slots().await;
+            let pause = match found {
+                Ok(owned) => {
+                    self.take(owned);
+                    LOOK
+                }
+                // Links that stand are kept: a cluster that does not say who has what may serve all the same.
+                Err(_) => LEAST_PAUSE * 5,
+            };
+            sleep(LEAST_PAUSE).await;
+            // Either is a reason to look.
+            let _ = timeout(pause, self.look.notified()).await;
+        }
+    }
+
+    /// Asks nodes that are connected, then the configured ones, until one tells.
+    async fn ask_for_slots(&self) -> Result<Vec<Owned>, Fault> {
+        let mut question = cmd("CLUSTER");
+        question.arg("SLOTS");
+        let question = [question];
+        let map = self.map.load_full();
+        for link in map.nodes.values() {
+            let Some(address) = link.address() else { continue };
+            if let Ok(answers) = link.call(&question, CONNECT).await
+                && let Ok(owned) = slots::parse(&answers[0], &address)
+            {
+                return Ok(owned);
+            }
+        }
+        let access = Arc::clone(&self.access.borrow());
+        let mut fault = Fault::NotConnected;
+        for seed in &self.seeds {
+            let asked = async {
+                let connection = Connection::open(seed, &access).await?;
+                let answers = timeout(CONNECT, connection.call(&question)).await;
+                slots::parse(&answers.unwrap_or(Err(Fault::Timeout))?[0], seed)
+            };
+            match asked.await {
+                Ok(owned) => return Ok(owned),
+                Err(error) => fault = error,
+            }
+        }
+        self.board.count_connect(Some(fault));
+        Err(fault)
+    }
+
+    /// Puts a map in force. Links to nodes that stay are kept, and links to others end.
+    fn take(&self, owned: Vec<Owned>) {
+        let before = self.map.load_full();
+        let mut map = Map::default();
+        for Owned { slots, node } in owned {
+            let link = map.nodes.entry(node.clone()).or_insert_with(|| {
+                before.nodes.get(&node).cloned().unwrap_or_else(|| {
+                    let target = Target::Address(node);
+                    Arc::new(Link::start(target, self.access.clone(), &self.board))
+                })
+            });
+            map.owned.push((slots, Arc::clone(link)));
+        }
+        self.map.store(Arc::new(map));
+        drop(before);
+        self.board.update();
+    }
+}

@@ -1,0 +1,236 @@
+//! Failures of calls to the store, by whose fault they are.
+
+use std::error::Error;
+use std::fmt;
+
+use ground::metrics::{StoreCallResult, StoreConnectResult};
+use redis::{ErrorKind, RedisError, ServerError};
+
+/// Failure of a call to the store, or of an attempt to connect. Holds no text of the server's: an answer may
+/// repeat a command with a secret in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// There is no connection; the call was not sent.
+    NotConnected,
+    /// The last calls had failed; the call was not sent.
+    Suspended,
+    /// The most calls that may be under way were under way; the call was not sent.
+    Busy,
+    /// No answer came in time.
+    Timeout,
+    /// The connection could not be opened, or broke.
+    Broken,
+    /// The certificate of the server is not accepted, or the server speaks no TLS.
+    Untrusted,
+    /// The server asks for another user, another password, or more rights.
+    Denied,
+    /// The server is a replica, which takes no writes.
+    ReadOnly,
+    /// The Sentinels answered, and know no primary of the configured name.
+    NoPrimary,
+    /// The server has reached its `maxmemory` and evicts no entries.
+    Full,
+    /// The server is loading its data.
+    Loading,
+    /// The answer is not of the protocol, or larger than any that a call asks for.
+    Garbage,
+    /// An error of another kind, by the first word of the server's answer.
+    Other(&'static str),
+}
+
+/// Cause of a [`Fault`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Too many calls of this sidecar's own.
+    Ours,
+    /// The way to the server, or a server that is down: the two can't be told apart.
+    Network,
+    Server,
+    /// Settings of the sidecar or of the server.
+    Operator,
+}
+
+/// Words with which answers begin that are errors, besides those that [`Fault::of_code`] has a variant for.
+/// Words that are not among these are `unknown`: a server may send any text.
+const CODES: [&str; 17] = [
+    "ASK",
+    "BUSY",
+    "BUSYGROUP",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "ERR",
+    "EXECABORT",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOGOODSLAVE",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "UNKILLABLE",
+    "WRONGTYPE",
+];
+
+impl Fault {
+    /// Returns the fault that an error of the connection shows.
+    pub(super) fn of_error(error: &RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Io if error.is_timeout() => Self::Timeout,
+            ErrorKind::Io => Self::Broken,
+            ErrorKind::Server(_) | ErrorKind::Extension => {
+                let code = error.code().unwrap_or_default();
+                Self::of_code(inner_code(code, error.detail().unwrap_or_default()))
+            }
+            _ => Self::Garbage,
+        }
+    }
+
+    /// Returns the fault that an answer of the server's says.
+    pub(super) fn of_answer(error: &ServerError) -> Self {
+        Self::of_code(inner_code(error.code(), error.details().unwrap_or_default()))
+    }
+
+    fn of_code(code: &str) -> Self {
+        match code {
+            "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Self::Denied,
+            "READONLY" => Self::ReadOnly,
+            "OOM" => Self::Full,
+            "LOADING" => Self::Loading,
+            code => {
+                let known = CODES.iter().find(|known| **known == code);
+                Self::Other(known.copied().unwrap_or("unknown"))
+            }
+        }
+    }
+
+    /// Whether the fault is a sign that the next call would wait in vain too.
+    pub(super) fn is_outage(self) -> bool {
+        matches!(self, Self::Timeout | Self::Broken | Self::Garbage)
+    }
+
+    pub fn blame(self) -> Blame {
+        match self {
+            Self::Busy => Blame::Ours,
+            Self::NotConnected | Self::Suspended | Self::Timeout | Self::Broken => Blame::Network,
+            Self::Untrusted | Self::Denied | Self::ReadOnly | Self::NoPrimary | Self::Full => {
+                Blame::Operator
+            }
+            Self::Loading | Self::Garbage | Self::Other(_) => Blame::Server,
+        }
+    }
+
+    /// Returns the label under which a call with this fault is counted.
+    pub(super) fn call_result(self) -> StoreCallResult {
+        match self {
+            Self::NotConnected => StoreCallResult::NotConnected,
+            Self::Suspended => StoreCallResult::Suspended,
+            Self::Busy => StoreCallResult::Busy,
+            Self::Timeout => StoreCallResult::Timeout,
+            Self::Broken | Self::Untrusted | Self::Garbage => StoreCallResult::Broken,
+            Self::Denied => StoreCallResult::Denied,
+            Self::ReadOnly => StoreCallResult::ReadOnly,
+            Self::Full => StoreCallResult::Full,
+            Self::NoPrimary | Self::Loading | Self::Other(_) => StoreCallResult::Failed,
+        }
+    }
+
+    /// Returns the label under which an attempt to connect with this fault is counted.
+    pub(super) fn connect_result(self) -> StoreConnectResult {
+        match self {
+            Self::Timeout => StoreConnectResult::Timeout,
+            Self::NotConnected | Self::Suspended | Self::Busy | Self::Broken => {
+                StoreConnectResult::Unreachable
+            }
+            Self::Untrusted => StoreConnectResult::Untrusted,
+            Self::Denied => StoreConnectResult::Denied,
+            Self::ReadOnly | Self::NoPrimary => StoreConnectResult::NoPrimary,
+            Self::Full | Self::Loading | Self::Garbage | Self::Other(_) => {
+                StoreConnectResult::NotReady
+            }
+        }
+    }
+}
+
+/// Returns the code of an error inside a script. Servers before Redis 7 put it into the text of an error of the
+/// script's: `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`.
+fn inner_code<'a>(code: &'a str, details: &'a str) -> &'a str {
+    if code != "ERR" || !details.starts_with("Error running script") {
+        return code;
+    }
+    let inner = details.split_once(": -").and_then(|(_, rest)| rest.split(' ').next());
+    inner.unwrap_or(code)
+}
+
+impl fmt::Display for Fault {
+    /// Says what happened, and what the operator can do where they can do something.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NotConnected => "not connected",
+            Self::Suspended => "calls are suspended after several that failed",
+            Self::Busy => "too many calls are under way",
+            Self::Timeout => "no answer in time",
+            Self::Broken => "the server can't be reached, or broke the connection off",
+            Self::Untrusted => {
+                "the server's certificate is not accepted, or it speaks no TLS: check \
+                 the roots, the host name and the port"
+            }
+            Self::Denied => {
+                "user, password or rights are not accepted: check them, and the server's ACL"
+            }
+            Self::ReadOnly => {
+                "the server is a replica: name the primary, or use Sentinel or a cluster"
+            }
+            Self::NoPrimary => "the Sentinels know no primary of this name, or it is not reachable",
+            Self::Full => {
+                "the server's memory is full: raise maxmemory, or set maxmemory-policy \
+                 to volatile-ttl or volatile-lru"
+            }
+            Self::Loading => "the server is loading its data",
+            Self::Garbage => "the answer is not Redis's, or is too large",
+            Self::Other(code) => return write!(formatter, "the server answered {code}"),
+        })
+    }
+}
+
+impl Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_servers_have_their_fault() {
+        for (answer, expected) in [
+            ("-WRONGPASS invalid username-password pair or user is disabled.", Fault::Denied),
+            ("-NOAUTH Authentication required.", Fault::Denied),
+            ("-NOPERM this user has no permissions to run the 'set' command", Fault::Denied),
+            ("-DENIED Redis is running in protected mode", Fault::Denied),
+            ("-READONLY You can't write against a read only replica.", Fault::ReadOnly),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", Fault::Full),
+            ("-LOADING Redis is loading the dataset in memory", Fault::Loading),
+            (
+                "-WRONGTYPE Operation against a key holding the wrong kind",
+                Fault::Other("WRONGTYPE"),
+            ),
+            ("-NOSCRIPT No matching script.", Fault::Other("NOSCRIPT")),
+            ("-ERR unknown command", Fault::Other("ERR")),
+            (
+                "-ERR Error running script (call to f_401d): @user_script:1: @user_script: 1: \
+                 -READONLY You can't write against a read only replica.",
+                Fault::ReadOnly,
+            ),
+            (
+                "-ERR Error running script (call to f_842c): @user_script:6: @user_script: 6: \
+                 -OOM command not allowed when used memory > 'maxmemory'.",
+                Fault::Full,
+            ),
+            ("-ERR Error running script (call to f_1): @user_script:1: x", Fault::Other("ERR")),
+            ("-Secret-of-a-hostile-server\x1b[2J told", Fault::Other("unknown")),
+        ] {
+            let value = redis::parse_redis_value(format!("{answer}\r\n").as_bytes());
+            let error = value.and_then(redis::Value::extract_error).expect_err("an error");
+            assert_eq!(Fault::of_error(&error), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The primary that Sentinels elect (<https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::time::{sleep, timeout};
+
+use super::access::Access;
+use super::connection::Connection;
+use super::fault::Fault;
+use super::settings::Address;
+
+/// Longest time to ask one Sentinel. Sentinels are many, so that one may be down.
+const ASK: Duration = Duration::from_millis(500);
+
+/// Pause between two questions whether the primary is still the primary.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The Sentinels, and the name of the primary.
+pub(super) struct Sentinels {
+    addresses: Vec<Address>,
+    primary: String,
+    /// Index of the Sentinel that is asked first: the last that named a primary.
+    first: AtomicUsize,
+}
+
+impl fmt::Display for Sentinels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of the Sentinels", self.primary)
+    }
+}
+
+impl Sentinels {
+    pub(super) fn new(addresses: Vec<Address>, primary: String) -> Self {
+        Self { addresses, primary, first: AtomicUsize::new(0) }
+    }
+
+    /// Connects to the primary. A Sentinel that is cut off from the others names the primary of before, so the
+    /// server is asked for its role, and the next Sentinel for the name.
+    pub(super) async fn open_primary(&self, access: &Access) -> Result<Connection, Fault> {
+        let first = self.first.load(Ordering::Relaxed);
+        let mut refused: Vec<Address> = Vec::new();
+        let mut fault = Fault::Broken;
+        for step in 0..self.addresses.len() {
+            let index = (first + step) % self.addresses.len();
+            let asked = timeout(ASK, self.ask(&self.addresses[index], access)).await;
+            let address = match asked.unwrap_or(Err(Fault::Timeout)) {
+                Ok(address) if refused.contains(&address) => continue,
+                Ok(address) => address,
+                Err(error) => {
+                    // A fault of the primary's tells more than a fault of a Sentinel's.
+                    if refused.is_empty() {
+                        fault = error;
+                    }
+                    continue;
+                }
+            };
+            match Connection::open(&address, access).await {
+                Ok(connection) => {
+                    self.first.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(error) => fault = error,
+            }
+            refused.push(address);
+        }
+        // The Sentinels still name a server that has become a replica.
+        Err(if fault == Fault::ReadOnly { Fault::NoPrimary } else { fault })
+    }
+
+    /// Waits until the Sentinel that has named the server names another one. The same Sentinel, since others may know
+    /// the same server by another name.
+    pub(super) async fn replaced(&self, server: &Address, access: &Access) {
+        loop {
+            sleep(LOOK).await;
+            let sentinel = &self.addresses[self.first.load(Ordering::Relaxed)];
+            let asked = timeout(ASK, self.ask(sentinel, access)).await;
+            if matches!(asked, Ok(Ok(named)) if named != *server) {
+                return;
+            }
+        }
+    }
+
+    async fn ask(&self, sentinel: &Address, access: &Access) -> Result<Address, Fault> {
+        let connection = Connection::open_sentinel(sentinel, access).await?;
+        let mut command = cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
+        match &connection.call(&[command]).await?[..] {
+            [Value::Array(parts)] => match &parts[..] {
+                [Value::BulkString(host), Value::BulkString(port)] => address_of(host, port),
+                _ => Err(Fault::Garbage),
+            },
+            [Value::Nil] => Err(Fault::NoPrimary),
+            [Value::ServerError(error)] => Err(Fault::of_answer(error)),
+            _ => Err(Fault::Garbage),
+        }
+    }
+}
+
+fn address_of(host: &[u8], port: &[u8]) -> Result<Address, Fault> {
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Fault::Garbage);
+    let port = text(port)?.parse().map_err(|_| Fault::Garbage)?;
+    Ok(Address::Tcp { host: text(host)?.to_owned(), port })
+}

@@ -1,0 +1,62 @@
+//! Many users who come at once to all replicas.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::fleet::{Asked, Fleet};
+use crate::pages::velt::user_of;
+use crate::shared_store::servers::{RedisServer, SentinelGroup};
+
+/// Users, and requests of each to each replica. The full size is that of the long mode.
+fn size() -> (usize, usize) {
+    if std::env::var_os("VELT_SIDECAR_LONG").is_some() { (1_000, 4) } else { (103, 2) }
+}
+
+/// Settings with which a request waits for its mint on a busy machine.
+const PATIENT: [(&str, &str); 2] = [("VELT__ATTEMPT_TIMEOUT", "15s"), ("DELIVERY__ROUTE", ROUTES)];
+
+const ROUTES: &str = r#"[{ path = "/api/velt/token", max_wait = "20s" }]"#;
+
+/// Checks that each answer has a token of its own user, and the same one.
+fn check(answers: Vec<(String, Asked)>) -> usize {
+    let mut tokens: HashMap<String, String> = HashMap::new();
+    let mut several = 0;
+    for (user, asked) in answers {
+        let token = asked.token();
+        assert_eq!(user_of(&token), user);
+        if tokens.insert(user, token.clone()).is_some_and(|before| before != token) {
+            several += 1;
+        }
+    }
+    several
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cold_users_on_five_replicas_cost_a_mint_each() {
+    let (users, times) = size();
+    let redis = RedisServer::start().await;
+    let fleet = Fleet::start(5, &redis.place(), &PATIENT).await;
+    fleet.velt.answer_after(Duration::from_millis(53));
+    let several = check(fleet.ask_at_once(users, times).await);
+    assert_eq!((fleet.velt.call_count(), several), (users, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn primary_that_dies_costs_few_mints_and_no_request() {
+    let (users, times) = size();
+    let mut group = SentinelGroup::start().await;
+    let fleet = Fleet::start(5, &group.place(), &PATIENT).await;
+    fleet.velt.answer_after(Duration::from_millis(53));
+    let (answers, ()) = tokio::join!(fleet.ask_at_once(users, times), async {
+        fleet.velt.calls_reach(users / 2).await;
+        group.servers[0].kill();
+    });
+    check(answers);
+    let calls = fleet.velt.call_count();
+    println!("{users} users, {calls} mints");
+    assert!(calls >= users);
+    group.is_primary(1).await;
+    fleet.all_hear().await;
+    let word = fleet.forget(0, &serde_json::json!({ "user": "user-1" })).await;
+    assert_eq!(word, "told", "by the new primary");
+}

@@ -1,0 +1,108 @@
+//! A store that is slow, gone, full, read-only or speaks nonsense costs no request.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::fleet::Fleet;
+use crate::neighbour::{LOOPBACK, Task};
+use crate::shared_store::servers::{Options, RedisServer};
+use shared::store::{Address, Place};
+
+/// Time that a request without a token in memory may take: the sidecar's 50 ms for the store, and what a busy machine
+/// takes.
+const PROMPT: Duration = Duration::from_millis(900);
+
+/// Checks that tokens in memory are served, and that users without one get theirs, some of them twice.
+async fn serves(fleet: &Fleet, what: &str) {
+    let held = fleet.ask(0, "held").await;
+    for number in 0..9 {
+        let begun = Instant::now();
+        fleet.ask(0, &format!("{what}-{number}")).await.token();
+        let took = begun.elapsed();
+        assert!(took < PROMPT, "{what}: {took:?}");
+        assert_eq!(fleet.ask(0, "held").await, held, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_fails_costs_no_request() {
+    let mut redis = RedisServer::start().await;
+    let fleet = Fleet::start(1, &redis.place(), &[]).await;
+    let held = fleet.ask(0, "held").await.token();
+    redis.stall();
+    serves(&fleet, "stalled").await;
+    redis.resume();
+    fleet.all_hear().await;
+    redis.kill();
+    serves(&fleet, "gone").await;
+    redis.restart().await;
+    fleet.all_hear().await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    serves(&fleet, "full").await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    serves(&fleet, "read-only").await;
+    redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    redis.ask(&["FLUSHALL"]).await;
+    serves(&fleet, "flushed").await;
+    redis.ask(&["CONFIG", "SET", "requirepass", "another"]).await;
+    redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    serves(&fleet, "denied").await;
+    redis.ask(&["CONFIG", "SET", "requirepass", ""]).await;
+    fleet.all_hear().await;
+    // What was minted meanwhile is shared now.
+    fleet.replicas[0].metric_is("shared_unwritten", |it| it == 0.0).await;
+    let newcomer = Fleet::start(1, &redis.place(), &[]).await;
+    newcomer.velt.answer_with(503, "{}");
+    assert_eq!(fleet.ask(0, "held").await.token(), held);
+    assert_eq!(fleet.velt.call_count(), 1 + 6 * 9, "a mint for each user");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_password_and_missing_rights_cost_no_request() {
+    let options = Options { password: Some("of-the-store"), ..Options::default() };
+    let redis = RedisServer::start_with(&options).await;
+    let settings = [("SHARED__PASSWORD", "another")];
+    let fleet = start_without_hearing(&redis.place(), &settings).await;
+    serves(&fleet, "password").await;
+    let options = Options { user: Some("sidecar on nopass ~* +get +ping"), ..Options::default() };
+    let redis = RedisServer::start_with(&options).await;
+    let settings = [("SHARED__USER", "sidecar"), ("SHARED__PASSWORD", "any")];
+    let fleet = start_without_hearing(&redis.place(), &settings).await;
+    serves(&fleet, "rights").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_speaks_nonsense_costs_no_request() {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let _server = Task::spawn(async move {
+        let mut number = 0_u32;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            number += 1;
+            let nonsense: &[u8] = match number % 4 {
+                0 => b"HTTP/1.1 400 Bad Request\r\n\r\n",
+                1 => b"$900000000\r\nxxxxxxxx",
+                2 => b"*1000000000\r\n",
+                _ => b"+OK\r\n-ERR nonsense\r\n:12\r\n$-1\r\n*0\r\n",
+            };
+            // A client that has left is none of this server's matter.
+            let _ = stream.write_all(nonsense).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    });
+    let place = Place::Server(Address::Tcp { host: "127.0.0.1".into(), port });
+    let fleet = start_without_hearing(&place, &[]).await;
+    serves(&fleet, "nonsense").await;
+}
+
+/// Starts a replica whose store can't be heard.
+async fn start_without_hearing(place: &Place, settings: &[(&str, &str)]) -> Fleet {
+    let mut fleet = Fleet::start(0, place, settings).await;
+    let replica = fleet.one(&[]).await;
+    fleet.replicas.push(replica);
+    fleet
+}

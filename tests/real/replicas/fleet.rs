@@ -1,0 +1,215 @@
+//! Replicas of one sidecar, each a process of its own, before one app and one stand-in of Velt.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::neighbour::{Task, eventually, http_client_builder, serve_app};
+use crate::pages::velt::FakeVelt;
+use crate::sidecar_process::SidecarProcess;
+use shared::store::{Address, Place};
+
+/// Key that seals, in base64.
+pub const SEAL_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Replicas, with what is around them.
+pub struct Fleet {
+    pub velt: FakeVelt,
+    pub replicas: Vec<SidecarProcess>,
+    settings: Vec<(String, String)>,
+    http: reqwest::Client,
+    app: SocketAddr,
+    _app: Task,
+}
+
+/// Answer of a token route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Token(String),
+    /// Status and code of an answer without a token.
+    Without(u16, String),
+}
+
+impl Asked {
+    pub fn token(self) -> String {
+        match self {
+            Self::Token(token) => token,
+            Self::Without(status, code) => panic!("{status} {code} in place of a token"),
+        }
+    }
+}
+
+impl Fleet {
+    /// Starts `count` replicas that share the store at `place`, with further settings, without their common prefix.
+    pub async fn start(count: usize, place: &Place, settings: &[(&str, &str)]) -> Self {
+        let velt = FakeVelt::start().await;
+        let answer = |_: &_| Response::new(Full::new(Bytes::from_static(b"app")));
+        let (task, app) = serve_app(answer).await;
+        let mut all = settings_of(place);
+        all.extend(settings.iter().map(|(key, value)| named(key, value)));
+        all.push(named("VELT__ENDPOINT", &format!("http://{}/", velt.address)));
+        // On a busy machine a mint may wait for its turn.
+        all.push(named("VELT__DEADLINE", "20s"));
+        let http = http_client_builder().pool_max_idle_per_host(64).build().expect("a client");
+        let replicas = Vec::new();
+        let mut fleet = Self { velt, replicas, settings: all, http, app, _app: task };
+        for _ in 0..count {
+            let replica = fleet.one(&[]).await;
+            fleet.replicas.push(replica);
+        }
+        fleet.all_hear().await;
+        fleet
+    }
+
+    /// Starts one more replica, with further settings.
+    pub async fn one(&self, settings: &[(&str, &str)]) -> SidecarProcess {
+        let more = settings.iter().map(|(key, value)| named(key, value));
+        let all: HashMap<String, String> = self.settings.iter().cloned().chain(more).collect();
+        let all: Vec<(&str, &str)> = all.iter().map(|(key, value)| (&**key, &**value)).collect();
+        SidecarProcess::start(self.app, &all).await
+    }
+
+    /// Waits until each replica hears of forgets.
+    pub async fn all_hear(&self) {
+        for replica in &self.replicas {
+            hears(replica).await;
+        }
+    }
+
+    /// Asks a replica for the token of `user`.
+    pub async fn ask(&self, replica: usize, user: &str) -> Asked {
+        ask(&self.http, self.replicas[replica].traffic, user).await
+    }
+
+    /// Asks each replica for the token of `user`, one after another.
+    pub async fn ask_all(&self, user: &str) -> Vec<String> {
+        let mut tokens = Vec::new();
+        for replica in 0..self.replicas.len() {
+            tokens.push(self.ask(replica, user).await.token());
+        }
+        tokens
+    }
+
+    /// Has a page report that Velt refused `token`.
+    pub async fn report_refused(&self, replica: usize, user: &str, token: &str) -> Asked {
+        use aws_lc_rs::digest::{SHA256, digest};
+        let hash = digest(&SHA256, token.as_bytes());
+        let hash = hash.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let url = format!("http://{}/api/velt/token", self.replicas[replica].traffic);
+        let request = self.http.post(url).header("x-forwarded-user", user);
+        answered(request.body(json!({ "refused": hash }).to_string())).await
+    }
+
+    /// Has a replica forget, and returns how the other replicas are told.
+    pub async fn forget(&self, replica: usize, whose: &Value) -> String {
+        let url = format!("http://{}/cache/invalidate", self.replicas[replica].admin);
+        let answer = self.http.post(url).header("content-type", "application/json");
+        let answer = answer.body(whose.to_string()).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let answer: Value = read(answer).await;
+        answer["replicas"].as_str().expect("a word").to_owned()
+    }
+
+    /// Asks all replicas for the tokens of `users`, `times` each, all at once and in no order.
+    pub async fn ask_at_once(&self, users: usize, times: usize) -> Vec<(String, Asked)> {
+        let mut asking = JoinSet::new();
+        let at_once = Arc::new(tokio::sync::Semaphore::new(512));
+        for number in 0..users * times * self.replicas.len() {
+            let (user, replica) = (number % users, (number / users) % self.replicas.len());
+            let traffic = self.replicas[replica].traffic;
+            let (http, at_once) = (self.http.clone(), Arc::clone(&at_once));
+            asking.spawn(async move {
+                let _turn = at_once.acquire().await.expect("it stays open");
+                let user = format!("user-{user}");
+                let asked = ask(&http, traffic, &user).await;
+                (user, asked)
+            });
+        }
+        asking.join_all().await
+    }
+
+    /// Returns the sum of a series over all replicas.
+    pub async fn sum(&self, series: &str) -> f64 {
+        let mut sum = 0.0;
+        for replica in &self.replicas {
+            sum += replica.metric(series).await.expect("a series");
+        }
+        sum
+    }
+}
+
+/// Asks at `traffic` for the token of `user`.
+pub async fn ask(http: &reqwest::Client, traffic: SocketAddr, user: &str) -> Asked {
+    let url = format!("http://{traffic}/api/velt/token");
+    answered(http.get(url).header("x-forwarded-user", user)).await
+}
+
+async fn answered(request: reqwest::RequestBuilder) -> Asked {
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    let body = read(answer).await;
+    match body["token"].as_str() {
+        Some(token) if status == 200 => Asked::Token(token.to_owned()),
+        _ => Asked::Without(status, body["code"].as_str().unwrap_or_default().to_owned()),
+    }
+}
+
+async fn read(answer: reqwest::Response) -> Value {
+    serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+}
+
+/// Waits until the replica hears of forgets.
+pub async fn hears(replica: &SidecarProcess) {
+    replica.metric_is("shared_cut_off", |cut_off| cut_off == 0.0).await;
+}
+
+/// Waits until the last of `tokens` is what each replica answers with.
+pub async fn all_answer(fleet: &Fleet, user: &str, token: &str, within: Duration) -> Duration {
+    let begun = Instant::now();
+    eventually("all replicas to have the new token", async || {
+        let tokens = fleet.ask_all(user).await;
+        if tokens.iter().all(|held| held == token) { Ok(()) } else { Err("an older one".into()) }
+    })
+    .await;
+    let took = begun.elapsed();
+    assert!(took < within, "it took {took:?}");
+    took
+}
+
+fn named(key: &str, value: &str) -> (String, String) {
+    (format!("VELT_SIDECAR_{key}"), value.to_owned())
+}
+
+fn settings_of(place: &Place) -> Vec<(String, String)> {
+    let text = |address: &Address| match address {
+        Address::Unix(path) => format!("\"unix:{}\"", path.display()),
+        tcp @ Address::Tcp { .. } => format!("\"{tcp}\""),
+    };
+    let list = |addresses: &[Address]| {
+        let addresses: Vec<_> = addresses.iter().map(text).collect();
+        format!("[{}]", addresses.join(", "))
+    };
+    let mut settings = vec![named("SHARED__SEAL_KEY", SEAL_KEY)];
+    settings.extend(match place {
+        Place::Server(address) => {
+            vec![named("SHARED__ADDRESSES", &list(std::slice::from_ref(address)))]
+        }
+        Place::Cluster(addresses) => {
+            vec![named("SHARED__MODE", "cluster"), named("SHARED__ADDRESSES", &list(addresses))]
+        }
+        Place::Sentinel { sentinels, primary } => vec![
+            named("SHARED__MODE", "sentinel"),
+            named("SHARED__PRIMARY", primary),
+            named("SHARED__ADDRESSES", &list(sentinels)),
+        ],
+    });
+    settings
+}

@@ -1,0 +1,117 @@
+//! What somebody with access to the store can read and change.
+
+use redis::Value;
+use serde_json::json;
+
+use super::fleet::{Fleet, hears};
+use crate::shared_store::servers::RedisServer;
+
+/// Returns each key with its content, as the server has it.
+async fn content(redis: &RedisServer) -> Vec<(String, Vec<u8>)> {
+    let keys = redis.ask(&["KEYS", "*"]).await;
+    let keys: Vec<String> = redis::from_redis_value(keys).expect("keys");
+    let mut content = Vec::new();
+    for key in keys {
+        let dumped = redis.ask(&["DUMP", &key]).await;
+        let Value::BulkString(bytes) = dumped else { panic!("{dumped:?}") };
+        content.push((key, bytes));
+    }
+    content
+}
+
+/// Returns the keys of tokens.
+async fn tokens(redis: &RedisServer) -> Vec<String> {
+    let mut keys: Vec<_> = content(redis).await.into_iter().map(|(key, _)| key).collect();
+    keys.retain(|key| key.contains(":t:"));
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_is_told_neither_token_nor_user() {
+    let redis = RedisServer::start().await;
+    let fleet = Fleet::start(1, &redis.place(), &[]).await;
+    let token = fleet.ask(0, "ada-of-the-test").await.token();
+    fleet.forget(0, &json!({ "user": "ada-of-the-test" })).await;
+    let second = fleet.ask(0, "ada-of-the-test").await.token();
+    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 2.0).await;
+    let content = content(&redis).await;
+    assert!(content.len() >= 4, "a token, a mark, a stream, an era");
+    for (key, bytes) in content {
+        for secret in ["ada-of-the-test", &token, &second, "eyJ", "key"] {
+            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!found && !key.contains("ada"), "{key} shows {secret}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exchanged_tokens_are_served_to_neither_user() {
+    let redis = RedisServer::start().await;
+    let mut fleet = Fleet::start(1, &redis.place(), &[]).await;
+    let (ada, eve) = (fleet.ask(0, "ada").await.token(), fleet.ask(0, "eve").await.token());
+    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 2.0).await;
+    let keys = tokens(&redis).await;
+    redis.ask(&["RENAME", &keys[0], "aside"]).await;
+    redis.ask(&["RENAME", &keys[1], &keys[0]]).await;
+    redis.ask(&["RENAME", "aside", &keys[1]]).await;
+    let newcomer = fleet.one(&[]).await;
+    fleet.replicas.push(newcomer);
+    let (new_ada, new_eve) = (fleet.ask(1, "ada").await.token(), fleet.ask(1, "eve").await.token());
+    assert!(![&ada, &eve].contains(&&new_ada) && ![&ada, &eve].contains(&&new_eve));
+    let user = |token: &str| crate::pages::velt::user_of(token);
+    assert_eq!((user(&new_ada), user(&new_eve)), ("ada".into(), "eve".into()));
+    fleet.replicas[1].metric_is("shared_reads_total{result=\"unreadable\"}", |it| it >= 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forgotten_token_that_is_put_back_is_not_served() {
+    let redis = RedisServer::start().await;
+    let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
+    let old = fleet.ask_all("ada").await.remove(0);
+    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 1.0).await;
+    let key = tokens(&redis).await.remove(0);
+    redis.ask(&["COPY", &key, "kept"]).await;
+    fleet.forget(0, &json!({ "user": "ada" })).await;
+    fleet.replicas[1].metric_is("shared_forgets_total{origin=\"elsewhere\"}", |it| it == 1.0).await;
+    // Also a replica that has no token in memory, and one that has only just started.
+    let newcomer = fleet.one(&[]).await;
+    hears(&newcomer).await;
+    fleet.replicas.push(newcomer);
+    for replica in [2, 1, 0] {
+        redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
+        assert_ne!(fleet.ask(replica, "ada").await.token(), old, "replica {replica}");
+    }
+    // With the mark deleted too, replicas that have heard of the forget don't take it.
+    fleet.forget(0, &json!({ "user": "ada" })).await;
+    fleet.replicas[2].metric_is("shared_forgets_total{origin=\"elsewhere\"}", |it| it >= 1.0).await;
+    redis
+        .ask(&[
+            "EVAL",
+            "for _, k in ipairs(redis.call('keys', '*:f:*')) do redis.call('del', k) end",
+            "0",
+        ])
+        .await;
+    for replica in [2, 1, 0] {
+        redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
+        assert_ne!(fleet.ask(replica, "ada").await.token(), old, "replica {replica}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_with_another_seal_key_mints_by_itself() {
+    let redis = RedisServer::start().await;
+    let mut fleet = Fleet::start(1, &redis.place(), &[]).await;
+    let token = fleet.ask(0, "ada").await.token();
+    let other = "HxsdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+    let stranger = fleet.one(&[("SHARED__SEAL_KEY", other)]).await;
+    // During a rotation, both keys are known.
+    let both = [("SHARED__SEAL_KEY", other), ("SHARED__OTHER_SEAL_KEY", super::fleet::SEAL_KEY)];
+    let rotated = fleet.one(&both).await;
+    fleet.replicas.extend([stranger, rotated]);
+    assert_ne!(fleet.ask(1, "ada").await.token(), token);
+    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 1.0).await;
+    let seen = fleet.ask(2, "ada").await.token();
+    let known = [token, fleet.ask(1, "ada").await.token()];
+    assert!(known.contains(&seen), "a token that is there under one of the keys");
+    assert_eq!(fleet.velt.call_count(), 2);
+}

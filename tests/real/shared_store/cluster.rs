@@ -1,0 +1,124 @@
+//! A cluster: keys on every node, slots that move, a node that dies.
+
+use std::time::Duration;
+
+use redis::Value;
+use shared::store::{Fault, Place, State};
+use tokio::time::Instant;
+
+use super::listening;
+use super::servers::{Cluster, RedisServer};
+use super::{AT_ONCE, PATIENCE, Subject, bulk, get, set};
+use crate::neighbour::eventually;
+
+/// Slot of a key, as the cluster computes it.
+async fn slot_of(cluster: &Cluster, key: &str) -> u16 {
+    let slot = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", key]).await;
+    redis::from_redis_value(slot).expect("a number")
+}
+
+/// Returns a key with a slot of this node.
+async fn key_on(cluster: &Cluster, node: usize) -> String {
+    for number in 0..1_000 {
+        let key = format!("velt:t:{number}");
+        if usize::from(slot_of(cluster, &key).await) * 3 / 16_384 == node {
+            return key;
+        }
+    }
+    panic!("a third of the keys are on a node")
+}
+
+/// One test for all, since a new cluster takes two seconds.
+#[tokio::test]
+async fn cluster_serves_while_slots_move_and_a_node_dies() {
+    let mut cluster = Cluster::start().await;
+    keys_are_found_on_every_node(&cluster).await;
+    moved_slot_is_followed(&cluster).await;
+    slot_on_its_way_is_asked_for(&cluster).await;
+    listening::hears(cluster.place()).await;
+    node_taken_for_a_server_is_told_apart(&cluster).await;
+    dead_node_costs_only_its_own_keys(&mut cluster).await;
+}
+
+async fn keys_are_found_on_every_node(cluster: &Cluster) {
+    // One address is enough.
+    let Place::Cluster(mut seeds) = cluster.place() else { panic!("it is") };
+    seeds.truncate(1);
+    let subject = Subject::connected(Place::Cluster(seeds)).await;
+    let keys: Vec<String> = (0..90).map(|number| format!("velt:t:{number}")).collect();
+    let writes = keys.iter().map(|key| set(key, key)).collect();
+    let written = subject.store.call(writes, PATIENCE * 4).await;
+    assert_eq!(written, Ok(vec![Value::Okay; 90]));
+    let reads = keys.iter().map(|key| get(key)).collect();
+    let expected = keys.iter().map(|key| bulk(key)).collect();
+    assert_eq!(subject.store.call(reads, PATIENCE * 4).await, Ok(expected));
+    for node in &cluster.nodes {
+        let size: u64 = redis::from_redis_value(node.ask(&["DBSIZE"]).await).expect("a number");
+        assert!(size > 10, "{size}");
+    }
+    let facts = subject.store.inspect().await.expect("facts");
+    assert!(facts.is_cluster);
+}
+
+async fn moved_slot_is_followed(cluster: &Cluster) {
+    let subject = Subject::connected(cluster.place()).await;
+    let moved = key_on(cluster, 0).await + ":moved";
+    let slot = slot_of(cluster, &moved).await;
+    let owner = usize::from(slot) * 3 / 16_384;
+    let to = (owner + 1) % 3;
+    assert_eq!(subject.call(get(&moved)).await, Ok(Value::Nil));
+    cluster.move_slot(slot, owner, to).await;
+    assert_eq!(subject.call(set(&moved, "there")).await, Ok(Value::Okay), "followed at once");
+    assert_eq!(cluster.nodes[to].ask(&["GET", &moved]).await, bulk("there"));
+}
+
+async fn slot_on_its_way_is_asked_for(cluster: &Cluster) {
+    let subject = Subject::connected(cluster.place()).await;
+    let key = key_on(cluster, 1).await;
+    let slot = slot_of(cluster, &key).await.to_string();
+    let id = async |node: usize| -> String {
+        redis::from_redis_value(cluster.nodes[node].ask(&["CLUSTER", "MYID"]).await).expect("an id")
+    };
+    let (from, to) = (id(1).await, id(2).await);
+    cluster.nodes[2].ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]).await;
+    cluster.nodes[1].ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]).await;
+    assert_eq!(subject.call(set(&key, "value")).await, Ok(Value::Okay));
+    assert_eq!(subject.call(get(&key)).await, Ok(bulk("value")));
+}
+
+async fn dead_node_costs_only_its_own_keys(cluster: &mut Cluster) {
+    let subject = Subject::connected(cluster.place()).await;
+    let (dead, living) = (key_on(cluster, 2).await, key_on(cluster, 0).await);
+    cluster.nodes[2].kill();
+    subject.state_is("a lost node", |state| state != State::Connected).await;
+    let started = Instant::now();
+    let mut calls = 0;
+    while started.elapsed() < Duration::from_millis(1_300) {
+        let asked = Instant::now();
+        assert_eq!(subject.call(set(&living, "value")).await, Ok(Value::Okay));
+        let refused = subject.call(get(&dead)).await;
+        assert!(matches!(refused, Err(Fault::NotConnected)), "{refused:?}");
+        assert!(asked.elapsed() < PATIENCE + AT_ONCE);
+        calls += 1;
+    }
+    assert!(calls > 100, "{calls}");
+    assert_eq!(subject.metrics.connected.get(), 0, "not all nodes are");
+}
+
+async fn node_taken_for_a_server_is_told_apart(cluster: &Cluster) {
+    let subject = Subject::connected(cluster.nodes[0].place()).await;
+    let key = key_on(cluster, 1).await;
+    assert_eq!(subject.call(get(&key)).await, Err(Fault::Other("MOVED")));
+}
+
+#[tokio::test]
+async fn server_taken_for_a_cluster_is_told_apart() {
+    let server = RedisServer::start().await;
+    let subject = Subject::at(Place::Cluster(vec![server.address()]));
+    eventually("a refusal", async || {
+        let attempts = subject.metrics.connects.get(ground::metrics::StoreConnectResult::NotReady);
+        if attempts > 0 { Ok(()) } else { Err("none".to_owned()) }
+    })
+    .await;
+    assert_eq!(subject.call(get("key")).await, Err(Fault::NotConnected));
+}
