@@ -507,6 +507,30 @@ async fn signed_call_forgets_an_organization() {
 }
 
 #[tokio::test]
+async fn call_that_other_replicas_miss_may_be_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("seal-key");
+    std::fs::write(&key, STANDARD.encode([1; 32])).expect("written");
+    // No server is there.
+    let store = crate::support::raw::unused_address().await;
+    let toml = format!(
+        "{}[shared]\naddresses = [\"{store}\"]\nseal_key_file = \"{}\"\n",
+        webhook_toml(folder.path()),
+        key.display()
+    );
+    let stage = Stage::set(&toml).await;
+    served(&stage, "ada").await;
+    let now = unix_seconds();
+    for _ in 0..2 {
+        let answer = call(&stage, "1", now, r#"{"user":"ada"}"#, SECRET).await;
+        assert_eq!((answer.status(), &*answer.code()), (503, "not_announced"));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        // Here, the logout is in force.
+        assert_eq!(stage.get_as("ada", TOKEN).await.code(), "signed_out");
+    }
+}
+
+#[tokio::test]
 async fn logout_paths_are_the_apps_by_default() {
     let stage = Stage::set("").await;
     for path in ["/velt/logout", "/velt/logout-webhook"] {

@@ -1,7 +1,7 @@
 //! Memory of the users who were signed out, and the rule by which they get no token.
 //!
 //! An entry stays until later logouts push it out: a session that was open at the logout may live for weeks. The
-//! memory is this process's alone, so a restart forgets it.
+//! memory is this process's: after a restart, only a shared store tells of earlier logouts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
