@@ -1,30 +1,22 @@
 //! Logouts by the word of the identity provider, or of a program that signs its calls: what is believed, and what
 //! follows for the user and for others.
 
-use std::path::Path;
+mod webhook;
+mod websockets;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use futures_util::{SinkExt as _, StreamExt as _};
-use http::{HeaderValue, Method, Request};
+use http::Method;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::Stage;
-use crate::support::app::FakeApp;
 use crate::support::client::Answer;
 use crate::support::issuer::{ISSUER, Issuer, Pen, base64, claims};
 use crate::support::raw::Wire;
 use crate::support::velt::unix_seconds;
-use crate::websocket::echo;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const FORM: &str = "application/x-www-form-urlencoded";
 const TOKEN: &str = "/api/velt/token";
-const SECRET: [u8; 32] = [7; 32];
 
 /// A sidecar that takes logouts from an identity provider.
 struct Provider {
@@ -350,183 +342,6 @@ async fn keys_that_cannot_be_fetched_are_the_sidecars_trouble() {
     while post(&stage, &token).await.status() != 200 {
         assert!(tokio::time::Instant::now() < deadline, "the keys come");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-}
-
-/// Opens a WebSocket to an app that echoes.
-async fn open(stage: &Stage, user: Option<&str>) -> WebSocketStream<TcpStream> {
-    let stream = TcpStream::connect(stage.sidecar.addresses.traffic).await.expect("it listens");
-    let mut request = Request::builder()
-        .uri("ws://app.example/ws")
-        .header("host", "app.example")
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    if let Some(user) = user {
-        request = request.header("x-forwarded-user", user);
-    }
-    let request = request.body(()).expect("a request");
-    tokio_tungstenite::client_async(request, stream).await.expect("a WebSocket").0
-}
-
-async fn echoes(socket: &mut WebSocketStream<TcpStream>) -> bool {
-    socket.send(Message::text("hello")).await.expect("open");
-    let echoed = socket.next().await.expect("an answer").expect("no error");
-    echoed.to_text().is_ok_and(|text| text == "hello")
-}
-
-/// Waits for the Close frame, and returns its code.
-async fn closed(socket: &mut WebSocketStream<TcpStream>) -> u16 {
-    let closing = tokio::time::timeout(crate::support::PATIENCE, socket.next());
-    match closing.await.expect("in time").expect("a frame").expect("no error") {
-        Message::Close(Some(frame)) => frame.code.into(),
-        other => panic!("{other}"),
-    }
-}
-
-#[tokio::test]
-async fn logout_ends_websockets_of_its_user_alone() {
-    let provider = Provider::start().await;
-    let toml = provider.toml("end_websockets = true");
-    let stage = Stage::with(FakeApp::serving(echo).await, &toml).await;
-    let mut adas = [open(&stage, Some("ada")).await, open(&stage, Some("ada")).await];
-    let (mut bobs, mut nameless) = (open(&stage, Some("bob")).await, open(&stage, None).await);
-    assert!(echoes(&mut adas[0]).await && echoes(&mut bobs).await);
-    assert_eq!(post(&stage, &provider.token("ada", &json!({}))).await.status(), 200);
-    for socket in &mut adas {
-        assert_eq!(closed(socket).await, 1008);
-        // Sends the answer to the Close frame, and reads up to the end.
-        while let Some(Ok(_)) = socket.next().await {}
-    }
-    stage.sidecar.metric_reaches("tunnels_closed_total{end=\"signed_out\"}", 2.0).await;
-    assert!(echoes(&mut bobs).await && echoes(&mut nameless).await);
-    // A WebSocket is the app's own, so it may open again.
-    assert!(echoes(&mut open(&stage, Some("ada")).await).await);
-}
-
-#[tokio::test]
-async fn logout_leaves_websockets_open_unless_told() {
-    let provider = Provider::start().await;
-    let stage = Stage::with(FakeApp::serving(echo).await, &provider.toml("")).await;
-    let mut socket = open(&stage, Some("ada")).await;
-    assert_eq!(post(&stage, &provider.token("ada", &json!({}))).await.status(), 200);
-    assert!(echoes(&mut socket).await);
-}
-
-#[tokio::test]
-async fn logout_ends_websockets_of_a_user_whom_the_app_names() {
-    let provider = Provider::start().await;
-    let toml = format!(
-        "[identity]\nsource = \"app\"\napp_path = \"/session\"\n{}",
-        provider.toml("end_websockets = true")
-    );
-    let app = FakeApp::serving(|request| async {
-        let mut answer = echo(request).await;
-        answer.headers_mut().insert("x-velt-user", HeaderValue::from_static("ada"));
-        answer
-    });
-    let stage = Stage::with(app.await, &toml).await;
-    let mut socket = open(&stage, None).await;
-    assert!(echoes(&mut socket).await);
-    assert_eq!(post(&stage, &provider.token("ada", &json!({}))).await.status(), 200);
-    assert_eq!(closed(&mut socket).await, 1008);
-}
-
-/// Writes a secret of a webhook, and returns the settings that name its file.
-fn webhook_toml(folder: &Path) -> String {
-    let file = folder.join("secret");
-    std::fs::write(&file, format!("whsec_{}\n", STANDARD.encode(SECRET))).expect("written");
-    format!(
-        "[logout.webhook]\npath = \"/velt/logout-webhook\"\nsecret_file = \"{}\"\n",
-        file.display()
-    )
-}
-
-async fn call(stage: &Stage, id: &str, at: u64, body: &str, secret: [u8; 32]) -> Answer {
-    let message = format!("{id}.{at}.{body}");
-    let signature = sign(&Key::new(HMAC_SHA256, &secret), message.as_bytes());
-    let calling = stage.client().post("/velt/logout-webhook", body.to_owned());
-    let calling = calling
-        .header("content-type", "application/json")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", at.to_string())
-        .header("webhook-signature", format!("v1,{}", STANDARD.encode(signature)));
-    calling.send().await
-}
-
-#[tokio::test]
-async fn t70_signed_call_signs_its_user_out_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let stage = Stage::set(&webhook_toml(folder.path())).await;
-    let bobs = served(&stage, "bob").await;
-    served(&stage, "ada").await;
-    let (now, ada) = (unix_seconds(), r#"{"user":"ada"}"#);
-    let answer = call(&stage, "1", now, ada, SECRET).await;
-    assert_eq!((answer.status(), &answer.json()["result"]), (200, &json!("done")));
-    assert_eq!(stage.get_as("ada", TOKEN).await.code(), "signed_out");
-    // A sender that had no answer repeats its call.
-    let again = call(&stage, "1", now, ada, SECRET).await;
-    assert_eq!((again.status(), &again.json()["result"]), (200, &json!("replayed")));
-
-    for (id, at, body, secret, status, code) in [
-        ("2", now, r#"{"user":"bob"}"#, [8; 32], 401, "signature"),
-        ("3", now - 301, r#"{"user":"bob"}"#, SECRET, 401, "time"),
-        ("4", now + 400, r#"{"user":"bob"}"#, SECRET, 401, "time"),
-        ("5.6", now, r#"{"user":"bob"}"#, SECRET, 401, "malformed"),
-        ("7", now, r#"{"user":"bob","organization":"acme"}"#, SECRET, 400, "malformed"),
-        ("8", now, "{}", SECRET, 400, "malformed"),
-    ] {
-        let refused = call(&stage, id, at, body, secret).await;
-        assert_eq!((refused.status(), &*refused.code()), (status, code), "{body}");
-        assert_eq!(refused.header("cache-control"), Some("no-store"));
-    }
-    assert_eq!(served(&stage, "bob").await, bobs, "the same bytes");
-    assert_eq!(stage.metric("logouts_total{source=\"webhook\"}").await, 1.0);
-    assert!(stage.app.journal().is_empty());
-}
-
-#[tokio::test]
-async fn signed_call_forgets_an_organization() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let toml = format!(
-        "[velt]\napi = \"v2\"\n[identity]\norganization_header = \"X-Org\"\n{}",
-        webhook_toml(folder.path())
-    );
-    let stage = Stage::set(&toml).await;
-    let token = async |user: &str, organization: &str| {
-        let asking = stage.client().get(TOKEN).header("x-forwarded-user", user);
-        asking.header("x-org", organization).send().await.json()["token"].clone()
-    };
-    let (acme, other) = (token("ada", "acme").await, token("bob", "other").await);
-    let now = unix_seconds();
-    let answer = call(&stage, "1", now, r#"{"organization":"acme"}"#, SECRET).await;
-    assert_eq!(answer.status(), 200);
-    assert_ne!(token("ada", "acme").await, acme, "minted anew, and not refused");
-    assert_eq!(token("bob", "other").await, other);
-}
-
-#[tokio::test]
-async fn call_that_other_replicas_miss_may_be_sent_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let key = folder.path().join("seal-key");
-    std::fs::write(&key, STANDARD.encode([1; 32])).expect("written");
-    // No server is there.
-    let store = crate::support::raw::unused_address().await;
-    let toml = format!(
-        "{}[shared]\naddresses = [\"{store}\"]\nseal_key_file = \"{}\"\n",
-        webhook_toml(folder.path()),
-        key.display()
-    );
-    let stage = Stage::set(&toml).await;
-    served(&stage, "ada").await;
-    let now = unix_seconds();
-    for _ in 0..2 {
-        let answer = call(&stage, "1", now, r#"{"user":"ada"}"#, SECRET).await;
-        assert_eq!((answer.status(), &*answer.code()), (503, "not_announced"));
-        assert_eq!(answer.header("retry-after"), Some("1"));
-        // Here, the logout is in force.
-        assert_eq!(stage.get_as("ada", TOKEN).await.code(), "signed_out");
     }
 }
 
