@@ -1,5 +1,5 @@
 /** Codes of the sidecar's answers: docs/delivery.md, "Errors". */
-export type SidecarCode = 'ambiguous_identity' | 'app_failed' | 'bad_fingerprint' | 'bad_request' | 'body_too_large' | 'broken_body' | 'cross_origin' | 'details_pending' | 'identity_unverified' | 'internal_error' | 'invalid_assertion' | 'method_not_allowed' | 'no_details' | 'no_grants' | 'no_identity' | 'no_organization' | 'renewed_recently' | 'slow_body' | 'token_malformed' | 'token_pending' | 'token_queued' | 'token_rate_limited' | 'token_refused' | 'token_timeout' | 'token_unavailable' | 'user_mismatch';
+export type SidecarCode = 'ambiguous_identity' | 'app_failed' | 'bad_fingerprint' | 'bad_request' | 'body_too_large' | 'broken_body' | 'cross_origin' | 'details_pending' | 'identity_unverified' | 'internal_error' | 'invalid_assertion' | 'method_not_allowed' | 'no_details' | 'no_grants' | 'no_identity' | 'no_organization' | 'renewed_recently' | 'signed_out' | 'slow_body' | 'token_malformed' | 'token_pending' | 'token_queued' | 'token_rate_limited' | 'token_refused' | 'token_timeout' | 'token_unavailable' | 'user_mismatch';
 /** Codes that this package adds: docs/frontend.md, "Errors". */
 export type OwnCode = 'aborted' | 'bad_answer' | 'network' | 'refused' | 'signed_out' | 'superseded' | 'timeout';
 /** Codes of a {@link TokenError}; a newer sidecar may send further ones. */

@@ -17,6 +17,7 @@ export type SidecarCode =
   | 'no_identity'
   | 'no_organization'
   | 'renewed_recently'
+  | 'signed_out'
   | 'slow_body'
   | 'token_malformed'
   | 'token_pending'

@@ -25,6 +25,7 @@ for (const [status, sent, code, retryable] of [
   [400, 'no_organization', 'no_organization', false],
   [401, 'no_identity', 'signed_out', false],
   [401, 'invalid_assertion', 'signed_out', false],
+  [401, 'signed_out', 'signed_out', false],
   [403, 'user_mismatch', 'user_mismatch', false],
   [403, 'no_grants', 'no_grants', false],
   [403, 'cross_origin', 'cross_origin', false],

@@ -44,7 +44,7 @@ pub struct Forgets {
     announcer: Option<Arc<dyn Announce>>,
 }
 
-/// What the next walk forgets, and the callers that wait for it.
+/// Subjects that the next walk forgets, and the callers that wait for it.
 #[derive(Default)]
 struct Batch {
     subjects: HashSet<Subject>,

@@ -357,7 +357,9 @@ fn answer(source: HeardFrom, error: Option<LogoutError>) -> Response<Bytes> {
     };
     let (text, code) = (error.to_string(), error.result().as_str());
     let content = match source {
-        HeardFrom::Oidc => json!({ "error": "invalid_request", "error_description": text }),
+        HeardFrom::Oidc => {
+            json!({ "error": "invalid_request", "error_description": text, "code": code })
+        }
         HeardFrom::Webhook | HeardFrom::Replica => json!({ "error": text, "code": code }),
     };
     let mut response = own_answer(error.status(), content.to_string());

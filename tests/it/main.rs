@@ -43,6 +43,7 @@ mod language;
 mod leaks;
 mod limits;
 mod log;
+mod logout;
 mod metrics;
 mod outage;
 mod pages;

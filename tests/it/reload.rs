@@ -11,6 +11,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use server::Addresses;
 use server::config::Origin;
 use server::reload::Trigger;
@@ -22,7 +25,7 @@ use crate::support::binary::Running;
 use crate::support::certificates::{Authority, EXPIRED, Folder, Leaf, VALID, connect, terminate};
 use crate::support::client::{Answer, Client};
 use crate::support::issuer::{Issuer, Pen, claims};
-use crate::support::velt::{FakeVelt, minted, refused, token};
+use crate::support::velt::{FakeVelt, minted, refused, token, unix_seconds};
 use crate::support::{API_KEY, TestSidecar, document};
 
 /// A sidecar that was started from files, as in a pod.
@@ -338,6 +341,39 @@ async fn the_shared_secret_is_replaced() {
     pod.trigger.reload().await;
     assert_eq!(pod.reloads("config").await, [1.0, 1.0, 1.0]);
     assert!(shown(&new).await, "the last good one stays");
+}
+
+#[tokio::test]
+async fn logouts_outlive_a_reload_that_replaces_the_webhooks_secret() {
+    let folder = Folder::new();
+    let secret = |byte: u8| format!("whsec_{}", STANDARD.encode([byte; 32]));
+    folder.write("webhook", secret(1));
+    let toml = "[logout.webhook]\npath = \"/velt/logout\"\nsecret_file = \"FOLDERwebhook\"\n";
+    let pod = Pod::with(folder, toml).await;
+    let client = || Client::to(pod.sidecar.addresses.traffic);
+    let sign_out = async |id: &str, user: &str, byte: u8| {
+        let (at, body) = (unix_seconds(), format!("{{\"user\":\"{user}\"}}"));
+        let message = format!("{id}.{at}.{body}");
+        let signature = hmac::sign(&Key::new(HMAC_SHA256, &[byte; 32]), message.as_bytes());
+        let signature = format!("v1,{}", STANDARD.encode(signature));
+        let call = client().post("/velt/logout", body).header("webhook-id", id);
+        let call = call.header("webhook-timestamp", at.to_string());
+        call.header("webhook-signature", signature).send().await.status()
+    };
+    let status = async |user: &str| {
+        let asking = client().get("/api/velt/token").header("x-forwarded-user", user);
+        asking.send().await.status()
+    };
+    assert_eq!((sign_out("1", "ada", 1).await, sign_out("2", "bob", 2).await), (200, 401));
+    pod.folder.write("webhook", secret(2));
+    pod.trigger.reload().await;
+    assert_eq!((sign_out("3", "bob", 1).await, status("bob").await), (401, 200));
+    assert_eq!(sign_out("4", "bob", 2).await, 200);
+    assert_eq!((status("ada").await, status("bob").await), (401, 401), "both are remembered");
+    assert_eq!(sign_out("1", "ada", 2).await, 200, "and so are the calls");
+    pod.folder.write("webhook", "short");
+    pod.trigger.reload().await;
+    assert_eq!(sign_out("5", "eve", 2).await, 200, "the last good one stays");
 }
 
 #[tokio::test]

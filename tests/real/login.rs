@@ -22,10 +22,13 @@ use crate::webdriver::{Page, in_browser};
 /// 127.0.0.1, and so have another address than the login proxy, as in a cluster.
 const APACHE: &str = "127.0.0.2";
 
+/// Path at which the provider tells of logouts. The app's, unless the settings of the sidecar name it.
+pub const LOGOUT_PATH: &str = "/velt/logout";
+
 /// All parts of the site, without the browser.
-struct Site {
-    front: SocketAddr,
-    sidecar: Sidecar,
+pub struct Site {
+    pub front: SocketAddr,
+    pub sidecar: Sidecar,
     _apache: Process,
     _folder: TempDir,
     _provider: Program,
@@ -37,8 +40,8 @@ impl Site {
         Self::open_with(|_| []).await
     }
 
-    /// Opens a site with more settings of `identity`, which may depend on the provider's address.
-    async fn open_with<const N: usize>(
+    /// Opens a site with more settings, which may depend on the provider's address.
+    pub async fn open_with<const N: usize>(
         settings: impl FnOnce(SocketAddr) -> [(&'static str, String); N],
     ) -> Self {
         let (app, app_address) = serve_app(show).await;
@@ -46,8 +49,8 @@ impl Site {
         let settings = settings(provider_address);
         let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
         let settings: Vec<_> = settings
-            .chain([("TRUSTED_PEERS", APACHE)])
-            .map(|(key, value)| (format!("VELT_SIDECAR_IDENTITY__{key}"), value.to_owned()))
+            .chain([("IDENTITY__TRUSTED_PEERS", APACHE)])
+            .map(|(key, value)| (format!("VELT_SIDECAR_{key}"), value.to_owned()))
             .collect();
         let settings: Vec<_> = settings.iter().map(|(key, value)| (&**key, &**value)).collect();
         let sidecar = Sidecar::start_with(app_address, &settings).await;
@@ -64,13 +67,13 @@ impl Site {
             if is_apache { Ok(()) } else { Err(format!("{server:?}")) }
         };
         let (apache, front) = Process::start_on_free_port(command, ready).await;
-        provider.say(format!("http://{front}/callback"));
+        provider.say(format!("http://{front}/callback http://{behind}{LOGOUT_PATH}"));
         provider.value_of("issuer").await;
         Self { front, sidecar, _apache: apache, _folder: folder, _provider: provider, _app: app }
     }
 
     /// Signs `user` in with a new browser, and runs `test` on the page that the user gets.
-    async fn signed_in(&self, user: &str, test: impl AsyncFnOnce(&Page)) {
+    pub async fn signed_in(&self, user: &str, test: impl AsyncFnOnce(&Page)) {
         in_browser(&format!("login-{user}"), self.front, async |page| {
             sign_in(page, user).await;
             test(page).await;
@@ -147,7 +150,7 @@ async fn sign_in(page: &Page, user: &str) {
 }
 
 /// Returns the answer that the page gets for `path` with these options.
-async fn fetch(page: &Page, path: &str, options: &Value) -> Value {
+pub async fn fetch(page: &Page, path: &str, options: &Value) -> Value {
     page.script(&format!(
         "return fetch('{path}', {options}).then(async answer => ({{
             status: answer.status,
@@ -222,11 +225,11 @@ async fn only_the_providers_signature_names_the_user() {
     let site = Site::open_with(|provider| {
         *issuer.lock().expect("nobody panics with it") = format!("http://{provider}");
         [
-            ("SOURCE", "assertion".to_owned()),
-            ("ASSERTION__HEADER", "X-Id-Token".to_owned()),
-            ("ASSERTION__JWKS_URL", format!("http://{provider}/jwks")),
-            ("ASSERTION__ISSUER", format!("http://{provider}")),
-            ("ASSERTION__AUDIENCE", "front".to_owned()),
+            ("IDENTITY__SOURCE", "assertion".to_owned()),
+            ("IDENTITY__ASSERTION__HEADER", "X-Id-Token".to_owned()),
+            ("IDENTITY__ASSERTION__JWKS_URL", format!("http://{provider}/jwks")),
+            ("IDENTITY__ASSERTION__ISSUER", format!("http://{provider}")),
+            ("IDENTITY__ASSERTION__AUDIENCE", "front".to_owned()),
         ]
     })
     .await;

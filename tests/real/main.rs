@@ -31,6 +31,7 @@ mod fronts;
 mod grpc;
 mod login;
 mod logins;
+mod logout;
 mod messages;
 mod neighbour;
 mod nginx;

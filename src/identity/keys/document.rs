@@ -182,7 +182,7 @@ impl Document {
         match keys {
             Ok((keys, fresh)) => {
                 if state.failures > 0 {
-                    info!("the keys of identity assertions can be fetched again");
+                    info!(url = %self.url, "the keys of signed tokens can be fetched again");
                 }
                 state.due = now + self.jittered(fresh);
                 state.failures = 0;
@@ -192,8 +192,9 @@ impl Document {
                 if state.failures == 0 {
                     warn!(
                         reason = ?error,
-                        "the keys of identity assertions could not be fetched; the keys fetched \
-                         before stay in use for a day"
+                        url = %self.url,
+                        "the keys of signed tokens could not be fetched; the keys fetched before \
+                         stay in use for a day"
                     );
                 }
                 let backoff = FIRST_BACKOFF * (1 << state.failures.min(6));

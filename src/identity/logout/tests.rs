@@ -112,7 +112,7 @@ async fn valid_logout_tokens_name_their_user() {
 }
 
 #[tokio::test]
-async fn each_fault_of_the_claims_is_refused() {
+async fn t70_each_fault_of_the_claims_is_refused() {
     use InvalidLogout as Invalid;
     let stage = Stage::set("sub", true);
     let faults = [
@@ -158,7 +158,7 @@ async fn each_fault_of_the_claims_is_refused() {
 }
 
 #[tokio::test]
-async fn each_fault_of_the_signature_is_refused() {
+async fn t70_each_fault_of_the_signature_is_refused() {
     use InvalidLogout as Invalid;
     let stage = Stage::set("sub", true);
     let faults = [

@@ -240,7 +240,7 @@ fn unbelieved(invalid: InvalidAssertion) -> (StatusCode, &'static str, String) {
 fn signed_out() -> (StatusCode, &'static str, String) {
     let text = "This user was signed out, by the word of the identity provider or of a webhook. Sign in \
                 again. If you have just signed in: an identity that does not tell when the user signed \
-                in gets no token for logout.refuse_for after the logout (docs/logins/logout.md).";
+                in gets no token for logout.refuse_for after the logout (docs/logout.md).";
     (StatusCode::UNAUTHORIZED, "signed_out", text.into())
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::error::RequestError;
 use super::delivery::{written_status, written_token};
 use crate::inject::{Injection, Place, TokenRoute, TokenStatus};
-use ground::metrics::{Label as _, Outcome};
+use ground::metrics::{Label as _, LogoutResult, Outcome};
 
 /// Answer that the client would get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,16 +80,18 @@ pub(super) fn of_resolver(summary: &str) -> Answer {
 
 /// Answers a call of a logout path. Whether the call is signed, and for whom, is not looked at.
 pub(super) fn of_logout(method: &Method) -> Answer {
-    let (status, outcome, summary) = if method == Method::POST {
-        (200, Outcome::LogoutDone, "the user is signed out, if the call is signed as it should be")
+    let (status, outcome, code, summary) = if method == Method::POST {
+        let summary = "the user is signed out, if the call is signed as it should be";
+        (200, Outcome::LogoutDone, None, summary)
     } else {
-        (405, Outcome::LogoutRefused, "Tell of a logout with POST.")
+        let code = LogoutResult::Malformed.as_str();
+        (405, Outcome::LogoutRefused, Some(code.into()), "Tell of a logout with POST.")
     };
     Answer {
         by: AnsweredBy::Sidecar,
         status,
         outcome: outcome.as_str().into(),
-        code: None,
+        code,
         token: TokenFate::None,
         token_status: None,
         summary: summary.into(),

@@ -1,7 +1,7 @@
 //! Memory of the users who were signed out, and the rule by which they get no token.
 //!
 //! An entry stays until later logouts push it out: a session that was open at the logout may live for weeks. The
-//! memory is this process's alone, so a restart forgets it.
+//! memory is this process's: after a restart, only a shared store tells of earlier logouts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_without_a_login_time_waits() {
+    fn t71_identity_without_a_login_time_waits() {
         let unknown = SignedIn::default();
         assert!(is_refused(LOGOUT, unknown, at(1899), QUARTER));
         assert!(!is_refused(LOGOUT, unknown, at(1900), QUARTER));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_oldest_logout_leaves() {
+    fn t70_memory_is_bounded_and_the_oldest_logout_leaves() {
         let metrics = Metrics::new().logout;
         let memory = Memory { most: 3, ..Memory::new(metrics.clone()) };
         assert!(memory.is_empty());

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_calls_is_bounded() {
+    fn t70_memory_of_calls_is_bounded() {
         let seen = Seen::default();
         let id = |number: usize| CallId::of(LogoutSource::Oidc, &number.to_string());
         for number in 0..MAX_CALLS + 10 {

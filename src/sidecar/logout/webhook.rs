@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_calls_and_faulty_headers_are_refused() {
+    fn t70_changed_calls_and_faulty_headers_are_refused() {
         let keys = WebhookKeys::new(&[secret(1)]);
         let signature = signature(1, r#"m.1700000000.{"user":"ada"}"#);
         let check = |headers: &HeaderMap, body: &[u8]| keys.check(headers, body, NOW).err();

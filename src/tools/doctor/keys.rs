@@ -1,26 +1,63 @@
-//! Checks the keys of assertions: whether the server that publishes the keys can be reached, and whether a
-//! key fits.
+//! Checks the keys of assertions and of logout tokens: whether the server that publishes the keys can be reached,
+//! and whether a key fits.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{Check, Finding, Findings, Surroundings};
+use ground::tls::Roots;
+use identity::Source;
+use identity::assertion::Algorithm;
 use identity::keys::{Fetch as _, FetchError, HttpFetch, KeyLocation, KeySet, KeySetError};
-use identity::{AssertionSource, Source};
+
+/// Keys that are published somewhere, and what they are for.
+struct Published<'a> {
+    location: &'a KeyLocation,
+    roots: &'a Roots,
+    algorithms: &'a [Algorithm],
+    /// Setting that names the place.
+    setting: &'static str,
+    algorithms_setting: &'static str,
+    /// Effect of keys that can't be fetched.
+    effect: &'static str,
+}
 
 pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::Keys);
-    let Source::Assertion(source) = &around.config.identity.source else { return Vec::new() };
-    // A secret needs no keys.
-    let Some(location) = &source.keys else { return Vec::new() };
+    let of_assertions = match &around.config.identity.source {
+        // A secret needs no keys.
+        Source::Assertion(source) => source.keys.as_ref().map(|location| Published {
+            location,
+            roots: &source.roots,
+            algorithms: &source.policy.algorithms,
+            setting: location.setting(),
+            algorithms_setting: "identity.assertion.algorithms",
+            effect: "no assertion can be checked, and no user gets a token",
+        }),
+        _ => None,
+    };
+    let oidc = around.config.logout.as_ref().and_then(|logout| logout.oidc.as_ref());
+    let of_logouts = oidc.map(|(_, source)| Published {
+        location: &source.keys,
+        roots: &source.roots,
+        algorithms: &source.algorithms,
+        setting: "logout.oidc.jwks_url",
+        algorithms_setting: "logout.oidc.algorithms",
+        effect: "no logout token can be checked, and logouts count for nothing",
+    });
+    for published in of_assertions.into_iter().chain(of_logouts) {
+        look_at(&published, &mut findings).await;
+    }
+    findings.all()
+}
+
+async fn look_at(published: &Published<'_>, findings: &mut Findings) {
+    let Published { location, roots, setting, .. } = *published;
     let url = location.url();
-    let fetch = match HttpFetch::new(url, &source.roots) {
+    let fetch = match HttpFetch::new(url, roots) {
         Ok(fetch) => fetch,
-        Err(error) => {
-            findings.no_roots(&error);
-            return findings.all();
-        }
+        Err(error) => return findings.no_roots(&error),
     };
     let began = Instant::now();
     let fetched = fetch.fetch(url).await;
@@ -28,33 +65,27 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let when = format!("fetched after {took:.1?}");
     match (location, fetched) {
         (KeyLocation::Set(_), Ok(fetched)) => {
-            let keys = KeySet::from_jwks(&fetched.document);
-            look_at_set(source, location, keys, &when, &mut findings);
+            look_at_set(published, KeySet::from_jwks(&fetched.document), &when, findings);
         }
         (KeyLocation::Certificates(_), Ok(fetched)) => {
-            let keys = KeySet::from_certificates(&fetched.document);
-            look_at_set(source, location, keys, &when, &mut findings);
+            look_at_set(published, KeySet::from_certificates(&fetched.document), &when, findings);
         }
         // Without a key's id, which only an assertion brings, the server has no key to send.
         (KeyLocation::Each(_), Ok(_) | Err(FetchError::NotFound)) => findings.ok(
-            "identity.assertion.key_url",
+            setting,
             format!("reached after {took:.1?}; each key is fetched when an assertion names it"),
         ),
-        (location, Err(error)) => {
-            unavailable(location.setting(), error, &mut findings);
-        }
+        (_, Err(error)) => unavailable(published, error, findings),
     }
-    findings.all()
 }
 
 fn look_at_set(
-    source: &AssertionSource,
-    location: &KeyLocation,
+    published: &Published<'_>,
     keys: Result<KeySet, KeySetError>,
     fetched: &str,
     findings: &mut Findings,
 ) {
-    let place = location.setting();
+    let Published { location, setting: place, .. } = *published;
     let keys = match keys {
         Ok(keys) => keys,
         Err(error) => {
@@ -72,14 +103,14 @@ fn look_at_set(
             return;
         }
     };
-    let fitting = keys.count_fitting(&source.policy.algorithms);
+    let fitting = keys.count_fitting(published.algorithms);
     let mut kinds: Vec<&str> = keys.kinds().collect();
     kinds.sort_unstable();
     kinds.dedup();
     let what = format!("{fetched}: {} keys ({})", keys.len(), kinds.join(", "));
     if fitting == 0 {
         findings.problem(
-            "identity.assertion.algorithms",
+            published.algorithms_setting,
             format!("{what}, none of which is for an algorithm that is allowed"),
             "allow the algorithm that the issuer signs with",
         );
@@ -88,7 +119,7 @@ fn look_at_set(
     }
 }
 
-fn unavailable(place: &str, error: FetchError, findings: &mut Findings) {
+fn unavailable(published: &Published<'_>, error: FetchError, findings: &mut Findings) {
     let what = match error {
         FetchError::Unreachable => "it can't be reached, or its certificate is not trusted",
         FetchError::Timeout => "it did not answer in time",
@@ -99,8 +130,8 @@ fn unavailable(place: &str, error: FetchError, findings: &mut Findings) {
         FetchError::Encoded | FetchError::Malformed => "the document there holds no keys",
     };
     findings.problem(
-        place,
-        format!("{what}: no assertion can be checked, and no user gets a token"),
+        published.setting,
+        format!("{what}: {}", published.effect),
         "check the URL, and that the pod may reach it (NetworkPolicy, HTTPS_PROXY, \
          outgoing.ca_file)",
     );

@@ -105,6 +105,36 @@ fn header_of_the_question_belongs_to_the_sidecar_alone() {
 }
 
 #[test]
+fn incomplete_and_idle_settings_of_logouts_are_refused() {
+    let url = "jwks_url = \"https://id.example/keys\"";
+    says(
+        "logouts",
+        &[
+            format!(
+                "[logout.oidc]\nissuer = \"https://id.example\"\n{url}\nuser_claim = \"email\""
+            ),
+            "[logout.oidc]\npath = \"/velt/logout\"".to_owned(),
+            format!(
+                "[logout.oidc]\npath = \"/api/velt/token\"\nissuer = \"i\"\naudience = []\n{url}\n\
+                 algorithms = [\"HS256\"]"
+            ),
+            "[logout.oidc]\npath = \"/l\"\nissuer = \"i\"\naudience = [\"a\"]\n\
+             jwks_url = \"http://id.example/keys\""
+                .to_owned(),
+            "[logout.webhook]\npath = \"/l\"".to_owned(),
+            "[logout.webhook]\npath = \"/l\"\nsecret = \"whsec_AAAA\"".to_owned(),
+        ],
+    );
+    let secret = ("VELT_SIDECAR_LOGOUT__WEBHOOK__SECRET", "whsec_AAAA");
+    let short = super::parse("[logout.webhook]\npath = \"/l\"", &[secret]);
+    super::tells(
+        short,
+        "  VELT_SIDECAR_LOGOUT__WEBHOOK__SECRET: logout.webhook.secret: it is not whsec_ and the base64 of 24 to \
+         64 bytes\n    -> make one with: echo \"whsec_$(openssl rand -base64 32)\"",
+    );
+}
+
+#[test]
 fn attempt_longer_than_the_deadline_is_refused() {
     says("long_attempt", &["[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1001ms\""]);
     fine("[velt]\ndeadline = \"1s\"\nattempt_timeout = \"1000ms\"", &[]);

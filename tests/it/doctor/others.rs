@@ -271,6 +271,22 @@ async fn assertion_keys_are_fetched_and_compared_with_the_settings() {
 }
 
 #[tokio::test]
+async fn keys_of_logout_tokens_are_fetched_too() {
+    let issuer = Issuer::publishing(&[&Pen::es256("1")]).await;
+    let patient = Patient::new().await;
+    let toml = format!(
+        "[logout.oidc]\npath = \"/velt/logout\"\nissuer = \"i\"\naudience = [\"a\"]\n\
+         jwks_url = \"http://{}/keys\"",
+        issuer.server.address
+    );
+    let report = patient.examine(&toml).await;
+    only(&report, Check::Keys, Severity::Ok, "1 keys (ES256), 1 of them");
+    issuer.answer(|_| plain("no keys"));
+    let report = patient.examine(&toml).await;
+    only(&report, Check::Keys, Severity::Problem, "there is no JWK set");
+}
+
+#[tokio::test]
 async fn missing_app_is_a_problem_unless_it_may_come_later() {
     let mut patient = Patient::new().await;
     let (gone, velt) = (gone().await.to_string(), patient.velt.address);

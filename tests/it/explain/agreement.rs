@@ -41,6 +41,8 @@ const GUARDED: &str = "[identity]\nguarded_headers = [\"X-Forwarded-Access-Token
 const FIRST: &str = "[delivery.document]\npaths = [\"/\"]\nmax_wait = \"20s\"\n\
     [delivery.app_header]\npaths = [\"/\", \"/api/me\"]\nmax_wait = \"20s\"";
 const LOAD: Headers = &[("x-forwarded-user", "ada"), ("sec-fetch-dest", "document")];
+const LOGOUT: &str = "[logout.oidc]\npath = \"/velt/logout\"\nissuer = \"i\"\n\
+    audience = [\"a\"]\njwks_url = \"http://127.0.0.1:9/keys\"";
 const REFUSE: &str = "[delivery.header]\non_failure = \"refuse\"";
 
 fn cases() -> Vec<Case> {
@@ -97,6 +99,11 @@ fn cases() -> Vec<Case> {
         case(APP, "GET /", &[]),
         case(APP, TOKEN, &[]),
         case(APP, TOKEN, ADA),
+        case(LOGOUT, "GET /velt/logout", ADA),
+        case(LOGOUT, "PUT /velt/logout", &[("x-forwarded-user", "a,b")]),
+        case(LOGOUT, "GET /velt/logout/", ADA),
+        case(LOGOUT, "GET /velt/logout", &[("connection", "x-forwarded-for")]),
+        case(LOGOUT, TOKEN, ADA),
     ];
     for (status, headers) in [
         (200, &[("cache-control", "public, max-age=60")][..]),

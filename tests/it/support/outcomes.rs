@@ -48,15 +48,18 @@ pub const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Outcomes that can't be provoked here: an app that is down takes another sidecar, assertions take
-/// another source of identity, details, resolvers and a queue take other settings, a renewal takes the token that
+/// another source of identity, details, resolvers, logouts and a queue take other settings, a renewal takes the token that
 /// was served before, and a panic takes a bug.
-pub const NOT_PROVOKED: [Outcome; 8] = [
+pub const NOT_PROVOKED: [Outcome; 11] = [
     Outcome::AppUnreachable,
     Outcome::InvalidAssertion,
     Outcome::IdentityUnverified,
     Outcome::NoDetails,
     Outcome::RenewedRecently,
     Outcome::ResolverServed,
+    Outcome::LogoutDone,
+    Outcome::LogoutRefused,
+    Outcome::SignedOut,
     Outcome::TokenQueued,
     Outcome::Panicked,
 ];

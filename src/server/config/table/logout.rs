@@ -4,7 +4,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::reader::{Inline, Section};
-use super::super::setting::{Limit, Setting as _};
+use super::super::setting::Limit;
 use super::super::words::RoutePath;
 use super::check_plaintext;
 use ground::tls::Roots;
@@ -31,42 +31,45 @@ pub fn read(
 ) -> Option<LogoutSettings> {
     let refuse_for = section.value::<Limit>("refuse_for", "15m").0;
     let end_websockets: bool = section.value("end_websockets", "false");
-    let (has_oidc, oidc) = section.section("oidc", |oidc| (oidc.has(PATH), read_oidc(oidc, roots)));
-    let (has_webhook, webhook) =
-        section.section("webhook", |webhook| (webhook.has(PATH), read_webhook(webhook)));
-    if !has_oidc && !has_webhook {
-        for key in ["refuse_for", "end_websockets"] {
-            if section.has(key) {
-                let remedy = "write path in [logout.oidc] or [logout.webhook], or remove it";
-                section.complain_about(key, "it has no effect while no logout is taken", remedy);
-            }
-        }
-        return None;
+    let routes = delivery.routes.iter().map(|route| &*route.path);
+    let keys = resolver.iter().flat_map(|resolver| [&*resolver.path, &*resolver.keys_path]);
+    let mut taken: Vec<&str> = routes.chain(keys).collect();
+    let (has_oidc, oidc) = section.section("oidc", |oidc| {
+        let path = read_path(oidc, &taken);
+        (path.is_some(), read_oidc(oidc, path, roots))
+    });
+    taken.extend(oidc.iter().map(|(path, _)| &**path));
+    let (has_webhook, webhook) = section.section("webhook", |webhook| {
+        let path = read_path(webhook, &taken);
+        (path.is_some(), read_webhook(webhook, path))
+    });
+    (has_oidc || has_webhook).then_some(LogoutSettings {
+        refuse_for,
+        end_websockets,
+        oidc,
+        webhook,
+    })
+}
+
+/// Reads the path of a table, which must not be one of the paths that are `taken`.
+fn read_path(section: &Section<'_, '_>, taken: &[&str]) -> Option<String> {
+    let RoutePath(path) = section.optional(PATH)?;
+    if taken.contains(&&*path) {
+        section.complain_about(
+            PATH,
+            "two things would be answered at one path",
+            "give each route, and each path of [resolver] and [logout], a path of its own",
+        );
     }
-    let of_oidc = oidc.as_ref().map(|(path, _)| path);
-    let of_webhook = webhook.as_ref().map(|(path, _)| path);
-    let taken = delivery.routes.iter().map(|route| &route.path);
-    let taken: Vec<&String> = taken
-        .chain(resolver.iter().flat_map(|resolver| [&resolver.path, &resolver.keys_path]))
-        .collect();
-    for (table, path) in [("oidc", of_oidc), ("webhook", of_webhook)] {
-        if path.is_some_and(|path| taken.contains(&path)) || path.is_some() && of_oidc == of_webhook
-        {
-            section.section(table, |section| {
-                section.complain_about(
-                    PATH,
-                    "two things would be answered at one path",
-                    "give each route, and each path of [resolver] and [logout], a path of its own",
-                );
-            });
-        }
-    }
-    Some(LogoutSettings { refuse_for, end_websockets, oidc, webhook })
+    Some(path)
 }
 
 /// Reads `logout.oidc`: OpenID Connect Back-Channel Logout.
-fn read_oidc(section: &Section<'_, '_>, roots: &Roots) -> Option<(String, LogoutSource)> {
-    let path: Option<RoutePath> = section.optional(PATH);
+fn read_oidc(
+    section: &Section<'_, '_>,
+    path: Option<String>,
+    roots: &Roots,
+) -> Option<(String, LogoutSource)> {
     let algorithms: Vec<Algorithm> = section.list("algorithms", &["RS256", "ES256"]);
     let user = section.value("user_claim", "sub");
     let issuer: Option<String> = section.optional("issuer");
@@ -75,9 +78,7 @@ fn read_oidc(section: &Section<'_, '_>, roots: &Roots) -> Option<(String, Logout
     if !section.has(PATH) {
         // Asks for the key, so that it counts as known.
         let _: bool = section.value("allow_plaintext", "false");
-        let keys =
-            ["issuer", "audience", "jwks_url", "allow_plaintext", "algorithms", "user_claim"];
-        complain_without_path(section, &keys);
+        complain_without_path(section, &["issuer", "audience", "jwks_url"]);
         return None;
     }
     if algorithms.is_empty() || algorithms.iter().any(|algorithm| algorithm.is_symmetric()) {
@@ -94,7 +95,11 @@ fn read_oidc(section: &Section<'_, '_>, roots: &Roots) -> Option<(String, Logout
             "issuer = \"https://id.example.com\": the iss of its ID tokens",
         ),
         ("audience", audience.is_empty(), "audience = [\"...\"]: the client id of the app's login"),
-        ("jwks_url", jwks_url.is_none(), "jwks_url: the jwks_uri of the provider's metadata"),
+        (
+            "jwks_url",
+            jwks_url.is_none(),
+            "jwks_url = \"https://id.example.com/keys\": the jwks_uri of the provider's metadata",
+        ),
     ] {
         if is_missing && !section.has(key) {
             let problem = "it is missing, and a logout token could not be checked without it";
@@ -109,12 +114,14 @@ fn read_oidc(section: &Section<'_, '_>, roots: &Roots) -> Option<(String, Logout
     check_plaintext(section, "jwks_url", &url, problem, "a stand-in of the provider");
     let (keys, roots) = (KeyLocation::Set(url), roots.clone());
     let source = LogoutSource { issuer: issuer?, audience, algorithms, keys, roots, user };
-    Some((path?.0, source))
+    Some((path?, source))
 }
 
 /// Reads `logout.webhook`: signed calls.
-fn read_webhook(section: &Section<'_, '_>) -> Option<(String, Vec<SecretString>)> {
-    let path: Option<RoutePath> = section.optional(PATH);
+fn read_webhook(
+    section: &Section<'_, '_>,
+    path: Option<String>,
+) -> Option<(String, Vec<SecretString>)> {
     let read = |key: &str, variable: &str| {
         let secret = section.optional_secret(key, variable, Inline::Refused)?;
         if !is_secret(secret.expose_secret()) {
@@ -132,7 +139,7 @@ fn read_webhook(section: &Section<'_, '_>) -> Option<(String, Vec<SecretString>)
         complain_without_path(section, &["secret_file", "next_secret_file"]);
         return None;
     }
-    if secret.is_none() && !section.has("secret_file") {
+    if secret.is_none() && !section.has("secret_file") && !section.has("secret") {
         section.complain_about(
             "secret",
             "it is missing, and calls could not be checked without it",
@@ -142,15 +149,20 @@ fn read_webhook(section: &Section<'_, '_>) -> Option<(String, Vec<SecretString>)
             ),
         );
     }
-    Some((path?.0, secret.into_iter().chain(next).collect()))
+    Some((path?, secret.into_iter().chain(next).collect()))
 }
 
-/// Complains about each of `keys` that is given, since there is no path.
+/// Complains about each of `keys` that is given, since there is no path. Keys with a default stand in every file that
+/// was copied from `sidecar.toml`.
 fn complain_without_path(section: &Section<'_, '_>, keys: &[&str]) {
     for key in keys {
         if section.has(key) {
             let problem = "it has no effect without the path at which logouts are taken";
-            section.complain_about(key, problem, &format!("write path = {}", RoutePath::EXPECTED));
+            section.complain_about(
+                key,
+                problem,
+                "write path = \"/velt/logout\" beside it, or remove it",
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-// A real OpenID provider. Prints its port, then reads the URL to which its one client wants users sent back.
-// The user is the name typed into the form.
+// A real OpenID provider. Prints its port, then reads the URL to which its one client wants users sent back, and
+// the URL at which it tells of logouts. The user is the name typed into the form.
 import http from 'node:http';
 import readline from 'node:readline';
 import Provider from 'oidc-provider';
@@ -8,12 +8,23 @@ const LOGIN = '/login';
 const FORM = `<!doctype html><title>provider</title><link rel=icon href=data:,>
 <form method=post><input name=user><button>Sign in</button></form>`;
 
-function start(issuer, redirectUri) {
+// The provider's own page loads a font from another server.
+const logoutSource = (context, form) => {
+  context.body = `<!doctype html><title>provider</title><link rel=icon href=data:,>${form}
+<button form="op.logoutForm" name=logout value=yes data-testid=sign-out>Sign out</button>`;
+};
+const postLogoutSuccessSource = (context) => {
+  context.body = '<!doctype html><title>provider</title><link rel=icon href=data:,><p>signed out</p>';
+};
+
+function start(issuer, redirectUri, logoutUri) {
   const provider = new Provider(issuer, {
     clients: [{
       client_id: 'front',
       client_secret: 'secret-of-the-front',
       redirect_uris: [redirectUri],
+      backchannel_logout_uri: logoutUri,
+      backchannel_logout_session_required: true,
     }],
     claims: { openid: ['sub'], email: ['email'], profile: ['name'] },
     findAccount: (context, id) => {
@@ -28,7 +39,11 @@ function start(issuer, redirectUri) {
       await grant.save();
       return grant;
     },
-    features: { devInteractions: { enabled: false } },
+    features: {
+      devInteractions: { enabled: false },
+      backchannelLogout: { enabled: true },
+      rpInitiatedLogout: { enabled: true, logoutSource, postLogoutSuccessSource },
+    },
     interactions: { url: (context, { uid }) => `${LOGIN}/${uid}` },
     cookies: { keys: ['key of the test'] },
   });
@@ -52,9 +67,10 @@ const server = http.createServer((request, response) => answer(request, response
 server.listen(0, '127.0.0.1', () => {
   const { port } = server.address();
   console.log(JSON.stringify({ port }));
-  readline.createInterface({ input: process.stdin }).once('line', (redirectUri) => {
+  readline.createInterface({ input: process.stdin }).once('line', (line) => {
+    const [redirectUri, logoutUri] = line.split(' ');
     const issuer = `http://127.0.0.1:${port}`;
-    answer = start(issuer, redirectUri);
+    answer = start(issuer, redirectUri, logoutUri);
     console.log(JSON.stringify({ issuer }));
   }).on('close', () => process.exit());
 });
