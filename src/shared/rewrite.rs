@@ -207,8 +207,7 @@ impl Inner {
         }
         let entry = Entry { facts, token: held.value().clone() };
         // Other replicas may hold an older one.
-        let commands =
-            vec![self.set_entry(place.name(), &entry), self.add_replaced(place.name())];
+        let commands = vec![self.set_entry(place.name(), &entry), self.add_replaced(place.name())];
         self.store.call(commands, PATIENCE).await?;
         Ok(SharedWrite::Written)
     }

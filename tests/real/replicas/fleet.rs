@@ -136,11 +136,12 @@ impl Fleet {
         asking.join_all().await
     }
 
-    /// Returns the sum of a series over all replicas.
-    pub async fn sum(&self, series: &str) -> f64 {
-        let mut sum = 0.0;
+    /// Returns the sum of a counter over all replicas.
+    pub async fn sum(&self, series: &str) -> u64 {
+        let mut sum = 0;
         for replica in &self.replicas {
-            sum += replica.metric(series).await.expect("a series");
+            let counted = replica.metric(series).await.expect("a series");
+            sum += format!("{counted:.0}").parse::<u64>().expect("a count");
         }
         sum
     }
@@ -168,7 +169,12 @@ async fn read(answer: reqwest::Response) -> Value {
 
 /// Waits until the replica hears of forgets.
 pub async fn hears(replica: &SidecarProcess) {
-    replica.metric_is("shared_cut_off", |cut_off| cut_off == 0.0).await;
+    counts(replica, "shared_cut_off", 0).await;
+}
+
+/// Waits until a series has this value.
+pub async fn counts(replica: &SidecarProcess, series: &str, count: u32) {
+    replica.metric_is(series, |value| (value - f64::from(count)).abs() < f64::EPSILON).await;
 }
 
 /// Waits until the last of `tokens` is what each replica answers with.

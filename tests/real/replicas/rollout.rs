@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::fleet::{Fleet, hears};
+use super::fleet::{Fleet, counts, hears};
 use crate::shared_store::servers::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,7 +35,7 @@ async fn replica_writes_before_its_end_what_the_store_did_not_take() {
     let mut redis = RedisServer::start().await;
     let mut fleet = Fleet::start(1, &redis.place(), &[("SHUTDOWN__GRACE", "3s")]).await;
     redis.kill();
-    fleet.replicas[0].metric_is("shared_cut_off", |cut_off| cut_off == 1.0).await;
+    counts(&fleet.replicas[0], "shared_cut_off", 1).await;
     let token = fleet.ask(0, "ada").await.token();
     fleet.replicas[0].terminate();
     redis.restart().await;

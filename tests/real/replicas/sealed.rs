@@ -3,7 +3,7 @@
 use redis::Value;
 use serde_json::json;
 
-use super::fleet::{Fleet, hears};
+use super::fleet::{Fleet, counts, hears};
 use crate::shared_store::servers::RedisServer;
 
 /// Returns each key with its content, as the server has it.
@@ -33,7 +33,7 @@ async fn store_is_told_neither_token_nor_user() {
     let token = fleet.ask(0, "ada-of-the-test").await.token();
     fleet.forget(0, &json!({ "user": "ada-of-the-test" })).await;
     let second = fleet.ask(0, "ada-of-the-test").await.token();
-    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 2.0).await;
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 2).await;
     let content = content(&redis).await;
     assert!(content.len() >= 4, "a token, a mark, a stream, an era");
     for (key, bytes) in content {
@@ -49,7 +49,7 @@ async fn exchanged_tokens_are_served_to_neither_user() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(1, &redis.place(), &[]).await;
     let (ada, eve) = (fleet.ask(0, "ada").await.token(), fleet.ask(0, "eve").await.token());
-    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 2.0).await;
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 2).await;
     let keys = tokens(&redis).await;
     redis.ask(&["RENAME", &keys[0], "aside"]).await;
     redis.ask(&["RENAME", &keys[1], &keys[0]]).await;
@@ -68,11 +68,11 @@ async fn forgotten_token_that_is_put_back_is_not_served() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
     let old = fleet.ask_all("ada").await.remove(0);
-    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 1.0).await;
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
     let key = tokens(&redis).await.remove(0);
     redis.ask(&["COPY", &key, "kept"]).await;
     fleet.forget(0, &json!({ "user": "ada" })).await;
-    fleet.replicas[1].metric_is("shared_forgets_total{origin=\"elsewhere\"}", |it| it == 1.0).await;
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
     // Also a replica that has no token in memory, and one that has only just started.
     let newcomer = fleet.one(&[]).await;
     hears(&newcomer).await;
@@ -109,7 +109,7 @@ async fn replica_with_another_seal_key_mints_by_itself() {
     let rotated = fleet.one(&both).await;
     fleet.replicas.extend([stranger, rotated]);
     assert_ne!(fleet.ask(1, "ada").await.token(), token);
-    fleet.replicas[0].metric_is("shared_writes_total{result=\"written\"}", |it| it == 1.0).await;
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
     let seen = fleet.ask(2, "ada").await.token();
     let known = [token, fleet.ask(1, "ada").await.token()];
     assert!(known.contains(&seen), "a token that is there under one of the keys");
