@@ -11,6 +11,7 @@ use std::fmt;
 
 pub use self::report::{InForce, Report, ReportedStep, Setting};
 pub use self::request::{AppResponse, Asked};
+use shared::Report as SharedReport;
 use sidecar::Rules;
 use sidecar::explain::{Live, explain};
 
@@ -36,7 +37,7 @@ impl QuestionError {
     }
 }
 
-/// Explains a request by `rules`, and by what a running sidecar knows.
+/// Explains a request by `rules`, and by what a running sidecar knows; `shared` is the state of its store.
 ///
 /// # Errors
 ///
@@ -44,10 +45,11 @@ impl QuestionError {
 pub async fn report(
     rules: &Rules,
     live: Option<Live<'_>>,
+    shared: Option<SharedReport>,
     in_force: &InForce,
     asked: Asked,
 ) -> Result<Report, QuestionError> {
     let head = asked.head();
     let explanation = explain(rules, live, asked.into_question()?).await;
-    Ok(Report::new(head, explanation, in_force))
+    Ok(Report::new(head, explanation, shared, in_force))
 }

@@ -271,6 +271,7 @@ impl Server {
         });
         let calls = Calls {
             sidecar: Arc::clone(&sidecar),
+            shared: shared.clone(),
             current,
             log,
             metrics: Arc::clone(&metrics),

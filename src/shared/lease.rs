@@ -16,11 +16,11 @@ use ground::metrics::SharedLease;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Script that deletes a lease if this replica still holds it.
-const RELEASE: &str =
+pub(crate) const RELEASE: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
 
 /// Script that renews a lease if this replica still holds it.
-const RENEW: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then \
+pub(crate) const RENEW: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then \
                      return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0";
 
 /// A lease that this replica holds. Dropping it gives it back, also if the mint failed.

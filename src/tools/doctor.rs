@@ -17,6 +17,7 @@ mod mint;
 mod report;
 mod resolution;
 mod route;
+mod shared;
 mod velt;
 
 use std::collections::BTreeMap;
@@ -154,6 +155,7 @@ fn checks(around: &Arc<Surroundings>) -> Vec<(Check, Checking)> {
         (Check::App, Box::pin(app::check(Arc::clone(around)))),
         (Check::Velt, Box::pin(velt::check(Arc::clone(around)))),
         (Check::Mint, Box::pin(mint::check(Arc::clone(around)))),
+        (Check::Shared, Box::pin(shared::check(Arc::clone(around)))),
     ]
 }
 

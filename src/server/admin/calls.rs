@@ -26,6 +26,7 @@ use super::walks::Walks;
 use crate::explain::{Asked, InForce, report};
 use ground::logging::{self, Log};
 use ground::metrics::{AdminCall, Counters, Label, Metrics, MintOutcome, Refused};
+use shared::Shared;
 use sidecar::explain::Live;
 use sidecar::{Applied, Sidecar};
 use token::announce::{Announced, Event, Subject};
@@ -39,6 +40,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Parts of the sidecar that the calls act on.
 pub struct Calls {
     pub sidecar: Arc<Sidecar>,
+    /// The store that replicas share; `None` without one.
+    pub shared: Option<Shared>,
     pub current: Arc<ArcSwap<CurrentSettings>>,
     pub log: Log,
     pub metrics: Arc<Metrics>,
@@ -228,11 +231,18 @@ impl GuardedCalls {
         asked: Asked,
     ) -> Result<Response<Full<Bytes>>, CallError> {
         let sidecar = Arc::clone(&self.calls.sidecar);
+        let shared = self.calls.shared.as_ref().map(Shared::report);
         let explaining = self.explanations.own(move || {
             let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
             let Sidecar { tokens, logouts, .. } = &*sidecar;
             let live = Live { tokens, logouts, admission: &admission };
-            Handle::current().block_on(report(&rules, Some(live), &current.in_force, asked))
+            Handle::current().block_on(report(
+                &rules,
+                Some(live),
+                shared,
+                &current.in_force,
+                asked,
+            ))
         });
         let explained = explaining.await;
         let invalid = |error: crate::explain::QuestionError| {

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Effective, describe};
+use shared::Report as SharedReport;
+use shared::store::State;
 use sidecar::explain::{Answer, AnsweredBy, Explanation, Key};
 
 /// An explanation with the settings that decided it.
@@ -106,14 +108,54 @@ impl InForce {
 }
 
 impl Report {
-    pub(super) fn new(request: String, explanation: Explanation, in_force: &InForce) -> Self {
+    pub(super) fn new(
+        request: String,
+        explanation: Explanation,
+        shared: Option<SharedReport>,
+        in_force: &InForce,
+    ) -> Self {
         let steps = explanation.steps.into_iter().map(|step| ReportedStep {
             step: step.name.into(),
             verdict: step.verdict,
             why: step.why,
             settings: step.settings.iter().map(|key| in_force.setting(key)).collect(),
         });
-        Self { request, steps: steps.collect(), answer: explanation.answer, notes: Vec::new() }
+        let mut steps: Vec<_> = steps.collect();
+        let token = steps.iter().position(|step: &ReportedStep| step.step == "token");
+        if let (Some(shared), Some(token)) = (shared, token) {
+            steps.insert(token + 1, of_shared(shared, in_force));
+        }
+        Self { request, steps, answer: explanation.answer, notes: Vec::new() }
+    }
+}
+
+/// Tells what the store that replicas share has to do with a mint.
+fn of_shared(shared: SharedReport, in_force: &InForce) -> ReportedStep {
+    let SharedReport { store, cut_off, unwritten } = shared;
+    let verdict = match store {
+        State::Connected => "connected".into(),
+        State::Connecting { last: None } => "connecting".into(),
+        State::Connecting { last: Some(fault) } => format!("not connected: {fault}"),
+        State::Suspended { left } => {
+            format!("suspended for {} s more, since calls failed", left.as_secs() + 1)
+        }
+    };
+    let mint = match store {
+        State::Connected => "a mint asks it first for a token that another replica has",
+        _ => "mints go on without it",
+    };
+    let heard = cut_off.map_or("forgets of other replicas are heard".into(), |since| {
+        format!("forgets of other replicas have not been heard for {} s", since.as_secs())
+    });
+    let waiting = match unwritten {
+        0 => String::new(),
+        count => format!("; {count} tokens are yet to be shared"),
+    };
+    ReportedStep {
+        step: "shared store".into(),
+        verdict,
+        why: format!("{mint}; {heard}{waiting}"),
+        settings: vec![in_force.setting(&Key::Named("shared.addresses"))],
     }
 }
 

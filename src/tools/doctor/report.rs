@@ -32,6 +32,8 @@ pub enum Check {
     Velt,
     Clock,
     Mint,
+    /// The store that replicas share.
+    Shared,
     Limits,
     Shutdown,
 }
@@ -175,6 +177,7 @@ impl Check {
             Self::Velt => "velt",
             Self::Clock => "clock",
             Self::Mint => "mint",
+            Self::Shared => "shared store",
             Self::Limits => "limits",
             Self::Shutdown => "shutdown",
         }
