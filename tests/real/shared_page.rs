@@ -49,22 +49,20 @@ impl Ports {
 }
 
 /// Numbers the hashes of tokens in the order in which they first occur.
-fn with_numbered_hashes(text: &str) -> String {
+fn with_numbered_hashes<'a>(text: &'a str) -> String {
     let is_hash = |line: &str| line.len() == 8 && line.chars().all(|it| it.is_ascii_hexdigit());
     let mut known: Vec<&str> = Vec::new();
-    let mut numbered = String::new();
-    for line in text.lines() {
+    let numbered = |line: &'a str| {
         if !is_hash(line) {
-            numbered += &format!("{line}\n");
-            continue;
+            return line.to_owned();
         }
         let number = known.iter().position(|hash| *hash == line).unwrap_or_else(|| {
             known.push(line);
             known.len() - 1
         });
-        numbered += &format!("token {number}\n");
-    }
-    numbered
+        format!("token {number}")
+    };
+    text.lines().map(numbered).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -76,10 +74,14 @@ fn commands_of_the_page_share_a_token_and_forget_it() {
     let mut script = "trap 'kill $(jobs -p); wait' EXIT\n".to_owned() + set_up[0];
     // A reader is slower than this script.
     script += "is_connected() { curl -s http://127.0.0.1:990$1/metrics | grep -q '^velt_sidecar_shared_connected 1'; }\n\
-               until is_connected 1 && is_connected 2; do sleep 0.1; done\n";
-    for command in shown.concat().lines().filter_map(|line| line.strip_prefix("$ ")) {
-        script += &format!("sleep 1; echo '$ {}'\n{command}\n", command.replace('\'', "'\\''"));
-    }
+               for look in $(seq 300); do is_connected 1 && is_connected 2 && break; sleep 0.1; done\n";
+    let shown = shown.concat();
+    let commands = shown.lines().filter_map(|line| line.strip_prefix("$ "));
+    let told = commands.map(|command| {
+        let quoted = command.replace('\'', "'\\''");
+        format!("sleep 1; echo '$ {quoted}'\n{command}\n")
+    });
+    script.extend(told);
     let folder = tempfile::tempdir().expect("a folder");
     let own = Path::new(env!("CARGO_BIN_EXE_velt-sidecar")).parent().expect("a folder");
     let path = std::env::var("PATH").unwrap_or_default();
@@ -95,9 +97,5 @@ fn commands_of_the_page_share_a_token_and_forget_it() {
         let lines = lines.lines().map(|line| if line.starts_with("$ ") { "$" } else { line });
         lines.collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(
-        without_commands(&printed),
-        without_commands(&shown.concat()),
-        "{printed}{complaints}"
-    );
+    assert_eq!(without_commands(&printed), without_commands(&shown), "{printed}{complaints}");
 }
