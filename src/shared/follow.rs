@@ -12,7 +12,7 @@ use crate::protocol::millis;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener};
 use crate::value::{bytes_of, items_of};
-use crate::{Apply, Inner, nonce, now};
+use crate::{Apply, FORGET_LIFE, Inner, nonce, now};
 use ground::metrics::SharedForget;
 use token::announce::{self, Subject};
 use token::cache::TokenCache;
@@ -71,6 +71,14 @@ impl Position {
 
     fn new() -> Self {
         Self { era: None, forgets: Self::BEGIN.to_vec(), replaced: Self::BEGIN.to_vec() }
+    }
+
+    /// Whether the last event heard is too recent to be removed from the stream for its age. The id of an event begins
+    /// with its time in milliseconds (Redis, "Entry IDs").
+    fn is_recent(&self, now: u64) -> bool {
+        let time = self.forgets.split(|byte| *byte == b'-').next();
+        let time = time.and_then(|time| str::from_utf8(time).ok()?.parse::<u64>().ok());
+        time.is_some_and(|time| time > now.saturating_sub(millis(FORGET_LIFE / 2)))
     }
 }
 
@@ -170,10 +178,19 @@ impl Inner {
         if !news.is_empty() {
             apply(news).await;
         }
-        for event in replaced.into_iter().filter_map(|told| told.event) {
-            if let Event::Replaced(name) = event {
-                self.take(name, tokens).await;
-            }
+        let names = replaced.into_iter().filter_map(|told| match told.event {
+            Some(Event::Replaced(name)) => Some(name),
+            _ => None,
+        });
+        let names: Vec<_> = names.filter(|name| self.index.contains_key(name)).collect();
+        if !names.is_empty() {
+            let (shared, tokens) = (Arc::clone(self), tokens.clone());
+            // A task, so that a slow store delays no forget.
+            tokio::spawn(async move {
+                for name in names {
+                    shared.take(name, &tokens).await;
+                }
+            });
         }
         count
     }
@@ -187,11 +204,24 @@ impl Inner {
             let [id, fields] = items_of(entry) else { return None };
             let sealed = items_of(fields).get(1).and_then(bytes_of);
             let opened = sealed.and_then(|sealed| keys.open(Kind::Event, b"", sealed));
-            // An event that does not open, or of a later version, is passed over.
             let event = opened.as_deref().and_then(Event::parse);
+            if event.is_none() {
+                self.pass_over();
+            }
             Some(Told { id: bytes_of(id)?, event })
         });
         told.collect()
+    }
+
+    /// Notes an event that can't be read: of a replica with another seal key, of a later version, or forged.
+    fn pass_over(&self) {
+        self.metrics.unread.inc();
+        if self.alarm.raise(1).is_some() {
+            warn!(
+                "an event in the shared store can't be read, so this replica may miss a forget: give all replicas the \
+                 same shared.seal_key, and each app a shared.prefix of its own"
+            );
+        }
     }
 
     /// Takes the younger token of the request with this name, if a token is held for it.
@@ -209,10 +239,9 @@ impl Inner {
     /// Returns whether the store has lost something.
     async fn check_era(&self, position: &mut Position, thorough: bool) -> Result<bool, Fault> {
         let key = self.store_keys.era();
-        let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
-        set.arg(&key).arg(&nonce()[..]).arg("NX");
+        let mut get = redis::cmd("GET");
         get.arg(&key);
-        let mut commands = vec![set, get];
+        let mut commands = vec![get];
         if thorough {
             let mut range = redis::cmd("XRANGE");
             let last = &position.forgets;
@@ -220,12 +249,26 @@ impl Inner {
             commands.push(range);
         }
         let answers = self.store.call(commands, PATIENCE).await?;
-        let era = answers.get(1).and_then(bytes_of).map(<[u8]>::to_vec);
+        let era = match answers.first().and_then(bytes_of) {
+            Some(era) => Some(era.to_vec()),
+            None => self.begin_era(&key).await?,
+        };
         let known = std::mem::replace(&mut position.era, era);
         let flushed = known.is_some() && known != position.era;
-        let has_last = answers.get(2).is_none_or(|found| !items_of(found).is_empty());
-        let cut = position.forgets != Position::BEGIN && !has_last;
-        Ok(flushed || cut)
+        let has_last = answers.get(1).is_none_or(|found| !items_of(found).is_empty());
+        Ok(flushed || !has_last && position.is_recent(now()))
+    }
+
+    /// Begins an era of a store that is new or was flushed, and returns it. A store that takes no writes has none.
+    async fn begin_era(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
+        set.arg(key).arg(&nonce()[..]).arg("NX");
+        get.arg(key);
+        let answers = match self.store.call(vec![set, get], PATIENCE).await {
+            Err(Fault::Full | Fault::ReadOnly) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.get(1).and_then(bytes_of).map(<[u8]>::to_vec))
     }
 
     /// Puts back what the store has lost: forgets, and tokens.

@@ -54,6 +54,12 @@ impl Heard {
         self.locked().by_subject.get(subject).map(|(mark, _)| *mark)
     }
 
+    /// Returns the last forget of `subject`.
+    pub fn forget(&self, subject: &Subject) -> Option<Forget> {
+        let (mark, logout_at) = *self.locked().by_subject.get(subject)?;
+        Some(Forget { subject: subject.clone(), mark, logout_at })
+    }
+
     /// Returns the forgets that still matter at `now` (milliseconds since 1970), the latest first.
     pub fn all(&self, now: u64) -> Vec<Forget> {
         let marks = self.locked();

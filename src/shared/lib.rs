@@ -45,6 +45,7 @@ pub use self::rehearsal::rehearse;
 use self::rewrite::Unwritten;
 use self::seal::{KeyError, Name, SealKeys};
 use self::store::{StartError, State, Store};
+use ground::alarm::Alarm;
 use ground::metrics::{SharedMetrics, StoreMetrics};
 use token::announce::Event;
 use token::cache::TokenCache;
@@ -88,6 +89,8 @@ struct Inner {
     index: moka::sync::Cache<Name, MintRequest>,
     unwritten: Unwritten,
     metrics: SharedMetrics,
+    /// Log lines about events that can't be read.
+    alarm: Alarm,
 }
 
 /// State of the second level, for reports.
@@ -134,6 +137,7 @@ impl Shared {
             index,
             unwritten: Unwritten::default(),
             metrics,
+            alarm: Alarm::new(),
         };
         Ok(Self(Arc::new(inner)))
     }

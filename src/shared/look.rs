@@ -14,6 +14,7 @@ use crate::store::Fault;
 use crate::value::{bytes_of, is_ok, number_of};
 use crate::{Inner, now, since_1970};
 use ground::metrics::{SharedRead, SharedWrite};
+use token::announce::Subject;
 use token::{MintRequest, Minted, Origin, Token};
 
 /// Time limit of a call for which no request waits.
@@ -141,6 +142,10 @@ impl Inner {
                 }
             }
             let heard = self.heard.mark(subject);
+            if let Some(mark) = heard.filter(|mark| Some(*mark) > stored) {
+                // The store has lost the forget, or has been robbed of it.
+                self.put_back(subject, mark);
+            }
             if let Some(mark) = stored.filter(|mark| Some(*mark) > heard) {
                 unheard.push(Forget { subject: subject.clone(), mark, logout_at: None });
             }
@@ -149,6 +154,12 @@ impl Inner {
             }
         }
         (marks, unheard)
+    }
+
+    fn put_back(&self, subject: &Subject, mark: Mark) {
+        if let Some(forget) = self.heard.forget(subject).filter(|forget| forget.mark == mark) {
+            self.unwritten.note_forget(forget);
+        }
     }
 
     /// Reads the store for a younger token than the one that is held for `request`.

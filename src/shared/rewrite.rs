@@ -1,7 +1,7 @@
 //! Shares later what the store did not take at once: tokens that were minted while it was away or that it has lost,
 //! and forgets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::store::Fault;
 use crate::{Apply, Inner, now, since_1970};
 use ground::metrics::{SharedForget, SharedWrite};
 use token::MintRequest;
+use token::announce::Subject;
 use token::cache::TokenCache;
 
 /// Pause between two looks at whether there is something to share.
@@ -38,7 +39,7 @@ pub struct Unwritten(Mutex<Rest>);
 #[derive(Default)]
 struct Rest {
     requests: HashSet<MintRequest>,
-    forgets: Vec<Forget>,
+    forgets: HashMap<Subject, Forget>,
     /// Whether each token in memory is to be looked at.
     all: bool,
 }
@@ -49,14 +50,13 @@ impl Unwritten {
         self.locked().requests.len()
     }
 
-    /// Notes a forget of which the other replicas have yet to be told. Beyond the bound the earliest goes: it is
-    /// still in force here.
+    /// Notes a forget of which the other replicas have yet to be told. Beyond the bound it is not noted, and still in
+    /// force here.
     pub fn note_forget(&self, forget: Forget) {
         let mut rest = self.locked();
-        if rest.forgets.len() >= MAX_NOTED {
-            rest.forgets.remove(0);
+        if rest.forgets.len() < MAX_NOTED {
+            rest.forgets.insert(forget.subject.clone(), forget);
         }
-        rest.forgets.push(forget);
     }
 
     /// Notes all tokens in memory.
@@ -84,7 +84,7 @@ impl Unwritten {
     }
 
     fn take_forgets(&self) -> Vec<Forget> {
-        std::mem::take(&mut self.locked().forgets)
+        std::mem::take(&mut self.locked().forgets).into_values().collect()
     }
 
     fn take_all(&self) -> bool {

@@ -51,6 +51,6 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
         resolver: resolver.map_err(Unexplained::Resolver)?.map(Arc::new),
         logout: logout.map_err(Unexplained::Tls)?.map(Arc::new),
     };
-    let report = report(&rules, None, &InForce::of(config), asked).await;
+    let report = report(&rules, None, None, &InForce::of(config), asked).await;
     report.map_err(Unexplained::Question)
 }

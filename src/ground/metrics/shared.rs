@@ -13,6 +13,7 @@ pub struct SharedMetrics {
     pub writes: Counters<SharedWrite>,
     pub forgets: Counters<SharedForget>,
     pub taken: IntCounter,
+    pub unread: IntCounter,
     pub gaps: IntCounter,
     pub cut_off: IntGauge,
     pub unwritten: IntGauge,
@@ -40,6 +41,10 @@ impl SharedMetrics {
             taken: page.counter(
                 "shared_tokens_taken_total",
                 "Tokens replaced in memory because another replica had a younger one minted.",
+            ),
+            unread: page.counter(
+                "shared_events_unread_total",
+                "Events of the shared store that no key of this replica opens: it may have missed a forget.",
             ),
             gaps: page.counter(
                 "shared_gaps_total",

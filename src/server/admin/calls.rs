@@ -110,7 +110,7 @@ struct Invalidation {
 struct Invalidated {
     entries: usize,
     mints: usize,
-    /// Whether the other replicas will forget too: `told` or `failed`. Absent without a shared store.
+    /// Whether the other replicas have been told to forget too, or will be later: `told` or `later`. Absent without a shared store.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<&'static str>,
 }
@@ -236,13 +236,7 @@ impl GuardedCalls {
             let (rules, admission) = (sidecar.rules.load_full(), sidecar.admission.load_full());
             let Sidecar { tokens, logouts, .. } = &*sidecar;
             let live = Live { tokens, logouts, admission: &admission };
-            Handle::current().block_on(report(
-                &rules,
-                Some(live),
-                shared,
-                &current.in_force,
-                asked,
-            ))
+            Handle::current().block_on(report(&rules, Some(live), shared, &current.in_force, asked))
         });
         let explained = explaining.await;
         let invalid = |error: crate::explain::QuestionError| {

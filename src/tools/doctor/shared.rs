@@ -46,7 +46,9 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     }
     match store.inspect().await {
         Ok(inspection) => look_at(&inspection, &place, took, &mut findings),
-        Err(_) => findings.ok(&*place, format!("connected after {took:.1?}; it tells nothing of itself")),
+        Err(_) => {
+            findings.ok(&*place, format!("connected after {took:.1?}; it tells nothing of itself"));
+        }
     }
     let is_here = is_on_this_machine(&settings.store.place);
     if settings.store.tls.is_none() && settings.store.password.is_some() && !is_here {
@@ -86,9 +88,16 @@ fn unusable(place: String, fault: Fault, mut findings: Findings) -> Vec<Finding>
 
 fn look_at(seen: &Inspection, place: &str, took: Duration, findings: &mut Findings) {
     let Inspection { software, version, memory_policy, .. } = seen;
-    findings.ok(place, format!("{software} {version}, connected after {took:.1?}; all commands may be used"));
+    findings.ok(
+        place,
+        format!("{software} {version}, connected after {took:.1?}; all commands may be used"),
+    );
     if software == "redis" && is_older(version) {
-        findings.warning(place, format!("Redis {version} is too old"), "use Redis 6.2 or later, or Valkey");
+        findings.warning(
+            place,
+            format!("Redis {version} is too old"),
+            "use Redis 6.2 or later, or Valkey",
+        );
     }
     let is_bounded = seen.most_memory.is_some();
     if is_bounded && memory_policy == "noeviction" {
@@ -150,9 +159,14 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_number() {
-        for (version, older) in
-            [("6.0.20", true), ("5.0", true), ("6.2.0", false), ("7.0.15", false), ("10.1", false), ("x", false)]
-        {
+        for (version, older) in [
+            ("6.0.20", true),
+            ("5.0", true),
+            ("6.2.0", false),
+            ("7.0.15", false),
+            ("10.1", false),
+            ("x", false),
+        ] {
             assert_eq!(is_older(version), older, "{version}");
         }
     }

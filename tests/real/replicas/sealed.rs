@@ -1,4 +1,4 @@
-//! What somebody with access to the store can read and change.
+//! What an attacker with access to the store can read and change.
 
 use redis::Value;
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn tokens(redis: &RedisServer) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn store_is_told_neither_token_nor_user() {
+async fn t65_store_holds_neither_token_nor_user() {
     let redis = RedisServer::start().await;
     let fleet = Fleet::start(1, &redis.place(), &[]).await;
     let token = fleet.ask(0, "ada-of-the-test").await.token();
@@ -45,7 +45,7 @@ async fn store_is_told_neither_token_nor_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn exchanged_tokens_are_served_to_neither_user() {
+async fn t65_token_in_another_users_place_is_ignored() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(1, &redis.place(), &[]).await;
     let (ada, eve) = (fleet.ask(0, "ada").await.token(), fleet.ask(0, "eve").await.token());
@@ -64,7 +64,7 @@ async fn exchanged_tokens_are_served_to_neither_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forgotten_token_that_is_put_back_is_not_served() {
+async fn t65_forgotten_token_stays_forgotten_without_its_mark() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
     let old = fleet.ask_all("ada").await.remove(0);
@@ -114,4 +114,49 @@ async fn replica_with_another_seal_key_mints_by_itself() {
     let known = [token, fleet.ask(1, "ada").await.token()];
     assert!(known.contains(&seen), "a token that is there under one of the keys");
     assert_eq!(fleet.velt.call_count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t65_deleted_forgets_are_put_back() {
+    let redis = RedisServer::start().await;
+    let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
+    let old = fleet.ask_all("ada").await.remove(0);
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
+    let key = tokens(&redis).await.remove(0);
+    redis.ask(&["COPY", &key, "kept"]).await;
+    fleet.forget(0, &json!({ "user": "ada" })).await;
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
+    let marks = "for _, k in ipairs(redis.call('keys', '*:f*')) do redis.call('del', k) end";
+    redis.ask(&["EVAL", marks, "0"]).await;
+    redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
+    // The next mint for the user shows that the forget is lost.
+    assert_ne!(fleet.ask(1, "ada").await.token(), old);
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"put_back\"}", 1).await;
+    let newcomer = fleet.one(&[]).await;
+    hears(&newcomer).await;
+    fleet.replicas.push(newcomer);
+    redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
+    assert_ne!(fleet.ask(2, "ada").await.token(), old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t65_forged_event_forgets_nothing() {
+    let redis = RedisServer::start().await;
+    let fleet = Fleet::start(2, &redis.place(), &[]).await;
+    let before = fleet.ask_all("ada").await;
+    let stream = "{velt-sidecar}:forgets";
+    for (field, value) in [("e", "forged"), ("e", ""), ("other", "forged")] {
+        redis.ask(&["XADD", stream, "*", field, value]).await;
+    }
+    counts(&fleet.replicas[1], "shared_events_unread_total", 3).await;
+    // A true event that is told again is no news.
+    fleet.forget(0, &json!({ "user": "eve" })).await;
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
+    let again = "local e = redis.call('xrevrange', KEYS[1], '+', '-', 'COUNT', 1)[1][2] \
+                 redis.call('xadd', KEYS[1], '*', e[1], e[2])";
+    redis.ask(&["EVAL", again, "1", stream]).await;
+    fleet.forget(0, &json!({ "user": "bob" })).await;
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 2).await;
+    assert_eq!(fleet.ask_all("ada").await, before);
+    assert_eq!(fleet.velt.call_count(), 1);
 }
