@@ -195,7 +195,7 @@ impl Inner {
         set
     }
 
-    fn add_replaced(&self, name: Name) -> Cmd {
+    pub(crate) fn add_replaced(&self, name: Name) -> Cmd {
         let event = Event::Replaced(name);
         let sealed = self.keys().seal(Kind::Event, b"", event.bytes());
         let mut add = redis::cmd("XADD");

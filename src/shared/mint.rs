@@ -135,7 +135,8 @@ impl SharedMint {
             None => minting.await,
         };
         let Ok(minted) = minted else { return minted };
-        let replaces = demand.replaces().is_some();
+        // A replica without the lease may not be the only one that has minted: all are to have the same token.
+        let replaces = demand.replaces().is_some() || held.is_none();
         let entry = self.entry(&minted, marks.as_deref());
         let (shared, request) = (Arc::clone(&self.shared), request.clone());
         // No request waits for the write.

@@ -198,10 +198,18 @@ impl Inner {
             credentials: credentials.fingerprint,
         };
         if has_as_good(&looked, &facts, now()) {
+            if let (_, Some(younger)) = looked.found(Some(&held), credentials.fingerprint)
+                && tokens.take(request, younger)
+            {
+                self.metrics.taken.inc();
+            }
             return Ok(SharedWrite::Needless);
         }
         let entry = Entry { facts, token: held.value().clone() };
-        self.store.call(vec![self.set_entry(place.name(), &entry)], PATIENCE).await?;
+        // Other replicas may hold an older one.
+        let commands =
+            vec![self.set_entry(place.name(), &entry), self.add_replaced(place.name())];
+        self.store.call(commands, PATIENCE).await?;
         Ok(SharedWrite::Written)
     }
 }

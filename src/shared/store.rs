@@ -147,11 +147,8 @@ impl Store {
             Routes::One(link) => link.call(commands, within).await,
             Routes::Cluster(cluster) => cluster.call(commands, within).await,
         }?;
-        let first_error = answers.iter().find_map(|answer| match answer {
-            Value::ServerError(error) => Some(Fault::of_answer(error)),
-            _ => None,
-        });
-        first_error.map_or(Ok(answers), Err)
+        let first_fault = answers.iter().find_map(link::fault_of);
+        first_fault.map_or(Ok(answers), Err)
     }
 
     /// Tells the log of answers that will not change by themselves. Links tell of connections.
@@ -211,12 +208,8 @@ impl Store {
             Routes::One(link) => vec![link.state()],
             Routes::Cluster(cluster) => cluster.states(),
         };
-        let mut worst = states.iter().filter(|state| **state != State::Connected);
-        match worst.next() {
-            Some(state) => *state,
-            None if states.is_empty() => State::Connecting { last: None },
-            None => State::Connected,
-        }
+        let worst = states.into_iter().find(|state| *state != State::Connected);
+        worst.unwrap_or(State::Connected)
     }
 
     /// Asks the server, or a node of the cluster, about itself.

@@ -7,6 +7,7 @@ mod image;
 mod kustomize;
 mod monitoring;
 mod pod;
+mod store;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

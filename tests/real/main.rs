@@ -44,6 +44,7 @@ mod promtool;
 mod replicas;
 mod resolver;
 mod scanner;
+mod shared_page;
 mod shared_store;
 mod sidecar_process;
 mod snippets;

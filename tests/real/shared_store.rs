@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod listening;
 mod login;
+mod relays;
 mod sentinel;
 #[allow(dead_code, reason = "tests of the whole sidecar use the rest")]
 pub mod servers;
@@ -18,11 +19,16 @@ use tokio::time::Instant;
 
 use crate::neighbour::eventually;
 
-/// Time that one call may take: enough for a busy machine, and no divisor of other times.
+/// Time that a mint has for the store. No divisor of other times.
 const PATIENCE: Duration = Duration::from_millis(53);
 
-/// Time within which a call that is not sent fails.
-const AT_ONCE: Duration = Duration::from_millis(20);
+/// Time for a call that is answered, on a busy machine too.
+const LEISURE: Duration = Duration::from_secs(5);
+
+/// Time within which a call that is not sent fails, and within which a call that is sent ends. On a busy machine a test
+/// waits for its turn; one that waits for a connection, or for a name, waits for far longer.
+const AT_ONCE: Duration = Duration::from_millis(40);
+const IN_TIME: Duration = Duration::from_millis(153);
 
 fn settings(place: Place) -> Settings {
     Settings {
@@ -82,7 +88,16 @@ impl Subject {
     }
 
     async fn call(&self, command: Cmd) -> Result<Value, Fault> {
-        let answers = self.store.call(vec![command], PATIENCE).await?;
+        self.call_within(LEISURE, command).await
+    }
+
+    /// Calls as a mint does.
+    async fn call_in_haste(&self, command: Cmd) -> Result<Value, Fault> {
+        self.call_within(PATIENCE, command).await
+    }
+
+    async fn call_within(&self, within: Duration, command: Cmd) -> Result<Value, Fault> {
+        let answers = self.store.call(vec![command], within).await?;
         let [answer] = <[Value; 1]>::try_from(answers).expect("one answer");
         Ok(answer)
     }
@@ -91,7 +106,7 @@ impl Subject {
     async fn is_back(&self) -> Duration {
         let started = Instant::now();
         eventually("answers of the store", async || {
-            self.call(set("probe", "1")).await.map(drop).map_err(|fault| fault.to_string())
+            self.call_in_haste(set("probe", "1")).await.map(drop).map_err(|fault| fault.to_string())
         })
         .await;
         started.elapsed()

@@ -47,7 +47,7 @@ pub(super) struct Login {
     pub(super) password: Option<SecretString>,
 }
 
-/// What a new connection needs besides an address.
+/// Needs of a new connection besides an address.
 pub(super) struct Access {
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) server: Login,

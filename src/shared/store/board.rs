@@ -1,4 +1,4 @@
-//! What the links of a store have in common: metrics, and the time that a mint has for the store.
+//! Metrics over all links of a store, and the time that a mint has for the store.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -18,8 +18,8 @@ use super::fault::Fault;
 /// Most bytes of one value. The longest that a call asks for are a sealed token and the text of `INFO`.
 const LONGEST_VALUE: u64 = 64 * 1024;
 
-/// Most values in one answer, nested ones included, and most bytes. The largest answers are those of `XREAD` and of
-/// `CLUSTER SLOTS`.
+/// Most values in one answer, nested ones included, and most bytes. The largest answers are those of `XREAD`, with
+/// 1,000 events of each of two streams, and of `CLUSTER SLOTS`.
 const MOST_VALUES: u64 = 16 * 1024;
 const LONGEST_ANSWER: u64 = 1024 * 1024;
 

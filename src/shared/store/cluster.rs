@@ -5,15 +5,17 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use ground::alarm::Alarm;
 use redis::{Cmd, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use super::State;
 use super::access::Access;
@@ -26,6 +28,9 @@ use super::slots::{self, Owned};
 
 /// Pause between two looks at the map. A call that is sent to the wrong node asks for a look at once.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Pause after a look in vain.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Least pause between two looks, since a failover makes all calls ask for one.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
@@ -42,13 +47,15 @@ struct Shared {
     look: Notify,
     access: watch::Receiver<Arc<Access>>,
     board: Arc<Board>,
+    /// Fault of the last look, until a look succeeds.
+    last: Mutex<Option<Fault>>,
 }
 
 /// Nodes and their slots.
 #[derive(Default)]
 struct Map {
     nodes: HashMap<Address, Arc<Link>>,
-    /// In the order of the slots.
+    /// Ranges of slots in ascending order, each with its node.
     owned: Vec<(RangeInclusive<u16>, Arc<Link>)>,
 }
 
@@ -68,8 +75,9 @@ impl Cluster {
         access: watch::Receiver<Arc<Access>>,
         board: &Arc<Board>,
     ) -> Self {
-        let (map, look) = (ArcSwap::default(), Notify::new());
-        let shared = Arc::new(Shared { seeds, map, look, access, board: Arc::clone(board) });
+        let (map, look, board) = (ArcSwap::default(), Notify::new(), Arc::clone(board));
+        let last = Mutex::default();
+        let shared = Arc::new(Shared { seeds, map, look, access, board, last });
         let looking = tokio::spawn(Arc::clone(&shared).keep_looking()).abort_handle();
         Self { shared, looking }
     }
@@ -163,8 +171,14 @@ impl Cluster {
         self.shared.look.notify_one();
     }
 
+    /// Returns the state of each node, or of the search for nodes while none is known.
     pub(super) fn states(&self) -> Vec<State> {
-        self.shared.map.load().nodes.values().map(|link| link.state()).collect()
+        let map = self.shared.map.load();
+        if map.nodes.is_empty() {
+            let last = *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner);
+            return vec![State::Connecting { last }];
+        }
+        map.nodes.values().map(|link| link.state()).collect()
     }
 }
 
@@ -176,15 +190,26 @@ impl Drop for Cluster {
 
 impl Shared {
     async fn keep_looking(self: Arc<Self>) {
+        let alarm = Alarm::new();
         loop {
             let found = self.ask_for_slots().await;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+                found.as_ref().err().copied();
             let pause = match found {
                 Ok(owned) => {
                     self.take(owned);
                     LOOK
                 }
-                // Links that stand are kept: a cluster that does not say who has what may serve all the same.
-                Err(_) => LEAST_PAUSE * 5,
+                // Links that stand are kept: a cluster that does not tell its slots may serve all the same.
+                Err(fault) => {
+                    if alarm.raise(1).is_some() {
+                        warn!(
+                            %fault,
+                            "no node of the cluster for shared tokens tells which node has which slots"
+                        );
+                    }
+                    AFTER_FAILURE
+                }
             };
             sleep(LEAST_PAUSE).await;
             // Either is a reason to look.

@@ -188,6 +188,10 @@ impl fmt::Display for Fault {
             }
             Self::Loading => "the server is loading its data",
             Self::Garbage => "the answer is not Redis's, or is too large",
+            Self::Other("MOVED") => "the server is a node of a cluster: name it as a cluster",
+            Self::Other("MISCONF") => {
+                "the server can't save its data and takes no writes: see its log"
+            }
             Self::Other(code) => return write!(formatter, "the server answered {code}"),
         })
     }

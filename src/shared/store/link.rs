@@ -188,8 +188,7 @@ impl Kept {
                 health.answered = now;
                 health.breaker.answered();
                 drop(health);
-                let is_demoted = |answer: &Value| matches!(answer, Value::ServerError(error) if error.code() == "READONLY");
-                if answers.iter().any(is_demoted) {
+                if answers.iter().filter_map(fault_of).any(|fault| fault == Fault::ReadOnly) {
                     connection.give_up(Fault::ReadOnly);
                 }
             }
@@ -256,6 +255,8 @@ impl Keeper {
         {
             let mut health = self.kept.health();
             (health.last, health.answered) = (None, started);
+            // Calls on the connection of before may have suspended calls since.
+            health.breaker.resume();
         }
         self.kept.board.update();
         if self.told.take().is_some() {
@@ -315,6 +316,14 @@ impl Keeper {
             let server = &self.kept.target;
             warn!(%server, %fault, "{what}, and requests go on without it");
         }
+    }
+}
+
+/// Returns the fault that one answer says, if it says one.
+pub(super) fn fault_of(answer: &Value) -> Option<Fault> {
+    match answer {
+        Value::ServerError(error) => Some(Fault::of_answer(error)),
+        _ => None,
     }
 }
 

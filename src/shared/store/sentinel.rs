@@ -15,8 +15,9 @@ use super::settings::Address;
 /// Longest time to ask one Sentinel. Sentinels are many, so that one may be down.
 const ASK: Duration = Duration::from_millis(500);
 
-/// Pause between two questions whether the primary is still the primary.
-const LOOK: Duration = Duration::from_secs(5);
+/// Pause between two questions whether the primary is still the primary. The primary of before may serve on for eight
+/// seconds, until the Sentinels tell it, and would not hear of forgets.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The Sentinels, and the name of the primary.
 pub(super) struct Sentinels {
@@ -70,21 +71,45 @@ impl Sentinels {
         Err(if fault == Fault::ReadOnly { Fault::NoPrimary } else { fault })
     }
 
-    /// Waits until the Sentinel that has named the server names another one. The same Sentinel, since others may know
-    /// the same server by another name.
+    /// Waits until a Sentinel names another server. Asks on one connection, the next Sentinel if one fails.
     pub(super) async fn replaced(&self, server: &Address, access: &Access) {
+        let mut index = self.first.load(Ordering::Relaxed);
+        let mut connection = None;
         loop {
             sleep(LOOK).await;
-            let sentinel = &self.addresses[self.first.load(Ordering::Relaxed)];
-            let asked = timeout(ASK, self.ask(sentinel, access)).await;
-            if matches!(asked, Ok(Ok(named)) if named != *server) {
-                return;
+            let asking = self.ask_on(&mut connection, index, access);
+            match timeout(ASK, asking).await.unwrap_or(Err(Fault::Timeout)) {
+                Ok(named) if named != *server => return,
+                Ok(_) => {}
+                // Says nothing about the primary.
+                Err(_) => {
+                    connection = None;
+                    index = (index + 1) % self.addresses.len();
+                }
             }
         }
     }
 
+    /// Asks on `connection`, or opens it first.
+    async fn ask_on(
+        &self,
+        connection: &mut Option<Connection>,
+        index: usize,
+        access: &Access,
+    ) -> Result<Address, Fault> {
+        if connection.is_none() {
+            let opened = Connection::open_sentinel(&self.addresses[index], access).await?;
+            *connection = Some(opened);
+        }
+        let connection = connection.as_ref().ok_or(Fault::NotConnected)?;
+        self.name_on(connection).await
+    }
+
     async fn ask(&self, sentinel: &Address, access: &Access) -> Result<Address, Fault> {
-        let connection = Connection::open_sentinel(sentinel, access).await?;
+        self.name_on(&Connection::open_sentinel(sentinel, access).await?).await
+    }
+
+    async fn name_on(&self, connection: &Connection) -> Result<Address, Fault> {
         let mut command = cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
         match &connection.call(&[command]).await?[..] {

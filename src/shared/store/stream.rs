@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::fault::Fault;
@@ -55,21 +55,26 @@ pub(super) async fn open(
 /// Connects to the address of `host` that answers first: a name may have addresses of pods that are gone, or of a
 /// family that is not routed.
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    race(lookup_host((host, port)).await?.take(MOST_ADDRESSES)).await
+}
+
+/// Connects to one address after another, to the next when one fails or has had its head start (RFC 8305 section 5).
+async fn race(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
-    for (index, address) in (0..).zip(lookup_host((host, port)).await?.take(MOST_ADDRESSES)) {
-        attempts.spawn(async move {
-            sleep(HEAD_START * index).await;
-            connect_to(address).await
-        });
-    }
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt.map_err(io::Error::from).and_then(|connected| connected) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    loop {
+        match addresses.next() {
+            Some(address) => drop(attempts.spawn(connect_to(address))),
+            None if attempts.is_empty() => return Err(last),
+            None => {}
+        }
+        match timeout(HEAD_START, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(panicked))) => last = panicked.into(),
+            Ok(None) | Err(_) => {}
         }
     }
-    Err(last)
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
@@ -82,4 +87,54 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 fn fault_of_handshake(error: &io::Error) -> Fault {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if inner.is_some() { Fault::Untrusted } else { Fault::Broken }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    /// Returns an address that answers no attempt to connect, and what keeps it so: its queue is full.
+    async fn silent() -> (SocketAddr, TcpListener, JoinSet<io::Result<TcpStream>>) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(LOOPBACK.parse().expect("an address")).expect("a free port");
+        let listener = socket.listen(1).expect("it is bound");
+        let address = listener.local_addr().expect("it is bound");
+        let mut waiting = JoinSet::new();
+        for _ in 0..4 {
+            waiting.spawn(TcpStream::connect(address));
+        }
+        while timeout(HEAD_START, waiting.join_next()).await.is_ok() {}
+        waiting.spawn(TcpStream::connect(address));
+        (address, listener, waiting)
+    }
+
+    #[tokio::test]
+    async fn first_address_that_answers_is_used() {
+        let living = TcpListener::bind(LOOPBACK).await.expect("a free port");
+        let living = living.local_addr().map(|address| (address, living)).expect("it is bound");
+        let closed = TcpListener::bind(LOOPBACK).await.expect("a free port");
+        let refusing = closed.local_addr().expect("it is bound");
+        drop(closed);
+        let (silent, _listener, _waiting) = silent().await;
+        for (addresses, most) in [
+            (vec![living.0], HEAD_START),
+            (vec![refusing, living.0], HEAD_START),
+            (vec![silent, refusing, living.0], HEAD_START * 2),
+            (vec![silent, silent, living.0], HEAD_START * 3),
+        ] {
+            let started = Instant::now();
+            let stream = race(addresses.iter().copied()).await.expect("one answers");
+            assert_eq!(stream.peer_addr().expect("it is connected"), living.0);
+            assert!(started.elapsed() < most, "{addresses:?}: {:?}", started.elapsed());
+        }
+        let refused = race([refusing, refusing].into_iter()).await.expect_err("none answers");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let none = race(std::iter::empty()).await.expect_err("no address");
+        assert_eq!(none.kind(), io::ErrorKind::AddrNotAvailable);
+    }
 }

@@ -45,6 +45,9 @@ impl Charts {
 const VALUES: &[&[&str]] = &[
     &[],
     &["--set", "velt-sidecar.secret.mounted=true"],
+    &["--set", STORE],
+    &["--set", "velt-sidecar.secret.mounted=true", "--set", STORE],
+    &["--set", "velt-sidecar.shared.secret.password=null", "--set", STORE],
     &["--set", "velt-sidecar.ports.http=9090,velt-sidecar.ports.admin=9191"],
     &["--set", "velt-sidecar.config.cache\\.max_entries=1000000"],
     &["--set", "velt-sidecar.config.log\\.format=null"],
@@ -54,6 +57,9 @@ const VALUES: &[&[&str]] = &[
     &["--set", "velt-sidecar.securityContext.runAsUser=1000680000"],
     ON_OPENSHIFT,
 ];
+
+/// Value that has the replicas share tokens.
+const STORE: &str = "velt-sidecar.shared.addresses={valkey:6379}";
 
 /// Arguments that make Helm see a cluster of `OpenShift`.
 const ON_OPENSHIFT: &[&str] = &["--api-versions", "security.openshift.io/v1"];
@@ -98,6 +104,9 @@ fn values_that_make_no_sense_are_refused() {
             ("config.listen_address=x", "listen_address"),
             ("config.velt\\.auth_token=secret", "velt.auth_token"),
             ("config.listen\\.address=0.0.0.0:1", "change velt-sidecar.ports"),
+            ("config.shared\\.seal_key=secret", "shared.seal_key"),
+            ("shared.adresses={valkey:6379}", "adresses"),
+            ("shared.addresses={a:1},velt-sidecar.config.shared\\.addresses=b:2", "keep those in"),
         ] {
             let refused = charts.template(&["--set", &format!("velt-sidecar.{value}")]);
             let error = refused.expect_err(value);
@@ -151,6 +160,30 @@ fn values_adapt_the_charts_to_openshift_and_quotas() {
     let limited = container(&["--set", "velt-sidecar.resources.limits.cpu=500m"]);
     let expected = serde_json::json!({"cpu": "500m", "memory": "256Mi"});
     assert_eq!(limited["resources"]["limits"], expected);
+}
+
+#[test]
+fn second_seal_key_and_settings_of_the_store_reach_the_sidecar() {
+    let other = "velt-sidecar.shared.secret.otherSealKey=store-other-seal-key";
+    let cluster = "velt-sidecar.config.shared\\.mode=cluster";
+    let nodes = "velt-sidecar.shared.addresses={a:6379,b:6379}";
+    let container = container(&["--set", nodes, "--set", other, "--set", cluster]);
+    let settings = container["env"].as_array().expect("variables").iter();
+    let settings: Vec<_> = settings
+        .filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?)))
+        .filter(|(name, _)| name.contains("SHARED"))
+        .collect();
+    let expected = [
+        ("VELT_SIDECAR_SHARED__ADDRESSES", "a:6379, b:6379"),
+        ("VELT_SIDECAR_SHARED__MODE", "cluster"),
+        (
+            "VELT_SIDECAR_SHARED__OTHER_SEAL_KEY_FILE",
+            "/run/secrets/velt-store/store-other-seal-key",
+        ),
+        ("VELT_SIDECAR_SHARED__PASSWORD_FILE", "/run/secrets/velt-store/store-password"),
+        ("VELT_SIDECAR_SHARED__SEAL_KEY_FILE", "/run/secrets/velt-store/store-seal-key"),
+    ];
+    assert_eq!(settings, expected);
 }
 
 #[test]

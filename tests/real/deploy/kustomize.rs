@@ -19,19 +19,19 @@ fn build_with(kubectl: &str, folder: &Path) -> String {
 
 /// Builds a folder with both versions of kubectl, and returns the result after a check that both are the
 /// same.
-fn build(folder: &Path) -> Vec<Value> {
+pub fn build(folder: &Path) -> Vec<Value> {
     let built = build_with("kubectl", folder);
     assert_eq!(documents(&build_with("kubectl-old", folder)), documents(&built));
     documents(&built)
 }
 
 /// An overlay of a test, beside a copy of deploy/.
-struct Overlay {
+pub struct Overlay {
     folder: TempDir,
 }
 
 impl Overlay {
-    fn of(manifests: &str, kustomization: &str) -> Self {
+    pub fn of(manifests: &str, kustomization: &str) -> Self {
         let overlay = Self { folder: tempfile::tempdir().expect("a folder") };
         copy(&file("deploy"), &overlay.folder.path().join("deploy"));
         fs::create_dir(overlay.path()).expect("a folder");
@@ -40,12 +40,12 @@ impl Overlay {
         overlay
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("overlay")
     }
 
     /// Returns the errors of both versions of kubectl.
-    fn complaints(&self) -> [String; 2] {
+    pub fn complaints(&self) -> [String; 2] {
         ["kubectl", "kubectl-old"].map(|kubectl| {
             let built = run(Command::new(tool(kubectl)).arg("kustomize").arg(self.path()), "");
             built.expect_err("the build ends")
@@ -107,7 +107,8 @@ fn the_overlay_puts_a_native_sidecar_into_the_example() {
     assert_eq!(service["spec"]["ports"][0]["targetPort"], 8080);
 }
 
-const ANY: &str = "
+/// A workload and a Service that are chosen, and a workload that is not.
+pub const ANY: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: shop, labels: {velt-sidecar/inject: \"true\"}}
@@ -170,7 +171,7 @@ spec: {clusterIP: None, selector: {app: shop}}
 ";
 
 /// Returns the least that an overlay needs: the component, and an existing Secret.
-fn minimal(component: &str) -> String {
+pub fn minimal(component: &str) -> String {
     format!("resources: [manifests.yaml]\ncomponents: [../deploy/kustomize/{component}]\n")
 }
 
@@ -225,7 +226,7 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
     let objects = build(&file("deploy/examples/oauth2-proxy"));
     assert_eq!(complaints(&objects, NATIVE), "");
     let workloads = of_kind(&objects, "Deployment");
-    assert_eq!(workloads.len(), 2);
+    assert_eq!(workloads.len(), 3);
     for workload in workloads {
         let pod = Pod::of(workload, &objects);
         pod.assert_restricted(false);
@@ -247,6 +248,15 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
     assert_eq!(way_in["ports"], json!([{"protocol": "TCP", "port": 8080}]));
     let selector = &way_in["from"][0]["podSelector"]["matchLabels"];
     assert_eq!(*selector, json!({"app.kubernetes.io/name": "oauth2-proxy"}));
+    // The sidecar gets to the store, and only pods with a sidecar do.
+    let port = json!([{"protocol": "TCP", "port": 6379}]);
+    let store = json!({"app.kubernetes.io/name": "valkey"});
+    let way_to_it = &named("app")["egress"][0];
+    assert_eq!(way_to_it["to"][0]["podSelector"]["matchLabels"], store);
+    assert_eq!((&way_to_it["ports"], &named("valkey")["ingress"][0]["ports"]), (&port, &port));
+    let from = json!([{"podSelector": {"matchLabels": {"velt-sidecar/injected": "true"}}}]);
+    assert_eq!(named("valkey")["ingress"][0]["from"], from);
+    assert!(named("valkey")["egress"].is_null(), "the store calls no other server");
     let [ingress] = of_kind(&objects, "Ingress")[..] else { panic!("one Ingress") };
     let backend = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"];
     assert_eq!(backend["service"]["name"], "oauth2-proxy");
@@ -254,7 +264,7 @@ fn the_example_behind_oauth2_proxy_leaves_one_way_in() {
 
 #[test]
 fn every_component_is_valid_by_itself() {
-    for component in ["scrape-annotations", "network-policy", "app-pre-stop"] {
+    for component in ["scrape-annotations", "network-policy", "app-pre-stop", "valkey"] {
         let objects = overlay(ANY, &minimal(component));
         assert_eq!(complaints(&objects, &NATIVE[1..]), "", "{component}");
     }

@@ -8,10 +8,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::pod::SEAL_KEY;
 use super::{NATIVE, complaints, documents, file, helm, kustomize, run, run_well};
 use crate::certificates::{Authority, Folder, VALID};
 use crate::neighbour::{eventually, http_client, tool};
 use crate::promtool::{busy_sidecar, make_traffic, start_prometheus};
+use crate::shared_store::servers::RedisServer;
 use crate::sidecar_process::SidecarProcess;
 
 const RULES: &str = "deploy/monitoring/prometheus-rule.yaml";
@@ -37,7 +39,7 @@ fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
     fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
     let mut promtool = Command::new(tool("promtool"));
     promtool.args(["test", "rules"]);
-    for name in ["rules_test.yaml", "long_rules_test.yaml"] {
+    for name in ["rules_test.yaml", "long_rules_test.yaml", "store_rules_test.yaml"] {
         let tests = folder.join(name);
         fs::copy(file("tests/real/deploy").join(name), &tests).expect("a disk");
         promtool.arg(tests);
@@ -116,7 +118,14 @@ async fn no_dashboard_panel_is_empty_and_no_alert_is_false() {
         ("VELT_SIDECAR_LISTEN__TLS__CLIENT_CA_FILE", ca.as_str()),
     ];
     let encrypted = SidecarProcess::start(SocketAddr::from(([127, 0, 0, 1], 9)), &encrypted).await;
-    let (_folder, _prometheus, address) = start_prometheus(&[admin, encrypted.admin], LABELS).await;
+    // Calls to a store take time only where there is one.
+    let store = RedisServer::start().await;
+    let place = store.address().to_string();
+    let sharing =
+        [("VELT_SIDECAR_SHARED__ADDRESSES", &*place), ("VELT_SIDECAR_SHARED__SEAL_KEY", SEAL_KEY)];
+    let sharing = SidecarProcess::start(SocketAddr::from(([127, 0, 0, 1], 9)), &sharing).await;
+    let scraped = [admin, encrypted.admin, sharing.admin];
+    let (_folder, _prometheus, address) = start_prometheus(&scraped, LABELS).await;
     let prometheus = address.to_string();
     // Traffic goes on, with new users, so that the rates are not zero.
     let traffic = sidecar.addresses.traffic;

@@ -11,8 +11,11 @@ use tools::probe::Probe;
 
 use super::run;
 
-/// Folder into which the manifests mount the Secret.
-const SECRET_FOLDER: &str = "/run/secrets/velt";
+/// Folders into which the manifests mount Secrets. None begins as another one before it.
+const SECRET_FOLDERS: [&str; 2] = ["/run/secrets/velt-store", "/run/secrets/velt"];
+
+/// A key for `shared.seal_key_file`.
+pub const SEAL_KEY: &str = "c2VhbCBrZXkgb2YgMzIgYnl0ZXMgZm9yIGEgdGVzdC4=";
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_TERMINATION_GRACE: u64 = 30;
@@ -76,15 +79,17 @@ impl<'a> Pod<'a> {
     /// Asserts that all settings of the manifest fit the code.
     pub fn assert_fits(&self) {
         let mounted = tempfile::tempdir().expect("a folder");
-        for key in ["api-key", "auth-token"] {
+        for key in ["api-key", "auth-token", "store-password"] {
             fs::write(mounted.path().join(key), format!("secret of {key}\n")).expect("a disk");
         }
+        fs::write(mounted.path().join("store-seal-key"), SEAL_KEY).expect("a disk");
         let here = mounted.path().to_str().expect("a plain path");
         let mut environment = self.environment();
         for value in environment.values_mut() {
-            if value.starts_with(SECRET_FOLDER) {
-                self.assert_mounted();
-                *value = value.replace(SECRET_FOLDER, here);
+            let folder = SECRET_FOLDERS.iter().find(|folder| value.starts_with(**folder));
+            if let Some(folder) = folder {
+                self.assert_mounted(folder);
+                *value = value.replace(folder, here);
             }
         }
         let mut check = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
@@ -95,9 +100,9 @@ impl<'a> Pod<'a> {
         self.assert_ends_in_time(&config);
     }
 
-    fn assert_mounted(&self) {
+    fn assert_mounted(&self, folder: &str) {
         let mounts = list(&self.sidecar()["volumeMounts"]);
-        let mount = mounts.iter().find(|mount| mount["mountPath"] == SECRET_FOLDER);
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == folder);
         let name = &mount.expect("a mount")["name"];
         let mut volumes = list(&self.spec["volumes"]).iter();
         assert!(volumes.any(|volume| volume["name"] == *name), "the volume {name}");

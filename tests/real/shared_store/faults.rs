@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::servers::{Options, RedisServer};
-use super::{AT_ONCE, PATIENCE, Subject, bulk, get, set};
+use super::{AT_ONCE, IN_TIME, LEISURE, PATIENCE, Subject, bulk, get, set};
 
 /// Calls once, and returns how the call ended and how long it took.
 async fn timed(subject: &Subject) -> (Option<Fault>, Duration) {
     let started = Instant::now();
-    let fault = subject.call(set("key", "value")).await.err();
+    let fault = subject.call_in_haste(set("key", "value")).await.err();
     (fault, started.elapsed())
 }
 
@@ -26,7 +26,7 @@ async fn commands_are_answered_in_order_over_each_sort_of_socket() {
     for address in [server.address(), server.socket(), by_name] {
         let subject = Subject::connected(Place::Server(address)).await;
         let commands = vec![set("a", "1"), get("a"), get("absent"), set("a", "2"), get("a")];
-        let answers = subject.store.call(commands, PATIENCE).await;
+        let answers = subject.store.call(commands, LEISURE).await;
         let expected = vec![Value::Okay, bulk("1"), Value::Nil, Value::Okay, bulk("2")];
         assert_eq!(answers, Ok(expected));
         assert_eq!(subject.store.call(Vec::new(), PATIENCE).await, Ok(Vec::new()));
@@ -69,15 +69,25 @@ async fn stalled_server_is_waited_for_five_times_and_no_more() {
     }
     assert!(waited.len() <= 5, "{waited:?}");
     assert!(
-        waited
-            .iter()
-            .all(|(fault, took)| { *fault == Some(Fault::Timeout) && *took < PATIENCE + AT_ONCE })
+        waited.iter().all(|(fault, took)| { *fault == Some(Fault::Timeout) && *took < IN_TIME })
     );
     assert!(subject.count(StoreCallResult::Suspended) > 0);
     server.resume();
     let took = subject.is_back().await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(subject.metrics.suspended.get(), 0);
+}
+
+#[tokio::test]
+async fn settings_that_change_while_calls_are_suspended_take_effect() {
+    let server = RedisServer::start().await;
+    let subject = Subject::connected(server.place()).await;
+    server.stall();
+    while timed(&subject).await.0 != Some(Fault::Suspended) {}
+    subject.store.replace(super::settings(server.place())).expect("settings that fit");
+    server.resume();
+    let took = subject.is_back().await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]
@@ -123,7 +133,7 @@ async fn killed_server_is_used_again_when_it_is_back() {
 async fn connections_that_an_operator_closes_are_opened_again() {
     let server = RedisServer::start().await;
     let subject = Subject::connected(server.place()).await;
-    for round in 0..5 {
+    for round in 0..3 {
         server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
         let took = subject.is_back().await;
         assert!(took < Duration::from_secs(2), "{round}: {took:?}");
@@ -204,7 +214,7 @@ async fn answers_never_reach_another_call() {
             // Some callers leave before their answer, some at the same moment as it comes.
             let patience = Duration::from_micros(97 * (call % 61));
             let written = store.call(vec![set(&key, &value)], patience).await;
-            let read = store.call(vec![get(&key)], PATIENCE).await;
+            let read = store.call(vec![get(&key)], LEISURE).await;
             let Ok(read) = read else { return 0 };
             assert!(read == [bulk(&value)] || written.is_err() && read == [Value::Nil], "{read:?}");
             1
@@ -235,7 +245,7 @@ fn threads_with_runtimes_of_their_own_share_the_connection() {
                     runtime().block_on(async {
                         let key = format!("thread-{thread}");
                         let commands = vec![set(&key, &key), get(&key)];
-                        store.call(commands, Duration::from_secs(1)).await
+                        store.call(commands, LEISURE).await
                     })
                 })
             })

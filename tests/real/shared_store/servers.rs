@@ -104,6 +104,18 @@ impl RedisServer {
         info(&self.folder, field).await
     }
 
+    /// Lets the server fail to save its data, so that it takes no writes: a folder has the name of its file.
+    pub async fn fail_to_save(&self) {
+        std::fs::create_dir_all(self.folder.path().join("dump.rdb/full")).expect("a folder");
+        self.ask(&["CONFIG", "SET", "save", "3600 1"]).await;
+        self.ask(&["BGSAVE"]).await;
+        eventually("a failure to save", async || {
+            let status = self.info("rdb_last_bgsave_status").await;
+            if status.as_deref() == Some("err") { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
     /// Stops the server's process without a word to its clients: their connections stay, and are not answered.
     pub fn stall(&self) {
         self.process.signal("STOP");

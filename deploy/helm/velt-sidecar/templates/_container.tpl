@@ -46,11 +46,16 @@ Point your Service at ports.http, and have the app listen on loopback.
     {{- toYaml $values.resources | nindent 4 }}
   securityContext:
     {{- include "velt-sidecar.securityContext" . | nindent 4 }}
-  {{- if or $values.secret.mounted $values.extraVolumeMounts }}
+  {{- if or $values.secret.mounted $values.shared.addresses $values.extraVolumeMounts }}
   volumeMounts:
     {{- if $values.secret.mounted }}
     - name: velt-sidecar-secret
       mountPath: /run/secrets/velt
+      readOnly: true
+    {{- end }}
+    {{- if $values.shared.addresses }}
+    - name: velt-sidecar-store
+      mountPath: /run/secrets/velt-store
       readOnly: true
     {{- end }}
     {{- with $values.extraVolumeMounts }}
@@ -60,14 +65,20 @@ Point your Service at ports.http, and have the app listen on loopback.
 {{- end }}
 
 {{/*
-With secret.mounted, an entry of your pod's volumes. Without it, nothing.
+Entries of your pod's volumes: the Secret with secret.mounted, and the store's with shared.addresses. Without either,
+nothing.
 */}}
 {{- define "velt-sidecar.volumes" -}}
-{{- $secret := (index .Values "velt-sidecar").secret -}}
-{{- if $secret.mounted -}}
+{{- $values := index .Values "velt-sidecar" -}}
+{{- if $values.secret.mounted -}}
 - name: velt-sidecar-secret
   secret:
-    secretName: {{ $secret.name | quote }}
+    secretName: {{ $values.secret.name | quote }}
+{{ end }}
+{{- if $values.shared.addresses -}}
+- name: velt-sidecar-store
+  secret:
+    secretName: {{ $values.shared.secret.name | quote }}
 {{- end }}
 {{- end }}
 
@@ -131,6 +142,17 @@ namespace's range and refuses any other, so the image's own user and group are l
     secretKeyRef:
       name: {{ .secret.name | quote }}
       key: {{ .secret.authToken | quote }}
+{{- end }}
+{{- if .shared.addresses -}}
+{{- if hasKey .config "shared.addresses" -}}
+{{- fail "velt-sidecar: addresses of the store are in config and in velt-sidecar.shared: keep those in velt-sidecar.shared" -}}
+{{- end -}}
+{{- $_ := set $config "shared.addresses" (join ", " .shared.addresses) -}}
+{{- range $setting, $file := dict "password" .shared.secret.password "seal_key" .shared.secret.sealKey "other_seal_key" .shared.secret.otherSealKey -}}
+{{- if $file -}}
+{{- $_ := set $config (printf "shared.%s_file" $setting) (printf "/run/secrets/velt-store/%s" $file) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 {{- range $key, $value := merge (dict) .config $config }}
 {{- if not (kindIs "invalid" $value) }}
