@@ -101,8 +101,9 @@ impl Sidecar {
             };
             let announcing = announcer.announce(&events[0]);
             let result = timeout(ANNOUNCE_PATIENCE, announcing).await;
-            // Forgets again: before the announcement, a miss may have brought the old token back from the store.
-            sidecar.apply_here(&events).await;
+            // Forgets again: before the announcement, a miss may have brought the old token back from the store. A
+            // logout is noted once: the user may have signed in again by now.
+            sidecar.forget(events.iter().map(Event::subject)).await;
             Applied { forgotten, announced: Some(result.unwrap_or(Announced::Later)) }
         });
         applying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
