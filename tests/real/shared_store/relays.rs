@@ -1,4 +1,4 @@
-//! What stands between a sidecar and its store: balancers, names that move, firewalls that forget.
+//! Balancers, names that move and firewalls that forget, between a sidecar and its store.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
