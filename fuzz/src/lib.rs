@@ -13,6 +13,7 @@ pub mod header_law;
 pub mod identity;
 pub mod route;
 pub mod session_cookie;
+pub mod shared_content;
 pub mod velt_answer;
 pub mod websocket_frames;
 

@@ -13,7 +13,7 @@
 
 #![forbid(unsafe_code)]
 
-mod entry;
+pub mod entry;
 mod follow;
 mod forget;
 mod heard;

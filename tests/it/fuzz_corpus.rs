@@ -9,13 +9,13 @@ pub mod properties;
 
 use properties::{
     app_answer, assertion, cacheability, config, curl, grants, header_law, identity, route,
-    session_cookie, velt_answer, websocket_frames,
+    session_cookie, shared_content, velt_answer, websocket_frames,
 };
 
 type Check = fn(&[u8]);
 
 /// Fuzz targets, each with the property that must hold.
-const TARGETS: [(&str, Check); 12] = [
+const TARGETS: [(&str, Check); 13] = [
     ("app_answer", app_answer::check),
     ("assertion", assertion::check),
     ("cacheability", cacheability::check),
@@ -26,6 +26,7 @@ const TARGETS: [(&str, Check); 12] = [
     ("identity", identity::check),
     ("route", route::check),
     ("session_cookie", session_cookie::check),
+    ("shared_content", shared_content::check),
     ("velt_answer", velt_answer::check),
     ("websocket_frames", websocket_frames::check),
 ];
