@@ -13,9 +13,7 @@ use shared::store::{self, Address, Place, State};
 use shared::{Settings, Shared};
 use token::cache::{self, TokenCache};
 use token::velt::Api;
-use token::{
-    Demand, Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, TokenValue,
-};
+use token::{Demand, Details, Issuer, Mint, MintFuture, MintPlan, MintRequest, Minted, TokenValue};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 
@@ -57,7 +55,10 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &port.to_string(), "--dir", "/tmp"]).stdout(Stdio::null());
-        Self(command.spawn().expect("redis-server is installed: apt-get install redis-server"), port)
+        Self(
+            command.spawn().expect("redis-server is installed: apt-get install redis-server"),
+            port,
+        )
     }
 }
 
@@ -113,7 +114,9 @@ async fn measure() {
     let times = minted.as_secs_f64() / stored.as_secs_f64();
     println!("token in memory       {held:>12.1?}");
     println!("token in the store    {stored:>12.1?}");
-    println!("mint of {MINT:?}         {minted:>12.1?}   {times:.0} times as long as from the store");
+    println!(
+        "mint of {MINT:?}         {minted:>12.1?}   {times:.0} times as long as from the store"
+    );
 }
 
 async fn connect(port: u16) -> (Metrics, Shared) {

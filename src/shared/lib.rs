@@ -150,7 +150,7 @@ impl Shared {
     ///
     /// # Panics
     ///
-    /// Like [`Self::start`].
+    /// Panics like [`Self::start`].
     pub fn replace(&self, settings: &Settings) -> Result<(), StartError> {
         let keys = parsed(settings).expect("checked when the configuration was read");
         self.0.store.replace(settings.store.clone())?;

@@ -1,4 +1,4 @@
-//! What the store has for one mint request, and how a token is put there.
+//! Content of the store for one mint request: how it is read, and how a token is put there.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// refreshes itself.
 const MAX_REPLACED: usize = 10_000;
 
-/// What was read of the store, opened and not yet judged.
+/// Content that was read from the store, opened and not yet judged.
 pub(crate) struct RawLook {
     /// Whether the lease was asked for and won.
     pub(crate) won: bool,
@@ -48,10 +48,10 @@ impl RawLook {
         replaces: Option<&Token>,
         credentials: [u8; 8],
     ) -> (SharedRead, Option<Minted>) {
-        let Some(marks) = &self.marks else { return (SharedRead::Unreadable, None) };
+        let Some(marks) = &self.marks else { return (SharedRead::Foreign, None) };
         let wanted =
             replaces.map_or(Wanted::Any, |token| Wanted::Younger(since_1970(token.minted_at())));
-        let mut result = if self.unreadable { SharedRead::Unreadable } else { SharedRead::Absent };
+        let mut result = if self.unreadable { SharedRead::Foreign } else { SharedRead::Absent };
         for (entry, left) in &self.entries {
             let life = entry.facts.life;
             let is_same = replaces.is_some_and(|token| *token.value() == entry.token);

@@ -21,14 +21,14 @@ pub struct SharedMint {
     credentials: Arc<Credentials>,
 }
 
-/// What a token's place and its worth depend on beside the request.
+/// Credentials of a mint, on which the token's place and its worth depend.
 pub(crate) struct Credentials {
     pub(crate) api_key: String,
     /// Fingerprint of the auth token.
     pub(crate) fingerprint: [u8; 8],
 }
 
-/// What the store has for a request.
+/// Content of the store for a request, judged.
 pub(crate) struct Look {
     /// Whether the lease was asked for and won.
     won: bool,

@@ -1,4 +1,4 @@
-//! Where the token of a mint request stands in the store, and which forgets concern it.
+//! Place of a mint request's token in the store, and the subjects whose forgets concern it.
 
 use crate::seal::{Kind, Name, SealKeys};
 use token::MintRequest;

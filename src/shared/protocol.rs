@@ -80,13 +80,13 @@ pub enum Verdict {
 /// Reason why a stored token is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It was minted before a forget that concerns it.
+    /// Mint before a forget that concerns the token.
     Forgotten,
-    /// Its life has ended.
+    /// End of the token's life.
     Ended,
-    /// It is the token that is to be replaced, or an older one.
+    /// Token that is to be replaced, or an older one.
     Old,
-    /// It was minted later than now, by the clock of this replica.
+    /// Mint later than now, by the clock of this replica.
     Clock,
 }
 

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Most tokens and most forgets that are noted. Beyond that, all tokens in memory are looked at.
 const MAX_NOTED: usize = 10_000;
 
-/// What the store has yet to take.
+/// Tokens and forgets that the store has yet to take.
 #[derive(Default)]
 pub struct Unwritten(Mutex<Rest>);
 

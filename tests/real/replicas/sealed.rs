@@ -1,4 +1,4 @@
-//! What an attacker with access to the store can read and change.
+//! Attackers with access to the store: what they can read, and what they can change.
 
 use redis::Value;
 use serde_json::json;
@@ -60,7 +60,7 @@ async fn t65_token_in_another_users_place_is_ignored() {
     assert!(![&ada, &eve].contains(&&new_ada) && ![&ada, &eve].contains(&&new_eve));
     let user = |token: &str| crate::pages::velt::user_of(token);
     assert_eq!((user(&new_ada), user(&new_eve)), ("ada".into(), "eve".into()));
-    fleet.replicas[1].metric_is("shared_reads_total{result=\"unreadable\"}", |it| it >= 2.0).await;
+    fleet.replicas[1].metric_is("shared_reads_total{result=\"foreign\"}", |it| it >= 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

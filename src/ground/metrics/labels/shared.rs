@@ -17,8 +17,8 @@ label!(
     Ended = "ended",
     /// The token seems to be minted over a minute from now: the clocks of two replicas differ.
     Clock = "clock",
-    /// What stands in the token's place was not sealed for it by a key of this replica.
-    Unreadable = "unreadable",
+    /// Content in the token's place that no key of this replica has sealed for it.
+    Foreign = "foreign",
     /// The store did not answer, or not in time.
     Fault = "fault",
 });
@@ -26,7 +26,7 @@ label!(
 label!(
     /// Course of the lease for a mint.
     SharedLease, "result", {
-    /// This replica has the lease, and mints for all.
+    /// Lease that this replica has got, and mints for all.
     Won = "won",
     /// Another replica's mint was awaited, and its token is served.
     Awaited = "awaited",
@@ -49,9 +49,9 @@ label!(
 label!(
     /// Replica by whose call tokens were forgotten.
     SharedForget, "origin", {
-    /// This one; all replicas were told.
+    /// Forget that began here, and that all replicas were told of.
     Here = "here",
-    /// This one; the store did not take it, so the other replicas are told later.
+    /// Forget that began here. The store did not take it, so the other replicas are told later.
     HereAlone = "here_alone",
     Elsewhere = "elsewhere",
     /// The store had lost the forget, and this replica put it back.

@@ -45,7 +45,7 @@ impl Setting for Mode {
     }
 }
 
-/// What is read whether or not there is a store.
+/// Settings that are read whether or not there is a store.
 struct Plain {
     mode: Mode,
     tls: bool,
