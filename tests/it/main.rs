@@ -56,6 +56,7 @@ mod resolver;
 mod rollout;
 mod routes;
 mod security;
+mod shared_model;
 mod shared_connection;
 mod shipped_files;
 mod shutdown;
