@@ -189,7 +189,7 @@ mod tests {
 
     fn entry(known: usize) -> Entry {
         let known = (0..known).map(|at| [u8::try_from(at % 251).expect("small"); 16]).collect();
-        let life = Duration::from_millis(172_800_000);
+        let life = Duration::from_secs(172_800);
         let facts = Facts { minted_at: 1_800_000_000_123, life, known, credentials: *b"12345678" };
         Entry { facts, token: TokenValue::parse("a.b.c").expect("a token") }
     }

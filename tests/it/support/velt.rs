@@ -95,6 +95,7 @@ impl FakeVelt {
     }
 
     /// Answers each call only this long after it has arrived.
+    #[allow(dead_code, reason = "tests with real tools use it")]
     pub fn answer_after(&self, delay: Duration) {
         *self.shared.delay.lock().expect("no panic") = delay;
     }
