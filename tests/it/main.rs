@@ -54,6 +54,7 @@ mod request_path;
 mod resolver;
 mod rollout;
 mod routes;
+mod scale;
 mod security;
 mod shared_model;
 mod shared_connection;
