@@ -55,6 +55,7 @@ mod request_path;
 mod resolver;
 mod rollout;
 mod routes;
+mod scale;
 mod security;
 mod shared_model;
 mod shared_connection;
