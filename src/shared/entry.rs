@@ -7,10 +7,10 @@ use crate::seal::Name;
 use token::TokenValue;
 use token::announce::{self, Logout, Subject};
 
-/// Form of the bytes below.
+/// Version of the form in which entries, marks and events are written.
 const FORM: u8 = 1;
 
-/// Most marks that an entry knows: as many as a token can name organizations, its user and everything.
+/// Most marks that an entry knows: those of the organizations that a token can name, of its user and of everything.
 const MAX_KNOWN: usize = 256;
 
 /// Longest user id or organization in an event, in bytes.
@@ -22,7 +22,7 @@ pub struct Entry {
     pub token: TokenValue,
 }
 
-/// Returns bytes that no other subject has.
+/// Returns the bytes of a subject: the first says of which kind it is, so no two subjects have the same bytes.
 pub fn subject_bytes(subject: &Subject) -> Vec<u8> {
     match subject {
         Subject::User(user) => [b"u", user.as_str().as_bytes()].concat(),
@@ -42,12 +42,12 @@ fn parse_subject(bytes: &[u8]) -> Option<Subject> {
     }
 }
 
-/// A forget: its mark, and the logout that is its reason, if one is.
+/// A forget: its subject, its mark, and the time of the logout if a logout is its reason.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forget {
     pub subject: Subject,
     pub mark: Mark,
-    /// Time of the logout in milliseconds since 1970: tokens are refused to the user until a later login.
+    /// Time of the logout in milliseconds since 1970. The user gets no tokens until a later login.
     pub logout_at: Option<u64>,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Reading<'a> {
 }
 
 impl Entry {
-    /// Writes the entry as [`Self::parse`] reads it.
+    /// Returns the bytes of the entry, which [`Self::parse`] reads.
     pub fn bytes(&self) -> Vec<u8> {
         let Facts { minted_at, life, known, credentials } = &self.facts;
         let token = self.token.expose().as_bytes();
@@ -135,7 +135,7 @@ impl Entry {
     }
 }
 
-/// Writes a mark as [`parse_mark`] reads it.
+/// Returns the bytes of a mark, which [`parse_mark`] reads.
 pub fn mark_bytes(mark: Mark) -> Vec<u8> {
     [&[FORM], &mark.time.to_le_bytes()[..], &mark.nonce].concat()
 }
@@ -149,12 +149,12 @@ pub fn parse_mark(bytes: &[u8]) -> Option<Mark> {
 }
 
 impl Event {
-    /// Writes the event as [`Self::parse`] reads it.
+    /// Returns the bytes of the event, which [`Self::parse`] reads.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Replaced(name) => [&[FORM, b'r'], &name.bytes()[..]].concat(),
             Self::Forget(Forget { subject, mark, logout_at }) => {
-                // 0 is no time of a logout.
+                // 0 stands for a forget without a logout.
                 let logout_at = logout_at.unwrap_or_default();
                 let numbers = [mark.time.to_le_bytes(), logout_at.to_le_bytes()].concat();
                 [&[FORM, b'f'], &numbers[..], &mark.nonce, &subject_bytes(subject)].concat()

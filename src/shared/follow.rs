@@ -1,4 +1,4 @@
-//! The ear of a replica: follows the store's streams of forgets and replaced tokens from where it stood.
+//! A task that reads the store's streams of forgets and of replaced tokens, from the last event that it has read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,19 +17,20 @@ use ground::metrics::SharedForget;
 use token::announce::{self, Subject};
 use token::cache::TokenCache;
 
-/// Time for which a read waits for an event. Also the time between two looks at whether the store was flushed.
+/// Longest time for which a read waits for an event. The task checks between two reads whether the store was flushed.
 const BLOCK: Duration = Duration::from_secs(1);
 
 /// Time beyond [`BLOCK`] after which a read counts as failed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Events of one read.
+/// Most events of one stream in one read.
 const EVENTS_AT_ONCE: usize = 1_000;
 
 /// Pause before the store is asked again after a fault.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Recent forgets that are told again when the store has lost events.
+/// Number of the latest forgets that are announced again when the store has lost data, even if it has their marks: it
+/// may have lost their events.
 const TOLD_AGAIN: usize = 100;
 
 /// Whether this replica hears of forgets.
@@ -37,14 +38,14 @@ pub struct Hearing(Mutex<Heard>);
 
 struct Heard {
     cut_off_since: Option<Instant>,
-    /// Whether the log was told that this replica is cut off.
+    /// Whether a log line has said that this replica is cut off.
     is_told: bool,
-    /// Last time at which memory was emptied because this replica is cut off.
+    /// Last time at which this replica emptied its memory because it was cut off.
     emptied: Instant,
 }
 
 impl Default for Hearing {
-    /// A replica that has heard nothing yet is cut off.
+    /// Returns the state of a replica that has heard nothing yet: cut off.
     fn default() -> Self {
         let now = Instant::now();
         Self(Mutex::new(Heard { cut_off_since: Some(now), is_told: false, emptied: now }))
@@ -52,7 +53,7 @@ impl Default for Hearing {
 }
 
 impl Hearing {
-    /// Returns the time since which this replica can't hear of forgets.
+    /// Returns for how long this replica has not been able to hear of forgets.
     pub fn cut_off(&self) -> Option<Duration> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).cut_off_since.map(|at| at.elapsed())
     }
@@ -73,8 +74,8 @@ impl Position {
         Self { era: None, forgets: Self::BEGIN.to_vec(), replaced: Self::BEGIN.to_vec() }
     }
 
-    /// Whether the last event heard is too recent to be removed from the stream for its age. The id of an event begins
-    /// with its time in milliseconds (Redis, "Entry IDs").
+    /// Whether the last forget that was heard is too recent to have been trimmed from the stream for its age. The id
+    /// of an event begins with the event's time in milliseconds (Redis, "Entry IDs").
     fn is_recent(&self, now: u64) -> bool {
         let time = self.forgets.split(|byte| *byte == b'-').next();
         let time = time.and_then(|time| str::from_utf8(time).ok()?.parse::<u64>().ok());
@@ -82,7 +83,7 @@ impl Position {
     }
 }
 
-/// An event, and its id in its stream.
+/// An event of a stream, with its id; no event if it can't be read.
 struct Told<'a> {
     id: &'a [u8],
     event: Option<Event>,
@@ -149,7 +150,7 @@ impl Inner {
         listener.call(read, block.unwrap_or_default() + PATIENCE).await
     }
 
-    /// Carries out what was read. Returns the number of events.
+    /// Carries out the events in `answer`. Returns their number.
     async fn hear(
         self: &Arc<Self>,
         answer: &Value,
@@ -185,7 +186,7 @@ impl Inner {
         let names: Vec<_> = names.filter(|name| self.index.contains_key(name)).collect();
         if !names.is_empty() {
             let (shared, tokens) = (Arc::clone(self), tokens.clone());
-            // A task, so that a slow store delays no forget.
+            // A task of its own, so that a slow store does not delay the next forget.
             tokio::spawn(async move {
                 for name in names {
                     shared.take(name, &tokens).await;
@@ -213,7 +214,8 @@ impl Inner {
         told.collect()
     }
 
-    /// Notes an event that can't be read: of a replica with another seal key, of a later version, or forged.
+    /// Counts and logs an event that can't be read: a replica with another seal key, a later version of the sidecar
+    /// or an attacker has written it.
     fn pass_over(&self) {
         self.metrics.unread.inc();
         if self.alarm.raise(1).is_some() {
@@ -224,7 +226,7 @@ impl Inner {
         }
     }
 
-    /// Takes the younger token of the request with this name, if a token is held for it.
+    /// Replaces the token in memory for the request with this name, if the store has a younger token.
     async fn take(&self, name: Name, tokens: &TokenCache) {
         let Some(request) = self.index.get(&name) else { return };
         let Some(held) = tokens.held_for(&request) else { return };
@@ -235,8 +237,8 @@ impl Inner {
         }
     }
 
-    /// Compares the era of the store with the one known, and at first also whether the last event heard is still there.
-    /// Returns whether the store has lost something.
+    /// Compares the era of the store with the era in `position`. If `thorough`, also checks that the last forget that
+    /// was heard is still in the stream. Returns whether the store has lost data.
     async fn check_era(&self, position: &mut Position, thorough: bool) -> Result<bool, Fault> {
         let key = self.store_keys.era();
         let mut get = redis::cmd("GET");
@@ -259,7 +261,7 @@ impl Inner {
         Ok(flushed || !has_last && position.is_recent(now()))
     }
 
-    /// Begins an era of a store that is new or was flushed, and returns it. A store that takes no writes has none.
+    /// Begins an era of a store that is new or was flushed, and returns the era; `None` if the store takes no writes.
     async fn begin_era(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
         let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
         set.arg(key).arg(&nonce()[..]).arg("NX");
@@ -271,13 +273,13 @@ impl Inner {
         Ok(answers.get(1).and_then(bytes_of).map(<[u8]>::to_vec))
     }
 
-    /// Puts back what the store has lost: forgets, and tokens.
+    /// Puts back the forgets and tokens that the store has lost.
     async fn mend(&self, position: &mut Position) {
         self.metrics.gaps.inc();
         warn!(
             "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
         );
-        // What is there now is read from the beginning: forgets that were heard before are no news.
+        // Read the streams from the beginning. Forgets that were heard before are not carried out again.
         *position = Position { era: position.era.take(), ..Position::new() };
         self.unwritten.note_all();
         let lost = self.heard.all(now());
@@ -300,12 +302,13 @@ impl Inner {
         self.metrics.cut_off.set(0);
         if std::mem::take(&mut heard.is_told) {
             info!(
-                "the shared store is heard again, and all forgets of other replicas are in force"
+                "the shared store is heard again, and this replica has caught up with the forgets \
+                 of other replicas"
             );
         }
     }
 
-    /// Notes that forgets are not heard, and empties memory if that has lasted for `shared.longest_cut_off`.
+    /// Notes that this replica is cut off, and empties its memory if it was cut off for `shared.longest_cut_off`.
     async fn note_cut_off(&self, fault: Fault, apply: &Apply) {
         let empties = {
             let mut heard = self.hearing.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -316,8 +319,8 @@ impl Inner {
                 heard.is_told = true;
                 warn!(
                     %fault,
-                    "the shared store is not heard: forgets of other replicas arrive later; tokens in memory \
-                     are served on"
+                    "the shared store is not heard: forgets of other replicas arrive later; until \
+                     then this replica serves the tokens in its memory"
                 );
             }
             let due = self.longest_cut_off.is_some_and(|longest| {
@@ -330,7 +333,8 @@ impl Inner {
         };
         if empties {
             warn!(
-                "cut off for shared.longest_cut_off: tokens in memory are forgotten and minted anew"
+                "the shared store was not heard for shared.longest_cut_off: tokens in memory \
+                 are forgotten and minted anew"
             );
             apply(vec![announce::Event::Forget(Subject::Everything)]).await;
         }

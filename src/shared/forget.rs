@@ -1,4 +1,4 @@
-//! Forgets that begin here: told to all other replicas by the store.
+//! Forgets that begin on this replica, and that the store hands on to all other replicas.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{Inner, Shared, nonce, now};
 use ground::metrics::SharedForget;
 use token::announce::{self, Announce, AnnounceFuture, Announced, Subject};
 
-/// Time limit for telling the store of a forget.
+/// Time limit for writing a forget into the store.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Announce for Shared {
@@ -26,7 +26,7 @@ impl Inner {
     async fn tell(&self, event: &announce::Event) -> Announced {
         let last = self.last_mark(&event.subject()).await;
         let forget = Forget::of(event, Mark::after(last, now(), nonce()));
-        // From here on, no stored token counts on this replica that was minted before.
+        // From here on, this replica serves no stored token that was minted before the forget.
         self.heard.note(&forget);
         let (announced, origin) = if self.announce(&forget).await.is_ok() {
             (Announced::Told, SharedForget::Here)
@@ -38,7 +38,7 @@ impl Inner {
         announced
     }
 
-    /// Returns the last mark of `subject`, by this replica and by the store.
+    /// Returns the last mark of `subject` that this replica or the store knows.
     async fn last_mark(&self, subject: &Subject) -> Option<Mark> {
         let stored = self.stored_mark(subject).await.ok().flatten();
         stored.max(self.heard.mark(subject))
@@ -75,7 +75,7 @@ impl Inner {
             .arg("~")
             .arg(now().saturating_sub(millis(FORGET_LIFE)));
         add.arg("*").arg("e").arg(sealed);
-        // The marks first: a replica that hears of the event must find them.
+        // The marks come first: a replica that reads the event must find them.
         let commands = marks.chain([add]).collect();
         self.store.call(commands, PATIENCE).await.map(|_| ())
     }

@@ -1,4 +1,5 @@
-//! The forgets that this replica has heard of. They hold even if the store loses them, or an attacker deletes them.
+//! The forgets that this replica has heard of. These stay in force even if the store loses them, or an attacker
+//! deletes them there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,11 +9,11 @@ use crate::entry::Forget;
 use crate::protocol::{Mark, millis};
 use token::announce::Subject;
 
-/// Time for which a forget is remembered, here and in the store: no token that was minted before lives longer.
+/// Time for which this replica and the store remember a forget: no token from before the forget lives longer.
 pub const FORGET_LIFE: Duration = Duration::from_secs(50 * 3600);
 
-/// Most forgets that are remembered, at about 200 bytes each. Beyond that the oldest goes, and only the store knows
-/// it: 2,000 forgets an hour are below this.
+/// Most forgets that this replica remembers, at about 200 bytes each: enough for 2,000 an hour. Beyond that, this
+/// replica drops the oldest forget, and only the store knows it.
 const MAX_HEARD: usize = 100_000;
 
 /// Forgets by subject, the last of each.
@@ -26,7 +27,7 @@ struct Marks {
 }
 
 impl Heard {
-    /// Notes a forget. Returns whether it is news: later than any of its subject that was heard of.
+    /// Notes a forget. Returns whether the forget is news: later than each noted forget of its subject.
     pub fn note(&self, forget: &Forget) -> bool {
         let mut marks = self.locked();
         let before = marks.by_subject.get(&forget.subject).map(|(mark, _)| *mark);
@@ -60,7 +61,7 @@ impl Heard {
         Some(Forget { subject: subject.clone(), mark, logout_at })
     }
 
-    /// Returns the forgets that still matter at `now` (milliseconds since 1970), the latest first.
+    /// Returns the forgets that are in force at `now` (milliseconds since 1970), the latest first.
     pub fn all(&self, now: u64) -> Vec<Forget> {
         let marks = self.locked();
         let oldest = now.saturating_sub(millis(FORGET_LIFE));

@@ -1,4 +1,4 @@
-//! The lease of a mint: held by one replica, renewed while it mints, and given back.
+//! The lease of a mint: a key in the store that one replica holds, renews while it mints, and gives back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::store::Fault;
 use crate::value::number_of;
 use ground::metrics::SharedLease;
 
-/// Time limit of a call, for which no request waits.
+/// Time limit of a call that renews or gives back a lease. No request waits for such a call.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Script that deletes a lease if this replica still holds it.
@@ -23,7 +23,7 @@ pub(crate) const RELEASE: &str =
 pub(crate) const RENEW: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then \
                      return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0";
 
-/// A lease that this replica holds. Dropping it gives it back, also if the mint failed.
+/// A lease that this replica holds. Gives the lease back when dropped, also if the mint failed.
 pub(crate) struct Lease {
     shared: Arc<Inner>,
     name: Name,
@@ -31,7 +31,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Makes the guard of a lease that the store has given out with this nonce.
+    /// Makes the guard of a lease that this replica has taken with `nonce`.
     pub(crate) fn new(shared: &Arc<Inner>, name: Name, nonce: Nonce) -> Self {
         Self { shared: Arc::clone(shared), name, nonce }
     }
@@ -41,13 +41,13 @@ impl Lease {
         let renewing = async {
             let mut ticks = interval(LEASE_LIFE / 3);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // The first tick comes at once, and the lease is new.
+            // The first tick comes at once, when the lease needs no renewal yet.
             ticks.tick().await;
             let mut lost = false;
             loop {
                 ticks.tick().await;
                 let renewed = self.renew().await;
-                // Told once. The mint goes on: it costs one more at most.
+                // Counted once. The mint goes on: a lost lease costs one mint more at most.
                 if renewed == Ok(false) && !lost {
                     lost = true;
                     self.shared.metrics.leases.increment(SharedLease::Lost);
@@ -78,7 +78,7 @@ impl Drop for Lease {
             .arg(self.shared.store_keys.lease(self.name))
             .arg(&self.nonce[..]);
         let store = self.shared.store.clone();
-        // A runtime that ends drops its tasks; then the lease ends by itself.
+        // Without a running runtime, the lease is not given back, and ends by itself.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // A lease that is not given back ends by itself in a few seconds.

@@ -1,15 +1,19 @@
 //! The second level of the token cache: tokens that the replicas of a sidecar share in a store (Redis 6.2 or later,
-//! or Valkey), sealed, so that the store learns neither token nor user.
+//! or Valkey). Tokens are sealed, so that the store learns neither token nor user.
 //!
-//! - `mint` is what the cache asks on a miss or for a refresh: it reads the store, waits for another replica that mints,
-//!   or mints under a lease and shares the token. A hit in memory never comes here.
-//! - `follow` hears of forgets and of replaced tokens, and notices when the store has lost something.
-//! - `rewrite` shares later what the store did not take at once, and before the end.
-//! - `protocol` has the decisions, as pure functions; `seal` the names and seals.
+//! - `mint` is called by the cache on a miss or for a refresh. It takes the token from the store, waits for another
+//!   replica that mints, or mints under a lease and shares the token. A hit in memory calls nothing of this crate.
+//! - `follow` hears of forgets and of replaced tokens, and notices when the store has lost data.
+//! - `rewrite` writes tokens and forgets that the store did not take at once: later, and before this replica ends.
+//! - `protocol` has the decisions, as pure functions.
+//! - `seal` has the names and the seals of content in the store.
 //!
-//! The store is an optimization. Each call to it has a time limit, and each fault of it means that this replica goes
-//! on as if there were no store: from its memory, and by minting. One mint spends at most [`store::Settings::patience`]
-//! waiting for a store that does not answer; a request that finds its token in memory spends none.
+//! A forget is an event after which no token from before it may be served: a call of `admin invalidate`, or a logout.
+//! Its mark in the store, a time and a random number, tells forgets of the same subject apart.
+//!
+//! The store is an optimization. Each call to the store has a time limit, and after each fault of the store this
+//! replica goes on as if there were no store: it serves from memory, and mints. One mint waits at most
+//! [`store::Settings::patience`] for a store that does not answer; a request whose token is in memory does not wait.
 
 #![forbid(unsafe_code)]
 
@@ -51,45 +55,45 @@ use token::announce::Event;
 use token::cache::TokenCache;
 use token::{Mint, MintRequest};
 
-/// Time after which a name of a request that is not asked for is forgotten: just over the longest life of a token.
+/// Time after which the index drops the name of a request that was not used: just over the longest life of a token.
 const NAMES_KEPT: Duration = Duration::from_secs(49 * 3600);
 
 /// Settings of the second level.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub store: store::Settings,
-    /// Text before each key of the store, so that several apps can use one store.
+    /// Text at the beginning of each key in the store, so that several apps can use one store.
     pub prefix: String,
     /// Content of the key file: see [`SealKeys::parse`].
     pub seal_keys: SecretString,
     /// Time for which this replica serves tokens from memory while it can't hear of forgets; `None` is no limit.
     pub longest_cut_off: Option<Duration>,
-    /// Names kept for tokens in memory: as many as the cache holds.
+    /// Most names that the index keeps: as many as the cache holds tokens.
     pub max_entries: u64,
 }
 
-/// Applies events of other replicas in this one. Resolves when their tokens are forgotten.
+/// Carries out events of other replicas on this replica. Resolves when the tokens that they name are forgotten.
 pub type Apply = Arc<dyn Fn(Vec<Event>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// The second level. Clones share it.
+/// The second level of the token cache. Clones share one state.
 #[derive(Clone)]
 pub struct Shared(Arc<Inner>);
 
 struct Inner {
     store: Store,
     keys: ArcSwap<SealKeys>,
-    /// Credentials in force; `None` until the first mint was wrapped.
+    /// Credentials in force; `None` before the first call of [`Shared::around`].
     credentials: ArcSwapOption<Credentials>,
     store_keys: StoreKeys,
     patience: Duration,
     longest_cut_off: Option<Duration>,
     heard: Heard,
     hearing: Hearing,
-    /// Requests by the names of their tokens, to know an event of a replaced token.
+    /// Requests by the names of their tokens, to find the request when an event says that a token was replaced.
     index: moka::sync::Cache<Name, MintRequest>,
     unwritten: Unwritten,
     metrics: SharedMetrics,
-    /// Log lines about events that can't be read.
+    /// Limit on log lines about events that can't be read.
     alarm: Alarm,
 }
 
@@ -97,7 +101,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub store: State,
-    /// Time since which this replica can't hear of forgets.
+    /// Time for which this replica has not been able to hear of forgets.
     pub cut_off: Option<Duration>,
     /// Tokens that the store has yet to take.
     pub unwritten: usize,
@@ -112,7 +116,7 @@ impl Shared {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, or if `settings.seal_keys` were not checked by [`SealKeys::parse`].
+    /// Panics outside a tokio runtime, and if [`SealKeys::parse`] refuses `settings.seal_keys`.
     pub fn start(
         settings: Settings,
         metrics: SharedMetrics,
@@ -158,7 +162,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a mint that shares what `mint` mints with these credentials.
+    /// Wraps `mint`, which mints with these credentials, so that its tokens are shared.
     pub fn around(
         &self,
         mint: Arc<dyn Mint>,
@@ -172,8 +176,8 @@ impl Shared {
         Arc::new(SharedMint::new(mint, Arc::clone(&self.0), credentials))
     }
 
-    /// Hears of forgets and replaced tokens, and shares what could not be shared at once, for as long as the process
-    /// runs.
+    /// Hears of forgets and replaced tokens, and writes the tokens and forgets that the store did not take at once,
+    /// for as long as the process runs.
     pub async fn run(self, tokens: TokenCache, apply: Apply) {
         tokio::join!(
             follow::follow(&self.0, &tokens, &apply),
@@ -181,13 +185,14 @@ impl Shared {
         );
     }
 
-    /// Shares what could not be shared so far, for `within` at most: before the end of this replica.
+    /// Writes the tokens and forgets that the store did not take so far, for at most `within`. Called before this
+    /// replica ends.
     pub async fn finish(&self, tokens: &TokenCache, apply: &Apply, within: Duration) {
-        // What is not shared by then is minted anew by another replica.
+        // Another replica mints the tokens that are not shared by then.
         let _ = tokio::time::timeout(within, rewrite::rewrite_all(&self.0, tokens, apply)).await;
     }
 
-    /// Tells the state, for reports.
+    /// Returns the state, for reports.
     pub fn report(&self) -> Report {
         let Inner { store, hearing, unwritten, .. } = &*self.0;
         Report { store: store.state(), cut_off: hearing.cut_off(), unwritten: unwritten.count() }

@@ -23,26 +23,26 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Tokens with less life than this are not shared.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// Events of replaced tokens that the store keeps at most. A replica that misses one serves its older token until it
-/// refreshes itself.
+/// Most events of replaced tokens that the store keeps. A replica that misses an event serves its older token until
+/// it refreshes that token itself.
 const MAX_REPLACED: usize = 10_000;
 
 /// Content that was read from the store, opened and not yet judged.
 pub(crate) struct RawLook {
     /// Whether the lease was asked for and won.
     pub(crate) won: bool,
-    /// Each with the time that the store will keep it.
+    /// Stored tokens, each with the time for which the store will keep it.
     pub(crate) entries: Vec<(Entry, Option<Duration>)>,
-    /// Whether there was content that does not open.
+    /// Whether there was content in a token's place that no key of this replica opens.
     unreadable: bool,
-    /// Marks in force; `None` if one can't be read, so that no stored token can be judged.
+    /// Marks in force; `None` if a mark can't be read, so that no stored token can be judged.
     pub(crate) marks: Option<Vec<Mark>>,
-    /// Forgets of which the store has a mark, and this replica has not heard.
+    /// Forgets whose mark is in the store, and of which this replica has not heard.
     pub(crate) unheard: Vec<Forget>,
 }
 
 impl RawLook {
-    /// Returns the token to be served of what was read, if there is one: another and younger one than `replaces`.
+    /// Returns the stored token to be served, if there is one: with `replaces`, another token that is younger.
     pub(crate) fn found(
         &self,
         replaces: Option<&Token>,
@@ -58,7 +58,7 @@ impl RawLook {
             result = match judge(&entry.facts, marks, wanted, credentials, now()) {
                 Verdict::Serve { .. } if is_same => SharedRead::Old,
                 Verdict::Serve { age, superseded } => {
-                    // The store's clock tells a clock that is late here.
+                    // If this replica's clock is behind, the store's time to live shows the token's true age.
                     let by_store = left.map_or(age, |left| life.saturating_sub(left));
                     let is_late = by_store > age + CLOCK_DIFFERENCE;
                     let age = if is_late { by_store } else { age };
@@ -77,7 +77,7 @@ impl RawLook {
 }
 
 impl Inner {
-    /// Reads the entries and marks of `place` in one round trip, after asking for the lease if there is a nonce.
+    /// Reads the entries and marks of `place` in one round trip. Asks for the lease first if there is a nonce for it.
     pub(crate) async fn look(
         &self,
         place: &Place,
@@ -143,7 +143,7 @@ impl Inner {
             }
             let heard = self.heard.mark(subject);
             if let Some(mark) = heard.filter(|mark| Some(*mark) > stored) {
-                // The store has lost the forget, or has been robbed of it.
+                // The store has lost the forget, or an attacker has deleted it.
                 self.put_back(subject, mark);
             }
             if let Some(mark) = stored.filter(|mark| Some(*mark) > heard) {
@@ -162,17 +162,17 @@ impl Inner {
         }
     }
 
-    /// Reads the store for a younger token than the one that is held for `request`.
+    /// Looks in the store for a token of `request` that is younger than `held`.
     pub(crate) async fn younger(&self, request: &MintRequest, held: &Token) -> Option<Minted> {
         let credentials = self.credentials.load_full()?;
         let place = Place::of(request, &credentials.api_key, &self.keys());
-        // A fault only means that this replica serves its older token until it refreshes itself.
+        // After a fault, this replica serves its older token until it refreshes that token itself.
         let raw = self.look(&place, None, PATIENCE).await.ok()?;
         raw.found(Some(held), credentials.fingerprint).1
     }
 
-    /// Writes a minted token, and tells the other replicas if it replaces one. A token that the store does not take is
-    /// noted, and tried again later.
+    /// Writes a minted token, and tells the other replicas if the token replaces another. Notes a token that the
+    /// store does not take, so that `rewrite` tries again later.
     pub(crate) async fn write(
         &self,
         place: &Place,
@@ -216,7 +216,7 @@ impl Inner {
     }
 }
 
-/// Returns the entries of `place`, and whether there was content that does not open.
+/// Returns the entries of `place`, and whether there was content that no key of this replica opens.
 fn opened_entries<'a>(
     place: &Place,
     keys: &SealKeys,
@@ -235,7 +235,7 @@ fn opened_entries<'a>(
     (entries, unreadable)
 }
 
-/// Returns the time that the store keeps a key; `None` if it keeps it for ever, or has no such key.
+/// Returns the time for which the store keeps a key; `None` if the key does not expire, or does not exist.
 fn time_left(answer: &Value) -> Option<Duration> {
     number_of(answer).and_then(|left| u64::try_from(left).ok()).map(Duration::from_millis)
 }

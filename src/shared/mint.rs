@@ -38,7 +38,7 @@ pub(crate) struct Look {
     found: Option<Minted>,
 }
 
-/// Time that one mint may still spend waiting for answers of the store.
+/// Time for which one mint may still wait for answers of the store.
 struct Budget(Duration);
 
 impl SharedMint {
@@ -73,7 +73,7 @@ impl SharedMint {
                 Step::TakeLease => lease = Some(nonce()),
                 Step::Wait(pause) => {
                     waited = true;
-                    // A store that answers takes no time from a request that waits for another replica's mint.
+                    // The store has answered. Each look while another replica mints may take the full time again.
                     budget = Budget(self.shared.patience);
                     demand.reached(Stage::Called);
                     sleep(pause).await;
@@ -100,7 +100,7 @@ impl SharedMint {
         }
     }
 
-    /// Reads what the store has, and asks for the lease if there is a nonce for it.
+    /// Reads the store, and counts the result. Asks for the lease if there is a nonce for it.
     async fn look(
         &self,
         place: &Place,
@@ -135,7 +135,8 @@ impl SharedMint {
             None => minting.await,
         };
         let Ok(minted) = minted else { return minted };
-        // A replica without the lease may not be the only one that has minted: all are to have the same token.
+        // Without the lease, another replica may have minted too. Tell all replicas, so that they take the same
+        // token.
         let replaces = demand.replaces().is_some() || held.is_none();
         let entry = self.entry(&minted, marks.as_deref());
         let (shared, request) = (Arc::clone(&self.shared), request.clone());
@@ -147,7 +148,7 @@ impl SharedMint {
         Ok(minted)
     }
 
-    /// Makes the entry of a minted token. `None` if it can't be told which forgets the mint knew.
+    /// Makes the entry of a minted token; `None` without `marks`, because the forgets that the mint knew are unknown.
     fn entry(&self, minted: &Minted, marks: Option<&[Mark]>) -> Option<Entry> {
         let facts = Facts {
             minted_at: now(),

@@ -6,7 +6,7 @@ use token::announce::Subject;
 
 /// Names of a mint request.
 pub struct Place {
-    /// Names of the token, by each key; the first is the one to write to.
+    /// Names of the token, one by each seal key. The token is written under the first.
     entries: Vec<Name>,
     subjects: Vec<Subject>,
 }
@@ -15,7 +15,7 @@ impl Place {
     /// Returns the place of `request`, whose token is minted with this API key.
     pub fn of(request: &MintRequest, api_key: &str, keys: &SealKeys) -> Self {
         let mut bytes = Vec::with_capacity(256);
-        // The key's length in front, so that key and request can't change places.
+        // The length of the API key comes first, so that no other key and request yield the same bytes.
         bytes.extend_from_slice(&(api_key.len() as u64).to_le_bytes());
         bytes.extend_from_slice(api_key.as_bytes());
         request.write_canonical(&mut bytes);
@@ -42,8 +42,8 @@ impl Place {
     }
 }
 
-/// Keys of the store. Each begins with the prefix of this app. What stands in braces decides which node of a cluster
-/// has the key (Redis Cluster Specification, "Hash tags").
+/// Keys of the store. Each begins with the prefix of this app. The part of a key in braces decides which node of a
+/// cluster has the key (Redis Cluster Specification, "Hash tags").
 #[derive(Clone, Debug)]
 pub struct StoreKeys {
     prefix: String,
@@ -79,7 +79,7 @@ impl StoreKeys {
         format!("{{{}}}:replaced", self.prefix)
     }
 
-    /// Returns the key of the random text by which a flushed store is known.
+    /// Returns the key of the era: a random text, which shows by its absence or change that the store was flushed.
     pub fn era(&self) -> String {
         format!("{{{}}}:era", self.prefix)
     }

@@ -1,35 +1,38 @@
-//! The decisions of the second level, as pure functions: which stored token counts, and what a mint does next.
+//! The decisions about shared tokens, as pure functions: which stored token counts, and what a mint does next.
 //!
-//! Two rules carry the rest. A stored token counts only if it knows every forget that concerns it: the nonces of the
-//! forgets that held when its mint began are sealed with it. No clock decides. And a lease only spares mints: a
-//! replica that loses it, or waits for it in vain, mints. `tests/it/shared_model.rs` explores these functions.
+//! There are two rules. First, a stored token counts only if it knows every forget that concerns it: the nonces of
+//! the forgets that were in force when its mint began are sealed with the token, and are compared without a clock.
+//! Second, a lease only spares mints: a replica that loses the lease, or waits for its holder in vain, mints.
+//! `tests/it/shared_model.rs` explores these functions.
 
 use std::time::Duration;
 
 /// Longest time for which a replica waits for the mint of another replica before it mints itself.
 pub const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time after which a lease ends by itself if its holder does not renew it: the holder has died, or can't reach the
-/// store.
+/// Time after which a lease ends by itself if its holder does not renew it, because the holder has died or can't
+/// reach the store.
 pub const LEASE_LIFE: Duration = Duration::from_secs(3);
 
-/// First pause before the store is asked again for the token that another replica mints; grows by half each time.
+/// First pause before a replica asks the store again for the token that another replica mints. Each further pause is
+/// half as long again.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longest such pause.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Most that the clocks of two replicas may differ. A token that seems to be minted later than this from now has a
-/// life that can't be told here. As much as the token's margin before its end.
+/// Most by which the clocks of two replicas may differ. If a token seems to be minted further than this in the
+/// future, this replica can't tell when the token ends. The same length as the margin before the end of a token, in
+/// which it is not served.
 pub const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-/// Random number that tells a forget from each other forget.
+/// Random number that identifies a forget.
 pub type Nonce = [u8; 16];
 
 /// Mark of a forget. A later mark of the same subject is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark {
-    /// Milliseconds since 1970, but always later than the mark before.
+    /// Milliseconds since 1970; always later than the previous mark of the same subject.
     pub time: u64,
     pub nonce: Nonce,
 }
@@ -42,8 +45,8 @@ impl Mark {
     }
 }
 
-/// Returns the mark in force for one subject: the later one of the store's and the one that this replica has heard of.
-/// A store may lose the last writes, and an attacker may delete them.
+/// Returns the mark in force for one subject: the later of the mark in the store and the mark that this replica has
+/// heard of. The store may have lost its last writes, or an attacker may have deleted the mark there.
 pub fn in_force(stored: Option<Mark>, heard: Option<Mark>) -> Option<Mark> {
     stored.max(heard)
 }
@@ -70,7 +73,7 @@ pub enum Wanted {
     Younger(u64),
 }
 
-/// Use that can be made of a stored token.
+/// Result of judging a stored token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Serve { age: Duration, superseded: bool },
@@ -90,7 +93,7 @@ pub enum Reason {
     Clock,
 }
 
-/// Judges a stored token at `now` (milliseconds since 1970). `marks` are those in force for its request.
+/// Judges a stored token at `now` (milliseconds since 1970). `marks` are the marks in force for the token's request.
 pub fn judge(
     facts: &Facts,
     marks: &[Mark],
@@ -110,7 +113,7 @@ pub fn judge(
     }
     let superseded = facts.credentials != credentials;
     match wanted {
-        // A token of former credentials does not replace one.
+        // A token of other credentials does not replace the token that is held.
         Wanted::Younger(than) if facts.minted_at <= than || superseded => {
             Verdict::Ignore(Reason::Old)
         }
@@ -123,7 +126,7 @@ pub fn judge(
 pub enum Answer {
     /// The store did not answer, or not in time.
     Fault,
-    /// The store was read. `usable`: it has a token that may be served.
+    /// The store was read. `usable` says whether it has a token that may be served.
     Read { usable: bool },
     /// The lease was asked for, and the store read again.
     Lease { won: bool, usable: bool },

@@ -1,4 +1,4 @@
-//! A rehearsal of the commands that sharing needs, for `doctor`: with keys of its own, which it deletes.
+//! A rehearsal for `doctor` of the commands that sharing tokens needs. It uses keys of its own, and deletes them.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::{FORGET_LIFE, nonce};
 /// Time limit of all commands together.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Life of the keys, if they can't be deleted, in milliseconds.
+/// Life of the lease in milliseconds, in case it can't be given back.
 const LIFE: u64 = 5_000;
 
-/// Does once what sharing does: takes, renews and gives back a lease, writes and reads a mark, adds to a stream and
-/// reads it.
+/// Runs each command of sharing once: takes, renews, reads and gives back a lease, and adds to a stream, reads and
+/// deletes the stream.
 ///
 /// # Errors
 ///
@@ -40,6 +40,7 @@ pub async fn rehearse(store: &Store, prefix: &str) -> Result<(), Fault> {
         command("PTTL", &[&lease]),
         command("EVAL", &[RELEASE, "1", &lease, "rehearsal"]),
         command("XADD", &[&stream, "MINID", "~", &oldest, "*", "e", "rehearsal"]),
+        command("PEXPIRE", &[&stream, &life]),
         command("XRANGE", &[&stream, "-", "+", "COUNT", "1"]),
         command("XREAD", &["COUNT", "1", "STREAMS", &stream, "0-0"]),
         command("DEL", &[&stream]),

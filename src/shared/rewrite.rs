@@ -1,5 +1,5 @@
-//! Shares later what the store did not take at once: tokens that were minted while it was away or that it has lost,
-//! and forgets.
+//! Writes later what the store did not take at once: tokens that were minted while the store could not be reached,
+//! tokens that it has lost, and forgets.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,16 +20,17 @@ use token::MintRequest;
 use token::announce::Subject;
 use token::cache::TokenCache;
 
-/// Pause between two looks at whether there is something to share.
+/// Pause between two checks whether there is something to write.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Tokens shared at the same time.
+/// Most tokens that are written at the same time.
 const AT_ONCE: usize = 64;
 
 /// Time limit of each call. No request waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Most tokens and most forgets that are noted. Beyond that, all tokens in memory are looked at.
+/// Most tokens that are noted, and most forgets. With more tokens than that, all tokens in memory are checked
+/// instead.
 const MAX_NOTED: usize = 10_000;
 
 /// Tokens and forgets that the store has yet to take.
@@ -40,7 +41,7 @@ pub struct Unwritten(Mutex<Rest>);
 struct Rest {
     requests: HashSet<MintRequest>,
     forgets: HashMap<Subject, Forget>,
-    /// Whether each token in memory is to be looked at.
+    /// Whether each token in memory has to be checked.
     all: bool,
 }
 
@@ -50,8 +51,8 @@ impl Unwritten {
         self.locked().requests.len()
     }
 
-    /// Notes a forget of which the other replicas have yet to be told. Beyond the bound it is not noted, and still in
-    /// force here.
+    /// Notes a forget of which the other replicas have yet to be told. Beyond `MAX_NOTED` a forget is not noted; it
+    /// stays in force on this replica alone.
     pub fn note_forget(&self, forget: Forget) {
         let mut rest = self.locked();
         if rest.forgets.len() < MAX_NOTED {
@@ -59,7 +60,7 @@ impl Unwritten {
         }
     }
 
-    /// Notes all tokens in memory.
+    /// Notes that each token in memory has to be checked.
     pub fn note_all(&self) {
         let mut rest = self.locked();
         rest.all = true;
@@ -105,11 +106,11 @@ impl Unwritten {
     }
 }
 
-/// Shares what is noted, for as long as the process runs.
+/// Writes the noted tokens and forgets into the store, for as long as the process runs.
 pub async fn rewrite(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
     loop {
         sleep(PAUSE).await;
-        // Before all forgets are heard, it can't be told which tokens in memory still count.
+        // While this replica has not heard of all forgets, it does not know which tokens in memory still count.
         if shared.hearing.cut_off().is_none() {
             rewrite_all(shared, tokens, apply).await;
         }
@@ -117,7 +118,7 @@ pub async fn rewrite(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
     }
 }
 
-/// Shares what is noted, until nothing is left or the store does not take it.
+/// Writes the noted tokens and forgets, until none is left or a write fails.
 pub async fn rewrite_all(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
     while !shared.unwritten.is_empty() {
         if shared.rewrite_some(tokens, apply).await.is_err() {
@@ -169,7 +170,7 @@ impl Inner {
         result
     }
 
-    /// Shares the token in memory, unless the store has one that is as good.
+    /// Writes the token that memory has for `request`, unless the store has one that is no older.
     async fn rewrite_one(
         self: &Arc<Self>,
         request: &MintRequest,
@@ -182,8 +183,8 @@ impl Inner {
         let place = Place::of(request, &credentials.api_key, &self.keys());
         let looked = self.look(&place, None, PATIENCE).await?;
         if !looked.unheard.is_empty() {
-            // The mark of a forget is here sooner than the event, or the event is lost. The token in memory may be
-            // older than the forget.
+            // This replica has read the mark of a forget before its event, or the event is lost. The token in memory
+            // may be older than the forget.
             let news = looked.unheard.iter().filter(|forget| self.heard.note(forget));
             apply(news.map(Forget::event).collect()).await;
             return Ok(SharedWrite::Needless);
@@ -206,14 +207,14 @@ impl Inner {
             return Ok(SharedWrite::Needless);
         }
         let entry = Entry { facts, token: held.value().clone() };
-        // Other replicas may hold an older one.
+        // Other replicas may hold an older token.
         let commands = vec![self.set_entry(place.name(), &entry), self.add_replaced(place.name())];
         self.store.call(commands, PATIENCE).await?;
         Ok(SharedWrite::Written)
     }
 }
 
-/// Whether the store has a token that is no older than this one and may be served.
+/// Whether the store has a token that may be served and is no older than the token of `ours`.
 fn has_as_good(looked: &RawLook, ours: &Facts, now: u64) -> bool {
     let marks = looked.marks.as_deref().unwrap_or_default();
     looked.entries.iter().any(|(entry, _)| {

@@ -1,9 +1,10 @@
-//! Names and seals: what the store is told of a token, and how a replica knows its own sealed content again.
+//! Names and seals: keyed names in place of users, and encryption that binds content to its place in the store.
 //!
-//! All keys are derived from the operator's (HKDF, RFC 5869). A name is a keyed hash (HMAC-SHA-256, RFC 2104), so the
-//! store learns no user. Content is sealed by AES-256-GCM (NIST SP 800-38D) with its kind and its name as additional
-//! data, so content in the place of other content does not open. Nonces are random: one key may seal 2^32 times,
-//! which at a hundred seals a second is over a year, and at the ten of a million users is over ten.
+//! All keys are derived from the operator's seal key (HKDF, RFC 5869). A name is a keyed hash (HMAC-SHA-256, RFC
+//! 2104), so the store learns no user. Content is sealed by AES-256-GCM (NIST SP 800-38D) with its kind and its name
+//! as additional data, so content in the place of other content does not open. Nonces are random: one key may seal
+//! 2^32 times. That is enough for over a year of a hundred seals a second, or over ten years of ten a second, as a
+//! million users need.
 
 use std::error::Error;
 use std::fmt;
@@ -20,10 +21,10 @@ const KEY_BYTES: usize = 32;
 /// Most keys in the key file.
 const MAX_KEYS: usize = 2;
 
-/// Bytes of a name: enough that no two of a trillion requests share one.
+/// Bytes of a name: enough that no two of a trillion requests share a name.
 const NAME_BYTES: usize = 16;
 
-/// Bytes by which sealed content says which key opens it.
+/// Bytes of the id, at the front of sealed content, of the key that opens it.
 const KEY_ID_BYTES: usize = 4;
 
 /// Bytes of sealed content beside the content: key id, nonce, tag.
@@ -70,19 +71,19 @@ pub enum Kind {
     Event = 3,
 }
 
-/// Keys of names and seals. The first seals; each opens.
+/// Keys for names and seals. The first key seals; each key opens.
 pub struct SealKeys {
     keys: Vec<Derived>,
 }
 
-/// Keys that are derived from one key of the operator's.
+/// Keys that are derived from one seal key of the operator.
 struct Derived {
     id: [u8; KEY_ID_BYTES],
     names: Key,
     seal: RandomizedNonceKey,
 }
 
-/// Flaw of a key file. The operator's fault.
+/// Flaw of the seal keys that the operator has given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyError {
     Empty,
@@ -136,7 +137,7 @@ impl SealKeys {
         Ok(Self { keys: keys.iter().map(|key| Derived::new(key)).collect() })
     }
 
-    /// Returns the names of `content`, one by each key; the first is the one to write to.
+    /// Returns the names of `content`, one by each key. Content is written under the first name.
     pub fn names(&self, kind: Kind, content: &[u8]) -> Vec<Name> {
         self.keys.iter().map(|key| key.name(kind, content)).collect()
     }
@@ -146,7 +147,8 @@ impl SealKeys {
         self.keys[0].name(kind, content)
     }
 
-    /// Returns a keyed hash that tells whether two replicas have the same secret, and no more.
+    /// Returns a keyed hash of `secret`. It shows whether two replicas have the same secret, and nothing else about
+    /// it.
     pub fn fingerprint(&self, secret: &[u8]) -> [u8; 8] {
         let hash = sign(&self.keys[0].names, &[b"\0", secret].concat());
         *hash.as_ref().first_chunk().expect("a hash has 32 bytes")
@@ -166,7 +168,7 @@ impl SealKeys {
         whole
     }
 
-    /// Opens what was sealed for the place `name`. `None` if no key of this replica has sealed it for this place.
+    /// Opens content that was sealed for the place `name`; `None` if no key of this replica has sealed it for `name`.
     pub fn open(&self, kind: Kind, name: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         if sealed.len() < OVERHEAD {
             return None;

@@ -1,15 +1,15 @@
-//! Connections to the store. No request waits for a connection, and no call waits longer than it was given.
+//! Connections to the store. No request waits for a connection, and no call waits longer than its time limit.
 //!
 //! | module | decides |
 //! |---|---|
 //! | [`settings`](Settings) | where the store is |
-//! | `link` | one kept connection to one server: connects, pings, connects anew |
+//! | `link` | how one connection to one server is kept: connects, pings, connects again |
 //! | `breaker` | when calls to a server are suspended |
-//! | `sentinel`, `cluster`, `slots` | which server has the primary, or a key |
+//! | `sentinel`, `cluster`, `slots` | which server is the primary, or has a key |
 //! | `connection`, `stream`, `access` | login, checks of a new connection, TLS |
 //! | `bounded` | how much a server may send |
 //! | `listener` | a connection for calls that block |
-//! | `fault`, `inspection` | what an operator is told |
+//! | `fault`, `inspection` | what an operator learns about faults and about the server |
 
 mod access;
 mod board;
@@ -50,8 +50,8 @@ use self::connection::{CONNECT, Connection};
 use self::link::{Link, Target};
 use self::sentinel::Sentinels;
 
-/// Most calls under way. A call holds less than a kilobyte, and a healthy store answers thousands in the time that
-/// one call may take.
+/// Most calls under way. A call holds less than a kilobyte, and a healthy store answers thousands of calls in the
+/// time limit of one.
 const MOST_CALLS: usize = 1_024;
 
 /// Connections to the store. Clones share the connections, which close with the last clone.
@@ -69,7 +69,7 @@ struct Core {
     alarms: Alarms<StoreCallResult>,
 }
 
-/// Ways to the servers.
+/// Links to the servers: to one, or to each node of a cluster.
 enum Routes {
     One(Link),
     Cluster(Cluster),
@@ -80,9 +80,9 @@ enum Routes {
 pub enum State {
     /// Every server is connected.
     Connected,
-    /// A server is not connected; the fault of the last attempt, after the first.
+    /// A server is not connected. `last` is the fault of the last attempt; `None` before the first has ended.
     Connecting { last: Option<Fault> },
-    /// Calls to a server are suspended for so long.
+    /// Calls to a server are suspended for the time that is `left`.
     Suspended { left: Duration },
 }
 
@@ -110,12 +110,12 @@ impl Store {
     /// Sends commands together, in one round trip, and returns their answers in order. In a cluster, each command is
     /// sent to the node that has its first key, all at the same time.
     ///
-    /// A caller that drops the future gives up the answers; the commands may be done all the same.
+    /// A caller that drops the future gives up the answers; the server may run the commands all the same.
     ///
     /// # Errors
     ///
     /// See [`Fault`]. Fails at once without a connection, while calls are suspended, and with too many calls under
-    /// way. An answer that is an error fails the whole call, though the other commands may have been done.
+    /// way. An answer that is an error fails the whole call, even if the server has run the other commands.
     pub async fn call(&self, commands: Vec<Cmd>, within: Duration) -> Result<Vec<Value>, Fault> {
         let started = Instant::now();
         let called = self.call_uncounted(&commands, within).await;
@@ -151,7 +151,7 @@ impl Store {
         first_fault.map_or(Ok(answers), Err)
     }
 
-    /// Tells the log of answers that will not change by themselves. Links tell of connections.
+    /// Logs the faults of calls, except faults of the connection, which the links log.
     fn tell(&self, fault: Fault, result: StoreCallResult) {
         use StoreCallResult::{Busy, Denied, Failed, Full, ReadOnly};
         if !matches!(result, Busy | Denied | Failed | Full | ReadOnly) {
@@ -177,14 +177,14 @@ impl Store {
                 let address = link.address().ok_or(Fault::NotConnected)?;
                 Some(Connection::open(&address, &self.access()).await?)
             }
-            // The node is known with the first command.
+            // The key of the first command decides which node to connect to.
             Routes::Cluster(_) => None,
         };
         Ok(Listener::new(self.clone(), connection))
     }
 
-    /// Takes other settings. New connections use them, and a connection that stands is closed when the new one
-    /// stands. The time of a mint (`patience`) stays as it was at the start.
+    /// Takes other settings. New connections use them, and an open connection is closed as soon as a new one has
+    /// taken its place. `patience` stays as it was at the start.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the state of the connections: of the worst of them, in a cluster.
+    /// Returns the state of the connection; in a cluster, of one that is not connected, if there is one.
     pub fn state(&self) -> State {
         let states = match &**self.core.routes.load() {
             Routes::One(link) => vec![link.state()],
@@ -212,7 +212,7 @@ impl Store {
         worst.unwrap_or(State::Connected)
     }
 
-    /// Asks the server, or a node of the cluster, about itself.
+    /// Asks the server, or a node of the cluster, for the facts of an [`Inspection`].
     ///
     /// # Errors
     ///

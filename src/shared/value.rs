@@ -1,4 +1,4 @@
-//! Answers of the store, as far as they have the expected form. Any other form counts as no answer.
+//! Values in answers of the store. A value of another form than the expected one counts as absent.
 
 use redis::Value;
 

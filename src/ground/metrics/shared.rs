@@ -5,7 +5,7 @@ use prometheus::{IntCounter, IntGauge};
 use super::labels::{SharedForget, SharedLease, SharedRead, SharedWrite};
 use super::{Counters, Page};
 
-/// Metrics of the second level. They exist without `[shared]` too, and stay at 0.
+/// Metrics of the tokens that replicas share. Without `[shared]` the metrics exist too, and stay at 0.
 #[derive(Clone)]
 pub struct SharedMetrics {
     pub reads: Counters<SharedRead>,

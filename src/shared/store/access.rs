@@ -1,4 +1,4 @@
-//! Names, secrets and roots with which connections are opened, read once from the settings.
+//! Users, passwords and roots with which connections are opened, read once from the settings.
 
 use std::error::Error;
 use std::fmt;
@@ -10,14 +10,14 @@ use secrecy::SecretString;
 
 use super::settings::{Place, Settings};
 
-/// Settings that can't be used. The operator's fault.
+/// Flaw of the settings, which the operator has to correct.
 #[derive(Debug)]
 pub enum StartError {
     /// The roots that vouch for the servers can't be read.
     Roots(FileError),
     /// No address is given.
     NoAddress,
-    /// A database other than 0 is asked of a cluster.
+    /// The settings name a cluster, and a database other than 0.
     DatabaseInCluster,
 }
 
@@ -40,14 +40,14 @@ impl Error for StartError {
     }
 }
 
-/// Login at one sort of server.
+/// User and password, for the servers of the store or for the Sentinels.
 #[derive(Default)]
 pub(super) struct Login {
     pub(super) user: Option<String>,
     pub(super) password: Option<SecretString>,
 }
 
-/// Needs of a new connection besides an address.
+/// Settings of a new connection besides its address.
 pub(super) struct Access {
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) server: Login,

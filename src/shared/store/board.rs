@@ -1,4 +1,4 @@
-//! Metrics over all links of a store, and the time that a mint has for the store.
+//! Metrics over all links of a store, and the longest time for which a mint may wait for the store.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Board {
         Self { metrics, patience, links: Mutex::default() }
     }
 
-    /// Returns the time that one mint may spend waiting for the store.
+    /// Returns the longest time for which one mint may wait for the store.
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }
@@ -40,7 +40,7 @@ impl Board {
         self.update();
     }
 
-    /// Sets the gauges by the state of all links.
+    /// Sets the gauges from the states of all links.
     pub(super) fn update(&self) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|link| link.strong_count() > 0);

@@ -1,9 +1,9 @@
-//! Bounds on what a server may send: a stream that ends when an answer is larger than any that a call asks
-//! for, or when an answer comes that no command has asked for.
+//! Bounds on what a server may send: a stream that fails when an answer is larger than any that a call can need, or
+//! when an answer comes without a command.
 //!
-//! The parser of the crate `redis` has no such bounds: it collects what a header announces, for as long as bytes come,
-//! also after the caller has left. An answer without a question would be the answer to the next command.
-//! `tests/real/shared_store/hostile.rs` has servers that do both.
+//! The parser of the crate `redis` has no such bounds. It collects as many bytes as a header announces, even after
+//! the caller has given up. And it would take an answer without a command for the answer to the next command.
+//! `tests/real/shared_store/hostile.rs` has servers that send such answers.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connection::Trouble;
 use super::fault::Fault;
 
-/// Most bytes of one value. The longest that a call asks for are a sealed token and the text of `INFO`.
+/// Most bytes of one value. The longest values that calls need are a sealed token and the text of `INFO`.
 const LONGEST_VALUE: u64 = 64 * 1024;
 
-/// Most values in one answer, nested ones included, and most bytes. The largest answers are those of `XREAD`, with
-/// 1,000 events of each of two streams, and of `CLUSTER SLOTS`.
+/// Most values in one answer, nested values included, and most bytes. The largest answers that calls need are those
+/// to `XREAD`, with 1,000 events of each of two streams, and to `CLUSTER SLOTS`.
 const MOST_VALUES: u64 = 16 * 1024;
 const LONGEST_ANSWER: u64 = 1024 * 1024;
 
@@ -29,7 +29,7 @@ const LONGEST_LINE: usize = 4 * 1024;
 /// First bytes of values.
 const KINDS: &[u8] = b"+-:$*_#,(!=%|~>";
 
-/// Most bytes of a command of ours. Commands are scanned by the same code, to count them.
+/// No bounds, for the sidecar's own commands: the same code scans them, to count them.
 const UNBOUNDED: Bounds = Bounds { value: u64::MAX, values: u64::MAX, answer: u64::MAX };
 const BOUNDS: Bounds = Bounds { value: LONGEST_VALUE, values: MOST_VALUES, answer: LONGEST_ANSWER };
 
@@ -38,7 +38,7 @@ pub(super) struct Bounded<S> {
     stream: S,
     commands: Scanner,
     answers: Scanner,
-    /// Told why the stream ends, since calls see only that it has.
+    /// Takes the reason why the stream fails, because calls see only that it has.
     trouble: Arc<Trouble>,
 }
 
@@ -102,22 +102,22 @@ struct Bounds {
 struct Scanner {
     bounds: Bounds,
     place: Place,
-    /// Values that the present answer still lacks.
+    /// Values that the current answer still lacks.
     missing: u64,
-    /// Values and bytes that the present answer has announced.
+    /// Values and bytes that the current answer has announced so far.
     values: u64,
     bytes: u64,
-    /// Answers that have ended.
+    /// Answers that are complete.
     whole: u64,
 }
 
-/// Place in the stream.
+/// Part of the stream in which the next byte is.
 enum Place {
-    /// The byte comes that says of which kind a value is.
+    /// The first byte of a value, which says its kind.
     Kind,
-    /// A line; a number if the kind has one.
+    /// The rest of the first line, which is a number for some kinds.
     Line { kind: u8, line: Number },
-    /// Bytes of a value, with their line end.
+    /// The bytes of a value, and the line end after them.
     Bytes { left: u64 },
 }
 
@@ -144,7 +144,7 @@ impl Number {
         }
     }
 
-    /// Returns the number, where a negative one stands for a value that is absent.
+    /// Returns the number; `None` if it is negative, which stands for an absent value.
     fn value(&self) -> io::Result<Option<u64>> {
         if self.garbled || self.length < 2 {
             return Err(beyond("a length that is no number"));
@@ -210,14 +210,14 @@ impl Scanner {
             }
             b'*' | b'~' | b'>' => line.value()?.unwrap_or(0),
             b'%' => line.value()?.unwrap_or(0).saturating_mul(2),
-            // Attributes, and the value that they belong to.
+            // Pairs of attributes, and the value that they belong to.
             b'|' => line.value()?.unwrap_or(0).saturating_mul(2).saturating_add(1),
             _ => {
                 self.end_value();
                 return self.announce(0, line.length as u64);
             }
         };
-        // Values that have begun, and values that headers have announced, for which the parser has set memory aside.
+        // Values that have begun, and values that headers have announced: the parser has allocated memory for both.
         let announced = self.values.saturating_add(self.missing);
         if parts > self.bounds.values.saturating_sub(announced) {
             return Err(beyond("many values"));
@@ -254,7 +254,8 @@ fn beyond(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// Answers that end in these bytes, or the bound that they break. Whole, and byte by byte.
+    /// Returns the number of answers that are complete in `bytes`, or the bound that they break. Scans them at once,
+    /// and byte by byte.
     fn answers(bytes: &[u8]) -> Result<u64, String> {
         let scan = |size: usize| {
             let mut scanner = Scanner::new(BOUNDS);

@@ -1,14 +1,14 @@
-//! Suspension of calls to a server that does not answer: a decision without I/O.
+//! Suspends calls to a server that does not answer. Decides only, without I/O.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Outages in a row after which calls are suspended. A single lost packet is no outage.
+/// Outages in a row after which calls are suspended. A single lost packet does not suspend calls.
 const OUTAGES: u32 = 5;
 
-/// First and longest suspension. The first is short, because a failover takes about a second; the longest costs
-/// a server that is down for an hour six attempts a minute.
+/// Lengths of the first and of the longest suspension. The first is short, because a failover takes about a second.
+/// With the longest, a server that is down gets six attempts a minute.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -27,14 +27,14 @@ impl Breaker {
         Self { in_a_row: 0, next: FIRST, until: None, counted: None }
     }
 
-    /// Takes note of a call that was answered.
+    /// Notes that a call was answered.
     pub(super) fn answered(&mut self) {
         // An answer to a call that was sent before the suspension does not end it.
         *self = Self { until: self.until, ..Self::new() };
     }
 
-    /// Takes note of a call that was not. Calls that were under way at the same time count once: a pause of the
-    /// server is one outage, however many calls it meets. Returns whether calls are suspended from now on.
+    /// Notes that a call was not answered. Calls that were under way at the same time count once: a pause of the
+    /// server is one outage, even if many calls fail in it. Returns whether this failure suspends calls.
     pub(super) fn failed(&mut self, started: Instant, now: Instant) -> bool {
         if self.until.is_some() || self.counted.is_some_and(|counted| started < counted) {
             return false;
@@ -50,12 +50,12 @@ impl Breaker {
         true
     }
 
-    /// Returns when a probe is due, while calls are suspended.
+    /// Returns the end of the suspension, while calls are suspended.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Ends a suspension: a probe was answered. The next suspension is no shorter until a call is answered too.
+    /// Ends a suspension. The next suspension is no shorter, unless a call is answered before it.
     pub(super) fn resume(&mut self) {
         self.until = None;
     }

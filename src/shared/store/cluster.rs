@@ -1,7 +1,7 @@
 //! A cluster: a link to each node that has slots, and the map from slots to nodes.
 //!
-//! The crate `redis` has a client for clusters too. It makes requests wait for connections, and opens connections
-//! whose answers have no bound.
+//! The client for clusters of the crate `redis` is not used: it makes requests wait for connections, and does not
+//! bound the size of answers.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -26,13 +26,13 @@ use super::link::{Link, Target};
 use super::settings::Address;
 use super::slots::{self, Owned};
 
-/// Pause between two looks at the map. A call that is sent to the wrong node asks for a look at once.
+/// Pause between two updates of the map. A call that was sent to the wrong node asks for an update at once.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Pause after a look in vain.
+/// Pause after an update that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Least pause between two looks, since a failover makes all calls ask for one.
+/// Shortest pause between two updates, because a failover makes all calls ask for an update.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A cluster. Its links and its task end when it is dropped.
@@ -47,7 +47,7 @@ struct Shared {
     look: Notify,
     access: watch::Receiver<Arc<Access>>,
     board: Arc<Board>,
-    /// Fault of the last look, until a look succeeds.
+    /// Fault of the last update of the map, until an update succeeds.
     last: Mutex<Option<Fault>>,
 }
 
@@ -60,7 +60,7 @@ struct Map {
 }
 
 impl Map {
-    /// Returns the node that has a slot, or some node for a command without a key.
+    /// Returns the node that has `slot`; any node for a command without a key.
     fn node_of(&self, slot: Option<u16>) -> Option<&Arc<Link>> {
         let Some(slot) = slot else { return self.owned.first().map(|(_, link)| link) };
         let index = self.owned.partition_point(|(slots, _)| *slots.end() < slot);
@@ -69,7 +69,7 @@ impl Map {
 }
 
 impl Cluster {
-    /// Starts to look for the nodes. Must be called in a tokio runtime.
+    /// Starts the task that finds the nodes. Must be called in a tokio runtime.
     pub(super) fn start(
         seeds: Vec<Address>,
         access: watch::Receiver<Arc<Access>>,
@@ -117,7 +117,7 @@ impl Cluster {
         Ok(answers)
     }
 
-    /// Asks for a look at the map, in which a slot has no node.
+    /// Asks for an update of the map, because a slot has no node in it.
     fn miss(&self) -> Fault {
         self.shared.look.notify_one();
         Fault::NotConnected
@@ -144,10 +144,10 @@ impl Cluster {
         let asking = map.node_of(slots::slot_of(command)).ok_or(Fault::NotConnected)?;
         let asked = asking.address().ok_or(Fault::NotConnected)?;
         let named = error.details().and_then(|details| slots::redirected_to(details, &asked));
-        // A node that has joined a moment ago is not connected; a request does not wait for that.
+        // A node that has only just joined is not connected yet, and a request does not wait for its connection.
         let link = named.and_then(|address| map.nodes.get(&address)).ok_or(Fault::NotConnected)?;
         if Arc::ptr_eq(link, asking) {
-            // Another server has the name of the node that was asked.
+            // The name of the node that was asked now leads to another server.
             link.connect_anew();
             return Err(Fault::NotConnected);
         }
@@ -166,12 +166,12 @@ impl Cluster {
         map.node_of(slots::slot_of(command)).and_then(|link| link.address())
     }
 
-    /// Asks for a look at the map: a listener was sent to another node.
+    /// Asks for an update of the map, because a server has answered a listener with an error.
     pub(super) fn look(&self) {
         self.shared.look.notify_one();
     }
 
-    /// Returns the state of each node, or of the search for nodes while none is known.
+    /// Returns the state of the connection to each node; of the search for nodes while no node is known.
     pub(super) fn states(&self) -> Vec<State> {
         let map = self.shared.map.load();
         if map.nodes.is_empty() {
@@ -200,7 +200,7 @@ impl Shared {
                     self.take(owned);
                     LOOK
                 }
-                // Links that stand are kept: a cluster that does not tell its slots may serve all the same.
+                // Keep the links: a cluster that does not tell its slots may answer other calls all the same.
                 Err(fault) => {
                     if alarm.raise(1).is_some() {
                         warn!(
@@ -212,12 +212,12 @@ impl Shared {
                 }
             };
             sleep(LEAST_PAUSE).await;
-            // Either is a reason to look.
+            // Update the map after the pause, or as soon as a call asks for it.
             let _ = timeout(pause, self.look.notified()).await;
         }
     }
 
-    /// Asks nodes that are connected, then the configured ones, until one tells.
+    /// Asks the connected nodes for their slots, then the configured addresses, until a node answers.
     async fn ask_for_slots(&self) -> Result<Vec<Owned>, Fault> {
         let mut question = cmd("CLUSTER");
         question.arg("SLOTS");
@@ -248,7 +248,7 @@ impl Shared {
         Err(fault)
     }
 
-    /// Puts a map in force. Links to nodes that stay are kept, and links to others end.
+    /// Replaces the map. Keeps the links to nodes that are in the new map; the other links end.
     fn take(&self, owned: Vec<Owned>) {
         let before = self.map.load_full();
         let mut map = Map::default();

@@ -16,10 +16,10 @@ use super::fault::Fault;
 use super::settings::Address;
 use super::stream;
 
-/// Longest time to connect to one server, up to the answers that show that it serves.
+/// Longest time to connect to one server, with the login and the checks.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
 
-/// A connection that several calls share. Its socket closes when the last of its holders drops it.
+/// A connection that several calls share. The socket closes when the last holder drops the connection.
 pub(super) struct Connection {
     multiplexed: MultiplexedConnection,
     address: Address,
@@ -27,7 +27,7 @@ pub(super) struct Connection {
     driver: AbortHandle,
 }
 
-/// First fault of a connection, after which it is of no use.
+/// First fault of a connection. After a fault the connection is not used any more.
 #[derive(Default)]
 pub(super) struct Trouble {
     fault: OnceLock<Fault>,
@@ -65,9 +65,10 @@ impl Connection {
         let stream = stream::open(address, access.tls.as_ref()).await?;
         let trouble = Arc::<Trouble>::default();
         let stream = Bounded::new(stream, Arc::clone(&trouble));
-        // Sends no command: a proxy may not know `CLIENT SETINFO`, and each answer is checked here.
+        // Have the crate send no command of its own: a proxy may not know `CLIENT SETINFO`, and this module checks
+        // each answer.
         let greeting = RedisConnectionInfo::default().set_skip_set_lib_name();
-        // Callers have time limits of their own, and a call that blocks has a longer one.
+        // No time limit here: callers have their own, and a call that blocks has a longer one.
         let patient = AsyncConnectionConfig::new().set_response_timeout(None);
         let opened = MultiplexedConnection::new_with_config(&greeting, stream, patient).await;
         let (multiplexed, driver) = opened.map_err(|error| Fault::of_error(&error))?;
@@ -92,8 +93,9 @@ impl Connection {
         }
     }
 
-    /// Selects the database, and asks whether the server serves and takes writes. A user without rights to ask, and
-    /// a proxy that knows no such command, are given the benefit of the doubt: their calls will show.
+    /// Selects the database, and checks that the server serves and takes writes. If the user may not run these
+    /// commands, or a proxy does not know them, the connection is used all the same: later calls show whether the
+    /// server serves.
     async fn check(&self, database: u32) -> Result<(), Fault> {
         if database != 0 {
             let mut command = cmd("SELECT");
@@ -105,14 +107,14 @@ impl Connection {
         let answers = self.call(&[cmd("PING"), cmd("ROLE")]).await?;
         match &answers[0] {
             Value::SimpleString(word) if word == "PONG" => {}
-            // MISCONF: the server can't save its data, and takes no writes. Its entries can be read.
+            // MISCONF: the server can't save its data, and takes no writes. Its entries can still be read.
             Value::ServerError(error) if matches!(error.code(), "NOPERM" | "MISCONF") => {}
             Value::ServerError(error) => return Err(Fault::of_answer(error)),
             _ => return Err(Fault::Garbage),
         }
         match role(&answers[1]) {
             Some(b"slave") => Err(Fault::ReadOnly),
-            // A Sentinel, whose address was given for a server's.
+            // The configured address is that of a Sentinel, not of a server.
             Some(b"sentinel") => Err(Fault::NoPrimary),
             _ => Ok(()),
         }
@@ -124,7 +126,7 @@ impl Connection {
         answer.unwrap_or(Err(Fault::Timeout)).map(drop)
     }
 
-    /// Sends commands in one piece, and returns their answers, errors among them.
+    /// Sends commands in one piece, and returns their answers; an answer may be an error.
     pub(super) async fn call(&self, commands: &[Cmd]) -> Result<Vec<Value>, Fault> {
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
@@ -147,7 +149,7 @@ impl Connection {
         self.trouble.fault.get().copied()
     }
 
-    /// Notes that the connection is of no use any more.
+    /// Notes that the connection is not to be used any more.
     pub(super) fn give_up(&self, fault: Fault) {
         self.trouble.tell(fault);
     }

@@ -1,4 +1,4 @@
-//! Failures of calls to the store, by whose fault they are.
+//! Failures of calls to the store, and who or what has caused them.
 
 use std::error::Error;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::fmt;
 use ground::metrics::{StoreCallResult, StoreConnectResult};
 use redis::{ErrorKind, RedisError, ServerError};
 
-/// Failure of a call to the store, or of an attempt to connect. Holds no text of the server's: an answer may
+/// Failure of a call to the store, or of an attempt to connect. Holds no text of the server, because an answer may
 /// repeat a command with a secret in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// There is no connection; the call was not sent.
     NotConnected,
-    /// The last calls had failed; the call was not sent.
+    /// Calls are suspended, because the last calls failed; the call was not sent.
     Suspended,
-    /// The most calls that may be under way were under way; the call was not sent.
+    /// Too many calls are under way; the call was not sent.
     Busy,
     /// No answer came in time.
     Timeout,
@@ -22,17 +22,17 @@ pub enum Fault {
     Broken,
     /// The certificate of the server is not accepted, or the server speaks no TLS.
     Untrusted,
-    /// The server asks for another user, another password, or more rights.
+    /// The server does not accept the user or the password, or the user lacks a right.
     Denied,
     /// The server is a replica, which takes no writes.
     ReadOnly,
-    /// The Sentinels answered, and know no primary of the configured name.
+    /// The Sentinels name no server that is a primary, or the address of a Sentinel was given for that of a server.
     NoPrimary,
-    /// The server has reached its `maxmemory` and evicts no entries.
+    /// The server has reached its `maxmemory` and may not remove entries.
     Full,
     /// The server is loading its data.
     Loading,
-    /// The answer is not of the protocol, or larger than any that a call asks for.
+    /// The answer does not follow the protocol, or is larger than any that a call can need.
     Garbage,
     /// An error of another kind, by the first word of the server's answer.
     Other(&'static str),
@@ -41,17 +41,17 @@ pub enum Fault {
 /// Cause of a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// Too many calls of this sidecar's own.
+    /// Too many calls of the sidecar itself.
     Ours,
-    /// The way to the server, or a server that is down: the two can't be told apart.
+    /// The network, or a server that is down: a client can't tell one from the other.
     Network,
     Server,
     /// Settings of the sidecar or of the server.
     Operator,
 }
 
-/// Words with which answers begin that are errors, besides those that [`Fault::of_code`] has a variant for.
-/// Words that are not among these are `unknown`: a server may send any text.
+/// First words of error answers, besides those for which [`Fault::of_code`] has a variant. Any other word becomes
+/// `unknown`, because a server may send any text.
 const CODES: [&str; 17] = [
     "ASK",
     "BUSY",
@@ -86,7 +86,7 @@ impl Fault {
         }
     }
 
-    /// Returns the fault that an answer of the server's says.
+    /// Returns the fault that an error answer of the server shows.
     pub(super) fn of_answer(error: &ServerError) -> Self {
         Self::of_code(inner_code(error.code(), error.details().unwrap_or_default()))
     }
@@ -104,7 +104,7 @@ impl Fault {
         }
     }
 
-    /// Whether the fault is a sign that the next call would wait in vain too.
+    /// Whether the fault makes it likely that the next call waits in vain too.
     pub(super) fn is_outage(self) -> bool {
         matches!(self, Self::Timeout | Self::Broken | Self::Garbage)
     }
@@ -152,8 +152,9 @@ impl Fault {
     }
 }
 
-/// Returns the code of an error inside a script. Servers before Redis 7 put it into the text of an error of the
-/// script's: `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`.
+/// Returns the code of an error, also of an error inside a script. Servers before Redis 7 put the inner error into
+/// the text of the outer:
+/// `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`.
 fn inner_code<'a>(code: &'a str, details: &'a str) -> &'a str {
     if code != "ERR" || !details.starts_with("Error running script") {
         return code;
@@ -163,7 +164,7 @@ fn inner_code<'a>(code: &'a str, details: &'a str) -> &'a str {
 }
 
 impl fmt::Display for Fault {
-    /// Says what happened, and what the operator can do where they can do something.
+    /// Says what happened and, where the operator can do something, what that is.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::NotConnected => "not connected",
@@ -172,7 +173,7 @@ impl fmt::Display for Fault {
             Self::Timeout => "no answer in time",
             Self::Broken => "the server can't be reached, or broke the connection off",
             Self::Untrusted => {
-                "the server's certificate is not accepted, or it speaks no TLS: check \
+                "the server's certificate is not accepted, or the server speaks no TLS: check \
                  the roots, the host name and the port"
             }
             Self::Denied => {

@@ -1,4 +1,4 @@
-//! A look at a server, for an operator who wants to know whether it suits.
+//! Facts about a server, for an operator who wants to know whether it is suitable.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,22 +11,22 @@ use super::fault::Fault;
 pub struct Inspection {
     /// `redis`, `valkey`, or the name that the server gives itself.
     pub software: String,
-    /// Version of the software; of Redis's protocol if the software gives none.
+    /// Version of the software; `redis_version` if the software gives no version of its own.
     pub version: String,
     /// `master` or `slave`, as the server calls it.
     pub role: String,
     /// `maxmemory-policy`, such as `noeviction`.
     pub memory_policy: String,
     pub used_memory: u64,
-    /// Most memory that the server takes; `None` without a limit.
+    /// Most memory that the server uses for data; `None` without a limit.
     pub most_memory: Option<u64>,
     /// Whether the server is a node of a cluster.
     pub is_cluster: bool,
-    /// Time by which the clocks of server and sidecar differ, give or take the time of a call.
+    /// Time by which the clocks of server and sidecar differ. May be wrong by the time that a call takes.
     pub clock_difference: Duration,
 }
 
-/// Commands to which [`Inspection::read`] reads the answers. `INFO` has the memory policy too, while managed servers
+/// Commands whose answers [`Inspection::read`] reads. The memory policy is read from `INFO`, because managed servers
 /// refuse `CONFIG GET`.
 pub(super) fn commands() -> Vec<redis::Cmd> {
     vec![cmd("INFO"), cmd("TIME")]
@@ -64,7 +64,7 @@ fn text(answer: &Value) -> Option<&str> {
     }
 }
 
-/// Keeps what an operator's terminal can show: the server is not trusted with more.
+/// Keeps at most 40 printable characters: a server that is not trusted must not control the operator's terminal.
 fn plain(value: &str) -> String {
     value.chars().filter(char::is_ascii_graphic).take(40).collect()
 }

@@ -1,4 +1,4 @@
-//! The connection to one server, and the task that keeps it.
+//! The connection to one server, and the task that opens it and opens it again.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -23,20 +23,20 @@ use super::fault::Fault;
 use super::sentinel::Sentinels;
 use super::settings::Address;
 
-/// First and longest pause between attempts to connect, before jitter. Each attempt costs a server that is coming
-/// back a login, and 200 replicas try at once.
+/// First and longest pause between attempts to connect, before jitter. Each attempt costs the server a login, and 200
+/// replicas may try at once when the server comes back.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Life of a connection after which the pauses begin anew: a server that accepts and breaks connections off is not
-/// asked in a loop.
+/// Life of a connection after which the pauses begin with the first again. A server that accepts connections and soon
+/// breaks them off gets longer and longer pauses.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// Pause between pings of an idle connection: firewalls and address translation drop idle connections without a
-/// word, some after less than a minute.
+/// Pause between pings of an idle connection. Firewalls and address translation drop idle connections without telling
+/// either side, some after less than a minute.
 const PING: Duration = Duration::from_secs(3);
 
-/// Server that a link leads to.
+/// Server to which a link connects.
 pub(super) enum Target {
     Address(Address),
     /// The primary that the Sentinels name, looked up at each attempt.
@@ -60,8 +60,8 @@ impl Target {
         }
     }
 
-    /// Waits until another server has taken the place of the connected one, and that one has not noticed: a primary
-    /// that is cut off from its Sentinels goes on.
+    /// Waits until the Sentinels name another server as the primary. The connected server may not have noticed: a
+    /// primary that is cut off from its Sentinels goes on serving.
     async fn replaced(&self, connection: &Connection, access: &Access) {
         match self {
             Self::Address(_) => std::future::pending().await,
@@ -70,7 +70,8 @@ impl Target {
     }
 }
 
-/// A kept connection to one server. The keeper ends when the link is dropped.
+/// The connection to one server, which a task (the keeper) opens again after each fault. The keeper ends when the
+/// link is dropped.
 pub(super) struct Link {
     kept: Arc<Kept>,
     keeper: AbortHandle,
@@ -111,7 +112,7 @@ impl Link {
         Self { kept, keeper: tokio::spawn(keeper.run()).abort_handle() }
     }
 
-    /// Sends commands in one piece, and returns their answers, errors among them.
+    /// Sends commands in one piece, and returns their answers; an answer may be an error.
     pub(super) async fn call(
         &self,
         commands: &[Cmd],
@@ -133,7 +134,7 @@ impl Link {
         self.kept.connection().map(|connection| connection.address().clone())
     }
 
-    /// Has the keeper connect anew, and look the name up again.
+    /// Has the keeper connect again, with a new look-up of the host name.
     pub(super) fn connect_anew(&self) {
         if let Some(connection) = self.kept.connection() {
             connection.give_up(Fault::Other("MOVED"));
@@ -157,7 +158,7 @@ impl Kept {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the connection in use. The keeper has not yet seen each fault that a call has.
+    /// Returns the connection in use, unless it has a fault: a call may see a fault before the keeper does.
     fn connection(&self) -> Option<Arc<Connection>> {
         self.current.load_full().filter(|connection| connection.fault().is_none())
     }
@@ -173,7 +174,7 @@ impl Kept {
         }
     }
 
-    /// Draws conclusions from how a call ended.
+    /// Updates the breaker by the outcome of a call, and gives up the connection if it is of no more use.
     fn note(
         &self,
         connection: &Connection,
@@ -192,7 +193,7 @@ impl Kept {
                     connection.give_up(Fault::ReadOnly);
                 }
             }
-            // Time that was short from the start says little about the server.
+            // A time limit that was short from the start says little about the server.
             Err(Fault::Timeout) if within < self.board.patience() / 2 => {}
             Err(fault) if fault.is_outage() => {
                 let suspended = self.health().breaker.failed(started, now);
@@ -205,13 +206,13 @@ impl Kept {
     }
 }
 
-/// The task that connects, watches the connection, and connects anew.
+/// The task that connects, watches the connection, and connects again.
 struct Keeper {
     kept: Arc<Kept>,
     access: watch::Receiver<Arc<Access>>,
     jitter: RandomState,
     pause: Duration,
-    /// Fault that the log has told of, until it tells that the server is back.
+    /// Fault that was logged last; `None` once the log says that the server is back.
     told: Option<Fault>,
     alarm: Alarm,
 }
@@ -226,7 +227,7 @@ impl Keeper {
         loop {
             self.await_end_of_suspension().await;
             let access = Arc::clone(&self.access.borrow_and_update());
-            // A connection that is in use serves on until the new one stands.
+            // A connection that is in use goes on serving until the new one is open.
             let opened = self.kept.target.open(&access).await;
             self.kept.board.count_connect(opened.as_ref().err().copied());
             match opened {
@@ -248,14 +249,14 @@ impl Keeper {
         self.kept.board.update();
     }
 
-    /// Hands a connection out until it breaks, or until another is asked for.
+    /// Lets calls use a connection until it fails, or until the settings change.
     async fn keep(&mut self, connection: &Arc<Connection>, access: &Access) {
         let started = Instant::now();
         self.kept.current.store(Some(Arc::clone(connection)));
         {
             let mut health = self.kept.health();
             (health.last, health.answered) = (None, started);
-            // Calls on the connection of before may have suspended calls since.
+            // Calls over the previous connection may have caused a suspension meanwhile.
             health.breaker.resume();
         }
         self.kept.board.update();
@@ -309,7 +310,7 @@ impl Keeper {
         }
     }
 
-    /// Tells the log once of each fault, and at most once a minute of a server that comes and goes.
+    /// Logs each fault once, and at most one fault a minute of a server that comes and goes.
     fn tell(&mut self, what: &str, fault: Fault) {
         if self.told != Some(fault) && self.alarm.raise(1).is_some() {
             self.told = Some(fault);
@@ -319,7 +320,7 @@ impl Keeper {
     }
 }
 
-/// Returns the fault that one answer says, if it says one.
+/// Returns the fault that an answer shows, if the answer is an error.
 pub(super) fn fault_of(answer: &Value) -> Option<Fault> {
     match answer {
         Value::ServerError(error) => Some(Fault::of_answer(error)),
@@ -330,7 +331,7 @@ pub(super) fn fault_of(answer: &Value) -> Option<Fault> {
 /// Waits for other settings.
 async fn changed(access: &mut watch::Receiver<Arc<Access>>) {
     if access.changed().await.is_err() {
-        // The store was dropped, and so will be the link.
+        // The store was dropped, and the link will be dropped with it.
         std::future::pending::<()>().await;
     }
 }

@@ -1,4 +1,4 @@
-//! A connection for calls that block, which would hold up all others on a shared one.
+//! A connection for calls that block. On a shared connection, they would hold up all other calls.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::Store;
 use super::connection::Connection;
 use super::fault::Fault;
 
-/// A connection of its own for `XREAD BLOCK`. Connects again by itself, at the next call after a fault, and follows
-/// the store to another server.
+/// A connection of its own for `XREAD BLOCK`. Connects again at the next call after a fault, and when another server
+/// has taken over the stream.
 pub struct Listener {
     store: Store,
     connection: Option<Connection>,
@@ -25,7 +25,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// See [`Fault`]. After [`Fault::Timeout`] and [`Fault::Broken`] the command may or may not have been done.
+    /// See [`Fault`]. After [`Fault::Timeout`] and [`Fault::Broken`] the server may or may not have run the command.
     pub async fn call(&mut self, command: Cmd, within: Duration) -> Result<Value, Fault> {
         let address = self.store.address_for(&command).ok_or(Fault::NotConnected)?;
         let usable = |connection: &Connection| {
@@ -36,7 +36,7 @@ impl Listener {
             None => Connection::open(&address, &self.store.access()).await?,
         };
         let answers = timeout(within, connection.call(&[command])).await;
-        // A connection whose answer is still to come is of no use for the next command.
+        // After a fault the connection is dropped: an answer that comes late would be taken for the next one.
         let answer = answers.unwrap_or(Err(Fault::Timeout))?.pop().ok_or(Fault::Garbage)?;
         let Value::ServerError(error) = &answer else {
             self.connection = Some(connection);

@@ -12,18 +12,18 @@ use super::connection::Connection;
 use super::fault::Fault;
 use super::settings::Address;
 
-/// Longest time to ask one Sentinel. Sentinels are many, so that one may be down.
+/// Longest time to ask one Sentinel. There are several, so that the next can be asked if one is down.
 const ASK: Duration = Duration::from_millis(500);
 
-/// Pause between two questions whether the primary is still the primary. The primary of before may serve on for eight
-/// seconds, until the Sentinels tell it, and would not hear of forgets.
+/// Pause between two questions which server is the primary. After a failover the former primary may go on serving for
+/// eight seconds, until the Sentinels tell it, and does not get the forgets that the new primary gets.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The Sentinels, and the name of the primary.
 pub(super) struct Sentinels {
     addresses: Vec<Address>,
     primary: String,
-    /// Index of the Sentinel that is asked first: the last that named a primary.
+    /// Index of the Sentinel that is asked first: the one that last led to a primary.
     first: AtomicUsize,
 }
 
@@ -38,8 +38,8 @@ impl Sentinels {
         Self { addresses, primary, first: AtomicUsize::new(0) }
     }
 
-    /// Connects to the primary. A Sentinel that is cut off from the others names the primary of before, so the
-    /// server is asked for its role, and the next Sentinel for the name.
+    /// Connects to the primary. A Sentinel that is cut off from the others still names the former primary. So the
+    /// server is asked for its role, and if it is not the primary, the next Sentinel is asked.
     pub(super) async fn open_primary(&self, access: &Access) -> Result<Connection, Fault> {
         let first = self.first.load(Ordering::Relaxed);
         let mut refused: Vec<Address> = Vec::new();
@@ -51,7 +51,7 @@ impl Sentinels {
                 Ok(address) if refused.contains(&address) => continue,
                 Ok(address) => address,
                 Err(error) => {
-                    // A fault of the primary's tells more than a fault of a Sentinel's.
+                    // A fault of a server that a Sentinel has named says more than the fault of a Sentinel.
                     if refused.is_empty() {
                         fault = error;
                     }
@@ -71,7 +71,8 @@ impl Sentinels {
         Err(if fault == Fault::ReadOnly { Fault::NoPrimary } else { fault })
     }
 
-    /// Waits until a Sentinel names another server. Asks on one connection, the next Sentinel if one fails.
+    /// Waits until a Sentinel names another server as the primary. Keeps one connection, and goes on to the next
+    /// Sentinel after a fault.
     pub(super) async fn replaced(&self, server: &Address, access: &Access) {
         let mut index = self.first.load(Ordering::Relaxed);
         let mut connection = None;
@@ -81,7 +82,7 @@ impl Sentinels {
             match timeout(ASK, asking).await.unwrap_or(Err(Fault::Timeout)) {
                 Ok(named) if named != *server => return,
                 Ok(_) => {}
-                // Says nothing about the primary.
+                // The fault of a Sentinel says nothing about the primary.
                 Err(_) => {
                     connection = None;
                     index = (index + 1) % self.addresses.len();
@@ -90,7 +91,7 @@ impl Sentinels {
         }
     }
 
-    /// Asks on `connection`, or opens it first.
+    /// Asks the Sentinel over `connection`, which is opened first if there is none.
     async fn ask_on(
         &self,
         connection: &mut Option<Connection>,

@@ -10,11 +10,11 @@ use secrecy::SecretString;
 /// Place of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// One server, or an address behind which a load balancer or a proxy has the primary.
+    /// One server, or the address of a load balancer or proxy that leads to the primary.
     Server(Address),
-    /// A primary that Sentinel elects.
+    /// A primary that the Sentinels elect.
     Sentinel { sentinels: Vec<Address>, primary: String },
-    /// A cluster; the addresses of some of its nodes, from which the others are learned.
+    /// A cluster, by the addresses of some of its nodes. These tell the addresses of the others.
     Cluster(Vec<Address>),
 }
 
@@ -52,6 +52,6 @@ pub struct Settings {
     pub sentinel_password: Option<SecretString>,
     /// Number of the database; a cluster has database 0 only.
     pub database: u32,
-    /// Time that one mint may spend waiting for the store.
+    /// Longest time for which one mint may wait for the store.
     pub patience: Duration,
 }

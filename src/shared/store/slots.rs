@@ -1,4 +1,4 @@
-//! Slots of a cluster: which node has which keys, as the cluster says.
+//! Slots of a cluster, by which the cluster says which node has which keys.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -21,7 +21,8 @@ pub(super) struct Owned {
     pub(super) node: Address,
 }
 
-/// Reads an answer to `CLUSTER SLOTS` that came from `asked`. Nodes that the cluster has no address of are left out.
+/// Reads an answer to `CLUSTER SLOTS` that came from `asked`. Leaves out nodes whose address the cluster does not
+/// know.
 pub(super) fn parse(answer: &Value, asked: &Address) -> Result<Vec<Owned>, Fault> {
     let Value::Array(ranges) = answer else {
         let Value::ServerError(error) = answer else { return Err(Fault::Garbage) };
@@ -49,7 +50,7 @@ fn parse_range(range: &Value, asked: &Address) -> Result<Option<Owned>, Fault> {
     let [host, Value::Int(port), ..] = &primary[..] else { return Err(Fault::Garbage) };
     let port = u16::try_from(*port).map_err(|_| Fault::Garbage)?;
     let host = match (host, asked) {
-        // The node has the address at which it was asked: see `cluster-preferred-endpoint-type`.
+        // No host stands for the address at which the question was sent: see `cluster-preferred-endpoint-type`.
         (Value::Nil, Address::Tcp { host, .. }) => host.clone(),
         (Value::BulkString(host), Address::Tcp { host: own, .. }) if host.is_empty() => own.clone(),
         (Value::BulkString(host), _) if host != b"?" => {
@@ -64,7 +65,7 @@ fn parse_range(range: &Value, asked: &Address) -> Result<Option<Owned>, Fault> {
 pub(super) fn slot_of(command: &Cmd) -> Option<u16> {
     let mut words = command.args_iter().map(|word| match word {
         Arg::Simple(bytes) => bytes,
-        // The cursor of an iteration, which no call of ours has.
+        // The cursor of an iteration, which no call of the sidecar has.
         _ => b"",
     });
     let name = words.next()?.to_ascii_uppercase();

@@ -17,18 +17,18 @@ use tokio_rustls::TlsConnector;
 use super::fault::Fault;
 use super::settings::Address;
 
-/// Longest time that sent bytes stay unacknowledged, where the kernel knows it. The keeper's own pings find a dead
-/// server earlier; this ends the sockets of connections that block.
+/// Longest time for which sent bytes may stay unacknowledged, where the kernel supports such a limit. On the shared
+/// connection, the keeper's pings find a dead server earlier; the limit is for connections with calls that block.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
-/// Head start of each address of a host before the next one (RFC 8305 section 8 suggests 250 ms; connecting as a
-/// whole has a second).
+/// Head start of each address of a host before the next one. RFC 8305 section 8 suggests 250 ms, but all of
+/// connecting may take only a second.
 const HEAD_START: Duration = Duration::from_millis(150);
 
 /// Most addresses of a host that are tried.
 const MOST_ADDRESSES: usize = 6;
 
-/// A stream of any sort.
+/// A stream over TCP, TLS or a unix socket.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
@@ -52,13 +52,14 @@ pub(super) async fn open(
     Ok(Box::new(stream.map_err(|error| fault_of_handshake(&error))?))
 }
 
-/// Connects to the address of `host` that answers first: a name may have addresses of pods that are gone, or of a
-/// family that is not routed.
+/// Connects to the address of `host` that answers first. Some addresses of a name may not answer: those of pods that
+/// are gone, or of a family (IPv4, IPv6) that is not routed.
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     race(lookup_host((host, port)).await?.take(MOST_ADDRESSES)).await
 }
 
-/// Connects to one address after another, to the next when one fails or has had its head start (RFC 8305 section 5).
+/// Connects to one address after another: begins with the next when an attempt fails or its head start is over (RFC
+/// 8305 section 5).
 async fn race(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -98,7 +99,8 @@ mod tests {
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
-    /// Returns an address that answers no attempt to connect, and what keeps it so: its queue is full.
+    /// Returns an address that answers no attempt to connect, with the listener and the connections that fill its
+    /// queue.
     async fn silent() -> (SocketAddr, TcpListener, JoinSet<io::Result<TcpStream>>) {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(LOOPBACK.parse().expect("an address")).expect("a free port");

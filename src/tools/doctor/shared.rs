@@ -1,5 +1,5 @@
-//! Checks the store that replicas share: whether it can be used, and whether it keeps what it is given. Each finding is a
-//! warning at most, since the sidecar starts and serves without the store.
+//! Checks the store that replicas share: whether the sidecar can use the store, and whether the store keeps tokens
+//! and forgets. Each finding is a warning at most, because the sidecar starts and serves without the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,14 @@ use shared::store::{Address, Fault, Inspection, Place, State, Store};
 /// Time for which the check waits for a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Pause between two looks at whether there is a connection.
+/// Pause between two checks whether there is a connection.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Oldest version of Redis with the commands that are used: `XADD` with `MINID`.
+/// Oldest version of Redis that has all the commands: `XADD` with `MINID` came last.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Difference from which the clocks of replicas are likely to differ too.
+/// Difference between the clocks of store and sidecar from which the check warns: the clocks of replicas are then
+/// likely to differ too.
 const CLOCK_WRONG: Duration = Duration::from_secs(30);
 
 pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
@@ -81,7 +82,7 @@ fn unusable(place: String, fault: Fault, mut findings: Findings) -> Vec<Finding>
     findings.warning(
         place,
         format!("it can't be used: {fault}"),
-        "until it can, each replica mints for itself; see docs/shared.md",
+        "until it can be used, each replica mints for itself; see docs/shared.md",
     );
     findings.all()
 }
@@ -103,7 +104,7 @@ fn look_at(seen: &Inspection, place: &str, took: Duration, findings: &mut Findin
     if is_bounded && memory_policy == "noeviction" {
         findings.warning(
             place,
-            "when its memory is full, it takes no more tokens (maxmemory-policy noeviction)",
+            "when its memory is full, it takes neither tokens nor forgets (maxmemory-policy noeviction)",
             "set maxmemory-policy volatile-ttl",
         );
     }

@@ -1,4 +1,4 @@
-//! Many users who come at once to all replicas.
+//! Many users who ask all replicas for tokens at once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use super::fleet::{Asked, Fleet};
 use crate::pages::velt::user_of;
 use crate::shared_store::servers::{RedisServer, SentinelGroup};
 
-/// Users, and requests of each to each replica. The full size is that of the long mode.
+/// Returns the number of users, and of requests of each user to each replica. The long mode has the full size.
 fn size() -> (usize, usize) {
     if std::env::var_os("VELT_SIDECAR_LONG").is_some() { (1_000, 4) } else { (103, 2) }
 }
 
-/// Settings with which a request waits for its mint on a busy machine.
+/// Settings that let a request wait for its mint even on a busy machine.
 const PATIENT: [(&str, &str); 3] = [
     ("VELT__ATTEMPT_TIMEOUT", "15s"),
     ("DELIVERY__ROUTE", ROUTES),
-    // Five replicas that are not optimized take more than the 50 ms of the default to read an answer.
+    // Five replicas of a build without optimization take more than the default of 50 ms to read an answer.
     ("SHARED__PATIENCE", "500ms"),
 ];
 
 const ROUTES: &str = r#"[{ path = "/api/velt/token", max_wait = "20s" }]"#;
 
-/// Checks that each answer has a token of its own user, and the same one.
+/// Checks that each answer has a token of its own user. Returns how often a user got another token than before.
 fn check(answers: Vec<(String, Asked)>) -> usize {
     let mut tokens: HashMap<String, String> = HashMap::new();
     let mut several = 0;

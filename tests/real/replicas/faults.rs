@@ -1,4 +1,4 @@
-//! A store that is slow, gone, full, read-only or speaks nonsense costs no request.
+//! No request fails because the store is slow, gone, full, read-only or speaks nonsense.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::neighbour::{LOOPBACK, Task};
 use crate::shared_store::servers::{Options, RedisServer};
 use shared::store::{Address, Place};
 
-/// Time that a request without a token in memory may take: the sidecar's 50 ms for the store, and what a busy machine
-/// takes.
+/// Time that a request without a token in memory may take: the 50 ms for which the sidecar waits for the store, and
+/// more because the machine may be busy.
 const PROMPT: Duration = Duration::from_millis(900);
 
-/// Checks that tokens in memory are served, and that users without one get theirs, some of them twice.
+/// Checks that a token in memory is served, and that users without a token get one in time.
 async fn serves(fleet: &Fleet, what: &str) {
     let held = fleet.ask(0, "held").await;
     for number in 0..9 {
@@ -53,7 +53,7 @@ async fn store_that_fails_costs_no_request() {
     serves(&fleet, "denied").await;
     redis.ask(&["CONFIG", "SET", "requirepass", ""]).await;
     fleet.all_hear().await;
-    // What was minted meanwhile is shared now.
+    // The tokens that were minted meanwhile are in the store now.
     counts(&fleet.replicas[0], "shared_unwritten", 0).await;
     let newcomer = Fleet::start(1, &redis.place(), &[]).await;
     newcomer.velt.answer_with(503, "{}");
@@ -89,7 +89,7 @@ async fn server_that_speaks_nonsense_costs_no_request() {
                 2 => b"*1000000000\r\n",
                 _ => b"+OK\r\n-ERR nonsense\r\n:12\r\n$-1\r\n*0\r\n",
             };
-            // A client that has left is none of this server's matter.
+            // The client may have closed the connection; the next one is served all the same.
             let _ = stream.write_all(nonsense).await;
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
@@ -99,7 +99,7 @@ async fn server_that_speaks_nonsense_costs_no_request() {
     serves(&fleet, "nonsense").await;
 }
 
-/// Starts a replica whose store can't be heard.
+/// Starts a replica, and does not wait until it hears of forgets.
 async fn start_without_hearing(place: &Place, settings: &[(&str, &str)]) -> Fleet {
     let mut fleet = Fleet::start(0, place, settings).await;
     let replica = fleet.one(&[]).await;

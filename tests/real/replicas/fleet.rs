@@ -1,4 +1,4 @@
-//! Replicas of one sidecar, each a process of its own, before one app and one stand-in of Velt.
+//! Replicas of one sidecar, each a process of its own, in front of one app, with one stand-in for Velt.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::pages::velt::FakeVelt;
 use crate::sidecar_process::SidecarProcess;
 use shared::store::{Address, Place};
 
-/// Key that seals, in base64.
+/// Seal key of the replicas, in base64.
 pub const SEAL_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// Replicas, with what is around them.
+/// Replicas, with their app, their stand-in for Velt and a client.
 pub struct Fleet {
     pub velt: FakeVelt,
     pub replicas: Vec<SidecarProcess>,
@@ -48,7 +48,8 @@ impl Asked {
 }
 
 impl Fleet {
-    /// Starts `count` replicas that share the store at `place`, with further settings, without their common prefix.
+    /// Starts `count` replicas that share the store at `place`. Names of `settings` lack their prefix
+    /// `VELT_SIDECAR_`.
     pub async fn start(count: usize, place: &Place, settings: &[(&str, &str)]) -> Self {
         let velt = FakeVelt::start().await;
         let answer = |_: &_| Response::new(Full::new(Bytes::from_static(b"app")));
@@ -56,7 +57,7 @@ impl Fleet {
         let mut all = settings_of(place);
         all.extend(settings.iter().map(|(key, value)| named(key, value)));
         all.push(named("VELT__ENDPOINT", &format!("http://{}/", velt.address)));
-        // On a busy machine a mint may wait for its turn.
+        // A mint may have to wait for its turn on a busy machine.
         all.push(named("VELT__DEADLINE", "20s"));
         let http = http_client_builder().pool_max_idle_per_host(64).build().expect("a client");
         let replicas = Vec::new();
@@ -108,7 +109,7 @@ impl Fleet {
         answered(request.body(json!({ "refused": hash }).to_string())).await
     }
 
-    /// Has a replica forget, and returns how the other replicas are told.
+    /// Has a replica forget tokens. Returns `told` or `later`: when the other replicas are told.
     pub async fn forget(&self, replica: usize, whose: &Value) -> String {
         let url = format!("http://{}/cache/invalidate", self.replicas[replica].admin);
         let answer = self.http.post(url).header("content-type", "application/json");
@@ -118,7 +119,7 @@ impl Fleet {
         answer["replicas"].as_str().expect("a word").to_owned()
     }
 
-    /// Asks all replicas for the tokens of `users`, `times` each, all at once and in no order.
+    /// Asks each replica for the token of each of `users` users, `times` times, all at once and in no order.
     pub async fn ask_at_once(&self, users: usize, times: usize) -> Vec<(String, Asked)> {
         let mut asking = JoinSet::new();
         let at_once = Arc::new(tokio::sync::Semaphore::new(512));
@@ -177,7 +178,8 @@ pub async fn counts(replica: &SidecarProcess, series: &str, count: u32) {
     replica.metric_is(series, |value| (value - f64::from(count)).abs() < f64::EPSILON).await;
 }
 
-/// Waits until the last of `tokens` is what each replica answers with.
+/// Waits until each replica answers with `token`, and checks that this took no longer than `within`. Returns the
+/// time that it took.
 pub async fn all_answer(fleet: &Fleet, user: &str, token: &str, within: Duration) -> Duration {
     let begun = Instant::now();
     eventually("all replicas to have the new token", async || {

@@ -1,4 +1,4 @@
-//! Forgets that reach all replicas, also those that were cut off.
+//! Forgets that reach all replicas, also replicas that were cut off from the store.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::fleet::{Fleet, counts, hears};
 use crate::neighbour::eventually;
 use crate::shared_store::servers::RedisServer;
 
-/// Forgets whose way to the last replica is measured.
+/// Returns the number of forgets for which the time to the last replica is measured.
 fn rounds() -> usize {
     if std::env::var_os("VELT_SIDECAR_LONG").is_some() { 200 } else { 13 }
 }
@@ -79,7 +79,7 @@ async fn mint_begun_before_a_forget_is_not_kept() {
         fleet.velt.open_gate();
     });
     let early = early.token();
-    // The old mint's write may come after the first look.
+    // The early mint may write its token only after the first requests.
     for _ in 0..5 {
         for token in fleet.ask_all("ada").await {
             assert_ne!(token, early);
@@ -95,12 +95,12 @@ async fn replica_that_was_cut_off_catches_up() {
     let fleet = Fleet::start(2, &redis.place(), &[]).await;
     let before = fleet.ask_all("ada").await.remove(0);
     counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
-    // Nobody hears anything, and the forget is made all the same.
+    // No replica can hear of the forget, and the called replica forgets all the same.
     redis.kill();
     assert_eq!(fleet.forget(0, &json!({ "user": "ada" })).await, "later");
     let after = fleet.ask(0, "ada").await.token();
-    assert_ne!(after, before, "here it is in force at once");
-    assert_eq!(fleet.ask(1, "ada").await.token(), before, "cut off, and serving on");
+    assert_ne!(after, before, "the called replica forgets at once");
+    assert_eq!(fleet.ask(1, "ada").await.token(), before, "the other still serves it");
     redis.restart().await;
     fleet.all_hear().await;
     let after = eventually("the other replica to forget", async || {
@@ -133,7 +133,7 @@ async fn forget_outlives_a_flush_and_a_new_replica_knows_it() {
     };
     put_back("shared_gaps_total", 2).await;
     put_back("shared_forgets_total{origin=\"put_back\"}", 1).await;
-    // Both tokens are in the store again, for a replica that has nothing in memory.
+    // Both tokens are in the store again, for a replica without tokens in memory.
     eventually("the tokens to be back", async || {
         let count = redis.ask(&["EVAL", "return #redis.call('keys', '*:t:*')", "0"]).await;
         if count == redis::Value::Int(2) { Ok(()) } else { Err(format!("{count:?}")) }

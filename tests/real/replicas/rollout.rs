@@ -1,4 +1,4 @@
-//! Replicas that start and end: what they find, and what they leave.
+//! Replicas that start and end: the tokens that they find in the store, and the tokens that they leave there.
 
 use serde_json::json;
 

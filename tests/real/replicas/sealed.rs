@@ -73,7 +73,7 @@ async fn t65_forgotten_token_stays_forgotten_without_its_mark() {
     redis.ask(&["COPY", &key, "kept"]).await;
     fleet.forget(0, &json!({ "user": "ada" })).await;
     counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
-    // Also a replica that has no token in memory, and one that has only just started.
+    // The old token is also refused by a replica that has only just started, and has no token in memory.
     let newcomer = fleet.one(&[]).await;
     hears(&newcomer).await;
     fleet.replicas.push(newcomer);
@@ -81,7 +81,7 @@ async fn t65_forgotten_token_stays_forgotten_without_its_mark() {
         redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
         assert_ne!(fleet.ask(replica, "ada").await.token(), old, "replica {replica}");
     }
-    // With the mark deleted too, replicas that have heard of the forget don't take it.
+    // Replicas that have heard of the forget refuse the old token even without the mark.
     fleet.forget(0, &json!({ "user": "ada" })).await;
     fleet.replicas[2].metric_is("shared_forgets_total{origin=\"elsewhere\"}", |it| it >= 1.0).await;
     redis
@@ -104,7 +104,7 @@ async fn replica_with_another_seal_key_mints_by_itself() {
     let token = fleet.ask(0, "ada").await.token();
     let other = "HxsdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
     let stranger = fleet.one(&[("SHARED__SEAL_KEY", other)]).await;
-    // During a rotation, both keys are known.
+    // While the seal key is being changed, a replica has both keys.
     let both = [("SHARED__SEAL_KEY", other), ("SHARED__OTHER_SEAL_KEY", super::fleet::SEAL_KEY)];
     let rotated = fleet.one(&both).await;
     fleet.replicas.extend([stranger, rotated]);
@@ -112,7 +112,7 @@ async fn replica_with_another_seal_key_mints_by_itself() {
     counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
     let seen = fleet.ask(2, "ada").await.token();
     let known = [token, fleet.ask(1, "ada").await.token()];
-    assert!(known.contains(&seen), "a token that is there under one of the keys");
+    assert!(known.contains(&seen), "a token that is stored under one of the keys");
     assert_eq!(fleet.velt.call_count(), 2);
 }
 
@@ -129,7 +129,7 @@ async fn t65_deleted_forgets_are_put_back() {
     let marks = "for _, k in ipairs(redis.call('keys', '*:f*')) do redis.call('del', k) end";
     redis.ask(&["EVAL", marks, "0"]).await;
     redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;
-    // The next mint for the user shows that the forget is lost.
+    // The next mint for the user finds that the store has lost the forget.
     assert_ne!(fleet.ask(1, "ada").await.token(), old);
     counts(&fleet.replicas[1], "shared_forgets_total{origin=\"put_back\"}", 1).await;
     let newcomer = fleet.one(&[]).await;
@@ -149,7 +149,7 @@ async fn t65_forged_event_forgets_nothing() {
         redis.ask(&["XADD", stream, "*", field, value]).await;
     }
     counts(&fleet.replicas[1], "shared_events_unread_total", 3).await;
-    // A true event that is told again is no news.
+    // A true event that is added a second time has no effect.
     fleet.forget(0, &json!({ "user": "eve" })).await;
     counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
     let again = "local e = redis.call('xrevrange', KEYS[1], '+', '-', 'COUNT', 1)[1][2] \

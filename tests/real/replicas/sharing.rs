@@ -1,4 +1,4 @@
-//! Tokens that several replicas serve: the same bytes, minted once, replaced on all.
+//! Tokens that several replicas serve: the same bytes, minted once, and replaced on all replicas.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn replaced_token_is_replaced_on_all_replicas_within_a_second() {
     let reporting = fleet.report_refused(1, "ada", &first);
     let meanwhile = async {
         fleet.velt.calls_reach(3).await;
-        assert_eq!(fleet.ask(0, "ada").await.token(), first, "until the new token is there");
+        assert_eq!(fleet.ask(0, "ada").await.token(), first, "served until the new token is there");
         fleet.velt.open_gate();
     };
     let (second, ()) = tokio::join!(reporting, meanwhile);
@@ -54,7 +54,7 @@ async fn replaced_token_is_replaced_on_all_replicas_within_a_second() {
     all_answer(&fleet, "ada", &second, Duration::from_secs(1)).await;
     assert_eq!(fleet.velt.call_count(), 3);
     assert_eq!(fleet.ask_all("eve").await, [eve.clone(), eve.clone(), eve]);
-    // A page with the old token on another replica does not cause a further mint.
+    // A page that reports the old token to another replica does not cause a further mint.
     let late = fleet.report_refused(2, "ada", &first).await.token();
     assert_eq!((late, fleet.velt.call_count()), (second, 3));
 }
@@ -108,7 +108,7 @@ async fn refused_mint_frees_the_lease() {
     let refused = fleet.ask(0, "ada").await;
     assert_eq!(refused, Asked::Without(502, "token_refused".into()));
     fleet.velt.recover();
-    // Well before a lease ends by itself.
+    // The lease was given back: by itself it would have ended much later.
     let begun = tokio::time::Instant::now();
     fleet.ask(1, "ada").await.token();
     assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());

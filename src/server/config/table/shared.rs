@@ -19,14 +19,14 @@ const SENTINEL_PASSWORD_VARIABLE: &str = "VELT_SIDECAR_SHARED__SENTINEL_PASSWORD
 const SEAL_KEY_VARIABLE: &str = "VELT_SIDECAR_SHARED__SEAL_KEY";
 const OTHER_SEAL_KEY_VARIABLE: &str = "VELT_SIDECAR_SHARED__OTHER_SEAL_KEY";
 
-/// Longest time that a mint may spend on the store. A request that waits for a token waits that much longer if the
-/// store hangs.
+/// Longest `patience` that a setting may name. If the store hangs, a request that waits for a token waits longer by
+/// as much.
 const LONGEST_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Shortest time after which tokens in memory are forgotten because the store is not heard: a failover takes as long.
+/// Shortest `longest_cut_off`: a failover of the store may take as long.
 const SHORTEST_CUT_OFF: Duration = Duration::from_secs(30);
 
-/// Kind of store.
+/// Form of the store.
 enum Mode {
     Server,
     Sentinel,
@@ -76,7 +76,7 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots, max_entries: u64) -> Optio
     let sentinel_password = secret("sentinel_password", SENTINEL_PASSWORD_VARIABLE);
     let other = secret("other_seal_key", OTHER_SEAL_KEY_VARIABLE);
     if addresses.is_empty() {
-        // Ask for the key all the same, so that it counts as known.
+        // Read the seal key all the same, so that its variable counts as known.
         secret("seal_key", SEAL_KEY_VARIABLE);
         refuse_without_addresses(section);
         return None;
@@ -196,7 +196,7 @@ fn place(
     }
 }
 
-/// Checks each seal key by itself, so that a complaint names the one with the flaw, and both together.
+/// Checks each seal key by itself, so that a complaint names the key with the flaw, and then both keys together.
 fn seal_keys(
     section: &Section<'_, '_>,
     seal_key: Option<&SecretString>,
