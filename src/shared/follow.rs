@@ -1,13 +1,14 @@
 //! A task that reads the store's streams of forgets and of replaced tokens, from the last event that it has read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::entry::Event;
+use crate::entry::{Event, Forget};
 use crate::protocol::millis;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener};
@@ -33,6 +34,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// may have lost their events.
 const TOLD_AGAIN: usize = 100;
 
+/// Time after which an event that this replica has added counts as lost. Events are heard in milliseconds.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// Most events that this replica has added and waits for: more than it can add in [`OVERDUE`].
+const MOST_EXPECTED: usize = 10_000;
+
 /// Whether this replica hears of forgets.
 pub struct Hearing(Mutex<Heard>);
 
@@ -42,20 +49,51 @@ struct Heard {
     is_told: bool,
     /// Last time at which this replica emptied its memory because it was cut off.
     emptied: Instant,
+    /// Events that this replica has added and not heard yet, by their ids.
+    expected: HashMap<Vec<u8>, (Instant, Forget)>,
 }
 
 impl Default for Hearing {
     /// Returns the state of a replica that has heard nothing yet: cut off.
     fn default() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(Heard { cut_off_since: Some(now), is_told: false, emptied: now }))
+        Self(Mutex::new(Heard {
+            cut_off_since: Some(now),
+            is_told: false,
+            emptied: now,
+            expected: HashMap::new(),
+        }))
     }
 }
 
 impl Hearing {
+    /// Notes the id of an event that this replica has added, and that it must hear like each other event.
+    pub fn expect(&self, id: Vec<u8>, forget: Forget) {
+        let mut heard = self.locked();
+        if heard.expected.len() < MOST_EXPECTED {
+            heard.expected.insert(id, (Instant::now(), forget));
+        }
+    }
+
+    /// Notes that the event with this id was heard. Returns whether this replica has added it.
+    fn has_come(&self, id: &[u8]) -> bool {
+        self.locked().expected.remove(id).is_some()
+    }
+
+    /// Returns the forgets that this replica has added and that were not heard in time.
+    fn overdue(&self) -> Vec<Forget> {
+        let is_overdue =
+            |_: &Vec<u8>, (added, _): &mut (Instant, Forget)| added.elapsed() >= OVERDUE;
+        self.locked().expected.extract_if(is_overdue).map(|(_, (_, forget))| forget).collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns for how long this replica has not been able to hear of forgets.
     pub fn cut_off(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).cut_off_since.map(|at| at.elapsed())
+        self.locked().cut_off_since.map(|at| at.elapsed())
     }
 }
 
@@ -111,13 +149,17 @@ async fn attend(
         Err(fault) => return fault,
     };
     let mut is_caught_up = false;
+    let mut checked: Option<Instant> = None;
     loop {
-        let has_lost = match shared.check_era(position, !is_caught_up).await {
-            Ok(has_lost) => has_lost,
-            Err(fault) => return fault,
-        };
-        if has_lost {
-            shared.mend(position).await;
+        if checked.is_none_or(|checked| checked.elapsed() >= BLOCK) {
+            let has_lost = match shared.check_era(position, checked.is_none()).await {
+                Ok(has_lost) => has_lost,
+                Err(fault) => return fault,
+            };
+            checked = Some(Instant::now());
+            if has_lost {
+                shared.mend(position).await;
+            }
         }
         let block = is_caught_up.then_some(BLOCK);
         let answer = match shared.read(&mut listener, position, block).await {
@@ -128,6 +170,14 @@ async fn attend(
         if count == 0 && !is_caught_up {
             is_caught_up = true;
             shared.note_heard();
+        }
+        if is_caught_up {
+            // The store has lost what it had taken, such as in a failover.
+            shared
+                .hearing
+                .overdue()
+                .into_iter()
+                .for_each(|forget| shared.unwritten.note_forget(forget));
         }
     }
 }
@@ -168,10 +218,16 @@ impl Inner {
             position.replaced = last.id.to_vec();
         }
         let mut news = Vec::new();
-        for event in forgets.into_iter().filter_map(|told| told.event) {
-            if let Event::Forget(forget) = event
-                && self.heard.note(&forget)
-            {
+        self.heard.begin(forgets.len());
+        let told = forgets.len();
+        for Told { id, event } in forgets {
+            let is_own = self.hearing.has_come(id);
+            let Some(Event::Forget(forget)) = event else { continue };
+            // The forget of a replica whose clock is behind seems earlier than one of this replica's that no other
+            // replica has been told of yet. It is news all the same.
+            let is_news =
+                self.heard.note(&forget) || !is_own && self.unwritten.has_forget(&forget.subject);
+            if is_news {
                 self.metrics.forgets.increment(SharedForget::Elsewhere);
                 news.push(forget.event());
             }
@@ -179,6 +235,7 @@ impl Inner {
         if !news.is_empty() {
             apply(news).await;
         }
+        self.heard.end(told);
         let names = replaced.into_iter().filter_map(|told| match told.event {
             Some(Event::Replaced(name)) => Some(name),
             _ => None,
@@ -297,7 +354,7 @@ impl Inner {
     }
 
     fn note_heard(&self) {
-        let mut heard = self.hearing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.hearing.locked();
         heard.cut_off_since = None;
         self.metrics.cut_off.set(0);
         if std::mem::take(&mut heard.is_told) {
@@ -311,7 +368,7 @@ impl Inner {
     /// Notes that this replica is cut off, and empties its memory if it was cut off for `shared.longest_cut_off`.
     async fn note_cut_off(&self, fault: Fault, apply: &Apply) {
         let empties = {
-            let mut heard = self.hearing.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut heard = self.hearing.locked();
             let now = Instant::now();
             let since = *heard.cut_off_since.get_or_insert(now);
             self.metrics.cut_off.set(1);

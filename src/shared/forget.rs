@@ -27,13 +27,19 @@ impl Inner {
         let last = self.last_mark(&event.subject()).await;
         let forget = Forget::of(event, Mark::after(last, now(), nonce()));
         // From here on, this replica serves no stored token that was minted before the forget.
+        self.heard.begin(1);
         self.heard.note(&forget);
         let (announced, origin) = if self.announce(&forget).await.is_ok() {
             (Announced::Told, SharedForget::Here)
         } else {
-            self.unwritten.note_forget(forget);
+            self.unwritten.note_forget(forget.clone());
             (Announced::Later, SharedForget::HereAlone)
         };
+        // Memory may have got an old token from the store before the mark was there.
+        if let Some(apply) = self.apply.get() {
+            apply(vec![announce::Event::Forget(forget.subject)]).await;
+        }
+        self.heard.end(1);
         self.metrics.forgets.increment(origin);
         announced
     }
@@ -77,6 +83,10 @@ impl Inner {
         add.arg("*").arg("e").arg(sealed);
         // The marks come first: a replica that reads the event must find them.
         let commands = marks.chain([add]).collect();
-        self.store.call(commands, PATIENCE).await.map(|_| ())
+        let answers = self.store.call(commands, PATIENCE).await?;
+        if let Some(id) = answers.last().and_then(bytes_of) {
+            self.hearing.expect(id.to_vec(), forget.clone());
+        }
+        Ok(())
     }
 }

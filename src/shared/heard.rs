@@ -2,6 +2,7 @@
 //! deletes them there.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +17,13 @@ pub const FORGET_LIFE: Duration = Duration::from_secs(50 * 3600);
 /// replica drops the oldest forget, and only the store knows it.
 const MAX_HEARD: usize = 100_000;
 
-/// Forgets by subject, the last of each.
 #[derive(Default)]
-pub struct Heard(Mutex<Marks>);
+pub struct Heard {
+    marks: Mutex<Marks>,
+    /// Forgets that were noted, and those of them whose tokens have left the memory of this replica.
+    begun: AtomicU64,
+    done: AtomicU64,
+}
 
 #[derive(Default)]
 struct Marks {
@@ -73,8 +78,25 @@ impl Heard {
         latest.map(forget).collect()
     }
 
+    /// Says that forgets are about to be noted, whose tokens then have to leave the memory of this replica.
+    pub fn begin(&self, count: usize) {
+        self.begun.fetch_add(count as u64, Ordering::SeqCst);
+    }
+
+    /// Says that the tokens of that many noted forgets have left the memory.
+    pub fn end(&self, count: usize) {
+        self.done.fetch_add(count as u64, Ordering::SeqCst);
+    }
+
+    /// Returns a number that changes with each forget, unless memory may still hold a token from before a forget that
+    /// was noted. Such a token must not be shared as if it were younger than the forget.
+    pub fn settled(&self) -> Option<u64> {
+        let done = self.done.load(Ordering::SeqCst);
+        Some(self.begun.load(Ordering::SeqCst)).filter(|begun| *begun == done)
+    }
+
     fn locked(&self) -> MutexGuard<'_, Marks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,6 +120,18 @@ mod tests {
         let all = heard.all(now + 1);
         assert!(all == [second.clone(), forget("eve", now, 2)]);
         assert_eq!(heard.mark(&Subject::Organization("ada".into())), None);
+    }
+
+    #[test]
+    fn memory_is_settled_between_forgets() {
+        let heard = Heard::default();
+        let before = heard.settled().expect("there was no forget");
+        heard.begin(2);
+        assert_eq!(heard.settled(), None);
+        heard.end(1);
+        assert_eq!(heard.settled(), None);
+        heard.end(1);
+        assert!(heard.settled().is_some_and(|after| after != before));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub mod store;
 mod value;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -92,6 +92,8 @@ struct Inner {
     /// Requests by the names of their tokens, to find the request when an event says that a token was replaced.
     index: moka::sync::Cache<Name, MintRequest>,
     unwritten: Unwritten,
+    /// Applies forgets in this replica; there once it runs.
+    apply: OnceLock<Apply>,
     metrics: SharedMetrics,
     /// Limit on log lines about events that can't be read.
     alarm: Alarm,
@@ -140,6 +142,7 @@ impl Shared {
             hearing: Hearing::default(),
             index,
             unwritten: Unwritten::default(),
+            apply: OnceLock::new(),
             metrics,
             alarm: Alarm::new(),
         };
@@ -179,6 +182,8 @@ impl Shared {
     /// Hears of forgets and replaced tokens, and writes the tokens and forgets that the store did not take at once,
     /// for as long as the process runs.
     pub async fn run(self, tokens: TokenCache, apply: Apply) {
+        // The first call sets it, and a sidecar runs once.
+        let _ = self.0.apply.set(Arc::clone(&apply));
         tokio::join!(
             follow::follow(&self.0, &tokens, &apply),
             rewrite::rewrite(&self.0, &tokens, &apply)

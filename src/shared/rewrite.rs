@@ -79,6 +79,11 @@ impl Unwritten {
         }
     }
 
+    /// Whether the other replicas have yet to be told of a forget of `subject`.
+    pub fn has_forget(&self, subject: &Subject) -> bool {
+        self.locked().forgets.contains_key(subject)
+    }
+
     fn is_empty(&self) -> bool {
         let rest = self.locked();
         rest.requests.is_empty() && rest.forgets.is_empty() && !rest.all
@@ -180,18 +185,27 @@ impl Inner {
         let Some(credentials) = self.credentials.load_full() else {
             return Ok(SharedWrite::Needless);
         };
+        // Tried again in a moment.
+        let settled = self.heard.settled().ok_or(Fault::Busy)?;
         let place = Place::of(request, &credentials.api_key, &self.keys());
         let looked = self.look(&place, None, PATIENCE).await?;
         if !looked.unheard.is_empty() {
             // This replica has read the mark of a forget before its event, or the event is lost. The token in memory
             // may be older than the forget.
+            let count = looked.unheard.len();
+            self.heard.begin(count);
             let news = looked.unheard.iter().filter(|forget| self.heard.note(forget));
             apply(news.map(Forget::event).collect()).await;
+            self.heard.end(count);
             return Ok(SharedWrite::Needless);
         }
         let (Some(held), Some(marks)) = (tokens.held_for(request), &looked.marks) else {
             return Ok(SharedWrite::Needless);
         };
+        // A forget that was noted meanwhile may not have reached the token in memory yet.
+        if self.heard.settled() != Some(settled) {
+            return Err(Fault::Busy);
+        }
         let facts = Facts {
             minted_at: since_1970(held.minted_at()),
             life: held.whole_life(),
