@@ -158,7 +158,7 @@ async fn attend(
             };
             checked = Some(Instant::now());
             if has_lost {
-                shared.mend(position).await;
+                shared.mend(position);
             }
         }
         let block = is_caught_up.then_some(BLOCK);
@@ -218,15 +218,14 @@ impl Inner {
             position.replaced = last.id.to_vec();
         }
         let mut news = Vec::new();
-        self.heard.begin(forgets.len());
-        let told = forgets.len();
+        let settling = self.heard.begin(forgets.len());
         for Told { id, event } in forgets {
             let is_own = self.hearing.has_come(id);
             let Some(Event::Forget(forget)) = event else { continue };
             // The forget of a replica whose clock is behind seems earlier than one of this replica's that no other
             // replica has been told of yet. It is news all the same.
-            let is_news =
-                self.heard.note(&forget) || !is_own && self.unwritten.has_forget(&forget.subject);
+            let is_news = self.heard.note(&forget, now())
+                || !is_own && self.unwritten.has_forget(&forget.subject);
             if is_news {
                 self.metrics.forgets.increment(SharedForget::Elsewhere);
                 news.push(forget.event());
@@ -235,7 +234,7 @@ impl Inner {
         if !news.is_empty() {
             apply(news).await;
         }
-        self.heard.end(told);
+        drop(settling);
         let names = replaced.into_iter().filter_map(|told| match told.event {
             Some(Event::Replaced(name)) => Some(name),
             _ => None,
@@ -331,7 +330,7 @@ impl Inner {
     }
 
     /// Puts back the forgets and tokens that the store has lost.
-    async fn mend(&self, position: &mut Position) {
+    fn mend(self: &Arc<Self>, position: &mut Position) {
         self.metrics.gaps.inc();
         warn!(
             "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
@@ -339,16 +338,24 @@ impl Inner {
         // Read the streams from the beginning. Forgets that were heard before are not carried out again.
         *position = Position { era: position.era.take(), ..Position::new() };
         self.unwritten.note_all();
-        let lost = self.heard.all(now());
-        for (at, forget) in lost.iter().enumerate() {
+        let shared = Arc::clone(self);
+        // A task of its own, so that this replica hears of further forgets meanwhile.
+        tokio::spawn(async move { shared.put_back_all().await });
+    }
+
+    /// Puts back the forgets that the store has lost, and tells of the last ones again: their events may be lost where
+    /// their marks are not.
+    pub(crate) async fn put_back_all(&self) {
+        for (at, forget) in self.heard.all(now()).into_iter().enumerate() {
             let stored = self.stored_mark(&forget.subject).await;
             let is_lost = stored.is_ok_and(|stored| stored < Some(forget.mark));
-            let outcome =
-                if is_lost || at < TOLD_AGAIN { self.announce(forget).await } else { Ok(()) };
-            match outcome {
+            if !is_lost && at >= TOLD_AGAIN {
+                continue;
+            }
+            match self.announce(&forget).await {
                 Ok(()) if is_lost => self.metrics.forgets.increment(SharedForget::PutBack),
                 Ok(()) => {}
-                Err(_) => self.unwritten.note_forget(forget.clone()),
+                Err(_) => self.unwritten.note_forget(forget),
             }
         }
     }

@@ -27,8 +27,9 @@ impl Inner {
         let last = self.last_mark(&event.subject()).await;
         let forget = Forget::of(event, Mark::after(last, now(), nonce()));
         // From here on, this replica serves no stored token that was minted before the forget.
-        self.heard.begin(1);
-        self.heard.note(&forget);
+        let settling = self.heard.begin(1);
+        self.heard.note(&forget, now());
+        let forget = self.heard.forget(&forget.subject).unwrap_or(forget);
         let (announced, origin) = if self.announce(&forget).await.is_ok() {
             (Announced::Told, SharedForget::Here)
         } else {
@@ -39,7 +40,7 @@ impl Inner {
         if let Some(apply) = self.apply.get() {
             apply(vec![announce::Event::Forget(forget.subject)]).await;
         }
-        self.heard.end(1);
+        drop(settling);
         self.metrics.forgets.increment(origin);
         announced
     }

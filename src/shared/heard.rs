@@ -32,20 +32,29 @@ struct Marks {
 }
 
 impl Heard {
-    /// Notes a forget. Returns whether the forget is news: later than each noted forget of its subject.
-    pub fn note(&self, forget: &Forget) -> bool {
+    /// Notes a forget at `now` (milliseconds since 1970, by this replica's clock). Returns whether it is news: later
+    /// than each forget of its subject that was heard of, or the logout that is the reason for the last one.
+    pub fn note(&self, forget: &Forget, now: u64) -> bool {
         let mut marks = self.locked();
-        let before = marks.by_subject.get(&forget.subject).map(|(mark, _)| *mark);
-        if before >= Some(forget.mark) {
-            return false;
-        }
-        if let Some(before) = before {
-            marks.by_age.remove(&before);
-        }
         let Forget { subject, mark, logout_at } = forget.clone();
+        let before = marks.by_subject.get(&subject).copied();
+        if let Some((last, known)) = before
+            && last >= mark
+        {
+            let is_its_logout = last == mark && logout_at > known;
+            if is_its_logout {
+                marks.by_subject.insert(subject, (mark, logout_at));
+            }
+            return is_its_logout;
+        }
+        if let Some((last, _)) = before {
+            marks.by_age.remove(&last);
+        }
+        // A later forget for another reason does not end a logout.
+        let logout_at = logout_at.max(before.and_then(|(_, logout_at)| logout_at));
         marks.by_age.insert(mark, subject.clone());
         marks.by_subject.insert(subject, (mark, logout_at));
-        let oldest = mark.time.saturating_sub(millis(FORGET_LIFE));
+        let oldest = now.saturating_sub(millis(FORGET_LIFE));
         while let Some((first, _)) = marks.by_age.first_key_value()
             && (first.time < oldest || marks.by_subject.len() > MAX_HEARD)
         {
@@ -78,14 +87,11 @@ impl Heard {
         latest.map(forget).collect()
     }
 
-    /// Says that forgets are about to be noted, whose tokens then have to leave the memory of this replica.
-    pub fn begin(&self, count: usize) {
+    /// Says that `count` forgets are about to be noted, whose tokens then have to leave the memory of this replica. They
+    /// have left it when the returned value is dropped.
+    pub fn begin(&self, count: usize) -> Settling<'_> {
         self.begun.fetch_add(count as u64, Ordering::SeqCst);
-    }
-
-    /// Says that the tokens of that many noted forgets have left the memory.
-    pub fn end(&self, count: usize) {
-        self.done.fetch_add(count as u64, Ordering::SeqCst);
+        Settling { done: &self.done, count: count as u64 }
     }
 
     /// Returns a number that changes with each forget, unless memory may still hold a token from before a forget that
@@ -97,6 +103,18 @@ impl Heard {
 
     fn locked(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets that were noted, and whose tokens memory may still hold.
+pub struct Settling<'a> {
+    done: &'a AtomicU64,
+    count: u64,
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.done.fetch_add(self.count, Ordering::SeqCst);
     }
 }
 
@@ -113,24 +131,46 @@ mod tests {
     fn later_forget_of_a_subject_replaces_the_earlier_one() {
         let (heard, now) = (Heard::default(), 1_800_000_000_000);
         let (first, second) = (forget("ada", now, 1), forget("ada", now + 1, 0));
-        assert!(heard.note(&first) && heard.note(&second));
-        assert!(!heard.note(&first) && !heard.note(&second), "heard before");
+        assert!(heard.note(&first, now) && heard.note(&second, now));
+        assert!(!heard.note(&first, now) && !heard.note(&second, now), "heard before");
         assert_eq!(heard.mark(&second.subject), Some(second.mark));
-        assert!(heard.note(&forget("eve", now, 2)));
+        assert!(heard.note(&forget("eve", now, 2), now));
         let all = heard.all(now + 1);
         assert!(all == [second.clone(), forget("eve", now, 2)]);
         assert_eq!(heard.mark(&Subject::Organization("ada".into())), None);
     }
 
     #[test]
+    fn logout_is_news_after_its_mark_and_outlives_other_forgets() {
+        let (heard, now) = (Heard::default(), 1_800_000_000_000);
+        let mark_alone = forget("ada", now, 1);
+        let logout = Forget { logout_at: Some(now - 5), ..mark_alone.clone() };
+        assert!(heard.note(&mark_alone, now) && heard.note(&logout, now));
+        assert!(!heard.note(&logout, now) && !heard.note(&mark_alone, now), "heard before");
+        assert!(heard.note(&forget("ada", now + 1, 2), now));
+        let last = heard.forget(&logout.subject).expect("a forget");
+        assert_eq!((last.mark.time, last.logout_at), (now + 1, Some(now - 5)));
+    }
+
+    #[test]
+    fn forget_of_a_clock_far_ahead_displaces_no_other() {
+        let (heard, now) = (Heard::default(), 1_800_000_000_000);
+        let ahead = now + 2 * millis(FORGET_LIFE);
+        assert!(
+            heard.note(&forget("ada", now, 1), now) && heard.note(&forget("eve", ahead, 2), now)
+        );
+        assert!(heard.mark(&Subject::User("ada".into())).is_some());
+    }
+
+    #[test]
     fn memory_is_settled_between_forgets() {
         let heard = Heard::default();
         let before = heard.settled().expect("there was no forget");
-        heard.begin(2);
+        let (one, other) = (heard.begin(2), heard.begin(1));
         assert_eq!(heard.settled(), None);
-        heard.end(1);
+        drop(one);
         assert_eq!(heard.settled(), None);
-        heard.end(1);
+        drop(other);
         assert!(heard.settled().is_some_and(|after| after != before));
     }
 
@@ -138,13 +178,13 @@ mod tests {
     fn memory_of_forgets_is_bounded() {
         let heard = Heard::default();
         for time in 0..=MAX_HEARD as u64 {
-            heard.note(&forget(&time.to_string(), 1_000 + time, 0));
+            heard.note(&forget(&time.to_string(), 1_000 + time, 0), 1_000);
         }
         assert_eq!(heard.all(0).len(), MAX_HEARD);
         assert_eq!(heard.mark(&Subject::User("0".into())), None, "the oldest goes");
         let later = 2_000 + MAX_HEARD as u64 + millis(FORGET_LIFE);
         assert!(heard.all(later).is_empty());
-        heard.note(&forget("ada", later, 0));
+        heard.note(&forget("ada", later, 0), later);
         assert_eq!(heard.all(0).len(), 1);
     }
 }

@@ -173,8 +173,8 @@ impl Shared {
         auth_token: &SecretString,
     ) -> Arc<dyn Mint> {
         let (api_key, auth_token) = (api_key.expose_secret(), auth_token.expose_secret());
-        let fingerprint = self.0.keys().fingerprint(auth_token.as_bytes());
-        let credentials = Arc::new(Credentials { api_key: api_key.to_owned(), fingerprint });
+        let fingerprints = self.0.keys().fingerprints(auth_token.as_bytes());
+        let credentials = Arc::new(Credentials { api_key: api_key.to_owned(), fingerprints });
         self.0.credentials.store(Some(Arc::clone(&credentials)));
         Arc::new(SharedMint::new(mint, Arc::clone(&self.0), credentials))
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use crate::entry::{Entry, Event, Forget, parse_mark, subject_bytes};
+use crate::mint::Credentials;
 use crate::place::Place;
 use crate::protocol::{
     CLOCK_DIFFERENCE, LEASE_LIFE, Mark, Nonce, Reason, Verdict, Wanted, in_force, judge, millis,
@@ -46,7 +47,7 @@ impl RawLook {
     pub(crate) fn found(
         &self,
         replaces: Option<&Token>,
-        credentials: [u8; 8],
+        credentials: &Credentials,
     ) -> (SharedRead, Option<Minted>) {
         let Some(marks) = &self.marks else { return (SharedRead::Foreign, None) };
         let wanted =
@@ -55,7 +56,8 @@ impl RawLook {
         for (entry, left) in &self.entries {
             let life = entry.facts.life;
             let is_same = replaces.is_some_and(|token| *token.value() == entry.token);
-            result = match judge(&entry.facts, marks, wanted, credentials, now()) {
+            let ours = credentials.as_in(&entry.facts);
+            result = match judge(&entry.facts, marks, wanted, ours, now()) {
                 Verdict::Serve { .. } if is_same => SharedRead::Old,
                 Verdict::Serve { age, superseded } => {
                     // If this replica's clock is behind, the store's time to live shows the token's true age.
@@ -168,7 +170,7 @@ impl Inner {
         let place = Place::of(request, &credentials.api_key, &self.keys());
         // After a fault, this replica serves its older token until it refreshes that token itself.
         let raw = self.look(&place, None, PATIENCE).await.ok()?;
-        raw.found(Some(held), credentials.fingerprint).1
+        raw.found(Some(held), &credentials).1
     }
 
     /// Writes a minted token, and tells the other replicas if the token replaces another. Notes a token that the

@@ -24,8 +24,21 @@ pub struct SharedMint {
 /// Credentials of a mint, on which the token's place and its worth depend.
 pub(crate) struct Credentials {
     pub(crate) api_key: String,
-    /// Fingerprint of the auth token.
-    pub(crate) fingerprint: [u8; 8],
+    /// Fingerprints of the auth token, by each seal key; the first goes into new entries.
+    pub(crate) fingerprints: Vec<[u8; 8]>,
+}
+
+impl Credentials {
+    /// Returns the fingerprint for new entries.
+    pub(crate) fn fingerprint(&self) -> [u8; 8] {
+        self.fingerprints[0]
+    }
+
+    /// Returns these credentials as the entry with `facts` names them: by the key that has sealed it.
+    pub(crate) fn as_in(&self, facts: &Facts) -> [u8; 8] {
+        let named = self.fingerprints.iter().find(|print| **print == facts.credentials);
+        named.copied().unwrap_or_else(|| self.fingerprint())
+    }
 }
 
 /// Content of the store for a request, judged.
@@ -112,7 +125,7 @@ impl SharedMint {
         let look = self.shared.look(place, lease, budget.0).await;
         budget.0 = budget.0.saturating_sub(begun.elapsed());
         let look = look.map(|raw| {
-            let (result, found) = raw.found(demand.replaces(), self.credentials.fingerprint);
+            let (result, found) = raw.found(demand.replaces(), &self.credentials);
             (result, Look { won: raw.won, marks: raw.marks, found })
         });
         let result = look.as_ref().map_or(SharedRead::Fault, |(result, _)| *result);
@@ -154,7 +167,7 @@ impl SharedMint {
             minted_at: now(),
             life: minted.life,
             known: marks?.iter().map(|mark| mark.nonce).collect(),
-            credentials: self.credentials.fingerprint,
+            credentials: self.credentials.fingerprint(),
         };
         Some(Entry { facts, token: minted.value.clone() })
     }

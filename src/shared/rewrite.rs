@@ -41,6 +41,8 @@ pub struct Unwritten(Mutex<Rest>);
 struct Rest {
     requests: HashSet<MintRequest>,
     forgets: HashMap<Subject, Forget>,
+    /// Whether there were too many forgets to note, so that each one heard of is looked at.
+    all_forgets: bool,
     /// Whether each token in memory has to be checked.
     all: bool,
 }
@@ -51,12 +53,14 @@ impl Unwritten {
         self.locked().requests.len()
     }
 
-    /// Notes a forget of which the other replicas have yet to be told. Beyond `MAX_NOTED` a forget is not noted; it
-    /// stays in force on this replica alone.
+    /// Notes a forget of which the other replicas have yet to be told. Beyond the bound, all forgets heard of are looked
+    /// at.
     pub fn note_forget(&self, forget: Forget) {
         let mut rest = self.locked();
         if rest.forgets.len() < MAX_NOTED {
             rest.forgets.insert(forget.subject.clone(), forget);
+        } else {
+            rest.all_forgets = true;
         }
     }
 
@@ -86,11 +90,15 @@ impl Unwritten {
 
     fn is_empty(&self) -> bool {
         let rest = self.locked();
-        rest.requests.is_empty() && rest.forgets.is_empty() && !rest.all
+        rest.requests.is_empty() && rest.forgets.is_empty() && !rest.all && !rest.all_forgets
     }
 
     fn take_forgets(&self) -> Vec<Forget> {
         std::mem::take(&mut self.locked().forgets).into_values().collect()
+    }
+
+    fn take_all_forgets(&self) -> bool {
+        std::mem::take(&mut self.locked().all_forgets)
     }
 
     fn take_all(&self) -> bool {
@@ -143,6 +151,9 @@ impl Inner {
         tokens: &TokenCache,
         apply: &Apply,
     ) -> Result<(), Fault> {
+        if self.unwritten.take_all_forgets() {
+            self.put_back_all().await;
+        }
         let mut forgets = self.unwritten.take_forgets().into_iter();
         while let Some(forget) = forgets.next() {
             if let Err(fault) = self.announce(&forget).await {
@@ -193,10 +204,10 @@ impl Inner {
             // This replica has read the mark of a forget before its event, or the event is lost. The token in memory
             // may be older than the forget.
             let count = looked.unheard.len();
-            self.heard.begin(count);
-            let news = looked.unheard.iter().filter(|forget| self.heard.note(forget));
+            let settling = self.heard.begin(count);
+            let news = looked.unheard.iter().filter(|forget| self.heard.note(forget, now()));
             apply(news.map(Forget::event).collect()).await;
-            self.heard.end(count);
+            drop(settling);
             return Ok(SharedWrite::Needless);
         }
         let (Some(held), Some(marks)) = (tokens.held_for(request), &looked.marks) else {
@@ -210,10 +221,10 @@ impl Inner {
             minted_at: since_1970(held.minted_at()),
             life: held.whole_life(),
             known: marks.iter().map(|mark| mark.nonce).collect(),
-            credentials: credentials.fingerprint,
+            credentials: credentials.fingerprint(),
         };
         if has_as_good(&looked, &facts, now()) {
-            if let (_, Some(younger)) = looked.found(Some(&held), credentials.fingerprint)
+            if let (_, Some(younger)) = looked.found(Some(&held), &credentials)
                 && tokens.take(request, younger)
             {
                 self.metrics.taken.inc();

@@ -28,10 +28,12 @@ impl Listener {
     /// See [`Fault`]. After [`Fault::Timeout`] and [`Fault::Broken`] the server may or may not have run the command.
     pub async fn call(&mut self, command: Cmd, within: Duration) -> Result<Value, Fault> {
         let address = self.store.address_for(&command).ok_or(Fault::NotConnected)?;
-        let usable = |connection: &Connection| {
-            connection.fault().is_none() && *connection.address() == address
-        };
-        let connection = match self.connection.take().filter(usable) {
+        let before = self.connection.take().filter(|connection| connection.fault().is_none());
+        // Another server may lack what this one had: the caller has to look.
+        if before.as_ref().is_some_and(|before| *before.address() != address) {
+            return Err(Fault::Broken);
+        }
+        let connection = match before {
             Some(connection) => connection,
             None => Connection::open(&address, &self.store.access()).await?,
         };
