@@ -26,6 +26,9 @@ pub const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// which it is not served.
 pub const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
+/// End of a token's life in which no replica serves it, as in the token cache.
+const LAST_MINUTE: Duration = Duration::from_secs(60);
+
 /// Random number that identifies a forget.
 pub type Nonce = [u8; 16];
 
@@ -108,7 +111,8 @@ pub fn judge(
         return Verdict::Ignore(Reason::Clock);
     }
     let age = Duration::from_millis(now.saturating_sub(facts.minted_at));
-    if age >= facts.life {
+    // In the last minute of its life, or the last tenth of a short one, a token is not served, so none is taken.
+    if age + LAST_MINUTE.min(facts.life / 10) >= facts.life {
         return Verdict::Ignore(Reason::Ended);
     }
     let superseded = facts.credentials != credentials;
@@ -233,8 +237,9 @@ mod tests {
         let age = |age: u64, wanted| judged(&facts(NOW - age, &[]), &[], wanted);
         let served = |age| Verdict::Serve { age: Duration::from_millis(age), superseded: false };
         let life = millis(LIFE);
-        assert_eq!(age(life - 1, Wanted::Any), served(life - 1));
-        assert_eq!(age(life, Wanted::Any), Verdict::Ignore(Reason::Ended));
+        let last = life - millis(LAST_MINUTE);
+        assert_eq!(age(last - 1, Wanted::Any), served(last - 1));
+        assert_eq!(age(last, Wanted::Any), Verdict::Ignore(Reason::Ended));
         assert_eq!(age(5, Wanted::Younger(NOW - 6)), served(5));
         assert_eq!(age(5, Wanted::Younger(NOW - 5)), Verdict::Ignore(Reason::Old));
         let ahead = millis(CLOCK_DIFFERENCE);
