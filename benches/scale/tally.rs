@@ -16,7 +16,7 @@ pub struct Day {
     pub waits: u64,
     /// Tokens handed to a user who was last handed another string.
     pub changes: u64,
-    /// The same within a session.
+    /// Tokens among `changes` that were handed out within a session.
     pub changes_in_session: u64,
     /// Entries that made room in a full cache.
     pub evictions: u64,

@@ -139,8 +139,8 @@ impl Error for StartError {
 pub struct Server {
     /// One sidecar for each thread that serves; the first belongs to the thread that calls [`Server::run`].
     sidecars: Vec<Arc<Sidecar>>,
-    /// The store that replicas share, and what applies their forgets here.
-    shared: Option<(Shared, Apply)>,
+    /// The store that replicas share.
+    shared: Option<Shared>,
     threads: Threads,
     /// Watch over the process's memory, for as long as anything is served.
     _watch: Watch,
@@ -280,16 +280,13 @@ impl Server {
             }),
         };
         let admin = Admin::new(metrics, readiness, before_scrape, calls);
-        let apply: Apply = Arc::new(move |events| {
-            let sidecar = Arc::clone(&sidecar);
-            Box::pin(async move {
-                sidecar.apply(&events).await;
-            })
-        });
+        if let Some(shared) = &shared {
+            shared.applies_by(applying(sidecar));
+        }
         Ok(Self {
             admin: Arc::new(admin),
             sidecars,
-            shared: shared.map(|shared| (shared, apply)),
+            shared,
             threads,
             _watch: watch,
             traffic_listener,
@@ -340,9 +337,8 @@ impl Server {
         let reaper = tokio::spawn(join_all(reaping.collect::<Vec<_>>()));
         let reloading = tokio::spawn(self.reload.run());
         let tokens = self.sidecars[0].tokens.clone();
-        let sharing = self.shared.as_ref().map(|(shared, apply)| {
-            tokio::spawn(shared.clone().run(tokens.clone(), Arc::clone(apply)))
-        });
+        let sharing = self.shared.clone();
+        let sharing = sharing.map(|shared| tokio::spawn(shared.run(tokens.clone())));
 
         shutdown.await;
         reloading.abort();
@@ -368,9 +364,9 @@ impl Server {
             // Cut tunnels end at once; the bound is for a bug.
             let _ = timeout(Duration::from_secs(1), tunnels_ended()).await;
         }
-        if let Some((shared, apply)) = &self.shared {
+        if let Some(shared) = &self.shared {
             sharing.inspect(JoinHandle::abort);
-            shared.finish(&tokens, apply, FLUSH_PATIENCE).await;
+            shared.finish(&tokens, FLUSH_PATIENCE).await;
         }
         admin_phase.send_replace(Phase::Stopped);
         reaper.abort();
@@ -379,6 +375,16 @@ impl Server {
         tokio::join!(access_log.flush(FLUSH_PATIENCE), tracing.flush(FLUSH_PATIENCE));
         info!("ended");
     }
+}
+
+/// Returns the function that applies forgets of other replicas in `sidecar`.
+fn applying(sidecar: Arc<Sidecar>) -> Apply {
+    Arc::new(move |events| {
+        let sidecar = Arc::clone(&sidecar);
+        Box::pin(async move {
+            sidecar.apply(&events).await;
+        })
+    })
 }
 
 fn bind(

@@ -247,11 +247,6 @@ impl Replaceable {
         };
 
         let resolver = resolver(config)?;
-        if let (Some(shared), Some(settings)) = (&self.shared, &config.shared)
-            && changes.concern(&["shared", "outgoing"])
-        {
-            shared.replace(settings)?;
-        }
         // Do not keep keys that were fetched with other roots.
         let kept = old.logout.as_deref().filter(|_| !changes.concern(&["outgoing"]));
         let logout = logout(config, kept, &self.metrics)?;
@@ -259,6 +254,13 @@ impl Replaceable {
         // Wait for keys if they come from another place now: until then, the old identity with its keys
         // stays in force.
         Handle::current().block_on(identity.keys_arrive())?;
+
+        // Last of what can fail, since it takes effect at once.
+        if let (Some(shared), Some(settings)) = (&self.shared, &config.shared)
+            && changes.concern(&["shared", "outgoing"])
+        {
+            shared.replace(settings)?;
+        }
 
         // Another API key is another workspace, where the old tokens are of no use.
         let generation = old.plan.issuer().credentials_generation;

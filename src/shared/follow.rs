@@ -13,7 +13,7 @@ use crate::protocol::millis;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener};
 use crate::value::{bytes_of, items_of};
-use crate::{Apply, FORGET_LIFE, Inner, nonce, now};
+use crate::{FORGET_LIFE, Inner, nonce, now};
 use ground::metrics::SharedForget;
 use token::announce::{self, Subject};
 use token::cache::TokenCache;
@@ -41,9 +41,9 @@ const OVERDUE: Duration = Duration::from_secs(5);
 const MOST_EXPECTED: usize = 10_000;
 
 /// Whether this replica hears of forgets.
-pub struct Hearing(Mutex<Heard>);
+pub struct Hearing(Mutex<HearingState>);
 
-struct Heard {
+struct HearingState {
     cut_off_since: Option<Instant>,
     /// Whether a log line has said that this replica is cut off.
     is_told: bool,
@@ -57,7 +57,7 @@ impl Default for Hearing {
     /// Returns the state of a replica that has heard nothing yet: cut off.
     fn default() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(Heard {
+        Self(Mutex::new(HearingState {
             cut_off_since: Some(now),
             is_told: false,
             emptied: now,
@@ -87,7 +87,7 @@ impl Hearing {
         self.locked().expected.extract_if(is_overdue).map(|(_, (_, forget))| forget).collect()
     }
 
-    fn locked(&self) -> MutexGuard<'_, Heard> {
+    fn locked(&self) -> MutexGuard<'_, HearingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,22 +128,17 @@ struct Told<'a> {
 }
 
 /// Follows the streams for as long as the process runs.
-pub async fn follow(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+pub async fn follow(shared: &Arc<Inner>, tokens: &TokenCache) {
     let mut position = Position::new();
     loop {
-        let fault = attend(shared, tokens, apply, &mut position).await;
-        shared.note_cut_off(fault, apply).await;
+        let fault = attend(shared, tokens, &mut position).await;
+        shared.note_cut_off(fault).await;
         sleep(PAUSE).await;
     }
 }
 
 /// Follows the streams until a fault.
-async fn attend(
-    shared: &Arc<Inner>,
-    tokens: &TokenCache,
-    apply: &Apply,
-    position: &mut Position,
-) -> Fault {
+async fn attend(shared: &Arc<Inner>, tokens: &TokenCache, position: &mut Position) -> Fault {
     let mut listener = match shared.store.listener().await {
         Ok(listener) => listener,
         Err(fault) => return fault,
@@ -166,7 +161,7 @@ async fn attend(
             Ok(answer) => answer,
             Err(fault) => return fault,
         };
-        let count = shared.hear(&answer, position, tokens, apply).await;
+        let count = shared.hear(&answer, position, tokens).await;
         if count == 0 && !is_caught_up {
             is_caught_up = true;
             shared.note_heard();
@@ -206,7 +201,6 @@ impl Inner {
         answer: &Value,
         position: &mut Position,
         tokens: &TokenCache,
-        apply: &Apply,
     ) -> usize {
         let forgets = self.told(answer, &self.store_keys.forgets());
         let replaced = self.told(answer, &self.store_keys.replaced());
@@ -232,7 +226,7 @@ impl Inner {
             }
         }
         if !news.is_empty() {
-            apply(news).await;
+            self.apply(news).await;
         }
         drop(settling);
         let names = replaced.into_iter().filter_map(|told| match told.event {
@@ -373,7 +367,7 @@ impl Inner {
     }
 
     /// Notes that this replica is cut off, and empties its memory if it was cut off for `shared.longest_cut_off`.
-    async fn note_cut_off(&self, fault: Fault, apply: &Apply) {
+    async fn note_cut_off(&self, fault: Fault) {
         let empties = {
             let mut heard = self.hearing.locked();
             let now = Instant::now();
@@ -400,7 +394,7 @@ impl Inner {
                 "the shared store was not heard for shared.longest_cut_off: tokens in memory \
                  are forgotten and minted anew"
             );
-            apply(vec![announce::Event::Forget(Subject::Everything)]).await;
+            self.apply(vec![announce::Event::Forget(Subject::Everything)]).await;
         }
     }
 }

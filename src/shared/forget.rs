@@ -37,9 +37,7 @@ impl Inner {
             (Announced::Later, SharedForget::HereAlone)
         };
         // Memory may have got an old token from the store before the mark was there.
-        if let Some(apply) = self.apply.get() {
-            apply(vec![announce::Event::Forget(forget.subject)]).await;
-        }
+        self.apply(vec![announce::Event::Forget(forget.subject)]).await;
         drop(settling);
         self.metrics.forgets.increment(origin);
         announced
@@ -48,7 +46,7 @@ impl Inner {
     /// Returns the last mark of `subject` that this replica or the store knows.
     async fn last_mark(&self, subject: &Subject) -> Option<Mark> {
         let stored = self.stored_mark(subject).await.ok().flatten();
-        stored.max(self.heard.mark(subject))
+        stored.max(self.heard.mark(subject, now()))
     }
 
     /// Reads the mark of `subject` in the store.

@@ -54,9 +54,8 @@ impl Heard {
         let logout_at = logout_at.max(before.and_then(|(_, logout_at)| logout_at));
         marks.by_age.insert(mark, subject.clone());
         marks.by_subject.insert(subject, (mark, logout_at));
-        let oldest = now.saturating_sub(millis(FORGET_LIFE));
         while let Some((first, _)) = marks.by_age.first_key_value()
-            && (first.time < oldest || marks.by_subject.len() > MAX_HEARD)
+            && (first.time < oldest(now) || marks.by_subject.len() > MAX_HEARD)
         {
             let (_, subject) = marks.by_age.pop_first().expect("there is a first");
             marks.by_subject.remove(&subject);
@@ -64,9 +63,10 @@ impl Heard {
         true
     }
 
-    /// Returns the mark of the last forget of `subject`.
-    pub fn mark(&self, subject: &Subject) -> Option<Mark> {
-        self.locked().by_subject.get(subject).map(|(mark, _)| *mark)
+    /// Returns the mark of the last forget of `subject`, if it still matters at `now` (milliseconds since 1970).
+    pub fn mark(&self, subject: &Subject, now: u64) -> Option<Mark> {
+        let mark = self.locked().by_subject.get(subject).map(|(mark, _)| *mark);
+        mark.filter(|mark| mark.time >= oldest(now))
     }
 
     /// Returns the last forget of `subject`.
@@ -78,8 +78,7 @@ impl Heard {
     /// Returns the forgets that are in force at `now` (milliseconds since 1970), the latest first.
     pub fn all(&self, now: u64) -> Vec<Forget> {
         let marks = self.locked();
-        let oldest = now.saturating_sub(millis(FORGET_LIFE));
-        let latest = marks.by_age.iter().rev().take_while(|(mark, _)| mark.time >= oldest);
+        let latest = marks.by_age.iter().rev().take_while(|(mark, _)| mark.time >= oldest(now));
         let forget = |(mark, subject): (&Mark, &Subject)| {
             let logout_at = marks.by_subject.get(subject).and_then(|(_, logout_at)| *logout_at);
             Forget { subject: subject.clone(), mark: *mark, logout_at }
@@ -104,6 +103,11 @@ impl Heard {
     fn locked(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the time of the oldest forget that still matters.
+fn oldest(now: u64) -> u64 {
+    now.saturating_sub(millis(FORGET_LIFE))
 }
 
 /// Forgets that were noted, and whose tokens memory may still hold.
@@ -133,11 +137,14 @@ mod tests {
         let (first, second) = (forget("ada", now, 1), forget("ada", now + 1, 0));
         assert!(heard.note(&first, now) && heard.note(&second, now));
         assert!(!heard.note(&first, now) && !heard.note(&second, now), "heard before");
-        assert_eq!(heard.mark(&second.subject), Some(second.mark));
+        assert_eq!(heard.mark(&second.subject, now), Some(second.mark));
+        let life = millis(FORGET_LIFE);
+        assert_eq!(heard.mark(&second.subject, now + 1 + life), Some(second.mark));
+        assert_eq!(heard.mark(&second.subject, now + 2 + life), None, "no token is that old");
         assert!(heard.note(&forget("eve", now, 2), now));
         let all = heard.all(now + 1);
         assert!(all == [second.clone(), forget("eve", now, 2)]);
-        assert_eq!(heard.mark(&Subject::Organization("ada".into())), None);
+        assert_eq!(heard.mark(&Subject::Organization("ada".into()), now), None);
     }
 
     #[test]
@@ -159,7 +166,7 @@ mod tests {
         assert!(
             heard.note(&forget("ada", now, 1), now) && heard.note(&forget("eve", ahead, 2), now)
         );
-        assert!(heard.mark(&Subject::User("ada".into())).is_some());
+        assert!(heard.mark(&Subject::User("ada".into()), now).is_some());
     }
 
     #[test]
@@ -181,7 +188,7 @@ mod tests {
             heard.note(&forget(&time.to_string(), 1_000 + time, 0), 1_000);
         }
         assert_eq!(heard.all(0).len(), MAX_HEARD);
-        assert_eq!(heard.mark(&Subject::User("0".into())), None, "the oldest goes");
+        assert_eq!(heard.mark(&Subject::User("0".into()), 1_000), None, "the oldest goes");
         let later = 2_000 + MAX_HEARD as u64 + millis(FORGET_LIFE);
         assert!(heard.all(later).is_empty());
         heard.note(&forget("ada", later, 0), later);

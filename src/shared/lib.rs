@@ -92,7 +92,7 @@ struct Inner {
     /// Requests by the names of their tokens, to find the request when an event says that a token was replaced.
     index: moka::sync::Cache<Name, MintRequest>,
     unwritten: Unwritten,
-    /// Applies forgets in this replica; there once it runs.
+    /// Applies forgets in this replica.
     apply: OnceLock<Apply>,
     metrics: SharedMetrics,
     /// Limit on log lines about events that can't be read.
@@ -179,33 +179,28 @@ impl Shared {
         Arc::new(SharedMint::new(mint, Arc::clone(&self.0), credentials))
     }
 
+    /// Sets the function that applies forgets in this replica. The first call counts; before it, no forget is applied.
+    pub fn applies_by(&self, apply: Apply) {
+        let _ = self.0.apply.set(apply);
+    }
+
     /// Hears of forgets and replaced tokens, and writes the tokens and forgets that the store did not take at once,
     /// for as long as the process runs.
-    pub async fn run(self, tokens: TokenCache, apply: Apply) {
-        // The first call sets it, and a sidecar runs once.
-        let _ = self.0.apply.set(Arc::clone(&apply));
-        tokio::join!(
-            follow::follow(&self.0, &tokens, &apply),
-            rewrite::rewrite(&self.0, &tokens, &apply)
-        );
+    pub async fn run(self, tokens: TokenCache) {
+        tokio::join!(follow::follow(&self.0, &tokens), rewrite::rewrite(&self.0, &tokens));
     }
 
     /// Writes the tokens and forgets that the store did not take so far, for at most `within`. Called before this
     /// replica ends.
-    pub async fn finish(&self, tokens: &TokenCache, apply: &Apply, within: Duration) {
+    pub async fn finish(&self, tokens: &TokenCache, within: Duration) {
         // Another replica mints the tokens that are not shared by then.
-        let _ = tokio::time::timeout(within, rewrite::rewrite_all(&self.0, tokens, apply)).await;
+        let _ = tokio::time::timeout(within, rewrite::rewrite_all(&self.0, tokens)).await;
     }
 
     /// Returns the state, for reports.
     pub fn report(&self) -> Report {
         let Inner { store, hearing, unwritten, .. } = &*self.0;
         Report { store: store.state(), cut_off: hearing.cut_off(), unwritten: unwritten.count() }
-    }
-
-    /// Returns the store, for `doctor`.
-    pub fn store(&self) -> &Store {
-        &self.0.store
     }
 }
 
@@ -214,6 +209,13 @@ fn parsed(settings: &Settings) -> Result<SealKeys, KeyError> {
 }
 
 impl Inner {
+    /// Applies events in this replica. Returns when memory no longer holds their tokens.
+    async fn apply(&self, events: Vec<Event>) {
+        if let Some(apply) = self.apply.get() {
+            apply(events).await;
+        }
+    }
+
     fn keys(&self) -> Arc<SealKeys> {
         self.keys.load_full()
     }

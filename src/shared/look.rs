@@ -143,7 +143,7 @@ impl Inner {
                     None => marks = None,
                 }
             }
-            let heard = self.heard.mark(subject);
+            let heard = self.heard.mark(subject, now());
             if let Some(mark) = heard.filter(|mark| Some(*mark) > stored) {
                 // The store has lost the forget, or an attacker has deleted it.
                 self.put_back(subject, mark);

@@ -14,7 +14,7 @@ use crate::look::RawLook;
 use crate::place::Place;
 use crate::protocol::{Facts, Verdict, Wanted, judge};
 use crate::store::Fault;
-use crate::{Apply, Inner, now, since_1970};
+use crate::{Inner, now, since_1970};
 use ground::metrics::{SharedForget, SharedWrite};
 use token::MintRequest;
 use token::announce::Subject;
@@ -93,8 +93,16 @@ impl Unwritten {
         rest.requests.is_empty() && rest.forgets.is_empty() && !rest.all && !rest.all_forgets
     }
 
-    fn take_forgets(&self) -> Vec<Forget> {
-        std::mem::take(&mut self.locked().forgets).into_values().collect()
+    fn forgets(&self) -> Vec<Forget> {
+        self.locked().forgets.values().cloned().collect()
+    }
+
+    /// Notes that the other replicas were told of `forget`. Only then does it leave: this replica may end at any time.
+    fn told(&self, forget: &Forget) {
+        let mut rest = self.locked();
+        if rest.forgets.get(&forget.subject).is_some_and(|noted| noted.mark == forget.mark) {
+            rest.forgets.remove(&forget.subject);
+        }
     }
 
     fn take_all_forgets(&self) -> bool {
@@ -120,21 +128,21 @@ impl Unwritten {
 }
 
 /// Writes the noted tokens and forgets into the store, for as long as the process runs.
-pub async fn rewrite(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+pub async fn rewrite(shared: &Arc<Inner>, tokens: &TokenCache) {
     loop {
         sleep(PAUSE).await;
         // While this replica has not heard of all forgets, it does not know which tokens in memory still count.
         if shared.hearing.cut_off().is_none() {
-            rewrite_all(shared, tokens, apply).await;
+            rewrite_all(shared, tokens).await;
         }
         shared.metrics.unwritten.set(i64::try_from(shared.unwritten.count()).unwrap_or(i64::MAX));
     }
 }
 
 /// Writes the noted tokens and forgets, until none is left or a write fails.
-pub async fn rewrite_all(shared: &Arc<Inner>, tokens: &TokenCache, apply: &Apply) {
+pub async fn rewrite_all(shared: &Arc<Inner>, tokens: &TokenCache) {
     while !shared.unwritten.is_empty() {
-        if shared.rewrite_some(tokens, apply).await.is_err() {
+        if shared.rewrite_some(tokens).await.is_err() {
             return;
         }
     }
@@ -146,22 +154,13 @@ impl Inner {
         self.unwritten.note(request);
     }
 
-    async fn rewrite_some(
-        self: &Arc<Self>,
-        tokens: &TokenCache,
-        apply: &Apply,
-    ) -> Result<(), Fault> {
+    async fn rewrite_some(self: &Arc<Self>, tokens: &TokenCache) -> Result<(), Fault> {
         if self.unwritten.take_all_forgets() {
             self.put_back_all().await;
         }
-        let mut forgets = self.unwritten.take_forgets().into_iter();
-        while let Some(forget) = forgets.next() {
-            if let Err(fault) = self.announce(&forget).await {
-                std::iter::once(forget)
-                    .chain(forgets)
-                    .for_each(|it| self.unwritten.note_forget(it));
-                return Err(fault);
-            }
+        for forget in self.unwritten.forgets() {
+            self.announce(&forget).await?;
+            self.unwritten.told(&forget);
             self.metrics.forgets.increment(SharedForget::PutBack);
         }
         if self.unwritten.take_all() {
@@ -172,7 +171,7 @@ impl Inner {
             rest.requests.extend(held.into_iter().map(|(request, _)| request));
         }
         let batch = self.unwritten.take_requests();
-        let writes = join_all(batch.iter().map(|request| self.rewrite_one(request, tokens, apply)));
+        let writes = join_all(batch.iter().map(|request| self.rewrite_one(request, tokens)));
         let mut result = Ok(());
         for (request, written) in batch.iter().zip(writes.await) {
             match written {
@@ -191,7 +190,6 @@ impl Inner {
         self: &Arc<Self>,
         request: &MintRequest,
         tokens: &TokenCache,
-        apply: &Apply,
     ) -> Result<SharedWrite, Fault> {
         let Some(credentials) = self.credentials.load_full() else {
             return Ok(SharedWrite::Needless);
@@ -206,7 +204,7 @@ impl Inner {
             let count = looked.unheard.len();
             let settling = self.heard.begin(count);
             let news = looked.unheard.iter().filter(|forget| self.heard.note(forget, now()));
-            apply(news.map(Forget::event).collect()).await;
+            self.apply(news.map(Forget::event).collect()).await;
             drop(settling);
             return Ok(SharedWrite::Needless);
         }

@@ -71,8 +71,8 @@ impl Sidecar {
     ///
     /// Outside a tokio runtime.
     pub async fn apply(self: &Arc<Self>, events: &[Event]) -> Forgotten {
-        self.count_announced(events);
-        self.apply_here(events).await
+        self.note_announced(events);
+        self.forget(events.iter().map(Event::subject)).await
     }
 
     async fn apply_here(self: &Arc<Self>, events: &[Event]) -> Forgotten {
@@ -101,9 +101,11 @@ impl Sidecar {
             };
             let announcing = announcer.announce(&events[0]);
             let result = timeout(ANNOUNCE_PATIENCE, announcing).await;
-            // Forgets again: before the announcement, a miss may have brought the old token back from the store. A
-            // logout is noted once: the user may have signed in again by now.
-            sidecar.forget(events.iter().map(Event::subject)).await;
+            if result.is_err() {
+                // The announcer has not come to forget. A logout is noted once: the user may have signed in again by
+                // now.
+                sidecar.forget(events.iter().map(Event::subject)).await;
+            }
             Applied { forgotten, announced: Some(result.unwrap_or(Announced::Later)) }
         });
         applying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

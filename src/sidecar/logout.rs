@@ -236,10 +236,16 @@ impl Sidecar {
         }
     }
 
-    /// Counts logouts that other replicas have announced.
-    pub(super) fn count_announced(&self, events: &[Event]) {
-        for _ in events.iter().filter(|event| matches!(event, Event::Logout(_))) {
-            self.logouts.metrics.logouts.increment(HeardFrom::Replica);
+    /// Notes logouts that other replicas have announced. A logout that is noted already may be told again, such as with
+    /// a later forget, and the user may have signed in since.
+    pub(super) fn note_announced(&self, events: &[Event]) {
+        for event in events {
+            if let Event::Logout(logout) = event
+                && !self.logouts.memory.knows(&logout.user, logout.at)
+            {
+                self.logouts.metrics.logouts.increment(HeardFrom::Replica);
+                self.note_logout(logout);
+            }
         }
     }
 

@@ -89,7 +89,7 @@ pub type AnnounceFuture<'a> = Pin<Box<dyn Future<Output = Announced> + Send + 'a
 
 /// The way to the other replicas.
 pub trait Announce: Send + Sync + 'static {
-    /// Hands `event` on to the other replicas. The caller forgets on its own replica before and after the
-    /// announcement, so an announcer need not bring the event back to the replica that it comes from.
+    /// Hands `event` on to the other replicas. The caller forgets on its own replica before. The announcer forgets there
+    /// once more when the other replicas are told, since until then a miss may bring the old token back from the store.
     fn announce<'a>(&'a self, event: &'a Event) -> AnnounceFuture<'a>;
 }

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 /// Outages in a row after which calls are suspended. A single lost packet does not suspend calls.
 const OUTAGES: u32 = 5;
 
-/// Lengths of the first and of the longest suspension. The first is short, because a failover takes about a second.
-/// With the longest, a server that is down gets six attempts a minute.
+/// Length of the first suspension: short, because a failover takes about a second.
 const FIRST: Duration = Duration::from_millis(500);
+
+/// Length of the longest suspension: a server that is down gets six attempts a minute.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Counts outages in a row.

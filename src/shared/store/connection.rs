@@ -87,7 +87,7 @@ impl Connection {
         command.arg(login.user.as_ref()).arg(password.expose_secret());
         match &self.call(&[command]).await?[..] {
             [Value::Okay] => Ok(()),
-            // Whatever the server says, it does not take the login.
+            // Any error of the server's means that it does not take the login.
             [Value::ServerError(_)] => Err(Fault::Denied),
             _ => Err(Fault::Garbage),
         }

@@ -60,6 +60,12 @@ impl Memory {
         self.metrics.dropped.inc_by(u64::from(dropped));
     }
 
+    /// Whether a logout of the user at `at`, the time since 1970, or a later one is noted.
+    pub(super) fn knows(&self, user: &UserId, at: Duration) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.by_user.get(user).is_some_and(|entry| entry.at >= at)
+    }
+
     /// Whether a user who has `signed_in` at these times gets no token at `now`, the time since 1970.
     pub(super) fn refuses(
         &self,
@@ -137,6 +143,16 @@ mod tests {
                 assert_eq!(is_refused(LOGOUT, signed_in, now, None), refused, "{login}");
             }
         }
+    }
+
+    #[test]
+    fn logout_that_is_told_again_is_known() {
+        let memory = Memory::new(ground::metrics::Metrics::new().logout);
+        let (ada, eve) = (UserId::from("ada"), UserId::from("eve"));
+        memory.note(&ada, at(1000));
+        let known = [at(999), at(1000), at(1001)].map(|at| memory.knows(&ada, at));
+        assert_eq!(known, [true, true, false]);
+        assert!(!memory.knows(&eve, at(1000)));
     }
 
     #[test]

@@ -19,6 +19,18 @@ async fn content(redis: &RedisServer) -> Vec<(String, Vec<u8>)> {
     content
 }
 
+/// Has two replicas serve Ada's token, keeps its sealed form under the key `kept`, and has both forget it. Returns the
+/// token and its key.
+async fn keep_and_forget(redis: &RedisServer, fleet: &Fleet) -> (String, String) {
+    let old = fleet.ask_all("ada").await.remove(0);
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
+    let key = tokens(redis).await.remove(0);
+    redis.ask(&["COPY", &key, "kept"]).await;
+    fleet.forget(0, &json!({ "user": "ada" })).await;
+    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
+    (old, key)
+}
+
 /// Returns the keys of tokens.
 async fn tokens(redis: &RedisServer) -> Vec<String> {
     let mut keys: Vec<_> = content(redis).await.into_iter().map(|(key, _)| key).collect();
@@ -67,12 +79,7 @@ async fn t65_token_in_another_users_place_is_ignored() {
 async fn t65_forgotten_token_stays_forgotten_without_its_mark() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
-    let old = fleet.ask_all("ada").await.remove(0);
-    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
-    let key = tokens(&redis).await.remove(0);
-    redis.ask(&["COPY", &key, "kept"]).await;
-    fleet.forget(0, &json!({ "user": "ada" })).await;
-    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
+    let (old, key) = keep_and_forget(&redis, &fleet).await;
     // The old token is also refused by a replica that has only just started, and has no token in memory.
     let newcomer = fleet.one(&[]).await;
     hears(&newcomer).await;
@@ -120,12 +127,7 @@ async fn replica_with_another_seal_key_mints_by_itself() {
 async fn t65_deleted_forgets_are_put_back() {
     let redis = RedisServer::start().await;
     let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
-    let old = fleet.ask_all("ada").await.remove(0);
-    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 1).await;
-    let key = tokens(&redis).await.remove(0);
-    redis.ask(&["COPY", &key, "kept"]).await;
-    fleet.forget(0, &json!({ "user": "ada" })).await;
-    counts(&fleet.replicas[1], "shared_forgets_total{origin=\"elsewhere\"}", 1).await;
+    let (old, key) = keep_and_forget(&redis, &fleet).await;
     let marks = "for _, k in ipairs(redis.call('keys', '*:f*')) do redis.call('del', k) end";
     redis.ask(&["EVAL", marks, "0"]).await;
     redis.ask(&["COPY", "kept", &key, "REPLACE"]).await;

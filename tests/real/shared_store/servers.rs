@@ -1,8 +1,8 @@
 //! Real Redis servers, each on a free port of loopback, with its files in a folder of its own. A server ends, and its
 //! folder goes, when its value is dropped.
 //!
-//! Tests administer a server through a unix socket that every server has, as the user `overseer` who may do
-//! all, whatever the test allows the sidecar and whichever port the sidecar is told.
+//! Tests administer a server as the user `overseer`, who may do all, through a unix socket that every server has. The
+//! sidecar's own rights and port do not matter for that.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
