@@ -49,15 +49,18 @@ export function openTabs(
       all.postMessage({ user });
     },
     async _turn(patience, signal) {
-      // Held until `signal`, which is aborted in twice this patience at the latest. This tab goes on without the
-      // lock after a while, since the tab that has it may hang, and where there are no locks: on pages over plain
-      // HTTP.
+      // The turn, and the wait for it, end with the request, after a while, since a tab may hang, and with the page: a
+      // browser may keep a page that is left, and its lock. Pages over plain HTTP have no locks.
+      const turn = new AbortController();
+      const end = () => turn.abort();
+      sleep(patience, signal).then(end);
+      globalThis.addEventListener?.('pagehide', end, turn);
       await new Promise<unknown>(
         (granted) =>
           navigator.locks
-            ?.request(own.name, { signal: AbortSignal.timeout(patience) }, () => {
+            ?.request(own.name, turn, () => {
               granted(0);
-              return signal.aborted || sleep(2 * patience, signal);
+              return sleep(patience, turn.signal);
             })
             .catch(granted) ?? granted(0),
       );

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createVeltTokens } from '../dist/index.js';
-import { HOUR, Locks, errorOf, gate, jwt, route, secondsIn, sleep, sources, until, withGlobal } from './support.mjs';
+import { HOUR, Locks, errorOf, gate, jwt, route, secondsIn, sleep, sources, until, withGlobal, withWindow } from './support.mjs';
 
 /** Tabs of one browser, each a source of its own. */
 function browser(t, url, { locks = true } = {}) {
@@ -101,18 +101,37 @@ test('lock is free again when the request ends, also in a fetch that ignores its
   assert.ok(Date.now() - began < 1000);
 });
 
-test('lock that is granted after the token has come is let go at once', async (t) => {
+test('tab that has its token waits for the lock no more', async (t) => {
   const { url } = await route(t);
-  let grant;
-  const request = (_, __, callback) => new Promise(() => (grant = callback));
+  let waiting;
+  const request = (_, { signal }) =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), (waiting = signal)));
   withGlobal(t, 'navigator', { locks: { request } });
   const tokens = sources(t, createVeltTokens)({ url, userId: 'ada' });
-  const waiting = tokens.generateToken();
-  await until(() => grant, 'the request for the lock');
+  const asked = tokens.generateToken();
+  await until(() => waiting, 'the request for the lock');
   tokens.observe(new Response('', { headers: { 'X-Velt-Token': 'observed' } }));
-  assert.equal(await waiting, 'observed');
-  const held = await Promise.race([grant(), sleep(200).then(() => 'still held')]);
-  assert.notEqual(held, 'still held');
+  assert.equal(await asked, 'observed');
+  await until(() => waiting.aborted, 'the end of the wait');
+});
+
+test('page that is left gives the lock back, and waits for it no more', async (t) => {
+  const { url } = await route(t);
+  const tab = browser(t, url);
+  const hang = { fetch: () => new Promise(() => {}), patience: 60_000 };
+  const left = [];
+  for (let page = 0; page < 2; page++) {
+    left.push(withWindow(t));
+    errorOf(tab('ada', hang).generateToken());
+    await sleep(50);
+  }
+  withWindow(t);
+  const began = Date.now();
+  const asked = tab('ada', { patience: 60_000 }).generateToken();
+  // A browser may keep both pages for its back button, frozen.
+  for (const page of left.reverse()) page.fire('pagehide', { persisted: true });
+  assert.equal(await asked, 'token-1');
+  assert.ok(Date.now() - began < 2000);
 });
 
 test('locks that refuse are done without', async (t) => {

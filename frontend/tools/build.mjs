@@ -36,7 +36,7 @@ async function bundle(name, plugins = []) {
   });
   const { code } = await minify(bundled.outputFiles[0].text, {
     module: true,
-    compress: { passes: 3, unsafe_arrows: true, ecma: 2022 },
+    compress: { passes: 3, unsafe_arrows: true, ecma: 2022, hoist_funs: true },
   });
   writeFileSync(join(to, `${name}.js`), code);
 }

@@ -30,9 +30,10 @@ window.kit = kit;
 window.client = new Client();
 window.user = { userId: document.body.dataset.user, organizationId: 'acme', name: 'A name' };
 
-// Makes the page's tokens, and asks for one. A busy machine takes its time.
+// Makes the page's tokens, and asks for one. A busy machine takes its time. Half the patience is longer than a test
+// waits, so that a lock which nobody gives back fails it.
 window.ask = (options) => {
-    window.tokens ??= kit.createVeltTokens({ userId: window.user.userId, patience: 60_000, ...options });
+    window.tokens ??= kit.createVeltTokens({ userId: window.user.userId, patience: 90_000, ...options });
     window.listening ??= window.tokens.onSignedOut(() => { window.signedOut += 1; });
     return window.outcome(window.tokens.generateToken());
 };
