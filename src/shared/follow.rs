@@ -1,21 +1,19 @@
 //! A task that reads the store's streams of forgets and of replaced tokens, from the last event that it has read.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::entry::{Event, Forget};
+use crate::entry::Event;
 use crate::protocol::millis;
 use crate::seal::{Kind, Name};
-use crate::store::{Fault, Listener};
+use crate::store::{Fault, Listener, Pauses};
 use crate::value::{bytes_of, items_of};
 use crate::{FORGET_LIFE, Inner, nonce, now};
 use ground::metrics::SharedForget;
-use token::announce::{self, Subject};
 use token::cache::TokenCache;
 
 /// Longest time for which a read waits for an event. The task checks between two reads whether the store was flushed.
@@ -27,81 +25,37 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Most events of one stream in one read.
 const EVENTS_AT_ONCE: usize = 1_000;
 
-/// Pause before the store is asked again after a fault.
+/// First and longest pause before the store is asked again after a fault, before jitter. Each attempt costs the server a
+/// login, and a right that the user lacks stays lacking until an operator grants it.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Time without a fault after which the pauses begin with the first again.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// Most events of one stream in one read of [`READ_SHORT`], and longest event that it returns. Twice their product is
+/// less than the longest answer that a connection takes. A sidecar's events are half as long at most.
+const SHORT_AT_ONCE: usize = 100;
+const LONGEST_EVENT: usize = 4 * 1024;
+
+/// Script that reads events as `XREAD` does, without the content of those that are too long to be a sidecar's. It needs no
+/// right that reading the streams does not need.
+const READ_SHORT: &str = "local streams = {} for at, key in ipairs(KEYS) do local events = {} \
+     for number, event in ipairs(redis.call('xrange', key, '(' .. ARGV[at], '+', 'COUNT', ARGV[3])) do \
+     local content = event[2][2] if #content > tonumber(ARGV[4]) then content = '' end \
+     events[number] = {event[1], {'e', content}} end streams[at] = {key, events} end return streams";
 
 /// Number of the latest forgets that are announced again when the store has lost data, even if it has their marks: it
 /// may have lost their events.
 const TOLD_AGAIN: usize = 100;
-
-/// Time after which an event that this replica has added counts as lost. Events are heard in milliseconds.
-const OVERDUE: Duration = Duration::from_secs(5);
-
-/// Most events that this replica has added and waits for: more than it can add in [`OVERDUE`].
-const MOST_EXPECTED: usize = 10_000;
-
-/// Whether this replica hears of forgets.
-pub struct Hearing(Mutex<HearingState>);
-
-struct HearingState {
-    cut_off_since: Option<Instant>,
-    /// Whether a log line has said that this replica is cut off.
-    is_told: bool,
-    /// Last time at which this replica emptied its memory because it was cut off.
-    emptied: Instant,
-    /// Events that this replica has added and not heard yet, by their ids.
-    expected: HashMap<Vec<u8>, (Instant, Forget)>,
-}
-
-impl Default for Hearing {
-    /// Returns the state of a replica that has heard nothing yet: cut off.
-    fn default() -> Self {
-        let now = Instant::now();
-        Self(Mutex::new(HearingState {
-            cut_off_since: Some(now),
-            is_told: false,
-            emptied: now,
-            expected: HashMap::new(),
-        }))
-    }
-}
-
-impl Hearing {
-    /// Notes the id of an event that this replica has added, and that it must hear like each other event.
-    pub fn expect(&self, id: Vec<u8>, forget: Forget) {
-        let mut heard = self.locked();
-        if heard.expected.len() < MOST_EXPECTED {
-            heard.expected.insert(id, (Instant::now(), forget));
-        }
-    }
-
-    /// Notes that the event with this id was heard. Returns whether this replica has added it.
-    fn has_come(&self, id: &[u8]) -> bool {
-        self.locked().expected.remove(id).is_some()
-    }
-
-    /// Returns the forgets that this replica has added and that were not heard in time.
-    fn overdue(&self) -> Vec<Forget> {
-        let is_overdue =
-            |_: &Vec<u8>, (added, _): &mut (Instant, Forget)| added.elapsed() >= OVERDUE;
-        self.locked().expected.extract_if(is_overdue).map(|(_, (_, forget))| forget).collect()
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HearingState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns for how long this replica has not been able to hear of forgets.
-    pub fn cut_off(&self) -> Option<Duration> {
-        self.locked().cut_off_since.map(|at| at.elapsed())
-    }
-}
 
 /// Place in the streams up to which this replica has heard everything.
 struct Position {
     /// Random text of the store since its last flush.
     era: Option<Vec<u8>>,
     forgets: Vec<u8>,
+    /// The last forget that a sidecar has written: an attacker may remove a line of their own again.
+    proven: Vec<u8>,
     replaced: Vec<u8>,
 }
 
@@ -109,15 +63,36 @@ impl Position {
     const BEGIN: &[u8] = b"0-0";
 
     fn new() -> Self {
-        Self { era: None, forgets: Self::BEGIN.to_vec(), replaced: Self::BEGIN.to_vec() }
+        let begin = || Self::BEGIN.to_vec();
+        Self { era: None, forgets: begin(), proven: begin(), replaced: begin() }
     }
 
     /// Whether the last forget that was heard is too recent to have been trimmed from the stream for its age. The id
     /// of an event begins with the event's time in milliseconds (Redis, "Entry IDs").
     fn is_recent(&self, now: u64) -> bool {
-        let time = self.forgets.split(|byte| *byte == b'-').next();
+        let time = self.proven.split(|byte| *byte == b'-').next();
         let time = time.and_then(|time| str::from_utf8(time).ok()?.parse::<u64>().ok());
         time.is_some_and(|time| time > now.saturating_sub(millis(FORGET_LIFE / 2)))
+    }
+}
+
+/// Way of reading after an answer that was too large: without the content of long lines, until the end of the streams.
+#[derive(Default)]
+struct Passing {
+    /// Number of events that were read in this way; `None` while answers are not too large.
+    events: Option<usize>,
+}
+
+impl Passing {
+    /// Notes the number of events in an answer. Fails if no event explains why the answer was too large.
+    fn note(&mut self, count: usize) -> Result<(), Fault> {
+        match &mut self.events {
+            Some(0) if count == 0 => return Err(Fault::Garbage),
+            Some(_) if count == 0 => self.events = None,
+            Some(events) => *events += count,
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -130,10 +105,16 @@ struct Told<'a> {
 /// Follows the streams for as long as the process runs.
 pub async fn follow(shared: &Arc<Inner>, tokens: &TokenCache) {
     let mut position = Position::new();
+    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     loop {
+        let begun = Instant::now();
         let fault = attend(shared, tokens, &mut position).await;
         shared.note_cut_off(fault).await;
-        sleep(PAUSE).await;
+        // Without a connection, the look-up for one costs no server anything.
+        if fault == Fault::NotConnected || begun.elapsed() > STABLE {
+            pauses.reset();
+        }
+        sleep(pauses.take()).await;
     }
 }
 
@@ -144,6 +125,7 @@ async fn attend(shared: &Arc<Inner>, tokens: &TokenCache, position: &mut Positio
         Err(fault) => return fault,
     };
     let mut is_caught_up = false;
+    let mut passing = Passing::default();
     let mut checked: Option<Instant> = None;
     loop {
         if checked.is_none_or(|checked| checked.elapsed() >= BLOCK) {
@@ -157,11 +139,14 @@ async fn attend(shared: &Arc<Inner>, tokens: &TokenCache, position: &mut Positio
             }
         }
         let block = is_caught_up.then_some(BLOCK);
-        let answer = match shared.read(&mut listener, position, block).await {
+        let answer = match shared.read_on(&mut listener, position, block, &mut passing).await {
             Ok(answer) => answer,
             Err(fault) => return fault,
         };
         let count = shared.hear(&answer, position, tokens).await;
+        if let Err(fault) = passing.note(count) {
+            return fault;
+        }
         if count == 0 && !is_caught_up {
             is_caught_up = true;
             shared.note_heard();
@@ -178,6 +163,24 @@ async fn attend(shared: &Arc<Inner>, tokens: &TokenCache, position: &mut Positio
 }
 
 impl Inner {
+    /// Reads the events after `position`, also if a line is too long for a sidecar's, or many lines are long: then each
+    /// read leaves out the content of long lines, until the streams have no more events.
+    async fn read_on(
+        &self,
+        listener: &mut Listener,
+        position: &Position,
+        block: Option<Duration>,
+        passing: &mut Passing,
+    ) -> Result<Value, Fault> {
+        if passing.events.is_none() {
+            match self.read(listener, position, block).await {
+                Err(Fault::Garbage) => passing.events = Some(0),
+                answer => return answer,
+            }
+        }
+        self.read_short(position).await
+    }
+
     /// Reads the events after `position`; with `block`, waits for one.
     async fn read(
         &self,
@@ -193,6 +196,17 @@ impl Inner {
         read.arg("STREAMS").arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
         read.arg(&position.forgets).arg(&position.replaced);
         listener.call(read, block.unwrap_or_default() + PATIENCE).await
+    }
+
+    /// Reads the events after `position` whose answer to [`Self::read`] is too large. Those that are too long come without
+    /// content, so that they are counted like other events that can't be read.
+    async fn read_short(&self, position: &Position) -> Result<Value, Fault> {
+        let mut read = redis::cmd("EVAL");
+        read.arg(READ_SHORT).arg(2).arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
+        read.arg(&position.forgets).arg(&position.replaced);
+        read.arg(SHORT_AT_ONCE).arg(LONGEST_EVENT);
+        let mut answers = self.store.call(vec![read], PATIENCE).await?;
+        answers.pop().ok_or(Fault::Garbage)
     }
 
     /// Carries out the events in `answer`. Returns their number.
@@ -212,6 +226,9 @@ impl Inner {
             position.replaced = last.id.to_vec();
         }
         let mut news = Vec::new();
+        if let Some(proven) = forgets.iter().rfind(|told| told.event.is_some()) {
+            position.proven = proven.id.to_vec();
+        }
         let settling = self.heard.begin(forgets.len());
         for Told { id, event } in forgets {
             let is_own = self.hearing.has_come(id);
@@ -296,7 +313,7 @@ impl Inner {
         let mut commands = vec![get];
         if thorough {
             let mut range = redis::cmd("XRANGE");
-            let last = &position.forgets;
+            let last = &position.proven;
             range.arg(self.store_keys.forgets()).arg(last).arg(last).arg("COUNT").arg(1);
             commands.push(range);
         }
@@ -326,9 +343,12 @@ impl Inner {
     /// Puts back the forgets and tokens that the store has lost.
     fn mend(self: &Arc<Self>, position: &mut Position) {
         self.metrics.gaps.inc();
-        warn!(
-            "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
-        );
+        if let Some(times) = self.losses.raise(1) {
+            warn!(
+                times,
+                "the shared store has lost data (flushed, or failed over); tokens and forgets are put back"
+            );
+        }
         // Read the streams from the beginning. Forgets that were heard before are not carried out again.
         *position = Position { era: position.era.take(), ..Position::new() };
         self.unwritten.note_all();
@@ -351,50 +371,6 @@ impl Inner {
                 Ok(()) => {}
                 Err(_) => self.unwritten.note_forget(forget),
             }
-        }
-    }
-
-    fn note_heard(&self) {
-        let mut heard = self.hearing.locked();
-        heard.cut_off_since = None;
-        self.metrics.cut_off.set(0);
-        if std::mem::take(&mut heard.is_told) {
-            info!(
-                "the shared store is heard again, and this replica has caught up with the forgets \
-                 of other replicas"
-            );
-        }
-    }
-
-    /// Notes that this replica is cut off, and empties its memory if it was cut off for `shared.longest_cut_off`.
-    async fn note_cut_off(&self, fault: Fault) {
-        let empties = {
-            let mut heard = self.hearing.locked();
-            let now = Instant::now();
-            let since = *heard.cut_off_since.get_or_insert(now);
-            self.metrics.cut_off.set(1);
-            if !heard.is_told && since.elapsed() >= BLOCK {
-                heard.is_told = true;
-                warn!(
-                    %fault,
-                    "the shared store is not heard: forgets of other replicas arrive later; until \
-                     then this replica serves the tokens in its memory"
-                );
-            }
-            let due = self.longest_cut_off.is_some_and(|longest| {
-                since.elapsed() >= longest && heard.emptied.max(since).elapsed() >= longest
-            });
-            if due {
-                heard.emptied = now;
-            }
-            due
-        };
-        if empties {
-            warn!(
-                "the shared store was not heard for shared.longest_cut_off: tokens in memory \
-                 are forgotten and minted anew"
-            );
-            self.apply(vec![announce::Event::Forget(Subject::Everything)]).await;
         }
     }
 }

@@ -1,23 +1,40 @@
-//! Forgets that begin on this replica, and that the store hands on to all other replicas.
+//! Forgets that begin on this replica, and that the store hands on to all other replicas; and the signed calls that asked
+//! for forgets, so that each call is carried out once.
 
 use std::time::Duration;
+
+use redis::Value;
 
 use crate::entry::{Event, Forget, mark_bytes, parse_mark, subject_bytes};
 use crate::heard::FORGET_LIFE;
 use crate::protocol::{Mark, millis};
-use crate::seal::Kind;
+use crate::seal::{Kind, Name};
 use crate::store::Fault;
 use crate::value::bytes_of;
 use crate::{Inner, Shared, nonce, now};
 use ground::metrics::SharedForget;
-use token::announce::{self, Announce, AnnounceFuture, Announced, Subject};
+use token::announce::{self, Announce, AnnounceFuture, Announced, Call, Subject};
 
 /// Time limit for writing a forget into the store.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Time limit for asking whether a call was carried out, and for noting that it was. The sender waits for both.
+const CALL_PATIENCE: Duration = Duration::from_millis(500);
+
 impl Announce for Shared {
-    fn announce<'a>(&'a self, event: &'a announce::Event) -> AnnounceFuture<'a> {
+    fn announce<'a>(&'a self, event: &'a announce::Event) -> AnnounceFuture<'a, Announced> {
         Box::pin(self.0.tell(event))
+    }
+
+    fn is_carried_out<'a>(&'a self, call: &'a Call) -> AnnounceFuture<'a, bool> {
+        Box::pin(async { self.0.is_carried_out(call).await.unwrap_or(false) })
+    }
+
+    fn note_carried_out<'a>(&'a self, call: &'a Call) -> AnnounceFuture<'a, ()> {
+        Box::pin(async {
+            // If the store does not take the note, a repeated call is carried out once more.
+            let _ = self.0.note_carried_out(call).await;
+        })
     }
 }
 
@@ -87,5 +104,30 @@ impl Inner {
             self.hearing.expect(id.to_vec(), forget.clone());
         }
         Ok(())
+    }
+    /// Whether the store has a note that a replica has carried out `call`. A note that no key of this replica has sealed
+    /// does not count: an attacker with write access to the store must not keep logouts from replicas.
+    async fn is_carried_out(&self, call: &Call) -> Result<bool, Fault> {
+        let keys = self.keys();
+        let names = keys.names(Kind::Call, &call.name);
+        let gets = names.iter().map(|name| {
+            let mut get = redis::cmd("GET");
+            get.arg(self.store_keys.call(*name));
+            get
+        });
+        let answers = self.store.call(gets.collect(), CALL_PATIENCE).await?;
+        let is_note = |(name, answer): (&Name, &Value)| {
+            bytes_of(answer).is_some_and(|note| keys.open(Kind::Call, name.bytes(), note).is_some())
+        };
+        Ok(names.iter().zip(&answers).any(is_note))
+    }
+
+    async fn note_carried_out(&self, call: &Call) -> Result<(), Fault> {
+        let keys = self.keys();
+        let name = keys.name(Kind::Call, &call.name);
+        let note = keys.seal(Kind::Call, name.bytes(), Vec::new());
+        let mut set = redis::cmd("SET");
+        set.arg(self.store_keys.call(name)).arg(note).arg("PX").arg(millis(call.life).max(1));
+        self.store.call(vec![set], CALL_PATIENCE).await.map(drop)
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! - `mint` is called by the cache on a miss or for a refresh. It takes the token from the store, waits for another
 //!   replica that mints, or mints under a lease and shares the token. A hit in memory calls nothing of this crate.
-//! - `follow` hears of forgets and of replaced tokens, and notices when the store has lost data.
+//! - `follow` hears of forgets and of replaced tokens, and notices when the store has lost data. `hearing` knows whether
+//!   this replica hears of forgets.
 //! - `rewrite` writes tokens and forgets that the store did not take at once: later, and before this replica ends.
 //! - `protocol` has the decisions, as pure functions.
 //! - `seal` has the names and the seals of content in the store.
@@ -21,6 +22,7 @@ pub mod entry;
 mod follow;
 mod forget;
 mod heard;
+mod hearing;
 mod lease;
 mod look;
 mod mint;
@@ -40,8 +42,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::policy::EvictionPolicy;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use self::follow::Hearing;
 use self::heard::{FORGET_LIFE, Heard};
+use self::hearing::Hearing;
 use self::mint::{Credentials, SharedMint};
 use self::place::StoreKeys;
 use self::protocol::millis;
@@ -97,6 +99,8 @@ struct Inner {
     metrics: SharedMetrics,
     /// Limit on log lines about events that can't be read.
     alarm: Alarm,
+    /// Limit on log lines about data that the store has lost.
+    losses: Alarm,
 }
 
 /// State of the second level, for reports.
@@ -145,6 +149,7 @@ impl Shared {
             apply: OnceLock::new(),
             metrics,
             alarm: Alarm::new(),
+            losses: Alarm::new(),
         };
         Ok(Self(Arc::new(inner)))
     }

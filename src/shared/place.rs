@@ -69,6 +69,11 @@ impl StoreKeys {
         format!("{}:f:{name}", self.prefix)
     }
 
+    /// Returns the key of a call that was carried out.
+    pub fn call(&self, name: Name) -> String {
+        format!("{}:c:{name}", self.prefix)
+    }
+
     /// Returns the key of the stream of forgets.
     pub fn forgets(&self) -> String {
         format!("{{{}}}:forgets", self.prefix)

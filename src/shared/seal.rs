@@ -69,6 +69,8 @@ pub enum Kind {
     Mark = 2,
     /// An event of the stream.
     Event = 3,
+    /// A call that was carried out.
+    Call = 4,
 }
 
 /// Keys for names and seals. The first key seals; each key opens.
@@ -94,6 +96,8 @@ pub enum KeyError {
     },
     /// Both keys are the same.
     Twice,
+    /// All bytes of a key are zero: a placeholder, and no secret.
+    Zero,
 }
 
 impl fmt::Display for KeyError {
@@ -103,6 +107,7 @@ impl fmt::Display for KeyError {
             Self::TooMany => formatter.write_str("it has more than two keys"),
             Self::Form { line } => write!(formatter, "line {line} is no base64 of 32 bytes"),
             Self::Twice => formatter.write_str("it has the same key twice"),
+            Self::Zero => formatter.write_str("it has a key whose bytes are all zero"),
         }
     }
 }
@@ -129,6 +134,9 @@ impl SealKeys {
             bytes.ok_or(KeyError::Form { line })
         };
         let keys = lines.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if keys.iter().any(|key| key.iter().all(|byte| *byte == 0)) {
+            return Err(KeyError::Zero);
+        }
         if let [one, other] = &keys[..]
             && one == other
         {
@@ -288,5 +296,8 @@ mod tests {
         assert_eq!(error("AAECAwQFBgcICQoLDA0ODw=="), KeyError::Form { line: 1 });
         assert_eq!(error(&format!("{ONE}\n\nnot a key")), KeyError::Form { line: 3 });
         assert_eq!(format!("{:?}", keys(ONE)), "SealKeys(1)");
+        let zero = STANDARD.encode([0; KEY_BYTES]);
+        assert_eq!(error(&zero), KeyError::Zero);
+        assert_eq!(error(&format!("{ONE}\n{zero}")), KeyError::Zero);
     }
 }

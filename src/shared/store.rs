@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`](Settings) | where the store is |
 //! | `link` | how one connection to one server is kept: connects, pings, connects again |
+//! | `pauses` | how long to wait before the next attempt to connect |
 //! | `breaker` | when calls to a server are suspended |
 //! | `sentinel`, `cluster`, `slots` | which server is the primary, or has a key |
 //! | `connection`, `stream`, `access` | login, checks of a new connection, TLS |
@@ -21,6 +22,7 @@ mod fault;
 mod inspection;
 mod link;
 mod listener;
+mod pauses;
 mod sentinel;
 mod settings;
 mod slots;
@@ -41,6 +43,7 @@ pub use self::access::StartError;
 pub use self::fault::{Blame, Fault};
 pub use self::inspection::Inspection;
 pub use self::listener::Listener;
+pub use self::pauses::Pauses;
 pub use self::settings::{Address, Place, Settings};
 
 use self::access::Access;
@@ -175,12 +178,26 @@ impl Store {
         let connection = match &*routes {
             Routes::One(link) => {
                 let address = link.address().ok_or(Fault::NotConnected)?;
-                Some(Connection::open(&address, &self.access()).await?)
+                Some(self.open_own(&address).await?)
             }
             // The key of the first command decides which node to connect to.
             Routes::Cluster(_) => None,
         };
         Ok(Listener::new(self.clone(), connection))
+    }
+
+    /// Opens, and counts, a connection that no link keeps.
+    async fn open_own(&self, address: &Address) -> Result<Connection, Fault> {
+        let opened = Connection::open(address, &self.access()).await;
+        self.core.board.count_connect(opened.as_ref().err().copied());
+        opened
+    }
+
+    /// Counts a call over a connection that no link keeps. The time for which the call blocked says nothing about the
+    /// store.
+    fn count_own(&self, fault: Option<Fault>) {
+        let result = fault.map_or(StoreCallResult::Ok, Fault::call_result);
+        self.core.board.metrics().calls.increment(result);
     }
 
     /// Takes other settings. New connections use them, and an open connection is closed as soon as a new one has

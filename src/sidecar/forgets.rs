@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Sidecar;
 use ground::user_id::UserId;
-use token::announce::{Announce, Announced, Event, Subject};
+use token::announce::{Announce, Announced, Call, Event, Subject};
 use token::cache::{Forgotten, Whose};
 
 /// Rest after a walk, as a multiple of the time that the walk took: a fifth of a processor at most.
@@ -91,6 +91,18 @@ impl Sidecar {
     ///
     /// Outside a tokio runtime.
     pub async fn apply_and_announce(self: &Arc<Self>, event: Event) -> Applied {
+        self.apply_call(event, None).await
+    }
+
+    /// Whether another replica has carried out `call`.
+    pub(super) async fn is_carried_out(&self, call: &Call) -> bool {
+        let Some(announcer) = &self.forgets.announcer else { return false };
+        announcer.is_carried_out(call).await
+    }
+
+    /// Applies and announces like [`Self::apply_and_announce`], and tells the other replicas of the `call` that asked for
+    /// the event.
+    pub(super) async fn apply_call(self: &Arc<Self>, event: Event, call: Option<Call>) -> Applied {
         let sidecar = Arc::clone(self);
         // A task, because a caller that leaves must not keep the other replicas from learning of the event.
         let applying = tokio::spawn(async move {
@@ -106,7 +118,11 @@ impl Sidecar {
                 // now.
                 sidecar.forget(events.iter().map(Event::subject)).await;
             }
-            Applied { forgotten, announced: Some(result.unwrap_or(Announced::Later)) }
+            let result = result.unwrap_or(Announced::Later);
+            if let (Announced::Told, Some(call)) = (result, &call) {
+                announcer.note_carried_out(call).await;
+            }
+            Applied { forgotten, announced: Some(result) }
         });
         applying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }

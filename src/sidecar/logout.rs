@@ -43,7 +43,7 @@ use ground::peer::Peer;
 use hop::proxy::headers::is_websocket;
 use hop::proxy::{Recaller, RequestBody};
 use identity::{Caller, LogoutSource, LogoutTokens, SignedIn};
-use token::announce::{Announced, Event, Logout as LoggedOut, Subject};
+use token::announce::{Announced, Call, Event, Logout as LoggedOut, Subject};
 
 /// Longest body of a call. The longest logout token has 16 KiB, and a form may write each byte as three.
 const MAX_BODY: usize = 64 * 1024;
@@ -301,9 +301,11 @@ impl Sidecar {
             Teller::Webhook(keys) => {
                 let signed = keys.check(request.headers(), &body, now)?;
                 let event = match subject_in(&body)? {
-                    // By this machine's clock, as the identity's times are by the issuer's: a sender's clock
-                    // that is behind would let an old session pass for a later login.
-                    Subject::User(user) => Event::Logout(LoggedOut { user, at: now }),
+                    // The signed time, so that a call that arrives late, or again, does not sign a user out who has
+                    // signed in since.
+                    Subject::User(user) => {
+                        Event::Logout(LoggedOut { user, at: signed.time.min(now) })
+                    }
                     other => Event::Forget(other),
                 };
                 let id = CallId::of(HeardFrom::Webhook, &signed.id);
@@ -321,13 +323,15 @@ impl Sidecar {
     ) -> Result<Done, LogoutError> {
         let Told { event, id, until } = told;
         let what = event.subject().as_str();
-        if !self.logouts.seen.enter(id, until, now) {
+        let call = Call { name: id.into(), life: until.saturating_sub(now) };
+        // Asked first: from the entry on, the call is carried out even if the sender leaves.
+        if self.is_carried_out(&call).await || !self.logouts.seen.enter(id, until, now) {
             return Err(LogoutError::Replayed);
         }
         if let Event::Logout(_) = event {
             self.logouts.metrics.logouts.increment(source);
         }
-        let Applied { forgotten, announced } = self.apply_and_announce(event).await;
+        let Applied { forgotten, announced } = self.apply_call(event, Some(call)).await;
         if announced == Some(Announced::Later) {
             // The sender may send the same call again.
             self.logouts.seen.leave(id);

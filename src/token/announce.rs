@@ -84,12 +84,30 @@ impl Announced {
     }
 }
 
-/// The future of an [`Announce`].
-pub type AnnounceFuture<'a> = Pin<Box<dyn Future<Output = Announced> + Send + 'a>>;
+/// A signed call that tells of an event, such as a webhook's. Each replica that gets the call has to know whether
+/// another one has carried it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Digest of the name that the sender gave the call.
+    pub name: [u8; 32],
+    /// Time for which the call will be valid.
+    pub life: Duration,
+}
+
+/// A future of an [`Announce`].
+pub type AnnounceFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The way to the other replicas.
 pub trait Announce: Send + Sync + 'static {
     /// Hands `event` on to the other replicas. The caller forgets on its own replica before. The announcer forgets there
     /// once more when the other replicas are told, since until then a miss may bring the old token back from the store.
-    fn announce<'a>(&'a self, event: &'a Event) -> AnnounceFuture<'a>;
+    fn announce<'a>(&'a self, event: &'a Event) -> AnnounceFuture<'a, Announced>;
+
+    /// Whether a replica has carried out `call`; `false` too if the store does not say. A call that is carried out twice
+    /// does no harm, and a call that is never carried out does.
+    fn is_carried_out<'a>(&'a self, call: &'a Call) -> AnnounceFuture<'a, bool>;
+
+    /// Tells the other replicas that `call` was carried out. Called after the announcement of its event: if this replica
+    /// ends between the two, another replica carries the repeated call out.
+    fn note_carried_out<'a>(&'a self, call: &'a Call) -> AnnounceFuture<'a, ()>;
 }

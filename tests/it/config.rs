@@ -7,6 +7,7 @@ mod random;
 mod resources;
 mod routes;
 mod secrets;
+mod shared;
 mod telemetry;
 mod trust;
 mod values;

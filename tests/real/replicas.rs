@@ -1,5 +1,6 @@
 //! Several replicas of the sidecar that share tokens through real Redis servers.
 
+mod attacks;
 mod crowd;
 mod faults;
 mod fleet;

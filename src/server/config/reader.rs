@@ -18,12 +18,16 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use self::report::FingerprintKey;
 pub use self::report::{Complaint, Effective, Fingerprint, Place, Source};
 pub use self::secret::Inline;
 
 /// Prefix of each setting's own variable. The credentials `VELT_API_KEY` and `VELT_AUTH_TOKEN` lack the
 /// prefix.
 pub const ENV_PREFIX: &str = "VELT_SIDECAR_";
+
+/// Path of the setting whose secret keys the fingerprints of all secrets.
+const AUTH_TOKEN: &str = "velt.auth_token";
 
 /// A document, and the environment whose variables override the document's keys.
 pub struct Reader<'a> {
@@ -91,7 +95,9 @@ impl<'a> Reader<'a> {
             }
         }
         complaints.sort_by(|one, other| one.place.cmp(&other.place));
-        (self.effective.into_inner(), complaints)
+        let mut effective = self.effective.into_inner();
+        key_fingerprints(&mut effective);
+        (effective, complaints)
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
@@ -319,6 +325,15 @@ impl<'r, 'a> Section<'r, 'a> {
                 self.complain(self.place_at(&key.span()), problem, remedy);
             }
         }
+    }
+}
+
+/// Gives the fingerprints of secrets their digits.
+fn key_fingerprints(effective: &mut [Effective]) {
+    let auth_token = effective.iter().find(|setting| setting.path() == AUTH_TOKEN);
+    let key = FingerprintKey::of(auth_token.and_then(|setting| setting.fingerprint.as_ref()));
+    for setting in effective {
+        setting.fingerprint = setting.fingerprint.map(|fingerprint| fingerprint.keyed(&key));
     }
 }
 

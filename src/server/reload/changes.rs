@@ -33,27 +33,28 @@ pub struct Changes {
 
 impl Changes {
     /// Compares `old` with `new`.
-    pub fn between(old: &[Effective], new: &[Effective]) -> Self {
+    pub fn between<'a>(old: &'a [Effective], new: &'a [Effective]) -> Self {
         let (old, new) = (named(old), named(new));
-        let value_of = |side: &[(String, String)], path: &str| {
-            side.iter().find(|(name, _)| name == path).map(|(_, value)| value.clone())
+        let find = |side: &[(String, &'a Effective)], path: &str| {
+            side.iter().find(|(name, _)| name == path).map(|(_, setting)| *setting)
         };
         let mut changes = Self::default();
-        let mut note = |path: &str, old: Option<String>, new: Option<String>| {
+        let mut note = |path: &str, old: Option<&Effective>, new: Option<&Effective>| {
+            let (old, new) = (old.map(Effective::shown), new.map(Effective::shown));
             let change = Change { path: path.to_owned(), old, new };
             let needs_restart = needs_restart(path);
             let list = if needs_restart { &mut changes.at_restart } else { &mut changes.live };
             list.push(change);
         };
-        for (path, value) in &old {
-            let now = value_of(&new, path);
-            if now.as_ref() != Some(value) {
-                note(path, Some(value.clone()), now);
+        for (path, setting) in &old {
+            let now = find(&new, path);
+            if !now.is_some_and(|now| now.is_same(setting)) {
+                note(path, Some(setting), now);
             }
         }
-        for (path, value) in &new {
-            if value_of(&old, path).is_none() {
-                note(path, None, Some(value.clone()));
+        for (path, setting) in &new {
+            if find(&old, path).is_none() {
+                note(path, None, Some(setting));
             }
         }
         changes
@@ -144,7 +145,7 @@ fn needs_restart(path: &str) -> bool {
 }
 
 /// Returns each setting's path and value. The path of a table in an array has the number of the table in it.
-fn named(effective: &[Effective]) -> Vec<(String, String)> {
+fn named(effective: &[Effective]) -> Vec<(String, &Effective)> {
     let mut numbers: Vec<(&str, usize, usize)> = Vec::new();
     let mut named = Vec::with_capacity(effective.len());
     for setting in effective {
@@ -163,7 +164,7 @@ fn named(effective: &[Effective]) -> Vec<(String, String)> {
         } else {
             format!("{table}.{}", setting.key)
         };
-        named.push((path, setting.shown()));
+        named.push((path, setting));
     }
     named
 }

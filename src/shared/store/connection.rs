@@ -101,7 +101,11 @@ impl Connection {
             let mut command = cmd("SELECT");
             command.arg(database);
             if let [Value::ServerError(error)] = &self.call(&[command]).await?[..] {
-                return Err(Fault::of_answer(error));
+                return Err(match Fault::of_answer(error) {
+                    // The server has the command and refuses the number.
+                    Fault::Other("ERR") => Fault::NoDatabase,
+                    fault => fault,
+                });
             }
         }
         let answers = self.call(&[cmd("PING"), cmd("ROLE")]).await?;

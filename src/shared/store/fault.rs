@@ -30,6 +30,8 @@ pub enum Fault {
     NoPrimary,
     /// The server has reached its `maxmemory` and may not remove entries.
     Full,
+    /// The server has no database of the configured number.
+    NoDatabase,
     /// The server is loading its data.
     Loading,
     /// The answer does not follow the protocol, or is larger than any that a call can need.
@@ -109,13 +111,19 @@ impl Fault {
         matches!(self, Self::Timeout | Self::Broken | Self::Garbage)
     }
 
+    /// Returns the cause, which decides where an operator looks first.
     pub fn blame(self) -> Blame {
         match self {
             Self::Busy => Blame::Ours,
             Self::NotConnected | Self::Suspended | Self::Timeout | Self::Broken => Blame::Network,
-            Self::Untrusted | Self::Denied | Self::ReadOnly | Self::NoPrimary | Self::Full => {
-                Blame::Operator
-            }
+            Self::Untrusted
+            | Self::Denied
+            | Self::ReadOnly
+            | Self::NoPrimary
+            | Self::NoDatabase
+            | Self::Full
+            // The address is that of a node of a cluster.
+            | Self::Other("MOVED") => Blame::Operator,
             Self::Loading | Self::Garbage | Self::Other(_) => Blame::Server,
         }
     }
@@ -131,7 +139,9 @@ impl Fault {
             Self::Denied => StoreCallResult::Denied,
             Self::ReadOnly => StoreCallResult::ReadOnly,
             Self::Full => StoreCallResult::Full,
-            Self::NoPrimary | Self::Loading | Self::Other(_) => StoreCallResult::Failed,
+            Self::NoPrimary | Self::NoDatabase | Self::Loading | Self::Other(_) => {
+                StoreCallResult::Failed
+            }
         }
     }
 
@@ -145,7 +155,7 @@ impl Fault {
             Self::Untrusted => StoreConnectResult::Untrusted,
             Self::Denied => StoreConnectResult::Denied,
             Self::ReadOnly | Self::NoPrimary => StoreConnectResult::NoPrimary,
-            Self::Full | Self::Loading | Self::Garbage | Self::Other(_) => {
+            Self::NoDatabase | Self::Full | Self::Loading | Self::Garbage | Self::Other(_) => {
                 StoreConnectResult::NotReady
             }
         }
@@ -184,8 +194,12 @@ impl fmt::Display for Fault {
             }
             Self::NoPrimary => "the Sentinels know no primary of this name, or it is not reachable",
             Self::Full => {
-                "the server's memory is full: raise maxmemory, or set maxmemory-policy \
-                 to volatile-ttl or volatile-lru"
+                "the server's memory is full: raise maxmemory, and set maxmemory-policy \
+                 to volatile-ttl"
+            }
+            Self::NoDatabase => {
+                "the server has no database of the number in shared.database: most have 16, numbered \
+                 from 0, and a node of a cluster has database 0 alone"
             }
             Self::Loading => "the server is loading its data",
             Self::Garbage => "the answer is not Redis's, or is too large",

@@ -1,8 +1,6 @@
 //! The connection to one server, and the task that opens it and opens it again.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use super::board::Board;
 use super::breaker::Breaker;
 use super::connection::Connection;
 use super::fault::Fault;
+use super::pauses::Pauses;
 use super::sentinel::Sentinels;
 use super::settings::Address;
 
@@ -174,6 +173,16 @@ impl Kept {
         }
     }
 
+    /// Closes the former connection if its server no longer answers. While logins with new settings fail, the former
+    /// connection stays in use, and no other task watches it.
+    async fn part_with_the_dead(&self) {
+        let Some(former) = self.current.load_full() else { return };
+        if former.fault().is_some() || former.ping().await.is_err() {
+            self.current.store(None);
+        }
+        self.board.update();
+    }
+
     /// Updates the breaker by the outcome of a call, and gives up the connection if it is of no more use.
     fn note(
         &self,
@@ -210,8 +219,7 @@ impl Kept {
 struct Keeper {
     kept: Arc<Kept>,
     access: watch::Receiver<Arc<Access>>,
-    jitter: RandomState,
-    pause: Duration,
+    pauses: Pauses,
     /// Fault that was logged last; `None` once the log says that the server is back.
     told: Option<Fault>,
     alarm: Alarm,
@@ -219,8 +227,8 @@ struct Keeper {
 
 impl Keeper {
     fn new(kept: Arc<Kept>, access: watch::Receiver<Arc<Access>>) -> Self {
-        let (jitter, alarm) = (RandomState::new(), Alarm::new());
-        Self { kept, access, jitter, pause: FIRST_PAUSE, told: None, alarm }
+        let pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { kept, access, pauses, told: None, alarm: Alarm::new() }
     }
 
     async fn run(mut self) {
@@ -234,6 +242,7 @@ impl Keeper {
                 Ok(connection) => self.keep(&Arc::new(connection), &access).await,
                 Err(fault) => {
                     self.kept.health().last = Some(fault);
+                    self.kept.part_with_the_dead().await;
                     self.tell("no connection to the store of shared tokens", fault);
                 }
             }
@@ -278,7 +287,7 @@ impl Keeper {
             }
         }
         if fault.is_none() || started.elapsed() > STABLE {
-            self.pause = FIRST_PAUSE;
+            self.pauses.reset();
         }
     }
 
@@ -299,10 +308,7 @@ impl Keeper {
 
     /// Pauses before the next attempt, or until there are other settings.
     async fn rest(&mut self) {
-        // Half to one and a half of the pause, so that replicas do not return all at once.
-        let noise = u32::try_from(self.jitter.hash_one(Instant::now()) % 1024).unwrap_or(0);
-        let pause = self.pause / 2 + self.pause * noise / 1024;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let pause = self.pauses.take();
         let mut settings = self.access.clone();
         tokio::select! {
             () = sleep(pause) => {}

@@ -27,6 +27,12 @@ impl Listener {
     ///
     /// See [`Fault`]. After [`Fault::Timeout`] and [`Fault::Broken`] the server may or may not have run the command.
     pub async fn call(&mut self, command: Cmd, within: Duration) -> Result<Value, Fault> {
+        let called = self.call_uncounted(command, within).await;
+        self.store.count_own(called.as_ref().err().copied());
+        called
+    }
+
+    async fn call_uncounted(&mut self, command: Cmd, within: Duration) -> Result<Value, Fault> {
         let address = self.store.address_for(&command).ok_or(Fault::NotConnected)?;
         let before = self.connection.take().filter(|connection| connection.fault().is_none());
         // Another server may lack what this one had: the caller has to look.
@@ -35,7 +41,7 @@ impl Listener {
         }
         let connection = match before {
             Some(connection) => connection,
-            None => Connection::open(&address, &self.store.access()).await?,
+            None => self.store.open_own(&address).await?,
         };
         let answers = timeout(within, connection.call(&[command])).await;
         // After a fault the connection is dropped: an answer that comes late would be taken for the next one.

@@ -28,6 +28,12 @@ impl CallId {
     }
 }
 
+impl From<CallId> for [u8; 32] {
+    fn from(id: CallId) -> Self {
+        id.0
+    }
+}
+
 /// Calls that were carried out, each until the end of its validity.
 #[derive(Default)]
 pub(super) struct Seen(Mutex<Calls>);

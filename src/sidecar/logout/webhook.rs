@@ -82,6 +82,8 @@ pub(crate) struct WebhookKeys(Vec<Key>);
 pub(super) struct Signed {
     /// Name of the call, which its sender uses for the repetitions of the call too.
     pub(super) id: String,
+    /// Time of the call by its sender, as time since 1970.
+    pub(super) time: Duration,
     /// End of the time for which the call could be valid, as time since 1970.
     pub(super) until: Duration,
 }
@@ -126,7 +128,7 @@ impl WebhookKeys {
             return Err(WebhookFault::Time);
         }
         let until = time.saturating_add(TOLERANCE).saturating_add(Duration::from_secs(1));
-        Ok(Signed { id: id.to_owned(), until })
+        Ok(Signed { id: id.to_owned(), time, until })
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Check, Finding, Findings, Surroundings};
 use ground::logging::Chain;
 use ground::metrics::Metrics;
 use shared::rehearse;
-use shared::store::{Address, Fault, Inspection, Place, State, Store};
+use shared::store::{Address, Blame, Fault, Inspection, Place, State, Store};
 
 /// Time for which the check waits for a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -79,11 +79,18 @@ async fn connected(store: &Store) -> Result<(), Fault> {
 }
 
 fn unusable(place: String, fault: Fault, mut findings: Findings) -> Vec<Finding> {
-    findings.warning(
-        place,
-        format!("it can't be used: {fault}"),
-        "until it can be used, each replica mints for itself; see docs/shared.md",
-    );
+    let remedy = match fault.blame() {
+        Blame::Network => {
+            "let the sidecar reach it: is the server up, and does a NetworkPolicy block the way?"
+        }
+        Blame::Operator => "change [shared], or the server's settings, as it says",
+        Blame::Server => {
+            "look at the server's log, and whether shared.addresses leads to Redis or Valkey"
+        }
+        Blame::Ours => "try again when fewer calls are under way",
+    };
+    let meanwhile = "until then, each replica mints for itself; see docs/shared.md";
+    findings.warning(place, format!("it can't be used: {fault}"), format!("{remedy}; {meanwhile}"));
     findings.all()
 }
 

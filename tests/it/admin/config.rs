@@ -18,7 +18,7 @@ fn the_token_is_a_variable_or_a_file_and_none_by_default() {
     assert_eq!(token_of(&config), Some(TOKEN));
     let described = config.describe();
     let line = "token = \"<redacted>\"                             # environment variable \
-                VELT_SIDECAR_ADMIN_TOKEN, sha256:";
+                VELT_SIDECAR_ADMIN_TOKEN, keyed:";
     assert!(described.contains(line) && !described.contains(TOKEN), "{described}");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");

@@ -49,8 +49,8 @@ fn value_in_force_is_described_with_its_source() {
         r#"shape = "string" # line 10"#,
         r#"organization_header = "X-Org" # line 13"#,
         r#"endpoint = "https://api.velt.dev/v2/auth/generate_token" # default"#,
-        r#"api_key = "<redacted>" # environment variable VELT_API_KEY, sha256:e3214c48"#,
-        r#"auth_token = "<redacted>" # environment variable VELT_AUTH_TOKEN, sha256:2e76ef18"#,
+        r#"api_key = "<redacted>" # environment variable VELT_API_KEY, keyed:b8f4d22d"#,
+        r#"auth_token = "<redacted>" # environment variable VELT_AUTH_TOKEN, keyed:363f4f5a"#,
         r#"organization = "say \"hello\"" # line 16"#,
         r#"expires_in = "2h" # line 23"#,
         r#"level = "warn" # environment variable VELT_SIDECAR_LOG__LEVEL"#,
@@ -72,10 +72,44 @@ fn secret_of_the_file_is_described_without_its_value() {
     environment.remove("VELT_API_KEY");
     let config = Config::parse("f", "[velt]\n\napi_key = \"hush-hush\"", &environment);
     let config = config.expect("valid");
-    // printf %s hush-hush | sha256sum | cut -c1-8
-    let line = "api_key = \"<redacted>\" # line 3, sha256:fbdc0774";
-    assert!(described(&config).contains(&line.to_owned()));
+    let line =
+        format!("api_key = \"<redacted>\" # line 3, {}", by_openssl("hush-hush", AUTH_TOKEN));
+    assert!(described(&config).contains(&line));
     assert!(!config.describe().contains("hush-hush"));
+}
+
+/// Returns the fingerprint of a secret as the command in `docs/configuration.md` makes it.
+fn by_openssl(secret: &str, auth_token: &str) -> String {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    let hash = |text: &str| digest(&SHA256, text.as_bytes());
+    let tag = sign(&Key::new(HMAC_SHA256, hash(auth_token).as_ref()), hash(secret).as_ref());
+    let digits = tag.as_ref()[..4].iter().map(|byte| format!("{byte:02x}"));
+    format!("keyed:{}", digits.collect::<String>())
+}
+
+#[test]
+fn t40_fingerprint_can_not_be_guessed_without_the_auth_token() {
+    const PASSWORD: &str = "letmein";
+    let seal_key =
+        ("VELT_SIDECAR_SHARED__SEAL_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let shown = |auth_token: &str| {
+        let config = fine(
+            "[shared]\naddresses = [\"valkey:6379\"]",
+            &[
+                seal_key,
+                ("VELT_SIDECAR_SHARED__PASSWORD", PASSWORD),
+                ("VELT_AUTH_TOKEN", auth_token),
+            ],
+        );
+        let setting = config.effective.iter().find(|setting| setting.path() == "shared.password");
+        (setting.expect("a password").shown(), format!("{:?}", config.effective))
+    };
+    let ((one, debug), (other, _)) = (shown("one-auth-token"), shown("another-auth-token"));
+    assert_eq!(one, by_openssl(PASSWORD, "one-auth-token"), "the same on each replica");
+    assert_ne!(one, other);
+    // printf %s letmein | sha256sum | cut -c1-8
+    assert!(!one.contains("1c8bfe8f") && !debug.contains("1c8bfe8f"), "{one}");
 }
 
 #[test]

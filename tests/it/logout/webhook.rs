@@ -75,6 +75,25 @@ async fn t70_signed_call_signs_its_user_out_once() {
     assert!(stage.app.journal().is_empty());
 }
 
+/// A call that arrives late, or that an attacker sends again elsewhere, must not sign a user out who has signed in since.
+#[tokio::test]
+async fn logout_counts_from_the_time_that_was_signed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let toml = format!("[logout]\nrefuse_for = \"100s\"\n{}", webhook_toml(folder.path()));
+    let stage = Stage::set(&toml).await;
+    let before = served(&stage, "ada").await;
+    let now = unix_seconds();
+    for (id, at, user) in [("1", now - 130, "ada"), ("2", now - 70, "bob"), ("3", now + 200, "eve")]
+    {
+        let answer = call(&stage, id, at, &json!({ "user": user }).to_string(), SECRET).await;
+        assert_eq!(answer.status(), 200);
+    }
+    assert_ne!(served(&stage, "ada").await, before, "forgotten, and not refused");
+    assert_eq!(stage.get_as("bob", TOKEN).await.code(), "signed_out");
+    // A sender's clock that is ahead signs nobody out for longer.
+    assert_eq!(stage.get_as("eve", TOKEN).await.code(), "signed_out");
+}
+
 #[tokio::test]
 async fn signed_call_forgets_an_organization() {
     let folder = tempfile::tempdir().expect("a folder");

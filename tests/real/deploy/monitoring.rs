@@ -39,7 +39,12 @@ fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
     fs::write(folder.join("rules.yaml"), rules.to_string()).expect("a disk");
     let mut promtool = Command::new(tool("promtool"));
     promtool.args(["test", "rules"]);
-    for name in ["rules_test.yaml", "long_rules_test.yaml", "store_rules_test.yaml"] {
+    for name in [
+        "rules_test.yaml",
+        "long_rules_test.yaml",
+        "store_rules_test.yaml",
+        "logout_rules_test.yaml",
+    ] {
         let tests = folder.join(name);
         fs::copy(file("tests/real/deploy").join(name), &tests).expect("a disk");
         promtool.arg(tests);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 
 /// A mistake in the configuration, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,16 @@ impl Effective {
         format!("{}.{}", self.header.trim_matches(['[', ']']), self.key)
     }
 
-    /// Returns the value in a form to show and to compare: a secret as its fingerprint, a file's path with
+    /// Whether this value and `other` are the same: the same text, secret and content of a file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let has_same_content = match (&self.fingerprint, &other.fingerprint) {
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        self.value == other.value && has_same_content
+    }
+
+    /// Returns the value in a form to show: a secret as its fingerprint, a file's path with
     /// the fingerprint of its content.
     pub fn shown(&self) -> String {
         match &self.fingerprint {
@@ -59,22 +69,91 @@ impl Effective {
 /// Text in place of a secret, as TOML.
 pub const REDACTED: &str = "\"<redacted>\"";
 
-/// The first 32 bits of a SHA-256 digest: enough to see that a secret has changed, but not to learn the
-/// secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 4]);
+/// Fingerprint of a secret, or of a file's content: enough to see that it has changed.
+///
+/// People choose some secrets, such as the password of a store, and a plain digest of such a secret can be guessed. So the
+/// fingerprint of a secret is keyed with a secret that is never shown ([`FingerprintKey`]). The content of a file is no
+/// secret, and its fingerprint is the one that `sha256sum` shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Digest by which fingerprints are compared. Never shown.
+    digest: [u8; 32],
+    shown: Shown,
+}
+
+/// Digits that a fingerprint shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// The first 32 bits of the digest.
+    Plain,
+    /// 32 bits of a keyed digest; `None` until the key is known.
+    Keyed(Option<[u8; 4]>),
+}
+
+/// Key of the fingerprints of secrets. It is derived from Velt's auth token, which all replicas of a sidecar have, so that
+/// their fingerprints can be compared.
+pub(super) struct FingerprintKey(Key);
+
+impl FingerprintKey {
+    /// Derives the key from the fingerprint of the auth token. Without an auth token the key is random.
+    pub(super) fn of(auth_token: Option<&Fingerprint>) -> Self {
+        let bytes = auth_token.map_or_else(random, |token| token.digest);
+        Self(Key::new(HMAC_SHA256, &bytes))
+    }
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has random numbers");
+    bytes
+}
 
 impl Fingerprint {
-    /// Returns the fingerprint of `content`.
+    /// Returns the fingerprint of a file's content.
     pub fn of(content: &[u8]) -> Self {
-        let digest = digest(&SHA256, content);
-        Self(digest.as_ref()[..4].try_into().expect("it is longer"))
+        Self { digest: sha256(content), shown: Shown::Plain }
     }
+
+    /// Returns the fingerprint of a secret, which shows no digits before [`Self::keyed`].
+    pub(super) fn of_secret(secret: &[u8]) -> Self {
+        Self { digest: sha256(secret), shown: Shown::Keyed(None) }
+    }
+
+    /// Returns the fingerprint with the digits by `key`, if it is the fingerprint of a secret.
+    pub(super) fn keyed(self, key: &FingerprintKey) -> Self {
+        let Shown::Keyed(_) = self.shown else { return self };
+        let tag = sign(&key.0, &self.digest);
+        let digits = *tag.as_ref().first_chunk().expect("it is longer");
+        Self { shown: Shown::Keyed(Some(digits)), ..self }
+    }
+
+    /// Whether both are of the same content. The digits depend on the auth token too, which may have changed.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+fn sha256(content: &[u8]) -> [u8; 32] {
+    digest(&SHA256, content).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "sha256:{:08x}", u32::from_be_bytes(self.0))
+        let (kind, digits) = match self.shown {
+            Shown::Plain => ("sha256", self.digest.first_chunk()),
+            Shown::Keyed(ref digits) => ("keyed", digits.as_ref()),
+        };
+        match digits {
+            Some(digits) => write!(formatter, "{kind}:{:08x}", u32::from_be_bytes(*digits)),
+            None => formatter.write_str("not known yet"),
+        }
+    }
+}
+
+/// Shows no more than `Display`: the digest of a secret must stay hidden.
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 

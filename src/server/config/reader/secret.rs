@@ -111,7 +111,7 @@ impl Section<'_, '_> {
         };
         let Found { place, text } = found?;
         let text = text.trim_end_matches(['\r', '\n']);
-        let fingerprint = Fingerprint::of(text.as_bytes());
+        let fingerprint = Fingerprint::of_secret(text.as_bytes());
         let source = Source::Place(place.clone());
         self.record_with(key, REDACTED, source, Some(fingerprint));
         if text.trim().is_empty() {

@@ -36,13 +36,20 @@ pub fn read(
     let mut taken: Vec<&str> = routes.chain(keys).collect();
     let (has_oidc, oidc) = section.section("oidc", |oidc| {
         let path = read_path(oidc, &taken);
-        (path.is_some(), read_oidc(oidc, path, roots))
+        (oidc.has(PATH), read_oidc(oidc, path, roots))
     });
     taken.extend(oidc.iter().map(|(path, _)| &**path));
     let (has_webhook, webhook) = section.section("webhook", |webhook| {
         let path = read_path(webhook, &taken);
-        (path.is_some(), read_webhook(webhook, path))
+        (webhook.has(PATH), read_webhook(webhook, path))
     });
+    if end_websockets && !has_oidc && !has_webhook {
+        section.complain_about(
+            "end_websockets",
+            "it has no effect without a path at which logouts are taken",
+            "write path = \"/velt/logout\" in [logout.oidc] or in [logout.webhook], or remove it",
+        );
+    }
     (has_oidc || has_webhook).then_some(LogoutSettings {
         refuse_for,
         end_websockets,
@@ -136,7 +143,8 @@ fn read_webhook(
     let secret = read("secret", SECRET_VARIABLE);
     let next = read("next_secret", NEXT_SECRET_VARIABLE);
     if !section.has(PATH) {
-        complain_without_path(section, &["secret_file", "next_secret_file"]);
+        let keys = ["secret", "secret_file", "next_secret", "next_secret_file"];
+        complain_without_path(section, &keys);
         return None;
     }
     if secret.is_none() && !section.has("secret_file") && !section.has("secret") {

@@ -10,7 +10,7 @@ use super::super::reader::{Inline, Section};
 use super::super::setting::{Limit, Setting};
 use super::super::words::{DatabaseNumber, StorePrefix};
 use shared::Settings;
-use shared::seal::SealKeys;
+use shared::seal::{KeyError, SealKeys};
 use shared::store::{self, Address, Place};
 
 /// Environment variables with the secrets.
@@ -81,9 +81,10 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots, max_entries: u64) -> Optio
         refuse_without_addresses(section);
         return None;
     }
-    if !plain.tls {
-        let remedy = "write tls = true, or remove it";
-        section.refuse("ca_file", "it has no effect on connections without TLS", remedy);
+    check_tls(section, plain.tls, &addresses);
+    check_login(section, "user", "password");
+    if matches!(plain.mode, Mode::Sentinel) {
+        check_login(section, "sentinel_user", "sentinel_password");
     }
     let place = place(section, &plain, addresses, primary);
     let seal_key = section.secret("seal_key", SEAL_KEY_VARIABLE, Inline::Refused);
@@ -123,15 +124,40 @@ fn check_times(section: &Section<'_, '_>, plain: &Plain) {
     }
 }
 
+fn check_tls(section: &Section<'_, '_>, tls: bool, addresses: &[Address]) {
+    if !tls {
+        let remedy = "write tls = true, or remove it";
+        section.refuse("ca_file", "it has no effect on connections without TLS", remedy);
+    } else if addresses.iter().all(|address| matches!(address, Address::Unix(_))) {
+        let problem = "it has no effect on unix sockets, which carry no TLS";
+        let remedy = "remove tls and ca_file, or write addresses = [\"host:6379\"]";
+        section.complain_about("tls", problem, remedy);
+    }
+}
+
+/// Complains about a user without a password: a login needs both.
+fn check_login(section: &Section<'_, '_>, user: &str, password: &str) {
+    let file = format!("{password}_file");
+    if section.has(user) && !section.has(password) && !section.has(&file) {
+        let remedy = format!("write {file} = \"/path/to/file\" beside it, or remove it");
+        section.complain_about(user, "it has no effect without a password", &remedy);
+    }
+}
+
 fn refuse_without_addresses(section: &Section<'_, '_>) {
-    const DEPENDENT: [&str; 8] = [
+    // A secret may stand in a variable, or in a file.
+    const DEPENDENT: [&str; 12] = [
         "primary",
         "ca_file",
         "user",
         "sentinel_user",
+        "password",
         "password_file",
+        "sentinel_password",
         "sentinel_password_file",
+        "seal_key",
         "seal_key_file",
+        "other_seal_key",
         "other_seal_key_file",
     ];
     for key in DEPENDENT {
@@ -153,12 +179,7 @@ fn place(
     primary: Option<String>,
 ) -> Option<Place> {
     if !matches!(plain.mode, Mode::Sentinel) {
-        section.refuse(
-            "primary",
-            "it has no effect without Sentinel",
-            "write mode = \"sentinel\", or remove it",
-        );
-        for key in ["sentinel_user", "sentinel_password_file"] {
+        for key in ["primary", "sentinel_user", "sentinel_password", "sentinel_password_file"] {
             section.refuse(
                 key,
                 "it has no effect without Sentinel",
@@ -206,8 +227,12 @@ fn seal_keys(
     let mut text = String::new();
     for (key, secret) in [("seal_key", Some(seal_key)), ("other_seal_key", other)] {
         let Some(secret) = secret else { continue };
-        if SealKeys::parse(secret.expose_secret()).is_err() {
-            let problem = "it is no base64 of 32 bytes";
+        let problem = match SealKeys::parse(secret.expose_secret()) {
+            Ok(_) => None,
+            Err(KeyError::Zero) => Some("all its bytes are zero, so each attacker knows it"),
+            Err(_) => Some("it is no base64 of 32 bytes"),
+        };
+        if let Some(problem) = problem {
             section.complain_about(key, problem, "make one with: openssl rand -base64 32");
             return None;
         }
