@@ -4,6 +4,8 @@ mod crowd;
 mod faults;
 mod fleet;
 mod forgets;
+mod network;
+mod partition;
 mod rollout;
 mod sealed;
 mod sharing;
