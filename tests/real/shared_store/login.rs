@@ -13,7 +13,11 @@ use crate::certificates::{Authority, Folder};
 /// Rights that the second level needs; no `PING`, no `ROLE`, no `INFO`.
 const RULES: &str = "sidecar on >secret ~velt:* -@all +get +set +select";
 
-with_each_version!(user_with_few_rights_is_enough, password_rotates_without_a_call_that_fails);
+with_each_version!(
+    user_with_few_rights_is_enough,
+    right_that_a_script_lacks_is_denied,
+    password_rotates_without_a_call_that_fails,
+);
 
 fn as_user(place: Place, user: &str, password: &str) -> Settings {
     let (user, password) = (Some(user.to_owned()), Some(SecretString::from(password)));
@@ -48,6 +52,19 @@ async fn wrong_login_is_denied_until_another_is_given() {
     subject.store.replace(as_user(server.place(), "sidecar", "secret")).expect("settings that fit");
     subject.is_connected().await;
     assert_eq!(subject.call(get("velt:key")).await, Ok(Value::Nil));
+}
+
+/// A server refuses commands of a script in other words than commands by themselves.
+async fn right_that_a_script_lacks_is_denied(version: Version) {
+    let user = Some("sidecar on >secret ~velt:* -@all +eval");
+    let server = RedisServer::start_with(&Options { version, user, ..Options::default() }).await;
+    let subject = Subject::with(as_user(server.place(), "sidecar", "secret"));
+    subject.is_connected().await;
+    for key in ["velt:key", "other"] {
+        let mut script = redis::cmd("EVAL");
+        script.arg("return redis.call('GET', ARGV[1])").arg(0).arg(key);
+        assert_eq!(subject.call(script).await, Err(Fault::Denied));
+    }
 }
 
 async fn password_rotates_without_a_call_that_fails(version: Version) {
