@@ -6,6 +6,7 @@ mod fleet;
 mod forgets;
 mod network;
 mod partition;
+mod rights;
 mod rollout;
 mod sealed;
 mod sharing;

@@ -7,13 +7,13 @@ use shared::store::Place;
 
 const DOCUMENT: &str = include_str!("../../../docs/shared.md");
 
-/// Name and password of the user, for servers and Sentinels.
-const LOGIN: [(&str, &str); 4] = [
-    ("SHARED__USER", "velt-sidecar"),
-    ("SHARED__PASSWORD", "PASSWORD"),
-    ("SHARED__SENTINEL_USER", "velt-sidecar"),
-    ("SHARED__SENTINEL_PASSWORD", "PASSWORD"),
-];
+/// Name and password of the user, for servers.
+const LOGIN: [(&str, &str); 2] =
+    [("SHARED__USER", "velt-sidecar"), ("SHARED__PASSWORD", "PASSWORD")];
+
+/// Name and password of the user, for Sentinels.
+const SENTINEL_LOGIN: [(&str, &str); 2] =
+    [("SHARED__SENTINEL_USER", "velt-sidecar"), ("SHARED__SENTINEL_PASSWORD", "PASSWORD")];
 
 /// Returns the first text of the document that begins with `begin`, up to `end`, as words.
 fn words(begin: &str, end: char) -> Vec<String> {
@@ -29,7 +29,11 @@ fn set_user<'a>(rules: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
 
 /// Uses all that replicas do with a store, and checks that no right was missing.
 async fn are_enough(place: &Place, version: Version) {
-    let fleet = Fleet::start(2, place, &LOGIN).await;
+    let mut settings = LOGIN.to_vec();
+    if let Place::Sentinel { .. } = place {
+        settings.extend(SENTINEL_LOGIN);
+    }
+    let fleet = Fleet::start(2, place, &settings).await;
     for user in ["ada", "eve", "bob"] {
         let tokens = fleet.ask_all(user).await;
         assert_eq!(tokens[0], tokens[1], "{version:?}, {user}");

@@ -78,6 +78,19 @@ async fn sentinels_and_the_primary_each_need_a_certificate() {
 }
 
 #[tokio::test]
+async fn primary_that_sentinels_announce_by_name_needs_that_name() {
+    let trust = Trust::new();
+    let tls = Some(trust.certify(&["localhost"]));
+    let options = Options { host: Some("localhost"), tls, ..Options::default() };
+    let group = SentinelGroup::start_with(&options).await;
+    let subject = trust.store_at(group.place());
+    subject.is_connected().await;
+    assert_eq!(subject.call(set("key", "value")).await, Ok(Value::Okay));
+    group.servers[0].present(&trust.certify(&["127.0.0.1"])).await;
+    subject.is_refused(Fault::Untrusted).await;
+}
+
+#[tokio::test]
 async fn nodes_of_a_cluster_need_the_name_that_they_announce() {
     let trust = Trust::new();
     let settings = [

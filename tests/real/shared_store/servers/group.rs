@@ -65,6 +65,14 @@ impl SentinelGroup {
         }
     }
 
+    /// Has each Sentinel do a command.
+    pub async fn ask_sentinels(&self, command: &[&str]) {
+        for index in 0..self.sentinels.len() {
+            let answer = ask_at(&socket_of(self.folder.path(), index), command).await;
+            answer.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        }
+    }
+
     /// Has the Sentinels make the replica the primary, without a fault.
     pub async fn fail_over(&self) {
         let command = ["SENTINEL", "FAILOVER", PRIMARY];
@@ -123,6 +131,8 @@ fn common_lines(folder: &Path, servers: &[RedisServer; 2], options: &Options<'_>
     let [primary, replica] = servers.each_ref().map(|server| server.port);
     let mut text = format!(
         "bind {host}\n\
+         sentinel resolve-hostnames yes\n\
+         sentinel announce-hostnames yes\n\
          sentinel monitor {PRIMARY} {host} {primary} 2\n\
          sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER}\n\
          sentinel failover-timeout {PRIMARY} 3000\n\
@@ -130,9 +140,7 @@ fn common_lines(folder: &Path, servers: &[RedisServer; 2], options: &Options<'_>
     );
     if let Some(tls) = options.tls {
         text.push_str("port 0\ntls-replication yes\n");
-        for (key, value) in certify(folder, &tls) {
-            text.push_str(&format!("{key} {value}\n"));
-        }
+        text.extend(certify(folder, &tls).map(|(key, value)| format!("{key} {value}\n")));
     }
     text
 }
@@ -148,12 +156,15 @@ fn write_settings(
     let id = |index: usize| format!("{:040x}", index + 1);
     let (host, socket) = (options.host(), socket_of(folder, index));
     let port = if options.tls.is_some() { "tls-port" } else { "port" };
-    // The name comes before the lines that say more about the primary.
-    let mut text = format!("{common}{port} {}\nunixsocket {socket}\n", ports[index]);
-    text.push_str(&format!("sentinel myid {}\n", id(index)));
-    for (other, port) in ports.iter().enumerate().filter(|&(other, _)| other != index) {
-        text.push_str(&format!("sentinel known-sentinel {PRIMARY} {host} {port} {}\n", id(other)));
-    }
+    let mut text = format!(
+        "{common}{port} {}\nunixsocket {socket}\nsentinel myid {}\n",
+        ports[index],
+        id(index)
+    );
+    let others = ports.iter().enumerate().filter(|&(other, _)| other != index);
+    text.extend(others.map(|(other, port)| {
+        format!("sentinel known-sentinel {PRIMARY} {host} {port} {}\n", id(other))
+    }));
     let path = folder.join(format!("sentinel-{index}.conf"));
     std::fs::write(&path, text).expect("written");
     path
