@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fleet::{Fleet, Home};
 use super::network::{CUTS, Cut, Network};
-use crate::neighbour::eventually;
+use crate::neighbour::{claims_of, eventually};
 use crate::pages::velt::user_of;
 use crate::shared_store::servers::{Options, RedisServer};
 
@@ -94,7 +94,16 @@ async fn asks_until(
         }
         assert!(begun.elapsed() < Duration::from_secs(25), "{label}: it stays {metric}");
         let token = times.ask(fleet, "ada").await;
-        assert!(held.is_none_or(|held| held == token), "{label}: another token without a reason");
+        if held.is_some_and(|held| held != token) {
+            let number = |token: &str| claims_of(token)["n"].clone();
+            panic!(
+                "{label}, after {:?}: token {} in place of {}; {}",
+                begun.elapsed(),
+                number(&token),
+                number(held.unwrap_or_default()),
+                fleet.replicas[0].metrics().await
+            );
+        }
         times.ask(fleet, &format!("{label}-{number}")).await;
         number += 1;
         sleep(Duration::from_millis(37)).await;
