@@ -1,6 +1,26 @@
 //! The store of shared tokens with real servers: Redis alone, behind Sentinel and as a cluster.
 
+/// Makes a test for each version of Redis from each function, which takes the version.
+macro_rules! with_each_version {
+    ($($function:ident),+ $(,)?) => {$(
+        mod $function {
+            use crate::shared_store::servers::Version;
+
+            #[tokio::test]
+            async fn debian_version_shows_it() {
+                super::$function(Version::Debian).await;
+            }
+
+            #[tokio::test]
+            async fn oldest_version_shows_it() {
+                super::$function(Version::Oldest).await;
+            }
+        }
+    )+};
+}
+
 mod cluster;
+pub mod families;
 mod faults;
 mod hostile;
 mod listening;
@@ -9,6 +29,7 @@ mod relays;
 mod sentinel;
 #[allow(dead_code, reason = "tests of the whole sidecar use the rest")]
 pub mod servers;
+mod tls;
 
 use std::time::Duration;
 

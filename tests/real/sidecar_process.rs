@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use crate::neighbour::{PATIENCE, Process, eventually, lines_of};
+use crate::neighbour::{PATIENCE, Process, eventually, lines_of, tool};
 
 /// A running sidecar. Dropping this value kills the sidecar.
 pub struct SidecarProcess {
@@ -72,6 +72,17 @@ impl SidecarProcess {
     pub async fn start_in(group: &Path, app: SocketAddr, environment: &[(&str, &str)]) -> Self {
         let processes = group.join("cgroup.procs");
         Self::start_after(&format!("echo $$ > {}", processes.display()), app, environment).await
+    }
+
+    /// Starts a sidecar in a network namespace. The environment has to name addresses of that namespace.
+    pub async fn start_in_namespace(
+        name: &str,
+        app: SocketAddr,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(tool("ip"));
+        command.args(["netns", "exec", name, env!("CARGO_BIN_EXE_velt-sidecar")]);
+        Self::start_as(command, app, environment).await
     }
 
     async fn start_after(command: &str, app: SocketAddr, environment: &[(&str, &str)]) -> Self {

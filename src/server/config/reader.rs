@@ -45,7 +45,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(text: &'a str, environment: &'a BTreeMap<String, String>) -> Self {
         let tables = |(name, text): (&'a String, &'a String)| {
-            let looks_so = name.starts_with(ENV_PREFIX) && text.trim_start().starts_with('[');
+            let looks_so = name.starts_with(ENV_PREFIX) && values::is_array(text);
             let parsed = looks_so.then(|| DeValue::parse(text.trim()).ok()).flatten()?;
             Some((name.clone(), parsed))
         };

@@ -162,11 +162,23 @@ impl Fault {
     }
 }
 
+/// Texts that a server writes where a script has run a command for which the user lacks a right: Redis up to 7.0, and
+/// later versions and Valkey.
+const DENIED_IN_SCRIPT: [&str; 2] =
+    ["The user executing the script can't", "ACL failure in script"];
+
 /// Returns the code of an error, also of an error inside a script. Servers before Redis 7 put the inner error into
 /// the text of the outer:
-/// `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`.
+/// `ERR Error running script (call to f_..): @user_script:1: @user_script: 1: -READONLY You can't ..`. No server gives
+/// the code of a right that is missing.
 fn inner_code<'a>(code: &'a str, details: &'a str) -> &'a str {
-    if code != "ERR" || !details.starts_with("Error running script") {
+    if code != "ERR" {
+        return code;
+    }
+    if DENIED_IN_SCRIPT.iter().any(|text| details.contains(text)) {
+        return "NOPERM";
+    }
+    if !details.starts_with("Error running script") {
         return code;
     }
     let inner = details.split_once(": -").and_then(|(_, rest)| rest.split(' ').next());
@@ -245,6 +257,21 @@ mod tests {
                 Fault::Full,
             ),
             ("-ERR Error running script (call to f_1): @user_script:1: x", Fault::Other("ERR")),
+            (
+                "-ERR Error running script (call to f_3e69): @user_script:1: @user_script: 1: The \
+                 user executing the script can't run this command or subcommand",
+                Fault::Denied,
+            ),
+            (
+                "-ERR The user executing the script can't access at least one of the keys \
+                 mentioned in the command arguments script: 4b7a, on @user_script:1.",
+                Fault::Denied,
+            ),
+            (
+                "-ERR ACL failure in script: No permissions to access a key script: 4b7a, on \
+                 @user_script:1.",
+                Fault::Denied,
+            ),
             ("-Secret-of-a-hostile-server\x1b[2J told", Fault::Other("unknown")),
         ] {
             let value = redis::parse_redis_value(format!("{answer}\r\n").as_bytes());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use server::config::Workers;
+use shared::store::Place;
 use sidecar::inject::Shape;
 
 use super::{fine, parse, says_of_variables, tells};
@@ -60,6 +61,20 @@ fn number_of_a_variable_is_written_as_in_toml() {
             "  {name}: cache.max_entries: {value:?} won't do\n    -> write a whole number from 1 on"
         );
         tells(parse("", &[(name, value)]), &problem);
+    }
+}
+
+#[test]
+fn variable_with_addresses_of_ipv6_is_a_list() {
+    let key = ("VELT_SIDECAR_SHARED__SEAL_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let mode = ("VELT_SIDECAR_SHARED__MODE", "cluster");
+    for text in ["[::1]:6379,[fd00::7]:6380", r#" ["[::1]:6379", "[fd00::7]:6380"]"#] {
+        let config = fine("", &[key, mode, ("VELT_SIDECAR_SHARED__ADDRESSES", text)]);
+        let Some(Place::Cluster(addresses)) = config.shared.map(|shared| shared.store.place) else {
+            panic!("a cluster: {text}");
+        };
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["[::1]:6379", "[fd00::7]:6380"]);
     }
 }
 

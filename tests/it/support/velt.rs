@@ -48,19 +48,27 @@ struct Shared {
     script: Mutex<Script>,
     delay: Mutex<Duration>,
     open: watch::Sender<bool>,
+    /// User whose calls the gate holds back, if it holds back only those.
+    held: Mutex<Option<String>>,
     arrived: watch::Sender<usize>,
 }
 
 impl FakeVelt {
     /// Starts a stand-in that mints a token for every user, at once.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Starts a stand-in at this address of the machine.
+    pub async fn start_at(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             calls: Mutex::default(),
             script: Mutex::new(Arc::new(|call, n| minted(&token(call.user(), n)))),
             delay: Mutex::default(),
             open: watch::Sender::new(true),
+            held: Mutex::default(),
             arrived: watch::Sender::new(0),
         });
         let serving = Arc::clone(&shared);
@@ -103,6 +111,13 @@ impl FakeVelt {
     /// Holds every answer back until the gate opens.
     pub fn close_gate(&self) {
         self.shared.open.send_replace(false);
+    }
+
+    /// Holds back the answers to calls for `user` until the gate opens.
+    #[allow(dead_code, reason = "tests with real tools use it")]
+    pub fn close_gate_for(&self, user: &str) {
+        *self.shared.held.lock().expect("no panic") = Some(user.to_owned());
+        self.close_gate();
     }
 
     pub fn open_gate(&self) {
@@ -157,8 +172,10 @@ impl Shared {
         self.arrived.send_modify(|arrived| *arrived += 1);
         let delay = *self.delay.lock().expect("no panic");
         sleep(delay).await;
+        let held = self.held.lock().expect("no panic").clone();
         let mut open = self.open.subscribe();
-        open.wait_for(|open| *open).await.expect("the gate outlives its calls");
+        let passes = held.is_some_and(|held| held != call.user());
+        open.wait_for(|open| *open || passes).await.expect("the gate outlives its calls");
         let script = self.script.lock().expect("no panic").clone();
         Ok(script(&call, n))
     }

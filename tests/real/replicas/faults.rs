@@ -7,8 +7,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::fleet::{Fleet, counts};
+use crate::certificates::{Authority, Folder};
 use crate::neighbour::{LOOPBACK, Task};
-use crate::shared_store::servers::{Options, RedisServer};
+use crate::shared_store::servers::{Options, RedisServer, Tls};
 use shared::store::{Address, Place};
 
 /// Time that a request without a token in memory may take: the 50 ms for which the sidecar waits for the store, and
@@ -73,6 +74,24 @@ async fn wrong_password_and_missing_rights_cost_no_request() {
     let settings = [("SHARED__USER", "sidecar"), ("SHARED__PASSWORD", "any")];
     let fleet = start_without_hearing(&redis.place(), &settings).await;
     serves(&fleet, "rights").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificate_that_does_not_fit_costs_no_request() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let elsewhere = Tls { authority: &authority, names: &["elsewhere.example"] };
+    let options = Options { tls: Some(elsewhere), ..Options::default() };
+    let redis = RedisServer::start_with(&options).await;
+    let ca_file = folder.write("ca.crt", authority.pem());
+    let settings = [("SHARED__TLS", "true"), ("SHARED__CA_FILE", &*ca_file)];
+    let fleet = start_without_hearing(&redis.place(), &settings).await;
+    serves(&fleet, "untrusted").await;
+    let refused = "shared_connects_total{result=\"untrusted\"}";
+    fleet.replicas[0].metric_is(refused, |count| count > 0.0).await;
+    // With a certificate that fits, the replica shares its tokens.
+    redis.present(&Tls::of(&authority)).await;
+    fleet.all_hear().await;
+    counts(&fleet.replicas[0], "shared_writes_total{result=\"written\"}", 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Replicas of one sidecar, each a process of its own, in front of one app, with one stand-in for Velt.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::neighbour::{Task, eventually, http_client_builder, serve_app};
+use crate::neighbour::{Task, eventually, http_client_builder, serve_app_at};
 use crate::pages::velt::FakeVelt;
 use crate::sidecar_process::SidecarProcess;
 use shared::store::{Address, Place};
 
 /// Seal key of the replicas, in base64.
 pub const SEAL_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Token of admin calls. A replica in a namespace of its own is not called from its loopback.
+const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Replicas, with their app, their stand-in for Velt and a client.
 pub struct Fleet {
@@ -29,6 +32,9 @@ pub struct Fleet {
     app: SocketAddr,
     _app: Task,
 }
+
+/// Network namespace of a replica, and the replica's address in it.
+pub type Home<'a> = (&'a str, Ipv4Addr);
 
 /// Answer of a token route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,23 +57,54 @@ impl Fleet {
     /// Starts `count` replicas that share the store at `place`. Names of `settings` lack their prefix
     /// `VELT_SIDECAR_`.
     pub async fn start(count: usize, place: &Place, settings: &[(&str, &str)]) -> Self {
-        let velt = FakeVelt::start().await;
-        let answer = |_: &_| Response::new(Full::new(Bytes::from_static(b"app")));
-        let (task, app) = serve_app(answer).await;
-        let mut all = settings_of(place);
-        all.extend(settings.iter().map(|(key, value)| named(key, value)));
-        all.push(named("VELT__ENDPOINT", &format!("http://{}/", velt.address)));
-        // A mint may have to wait for its turn on a busy machine.
-        all.push(named("VELT__DEADLINE", "20s"));
-        let http = http_client_builder().pool_max_idle_per_host(64).build().expect("a client");
-        let replicas = Vec::new();
-        let mut fleet = Self { velt, replicas, settings: all, http, app, _app: task };
+        let mut fleet = Self::of_none(place, Ipv4Addr::LOCALHOST, settings).await;
         for _ in 0..count {
             let replica = fleet.one(&[]).await;
             fleet.replicas.push(replica);
         }
         fleet.all_hear().await;
         fleet
+    }
+
+    /// Starts a replica in each of the namespaces. The app and the stand-in for Velt are `here`.
+    pub async fn start_apart(
+        place: &Place,
+        here: Ipv4Addr,
+        homes: &[Home<'_>],
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut fleet = Self::of_none(place, here, settings).await;
+        for (namespace, address) in homes {
+            let all: Vec<_> =
+                fleet.settings.iter().map(|(key, value)| (&**key, &**value)).collect();
+            let address = format!("{address}:0");
+            let own = [
+                ("VELT_SIDECAR_LISTEN__ADDRESS", &*address),
+                ("VELT_SIDECAR_ADMIN__ADDRESS", &*address),
+                ("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", "198.18.0.0/15"),
+                ("VELT_SIDECAR_VELT__ALLOW_PLAINTEXT", "true"),
+            ];
+            let all: Vec<_> = all.into_iter().chain(own).collect();
+            let replica = SidecarProcess::start_in_namespace(namespace, fleet.app, &all).await;
+            fleet.replicas.push(replica);
+        }
+        fleet.all_hear().await;
+        fleet
+    }
+
+    async fn of_none(place: &Place, here: Ipv4Addr, settings: &[(&str, &str)]) -> Self {
+        let velt = FakeVelt::start_at(here).await;
+        let answer = |_: &_| Response::new(Full::new(Bytes::from_static(b"app")));
+        let (task, app) = serve_app_at((here, 0).into(), answer).await;
+        let mut all = settings_of(place);
+        all.extend(settings.iter().map(|(key, value)| named(key, value)));
+        all.push(named("ADMIN_TOKEN", ADMIN_TOKEN));
+        all.push(named("VELT__ENDPOINT", &format!("http://{}/", velt.address)));
+        // A mint may have to wait for its turn on a busy machine.
+        all.push(named("VELT__DEADLINE", "20s"));
+        let http = http_client_builder().pool_max_idle_per_host(64).build().expect("a client");
+        let replicas = Vec::new();
+        Self { velt, replicas, settings: all, http, app, _app: task }
     }
 
     /// Starts one more replica, with further settings.
@@ -113,7 +150,12 @@ impl Fleet {
     pub async fn forget(&self, replica: usize, whose: &Value) -> String {
         let url = format!("http://{}/cache/invalidate", self.replicas[replica].admin);
         let answer = self.http.post(url).header("content-type", "application/json");
-        let answer = answer.body(whose.to_string()).send().await.expect("an answer");
+        let answer = answer
+            .bearer_auth(ADMIN_TOKEN)
+            .body(whose.to_string())
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), 200);
         let answer: Value = read(answer).await;
         answer["replicas"].as_str().expect("a word").to_owned()

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::fleet::{Asked, Fleet, all_answer, counts};
+use crate::certificates::{Authority, Folder};
 use crate::neighbour::eventually;
-use crate::shared_store::servers::{Cluster, RedisServer, SentinelGroup};
+use crate::shared_store::families::has_ipv6;
+use crate::shared_store::servers::{Cluster, Options, RedisServer, SentinelGroup, Tls, Version};
+use shared::store::Place;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_serve_one_token_minted_once() {
@@ -117,8 +120,39 @@ async fn refused_mint_frees_the_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_share_through_sentinel_and_cluster() {
     let (group, cluster) = tokio::join!(SentinelGroup::start(), Cluster::start());
-    for place in [group.place(), cluster.place()] {
-        let fleet = Fleet::start(2, &place, &[]).await;
+    shares(&[group.place(), cluster.place()], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_through_the_oldest_version() {
+    let options = Options { version: Version::Oldest, ..Options::default() };
+    let (server, group, cluster) = tokio::join!(
+        RedisServer::start_with(&options),
+        SentinelGroup::start_with(&options),
+        Cluster::start_with(&options)
+    );
+    shares(&[server.place(), group.place(), cluster.place()], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_over_tls_and_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let tls = Some(Tls { authority: &authority, names: &["::1"] });
+    let options = Options { host: Some("::1"), tls, ..Options::default() };
+    let (group, cluster) =
+        tokio::join!(SentinelGroup::start_with(&options), Cluster::start_with(&options));
+    let ca_file = folder.write("ca.crt", authority.pem());
+    let settings = [("SHARED__TLS", "true"), ("SHARED__CA_FILE", &*ca_file)];
+    shares(&[group.place(), cluster.place()], &settings).await;
+}
+
+/// Checks that two replicas share tokens and forgets at each place.
+async fn shares(places: &[Place], settings: &[(&str, &str)]) {
+    for place in places {
+        let fleet = Fleet::start(2, place, settings).await;
         for user in ["ada", "eve", "bob", "zoe"] {
             let tokens = fleet.ask_all(user).await;
             assert_eq!(tokens[0], tokens[1], "{user}");

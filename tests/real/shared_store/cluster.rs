@@ -7,7 +7,7 @@ use shared::store::{Fault, Place, State};
 use tokio::time::Instant;
 
 use super::listening;
-use super::servers::{Cluster, RedisServer};
+use super::servers::{Cluster, Options, RedisServer, Version};
 use super::{AT_ONCE, LEISURE, Subject, bulk, get, set};
 
 /// Slot of a key, as the cluster computes it.
@@ -17,7 +17,7 @@ async fn slot_of(cluster: &Cluster, key: &str) -> u16 {
 }
 
 /// Returns a key with a slot of this node.
-async fn key_on(cluster: &Cluster, node: usize) -> String {
+pub async fn key_on(cluster: &Cluster, node: usize) -> String {
     for number in 0..1_000 {
         let key = format!("velt:t:{number}");
         if usize::from(slot_of(cluster, &key).await) * 3 / 16_384 == node {
@@ -27,10 +27,11 @@ async fn key_on(cluster: &Cluster, node: usize) -> String {
     panic!("a third of the keys are on a node")
 }
 
+with_each_version!(cluster_serves_while_slots_move_and_a_node_dies);
+
 /// One test for all, since a new cluster takes two seconds.
-#[tokio::test]
-async fn cluster_serves_while_slots_move_and_a_node_dies() {
-    let mut cluster = Cluster::start().await;
+async fn cluster_serves_while_slots_move_and_a_node_dies(version: Version) {
+    let mut cluster = Cluster::start_with(&Options { version, ..Options::default() }).await;
     keys_are_found_on_every_node(&cluster).await;
     moved_slot_is_followed(&cluster).await;
     slot_on_its_way_is_asked_for(&cluster).await;
@@ -43,7 +44,11 @@ async fn keys_are_found_on_every_node(cluster: &Cluster) {
     // One address is enough.
     let Place::Cluster(mut seeds) = cluster.place() else { panic!("it is") };
     seeds.truncate(1);
-    let subject = Subject::connected(Place::Cluster(seeds)).await;
+    writes_on_every_node(&Subject::connected(Place::Cluster(seeds)).await, cluster).await;
+}
+
+/// Writes and reads keys of every node.
+pub async fn writes_on_every_node(subject: &Subject, cluster: &Cluster) {
     let keys: Vec<String> = (0..90).map(|number| format!("velt:t:{number}")).collect();
     let writes = keys.iter().map(|key| set(key, key)).collect();
     let written = subject.store.call(writes, LEISURE).await;
@@ -61,7 +66,12 @@ async fn keys_are_found_on_every_node(cluster: &Cluster) {
 
 async fn moved_slot_is_followed(cluster: &Cluster) {
     let subject = Subject::connected(cluster.place()).await;
-    let moved = key_on(cluster, 0).await + ":moved";
+    follows_a_moved_slot(&subject, cluster, "moved").await;
+}
+
+/// Writes a key that ends in `name` just after its slot has moved to another node.
+pub async fn follows_a_moved_slot(subject: &Subject, cluster: &Cluster, name: &str) {
+    let moved = format!("velt:{name}");
     let slot = slot_of(cluster, &moved).await;
     let owner = usize::from(slot) * 3 / 16_384;
     let to = (owner + 1) % 3;

@@ -6,7 +6,7 @@ use redis::{Cmd, Value, cmd};
 use shared::store::{Fault, Place};
 use tokio::time::{Instant, timeout};
 
-use super::servers::RedisServer;
+use super::servers::{Options, RedisServer, Version};
 use super::{LEISURE, PATIENCE, Subject, get};
 
 /// Longest time that a read blocks.
@@ -24,9 +24,10 @@ fn add(value: &str) -> Cmd {
     command
 }
 
-#[tokio::test]
-async fn blocked_read_holds_up_no_call_and_hears_the_event() {
-    let server = RedisServer::start().await;
+with_each_version!(blocked_read_holds_up_no_call_and_hears_the_event);
+
+async fn blocked_read_holds_up_no_call_and_hears_the_event(version: Version) {
+    let server = RedisServer::start_with(&Options { version, ..Options::default() }).await;
     hears(server.place()).await;
 }
 

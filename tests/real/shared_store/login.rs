@@ -6,22 +6,27 @@ use shared::store::{Address, Fault, Place, Settings, StartError, State};
 
 use ground::tls::Roots;
 
-use super::servers::{Options, RedisServer};
+use super::servers::{Options, RedisServer, Tls, Version};
 use super::{Subject, bulk, get, set, settings};
 use crate::certificates::{Authority, Folder};
 
 /// Rights that the second level needs; no `PING`, no `ROLE`, no `INFO`.
 const RULES: &str = "sidecar on >secret ~velt:* -@all +get +set +select";
 
+with_each_version!(
+    user_with_few_rights_is_enough,
+    right_that_a_script_lacks_is_denied,
+    password_rotates_without_a_call_that_fails,
+);
+
 fn as_user(place: Place, user: &str, password: &str) -> Settings {
     let (user, password) = (Some(user.to_owned()), Some(SecretString::from(password)));
     Settings { user, password, ..settings(place) }
 }
 
-#[tokio::test]
-async fn user_with_few_rights_is_enough() {
-    let server =
-        RedisServer::start_with(&Options { user: Some(RULES), ..Options::default() }).await;
+async fn user_with_few_rights_is_enough(version: Version) {
+    let options = Options { version, user: Some(RULES), ..Options::default() };
+    let server = RedisServer::start_with(&options).await;
     let subject =
         Subject::with(Settings { database: 3, ..as_user(server.place(), "sidecar", "secret") });
     subject.is_connected().await;
@@ -49,10 +54,22 @@ async fn wrong_login_is_denied_until_another_is_given() {
     assert_eq!(subject.call(get("velt:key")).await, Ok(Value::Nil));
 }
 
-#[tokio::test]
-async fn password_rotates_without_a_call_that_fails() {
-    let server =
-        RedisServer::start_with(&Options { user: Some(RULES), ..Options::default() }).await;
+/// A server refuses commands of a script in other words than commands by themselves.
+async fn right_that_a_script_lacks_is_denied(version: Version) {
+    let user = Some("sidecar on >secret ~velt:* -@all +eval");
+    let server = RedisServer::start_with(&Options { version, user, ..Options::default() }).await;
+    let subject = Subject::with(as_user(server.place(), "sidecar", "secret"));
+    subject.is_connected().await;
+    for key in ["velt:key", "other"] {
+        let mut script = redis::cmd("EVAL");
+        script.arg("return redis.call('GET', ARGV[1])").arg(0).arg(key);
+        assert_eq!(subject.call(script).await, Err(Fault::Denied));
+    }
+}
+
+async fn password_rotates_without_a_call_that_fails(version: Version) {
+    let options = Options { version, user: Some(RULES), ..Options::default() };
+    let server = RedisServer::start_with(&options).await;
     let subject = Subject::with(as_user(server.place(), "sidecar", "secret"));
     subject.is_connected().await;
     server.ask(&["ACL", "SETUSER", "sidecar", ">second"]).await;
@@ -92,7 +109,8 @@ async fn servers_are_trusted_by_the_configured_roots_only() {
     let right = Roots::File(folder.write("ca.crt", authority.pem()).into());
     let wrong = Roots::File(folder.write("other.crt", other.pem()).into());
     let encrypted =
-        RedisServer::start_with(&Options { tls: Some(&authority), ..Options::default() }).await;
+        RedisServer::start_with(&Options { tls: Some(Tls::of(&authority)), ..Options::default() })
+            .await;
     let plain = RedisServer::start().await;
     let at =
         |host: &str| Place::Server(Address::Tcp { host: host.to_owned(), port: encrypted.port });

@@ -6,7 +6,7 @@ use redis::Value;
 use shared::store::{Fault, Place, State};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::servers::SentinelGroup;
+use super::servers::{Options, SentinelGroup, Version};
 use super::{IN_TIME, LEISURE, Subject, bulk, get, set};
 use crate::neighbour::eventually;
 
@@ -15,8 +15,8 @@ use crate::neighbour::eventually;
 const FAILOVER: Duration = Duration::from_secs(12);
 
 /// Starts a group, and a store that has written an entry that the replica has too.
-async fn started() -> (SentinelGroup, Subject) {
-    let group = SentinelGroup::start().await;
+async fn started(version: Version) -> (SentinelGroup, Subject) {
+    let group = SentinelGroup::start_with(&Options { version, ..Options::default() }).await;
     let subject = Subject::connected(group.place()).await;
     assert_eq!(subject.call(set("key", "value")).await, Ok(Value::Okay));
     eventually("the write to be copied", async || {
@@ -45,11 +45,13 @@ async fn follows(subject: &Subject) {
 
 #[tokio::test]
 async fn store_follows_the_primary() {
-    tokio::join!(killed(), stalled(), moved_without_a_fault());
+    let all =
+        (killed(Version::Debian), killed(Version::Oldest), stalled(), moved_without_a_fault());
+    tokio::join!(all.0, all.1, all.2, all.3);
 }
 
-async fn killed() {
-    let (mut group, subject) = started().await;
+async fn killed(version: Version) {
+    let (mut group, subject) = started(version).await;
     let mut listener = subject.store.listener().await.expect("a connection");
     // With one Sentinel of three gone, the others elect.
     group.kill_sentinels(0..1);
@@ -73,7 +75,7 @@ async fn killed() {
 
 /// A primary whose sockets stay open, and never answer.
 async fn stalled() {
-    let (group, subject) = started().await;
+    let (group, subject) = started(Version::Debian).await;
     group.servers[0].stall();
     subject.state_is("a ping in vain", |state| state != State::Connected).await;
     follows(&subject).await;
@@ -84,7 +86,7 @@ async fn stalled() {
 /// A failover by an operator. The primary of before serves on for about eight seconds, until the Sentinels make it a
 /// replica; the store has left it long before.
 async fn moved_without_a_fault() {
-    let (group, subject) = started().await;
+    let (group, subject) = started(Version::Debian).await;
     group.fail_over().await;
     timeout(FAILOVER, group.is_primary(1)).await.expect("a failover");
     group.servers[1].ask(&["SET", "key", "newer"]).await;

@@ -1,5 +1,7 @@
 //! Values of a table: alone or in a list, with a default, needed, or refused.
 
+use std::net::Ipv6Addr;
+
 use super::super::setting::Setting;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -135,7 +137,7 @@ impl Section<'_, '_> {
         let variable = self.variable(key);
         let (value, place) = match variable {
             // A TOML array. The arms below read a list separated by commas.
-            Some((name, text)) if text.trim_start().starts_with('[') => {
+            Some((name, text)) if is_array(text) => {
                 (self.reader.arrays.get(&name), Place::Environment(name))
             }
             // Keep the text as one item, so that `parse` complains about the quotes.
@@ -185,6 +187,13 @@ impl Section<'_, '_> {
     fn note(&self, key: &str, value: &str, found: Option<&Found>) {
         self.record(key, value, source_of(found.map(|found| &found.place)));
     }
+}
+
+/// Whether the text of a variable is a TOML array: a list may also begin with an address such as `[::1]:6379`.
+pub(super) fn is_array(text: &str) -> bool {
+    let Some(rest) = text.trim_start().strip_prefix('[') else { return false };
+    let inner = rest.split_once(']').map(|(inner, _)| inner);
+    inner.is_none_or(|inner| inner.parse::<Ipv6Addr>().is_err())
 }
 
 /// Whether `text` has the form of `user:password@host`, behind a scheme or not.
