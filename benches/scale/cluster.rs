@@ -224,7 +224,7 @@ impl<'a> Cluster<'a> {
             let Some(minting) = self.minting.get_mut(&(pod, user)) else { return };
             match minting.course.after(answer) {
                 Step::TakeLease => answer = self.take_lease(pod, user, at),
-                Step::Wait(pause) => {
+                Step::Wait(pause) | Step::WaitOut(pause) => {
                     let pause = Millis::try_from(millis(pause)).expect("a short pause");
                     self.pauses.push(Reverse((at + pause, pod, user)));
                     return;

@@ -84,8 +84,9 @@ impl SharedMint {
             let step = course.after(answer);
             match step {
                 Step::TakeLease => lease = Some(nonce()),
-                Step::Wait(pause) => {
+                Step::Wait(pause) | Step::WaitOut(pause) => {
                     waited = true;
+                    lease = lease.filter(|_| matches!(step, Step::Wait(_)));
                     // The store has answered. Each look while another replica mints may take the full time again.
                     budget = Budget(self.shared.patience);
                     demand.reached(Stage::Called);

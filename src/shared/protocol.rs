@@ -10,6 +10,11 @@ use std::time::Duration;
 /// Longest time for which a replica waits for the mint of another replica before it mints itself.
 pub const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest part of it for which a replica goes on waiting while the store does not answer, and then for the token
+/// that the holder of the lease writes when the store is back. Failovers take one to five seconds, so that a lease
+/// that was seen before one still spares a mint after it.
+pub const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Time after which a lease ends by itself if its holder does not renew it, because the holder has died or can't
 /// reach the store.
 pub const LEASE_LIFE: Duration = Duration::from_secs(3);
@@ -19,7 +24,7 @@ pub const LEASE_LIFE: Duration = Duration::from_secs(3);
 pub const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longest such pause.
-pub const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+pub const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most by which the clocks of two replicas may differ. If a token seems to be minted further than this in the
 /// future, this replica can't tell when the token ends. The same length as the margin before the end of a token, in
@@ -144,6 +149,9 @@ pub enum Step {
     TakeLease,
     /// Wait, and ask for the lease again.
     Wait(Duration),
+    /// Wait, and read again without asking for the lease: its holder may have minted while the store did not answer,
+    /// and has yet to write.
+    WaitOut(Duration),
     /// Ask Velt.
     Mint {
         leased: bool,
@@ -155,6 +163,19 @@ pub enum Step {
 pub struct Course {
     pause: Duration,
     patience: Duration,
+    outage_patience: Duration,
+    seen: Seen,
+}
+
+/// What the store's last answers said about the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Seen {
+    /// Nothing yet.
+    Nothing,
+    /// Another replica holds the lease.
+    Held,
+    /// Another replica held the lease, and then the store did not answer.
+    HeldBeforeOutage,
 }
 
 impl Default for Course {
@@ -166,26 +187,44 @@ impl Default for Course {
 impl Course {
     /// Makes the course of a mint that waits for the mint of another replica for at most `patience`.
     pub fn with_patience(patience: Duration) -> Self {
-        Self { pause: FIRST_PAUSE, patience }
+        let outage_patience = OUTAGE_PATIENCE.min(patience);
+        Self { pause: FIRST_PAUSE, patience, outage_patience, seen: Seen::Nothing }
     }
 
     /// Returns the next step after the store's `answer`.
     pub fn after(&mut self, answer: Answer) -> Step {
         match answer {
             Answer::Read { usable: true } | Answer::Lease { usable: true, .. } => Step::Serve,
-            Answer::Read { usable: false } => Step::TakeLease,
             Answer::Lease { won: true, .. } => Step::Mint { leased: true },
-            Answer::Fault => Step::Mint { leased: false },
-            Answer::Lease { won: false, .. } if self.patience.is_zero() => {
-                Step::Mint { leased: false }
-            }
             Answer::Lease { won: false, .. } => {
-                let pause = self.pause.min(self.patience);
-                self.patience -= pause;
-                self.pause = (self.pause * 3 / 2).min(LONGEST_PAUSE);
-                Step::Wait(pause)
+                self.seen = Seen::Held;
+                self.pause().map_or(Step::Mint { leased: false }, Step::Wait)
             }
+            Answer::Fault => self.wait_out().unwrap_or(Step::Mint { leased: false }),
+            Answer::Read { usable: false } => match self.seen {
+                Seen::HeldBeforeOutage => self.wait_out().unwrap_or(Step::TakeLease),
+                Seen::Nothing | Seen::Held => Step::TakeLease,
+            },
         }
+    }
+
+    /// Waits for the token of another replica through an outage of the store, if that replica was seen to mint.
+    fn wait_out(&mut self) -> Option<Step> {
+        if self.seen == Seen::Nothing || self.outage_patience.is_zero() {
+            return None;
+        }
+        self.seen = Seen::HeldBeforeOutage;
+        let pause = self.pause()?.min(self.outage_patience);
+        self.outage_patience -= pause;
+        Some(Step::WaitOut(pause))
+    }
+
+    /// Takes the next pause from the patience that is left.
+    fn pause(&mut self) -> Option<Duration> {
+        let pause = self.pause.min(self.patience);
+        self.patience -= pause;
+        self.pause = (self.pause * 3 / 2).min(LONGEST_PAUSE);
+        (!pause.is_zero()).then_some(pause)
     }
 }
 
@@ -283,6 +322,64 @@ mod tests {
         assert_eq!(waited, LEASE_PATIENCE);
         assert!(asked < 60, "asked {asked} times");
         assert_eq!(course.after(lost), Step::Mint { leased: false });
+    }
+
+    /// Returns the course of a mint that has seen another replica's lease.
+    fn waiting() -> Course {
+        let mut course = Course::default();
+        assert_eq!(course.after(Answer::Read { usable: false }), Step::TakeLease);
+        let lost = course.after(Answer::Lease { won: false, usable: false });
+        assert_eq!(lost, Step::Wait(FIRST_PAUSE));
+        course
+    }
+
+    /// Answers a course that waits, until it no longer waits an outage out. Returns the time waited, and the step
+    /// after it.
+    fn outwaited(
+        course: &mut Course,
+        mut answer: impl FnMut(Duration) -> Answer,
+    ) -> (Duration, Step) {
+        let mut waited = Duration::ZERO;
+        loop {
+            match course.after(answer(waited)) {
+                Step::WaitOut(pause) => {
+                    assert!(pause <= LONGEST_PAUSE && !pause.is_zero());
+                    waited += pause;
+                }
+                step => return (waited, step),
+            }
+        }
+    }
+
+    #[test]
+    fn lease_seen_before_an_outage_is_waited_for_a_while() {
+        let (waited, step) = outwaited(&mut waiting(), |_| Answer::Fault);
+        assert_eq!((waited, step), (OUTAGE_PATIENCE, Step::Mint { leased: false }));
+
+        // A lease that was not seen is not waited for.
+        let mut course = Course::default();
+        assert_eq!(course.after(Answer::Read { usable: false }), Step::TakeLease);
+        assert_eq!(course.after(Answer::Fault), Step::Mint { leased: false });
+    }
+
+    #[test]
+    fn store_that_is_back_is_read_before_a_lease_is_taken() {
+        let back = Duration::from_secs(2);
+        let answer = |waited| {
+            if waited < back { Answer::Fault } else { Answer::Read { usable: false } }
+        };
+        let mut course = waiting();
+        assert_eq!(outwaited(&mut course, answer), (OUTAGE_PATIENCE, Step::TakeLease));
+        // The patience with outages is used up, the patience with the next holder is not.
+        let lost = Answer::Lease { won: false, usable: false };
+        assert_eq!(course.after(lost), Step::Wait(LONGEST_PAUSE));
+        assert_eq!(course.after(Answer::Fault), Step::Mint { leased: false });
+
+        let answer = |waited| {
+            if waited < back { Answer::Fault } else { Answer::Read { usable: waited > 2 * back } }
+        };
+        let (waited, step) = outwaited(&mut waiting(), answer);
+        assert!(step == Step::Serve && waited < OUTAGE_PATIENCE, "{step:?} after {waited:?}");
     }
 
     #[test]

@@ -38,6 +38,7 @@ const AGREED: &str = "no forget is lost";
 
 const SHARED: &str = "a token is shared";
 const GAVE_UP: &str = "a replica gives up waiting";
+const OUTLASTED: &str = "a replica waits through an outage for a shared token";
 
 fn properties() -> Vec<Property<Cluster>> {
     vec![
@@ -54,11 +55,12 @@ fn properties() -> Vec<Property<Cluster>> {
         Property::always(AGREED, |_, world: &World| !own_steps(world).is_empty() || agree(world)),
         Property::sometimes(SHARED, |_, world: &World| world.seen.shared),
         Property::sometimes(GAVE_UP, |_, world: &World| world.seen.gave_up),
+        Property::sometimes(OUTLASTED, |_, world: &World| world.seen.outlasted),
     ]
 }
 
-/// Returns the number of questions to the store within `patience`: the first read, and one with the lease
-/// before and after each pause.
+/// Returns the number of questions to the store within `patience`: the first read, one with the lease, one after
+/// each pause, and one more with the lease when the pauses of an outage are over.
 fn most_steps(patience: Duration) -> u8 {
     let mut course = Course::with_patience(patience);
     let lost = Answer::Lease { won: false, usable: false };
@@ -66,7 +68,7 @@ fn most_steps(patience: Duration) -> u8 {
         Decision::Wait(pause) => Some(pause),
         _ => None,
     });
-    u8::try_from(2 + pauses.count()).expect("a short patience")
+    u8::try_from(3 + pauses.count()).expect("a short patience")
 }
 
 /// Whether all replicas know the same last forget, and have carried it out.
@@ -122,6 +124,11 @@ const PARTS: &[Part] = &[
     Part {
         name: "a replica is cut off and comes back",
         limits: Limits { asks: 1, forgets: 1, cuts: 1, ..NOTHING },
+        replicas: 2,
+    },
+    Part {
+        name: "a replica is cut off while it waits",
+        limits: Limits { asks: 2, cuts: 2, ..NOTHING },
         replicas: 2,
     },
     Part { name: "two forgets", limits: Limits { asks: 1, forgets: 2, ..NOTHING }, replicas: 2 },
@@ -181,8 +188,9 @@ const FLAWS: &[(Flaw, &str, Limits)] = &[
 ];
 
 fn cluster(limits: Limits, replicas: usize, flaw: Flaw) -> Cluster {
-    // One pause: FIRST_PAUSE is the shortest.
-    Cluster { clocks: vec![0; replicas], limits, patience: FIRST_PAUSE, flaw }
+    // One pause. Where replicas are cut off, two: the second is half as long again, and may wait out the outage.
+    let patience = if limits.cuts > 0 { FIRST_PAUSE * 5 / 2 } else { FIRST_PAUSE };
+    Cluster { clocks: vec![0; replicas], limits, patience, flaw }
 }
 
 /// Explores a part whole, and asserts its properties.
@@ -191,7 +199,7 @@ fn explore(part: &Part) {
     let checker = cluster(limits, replicas, Flaw::None).checker().spawn_bfs().join();
     println!("{name}: {} states", checker.unique_state_count());
     for (property, path) in checker.discoveries() {
-        let is_reached = [SHARED, GAVE_UP].contains(&property);
+        let is_reached = [SHARED, GAVE_UP, OUTLASTED].contains(&property);
         // Redis answers before its copy has a write. What is lost before any replica has heard of it leaves
         // no gap in the stream, so that only the replica where the forget began knows it.
         let is_lost = property == AGREED && limits.losses > 0;
@@ -200,6 +208,7 @@ fn explore(part: &Part) {
     let reaches = |property| checker.discovery(property).is_some();
     if limits.asks > 1 && limits.swaps == 0 {
         assert!(reaches(SHARED) && reaches(GAVE_UP), "{name}: too small to show much");
+        assert!(limits.cuts == 0 || reaches(OUTLASTED), "{name}: no wait outlasts an outage");
     }
 }
 

@@ -78,6 +78,7 @@ impl Cluster {
         Minting {
             stage: Stage::Look { lease: None },
             course: Course::with_patience(self.patience),
+            waits_out: false,
             wanted,
             awaited_after,
             is_called_off: false,
@@ -165,10 +166,15 @@ impl Cluster {
             }
             // Each step may come at any time, so the pause is no step of its own.
             Decision::Wait(_) => mint.stage = Stage::Look { lease },
+            Decision::WaitOut(_) => {
+                mint.waits_out = true;
+                mint.stage = Stage::Look { lease: None };
+            }
             Decision::Serve => {
                 let token = found.expect("the step is to serve what was found").token;
                 Self::settle(world, at, mint, token);
                 world.seen.shared = true;
+                world.seen.outlasted |= mint.waits_out;
                 if matches!(answer, Answer::Lease { won: true, .. }) {
                     self.release(world, lease);
                 }

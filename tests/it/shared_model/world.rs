@@ -64,6 +64,8 @@ pub enum Stage {
 pub struct Minting {
     pub stage: Stage,
     pub course: Course,
+    /// Whether the store did not answer while the mint waited for another one.
+    pub waits_out: bool,
     pub wanted: Wanted,
     /// Highest forget that the replica had carried out when the last request joined; `None` if none waits.
     pub awaited_after: Option<u8>,
@@ -177,6 +179,8 @@ pub struct Seen {
     pub shared: bool,
     /// A replica minted because its patience with another one was over.
     pub gave_up: bool,
+    /// A request was answered with a shared token after the store had not answered while it waited.
+    pub outlasted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,13 +9,20 @@ use http::Response;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::neighbour::{Task, eventually, http_client_builder, serve_app_at};
 use crate::pages::velt::FakeVelt;
 use crate::sidecar_process::SidecarProcess;
 use shared::store::{Address, Place};
+
+/// Time within which the requests of a crowd begin.
+const RAMP: Duration = Duration::from_secs(2);
+
+/// Requests of a crowd that wait for answers at the same time, or one of each user at each replica.
+const MOST_WAITING: usize = 2_000;
 
 /// Seal key of the replicas, in base64.
 pub const SEAL_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -122,6 +129,24 @@ impl Fleet {
         }
     }
 
+    /// Waits until each replica mints, or waits for another one's mint, for `users` users.
+    pub async fn all_wait(&self, users: usize) {
+        for replica in &self.replicas {
+            let what = format!("mints for {users} users, and two reads of the store for each");
+            eventually(&what, async || {
+                let count = async |series: &str| replica.metric(series).await.unwrap_or_default();
+                let mints = count("mints_in_flight").await;
+                let reads = count("shared_reads_total{result=\"absent\"}").await;
+                let users = f64::from(u32::try_from(users).expect("few users"));
+                if mints >= users && reads >= 2.0 * users {
+                    return Ok(());
+                }
+                Err(format!("{mints} mints, {reads} reads"))
+            })
+            .await;
+        }
+    }
+
     /// Asks a replica for the token of `user`.
     pub async fn ask(&self, replica: usize, user: &str) -> Asked {
         ask(&self.http, self.replicas[replica].traffic, user).await
@@ -161,15 +186,22 @@ impl Fleet {
         answer["replicas"].as_str().expect("a word").to_owned()
     }
 
-    /// Asks each replica for the token of each of `users` users, `times` times, all at once and in no order.
+    /// Asks each replica for the token of each of `users` users, `times` times, and then waits for the answers. The
+    /// requests begin within [`RAMP`]: two cores that run all replicas and the client take that long.
     pub async fn ask_at_once(&self, users: usize, times: usize) -> Vec<(String, Asked)> {
         let mut asking = JoinSet::new();
-        let at_once = Arc::new(tokio::sync::Semaphore::new(512));
+        let begun = Instant::now();
+        // Each waiting request takes a connection, and a process may open only so many files.
+        let at_once = Arc::new(Semaphore::new(MOST_WAITING.max(users * self.replicas.len())));
+        let count = u32::try_from(users * times * self.replicas.len()).expect("few requests");
         for number in 0..users * times * self.replicas.len() {
             let (user, replica) = (number % users, (number / users) % self.replicas.len());
             let traffic = self.replicas[replica].traffic;
-            let (http, at_once) = (self.http.clone(), Arc::clone(&at_once));
+            let http = self.http.clone();
+            let due = begun + RAMP * u32::try_from(number).expect("few requests") / count;
+            let at_once = Arc::clone(&at_once);
             asking.spawn(async move {
+                sleep_until(due).await;
                 let _turn = at_once.acquire().await.expect("it stays open");
                 let user = format!("user-{user}");
                 let asked = ask(&http, traffic, &user).await;
