@@ -186,19 +186,21 @@ impl Fleet {
         answer["replicas"].as_str().expect("a word").to_owned()
     }
 
-    /// Asks each replica for the token of each of `users` users, `times` times, and then waits for the answers. The
-    /// requests begin within [`RAMP`]: two cores that run all replicas and the client take that long.
+    /// Asks each replica for the token of each of `users` users, `times` times, and then waits for the answers. One
+    /// request for each user at each replica begins within [`RAMP`]: two cores that run all replicas and the client take
+    /// that long. The others follow.
     pub async fn ask_at_once(&self, users: usize, times: usize) -> Vec<(String, Asked)> {
         let mut asking = JoinSet::new();
         let begun = Instant::now();
+        let first = users * self.replicas.len();
         // Each waiting request takes a connection, and a process may open only so many files.
-        let at_once = Arc::new(Semaphore::new(MOST_WAITING.max(users * self.replicas.len())));
-        let count = u32::try_from(users * times * self.replicas.len()).expect("few requests");
-        for number in 0..users * times * self.replicas.len() {
+        let at_once = Arc::new(Semaphore::new(MOST_WAITING.max(first)));
+        for number in 0..first * times {
             let (user, replica) = (number % users, (number / users) % self.replicas.len());
             let traffic = self.replicas[replica].traffic;
             let http = self.http.clone();
-            let due = begun + RAMP * u32::try_from(number).expect("few requests") / count;
+            let part = |count: usize| u32::try_from(count).expect("few requests");
+            let due = begun + RAMP * part(number.min(first)) / part(first);
             let at_once = Arc::clone(&at_once);
             asking.spawn(async move {
                 sleep_until(due).await;
