@@ -136,7 +136,9 @@ impl Fleet {
             eventually(&what, async || {
                 let count = async |series: &str| replica.metric(series).await.unwrap_or_default();
                 let mints = count("mints_in_flight").await;
-                let reads = count("shared_reads_total{result=\"absent\"}").await;
+                // A mint whose read fails asks for no lease.
+                let reads = count("shared_reads_total{result=\"absent\"}").await
+                    + 2.0 * count("shared_reads_total{result=\"fault\"}").await;
                 let users = f64::from(u32::try_from(users).expect("few users"));
                 if mints >= users && reads >= 2.0 * users {
                     return Ok(());
