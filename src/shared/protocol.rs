@@ -167,7 +167,7 @@ pub struct Course {
     seen: Seen,
 }
 
-/// What the store's last answers said about the lease.
+/// Lease, as the store's last answers have shown it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Seen {
     /// Nothing yet.
