@@ -4,6 +4,7 @@
 mod files;
 mod helm;
 mod image;
+mod inject;
 mod kustomize;
 mod monitoring;
 mod pod;

@@ -21,7 +21,14 @@ fn yamllint_finds_nothing() {
         comments: {min-spaces-from-content: 1}, truthy: {check-keys: false}, \
         indentation: {spaces: 2, indent-sequences: consistent}}}",
     );
-    for path in ["deploy/kustomize", "deploy/examples", "deploy/monitoring", ".github"] {
+    for path in [
+        "deploy/kustomize",
+        "deploy/examples",
+        "deploy/inject",
+        "deploy/helm/velt-sidecar-injector/policies",
+        "deploy/monitoring",
+        ".github",
+    ] {
         yamllint.arg(file(path));
     }
     run_well(&mut yamllint, "");

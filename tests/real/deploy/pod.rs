@@ -50,7 +50,7 @@ impl<'a> Pod<'a> {
     }
 
     /// Returns the sidecar's environment as the kubelet puts it together.
-    fn environment(&self) -> BTreeMap<String, String> {
+    pub fn environment(&self) -> BTreeMap<String, String> {
         let sidecar = self.sidecar();
         let mut environment = BTreeMap::new();
         for from in list(&sidecar["envFrom"]) {
