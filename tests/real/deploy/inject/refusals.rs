@@ -1,8 +1,11 @@
 //! Refusals: pods, workloads and settings that can't have the sidecar, and what each message says to write.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{Asked, Cluster, POD_ANNOTATION, deployment, pod};
+use crate::deploy::file;
 
 fn annotated(name: &str, value: &str) -> Value {
     json!({"metadata": {"annotations": {name: value}}})
@@ -125,6 +128,15 @@ fn missing_settings_refuse_only_pods_that_ask() {
 }
 
 #[test]
+fn pods_that_lost_the_sidecar_are_refused() {
+    let mut cluster = Cluster::of("v1");
+    cluster.policies.retain(|it| it["kind"] != "MutatingAdmissionPolicy");
+    let refused = cluster.admit(Asked::create(&pod(&json!({})))).refused;
+    let [refused] = &refused[..] else { panic!("{refused:?}") };
+    assert!(refused.contains("asks for velt-sidecar and did not get it"), "{refused}");
+}
+
+#[test]
 fn settings_with_a_mistake_are_refused_when_they_are_written() {
     let cluster = Cluster::of("v1");
     let namespace = json!({"name": "velt-system"});
@@ -157,4 +169,63 @@ fn settings_with_a_mistake_are_refused_when_they_are_written() {
         [""; 0],
         "another namespace's own"
     );
+}
+
+/// Returns the settings that a text between quotes of a kind names, such as `admin.token`.
+fn quoted(text: &str, quote: char) -> Vec<String> {
+    let mut names: Vec<_> = text.split(quote).skip(1).step_by(2).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Returns what follows the last `name.substring(17) in` or `key in` of a variable's expression.
+fn refused_by(cluster: &Cluster, policy: &str, before: &str) -> Vec<String> {
+    let mut policies = cluster.policies.iter().filter(|it| it["metadata"]["name"] == policy);
+    let policy = policies.find(|it| it["kind"] == "ValidatingAdmissionPolicy").expect("it");
+    let mut variables = policy["spec"]["variables"].as_array().expect("variables").iter();
+    let variable = variables.find(|it| it["name"] == "refused").expect("the variable");
+    let (_, list) = variable["expression"].as_str().expect("CEL").split_once(before).expect("it");
+    quoted(list, '\'')
+}
+
+#[test]
+fn fixed_and_secret_settings_are_the_same_everywhere() {
+    let cluster = Cluster::of("v1");
+    let pods = refused_by(&cluster, "velt-sidecar-pods", "name.substring(17) in");
+    assert_eq!(pods.len(), 15, "{pods:?}");
+    let workloads = refused_by(&cluster, "velt-sidecar-workloads", "name.substring(17) in");
+    assert_eq!(workloads, pods);
+    let mut variables: Vec<_> = pods
+        .iter()
+        .map(|it| format!("VELT_SIDECAR_{}", it.to_uppercase().replace('.', "__")))
+        .collect();
+    variables.sort();
+    assert_eq!(refused_by(&cluster, "velt-sidecar-settings", "key in"), variables);
+    let schema = |chart: &str| {
+        let text = fs::read_to_string(file(&format!("deploy/helm/{chart}/values.schema.json")));
+        let schema: Value = serde_json::from_str(&text.expect("the schema")).expect("JSON");
+        schema["properties"]["config"]["propertyNames"]["not"]["enum"].to_string()
+    };
+    assert_eq!(quoted(&schema("velt-sidecar-injector"), '"'), pods);
+    for secret in quoted(&schema("velt-sidecar"), '"') {
+        assert!(pods.contains(&secret), "{secret}");
+    }
+}
+
+#[test]
+fn the_document_lists_messages_that_exist() {
+    let text = fs::read_to_string(file("docs/kubernetes.md")).expect("the document");
+    let (_, section) = text.split_once("### Refusals\n").expect("the section");
+    let (section, _) = section.split_once("\n### ").expect("an end");
+    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    let rows: Vec<_> = rows.map(|row| row.split('|').nth(1).expect("a column").trim()).collect();
+    assert!(rows.len() >= 10, "{rows:?}");
+    // A message in CEL has the value between its parts.
+    let policies = json!(Cluster::of("v1").policies).to_string().replace("\\\"", "\"");
+    for row in rows {
+        let parts = row.split("\"http\"").filter(|part| !part.trim().is_empty());
+        for part in parts {
+            assert!(policies.contains(part.trim()), "{part}");
+        }
+    }
 }
