@@ -32,7 +32,7 @@ struct Asked {
     namespace: Value,
 }
 
-/// What the API server made of a request.
+/// Answer of the API server to a request.
 struct Admitted {
     object: Value,
     /// Messages of the policies that refused the object.
@@ -194,7 +194,7 @@ fn mutations_use_only_what_each_version_of_the_api_has() {
     }
 }
 
-/// The pod of [`ANY`] as a StatefulSet's controller creates it, without and with the component.
+/// The pod of [`ANY`] as the controller of a `StatefulSet` creates it, without and with the component.
 fn with_the_component() -> (Value, Vec<Value>) {
     let before = documents(ANY).remove(0);
     let template = &before["spec"]["template"];

@@ -91,7 +91,8 @@ fn services_that_lead_to_no_sidecar_are_refused() {
 fn a_service_without_its_mutation_is_refused() {
     let mut cluster = Cluster::of("v1");
     cluster.policies.retain(|it| it["kind"] != "MutatingAdmissionPolicy");
-    let asked = Asked::create(&service("http", &json!([{"name": "http", "port": 80}])));
-    let refused = cluster.admit(asked).refused;
-    assert!(refused[0].contains("its port does not lead there"), "{refused:?}");
+    for port in [json!({"port": 80}), json!({"port": 80, "targetPort": 3000})] {
+        let refused = cluster.admit(Asked::create(&service("80", &json!([port])))).refused;
+        assert!(refused[0].contains("its port does not lead there"), "{refused:?}");
+    }
 }
