@@ -60,7 +60,7 @@ fn variable(text: &str) -> Option<(&str, &str, &str)> {
 fn assert_helpful(error: &ConfigError, text: &str, environment: &BTreeMap<String, String>) {
     assert!(!error.complaints.is_empty(), "refused without a reason");
     let lines = 1 + text.bytes().filter(|byte| *byte == b'\n').count();
-    for Complaint { place, problem, remedy } in &error.complaints {
+    for Complaint { place, problem, remedy, .. } in &error.complaints {
         match place {
             Place::Line(line) => assert!((1..=lines).contains(line), "line {line} of {lines}"),
             Place::Environment(name) => assert!(environment.contains_key(name), "{name}"),

@@ -6,6 +6,7 @@
 //! from the first scrape on. Parts hold the handles they need, resolved once at start: counting on the
 //! request path is an atomic add, never a look-up by string.
 
+mod trial;
 mod labels;
 mod recent;
 mod reload;
@@ -27,6 +28,7 @@ pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
 pub use self::shared::SharedMetrics;
 pub use self::store::StoreMetrics;
+pub use self::trial::TrialMetrics;
 
 const PREFIX: &str = "velt_sidecar";
 
@@ -411,6 +413,7 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     pub identity: IdentityMetrics,
     pub tokens: TokenMetrics,
+    pub trial: TrialMetrics,
     pub shared: SharedMetrics,
     pub logout: LogoutMetrics,
     pub app: AppMetrics,
@@ -476,6 +479,7 @@ impl Metrics {
         let recent = Arc::<Recent>::default();
         let identity = IdentityMetrics::on(&page, Arc::clone(&recent));
         let tokens = TokenMetrics::on(&page, recent);
+        let trial = TrialMetrics::on(&page);
         let shared = SharedMetrics::on(&page);
         let logout = LogoutMetrics::on(&page);
         let app = AppMetrics::on(&page);
@@ -502,6 +506,7 @@ impl Metrics {
             requests,
             identity,
             tokens,
+            trial,
             shared,
             logout,
             app,

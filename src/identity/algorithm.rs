@@ -19,21 +19,39 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Finds an algorithm by its name in RFC 7518 section 3.1 and RFC 8037.
+    /// All algorithms.
+    pub const ALL: [Self; 10] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
+        Self::Hs256,
+    ];
+
+    /// Returns the name in RFC 7518 section 3.1 and RFC 8037.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+            Self::Hs256 => "HS256",
+        }
+    }
+
+    /// Finds an algorithm by its name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "RS256" => Self::Rs256,
-            "RS384" => Self::Rs384,
-            "RS512" => Self::Rs512,
-            "PS256" => Self::Ps256,
-            "PS384" => Self::Ps384,
-            "PS512" => Self::Ps512,
-            "ES256" => Self::Es256,
-            "ES384" => Self::Es384,
-            "EdDSA" => Self::EdDsa,
-            "HS256" => Self::Hs256,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
     /// Whether a shared secret makes and checks the signature.

@@ -5,6 +5,7 @@
 
 mod origin;
 mod reader;
+mod schema;
 mod setting;
 mod table;
 mod words;
@@ -19,8 +20,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::origin::{LoadError, Origin, Reading};
-pub use self::reader::{Complaint, Effective, Place, Source};
-use self::reader::{Reader, Section};
+pub use self::reader::{Code, Complaint, Effective, Place, Secrets, Source, Unchecked};
+use self::reader::{Findings, Reader, Section};
+pub use self::schema::schema;
 use self::setting::{Bytes, Limit, Setting, Share};
 pub use self::table::admin::TOKEN_VARIABLE as ADMIN_TOKEN_VARIABLE;
 use ground::logging;
@@ -36,6 +38,7 @@ use sidecar::inject;
 use sidecar::logout::LogoutSettings;
 use sidecar::resolver::ResolverSettings;
 use token::audit;
+use token::trial;
 use token::velt;
 use token::{MintPlan, cache, resilience};
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub velt: velt::Settings,
     pub plan: MintPlan,
     pub resilience: resilience::Settings,
+    /// The user for whom a token is minted on a timer; `None` if there is none.
+    pub trial: Option<trial::Settings>,
     pub cache: cache::Settings,
     /// The store that replicas share; `None` if each keeps its tokens to itself.
     pub shared: Option<shared::Settings>,
@@ -77,6 +82,8 @@ pub struct Config {
     pub reload_interval: Option<Duration>,
     /// Settings as text, each with the source of its value, for `check`.
     pub effective: Vec<Effective>,
+    /// Secrets that were not there to be checked; none unless [`Secrets::MayBeAbsent`].
+    pub unchecked: Vec<Unchecked>,
     /// Place from which to read the configuration again; `None` if it was not read from anywhere.
     pub origin: Option<Origin>,
 }
@@ -122,7 +129,7 @@ impl fmt::Display for ConfigError {
         let count = self.complaints.len();
         let things = if count == 1 { "problem" } else { "problems" };
         write!(formatter, "the configuration has {count} {things}:")?;
-        for Complaint { place, problem, remedy } in &self.complaints {
+        for Complaint { place, problem, remedy, .. } in &self.complaints {
             match place {
                 Place::Line(line) => write!(formatter, "\n  {}:{line}: {problem}", self.file)?,
                 Place::Environment(name) => write!(formatter, "\n  {name}: {problem}")?,
@@ -152,12 +159,26 @@ impl Config {
         text: &str,
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        let reader = Reader::new(text, environment);
+        Self::parse_with(file, text, environment, Secrets::Needed)
+    }
+
+    /// Reads like [`Self::parse`], with or without the secrets.
+    ///
+    /// # Errors
+    ///
+    /// Every complaint at once.
+    pub fn parse_with(
+        file: &str,
+        text: &str,
+        environment: &BTreeMap<String, String>,
+        secrets: Secrets,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader::new(text, environment).with_secrets(secrets);
         let document = reader.document();
         let config = Section::top(&reader, &document, Self::read);
-        let (effective, complaints) = reader.finish();
+        let Findings { effective, complaints, unchecked } = reader.finish();
         match config {
-            Some(config) if complaints.is_empty() => Ok(Self { effective, ..config }),
+            Some(config) if complaints.is_empty() => Ok(Self { effective, unchecked, ..config }),
             _ => Err(ConfigError { file: file.into(), complaints }),
         }
     }
@@ -237,7 +258,7 @@ impl Config {
         let reload_interval =
             top.section("reload", |section| section.value::<Limit>("interval", "10s").0);
         // Without `?`, which would leave tables unread, and so unknown.
-        identity.zip(velt).map(|(identity, (velt, plan, resilience))| Self {
+        identity.zip(velt).map(|(identity, (velt, plan, resilience, trial))| Self {
             listen,
             tls,
             admin,
@@ -251,6 +272,7 @@ impl Config {
             velt,
             plan,
             resilience,
+            trial,
             cache,
             shared,
             shutdown,
@@ -263,13 +285,14 @@ impl Config {
             sampled_by,
             reload_interval,
             effective: Vec::new(),
+            unchecked: Vec::new(),
             origin: None,
         })
     }
 
     /// The file that holds the value of the setting `path`, such as `velt.auth_token`, if it is not in the
     /// configuration itself.
-    fn file_of(&self, path: &str) -> Option<PathBuf> {
+    pub(crate) fn file_of(&self, path: &str) -> Option<PathBuf> {
         let key = if path.ends_with("_file") { path.to_owned() } else { format!("{path}_file") };
         let named = self.effective.iter().find(|setting| setting.path() == key)?;
         serde_json::from_str(&named.value).ok()

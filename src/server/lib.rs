@@ -25,8 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
-pub use self::parts::check;
 use self::parts::{Certificates, Replaceable, shared, sidecars};
+pub use self::parts::{absent_files, check, check_present};
 use self::threads::Threads;
 use crate::admin::{Admin, Calls, CurrentSettings, Readiness};
 use crate::config::{Config, Shutdown};
@@ -43,6 +43,7 @@ use hop::proxy::Upstream;
 use shared::{Apply, Shared, store};
 use sidecar::Sidecar;
 use sidecar::resolver::KeyError;
+use token::trial::Trial;
 use token::velt::BuildError;
 
 /// Time that the end waits for the reader of the access log, for the collector of spans, and for the store that
@@ -141,6 +142,7 @@ pub struct Server {
     sidecars: Vec<Arc<Sidecar>>,
     /// The store that replicas share.
     shared: Option<Shared>,
+    trial: Arc<Trial>,
     threads: Threads,
     /// Watch over the process's memory, for as long as anything is served.
     _watch: Watch,
@@ -220,7 +222,8 @@ impl Server {
             Watch::start(&memory, limit, threads.runtimes().to_vec(), metrics.memory.clone());
         let watch = watch.map_err(StartError::Threads)?;
         let shared = shared(&config, &metrics)?;
-        let sidecars = sidecars(&config, &certificates, shared.as_ref(), &metrics, count)?;
+        let trial = Arc::new(Trial::new(metrics.trial.clone()));
+        let sidecars = sidecars(&config, &certificates, shared.as_ref(), &trial, &metrics, count)?;
         // Parts that all sidecars share can be reached through any sidecar.
         let sidecar = Arc::clone(&sidecars[0]);
         let (in_force, token) = (InForce::of(&config), config.admin_token.clone());
@@ -229,6 +232,7 @@ impl Server {
         let replaceable = Replaceable {
             sidecar: Arc::clone(&sidecar),
             shared: shared.clone(),
+            trial: Arc::clone(&trial),
             current: Arc::clone(&current),
             log: log.clone(),
             shutdown: Arc::clone(&shutdown),
@@ -287,6 +291,7 @@ impl Server {
             admin: Arc::new(admin),
             sidecars,
             shared,
+            trial,
             threads,
             _watch: watch,
             traffic_listener,
@@ -336,16 +341,18 @@ impl Server {
         let reaping = reaping.map(|sidecar| async move { sidecar.upstream.reap_idle().await });
         let reaper = tokio::spawn(join_all(reaping.collect::<Vec<_>>()));
         let reloading = tokio::spawn(self.reload.run());
+        let trial = tokio::spawn(async move { self.trial.run().await });
         let tokens = self.sidecars[0].tokens.clone();
         let sharing = self.shared.clone();
         let sharing = sharing.map(|shared| tokio::spawn(shared.run(tokens.clone())));
 
         shutdown.await;
         reloading.abort();
+        trial.abort();
         let Shutdown { grace, deadline } =
             self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let begun = self.drain_start.begin();
-        info!(?grace, "shutdown begins: not ready, still accepting");
+        info!(?grace, "shutdown begins: not ready, still accepting; a second signal ends at once");
         sleep_until(begun + grace).await;
 
         let deadline = Instant::now() + deadline;

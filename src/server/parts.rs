@@ -1,5 +1,6 @@
 //! Makes each part from its settings, at the start and when the settings change.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -8,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::StartError;
 use crate::admin::CurrentSettings;
-use crate::config::{Config, Effective, Shutdown};
+use crate::config::{Config, Effective, Shutdown, Unchecked};
 use crate::explain::InForce;
 use crate::reload::{Changes, Refresh, ReloadError};
 use ground::logging::Log;
@@ -29,6 +30,7 @@ use token::Mint;
 use token::audit::Audited;
 use token::cache::TokenCache;
 use token::resilience::Resilient;
+use token::trial::Trial;
 use token::velt::VeltClient;
 
 /// Checks the files and other parts that `config` names, and fails where [`super::Server::bind`] would fail
@@ -38,12 +40,47 @@ use token::velt::VeltClient;
 ///
 /// See [`StartError`].
 pub fn check(config: &Config) -> Result<(), StartError> {
+    check_present(config, &[])
+}
+
+/// Checks like [`check`], without the parts that need a file out of `absent`.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub fn check_present(config: &Config, absent: &[Unchecked]) -> Result<(), StartError> {
     let metrics = Metrics::new();
-    Certificates::load(config).map_err(StartError::Tls)?;
-    mint(config, &metrics)?;
-    resolver(config)?;
-    logout(config, None, &metrics)?;
-    identity(config, None, &metrics).map(|_| ())
+    let has = |table: &str| !absent.iter().any(|file| file.key.starts_with(table));
+    if has("listen.tls.") {
+        Certificates::of_listener(config).map_err(StartError::Tls)?;
+    }
+    if has("app.") {
+        Certificates::of_app(config).map_err(StartError::Tls)?;
+    }
+    if has("resolver.") {
+        resolver(config)?;
+    }
+    if has("outgoing.") {
+        mint(config, &metrics)?;
+        logout(config, None, &metrics)?;
+        identity(config, None, &metrics)?;
+    }
+    Ok(())
+}
+
+/// Returns the files that `config` names and that are not on this machine, without the files of secrets.
+pub fn absent_files(config: &Config) -> Vec<Unchecked> {
+    let is_absent = |file: &PathBuf| matches!(file.try_exists(), Ok(false));
+    let named = config.effective.iter().filter(|setting| setting.key.ends_with("_file"));
+    let absent = named.filter_map(|setting| {
+        let file = config.file_of(&setting.path()).filter(is_absent)?;
+        Some(Unchecked { key: setting.path(), place: file.display().to_string() })
+    });
+    let is_noted = |file: &Unchecked| {
+        let secret = file.key.strip_suffix("_file");
+        config.unchecked.iter().any(|unchecked| Some(&*unchecked.key) == secret)
+    };
+    absent.filter(|file| !is_noted(file)).collect()
 }
 
 /// Parts that are read from files of certificates and keys.
@@ -54,9 +91,15 @@ pub(super) struct Certificates {
 
 impl Certificates {
     pub(super) fn load(config: &Config) -> Result<Self, FileError> {
-        let listener = config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new);
-        let app = config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new);
-        Ok(Self { listener, app })
+        Ok(Self { listener: Self::of_listener(config)?, app: Self::of_app(config)? })
+    }
+
+    fn of_listener(config: &Config) -> Result<Option<Arc<ServerTls>>, FileError> {
+        Ok(config.tls.clone().map(ServerTls::load).transpose()?.map(Arc::new))
+    }
+
+    fn of_app(config: &Config) -> Result<Option<Arc<ClientTls>>, FileError> {
+        Ok(config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new))
     }
 
     /// Returns the functions that look at the files again.
@@ -108,16 +151,17 @@ fn logout(
 }
 
 /// Makes the client that the cache asks for tokens.
-fn mint(config: &Config, metrics: &Metrics) -> Result<Resilient<VeltClient>, StartError> {
+fn mint(config: &Config, metrics: &Metrics) -> Result<Arc<Resilient<VeltClient>>, StartError> {
     let velt = VeltClient::new(config.velt.clone()).map_err(StartError::Velt)?;
-    Ok(Resilient::new(velt, config.resilience.clone(), metrics.tokens.clone()))
+    let settings = config.resilience.clone();
+    Ok(Arc::new(Resilient::new(velt, settings, metrics.tokens.clone())))
 }
 
 /// Puts the audit log around `mint`, if the configuration has one.
-fn audited(config: &Config, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
+fn audited(config: &Config, mint: Arc<Resilient<VeltClient>>) -> Arc<dyn Mint> {
     match &config.audit {
         Some(settings) => Arc::new(Audited::new(mint, settings)),
-        None => Arc::new(mint),
+        None => mint,
     }
 }
 
@@ -129,7 +173,11 @@ pub(super) fn shared(config: &Config, metrics: &Metrics) -> Result<Option<Shared
 }
 
 /// Makes the mint that the cache asks: what `audited` makes, with the shared store before it, if there is one.
-fn sharing(config: &Config, shared: Option<&Shared>, mint: Resilient<VeltClient>) -> Arc<dyn Mint> {
+fn sharing(
+    config: &Config,
+    shared: Option<&Shared>,
+    mint: Arc<Resilient<VeltClient>>,
+) -> Arc<dyn Mint> {
     let mint = audited(config, mint);
     match shared {
         Some(shared) => shared.around(mint, &config.velt.api_key, &config.velt.auth_token),
@@ -143,6 +191,7 @@ pub(super) fn sidecars(
     config: &Config,
     certificates: &Certificates,
     shared: Option<&Shared>,
+    trial: &Trial,
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Vec<Arc<Sidecar>>, StartError> {
@@ -164,6 +213,8 @@ pub(super) fn sidecars(
     let exporter = exporter.map(|export| Exporter::start(export, metrics.trace.clone()));
     let exporter = exporter.transpose().map_err(StartError::Tracing)?;
     let admission = Arc::new(ArcSwap::from(mint.admission()));
+    // Trial mints go past the cache, the store and the audit log.
+    trial.set(config.trial.as_ref(), &config.plan, Some(Arc::clone(&mint) as _));
     let mint = sharing(config, shared, mint);
     let tokens = TokenCache::new(mint, &config.cache, metrics.tokens.clone());
     let tracing = Tracing::new(&config.tracing, exporter).sampled_by(config.sampled_by);
@@ -215,6 +266,7 @@ fn upstream(
 pub(super) struct Replaceable {
     pub(super) sidecar: Arc<Sidecar>,
     pub(super) shared: Option<Shared>,
+    pub(super) trial: Arc<Trial>,
     pub(super) current: Arc<ArcSwap<CurrentSettings>>,
     pub(super) log: Log,
     pub(super) shutdown: Arc<Mutex<Shutdown>>,
@@ -266,6 +318,8 @@ impl Replaceable {
         let generation = old.plan.issuer().credentials_generation;
         let moved = changes.names("velt.api_key");
         let plan = config.plan.of_generation(generation + u64::from(moved));
+        let by = mint.as_ref().map(|mint| Arc::clone(mint) as _);
+        self.trial.set(config.trial.as_ref(), &plan, by);
         if let Some(mint) = mint {
             // Replace the mint before the plan: no request of the new plan may get a token minted with the
             // old key.

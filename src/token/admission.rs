@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 pub(super) use self::state::{Change, Verdict};
 use self::state::{Grant, State};
 use super::breaker::Gate;
-use super::demand::Demand;
+use super::demand::{Demand, Rank};
 use super::limit::Bounds;
 use super::refusals::Party;
 use super::{MintError, MintRequest, SuspendedFor};
@@ -119,7 +119,7 @@ impl Admission {
         patience: &Patience,
         again: bool,
     ) -> Result<Permit, MintError> {
-        let mut place = self.queue(demand.is_urgent(), again);
+        let mut place = self.queue(demand.rank(), again);
         let mut lapsed = pin!(demand.lapsed(self.patience));
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -140,7 +140,7 @@ impl Admission {
                     place.taken = true;
                     return Ok(Permit { admission: Arc::clone(self), grant, party: None });
                 }
-                () = demand.became_urgent() => place = self.queue(true, again),
+                () = demand.became_urgent() => place = self.queue(Rank::Urgent, again),
                 () = changed => {}
                 () = sleep_until(pause_ends) => self.state().grant(Instant::now()),
                 () = &mut lapsed => return Err(MintError::Queued),
@@ -148,10 +148,10 @@ impl Admission {
         }
     }
 
-    fn queue(self: &Arc<Self>, urgent: bool, again: bool) -> Place {
+    fn queue(self: &Arc<Self>, rank: Rank, again: bool) -> Place {
         let (sender, turn) = oneshot::channel();
         let mut state = self.state();
-        let queue = if urgent { &mut state.urgent } else { &mut state.refreshes };
+        let queue = state.queue(rank);
         if again {
             queue.push_front(sender);
         } else {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+pub(crate) use self::ending::outcome_of;
 use self::ending::{end_span, memory_of, outcome};
 pub use self::inspect::{Forgotten, Known, Whose};
 use self::minters::Minters;

@@ -22,6 +22,17 @@ pub enum Stage {
     CalledOnReused,
 }
 
+/// Rank of a mint among those that wait for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// The user has no token.
+    Urgent,
+    /// The user has a token that is due.
+    Refresh,
+    /// The mint is for no user.
+    Spare,
+}
+
 /// Reason why a mint has not ended yet.
 #[derive(Clone, Debug)]
 pub enum Unfinished {
@@ -39,6 +50,8 @@ pub struct Demand {
     /// Token that is to be replaced; `None` if there is none.
     replaces: Option<Token>,
     urgent: AtomicBool,
+    /// Whether the token is for no user's sake.
+    is_spare: bool,
     stage: AtomicU8,
     /// Callers that wait at this moment.
     waiting: AtomicUsize,
@@ -63,10 +76,21 @@ impl Demand {
         Self::new(false, replaces)
     }
 
+    /// Demand for a token that no user waits for. Its call begins only while no other mint waits and one more call
+    /// may run, and is not counted among the calls at once.
+    pub fn spare() -> Arc<Self> {
+        Self::of(false, true, None)
+    }
+
     fn new(urgent: bool, replaces: Option<Token>) -> Arc<Self> {
+        Self::of(urgent, false, replaces)
+    }
+
+    fn of(urgent: bool, is_spare: bool, replaces: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             replaces,
             urgent: AtomicBool::new(urgent),
+            is_spare,
             stage: AtomicU8::new(Stage::Queued as u8),
             waiting: AtomicUsize::new(0),
             asked: Mutex::new(Instant::now()),
@@ -85,6 +109,15 @@ impl Demand {
     /// Whether the user has no token until the mint has ended.
     pub fn is_urgent(&self) -> bool {
         self.urgent.load(Ordering::Relaxed)
+    }
+
+    /// Returns the rank of the mint among those that wait.
+    pub(super) fn rank(&self) -> Rank {
+        match (self.is_spare, self.is_urgent()) {
+            (true, _) => Rank::Spare,
+            (false, true) => Rank::Urgent,
+            (false, false) => Rank::Refresh,
+        }
     }
 
     /// Notes that a user without a token has asked. Makes a refresh urgent.

@@ -11,6 +11,7 @@ pub mod announce;
 pub mod audit;
 mod breaker;
 pub mod cache;
+pub mod trial;
 mod canonical;
 mod lifetime;
 pub mod demand;
@@ -82,6 +83,12 @@ pub trait Mint: Send + Sync + 'static {
     /// Asks for one token. `demand` says how urgently the token is wanted, and is told how far the mint
     /// has come.
     fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a>;
+}
+
+impl<M: Mint + ?Sized> Mint for Arc<M> {
+    fn mint<'a>(&'a self, request: &'a MintRequest, demand: &'a Arc<Demand>) -> MintFuture<'a> {
+        (**self).mint(request, demand)
+    }
 }
 
 /// Reason why there is no token. `Clone`, because every caller that waited for the same mint gets the error.

@@ -6,6 +6,7 @@ mod keys;
 mod random;
 mod resources;
 mod routes;
+pub(crate) mod schema;
 mod secrets;
 mod shared;
 mod telemetry;
@@ -29,8 +30,14 @@ fn with(pairs: &[Variable<'_>]) -> BTreeMap<String, String> {
     environment
 }
 
+#[track_caller]
 pub(crate) fn parse(toml: &str, pairs: &[Variable<'_>]) -> Result<Config, ConfigError> {
-    Config::parse("sidecar.toml", toml, &with(pairs))
+    let parsed = Config::parse("sidecar.toml", toml, &with(pairs));
+    // A variable may stand in for what the file lacks, or has wrong.
+    if pairs.is_empty() {
+        schema::agrees(toml, &parsed);
+    }
+    parsed
 }
 
 pub(crate) fn fine(toml: &str, pairs: &[Variable<'_>]) -> Config {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Config, ConfigError, Effective};
+use super::{Config, ConfigError, Effective, Secrets};
 use ground::tls::is_replaced_at_once;
 
 /// Number of further readings until two agree, and the pause before each reading: an editor empties a file
@@ -22,6 +22,7 @@ pub struct Origin {
     is_named: bool,
     /// Environment at the start of the process; nothing changes it from outside.
     environment: BTreeMap<String, String>,
+    secrets: Secrets,
     /// Content of the file when the configuration was taken. `None` if the file was absent, or if no
     /// configuration has been taken.
     taken: Option<String>,
@@ -73,21 +74,46 @@ impl Reading {
     }
 }
 
+impl LoadError {
+    /// Returns what is wrong.
+    pub fn problem(&self) -> String {
+        match self {
+            Self::Unreadable { file, source } => {
+                format!("{} can't be read: {source}", file.display())
+            }
+            Self::Empty { file } => format!("{} is empty", file.display()),
+            Self::Wrong(error) => error.to_string(),
+        }
+    }
+
+    /// Returns what to do about it. Empty for [`Self::Wrong`], whose complaints say so each by itself.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreadable { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    "give the path of a file that is there: --config /path/to/sidecar.toml; or \
+                     leave --config out if the environment has all settings"
+                }
+                io::ErrorKind::PermissionDenied => "let the sidecar's user read it (chmod a+r)",
+                io::ErrorKind::IsADirectory => {
+                    "give the path of the file in it: --config /path/to/sidecar.toml"
+                }
+                io::ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "give another file: --config /path/to/sidecar.toml",
+            },
+            Self::Empty { .. } => {
+                "write the configuration into it, or a comment if the environment has all of it"
+            }
+            Self::Wrong(_) => "",
+        }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { file, source } => {
-                write!(formatter, "{} can't be read: {source}", file.display())
-            }
-            Self::Empty { file } => {
-                write!(
-                    formatter,
-                    "{} is empty: write the configuration into it, or a comment if the environment \
-                     has all of it",
-                    file.display()
-                )
-            }
             Self::Wrong(error) => error.fmt(formatter),
+            _ => write!(formatter, "{}\n    -> {}", self.problem(), self.remedy()),
         }
     }
 }
@@ -100,7 +126,17 @@ impl Origin {
     pub fn new(file: Option<&Path>, environment: BTreeMap<String, String>) -> Self {
         let is_named = file.is_some();
         let file = file.unwrap_or(Path::new("sidecar.toml")).to_owned();
-        Self { file, is_named, environment, taken: None }
+        Self { file, is_named, environment, secrets: Secrets::Needed, taken: None }
+    }
+
+    /// Reads with or without the secrets from now on.
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// Returns the file, whether or not it is there.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Reads the file, and each file that it names for a secret.
@@ -195,7 +231,8 @@ impl Origin {
         // A file that was read once may no longer be absent.
         let is_named = self.is_named || text.is_some();
         let name = self.file.display().to_string();
-        let config = Config::parse(&name, text.as_deref().unwrap_or_default(), &self.environment);
+        let (text_now, environment) = (text.as_deref().unwrap_or_default(), &self.environment);
+        let config = Config::parse_with(&name, text_now, environment, self.secrets);
         let origin = Self { is_named, taken: text, ..self.clone() };
         Ok(Config { origin: Some(origin), ..config.map_err(LoadError::Wrong)? })
     }

@@ -19,8 +19,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::report::FingerprintKey;
-pub use self::report::{Complaint, Effective, Fingerprint, Place, Source};
-pub use self::secret::Inline;
+pub use self::report::{Code, Complaint, Effective, Fingerprint, Place, Source, Unchecked};
+pub use self::secret::{Inline, Secrets};
+use super::schema::{Declaration, Declarations};
 
 /// Prefix of each setting's own variable. The credentials `VELT_API_KEY` and `VELT_AUTH_TOKEN` lack the
 /// prefix.
@@ -40,6 +41,11 @@ pub struct Reader<'a> {
     effective: RefCell<Vec<Effective>>,
     /// Number of tables read so far.
     tables: Cell<usize>,
+    secrets: Secrets,
+    /// Secrets that are not here, if [`Secrets::MayBeAbsent`].
+    unchecked: RefCell<Vec<Unchecked>>,
+    /// Keys for which the tables have asked; `None` unless the schema is wanted.
+    declared: Option<RefCell<Declarations>>,
 }
 
 impl<'a> Reader<'a> {
@@ -57,7 +63,25 @@ impl<'a> Reader<'a> {
             complaints: RefCell::default(),
             effective: RefCell::default(),
             tables: Cell::new(0),
+            secrets: Secrets::Needed,
+            unchecked: RefCell::default(),
+            declared: None,
         }
+    }
+
+    /// Notes each key for which a table asks, for [`Self::declared`].
+    pub fn surveying(self) -> Self {
+        Self { declared: Some(RefCell::default()), ..self }
+    }
+
+    /// Reads with or without the secrets.
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// Returns the keys for which the tables have asked.
+    pub fn declared(self) -> Declarations {
+        self.declared.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Returns the document's top level, and complains about everything that is not TOML.
@@ -66,6 +90,8 @@ impl<'a> Reader<'a> {
         for error in errors {
             let line = error.span().map_or(1, |span| self.line(&span));
             self.complain(Complaint {
+                code: Code::NotToml,
+                key: None,
                 place: Place::Line(line),
                 problem: format!("this is not TOML: {}", error.message()),
                 remedy: "see sidecar.toml of the release for every key".into(),
@@ -74,13 +100,19 @@ impl<'a> Reader<'a> {
         document.into_inner()
     }
 
+    /// Notes a complaint, unless it is about a secret that is not here.
     pub fn complain(&self, complaint: Complaint) {
-        self.complaints.borrow_mut().push(complaint);
+        let is_unchecked = |key: &String| {
+            let secret = key.strip_suffix("_file").unwrap_or(key);
+            self.unchecked.borrow().iter().any(|unchecked| unchecked.key == secret)
+        };
+        if !complaint.key.as_ref().is_some_and(is_unchecked) {
+            self.complaints.borrow_mut().push(complaint);
+        }
     }
 
-    /// Returns the values in force and all complaints, among them complaints about variables that look like
-    /// settings and are none.
-    pub fn finish(self) -> (Vec<Effective>, Vec<Complaint>) {
+    /// Returns what was found, with complaints about variables that look like settings and are none.
+    pub fn finish(self) -> Findings {
         let read = self.read_variables.into_inner();
         let mut complaints = self.complaints.into_inner();
         for (name, value) in self.environment {
@@ -88,6 +120,8 @@ impl<'a> Reader<'a> {
                 && let Some(remedy) = variable::remedy(name, value, &read)
             {
                 complaints.push(Complaint {
+                    code: Code::UnknownVariable,
+                    key: None,
                     place: Place::Environment(name.clone()),
                     problem: "there is no such setting".into(),
                     remedy,
@@ -97,7 +131,7 @@ impl<'a> Reader<'a> {
         complaints.sort_by(|one, other| one.place.cmp(&other.place));
         let mut effective = self.effective.into_inner();
         key_fingerprints(&mut effective);
-        (effective, complaints)
+        Findings { effective, complaints, unchecked: self.unchecked.into_inner() }
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
@@ -108,6 +142,13 @@ impl<'a> Reader<'a> {
         self.read_variables.borrow_mut().insert(name.to_owned());
         self.environment.get(name).map(String::as_str)
     }
+}
+
+/// Result of reading a configuration, beside the settings.
+pub struct Findings {
+    pub effective: Vec<Effective>,
+    pub complaints: Vec<Complaint>,
+    pub unchecked: Vec<Unchecked>,
 }
 
 /// A table of the document, for the time in which a function reads the table.
@@ -187,6 +228,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn open(&self, name: &str) -> Self {
         let path = self.path_of(name);
+        self.declare(name, Declaration::default());
         let Some(value) = self.entry(name) else {
             return Self::new(self.reader, path, Place::Missing, None, self.overlay.clone());
         };
@@ -200,6 +242,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn open_array(&self, name: &str) -> Option<Vec<Self>> {
         let path = self.path_of(name);
+        self.declare(name, Declaration { is_list: true, ..Declaration::default() });
         let variable = self.variable(name).map(|(name, _)| name);
         let (value, overlay) = match &variable {
             Some(variable) => (self.reader.arrays.get(variable), Overlay::Within(variable.clone())),
@@ -232,8 +275,23 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// Complains about `key`, if it was given, else about this table.
     pub fn complain_about(&self, key: &str, problem: &str, remedy: &str) {
+        self.complain_by(Code::Conflict, key, problem, remedy);
+    }
+
+    /// Complains about `key`, which another setting leaves without effect.
+    pub fn complain_of_no_effect(&self, key: &str, problem: &str, remedy: &str) {
+        self.complain_by(Code::NoEffect, key, problem, remedy);
+    }
+
+    /// Complains about `key`, which is missing.
+    pub fn complain_of_missing(&self, key: &str, problem: &str, remedy: &str) {
+        self.complain_by(Code::Missing, key, problem, remedy);
+    }
+
+    fn complain_by(&self, code: Code, key: &str, problem: &str, remedy: &str) {
         let place = self.place_of(key).unwrap_or_else(|| self.place.clone());
-        self.complain(place, format!("{}: {problem}", self.path_of(key)), remedy.into());
+        let problem = format!("{}: {problem}", self.path_of(key));
+        self.complain(code, key, place, problem, remedy.into());
     }
 
     /// Whether `key` was given.
@@ -243,11 +301,20 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn mistyped(&self, key: &str, place: Place, expected: &str) {
         let problem = format!("{} has the wrong type", self.path_of(key));
-        self.complain(place, problem, format!("write {expected}"));
+        self.complain(Code::WrongType, key, place, problem, format!("write {expected}"));
     }
 
-    fn complain(&self, place: Place, problem: String, remedy: String) {
-        self.reader.complain(Complaint { place, problem, remedy });
+    fn complain(&self, code: Code, key: &str, place: Place, problem: String, remedy: String) {
+        let key = Some(self.path_of(key));
+        self.reader.complain(Complaint { code, key, place, problem, remedy });
+    }
+
+    /// Notes a key for which the table asks, if the schema is wanted. What an earlier call has noted stays.
+    fn declare(&self, key: &str, declaration: Declaration) {
+        let Some(declared) = &self.reader.declared else { return };
+        let tables = self.path.split('.').filter(|name| !name.is_empty());
+        let path = tables.chain([key]).map(str::to_owned).collect();
+        declared.borrow_mut().entry(path).or_default().merge(declaration);
     }
 
     fn entry(&self, key: &str) -> Option<&'r Spanned<DeValue<'a>>> {
@@ -322,7 +389,7 @@ impl<'r, 'a> Section<'r, 'a> {
                     None => "remove it".into(),
                 };
                 let problem = format!("there is no setting {}", self.path_of(name));
-                self.complain(self.place_at(&key.span()), problem, remedy);
+                self.complain(Code::UnknownKey, name, self.place_at(&key.span()), problem, remedy);
             }
         }
     }
@@ -338,7 +405,7 @@ fn key_fingerprints(effective: &mut [Effective]) {
 }
 
 /// Returns `VELT_SIDECAR_<SECTION>__<KEY>`, the name of the key's variable.
-fn variable_name(path: &str, key: &str) -> String {
+pub(super) fn variable_name(path: &str, key: &str) -> String {
     let section = path.to_uppercase().replace('.', "__");
     format!("{ENV_PREFIX}{section}__{}", key.to_uppercase())
 }

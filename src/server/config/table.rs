@@ -4,6 +4,7 @@ pub mod admin;
 mod anchors;
 pub mod app;
 mod assertion;
+mod trial;
 pub mod delivery;
 pub mod identity;
 pub mod listen;
@@ -66,7 +67,7 @@ fn check_plaintext(section: &Section<'_, '_>, key: &str, url: &Url, problem: &st
     }
     if allowed && url.scheme() != "http" {
         let problem = format!("it has no effect on an https:// {key}");
-        section.complain_about("allow_plaintext", &problem, "remove it");
+        section.complain_of_no_effect("allow_plaintext", &problem, "remove it");
     }
 }
 

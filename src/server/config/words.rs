@@ -5,6 +5,7 @@ use reqwest::Url;
 use rustls::pki_types::ServerName;
 
 use super::Workers;
+use super::schema::Form;
 use super::setting::{Bytes, Setting};
 use ground::grants::{AccessRole, ResourceKind};
 use ground::logging;
@@ -25,6 +26,9 @@ pub(super) struct DatabaseNumber(pub(super) u32);
 impl Setting for DatabaseNumber {
     const EXPECTED: &'static str = "a whole number from 0 on";
     const BARE: bool = true;
+    fn form() -> Form {
+        Form::Whole { least: 0, most: u32::MAX.into() }
+    }
     fn parse(text: &str) -> Option<Self> {
         let number: u32 = text.parse().ok()?;
         (number.to_string() == text).then_some(Self(number))
@@ -36,6 +40,9 @@ pub(super) struct StorePrefix(pub(super) String);
 
 impl Setting for StorePrefix {
     const EXPECTED: &'static str = "1 to 64 letters, digits, or - . _ :";
+    fn form() -> Form {
+        Form::Text(r"^[A-Za-z0-9._:-]{1,64}$")
+    }
     fn parse(text: &str) -> Option<Self> {
         // Braces would decide which node of a cluster has a key.
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
@@ -46,6 +53,9 @@ impl Setting for StorePrefix {
 
 impl Setting for store::Address {
     const EXPECTED: &'static str = "\"host:port\" or \"unix:/run/redis.sock\"";
+    fn form() -> Form {
+        Form::Text(r"^unix:/|^[^/@ ]+:\+?[0-9]+$")
+    }
     fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
             return path.starts_with('/').then(|| Self::Unix(path.into()));
@@ -65,8 +75,21 @@ impl Setting for store::Address {
 /// The size of a request's head.
 pub(super) struct HeaderBytes(pub(super) u32);
 
+/// Pattern of a size from 8 KiB to 1 MiB.
+const HEADER_BYTES: &str = r"^\+?0*(([89]|[1-9][0-9]{1,2}|10[01][0-9]|102[0-4])KiB|1MiB)$";
+
+/// Pattern of a size from 1 KiB to 16 MiB.
+const BODY_BYTES: &str = r"^\+?0*(([1-9][0-9]{0,3}|1[0-5][0-9]{3}|16[0-2][0-9]{2}|163[0-7][0-9]|1638[0-4])KiB|([1-9]|1[0-6])MiB)$";
+
+/// Pattern of a size from 32 MiB on, and of some that are smaller.
+const MEMORY: &str =
+    r"^\+?0*([1-9][0-9]{4,}KiB|(3[2-9]|[4-9][0-9]|[1-9][0-9]{2,})MiB|[1-9][0-9]*GiB)$";
+
 impl Setting for HeaderBytes {
     const EXPECTED: &'static str = "a size from \"8KiB\" to \"1MiB\"";
+    fn form() -> Form {
+        Form::Text(HEADER_BYTES)
+    }
     fn parse(text: &str) -> Option<Self> {
         let bytes = u32::try_from(Bytes::parse(text)?.0).ok()?;
         (8 << 10..=1 << 20).contains(&bytes).then_some(Self(bytes))
@@ -78,6 +101,9 @@ pub(super) struct BodyBytes(pub(super) usize);
 
 impl Setting for BodyBytes {
     const EXPECTED: &'static str = "a size from \"1KiB\" to \"16MiB\"";
+    fn form() -> Form {
+        Form::Text(BODY_BYTES)
+    }
     fn parse(text: &str) -> Option<Self> {
         let bytes = usize::try_from(Bytes::parse(text)?.0).ok()?;
         (1 << 10..=16 << 20).contains(&bytes).then_some(Self(bytes))
@@ -96,6 +122,9 @@ impl Count {
 impl Setting for Count {
     const EXPECTED: &'static str = "a whole number from 1 to 10000";
     const BARE: bool = true;
+    fn form() -> Form {
+        Form::Whole { least: 1, most: 10_000 }
+    }
     fn parse(text: &str) -> Option<Self> {
         u32::try_from(u64::parse(text)?).ok().filter(|count| *count <= 10_000).map(Self)
     }
@@ -104,9 +133,15 @@ impl Setting for Count {
 /// A path as it stands in a request line, in the one spelling that serves a token.
 pub(super) struct RoutePath(pub(super) String);
 
+/// Pattern of a path whose segments are neither empty nor dots.
+const ROUTE_PATH: &str = r"^(/([A-Za-z0-9_~!$&'()*+,=:@-]|\.[A-Za-z0-9_~!$&'()*+,=:@-]|\.\.[A-Za-z0-9._~!$&'()*+,=:@-])[A-Za-z0-9._~!$&'()*+,=:@-]*)+$";
+
 impl Setting for RoutePath {
     const EXPECTED: &'static str =
         "a plain path, such as \"/api/velt/token\": no query, escapes, empty or dot segments";
+    fn form() -> Form {
+        Form::Text(ROUTE_PATH)
+    }
     fn parse(text: &str) -> Option<Self> {
         let segments = text.strip_prefix('/')?.split('/');
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
@@ -118,6 +153,9 @@ impl Setting for RoutePath {
 
 impl Setting for PathAndQuery {
     const EXPECTED: &'static str = "a path of the app's, such as \"/api/me\"";
+    fn form() -> Form {
+        Form::Text("^/")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::try_from(text).ok().filter(|path| path.as_str() == text && text.starts_with('/'))
     }
@@ -135,6 +173,9 @@ impl Setting for Algorithm {
     const EXPECTED: &'static str = "one of \"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \
                                     \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\", or \"HS256\" \
                                     with identity.assertion.secret";
+    fn form() -> Form {
+        Form::Words(Self::ALL.iter().map(|algorithm| algorithm.name()).collect())
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::from_name(text)
     }
@@ -143,6 +184,9 @@ impl Setting for Algorithm {
 impl Setting for CookieName {
     const EXPECTED: &'static str =
         "the name of a cookie, with at most one *, such as \"sb-*-auth-token\"";
+    fn form() -> Form {
+        Form::Text(r"^\S+$")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }
@@ -150,6 +194,9 @@ impl Setting for CookieName {
 
 impl Setting for RequiredClaim {
     const EXPECTED: &'static str = "a claim and the value that it must have or not have, such as \"token_use=id\" or \"sts!=pending\"";
+    fn form() -> Form {
+        Form::Text("=")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }
@@ -165,6 +212,9 @@ pub(super) enum PlaceName {
 impl Setting for ClaimPath {
     const EXPECTED: &'static str = "a claim, such as \"sub\" or \"custom.user.id\", or a JSON pointer \
         where a name has a dot or slash in it: \"/https:~1~1example.com~1roles\"";
+    fn form() -> Form {
+        Form::Text(r"^[^./ ]+(\.[^./ ]+)*$|^(/([^/~]|~[01])+)+$")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }
@@ -175,6 +225,9 @@ pub(super) struct Separator(pub(super) char);
 
 impl Setting for Separator {
     const EXPECTED: &'static str = "one character, such as \",\" or \"|\"";
+    fn form() -> Form {
+        Form::Text("^[ -/:-@\\[-`{-~]$")
+    }
     fn parse(text: &str) -> Option<Self> {
         let mut characters = text.chars();
         let (only, None) = (characters.next()?, characters.next()) else { return None };
@@ -185,6 +238,9 @@ impl Setting for Separator {
 impl Setting for Placeholder {
     const EXPECTED: &'static str = "a word of at most 64 bytes that stands for no value, such as \
         \"(null)\", or the form of a template, such as \"{...}\"";
+    fn form() -> Form {
+        Form::Text(".")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }
@@ -197,6 +253,9 @@ pub(super) enum ShapeName {
 
 impl Setting for PathPattern {
     const EXPECTED: &'static str = "a path such as \"/api/me\", or a prefix such as \"/api/*\"";
+    fn form() -> Form {
+        Form::Text(r"^/[^*?# ]*\*?$")
+    }
     fn parse(text: &str) -> Option<Self> {
         let path = text.strip_suffix('*').unwrap_or(text);
         if !path.starts_with('/') || path.contains(['*', '?', '#', ' ']) {
@@ -217,9 +276,15 @@ pub(super) struct AppAddress {
     pub(super) tls: bool,
 }
 
+/// Pattern of the app's address.
+const APP_ADDRESS: &str = r"^unix:/|^(https://)?[^@/]+:\+?0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
+
 impl Setting for AppAddress {
     const EXPECTED: &'static str = "the app's address, such as \"127.0.0.1:3000\", \
          \"https://127.0.0.1:3443\" or \"unix:/run/app.sock\"";
+    fn form() -> Form {
+        Form::Text(APP_ADDRESS)
+    }
     fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
             let address = Address::Unix(path.into());
@@ -243,6 +308,9 @@ pub(super) struct CertificateName(pub(super) String);
 impl Setting for CertificateName {
     const EXPECTED: &'static str = "a name from a client certificate's subject alternative names, \
          such as \"oauth2-proxy.auth.svc\" or \"spiffe://cluster.local/ns/auth/sa/proxy\"";
+    fn form() -> Form {
+        Form::Text(r"^[^*\s]\S*$")
+    }
     fn parse(text: &str) -> Option<Self> {
         name_kind(text).map(|_| Self(text.to_owned()))
     }
@@ -253,6 +321,9 @@ pub(super) struct HostName(pub(super) String);
 
 impl Setting for HostName {
     const EXPECTED: &'static str = "the name of a host without a port, such as \"app.example\"";
+    fn form() -> Form {
+        Form::Text(r"^[^/@:?#\s]+$|^\[[^/@?#\s]+\]$")
+    }
     fn parse(text: &str) -> Option<Self> {
         let authority: http::uri::Authority = text.parse().ok()?;
         (authority.host() == text).then(|| Self(text.to_owned()))
@@ -261,6 +332,9 @@ impl Setting for HostName {
 
 impl Setting for ServerName<'static> {
     const EXPECTED: &'static str = "the name in the server's certificate, such as \"app.internal\"";
+    fn form() -> Form {
+        Form::Text(r"^\S+$")
+    }
     fn parse(text: &str) -> Option<Self> {
         Self::try_from(text.to_owned()).ok()
     }
@@ -268,6 +342,9 @@ impl Setting for ServerName<'static> {
 
 impl Setting for Url {
     const EXPECTED: &'static str = "an https:// URL without user, query or fragment";
+    fn form() -> Form {
+        Form::Text(r"^\s*[Hh][Tt][Tt][Pp][Ss]?:[/\\]*[^/\\?#]+[^?#]*$")
+    }
     fn parse(text: &str) -> Option<Self> {
         let url: Self = Self::parse(text).ok()?;
         let plain = matches!(url.scheme(), "https" | "http")
@@ -282,6 +359,9 @@ impl Setting for Url {
 
 impl Setting for Workers {
     const EXPECTED: &'static str = "\"auto\" or a number of threads in quotes, such as \"4\"";
+    fn form() -> Form {
+        Form::OrWords(&["auto"], r"^\+?0*([1-9]|[1-5][0-9]|6[0-4])$")
+    }
     fn parse(text: &str) -> Option<Self> {
         match text {
             "auto" => Some(Self::Auto),
@@ -293,6 +373,9 @@ impl Setting for Workers {
 impl Setting for memory::Limit {
     const EXPECTED: &'static str =
         "\"auto\", \"off\" or a size from \"32MiB\" on, such as \"200MiB\"";
+    fn form() -> Form {
+        Form::OrWords(&["auto", "off"], MEMORY)
+    }
     fn parse(text: &str) -> Option<Self> {
         match text {
             "auto" => Some(Self::Auto),
@@ -307,6 +390,9 @@ macro_rules! words {
     ($name:ty, $expected:literal, { $($word:literal => $value:expr),+ $(,)? }) => {
         impl Setting for $name {
             const EXPECTED: &'static str = $expected;
+            fn form() -> Form {
+                Form::Words(vec![$($word),+])
+            }
             fn parse(text: &str) -> Option<Self> {
                 match text { $($word => Some($value),)+ _ => None }
             }
@@ -365,6 +451,9 @@ words!(access_log::Format, "\"json\", \"text\" or \"off\"", {
 
 impl Setting for logging::Level {
     const EXPECTED: &'static str = "\"error\", \"warn\", \"info\" or \"debug\"";
+    fn form() -> Form {
+        Form::Words(vec!["error", "warn", "info", "debug"])
+    }
     fn parse(text: &str) -> Option<Self> {
         logging::level(text)
     }

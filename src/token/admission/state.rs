@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::breaker::{Breaker, Failure, Gate, HEAVY, Policy};
+use crate::demand::Rank;
 use crate::limit::{Bounds, Limit};
 use crate::pace::Pace;
 use crate::refusals::{self, Party, RefusedByVelt};
@@ -34,6 +35,8 @@ pub(super) struct State {
     refreshing: usize,
     pub(super) urgent: VecDeque<Turn>,
     pub(super) refreshes: VecDeque<Turn>,
+    /// Mints for no user.
+    spare: VecDeque<Turn>,
     /// Places given up since the queues were last cleaned.
     given_up: usize,
 }
@@ -44,7 +47,7 @@ pub(super) type Turn = oneshot::Sender<Grant>;
 /// Turn that a mint is granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grant {
-    refresh: bool,
+    rank: Rank,
     /// Whether the call is a probe, which finds out for all mints whether Velt works again.
     pub(super) probe: bool,
 }
@@ -79,6 +82,7 @@ impl State {
             refreshing: 0,
             urgent: VecDeque::new(),
             refreshes: VecDeque::new(),
+            spare: VecDeque::new(),
             given_up: 0,
         }
     }
@@ -109,12 +113,12 @@ impl State {
                 Gate::ProbeDue => true,
                 Gate::Open => false,
             };
-            let Some((turn, refresh)) = self.next() else { return };
-            if turn.send(Grant { refresh, probe }).is_err() {
+            let Some((turn, rank)) = self.next() else { return };
+            if turn.send(Grant { rank, probe }).is_err() {
                 continue;
             }
-            self.running += 1;
-            self.refreshing += usize::from(refresh);
+            self.running += usize::from(rank != Rank::Spare);
+            self.refreshing += usize::from(rank == Rank::Refresh);
             if probe {
                 self.velt.begin_probe();
                 self.pace.begin_probe();
@@ -122,23 +126,38 @@ impl State {
         }
     }
 
-    /// Takes the next mint in the queue. Refreshes come last, and leave half of the calls to users who
-    /// have no token.
-    fn next(&mut self) -> Option<(Turn, bool)> {
+    /// Returns the queue of the mints of a rank.
+    pub(super) fn queue(&mut self, rank: Rank) -> &mut VecDeque<Turn> {
+        match rank {
+            Rank::Urgent => &mut self.urgent,
+            Rank::Refresh => &mut self.refreshes,
+            Rank::Spare => &mut self.spare,
+        }
+    }
+
+    /// Takes the next mint in the queue. Refreshes come after users who have no token, and leave half of the calls to
+    /// them. A mint for no user comes last, and leaves the last call free.
+    fn next(&mut self) -> Option<(Turn, Rank)> {
         if let Some(turn) = self.urgent.pop_front() {
-            return Some((turn, false));
+            return Some((turn, Rank::Urgent));
         }
         if self.refreshing >= (self.limit.current() / 2).max(1) {
             return None;
         }
-        self.refreshes.pop_front().map(|turn| (turn, true))
+        if let Some(turn) = self.refreshes.pop_front() {
+            return Some((turn, Rank::Refresh));
+        }
+        if self.running + 1 >= self.limit.current() {
+            return None;
+        }
+        self.spare.pop_front().map(|turn| (turn, Rank::Spare))
     }
 
     /// Ends a call, or a turn that was granted and not used. A probe is lost with it.
     pub(super) fn release(&mut self, grant: Grant) {
         let now = Instant::now();
-        self.running -= 1;
-        self.refreshing -= usize::from(grant.refresh);
+        self.running -= usize::from(grant.rank != Rank::Spare);
+        self.refreshing -= usize::from(grant.rank == Rank::Refresh);
         if grant.probe {
             self.lose_probe(now);
         }
@@ -224,9 +243,11 @@ impl State {
     /// queues hold at most twice the mints that wait, and each removal is paid for by a place given up.
     pub(super) fn give_up(&mut self) {
         self.given_up += 1;
-        if 2 * self.given_up > self.urgent.len() + self.refreshes.len() {
-            self.urgent.retain(|turn| !turn.is_closed());
-            self.refreshes.retain(|turn| !turn.is_closed());
+        let queues = [&mut self.urgent, &mut self.refreshes, &mut self.spare];
+        if 2 * self.given_up > queues.iter().map(|queue| queue.len()).sum() {
+            for queue in queues {
+                queue.retain(|turn| !turn.is_closed());
+            }
             self.given_up = 0;
         }
     }

@@ -56,7 +56,11 @@ pub(super) fn end_span(span: OpenSpan, request: &MintRequest, result: &MintResul
 
 /// Returns the outcome of a mint, as a label.
 pub(super) fn outcome(result: &MintResult) -> MintOutcome {
-    let Err(error) = result else { return MintOutcome::Minted };
+    result.as_ref().err().map_or(MintOutcome::Minted, outcome_of)
+}
+
+/// Returns the outcome of a mint that failed, as a label.
+pub(crate) fn outcome_of(error: &MintError) -> MintOutcome {
     match error {
         MintError::Refused { .. } => MintOutcome::Refused,
         MintError::RateLimited { .. } => MintOutcome::RateLimited,

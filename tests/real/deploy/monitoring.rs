@@ -44,6 +44,7 @@ fn test_rules(folder: &Path, rules: &Value) -> Result<String, String> {
         "long_rules_test.yaml",
         "store_rules_test.yaml",
         "logout_rules_test.yaml",
+        "trial_rules_test.yaml",
     ] {
         let tests = folder.join(name);
         fs::copy(file("tests/real/deploy").join(name), &tests).expect("a disk");

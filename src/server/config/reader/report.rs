@@ -8,10 +8,64 @@ use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 /// A mistake in the configuration, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
+    pub code: Code,
+    /// Path of the setting, such as `velt.auth_token`. `None` if the complaint is about no single setting.
+    pub key: Option<String>,
     /// The line or the variable at fault, or neither if a setting is missing.
     pub place: Place,
     pub problem: String,
     pub remedy: String,
+}
+
+/// Sort of a mistake, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The text is no TOML.
+    NotToml,
+    UnknownKey,
+    UnknownVariable,
+    WrongType,
+    InvalidValue,
+    /// A setting that is needed is missing.
+    Missing,
+    /// Another setting leaves this one without effect.
+    NoEffect,
+    /// A secret stands in the file, or in a variable that is not for the secret.
+    SecretInPlainSight,
+    /// A secret is given in more than one place.
+    GivenTwice,
+    /// A secret, or the file that should hold it, can't be used.
+    UnusableSecret,
+    /// The value is valid, and does not go together with the rest.
+    Conflict,
+}
+
+impl Code {
+    /// Returns the word for the sort of mistake. Programs depend on these words.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotToml => "not_toml",
+            Self::UnknownKey => "unknown_key",
+            Self::UnknownVariable => "unknown_variable",
+            Self::WrongType => "wrong_type",
+            Self::InvalidValue => "invalid_value",
+            Self::Missing => "missing",
+            Self::NoEffect => "no_effect",
+            Self::SecretInPlainSight => "secret_in_plain_sight",
+            Self::GivenTwice => "given_twice",
+            Self::UnusableSecret => "unusable_secret",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+/// A secret that the configuration needs and that is not on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unchecked {
+    /// Path of the setting, such as `velt.auth_token`.
+    pub key: String,
+    /// Place where the secret was looked for: a variable or a file.
+    pub place: String,
 }
 
 /// Place of a value.

@@ -6,13 +6,22 @@ use http::HeaderValue;
 use secrecy::SecretString;
 
 use super::report::REDACTED;
-use super::{Fingerprint, Found, Place, Section, Source};
+use super::{Code, Fingerprint, Found, Place, Section, Source, Unchecked};
 
 /// Permission for a secret to stand in the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inline {
     Allowed,
     Refused,
+}
+
+/// Whether the secrets have to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    Needed,
+    /// A secret that is not here is noted, and a stand-in takes its place: the configuration is checked on another
+    /// machine than the one that has the secrets.
+    MayBeAbsent,
 }
 
 /// Characters around or in a secret that are hardly part of the secret. Holds the complaint, and what to do.
@@ -31,6 +40,14 @@ impl Flaw {
             return Some(Self(
                 "is in quotes, which would count as part of it",
                 "write it without quotes",
+            ));
+        }
+        // No secret of Velt's, and none that openssl makes, has such a form.
+        let is_template = [("${", "}"), ("{{", "}}"), ("{env.", "}"), ("$(", ")")];
+        if is_template.iter().any(|(start, end)| text.starts_with(start) && text.ends_with(end)) {
+            return Some(Self(
+                "is a template that was not filled in",
+                "write the secret itself, or name the variable or the file that holds it",
             ));
         }
         let unseen = |character: char| match character {
@@ -64,10 +81,28 @@ impl Section<'_, '_> {
         let anywhere =
             self.has(key) || self.has(&file_key) || self.reader.environment.contains_key(variable);
         if !anywhere {
+            if let Some(stand_in) = self.stand_in(key, variable) {
+                return Some(stand_in);
+            }
             let problem = format!("{} is missing", self.path_of(key));
-            self.complain(Place::Missing, problem, self.secret_remedy(&file_key, variable));
+            let remedy = self.secret_remedy(&file_key, variable);
+            self.complain(Code::Missing, key, Place::Missing, problem, remedy);
         }
         self.optional_secret(key, variable, inline)
+    }
+
+    /// Returns a stand-in for a secret that is needed and not given, if secrets may be absent. The secret is noted as
+    /// not checked.
+    pub fn stand_in(&self, key: &str, place: &str) -> Option<SecretString> {
+        if self.reader.secrets == Secrets::Needed {
+            return None;
+        }
+        let key = self.path_of(key);
+        // No secret is the same as another, and each is long enough.
+        let stand_in = format!("stand-in for the secret {key}, which is not on this machine");
+        let place = place.to_owned();
+        self.reader.unchecked.borrow_mut().push(Unchecked { key, place });
+        Some(SecretString::from(stand_in))
     }
 
     /// Returns a secret from the same places as [`Self::secret`], but does not complain if the secret is
@@ -80,6 +115,9 @@ impl Section<'_, '_> {
     ) -> Option<SecretString> {
         let file_key = format!("{key}_file");
         let path: Option<PathBuf> = self.optional(&file_key);
+        if inline == Inline::Allowed {
+            self.declare_value::<String>(key, None);
+        }
         let in_variable = self.reader.variable(variable).map(|text| Found {
             place: Place::Environment(variable.to_owned()),
             text: text.to_owned(),
@@ -96,15 +134,29 @@ impl Section<'_, '_> {
         if count > 1 {
             let place = self.place_of(key).or_else(|| self.place_of(&file_key));
             self.complain(
+                Code::GivenTwice,
+                key,
                 place.unwrap_or(Place::Missing),
                 format!("{} is given in more than one place", self.path_of(key)),
                 format!("keep one of them, such as the variable {variable} or {file_key}"),
             );
         }
+        let absent = match (&path, &in_variable) {
+            // Only a look can tell that a file is absent: an error says that it may be there.
+            (Some(path), _) => {
+                matches!(path.try_exists(), Ok(false)).then(|| path.display().to_string())
+            }
+            // A secret that a pipeline lacks is an empty variable in many of them.
+            (None, Some(found)) => found.text.trim().is_empty().then(|| variable.to_owned()),
+            (None, None) => None,
+        };
+        if let Some(stand_in) = absent.and_then(|place| self.stand_in(key, &place)) {
+            return Some(stand_in);
+        }
         let found = match path {
             Some(path) => {
                 let place = self.place_of(&file_key).unwrap_or(Place::Missing);
-                let text = self.secret_file(&path, &place)?;
+                let text = self.secret_file(key, &path, &place)?;
                 Some(Found { place, text })
             }
             None => in_variable.or(in_file),
@@ -116,16 +168,19 @@ impl Section<'_, '_> {
         self.record_with(key, REDACTED, source, Some(fingerprint));
         if text.trim().is_empty() {
             let remedy = self.secret_remedy(&file_key, variable);
-            self.complain(place, format!("{} is empty", self.path_of(key)), remedy);
+            let problem = format!("{} is empty", self.path_of(key));
+            self.complain(Code::UnusableSecret, key, place, problem, remedy);
             return None;
         }
         if let Some(flaw) = Flaw::of(text) {
-            self.complain(place, format!("{} {}", self.path_of(key), flaw.0), flaw.1.into());
+            let problem = format!("{} {}", self.path_of(key), flaw.0);
+            self.complain(Code::UnusableSecret, key, place, problem, flaw.1.into());
             return None;
         }
         if HeaderValue::from_str(text).is_err() {
             let problem = format!("{} holds bytes that no header can carry", self.path_of(key));
-            self.complain(place, problem, "copy it again, alone and whole".into());
+            let remedy = "copy it again, alone and whole".into();
+            self.complain(Code::UnusableSecret, key, place, problem, remedy);
             return None;
         }
         Some(SecretString::from(text))
@@ -158,6 +213,8 @@ impl Section<'_, '_> {
         // The setting's own variable may be the secret's variable, which is allowed.
         if let Some(place) = place.filter(|place| *place != Place::Environment(variable.into())) {
             self.complain(
+                Code::SecretInPlainSight,
+                key,
                 place,
                 format!("{} is a secret and must not stand here", self.path_of(key)),
                 format!("remove it; set the variable {variable}, or {file_key} = \"/path\""),
@@ -165,13 +222,15 @@ impl Section<'_, '_> {
         }
     }
 
-    fn secret_file(&self, path: &PathBuf, place: &Place) -> Option<String> {
+    fn secret_file(&self, key: &str, path: &PathBuf, place: &Place) -> Option<String> {
         let problem = match std::fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => "it is empty".to_owned(),
             Ok(text) => return Some(text),
             Err(error) => error.to_string(),
         };
         self.complain(
+            Code::UnusableSecret,
+            key,
             place.clone(),
             format!("{} can't be used: {problem}", path.display()),
             "mount the Secret there, readable by the sidecar's user, or name another file".into(),

@@ -2,16 +2,18 @@
 
 use std::net::Ipv6Addr;
 
+use super::super::schema::Declaration;
 use super::super::setting::Setting;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::secret::in_quotes;
-use super::{Found, Place, Section, Source};
+use super::{Code, Found, Place, Section, Source};
 
 impl Section<'_, '_> {
     /// Returns the value of `key`, or `default`, which must be a valid value itself.
     pub fn value<T: Setting>(&self, key: &str, default: &str) -> T {
+        self.declare_value::<T>(key, Some(default));
         let found = self.found(key, T::BARE, T::EXPECTED);
         let parsed = found.as_ref().and_then(|found| self.parse(key, found));
         self.note(
@@ -24,6 +26,7 @@ impl Section<'_, '_> {
 
     /// Returns the value of `key` if it is there and valid.
     pub fn optional<T: Setting>(&self, key: &str) -> Option<T> {
+        self.declare_value::<T>(key, None);
         let found = self.found(key, T::BARE, T::EXPECTED)?;
         let parsed = self.parse(key, &found);
         self.note(key, &rendered::<T>(&found.text), Some(&found));
@@ -45,8 +48,9 @@ impl Section<'_, '_> {
 
     /// Returns the values of the array `key`, else the values that the preset in force has for `key`.
     pub fn list_or<T: Setting>(&self, key: &str, preset: &[&str]) -> Option<Vec<T>> {
+        self.declare_list::<T>(key, None);
         if self.has(key) {
-            return Some(self.list(key, &[]));
+            return Some(self.list_of(key, &[]));
         }
         self.variable(key);
         let values: Vec<String> = preset.iter().map(|item| rendered::<T>(item)).collect();
@@ -56,24 +60,29 @@ impl Section<'_, '_> {
 
     /// Returns the values of the array `key` if it is there.
     pub fn optional_list<T: Setting>(&self, key: &str) -> Option<Vec<T>> {
+        self.declare_list::<T>(key, None);
         self.variable(key);
-        self.has(key).then(|| self.list(key, &[]))
+        self.has(key).then(|| self.list_of(key, &[]))
     }
 
     /// Complains about `key` if it was given, because another setting leaves `key` without effect.
     pub fn refuse(&self, key: &str, problem: &str, remedy: &str) {
         self.variable(key);
         if self.has(key) {
-            self.complain_about(key, problem, remedy);
+            self.complain_of_no_effect(key, problem, remedy);
         }
     }
 
     /// Returns the value of `key`, which has no default, and complains if `key` is missing.
     pub fn required<T: Setting>(&self, key: &str) -> Option<T> {
+        self.declare_value::<T>(key, None);
+        self.declare(key, Declaration { is_required: true, ..Declaration::default() });
         if self.has(key) {
             return self.optional(key);
         }
         self.complain(
+            Code::Missing,
+            key,
             self.place.clone(),
             format!("{} is missing", self.path_of(key)),
             format!("write {key} = {}", T::EXPECTED),
@@ -83,6 +92,11 @@ impl Section<'_, '_> {
 
     /// Returns the values of the array `key`. A variable has them as TOML or separated by commas.
     pub fn list<T: Setting>(&self, key: &str, default: &[&str]) -> Vec<T> {
+        self.declare_list::<T>(key, Some(default));
+        self.list_of(key, default)
+    }
+
+    fn list_of<T: Setting>(&self, key: &str, default: &[&str]) -> Vec<T> {
         let found = self.found_list(key, T::EXPECTED);
         let (items, source) = match &found {
             Some((place, items)) => (items.iter().map(String::as_str).collect(), Some(place)),
@@ -106,8 +120,9 @@ impl Section<'_, '_> {
         decider: &'static str,
         default: &[&str],
     ) -> Vec<T> {
+        self.declare_list::<T>(key, None);
         if self.has(key) {
-            return self.list(key, default);
+            return self.list_of(key, default);
         }
         // Ask for the key all the same, so that it counts as known.
         self.variable(key);
@@ -167,7 +182,8 @@ impl Section<'_, '_> {
         if matches!(found.place, Place::Environment(_)) && in_quotes(&found.text) {
             let problem =
                 format!("{}: it is in quotes, which count as part of it", self.path_of(key));
-            self.complain(found.place.clone(), problem, "write it without quotes".into());
+            let remedy = "write it without quotes".into();
+            self.complain(Code::InvalidValue, key, found.place.clone(), problem, remedy);
             return None;
         }
         let parsed = T::parse(&found.text);
@@ -179,9 +195,26 @@ impl Section<'_, '_> {
                 format!("{:?}", found.text)
             };
             let problem = format!("{}: {shown} won't do", self.path_of(key));
-            self.complain(found.place.clone(), problem, format!("write {}", T::EXPECTED));
+            let remedy = format!("write {}", T::EXPECTED);
+            self.complain(Code::InvalidValue, key, found.place.clone(), problem, remedy);
         }
         parsed
+    }
+
+    pub(super) fn declare_value<T: Setting>(&self, key: &str, default: Option<&str>) {
+        let default = default.map(|text| vec![text.to_owned()]);
+        self.declare_form::<T>(key, false, default);
+    }
+
+    fn declare_list<T: Setting>(&self, key: &str, default: Option<&[&str]>) {
+        let default = default.map(|items| items.iter().map(|item| (*item).to_owned()).collect());
+        self.declare_form::<T>(key, true, default);
+    }
+
+    fn declare_form<T: Setting>(&self, key: &str, is_list: bool, default: Option<Vec<String>>) {
+        let (form, expected) = (Some(T::form()), T::EXPECTED);
+        let is_required = false;
+        self.declare(key, Declaration { form, expected, is_list, is_required, default });
     }
 
     fn note(&self, key: &str, value: &str, found: Option<&Found>) {

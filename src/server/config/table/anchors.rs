@@ -11,7 +11,7 @@ use super::preset::Preset;
 pub fn read_hosts(section: &Section<'_, '_>, peers_alone: bool) -> Vec<String> {
     let hosts: Vec<HostName> = section.list("trusted_hosts", &[]);
     if !hosts.is_empty() && !peers_alone {
-        section.complain_about(
+        section.complain_of_no_effect(
             "trusted_hosts",
             "it has no effect while a secret or a certificate decides whether a peer is trusted",
             "remove it: a page in a browser has neither a secret nor a certificate",

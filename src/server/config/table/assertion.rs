@@ -132,7 +132,7 @@ fn read_format(
     let format: Option<Format> =
         section.optional_or("format", preset.and_then(|preset| preset.format));
     if !has_cookie && section.has("format") {
-        section.complain_about(
+        section.complain_of_no_effect(
             "format",
             "it has no effect without a cookie",
             "write cookie = [\"...\"] in [identity.assertion], or remove it",
@@ -154,7 +154,7 @@ fn read_places(
         None => section.optional("header"),
     };
     if header.is_some() && format.is_sealed() {
-        section.complain_about(
+        section.complain_of_no_effect(
             "header",
             "it has no effect while a secret opens the cookie",
             "remove it",
@@ -195,8 +195,10 @@ fn read_secrets(section: &Section<'_, '_>, format: Format) -> Vec<SecretString> 
     let secret = read("secret", SECRET_VARIABLE);
     let next = read("next_secret", NEXT_SECRET_VARIABLE);
     let given = ["secret", "secret_file"].into_iter().any(|key| section.has(key));
-    if !given && (format.is_sealed() || next.is_some()) {
-        section.complain_about(
+    let awaited = !given && (format.is_sealed() || next.is_some());
+    let stand_in = awaited.then(|| section.stand_in("secret", SECRET_VARIABLE)).flatten();
+    if awaited && stand_in.is_none() {
+        section.complain_of_missing(
             "secret",
             "it is missing: the secret with which the app seals its sessions, or signs them",
             &format!(
@@ -205,7 +207,7 @@ fn read_secrets(section: &Section<'_, '_>, format: Format) -> Vec<SecretString> 
             ),
         );
     }
-    secret.into_iter().chain(next).collect()
+    secret.or(stand_in).into_iter().chain(next).collect()
 }
 
 /// Claims and algorithms that a signed assertion has to show beside its signature.
@@ -267,6 +269,9 @@ fn read_signatures(
         }
         _ => section.list("algorithms", &["RS256", "ES256"]),
     };
+    let symmetric = algorithms.iter().any(|algorithm| algorithm.is_symmetric());
+    let has_secret =
+        has_secret || symmetric && section.stand_in("secret", SECRET_VARIABLE).is_some();
     check_algorithms(section, &algorithms, has_secret);
     let known = Known {
         issuer: issuer.as_deref(),
@@ -292,7 +297,7 @@ fn read_signatures(
 
 fn complain_about_audience(section: &Section<'_, '_>, preset: Option<&AssertionPreset>) {
     if preset.is_some_and(|preset| preset.has_party) {
-        section.complain_about(
+        section.complain_of_missing(
             "authorized_parties",
             "it is missing, so that tokens of other sites of the issuer would be believed",
             "write authorized_parties = [\"https://app.example.com\"] in [identity.assertion]: the \
@@ -300,7 +305,7 @@ fn complain_about_audience(section: &Section<'_, '_>, preset: Option<&AssertionP
         );
         return;
     }
-    section.complain_about(
+    section.complain_of_missing(
         "audience",
         "it is missing, so that every token of the issuer, for any app, would be believed",
         "write audience = [\"...\"] in [identity.assertion]: the name of this app in the \
@@ -323,7 +328,7 @@ fn check_algorithms(section: &Section<'_, '_>, algorithms: &[Algorithm], has_sec
         );
     }
     if has_secret && !symmetric {
-        section.complain_about(
+        section.complain_of_no_effect(
             "secret",
             "it has no effect, since no algorithm uses it",
             "write algorithms = [\"HS256\"] in [identity.assertion], or remove the secret",
@@ -399,7 +404,7 @@ fn read_signer(section: &Section<'_, '_>, preset: Option<&AssertionPreset>) -> O
     let remedy = "write the ARN of your load balancer: signer = \
          \"arn:aws:elasticloadbalancing:us-east-1:123456789012:loadbalancer/app/my-app/50dc6c495c0c9188\"";
     match &signer {
-        None if needed => section.complain_about(
+        None if needed => section.complain_of_missing(
             "signer",
             "it is missing, and without it any load balancer of any AWS account could sign",
             remedy,
@@ -456,7 +461,7 @@ fn read_keys(
         // been complained of already.
         let derived = preset.is_some_and(AssertionPreset::knows_keys);
         if !derived && given == 0 {
-            section.complain_about(
+            section.complain_of_missing(
                 "jwks_url",
                 "it is missing, so that no signature could be checked",
                 &format!("write jwks_url = {}: the issuer's key set", Url::EXPECTED),

@@ -146,7 +146,7 @@ fn read_route(table: &Section<'_, '_>) -> Option<TokenRoute> {
     let max_wait = table.value::<Span>("max_wait", "5s").0;
     let shape = match (shape, key) {
         (ShapeName::String, Some(_)) => {
-            table.complain_about(
+            table.complain_of_no_effect(
                 "key",
                 "it has no effect on a route that answers a bare string",
                 "remove it, or write shape = \"object\"",

@@ -337,12 +337,12 @@ pub fn check_groups<'s>(
         let remedy = format!(
             "set identity.admin_groups or groups of a [[velt.resource]] as well, or remove {key}"
         );
-        place.complain_about(key, "it has no effect alone", &remedy);
+        place.complain_of_no_effect(key, "it has no effect alone", &remedy);
     }
     if !groups && section.has("admin_groups") && !admin_groups.is_empty() {
         let table = if key == "groups_header" { "identity" } else { "identity.assertion" };
         let remedy = format!("set {table}.{key} as well, or remove admin_groups");
-        section.complain_about("admin_groups", "it has no effect alone", &remedy);
+        section.complain_of_no_effect("admin_groups", "it has no effect alone", &remedy);
     }
 }
 
@@ -375,6 +375,10 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
     let secret = read("secret", SECRET_VARIABLE);
     let next = read("next_secret", NEXT_SECRET_VARIABLE);
     let given = ["secret", "secret_file"].into_iter().any(|key| section.has(key));
+    let awaited = header.is_some() && !given;
+    let stand_in = awaited.then(|| section.stand_in("secret", SECRET_VARIABLE)).flatten();
+    let given = given || stand_in.is_some();
+    let secret = secret.or(stand_in);
     if next.is_some() && !given {
         let remedy = "give the secret in force as identity.secret";
         section.complain_about(
@@ -389,7 +393,7 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
             Some(SecretSettings { header, accepted })
         }
         (Some(_), false) => {
-            section.complain_about(
+            section.complain_of_missing(
                 "secret_header",
                 "the secret that it should hold is missing",
                 &format!(
@@ -400,7 +404,7 @@ fn read_secret(section: &Section<'_, '_>) -> Option<SecretSettings> {
             None
         }
         (None, true) => {
-            section.complain_about(
+            section.complain_of_no_effect(
                 "secret",
                 "it has no effect without the header that holds it",
                 "write secret_header = \"X-Sidecar-Secret\" in [identity], or remove it",
@@ -477,6 +481,6 @@ fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
         } else {
             "it has no effect while trusted_peers names ranges"
         };
-        section.complain_about("dangerously_trust_every_peer", problem, "remove it");
+        section.complain_of_no_effect("dangerously_trust_every_peer", problem, "remove it");
     }
 }

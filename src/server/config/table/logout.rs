@@ -44,7 +44,7 @@ pub fn read(
         (webhook.has(PATH), read_webhook(webhook, path))
     });
     if end_websockets && !has_oidc && !has_webhook {
-        section.complain_about(
+        section.complain_of_no_effect(
             "end_websockets",
             "it has no effect without a path at which logouts are taken",
             "write path = \"/velt/logout\" in [logout.oidc] or in [logout.webhook], or remove it",
@@ -110,7 +110,7 @@ fn read_oidc(
     ] {
         if is_missing && !section.has(key) {
             let problem = "it is missing, and a logout token could not be checked without it";
-            section.complain_about(key, problem, &format!("write {remedy}"));
+            section.complain_of_missing(key, problem, &format!("write {remedy}"));
         } else if is_missing && key == "audience" {
             let problem = "it is empty, so that no logout token could be valid";
             section.complain_about(key, problem, &format!("write {remedy}"));
@@ -147,8 +147,9 @@ fn read_webhook(
         complain_without_path(section, &keys);
         return None;
     }
-    if secret.is_none() && !section.has("secret_file") && !section.has("secret") {
-        section.complain_about(
+    let given = secret.is_some() || section.has("secret_file") || section.has("secret");
+    if !given && section.stand_in("secret", SECRET_VARIABLE).is_none() {
+        section.complain_of_missing(
             "secret",
             "it is missing, and calls could not be checked without it",
             &format!(
@@ -166,7 +167,7 @@ fn complain_without_path(section: &Section<'_, '_>, keys: &[&str]) {
     for key in keys {
         if section.has(key) {
             let problem = "it has no effect without the path at which logouts are taken";
-            section.complain_about(
+            section.complain_of_no_effect(
                 key,
                 problem,
                 "write path = \"/velt/logout\" beside it, or remove it",

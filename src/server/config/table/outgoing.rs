@@ -9,7 +9,7 @@ pub fn read(section: &Section<'_, '_>) -> Roots {
     let ca_file = section.content_file("ca_file");
     if ca_file.is_some() && section.has("roots") {
         let problem = "it has no effect beside a ca_file, which alone is trusted then";
-        section.complain_about("roots", problem, "remove one of the two");
+        section.complain_of_no_effect("roots", problem, "remove one of the two");
     }
     ca_file.map_or(roots, Roots::File)
 }

@@ -6,6 +6,7 @@
 
 mod logins;
 
+use super::super::schema::Form;
 use super::super::setting::Setting;
 use super::super::words::SourceName;
 
@@ -232,6 +233,9 @@ impl Setting for &'static Preset {
         \"azure-easy-auth\" or \"istio\" for a front, or \"clerk\", \"supabase\", \"authjs\", \"nextauth\", \
         \"firebase\", \"auth0\", \"cognito\", \"workos\", \"okta\", \"keycloak\" or \"entra\" for a login of the \
         app's own";
+    fn form() -> Form {
+        Form::Words(FRONTS.iter().chain(&logins::LOGINS).map(|preset| preset.name).collect())
+    }
     fn parse(text: &str) -> Option<Self> {
         FRONTS.iter().chain(&logins::LOGINS).find(|preset| preset.name == text)
     }

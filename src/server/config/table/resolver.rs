@@ -25,7 +25,11 @@ pub fn read(section: &Section<'_, '_>, delivery: &inject::Settings) -> Option<Re
         for key in ["other_key_file", "issuer", "audience"] {
             if section.has(key) {
                 let problem = "it has no effect without the key that signs";
-                section.complain_about(key, problem, "write key_file in [resolver], or remove it");
+                section.complain_of_no_effect(
+                    key,
+                    problem,
+                    "write key_file in [resolver], or remove it",
+                );
             }
         }
         return None;
@@ -44,7 +48,7 @@ pub fn read(section: &Section<'_, '_>, delivery: &inject::Settings) -> Option<Re
         );
     }
     let Some(issuer) = issuer else {
-        section.complain_about(
+        section.complain_of_missing(
             "issuer",
             "it is missing, and resolvers compare it",
             "write issuer = \"https://app.example.com\" in [resolver]: the name by which resolvers know this app",

@@ -26,7 +26,7 @@ pub fn read(
 ) -> (Vec<Resource>, KnownGroups) {
     let read = section.sections("resource", |sections| {
         if api != Api::V2 {
-            section.complain_about(
+            section.complain_of_no_effect(
                 "resource",
                 "only the v2 API sends resources, so they have no effect",
                 "remove them, or write api = \"v2\"",

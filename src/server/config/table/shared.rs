@@ -7,6 +7,7 @@ use ground::tls::Roots;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::reader::{Inline, Section};
+use super::super::schema::Form;
 use super::super::setting::{Limit, Setting};
 use super::super::words::{DatabaseNumber, StorePrefix};
 use shared::Settings;
@@ -35,6 +36,9 @@ enum Mode {
 
 impl Setting for Mode {
     const EXPECTED: &'static str = "\"server\", \"sentinel\" or \"cluster\"";
+    fn form() -> Form {
+        Form::Words(vec!["server", "sentinel", "cluster"])
+    }
     fn parse(text: &str) -> Option<Self> {
         match text {
             "server" => Some(Self::Server),
@@ -82,9 +86,9 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots, max_entries: u64) -> Optio
         return None;
     }
     check_tls(section, plain.tls, &addresses);
-    check_login(section, "user", "password");
+    check_login(section, "user", "password", PASSWORD_VARIABLE);
     if matches!(plain.mode, Mode::Sentinel) {
-        check_login(section, "sentinel_user", "sentinel_password");
+        check_login(section, "sentinel_user", "sentinel_password", SENTINEL_PASSWORD_VARIABLE);
     }
     let place = place(section, &plain, addresses, primary);
     let seal_key = section.secret("seal_key", SEAL_KEY_VARIABLE, Inline::Refused);
@@ -131,16 +135,17 @@ fn check_tls(section: &Section<'_, '_>, tls: bool, addresses: &[Address]) {
     } else if addresses.iter().all(|address| matches!(address, Address::Unix(_))) {
         let problem = "it has no effect on unix sockets, which carry no TLS";
         let remedy = "remove tls and ca_file, or write addresses = [\"host:6379\"]";
-        section.complain_about("tls", problem, remedy);
+        section.complain_of_no_effect("tls", problem, remedy);
     }
 }
 
 /// Complains about a user without a password: a login needs both.
-fn check_login(section: &Section<'_, '_>, user: &str, password: &str) {
+fn check_login(section: &Section<'_, '_>, user: &str, password: &str, variable: &str) {
     let file = format!("{password}_file");
-    if section.has(user) && !section.has(password) && !section.has(&file) {
+    let awaited = section.has(user) && !section.has(password) && !section.has(&file);
+    if awaited && section.stand_in(password, variable).is_none() {
         let remedy = format!("write {file} = \"/path/to/file\" beside it, or remove it");
-        section.complain_about(user, "it has no effect without a password", &remedy);
+        section.complain_of_no_effect(user, "it has no effect without a password", &remedy);
     }
 }
 
@@ -163,7 +168,7 @@ fn refuse_without_addresses(section: &Section<'_, '_>) {
     for key in DEPENDENT {
         if section.has(key) {
             let problem = "it has no effect without a store";
-            section.complain_about(
+            section.complain_of_no_effect(
                 key,
                 problem,
                 "write addresses = [\"host:6379\"] in [shared], or remove it",

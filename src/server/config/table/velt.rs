@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::super::reader::{Inline, Section};
 use super::super::setting::Span;
-use super::{check_plaintext, resource};
+use super::{check_plaintext, resource, trial};
 use ground::groups::KnownGroups;
 use ground::tls::Roots;
 use identity::Source;
@@ -14,8 +14,8 @@ use token::resilience::{self, Bounds};
 use token::velt::{self, Api};
 use token::{Issuer, MintPlan};
 
-/// Settings of the client, the plan of mints, and the limits of calls.
-pub type Parts = (velt::Settings, MintPlan, resilience::Settings);
+/// Settings of the client, the plan of mints, the limits of calls, and trial mints.
+pub type Parts = (velt::Settings, MintPlan, resilience::Settings, Option<token::trial::Settings>);
 
 /// Reads the table `velt`. `users` says which attributes of a user there are, and `identity` has the keys
 /// that name these attributes, each with the ending `suffix`. `users` is `None` if the table `identity`
@@ -65,6 +65,8 @@ pub fn read(
         resources: resources.into(),
     };
     let plan = MintPlan::new(issuer, api != Api::Legacy);
+    let bounds = resilience.concurrency;
+    let trial = section.section("trial", |trial| trial::read(trial, &plan, bounds));
     let parts = api_key.zip(auth_token).map(|(api_key, auth_token)| {
         let settings = velt::Settings {
             api,
@@ -75,7 +77,7 @@ pub fn read(
             connect_timeout,
             roots,
         };
-        (settings, plan, resilience)
+        (settings, plan, resilience, trial)
     });
     (parts, known_groups)
 }
@@ -123,7 +125,7 @@ fn check_effect(
     for field in ["email", "name", "organization", "groups", "grants"] {
         let key = format!("{field}_{suffix}");
         if identity.has(&key) && !sent.contains(&field) {
-            identity.complain_about(
+            identity.complain_of_no_effect(
                 &key,
                 "the chosen velt.api does not send it, so it has no effect",
                 "remove it, or set velt.api to one that does (docs/configuration.md)",
@@ -131,7 +133,7 @@ fn check_effect(
         }
     }
     if api == Api::Legacy && has_organization {
-        section.complain_about(
+        section.complain_of_no_effect(
             "organization",
             "the legacy API does not send it, so it has no effect",
             "remove it, or write api = \"v2\"",
@@ -148,6 +150,10 @@ fn check_effect(
                  carries it: organization_claim in [identity.assertion]"
             }
         };
-        section.complain_about("organization", "it is missing, and this API needs one", remedy);
+        section.complain_of_missing(
+            "organization",
+            "it is missing, and this API needs one",
+            remedy,
+        );
     }
 }
