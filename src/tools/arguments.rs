@@ -1,12 +1,12 @@
 //! Arguments of the command line.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::demo::OwnApp;
 use crate::emulator::Failure;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use server::config;
 
@@ -39,6 +39,7 @@ impl Arguments {
         let alone = match self.command.as_ref()? {
             Command::Demo(_) => "demo runs with settings of its own",
             Command::Emulator(_) => "emulator is configured by its own flags",
+            Command::Schema => "the schema is the same for all files",
             Command::Version => "version has nothing to configure",
             _ => return None,
         };
@@ -53,7 +54,9 @@ pub enum Command {
     /// Run the sidecar (the default)
     Run,
     /// Check the configuration and print what is in force, secrets redacted
-    Check,
+    Check(CheckArguments),
+    /// Print the JSON schema of sidecar.toml, for editors
+    Schema,
     /// Examine the whole set-up, Velt and the app included, and say what to do about what is wrong
     Doctor(DoctorArguments),
     /// Run a sidecar, an app and an emulator of Velt on loopback, and show them on a page
@@ -84,7 +87,7 @@ pub struct AdminPort {
 #[command(after_help = DEMO_HELP)]
 pub struct DemoArguments {
     /// Address to open in the browser: the demo's login proxy listens here
-    #[arg(long, default_value = "127.0.0.1:4180")]
+    #[arg(long, default_value = "127.0.0.1:4180", value_parser = socket_address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// Put the demo's login, sidecar and emulator in front of this app, and a panel into its pages
     /// [default: a small app of the demo's own]
@@ -124,7 +127,7 @@ pub struct ExplainArguments {
     #[arg(long, short = 'H', value_name = "NAME: VALUE")]
     pub header: Vec<String>,
     /// Address of the peer that sends the request: the login proxy, as a rule [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
     pub peer: Option<IpAddr>,
     /// A name in the certificate that the peer shows; may be repeated
     #[arg(long = "peer-name", value_name = "NAME")]
@@ -216,12 +219,31 @@ pub enum AdminCall {
     /// Show the log's level, or set it until the next start
     LogLevel {
         /// error, warn, info or debug
+        #[arg(value_parser = ["error", "warn", "info", "debug"], hide_possible_values = true)]
         level: Option<String>,
     },
     /// Show the configuration in force, secrets redacted
     Config,
     /// Show what was refused lately, and how often
     Refusals,
+}
+
+#[derive(clap::Args)]
+pub struct CheckArguments {
+    /// Print the settings in force and complaints for people, or one JSON object for programs
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub format: CheckFormat,
+    /// Check on a machine without the secrets, as in CI: name the secrets and files that are not there instead
+    /// of failing
+    #[arg(long)]
+    pub without_secrets: bool,
+}
+
+/// Form in which `check` reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CheckFormat {
+    Text,
+    Json,
 }
 
 #[derive(clap::Args)]
@@ -250,6 +272,44 @@ pub struct DoctorArguments {
     pub strict: bool,
 }
 
+/// Returns what to write in place of an argument that the command does not have.
+pub fn tip(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let is_unknown = error.kind() == ErrorKind::UnknownArgument;
+    match argument.split('=').next().filter(|_| is_unknown)? {
+        "--json" => Some("check has --format json".into()),
+        "--listen" | "--port" | "--address" => Some(
+            "write address = \"0.0.0.0:8080\" in [listen] of sidecar.toml, or set the variable \
+             VELT_SIDECAR_LISTEN__ADDRESS"
+                .into(),
+        ),
+        file if Path::new(file).extension().is_some_and(|it| it == "toml") => {
+            Some(format!("name the file by --config {file}"))
+        }
+        _ => None,
+    }
+}
+
+/// Reads an address to listen on. A port alone is no address: it could mean each of this machine's.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.rsplit(':').next().unwrap_or_default().parse::<u16>();
+    let remedy = |_| {
+        let port = port.map_or_else(|_| "4180".to_owned(), |port| port.to_string());
+        format!("write an IP address and a port, such as 127.0.0.1:{port}")
+    };
+    text.parse().map_err(remedy)
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address without a port, such as 10.42.3.7")
+}
+
+fn whole_number(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "write a whole number without a unit, such as 250")
+}
+
 pub fn time(text: &str) -> Result<Duration, &'static str> {
     config::time(text).ok_or("write a time such as \"500ms\", \"20s\" or \"2m\"")
 }
@@ -257,7 +317,7 @@ pub fn time(text: &str) -> Result<Duration, &'static str> {
 #[derive(clap::Args)]
 pub struct EmulatorArguments {
     /// Address of the emulator
-    #[arg(long, default_value = "127.0.0.1:4191")]
+    #[arg(long, default_value = "127.0.0.1:4191", value_parser = socket_address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// Accept only this API key [default: any]
     #[arg(long, requires = "auth_token")]
@@ -266,10 +326,10 @@ pub struct EmulatorArguments {
     #[arg(long, requires = "api_key")]
     pub auth_token: Option<String>,
     /// Seconds from a token's iat to its exp
-    #[arg(long, default_value_t = 172_800, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 172_800, value_name = "SECONDS", value_parser = whole_number)]
     pub token_life: u64,
     /// Milliseconds that every mint takes
-    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS", value_parser = whole_number)]
     pub latency: u64,
     /// Failure with which every mint ends
     #[arg(long)]

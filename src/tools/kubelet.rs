@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::probe::{self, Probe, Unhealthy};
 use ground::logging;
-use server::config::{Origin, admin_address};
+use server::config::{LoadError, Origin, admin_address};
 
 use super::arguments::{DrainArguments, HealthArguments};
 use super::{EX_CONFIG, EX_USAGE, calling, environment};
@@ -58,7 +58,8 @@ pub fn url(file: Option<&Path>, named: Option<String>) -> Result<String, ExitCod
     match text {
         Ok(text) => Ok(probe::url_of(admin_address(&text, &environment()))),
         Err(error) => {
-            eprintln!("velt-sidecar: {name} can't be read: {error}");
+            let error = LoadError::Unreadable { file: name.into(), source: error };
+            eprintln!("velt-sidecar: {error}");
             Err(EX_CONFIG.into())
         }
     }

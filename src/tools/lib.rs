@@ -9,6 +9,7 @@
 pub mod admin_client;
 mod arguments;
 mod caution;
+mod check;
 pub mod demo;
 pub mod doctor;
 pub mod emulator;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use ground::logging;
 use hop::listener::Phase;
-use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin};
+use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, schema};
 use server::explain::{QuestionError, Report};
 use token::announce::Subject;
 use tokio::sync::watch;
@@ -36,12 +37,11 @@ use self::arguments::{
     AdminArguments, AdminCall, AdminPort, Arguments, Command, DemoArguments, DoctorArguments,
     EmulatorArguments, ExplainArguments, Explainer,
 };
-use self::caution::{Caution, cautions};
 use self::demo::{Demo, OwnApp};
 use self::doctor::{Canary, Examination, Tolerated};
 use self::emulator::{Behaviour, Credentials, Emulator};
 use self::explain::{Flags, Unexplained};
-use self::run::{not_started, report, run, run_until, runtime, signals};
+use self::run::{report, run, run_until, runtime, signals};
 
 /// sysexits.h: the command line was wrong.
 const EX_USAGE: u8 = 64;
@@ -59,6 +59,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Printing fails only if no reader is left.
             let _ = error.print();
+            if let Some(tip) = arguments::tip(&error) {
+                eprintln!("    -> {tip}");
+            }
             return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
@@ -69,14 +72,11 @@ pub fn main() -> ExitCode {
     }
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => with_config(file, run),
-        Command::Check => with_config(file, |config| {
-            if let Err(error) = server::check(&config) {
-                return not_started(&error);
-            }
-            print!("{}", config.describe());
-            tell(&cautions(&config));
+        Command::Check(arguments) => check::check(file, &arguments),
+        Command::Schema => {
+            print!("{}", schema());
             ExitCode::SUCCESS
-        }),
+        }
         Command::Doctor(arguments) => doctor(arguments, file),
         Command::Demo(arguments) => demo(arguments),
         Command::Emulator(arguments) => emulator(arguments),
@@ -236,14 +236,6 @@ fn calling(
     })
 }
 
-/// Prints cautions to standard error, where they are no part of the description.
-fn tell(cautions: &[Caution]) {
-    for Caution { place, what, remedy, is_warning } in cautions {
-        let word = if *is_warning { "warning" } else { "note" };
-        eprintln!("{word}: {place}: {what}\n    -> {remedy}");
-    }
-}
-
 fn demo(arguments: DemoArguments) -> ExitCode {
     let DemoArguments { listen, app } = arguments;
     runtime().block_on(async {
@@ -256,7 +248,11 @@ fn demo(arguments: DemoArguments) -> ExitCode {
         if let Some(app) = app {
             tokio::spawn(tell_when_up(app));
         }
-        run_until(second, demo.run(first)).await;
+        let told = async {
+            first.await;
+            println!("The demo ends. A second Ctrl-C ends it at once.");
+        };
+        run_until(second, demo.run(told)).await;
         ExitCode::SUCCESS
     })
 }

@@ -51,6 +51,39 @@ async fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[tokio::test]
+async fn wrong_arguments_are_answered_with_what_to_write() {
+    for (arguments, told) in [
+        (
+            &["emulator", "--listen", "4190"][..],
+            "write an IP address and a port, such as 127.0.0.1:4190",
+        ),
+        (
+            &["demo", "--listen", "localhost"],
+            "write an IP address and a port, such as 127.0.0.1:4180",
+        ),
+        (&["demo", "--listen", "localhost:4200"], "such as 127.0.0.1:4200"),
+        (&["emulator", "--latency", "1s"], "write a whole number without a unit, such as 250"),
+        (&["emulator", "--token-life", "2h"], "write a whole number without a unit"),
+        (&["explain", "GET", "/", "--peer", "10.0.0.1:80"], "write an IP address without a port"),
+        (&["admin", "log-level", "loud"], "[possible values: error, warn, info, debug]"),
+        (&["check", "--json"], "-> check has --format json"),
+        (&["check", "my.toml"], "-> name the file by --config my.toml"),
+        (&["run", "--listen", "127.0.0.1:1"], "VELT_SIDECAR_LISTEN__ADDRESS"),
+        (&["drain", "--wait", "10"], "write a time such as"),
+    ] {
+        let finished = finished(arguments, &CREDENTIALS).await;
+        assert_eq!(finished.code, Some(USAGE), "{arguments:?}");
+        assert!(finished.stderr.contains(told), "{arguments:?}: {}", finished.stderr);
+    }
+    let finished = finished(&["health", "--config", "nowhere.toml"], &[]).await;
+    assert!(
+        finished.stderr.contains("give the path of a file that is there"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[tokio::test]
 async fn system_roots_are_read_only_if_a_server_is_called_over_tls() {
     for (endpoint, code) in [("http://127.0.0.1:1/", 0), ("https://127.0.0.1:1/", CONFIG)] {
         let settings = [
@@ -87,7 +120,8 @@ async fn check_prints_what_is_in_force_and_no_secret() {
         .expect("written");
     let environment = [&CREDENTIALS[..], &[("VELT_SIDECAR_LOG__LEVEL", "debug")]].concat();
     let finished = finished_in(folder.path(), &["check"], &environment).await;
-    assert_eq!((finished.code, &*finished.stderr), (Some(0), ""));
+    let verdict = "velt-sidecar: all is well with sidecar.toml\n";
+    assert_eq!((finished.code, &*finished.stderr), (Some(0), verdict));
     insta::assert_snapshot!("check", finished.stdout);
     assert!(!finished.stdout.contains(API_KEY) && !finished.stdout.contains(AUTH_TOKEN));
 }
@@ -114,7 +148,9 @@ async fn named_configuration_file_must_exist() {
         assert_eq!((finished.code, &*finished.stdout), (Some(CONFIG), ""));
         assert_eq!(
             finished.stderr,
-            "velt-sidecar: nowhere.toml can't be read: No such file or directory (os error 2)\n"
+            "velt-sidecar: nowhere.toml can't be read: No such file or directory (os error 2)\n    \
+             -> give the path of a file that is there: --config /path/to/sidecar.toml; or leave \
+             --config out if the environment has all settings\n"
         );
     }
 }
@@ -175,7 +211,8 @@ async fn a_second_signal_ends_a_long_grace_time_at_once() {
     let grace = [("VELT_SIDECAR_SHUTDOWN__GRACE", "1h")];
     let (mut running, traffic, admin) = Running::sidecar(&grace).await;
     running.signal("TERM");
-    running.line_with("shutdown begins").await;
+    let line = running.line_with("shutdown begins").await;
+    assert!(line.contains("a second signal ends at once"), "{line}");
     let ready = Client::to(admin).get("/healthz/ready").send().await;
     assert_eq!((ready.status(), &*ready.text()), (503, "draining\n"));
     assert_eq!(Client::to(traffic).get("/").send().await.status(), 502, "it still serves");
@@ -237,6 +274,7 @@ async fn the_demo_shows_its_page_and_ends_when_told() {
     let address = address.trim_end_matches('/').parse().expect("an address");
     assert_eq!(Client::to(address).get("/").begin().await.status(), 200);
     running.signal("INT");
+    running.line_with("A second Ctrl-C ends it at once").await;
     let ended =
         timeout(Duration::from_secs(10), running.ended()).await.expect("without a grace time");
     assert_eq!(ended.0.code(), Some(0));

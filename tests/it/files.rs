@@ -129,7 +129,7 @@ fn complaint(pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn secret_with_quotes_or_invisible_signs_is_refused() {
+fn secret_in_quotes_or_braces_or_with_unseen_signs_is_refused() {
     const LONG: &str = "0123456789abcdef0123456789abcdef";
     let folder = Folder::new();
     for (around, says) in [
@@ -138,6 +138,10 @@ fn secret_with_quotes_or_invisible_signs_is_refused() {
         (["\u{201c}", "\u{201d}"], "is in quotes"),
         (["\u{feff}", ""], "begins with a byte order mark"),
         (["\u{feff}\"", "\"\r\n"], "begins with a byte order mark"),
+        (["${", "}"], "is a template that was not filled in"),
+        (["{{ ", " }}"], "is a template that was not filled in"),
+        (["{env.", "}"], "is a template that was not filled in"),
+        (["$(", ")"], "is a template that was not filled in"),
         (["\u{200b}", ""], "holds a character that can't be seen"),
         (["", "\u{a0}"], "holds a character that can't be seen"),
         (["\u{fffd}", ""], "holds a character that can't be seen"),
