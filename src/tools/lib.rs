@@ -17,6 +17,7 @@ pub mod explain;
 mod kubelet;
 pub mod probe;
 mod run;
+pub mod service_manager;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

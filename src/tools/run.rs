@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ground::logging::{self, Log};
@@ -13,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
+use super::service_manager::{SOCKET_VARIABLE, ServiceManager};
 use super::{EX_CONFIG, EX_UNAVAILABLE};
 
 /// Time that the process waits at its end for the reader of the log.
@@ -41,14 +43,22 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
                 return not_started(&error);
             }
         };
-        let trigger = server.reload_trigger();
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                trigger.reload().await;
-            }
-        });
         let addresses = server.addresses();
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
+        let manager = std::env::var_os(SOCKET_VARIABLE);
+        let manager = Arc::new(ServiceManager::at(manager.as_deref()));
+        // Both sockets queue connections from here on, and the server is ready before it takes the first.
+        manager.ready(addresses);
+        let (trigger, told) = (server.reload_trigger(), Arc::clone(&manager));
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                told.during_reload(trigger.reload()).await;
+            }
+        });
+        let first = async {
+            first.await;
+            manager.stopping();
+        };
         run_until(second, server.run(first)).await;
         ExitCode::SUCCESS
     })

@@ -58,6 +58,7 @@ mod rollout;
 mod routes;
 mod scale;
 mod security;
+mod service_manager;
 mod shared_model;
 mod shared_connection;
 mod shipped_files;
