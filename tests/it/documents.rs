@@ -41,6 +41,18 @@ const LOGINS: Folder = Folder {
     least: 12,
 };
 
+const PLATFORMS: Folder = Folder {
+    path: "docs/platforms",
+    sections: &[
+        "## What trusts what",
+        "## Where secrets come from",
+        "## What ends when",
+        "## See that it works",
+        "## Tried and not tried",
+    ],
+    least: 6,
+};
+
 /// A value for `identity.secret` where a page has a `secret_header`.
 const SECRET: (&str, &str) =
     ("VELT_SIDECAR_IDENTITY__SECRET", "a-secret-of-the-front-with-32-bytes-or-more");
@@ -125,6 +137,27 @@ fn each_page_of_a_front_or_login_has_all_its_parts() {
 }
 
 #[test]
+fn each_page_of_a_platform_has_all_its_parts_and_is_indexed() {
+    let index = read("docs/platforms/README.md");
+    for page in PLATFORMS.pages() {
+        let text = read(&page);
+        let mut rest = &*text;
+        for section in PLATFORMS.sections {
+            let parts = rest.split_once(&*format!("\n{section}\n"));
+            let (_, after) = parts.unwrap_or_else(|| panic!("{}: no {section}", page.display()));
+            rest = after;
+        }
+        let commands = blocks(&text, "sh");
+        assert_eq!(commands.len(), 1, "{}: one block shows that it works", page.display());
+        assert_eq!(commands[0].lines().count(), 1, "{}: {}", page.display(), commands[0]);
+        assert!(rest.contains("\nNot tried: "), "{}: what was not tried", page.display());
+        assert!(text.contains("](../../deploy/"), "{}: no file to copy", page.display());
+        let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
+        assert_eq!(index.matches(&format!("| [{name}]({name}) |")).count(), 1, "{name}");
+    }
+}
+
+#[test]
 fn indexes_of_fronts_and_logins_name_each_page_once() {
     for folder in [FRONTS, LOGINS] {
         let index = read(format!("{}/README.md", folder.path));
@@ -205,7 +238,16 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let folders = [".", "docs", FRONTS.path, LOGINS.path, "docs/decisions", "tests"];
+    let folders = [
+        ".",
+        "docs",
+        FRONTS.path,
+        LOGINS.path,
+        PLATFORMS.path,
+        "docs/decisions",
+        "deploy",
+        "tests",
+    ];
     let mut documents: Vec<_> = folders.into_iter().flat_map(documents_in).collect();
     documents.extend(documents_in("examples"));
     for example in fs::read_dir("examples").expect("the examples") {

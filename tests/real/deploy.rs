@@ -7,6 +7,7 @@ mod image;
 mod inject;
 mod kustomize;
 mod monitoring;
+mod platforms;
 mod pod;
 mod store;
 
@@ -57,7 +58,12 @@ fn run_well(command: &mut Command, input: &str) -> String {
 
 /// Runs a script of this folder with the interpreter that has its modules.
 fn python(script: &str, arguments: &[&str], input: &str) -> String {
-    let mut python = Command::new(tool("python-of-deploy"));
+    python_of("python-of-deploy", script, arguments, input)
+}
+
+/// Runs a script of this folder with the named interpreter.
+fn python_of(interpreter: &str, script: &str, arguments: &[&str], input: &str) -> String {
+    let mut python = Command::new(tool(interpreter));
     python.arg(file("tests/real/deploy").join(script)).args(arguments);
     run_well(&mut python, input)
 }
