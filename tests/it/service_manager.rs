@@ -1,8 +1,7 @@
 //! Messages of the sidecar to the service manager that has started it, as systemd would read them.
 
 use std::io::ErrorKind;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,8 +87,13 @@ async fn service_manager_is_told_of_start_reload_and_end_in_order() {
     manager.assert_told_nothing_more();
 }
 
+// Other systems have no abstract names.
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn sidecar_finds_a_service_manager_by_its_abstract_name() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+
     let name = format!("velt-sidecar/tests/{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
     let manager = Manager::reading(UnixDatagram::bind_addr(&address).expect("a free name"));
