@@ -63,7 +63,7 @@ fn assert_fits(mut environment: BTreeMap<String, String>, killed_after: Duration
                 format!("the secret of {name}, of 32 bytes or more\n").replace(' ', "-"),
             )
             .expect("a disk");
-            *value = secret.to_str().expect("a plain path").to_owned();
+            secret.to_str().expect("a plain path").clone_into(value);
         }
     }
     let mut check = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
