@@ -51,7 +51,8 @@ pub struct Config {
     pub admin: listener::Settings,
     /// Token that admin calls must show, if there is one.
     pub admin_token: Option<SecretString>,
-    pub app: proxy::Settings,
+    /// The app; `None` if a gateway has the app, and the sidecar serves token routes and checks alone.
+    pub app: Option<proxy::Settings>,
     pub identity: identity::Settings,
     pub velt: velt::Settings,
     pub plan: MintPlan,
@@ -192,7 +193,8 @@ impl Config {
         let (admin, admin_token) = top.section("admin", table::admin::read);
         let app = top.section("app", |section| table::app::read(section, listen.address));
         let roots = top.section("outgoing", table::outgoing::read);
-        let delivery = top.section("delivery", table::delivery::read);
+        let delivery =
+            top.section("delivery", |section| table::delivery::read(section, app.is_some()));
         let (required_on, identity, velt) = top.section("identity", |section| {
             let required_on = section.list("require_on", &[]);
             section.section("assertion", |assertion| {
@@ -217,6 +219,9 @@ impl Config {
                         "remove it, and have the app refuse anonymous callers there",
                     );
                 }
+                if app.is_none() {
+                    table::app::refuse_identity(section, source);
+                }
                 if let Some(identity) = &mut identity {
                     let source = &mut identity.source;
                     table::identity::check_groups(section, assertion, source, &known_groups);
@@ -227,7 +232,11 @@ impl Config {
         });
         let resolver = top.section("resolver", |section| table::resolver::read(section, &delivery));
         let logout = top.section("logout", |section| {
-            table::logout::read(section, &delivery, resolver.as_ref(), &roots)
+            let logout = table::logout::read(section, &delivery, resolver.as_ref(), &roots);
+            if app.is_none() {
+                table::app::refuse_tunnels(section);
+            }
+            logout
         });
         let cache = top.section("cache", |section| cache::Settings {
             max_entries: section.value("max_entries", "100000"),

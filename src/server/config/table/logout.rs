@@ -35,12 +35,12 @@ pub fn read(
     let keys = resolver.iter().flat_map(|resolver| [&*resolver.path, &*resolver.keys_path]);
     let mut taken: Vec<&str> = routes.chain(keys).collect();
     let (has_oidc, oidc) = section.section("oidc", |oidc| {
-        let path = read_path(oidc, &taken);
+        let path = read_path(oidc, &taken, &delivery.check);
         (oidc.has(PATH), read_oidc(oidc, path, roots))
     });
     taken.extend(oidc.iter().map(|(path, _)| &**path));
     let (has_webhook, webhook) = section.section("webhook", |webhook| {
-        let path = read_path(webhook, &taken);
+        let path = read_path(webhook, &taken, &delivery.check);
         (webhook.has(PATH), read_webhook(webhook, path))
     });
     if end_websockets && !has_oidc && !has_webhook {
@@ -59,9 +59,13 @@ pub fn read(
 }
 
 /// Reads the path of a table, which must not be one of the paths that are `taken`.
-fn read_path(section: &Section<'_, '_>, taken: &[&str]) -> Option<String> {
+fn read_path(
+    section: &Section<'_, '_>,
+    taken: &[&str],
+    check: &inject::CheckSettings,
+) -> Option<String> {
     let RoutePath(path) = section.optional(PATH)?;
-    if taken.contains(&&*path) {
+    if taken.contains(&&*path) || check.covers(&path) {
         section.complain_about(
             PATH,
             "two things would be answered at one path",
