@@ -36,8 +36,7 @@ impl Sidecar {
             return Ok(Caller::Unnamed);
         };
         let question = question(path, request);
-        let mut response =
-            upstream.ask(question, request.headers(), client, connection).await?;
+        let mut response = upstream.ask(question, request.headers(), client, connection).await?;
         let said = rules.identity.word_of_app(response.headers_mut());
         let (status, is_json) =
             (response.status(), is_of_type("application/json", response.headers()));

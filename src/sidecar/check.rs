@@ -94,9 +94,8 @@ impl Sidecar {
             caller
         };
         record.identified(&caller);
-        known_user(&caller).map_err(|absent| {
-            RequestError::from(absent).for_want_of(lacks_secret, unbelieved)
-        })?;
+        known_user(&caller)
+            .map_err(|absent| RequestError::from(absent).for_want_of(lacks_secret, unbelieved))?;
         Ok(Visitor { caller, signed_in, client })
     }
 

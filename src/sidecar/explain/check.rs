@@ -79,7 +79,8 @@ impl Walk<'_> {
             ),
             (TokenFate::None, status) => says(status.unwrap_or(TokenStatus::Anonymous)),
         };
-        let why = "a gateway asks about a request of one of its clients, and copies the answer's headers";
+        let why =
+            "a gateway asks about a request of one of its clients, and copies the answer's headers";
         let settings = ["delivery.check.path", "delivery.check.max_wait"];
         self.steps.push(step("check", summary.clone(), why, &settings));
         Answer {

@@ -9,8 +9,8 @@ use super::super::setting::Span;
 use super::super::words::{BodyBytes, RoutePath, ShapeName};
 use super::app::{REMOVE, WITHOUT_APP};
 use sidecar::inject::{
-    AppHeaderSettings, CheckSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure, Settings,
-    Shape, TokenRoute,
+    AppHeaderSettings, CheckSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure,
+    Settings, Shape, TokenRoute,
 };
 
 /// Names that no token may have, beside those that no identity may have.
@@ -66,8 +66,7 @@ pub fn read(section: &Section<'_, '_>, has_app: bool) -> Settings {
         settings
     });
     let document = section.section("document", |table| {
-        let (paths, max_wait) =
-            (table.list("paths", &[]), table.value("max_wait", "250ms"));
+        let (paths, max_wait) = (table.list("paths", &[]), table.value("max_wait", "250ms"));
         refuse(table, &["paths", "max_wait"]);
         DocumentSettings { paths, max_wait }
     });
