@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{NoToken, RequestError, is_page_load};
@@ -65,12 +67,18 @@ impl Sidecar {
         };
         self.metrics.check_deliveries.increment(delivery);
         record.delivered(delivery);
-        match &token {
+        let (mut answer, outcome) = match &token {
             Err(error) if settings.require_user && !has_user => {
-                Ok((refused(error, is_page_load(request)), error.outcome()))
+                (refused(error, is_page_load(request)), error.outcome())
             }
-            _ => Ok((rules.injection.checked(told), Outcome::CheckAnswered)),
+            _ => (rules.injection.checked(told), Outcome::CheckAnswered),
+        };
+        // The gateway may have sent its client's length and no body. Then the next check on this connection, of another
+        // client, would be read as the body.
+        if request.version() < Version::HTTP_2 && !request.body().is_end_stream() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        Ok((answer, outcome))
     }
 
     /// Finds the user of the gateway's client. Asks an app that alone knows its users, until `deadline`.

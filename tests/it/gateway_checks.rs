@@ -246,6 +246,27 @@ async fn body_of_a_check_is_not_waited_for() {
         let head = tokio::time::timeout(PATIENCE, wire.head()).await.expect("an answer");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{more}: {head}");
         assert!(head.contains("x-velt-token: "), "{more}: {head}");
+        assert!(head.contains("connection: close"), "{more}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn t72_next_check_is_not_taken_for_a_body() {
+    let stage = Stage::set(CHECK).await;
+    let check = |user: &str, more: &str| {
+        format!("GET /velt/check HTTP/1.1\r\nhost: a\r\nx-forwarded-user: {user}\r\n{more}\r\n")
+    };
+    let next = check("grace", "");
+    // A gateway that sends a client's length and no body, and uses the connection for the next client at once. The
+    // client chooses the length, and so the place from which a server would read on.
+    for length in [1, next.len() - 30, next.len(), next.len() + 77] {
+        let hidden = format!("content-length: {length}\r\n");
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(format!("{}{next}{next}", check("ada", &hidden))).await;
+        let answered = wire.rest().await;
+        assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "{length}: {answered}");
+        let token = answered.split("x-velt-token: ").nth(1).and_then(|rest| rest.lines().next());
+        assert_eq!(token.map(user_of).as_deref(), Some("ada"), "{length}");
     }
 }
 

@@ -258,6 +258,8 @@ async fn strangers_pass(gateway: Gateway, name: &'static str, own: &[(&str, &str
     assert_eq!((seen.status, claimed(&seen)), (200, None), "{seen:?}");
     assert_eq!(seen.told("x-velt-token-status"), Some("anonymous"), "{seen:?}");
     assert_eq!(seen.target(), "/api/me");
+    let forged = place.ask(&front, Method::GET, "/api/me", "", &FORGERIES).await;
+    assert_eq!((forged.status, claimed(&forged)), (200, None), "{forged:?}");
     assert_eq!(place.asked_of_velt(), before, "no mint");
 }
 

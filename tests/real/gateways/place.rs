@@ -59,7 +59,12 @@ impl Place {
             ("VELT_SIDECAR_SHUTDOWN__DEADLINE", "1s"),
         ];
         environment.extend(more);
-        let server = RunningServer::start(page.block("toml", 0), &environment);
+        let text = page.block("toml", 0);
+        // A reader who adds an email must not get a client's own with it.
+        if text.contains("user_header = \"X-Forwarded-User\"") {
+            environment.push(("VELT_SIDECAR_IDENTITY__EMAIL_HEADER", "X-Forwarded-Email"));
+        }
+        let server = RunningServer::start(text, &environment);
         let (sidecar, velt) = (server.addresses.traffic, emulator.address);
         let place = Self {
             sidecar,
