@@ -219,9 +219,7 @@ impl Config {
                         "remove it, and have the app refuse anonymous callers there",
                     );
                 }
-                if app.is_none() {
-                    table::app::refuse_identity(section, source);
-                }
+                table::app::check_identity(section, source, app.is_some());
                 if let Some(identity) = &mut identity {
                     let source = &mut identity.source;
                     table::identity::check_groups(section, assertion, source, &known_groups);
@@ -232,11 +230,7 @@ impl Config {
         });
         let resolver = top.section("resolver", |section| table::resolver::read(section, &delivery));
         let logout = top.section("logout", |section| {
-            let logout = table::logout::read(section, &delivery, resolver.as_ref(), &roots);
-            if app.is_none() {
-                table::app::refuse_tunnels(section);
-            }
-            logout
+            table::logout::read(section, (&delivery, app.is_some()), resolver.as_ref(), &roots)
         });
         let cache = top.section("cache", |section| cache::Settings {
             max_entries: section.value("max_entries", "100000"),

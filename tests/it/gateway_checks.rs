@@ -1,8 +1,9 @@
 //! Checks of gateways (`auth_request`, `forward_auth`, `ForwardAuth`, `ext_authz`), beside an app and without one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
+use tokio::time::Instant;
 
 use crate::support::app::{FakeApp, plain};
 use crate::support::client::{Answer, Sending};

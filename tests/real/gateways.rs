@@ -5,10 +5,11 @@ mod place;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
+use tokio::time::Instant;
 
 use self::place::{Place, Seen};
 use crate::front_pages::front::{Front, written};

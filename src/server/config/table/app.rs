@@ -53,8 +53,11 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Option<Settings> {
     }
 }
 
-/// Complains about settings of `identity` for which an app is needed.
-pub fn refuse_identity(section: &Section<'_, '_>, source: Option<&Source>) {
+/// Complains about settings of `identity` for which an app is needed, if there is none.
+pub fn check_identity(section: &Section<'_, '_>, source: Option<&Source>, has_app: bool) {
+    if has_app {
+        return;
+    }
     if let Some(Source::App(_)) = source {
         section.complain_about(
             "source",
@@ -64,11 +67,6 @@ pub fn refuse_identity(section: &Section<'_, '_>, source: Option<&Source>) {
     }
     let keys = ["details_path", "require_on", "forward_headers", "trusted_proxies"];
     section.refuse_other(&keys, WITHOUT_APP, REMOVE);
-}
-
-/// Complains about a setting of `logout` for which an app is needed.
-pub fn refuse_tunnels(section: &Section<'_, '_>) {
-    section.refuse_other(&["end_websockets"], WITHOUT_APP, REMOVE);
 }
 
 /// Complains about a protocol that does not go with the scheme of the app's address.
