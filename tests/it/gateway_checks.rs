@@ -218,8 +218,9 @@ async fn t72_slow_mint_of_one_user_holds_up_no_other() {
     let (slow, others) = tokio::join!(slow, others);
     passes(&slow, "slow");
     assert_eq!(told(&slow), (None, Some("pending")));
-    assert!(begun.elapsed() >= Duration::from_millis(317), "{:?}", begun.elapsed());
-    assert!(others < begun.elapsed(), "{others:?}");
+    let whole = begun.elapsed();
+    assert!(whole >= Duration::from_millis(317) && whole < Duration::from_secs(2), "{whole:?}");
+    assert!(others < whole, "{others:?}");
     stage.velt.open_gate();
     // The mint has gone on.
     let token = stage.get_as("ada", "/api/velt/token").await.json()["token"].clone();

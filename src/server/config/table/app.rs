@@ -17,7 +17,7 @@ use identity::Source;
 /// Reason why a setting is refused.
 pub(super) const WITHOUT_APP: &str = "it has no effect with app.address = \"none\"";
 
-/// What to do about such a setting.
+/// Remedy for such a setting.
 pub(super) const REMOVE: &str = "remove it, or write the app's address in [app]";
 
 /// Keys beside `address`.
