@@ -212,13 +212,7 @@ impl Config {
                     (read, known_groups)
                 });
                 let source = identity.as_ref().map(|identity| &identity.source);
-                if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
-                    section.complain_about(
-                        "require_on",
-                        "the app alone knows its users before it answers",
-                        "remove it, and have the app refuse anonymous callers there",
-                    );
-                }
+                check_required_on(section, &required_on, source);
                 table::app::check_identity(section, source, app.is_some());
                 if let Some(identity) = &mut identity {
                     let source = &mut identity.source;
@@ -366,6 +360,21 @@ fn check_secrets(
                 "make another one with: openssl rand -hex 32",
             );
         }
+    }
+}
+
+/// Complains about paths that only known callers may ask, if only the app knows its callers.
+fn check_required_on(
+    section: &Section<'_, '_>,
+    required_on: &[inject::PathPattern],
+    source: Option<&identity::Source>,
+) {
+    if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
+        section.complain_about(
+            "require_on",
+            "the app alone knows its users before it answers",
+            "remove it, and have the app refuse anonymous callers there",
+        );
     }
 }
 

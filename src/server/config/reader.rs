@@ -303,7 +303,7 @@ impl<'r, 'a> Section<'r, 'a> {
     pub fn refuse_other(&self, keys: &[&str], problem: &str, remedy: &str) {
         for key in keys {
             if self.reader.different.borrow().contains(&self.path_of(key)) {
-                self.complain_about(key, problem, remedy);
+                self.complain_of_no_effect(key, problem, remedy);
             }
         }
     }

@@ -148,7 +148,7 @@ fn read_check(section: &Section<'_, '_>, routes: &[TokenRoute]) -> CheckSettings
         );
     }
     if check.require_user && !section.has("path") {
-        section.complain_about(
+        section.complain_of_no_effect(
             "require_user",
             "it has no effect without the path at which gateways ask",
             "write path = \"/velt/check\" in [delivery.check], or remove it",
