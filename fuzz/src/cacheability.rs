@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sidecar::inject::{
-    AppHeaderSettings, DocumentSettings, Eligibility, HeaderSettings, Injection, OnMintFailure,
-    PathPattern, Place, Settings, TokenStatus,
+    AppHeaderSettings, CheckSettings, DocumentSettings, Eligibility, HeaderSettings, Injection,
+    OnMintFailure, PathPattern, Place, Settings, TokenStatus,
 };
 use token::TokenValue;
 
@@ -166,6 +166,7 @@ static INJECTION: LazyLock<Injection> = LazyLock::new(|| {
             paths: vec![PathPattern::Prefix("/".into())],
             max_wait: Duration::ZERO,
         },
+        check: CheckSettings { path: None, max_wait: Duration::ZERO, require_user: false },
         routes: Vec::new(),
         max_body: 1024,
         allow_same_site: false,

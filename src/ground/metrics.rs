@@ -119,6 +119,7 @@ pub struct RequestMetrics {
     pub header_deliveries: Counters<HeaderDelivery>,
     pub app_header_deliveries: Counters<HeaderDelivery>,
     pub document_deliveries: Counters<HeaderDelivery>,
+    pub check_deliveries: Counters<HeaderDelivery>,
 }
 
 /// Metrics of the callers' identity.
@@ -474,6 +475,10 @@ impl Metrics {
             document_deliveries: page.counters(
                 "document_deliveries_total",
                 "Documents on paths with delivery in Server-Timing, by what happened to the token.",
+            ),
+            check_deliveries: page.counters(
+                "check_deliveries_total",
+                "Checks of gateways, by what happened to the token.",
             ),
         };
         let recent = Arc::<Recent>::default();

@@ -51,7 +51,8 @@ pub struct Config {
     pub admin: listener::Settings,
     /// Token that admin calls must show, if there is one.
     pub admin_token: Option<SecretString>,
-    pub app: proxy::Settings,
+    /// The app; `None` if a gateway has the app, and the sidecar serves token routes and checks alone.
+    pub app: Option<proxy::Settings>,
     pub identity: identity::Settings,
     pub velt: velt::Settings,
     pub plan: MintPlan,
@@ -192,7 +193,8 @@ impl Config {
         let (admin, admin_token) = top.section("admin", table::admin::read);
         let app = top.section("app", |section| table::app::read(section, listen.address));
         let roots = top.section("outgoing", table::outgoing::read);
-        let delivery = top.section("delivery", table::delivery::read);
+        let delivery =
+            top.section("delivery", |section| table::delivery::read(section, app.is_some()));
         let (required_on, identity, velt) = top.section("identity", |section| {
             let required_on = section.list("require_on", &[]);
             section.section("assertion", |assertion| {
@@ -210,13 +212,8 @@ impl Config {
                     (read, known_groups)
                 });
                 let source = identity.as_ref().map(|identity| &identity.source);
-                if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
-                    section.complain_about(
-                        "require_on",
-                        "the app alone knows its users before it answers",
-                        "remove it, and have the app refuse anonymous callers there",
-                    );
-                }
+                check_required_on(section, &required_on, source);
+                table::app::check_identity(section, source, app.is_some());
                 if let Some(identity) = &mut identity {
                     let source = &mut identity.source;
                     table::identity::check_groups(section, assertion, source, &known_groups);
@@ -227,7 +224,7 @@ impl Config {
         });
         let resolver = top.section("resolver", |section| table::resolver::read(section, &delivery));
         let logout = top.section("logout", |section| {
-            table::logout::read(section, &delivery, resolver.as_ref(), &roots)
+            table::logout::read(section, (&delivery, app.is_some()), resolver.as_ref(), &roots)
         });
         let cache = top.section("cache", |section| cache::Settings {
             max_entries: section.value("max_entries", "100000"),
@@ -363,6 +360,21 @@ fn check_secrets(
                 "make another one with: openssl rand -hex 32",
             );
         }
+    }
+}
+
+/// Complains about paths that only known callers may ask, if only the app knows its callers.
+fn check_required_on(
+    section: &Section<'_, '_>,
+    required_on: &[inject::PathPattern],
+    source: Option<&identity::Source>,
+) {
+    if let (false, Some(identity::Source::App(_))) = (required_on.is_empty(), source) {
+        section.complain_about(
+            "require_on",
+            "the app alone knows its users before it answers",
+            "remove it, and have the app refuse anonymous callers there",
+        );
     }
 }
 

@@ -209,7 +209,9 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let memory = Memory::default();
         config.listen.memory = memory.clone();
-        config.app.memory = memory.clone();
+        if let Some(app) = &mut config.app {
+            app.memory = memory.clone();
+        }
         let limit = config.memory_limit.bytes();
         if let Some(limit) = limit {
             // A quarter for tokens: connections are bounded at seven tenths of the limit.
@@ -338,7 +340,11 @@ impl Server {
         };
         let admin = tokio::spawn(self.admin_listener.serve(answer, admin_watched));
         let reaping = self.sidecars.iter().map(Arc::clone);
-        let reaping = reaping.map(|sidecar| async move { sidecar.upstream.reap_idle().await });
+        let reaping = reaping.map(|sidecar| async move {
+            if let Some(upstream) = &sidecar.upstream {
+                upstream.reap_idle().await;
+            }
+        });
         let reaper = tokio::spawn(join_all(reaping.collect::<Vec<_>>()));
         let reloading = tokio::spawn(self.reload.run());
         let trial = tokio::spawn(async move { self.trial.run().await });
@@ -357,7 +363,7 @@ impl Server {
 
         let deadline = Instant::now() + deadline;
         phase.send_replace(Phase::Stopped);
-        let upstreams = || self.sidecars.iter().map(|sidecar| &sidecar.upstream);
+        let upstreams = || self.sidecars.iter().filter_map(|sidecar| sidecar.upstream.as_ref());
         let tunnels_ended = || join_all(upstreams().map(Upstream::tunnels_ended));
         upstreams().for_each(Upstream::close_tunnels);
         let drained = timeout_at(deadline, async {

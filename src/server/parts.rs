@@ -99,7 +99,8 @@ impl Certificates {
     }
 
     fn of_app(config: &Config) -> Result<Option<Arc<ClientTls>>, FileError> {
-        Ok(config.app.tls.as_ref().map(ClientTls::load).transpose()?.map(Arc::new))
+        let tls = config.app.as_ref().and_then(|app| app.tls.as_ref());
+        Ok(tls.map(ClientTls::load).transpose()?.map(Arc::new))
     }
 
     /// Returns the functions that look at the files again.
@@ -205,6 +206,7 @@ pub(super) fn sidecars(
         required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
         resolver: resolver(config)?,
         logout: logout(config, None, metrics)?,
+        has_app: config.app.is_some(),
     }));
     let dropped = metrics.access_log_dropped.clone();
     let access_log =
@@ -227,7 +229,8 @@ pub(super) fn sidecars(
         admission: Arc::clone(&admission),
         forgets: Arc::clone(&forgets),
         logouts: Arc::clone(&logouts),
-        upstream: upstream(config, certificates, &rules, metrics, workers).beside(&neighbours),
+        upstream: upstream(config, certificates, &rules, metrics, workers)
+            .map(|upstream| upstream.beside(&neighbours)),
         metrics: Arc::new(metrics.requests.clone()),
         access_log: access_log.clone(),
         tracing: tracing.clone(),
@@ -235,18 +238,18 @@ pub(super) fn sidecars(
     Ok(std::iter::repeat_with(|| Arc::new(one())).take(workers).collect())
 }
 
-/// Makes the way to the app for one of `workers`.
+/// Makes the way to the app for one of `workers`; `None` if there is no app.
 fn upstream(
     config: &Config,
     certificates: &Certificates,
     rules: &Arc<ArcSwap<Rules>>,
     metrics: &Metrics,
     workers: usize,
-) -> Upstream {
-    let mut settings = config.app.clone();
+) -> Option<Upstream> {
+    let mut settings = config.app.clone()?;
     settings.max_idle = settings.max_idle.div_ceil(workers);
     let (of_requests, of_responses) = (Arc::clone(rules), Arc::clone(rules));
-    Upstream::new(
+    Some(Upstream::new(
         settings,
         certificates.app.clone(),
         Arc::new(move |trailers: &mut HeaderMap| {
@@ -259,7 +262,7 @@ fn upstream(
             let _ = rules.identity.word_of_app(trailers);
         }),
         metrics.app.clone(),
-    )
+    ))
 }
 
 /// Parts that a reload replaces.
@@ -343,7 +346,10 @@ impl Replaceable {
         } else {
             old.details.clone()
         };
-        let rules = Rules { identity, plan, injection, required_on, resolver, logout, details };
+        // Another app waits for a restart.
+        let has_app = old.has_app;
+        let rules =
+            Rules { identity, plan, injection, required_on, resolver, logout, details, has_app };
         self.sidecar.rules.store(Arc::new(rules));
         if changes.concern(&["log"]) {
             // The log of a process with several sidecars is not ours to change.

@@ -32,10 +32,11 @@ impl Sidecar {
         client: &Client,
         connection: Option<&Arc<ClientConnection>>,
     ) -> Result<Caller, RequestError> {
-        let Some(path) = rules.identity.app_path() else { return Ok(Caller::Unnamed) };
+        let (Some(path), Some(upstream)) = (rules.identity.app_path(), &self.upstream) else {
+            return Ok(Caller::Unnamed);
+        };
         let question = question(path, request);
-        let mut response =
-            self.upstream.ask(question, request.headers(), client, connection).await?;
+        let mut response = upstream.ask(question, request.headers(), client, connection).await?;
         let said = rules.identity.word_of_app(response.headers_mut());
         let (status, is_json) =
             (response.status(), is_of_type("application/json", response.headers()));

@@ -46,6 +46,8 @@ pub(super) enum RequestError {
     BodyTooLarge(usize),
     SlowBody,
     BrokenBody,
+    /// No app is behind the sidecar, and the path is none of its own.
+    NoApp,
     /// The app's fault.
     App(UpstreamError),
     /// The app failed, with this status, when it was asked who the user is.
@@ -140,6 +142,7 @@ impl RequestError {
             Self::CrossOrigin | Self::CookieAlone => Outcome::CrossOrigin,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
             Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
+            Self::NoApp => Outcome::NoApp,
             Self::App(UpstreamError::Unreachable(_)) => Outcome::AppUnreachable,
             Self::App(UpstreamError::Timeout) => Outcome::AppTimeout,
             Self::App(
@@ -230,6 +233,13 @@ impl RequestError {
                 StatusCode::BAD_REQUEST,
                 "broken_body",
                 "The request body broke off before its end.".into(),
+            ),
+            Self::NoApp => (
+                StatusCode::NOT_FOUND,
+                "no_app",
+                "velt-sidecar has no app behind it (app.address = \"none\"): it answers token routes and \
+                 the checks of a gateway. Have the gateway send this path to the app itself."
+                    .into(),
             ),
             Self::App(error) => app_error(error),
             Self::AppFailed(status) => (

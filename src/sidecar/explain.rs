@@ -10,6 +10,7 @@
 
 mod advice;
 mod answer;
+mod check;
 mod delivery;
 mod forwarding;
 mod grants;
@@ -128,6 +129,10 @@ impl Walk<'_> {
             self.steps.push(delivery::of_logout_route(teller, &request));
             return Ok(answer::of_logout(request.method()));
         }
+        let is_check = Route::is_check(&request, self.rules);
+        if is_check {
+            validate(&request).map_err(|bad| (bad.into(), None))?;
+        }
         let before = request.headers().clone();
         let decision = identity.decide(Asking::ToExplain, &peer, request.headers_mut()).await;
         self.steps.push(words::of_trust(identity, &peer, &decision.trust));
@@ -141,6 +146,9 @@ impl Walk<'_> {
         let caller = match decision {
             Decision { conclusion: Conclusion::Caller(caller), .. } => caller,
             Decision { conclusion: Conclusion::Ignored(_), .. } => Caller::Anonymous,
+            Decision { conclusion: Conclusion::Refused(refusal), .. } if is_check => {
+                return Ok(self.check_without_user(&refusal.into(), advice));
+            }
             Decision { conclusion: Conclusion::Refused(refusal), .. } => {
                 return Err((refusal.into(), advice));
             }
@@ -153,6 +161,10 @@ impl Walk<'_> {
         let (address, trusted) = (peer.address(), believed.is_kept());
         let client = Client { address, trusted, scheme: scheme_of(&peer) };
         self.site = Some(Site::of(&request, &client).map(Site::without_localhost));
+        if is_check {
+            let why = (lacks_secret, unbelieved);
+            return Ok(self.check(caller, response, why, advice));
+        }
         let route = Route::of(&request, self.rules);
         self.steps.push(delivery::of_route(&route, &request, injection));
         match route {
@@ -166,6 +178,7 @@ impl Walk<'_> {
                     Own::Resolver(_) => self.resolver_route(&caller, response, advice),
                 })
                 .map_err(|(error, advice)| (error.for_want_of(lacks_secret, unbelieved), advice)),
+            Route::Forward { .. } if !self.rules.has_app => Err((RequestError::NoApp, None)),
             Route::Forward { coverage, to_app } => {
                 if let Err(error) = check_required(self.rules, &caller, &request) {
                     self.steps.push(words::of_required(&request));

@@ -6,6 +6,7 @@
 //! to store it (`tests/it/pages.rs`, `tests/real/caches.rs`).
 
 mod asking;
+mod check;
 mod first_render;
 mod prefetch;
 mod storing;
@@ -21,6 +22,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+pub use self::check::CheckSettings;
 pub use self::first_render::{AppHeaderSettings, DocumentSettings, TokenOrStatus};
 use self::first_render::{shows_timings, tell_scripts};
 use self::prefetch::is_prefetch;
@@ -40,6 +42,7 @@ pub struct Settings {
     pub header: HeaderSettings,
     pub app_header: AppHeaderSettings,
     pub document: DocumentSettings,
+    pub check: CheckSettings,
     pub routes: Vec<TokenRoute>,
     /// Most bytes of a request's body that a token route reads: enough for a user object, not for a document.
     pub max_body: usize,
@@ -379,6 +382,7 @@ mod tests {
                 max_wait: Duration::ZERO,
             },
             document: DocumentSettings { paths: Vec::new(), max_wait: Duration::ZERO },
+            check: CheckSettings { path: None, max_wait: Duration::ZERO, require_user: false },
             routes: Vec::new(),
             max_body: 64 * 1024,
             allow_same_site: false,

@@ -20,6 +20,7 @@
 
 pub mod access_log;
 mod ask_app;
+mod check;
 pub mod details;
 mod error;
 pub mod explain;
@@ -89,6 +90,8 @@ pub struct Rules {
     pub logout: Option<Arc<Logout>>,
     /// Details of users that the app tells; `None` if it is not asked for any.
     pub details: Option<Arc<AppDetails>>,
+    /// Whether an app is behind the sidecar. Else a gateway has the app, and the sidecar forwards no request.
+    pub has_app: bool,
 }
 
 /// All parts that a request passes through. Each thread that serves has one `Sidecar`: its connections to the
@@ -102,7 +105,8 @@ pub struct Sidecar {
     /// Queue of tokens to forget, and the way to the other replicas.
     pub forgets: Arc<Forgets>,
     pub logouts: Arc<Logouts>,
-    pub upstream: Upstream,
+    /// Way to the app; `None` with `app.address = "none"`.
+    pub upstream: Option<Upstream>,
     pub metrics: Arc<RequestMetrics>,
     pub access_log: AccessLog,
     pub tracing: Tracing,
@@ -179,6 +183,12 @@ impl Sidecar {
             let (response, outcome) = Box::pin(self.serve_logout(teller, peer, request)).await;
             return Ok((own(response, request.method() == Method::HEAD), outcome));
         }
+        if Route::is_check(request, rules) {
+            // Boxed, so that other requests do not pay for the size of this future.
+            let serving = self.serve_check(rules, (peer, connection), request, record);
+            let (response, outcome) = Box::pin(serving).await?;
+            return Ok((own(response, request.method() == Method::HEAD), outcome));
+        }
         // Identity comes first: the steps after it remove headers, and a removed header must never count as
         // an absent header.
         let Identified { caller, lacks_secret, unbelieved, believed, by_cookie, signed_in, .. } =
@@ -221,6 +231,7 @@ impl Sidecar {
                 return Ok((own(response, is_head), outcome));
             }
         };
+        let Some(upstream) = &self.upstream else { return Err(RequestError::NoApp) };
         check_required(rules, &caller, request)
             .map_err(|error| error.for_want_of(lacks_secret, unbelieved))?;
 
@@ -247,7 +258,7 @@ impl Sidecar {
         }
         let recaller = self.recallable(rules, &caller, request);
         let asked = record.app_asked();
-        let forwarded = self.upstream.forward(request, &client, connection, asked).await;
+        let forwarded = upstream.forward(request, &client, connection, asked).await;
         let answered = Moment::now();
         record.app_answered(&forwarded, answered.steady);
         let mut response = forwarded?;

@@ -64,7 +64,8 @@ impl Record {
             let trace = tracing.enter_from(request.headers_mut(), is_trusted);
             let is_recorded = trace.as_ref().is_some_and(|trace| trace.recording.is_some());
             if access_log.is_on() || is_recorded {
-                let app = is_recorded.then(|| (upstream.scheme(), upstream.address().clone()));
+                let app = upstream.as_ref().filter(|_| is_recorded);
+                let app = app.map(|app| (app.scheme(), app.address().clone()));
                 let notes = Notes::begin(access_log.clone(), trace, app, started, peer, request);
                 record.notes = Some(Box::new(notes));
             }

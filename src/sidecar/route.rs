@@ -21,7 +21,8 @@ use token::Fingerprint;
 /// Time that a route of the sidecar's own waits for a request body.
 const ROUTE_BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Purpose of a request, unless [`Route::logout`] says that it tells of a logout. The request line alone decides
+/// Purpose of a request, unless [`Route::logout`] says that it tells of a logout, or [`Route::is_check`] that a gateway
+/// asks about a request. The request line alone decides
 /// whether the sidecar or the app answers.
 pub(super) enum Route<'a> {
     /// One of the paths at which the sidecar itself answers with the caller's token.
@@ -68,6 +69,11 @@ impl<'a> Route<'a> {
             coverage: injection.coverage(method, uri.path(), headers),
             to_app: injection.app_header().covering(method, uri.path(), headers),
         }
+    }
+
+    /// Whether a gateway asks about a request of one of its clients.
+    pub(super) fn is_check<B>(request: &Request<B>, rules: &Rules) -> bool {
+        is_plain(request) && rules.injection.check().covers(request.uri().path())
     }
 
     /// Returns the way in which a request tells of a logout; `None` if its path is no logout path.

@@ -50,6 +50,7 @@ pub async fn by_config(config: &Config, asked: Asked) -> Result<Report, Unexplai
         required_on: Arc::new(RequiredOn::new(config.required_on.clone())),
         resolver: resolver.map_err(Unexplained::Resolver)?.map(Arc::new),
         logout: logout.map_err(Unexplained::Tls)?.map(Arc::new),
+        has_app: config.app.is_some(),
     };
     let report = report(&rules, None, None, &InForce::of(config), asked).await;
     report.map_err(Unexplained::Question)

@@ -1,5 +1,6 @@
 //! Messages about mistakes in the configuration, word for word, and the values of a valid one.
 
+mod check;
 mod combinations;
 mod described;
 mod keys;

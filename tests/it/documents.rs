@@ -28,6 +28,18 @@ const FRONTS: Folder = Folder {
     least: 15,
 };
 
+const GATEWAYS: Folder = Folder {
+    path: "docs/gateways",
+    sections: &[
+        "## The gateway",
+        "## The sidecar",
+        "## What is believed, and why",
+        "## The trap",
+        "## See that it works",
+    ],
+    least: 7,
+};
+
 const LOGINS: Folder = Folder {
     path: "docs/logins",
     sections: &[
@@ -129,7 +141,7 @@ fn has_its_parts(page: &Path, sections: &[&str]) {
 
 #[test]
 fn each_page_of_a_front_or_login_has_all_its_parts() {
-    for folder in [FRONTS, LOGINS] {
+    for folder in [FRONTS, GATEWAYS, LOGINS] {
         for page in folder.pages() {
             has_its_parts(&page, folder.sections);
         }
@@ -159,9 +171,11 @@ fn each_page_of_a_platform_has_all_its_parts_and_is_indexed() {
 
 #[test]
 fn indexes_of_fronts_and_logins_name_each_page_once() {
-    for folder in [FRONTS, LOGINS] {
+    for folder in [FRONTS, GATEWAYS, LOGINS] {
         let index = read(format!("{}/README.md", folder.path));
-        let rows: Vec<_> = index.lines().filter(|line| line.starts_with('|')).collect();
+        // The first table is the index.
+        let lines = index.lines().skip_while(|line| !line.starts_with('|'));
+        let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).collect();
         let pages = folder.pages();
         // The table has a heading and a line beneath the heading.
         assert_eq!(rows.len(), pages.len() + 2, "{rows:#?}");
@@ -177,7 +191,7 @@ fn indexes_of_fronts_and_logins_name_each_page_once() {
 #[tokio::test]
 async fn check_accepts_the_configurations_in_documents() {
     let mut checked = 0;
-    let pages = FRONTS.pages().into_iter().chain(LOGINS.pages());
+    let pages = FRONTS.pages().into_iter().chain(GATEWAYS.pages()).chain(LOGINS.pages());
     for document in pages.chain(["README.md".into()]) {
         let configurations = blocks(&read(&document), "toml");
         assert!(!configurations.is_empty(), "{}: no sidecar.toml", document.display());
@@ -242,6 +256,7 @@ fn links_between_documents_lead_somewhere() {
         ".",
         "docs",
         FRONTS.path,
+        GATEWAYS.path,
         LOGINS.path,
         PLATFORMS.path,
         "docs/decisions",

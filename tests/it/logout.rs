@@ -88,7 +88,8 @@ fn assert_refused(answer: &Answer, status: u16, words: &str) {
 #[tokio::test]
 async fn t71_logout_takes_the_token_of_its_user_alone() {
     let provider = Provider::start().await;
-    let stage = Stage::set(&provider.toml("")).await;
+    let check = "[delivery.check]\npath = \"/velt/check\"\n";
+    let stage = Stage::set(&format!("{}{check}", provider.toml(""))).await;
     let (_, bobs) = (served(&stage, "ada").await, served(&stage, "bob").await);
     let answer = post(&stage, &provider.token("ada", &json!({}))).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -100,6 +101,11 @@ async fn t71_logout_takes_the_token_of_its_user_alone() {
     let of_app = stage.get_as("ada", "/api/me").await;
     assert_eq!((of_app.status(), of_app.token()), (200, None));
     assert_eq!(of_app.token_status(), Some("signed-out"));
+    // A gateway that asks is told too.
+    let checked = stage.get_as("ada", "/velt/check").await;
+    assert_eq!((checked.token(), checked.token_status()), (None, Some("signed-out")));
+    let bob = stage.get_as("bob", "/velt/check").await;
+    assert_eq!(bob.token(), Some(&*bobs));
     assert_eq!(served(&stage, "bob").await, bobs, "the same bytes");
     assert_eq!(stage.velt.call_count(), 2, "no token was minted after the logout");
     for (series, value) in [

@@ -31,6 +31,7 @@ mod first_render;
 mod forged_tokens;
 mod fronts;
 mod fuzz_corpus;
+mod gateway_checks;
 #[path = "../real/frames.rs"]
 #[allow(dead_code, reason = "the tests with real tools use the rest")]
 mod frames;

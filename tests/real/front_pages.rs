@@ -1,10 +1,10 @@
 //! Fronts of `docs/fronts`, each started from the text of its page, in front of a sidecar with the page's own
 //! `sidecar.toml`. A test replaces only the values that a reader replaces too: names, ports, secrets.
 
-mod front;
+pub mod front;
 pub mod page;
-mod site;
-mod visitor;
+pub mod site;
+pub mod visitor;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -27,6 +27,7 @@ mod certificates;
 mod framing;
 mod front_pages;
 mod frontend;
+mod gateways;
 mod fronts;
 mod grpc;
 mod login;

@@ -45,6 +45,8 @@ label!(
     ClientGone = "client_gone",
     /// A malformed or refused message: see `docs/proxying.md`.
     BadRequest = "bad_request",
+    /// A gateway's check was answered, with a token or a status.
+    CheckAnswered = "check_answered",
     /// A token for resolvers, or the keys of such tokens, were served.
     ResolverServed = "resolver_served",
     /// A logout was carried out, or had been before.
@@ -91,6 +93,8 @@ label!(
     TokenQueued = "token_queued",
     /// A token was needed and Velt's answer held no token that can be used.
     TokenMalformed = "token_malformed",
+    /// A path of the app's was asked for, and no app is behind the sidecar.
+    NoApp = "no_app",
     /// The app could not be connected to.
     AppUnreachable = "app_unreachable",
     /// The app took longer than `app.response_timeout` to begin its answer.

@@ -39,6 +39,8 @@ pub struct Reader<'a> {
     read_variables: RefCell<BTreeSet<String>>,
     complaints: RefCell<Vec<Complaint>>,
     effective: RefCell<Vec<Effective>>,
+    /// Paths of the keys that were given with another value than their default.
+    different: RefCell<BTreeSet<String>>,
     /// Number of tables read so far.
     tables: Cell<usize>,
     secrets: Secrets,
@@ -62,6 +64,7 @@ impl<'a> Reader<'a> {
             read_variables: RefCell::default(),
             complaints: RefCell::default(),
             effective: RefCell::default(),
+            different: RefCell::default(),
             tables: Cell::new(0),
             secrets: Secrets::Needed,
             unchecked: RefCell::default(),
@@ -294,6 +297,17 @@ impl<'r, 'a> Section<'r, 'a> {
         self.complain(code, key, place, problem, remedy.into());
     }
 
+    /// Complains about each of `keys` that was given with another value than its default, because another setting
+    /// leaves it without effect. Keys with a default stand in every file that was copied from `sidecar.toml`. Must come
+    /// after the keys have been read.
+    pub fn refuse_other(&self, keys: &[&str], problem: &str, remedy: &str) {
+        for key in keys {
+            if self.reader.different.borrow().contains(&self.path_of(key)) {
+                self.complain_of_no_effect(key, problem, remedy);
+            }
+        }
+    }
+
     /// Whether `key` was given.
     pub fn has(&self, key: &str) -> bool {
         self.place_of(key).is_some()
@@ -371,6 +385,10 @@ impl<'r, 'a> Section<'r, 'a> {
             fingerprint,
             source,
         });
+    }
+
+    fn differs(&self, key: &str) {
+        self.reader.different.borrow_mut().insert(self.path_of(key));
     }
 
     fn path_of(&self, key: &str) -> String {

@@ -270,25 +270,28 @@ impl Setting for PathPattern {
     }
 }
 
-/// The app's address, and whether the app speaks TLS.
-pub(super) struct AppAddress {
-    pub(super) address: Address,
-    pub(super) tls: bool,
+/// The app's address, and whether the app speaks TLS; or no app.
+pub(super) enum AppAddress {
+    None,
+    At { address: Address, tls: bool },
 }
 
 /// Pattern of the app's address.
-const APP_ADDRESS: &str = r"^unix:/|^(https://)?[^@/]+:\+?0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
+const APP_ADDRESS: &str = r"^none$|^unix:/|^(https://)?[^@/]+:\+?0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
 
 impl Setting for AppAddress {
     const EXPECTED: &'static str = "the app's address, such as \"127.0.0.1:3000\", \
-         \"https://127.0.0.1:3443\" or \"unix:/run/app.sock\"";
+         \"https://127.0.0.1:3443\" or \"unix:/run/app.sock\"; or \"none\", if a gateway has the app";
     fn form() -> Form {
         Form::Text(APP_ADDRESS)
     }
     fn parse(text: &str) -> Option<Self> {
+        if text == "none" {
+            return Some(Self::None);
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             let address = Address::Unix(path.into());
-            return path.starts_with('/').then_some(Self { address, tls: false });
+            return path.starts_with('/').then_some(Self::At { address, tls: false });
         }
         let (text, tls) = match text.strip_prefix("https://") {
             Some(rest) => (rest, true),
@@ -298,7 +301,7 @@ impl Setting for AppAddress {
         let plain = authority.port_u16().is_some_and(|port| port > 0)
             && !authority.host().is_empty()
             && !text.contains('@');
-        plain.then(|| Self { address: Address::Tcp(text.to_owned()), tls })
+        plain.then(|| Self::At { address: Address::Tcp(text.to_owned()), tls })
     }
 }
 

@@ -68,8 +68,10 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// Whether the request went well, so that its line is like others and may be left out by sampling.
     pub(super) fn went_well(&self) -> bool {
-        matches!(self.outcome, Outcome::Forwarded | Outcome::Upgraded | Outcome::TokenServed)
-            && self.status.is_some_and(|status| status.as_u16() < 400)
+        matches!(
+            self.outcome,
+            Outcome::Forwarded | Outcome::Upgraded | Outcome::TokenServed | Outcome::CheckAnswered
+        ) && self.status.is_some_and(|status| status.as_u16() < 400)
             && self.end == End::Whole
     }
 

@@ -194,13 +194,14 @@ impl Sidecar {
         rules: &Rules,
         question: Question,
     ) -> Result<Option<AppAnswer>, NoDetails> {
+        let upstream = self.upstream.as_ref().ok_or(NoDetails::Broken)?;
         let deadline = Instant::now() + source.timeout;
         let Question { mut head, said, client, .. } = question;
         // A user's id has no control characters, so it can be a header's value.
         let id = HeaderValue::from_bytes(user.id.as_str().as_bytes());
         head.headers_mut().insert(ASKED_USER, id.map_err(|_| NoDetails::Broken)?);
         // Not on the client's own connection to the app, where its request may be at the same time.
-        let asking = self.upstream.ask(head, &said, &client, None);
+        let asking = upstream.ask(head, &said, &client, None);
         let response = timeout_at(deadline, asking).await.map_err(|_| NoDetails::Timeout)??;
         let status = response.status();
         let is_html = is_of_type("text/html", response.headers());

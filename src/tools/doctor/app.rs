@@ -17,7 +17,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(8);
 
 pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
     let mut findings = Findings::of(Check::App);
-    let settings = &around.config.app;
+    let Some(settings) = &around.config.app else {
+        without_app(&around, &mut findings);
+        return findings.all();
+    };
     let place = place(settings);
     look_at_address(settings, &mut findings).await;
     let tls = match settings.tls.as_ref().map(ClientTls::load).transpose() {
@@ -35,12 +38,24 @@ pub(super) async fn check(around: Arc<Surroundings>) -> Vec<Finding> {
                 app_path::look_at_https(settings, tls.as_ref(), &place, &mut findings).await;
             }
             look_at_idle(&probe, settings, &mut findings);
-            app_path::look_at_path(&around, tls.as_ref(), &mut findings).await;
-            app_path::look_at_details(&around, tls.as_ref(), &mut findings).await;
+            app_path::look_at_path(&around, settings, tls.as_ref(), &mut findings).await;
+            app_path::look_at_details(&around, settings, tls.as_ref(), &mut findings).await;
         }
         Err(error) => failed(&error, place, settings, tls.as_ref(), &mut findings).await,
     }
     findings.all()
+}
+
+/// Tells what a sidecar without an app answers.
+fn without_app(around: &Surroundings, findings: &mut Findings) {
+    let delivery = &around.config.delivery;
+    let routes = delivery.routes.iter().map(|route| &*route.path);
+    let answered: Vec<&str> = routes.chain(delivery.check.path.as_deref()).collect();
+    findings.note(
+        "app.address none",
+        format!("no app is behind the sidecar, which answers {}", answered.join(", ")),
+        "have the gateway send these paths, or its checks, to the sidecar, and all else to the app",
+    );
 }
 
 fn place(settings: &Settings) -> String {

@@ -40,11 +40,12 @@ pub(super) async fn look_at_https(
 /// Asks the app at `identity.app_path` without cookies, if the app has to say who is signed in.
 pub(super) async fn look_at_path(
     around: &Surroundings,
+    settings: &Settings,
     tls: Option<&ClientTls>,
     findings: &mut Findings,
 ) {
     let Source::App(source) = &around.config.identity.source else { return };
-    let (settings, path) = (&around.config.app, source.path.as_str());
+    let path = source.path.as_str();
     let place = format!("identity.app_path {path}");
     let mut asked = ask_once(settings, tls, path, false).await;
     let insists = asked.as_ref().is_ok_and(|asked| asked.to_https);
@@ -93,6 +94,7 @@ pub(super) async fn look_at_path(
 /// Asks the app at `identity.details_path`, if it has to tell details of users, for those of no user.
 pub(super) async fn look_at_details(
     around: &Surroundings,
+    settings: &Settings,
     tls: Option<&ClientTls>,
     findings: &mut Findings,
 ) {
@@ -100,7 +102,7 @@ pub(super) async fn look_at_details(
     let path = source.path.as_str();
     let place = format!("identity.details_path {path}");
     // As if the browser had come by https, because an app may insist on it.
-    let Asked { status, to_https, .. } = match ask_once(&around.config.app, tls, path, true).await {
+    let Asked { status, to_https, .. } = match ask_once(settings, tls, path, true).await {
         Ok(asked) => asked,
         Err(error) => return failed(&error, place, findings),
     };

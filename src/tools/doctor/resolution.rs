@@ -76,7 +76,7 @@ fn names(around: &Surroundings) -> Vec<(&'static str, String, u16)> {
     {
         call("identity.assertion", location.url());
     }
-    if let Address::Tcp(authority) = &around.config.app.address
+    if let Some(Address::Tcp(authority)) = around.config.app.as_ref().map(|app| &app.address)
         && let Some((host, port)) = authority.rsplit_once(':')
     {
         called.push(("app.address", host.to_owned(), port.parse().unwrap_or_default()));

@@ -5,7 +5,7 @@ use crate::support::config;
 
 const ADDRESS: &str = "an IP address and port, such as \"0.0.0.0:8080\"";
 const APP: &str = "the app's address, such as \"127.0.0.1:3000\", \"https://127.0.0.1:3443\" or \
-    \"unix:/run/app.sock\"";
+    \"unix:/run/app.sock\"; or \"none\", if a gateway has the app";
 const HEADER: &str = "the name of a header, such as \"X-Forwarded-User\"";
 const TIME: &str = "a time of at most a day, such as \"250ms\", \"5s\" or \"2m\"";
 const SPAN: &str = "a time from \"1ms\" to \"24h\", such as \"5s\" or \"2m\"";

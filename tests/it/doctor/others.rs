@@ -11,6 +11,7 @@ use tools::doctor::{Check, Finding, Report, Severity, Tolerated};
 use super::{Patient, only};
 use crate::support::app::{FakeApp, full, plain};
 use crate::support::certificates::{Authority, VALID, terminate};
+use crate::support::document;
 use crate::support::issuer::{Issuer, Pen};
 use crate::support::velt::{answer, jwt, minted, refused, unix_seconds};
 
@@ -398,6 +399,21 @@ async fn doctor_advises_max_idle_0_if_the_app_closes_at_once() {
     let finding = only(&report, Check::App, Severity::Warning, "unannounced");
     let remedy = finding.remedy.as_deref().expect("there is one");
     assert!(remedy.contains("write max_idle = 0 in [app]"), "{remedy}");
+}
+
+#[tokio::test]
+async fn doctor_of_a_sidecar_without_an_app_asks_no_app() {
+    let patient = Patient::new().await;
+    let none = "[app]\naddress = \"none\"\n[delivery.check]\npath = \"/velt/check\"";
+    let text = document(
+        "none",
+        patient.velt.address,
+        &format!("{none}\n[listen]\nmax_connections = 10\n[cache]\nmax_bytes = \"1MiB\""),
+    );
+    let report = patient.examine_text(Ok(text)).await;
+    let finding = only(&report, Check::App, Severity::Note, "no app is behind the sidecar");
+    assert!(finding.what.ends_with("/api/velt/token, /velt/check"), "{}", finding.what);
+    assert!(patient.app.journal().is_empty());
 }
 
 /// Replaces the address by the unspecified one, through which this machine still reaches loopback.

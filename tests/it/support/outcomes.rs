@@ -47,11 +47,13 @@ const SETTINGS: &str = r#"
 pub const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Outcomes that can't be provoked here: an app that is down takes another sidecar, assertions take
+/// Outcomes that can't be provoked here: an app that is down, no app, and a gateway take another sidecar, assertions take
 /// another source of identity, details, resolvers, logouts and a queue take other settings, a renewal takes the token that
 /// was served before, and a panic takes a bug.
-pub const NOT_PROVOKED: [Outcome; 11] = [
+pub const NOT_PROVOKED: [Outcome; 13] = [
     Outcome::AppUnreachable,
+    Outcome::CheckAnswered,
+    Outcome::NoApp,
     Outcome::InvalidAssertion,
     Outcome::IdentityUnverified,
     Outcome::NoDetails,

@@ -84,10 +84,11 @@ impl Site {
     }
 }
 
-type Recording = Arc<Mutex<Vec<u8>>>;
+/// Bytes that a sidecar has sent to Velt.
+pub type Recording = Arc<Mutex<Vec<u8>>>;
 
 /// Passes connections on to `velt`, and records the bytes sent to it.
-async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
+pub async fn record(velt: SocketAddr, asked: Recording) -> (Task, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let relay = Task::spawn(async move {

@@ -16,6 +16,9 @@ impl Section<'_, '_> {
         self.declare_value::<T>(key, Some(default));
         let found = self.found(key, T::BARE, T::EXPECTED);
         let parsed = found.as_ref().and_then(|found| self.parse(key, found));
+        if found.as_ref().is_some_and(|found| found.text != default) {
+            self.differs(key);
+        }
         self.note(
             key,
             &rendered::<T>(found.as_ref().map_or(default, |found| &found.text)),
@@ -28,6 +31,7 @@ impl Section<'_, '_> {
     pub fn optional<T: Setting>(&self, key: &str) -> Option<T> {
         self.declare_value::<T>(key, None);
         let found = self.found(key, T::BARE, T::EXPECTED)?;
+        self.differs(key);
         let parsed = self.parse(key, &found);
         self.note(key, &rendered::<T>(&found.text), Some(&found));
         parsed
@@ -102,6 +106,9 @@ impl Section<'_, '_> {
             Some((place, items)) => (items.iter().map(String::as_str).collect(), Some(place)),
             None => (default.to_vec(), None),
         };
+        if items != default {
+            self.differs(key);
+        }
         let values: Vec<String> = items.iter().map(|item| rendered::<T>(item)).collect();
         self.record(key, &format!("[{}]", values.join(", ")), source_of(source));
         let parse = |item: &&str| {

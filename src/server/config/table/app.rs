@@ -1,4 +1,5 @@
-//! The table `app`: the app's address and protocol, and the limits of connections to it.
+//! The table `app`: the app's address and protocol, and the limits of connections to it; and what is without effect if no
+//! app is behind the sidecar.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,13 +12,65 @@ use super::super::words::{self, AppAddress};
 use ground::memory::Memory;
 use ground::tls::{ClientSettings, Roots};
 use hop::proxy::{Address, AppProtocol, Settings};
+use identity::Source;
 
-/// Reads the table `app`. `listen` is the sidecar's own address.
-pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
-    let AppAddress { address, tls: encrypted } = section.value("address", "127.0.0.1:3000");
-    let protocol = section.value("protocol", "http1");
-    let tls = read_tls(section, &address, encrypted);
-    let forwarded_for = section.value("forwarded_for", "keep");
+/// Reason why a setting is refused.
+pub(super) const WITHOUT_APP: &str = "it has no effect with app.address = \"none\"";
+
+/// Remedy for such a setting.
+pub(super) const REMOVE: &str = "remove it, or write the app's address in [app]";
+
+/// Keys beside `address`.
+const OTHER_KEYS: [&str; 10] = [
+    "protocol",
+    "forwarded_for",
+    "ca_file",
+    "server_name",
+    "connect_timeout",
+    "response_timeout",
+    "idle_timeout",
+    "max_idle",
+    "stream_idle_timeout",
+    "max_headers",
+];
+
+/// Reads the table `app`. `listen` is the sidecar's own address. `None` if no app is behind the sidecar.
+pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Option<Settings> {
+    match section.value("address", "127.0.0.1:3000") {
+        AppAddress::At { address, tls } => {
+            let settings = read_settings(section, address, tls);
+            check_protocol(section, settings.protocol, tls);
+            check_loop(section, &settings.address, listen);
+            Some(settings)
+        }
+        AppAddress::None => {
+            // Asks for the keys, so that they count as known.
+            let nowhere = Address::Unix(PathBuf::default());
+            read_settings(section, nowhere, true);
+            section.refuse_other(&OTHER_KEYS, WITHOUT_APP, REMOVE);
+            None
+        }
+    }
+}
+
+/// Complains about settings of `identity` for which an app is needed, if there is none.
+pub fn check_identity(section: &Section<'_, '_>, source: Option<&Source>, has_app: bool) {
+    if has_app {
+        return;
+    }
+    if let Some(Source::App(_)) = source {
+        section.complain_about(
+            "source",
+            "the app would have to name the user, and app.address is \"none\"",
+            "believe the gateway (\"header\") or a signature (\"assertion\"), or write the app's address",
+        );
+    }
+    let keys = ["details_path", "require_on", "forward_headers", "trusted_proxies"];
+    section.refuse_other(&keys, WITHOUT_APP, REMOVE);
+}
+
+/// Complains about a protocol that does not go with the scheme of the app's address.
+fn check_protocol(section: &Section<'_, '_>, protocol: AppProtocol, encrypted: bool) {
     let remedy = match protocol {
         AppProtocol::H2c if encrypted => Some("\"h2\""),
         AppProtocol::H2 if !encrypted => Some("\"h2c\", or address = \"https://...\""),
@@ -27,7 +80,12 @@ pub fn read(section: &Section<'_, '_>, listen: SocketAddr) -> Settings {
         let problem = "h2 is HTTP/2 over TLS, h2c without";
         section.complain_about("protocol", problem, &format!("write protocol = {remedy}"));
     }
-    check_loop(section, &address, listen);
+}
+
+fn read_settings(section: &Section<'_, '_>, address: Address, encrypted: bool) -> Settings {
+    let protocol = section.value("protocol", "http1");
+    let tls = read_tls(section, &address, encrypted);
+    let forwarded_for = section.value("forwarded_for", "keep");
     Settings {
         address,
         tls,

@@ -7,9 +7,10 @@ use http::HeaderName;
 use super::super::reader::Section;
 use super::super::setting::Span;
 use super::super::words::{BodyBytes, RoutePath, ShapeName};
+use super::app::{REMOVE, WITHOUT_APP};
 use sidecar::inject::{
-    AppHeaderSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure, Settings,
-    Shape, TokenRoute,
+    AppHeaderSettings, CheckSettings, DocumentSettings, EXPIRES_AT, HeaderSettings, OnMintFailure,
+    Settings, Shape, TokenRoute,
 };
 
 /// Names that no token may have, beside those that no identity may have.
@@ -34,8 +35,8 @@ const TAKEN: [&str; 15] = [
 /// Beginnings of names that no token may have.
 const TAKEN_BEGINNINGS: [&str; 5] = ["access-control-", "if-", "sec-", "trace", "x-forwarded-"];
 
-/// Reads the table `delivery`.
-pub fn read(section: &Section<'_, '_>) -> Settings {
+/// Reads the table `delivery`. Without an app, there are no responses and requests of the app's.
+pub fn read(section: &Section<'_, '_>, has_app: bool) -> Settings {
     let max_body = section.value::<BodyBytes>("max_body", "64KiB").0;
     let allow_same_site = section.value("allow_same_site", "false");
     // Read the table's own keys before its inner tables, as TOML has them.
@@ -49,12 +50,27 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         );
         default_routes()
     });
-    let header = section.section("header", read_header);
-    let app_header = section.section("app_header", read_app_header);
-    let document = section.section("document", |table| DocumentSettings {
-        paths: table.list("paths", &[]),
-        max_wait: table.value("max_wait", "250ms"),
+    let refuse = |table: &Section<'_, '_>, keys: &[&str]| {
+        if !has_app {
+            table.refuse_other(keys, WITHOUT_APP, REMOVE);
+        }
+    };
+    let header = section.section("header", |table| {
+        let header = read_header(table);
+        refuse(table, &["enabled", "paths", "max_wait", "on_failure"]);
+        HeaderSettings { enabled: header.enabled && has_app, ..header }
     });
+    let app_header = section.section("app_header", |table| {
+        let settings = read_app_header(table);
+        refuse(table, &["paths", "name", "status_name", "max_wait"]);
+        settings
+    });
+    let document = section.section("document", |table| {
+        let (paths, max_wait) = (table.list("paths", &[]), table.value("max_wait", "250ms"));
+        refuse(table, &["paths", "max_wait"]);
+        DocumentSettings { paths, max_wait }
+    });
+    let check = section.section("check", |table| read_check(table, &routes));
     for (position, route) in routes.iter().enumerate() {
         if routes[..position].iter().any(|earlier| earlier.path == route.path) {
             let problem = format!("two routes have the path {}", route.path);
@@ -62,14 +78,21 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         }
     }
     let by_page = !app_header.paths.is_empty() || !document.paths.is_empty();
-    if routes.is_empty() && !header.enabled && !by_page {
+    let by_gateway = check.path.is_some();
+    if routes.is_empty() && !has_app && !by_gateway {
+        section.complain_about(
+            "route",
+            "with app.address = \"none\" there is neither a route nor a check, so no page would get a token",
+            "add a [[delivery.route]], or write path = \"/velt/check\" in [delivery.check]",
+        );
+    } else if routes.is_empty() && !header.enabled && !by_page && !by_gateway {
         section.complain_about(
             "route",
             "there is neither a route nor header delivery, so no page would get a token",
             "add a [[delivery.route]], or set delivery.header.enabled = true",
         );
     }
-    Settings { header, app_header, document, routes, max_body, allow_same_site }
+    Settings { header, app_header, document, check, routes, max_body, allow_same_site }
 }
 
 /// Reads the name of a header with a token or a status. Complains about a name that the sidecar, a browser or a cache
@@ -107,6 +130,31 @@ fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
         );
     }
     header
+}
+
+/// Reads the table `delivery.check`. The check answers all paths below its own, so no route may be there.
+fn read_check(section: &Section<'_, '_>, routes: &[TokenRoute]) -> CheckSettings {
+    let path: Option<RoutePath> = section.optional("path");
+    let check = CheckSettings {
+        path: path.map(|path| path.0),
+        max_wait: section.value("max_wait", "150ms"),
+        require_user: section.value("require_user", "false"),
+    };
+    if routes.iter().any(|route| check.covers(&route.path)) {
+        section.complain_about(
+            "path",
+            "two things would be answered at one path",
+            "give the check a path of its own: it answers all paths below that path too",
+        );
+    }
+    if check.require_user && !section.has("path") {
+        section.complain_of_no_effect(
+            "require_user",
+            "it has no effect without the path at which gateways ask",
+            "write path = \"/velt/check\" in [delivery.check], or remove it",
+        );
+    }
+    check
 }
 
 /// Reads the table `delivery.app_header`.

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::super::reader::{Inline, Section};
 use super::super::setting::Limit;
 use super::super::words::RoutePath;
+use super::app::{REMOVE, WITHOUT_APP};
 use super::check_plaintext;
 use ground::tls::Roots;
 use identity::LogoutSource;
@@ -22,25 +23,28 @@ const PATH: &str = "path";
 const SECRET_VARIABLE: &str = "VELT_SIDECAR_LOGOUT__WEBHOOK__SECRET";
 const NEXT_SECRET_VARIABLE: &str = "VELT_SIDECAR_LOGOUT__WEBHOOK__NEXT_SECRET";
 
-/// Reads the table. `None` if no path is given, so that no logout is taken.
+/// Reads the table. `None` if no path is given, so that no logout is taken. Without an app there are no WebSockets.
 pub fn read(
     section: &Section<'_, '_>,
-    delivery: &inject::Settings,
+    (delivery, has_app): (&inject::Settings, bool),
     resolver: Option<&ResolverSettings>,
     roots: &Roots,
 ) -> Option<LogoutSettings> {
     let refuse_for = section.value::<Limit>("refuse_for", "15m").0;
     let end_websockets: bool = section.value("end_websockets", "false");
+    if !has_app {
+        section.refuse_other(&["end_websockets"], WITHOUT_APP, REMOVE);
+    }
     let routes = delivery.routes.iter().map(|route| &*route.path);
     let keys = resolver.iter().flat_map(|resolver| [&*resolver.path, &*resolver.keys_path]);
     let mut taken: Vec<&str> = routes.chain(keys).collect();
     let (has_oidc, oidc) = section.section("oidc", |oidc| {
-        let path = read_path(oidc, &taken);
+        let path = read_path(oidc, &taken, &delivery.check);
         (oidc.has(PATH), read_oidc(oidc, path, roots))
     });
     taken.extend(oidc.iter().map(|(path, _)| &**path));
     let (has_webhook, webhook) = section.section("webhook", |webhook| {
-        let path = read_path(webhook, &taken);
+        let path = read_path(webhook, &taken, &delivery.check);
         (webhook.has(PATH), read_webhook(webhook, path))
     });
     if end_websockets && !has_oidc && !has_webhook {
@@ -59,9 +63,13 @@ pub fn read(
 }
 
 /// Reads the path of a table, which must not be one of the paths that are `taken`.
-fn read_path(section: &Section<'_, '_>, taken: &[&str]) -> Option<String> {
+fn read_path(
+    section: &Section<'_, '_>,
+    taken: &[&str],
+    check: &inject::CheckSettings,
+) -> Option<String> {
     let RoutePath(path) = section.optional(PATH)?;
-    if taken.contains(&&*path) {
+    if taken.contains(&&*path) || check.covers(&path) {
         section.complain_about(
             PATH,
             "two things would be answered at one path",

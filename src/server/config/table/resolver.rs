@@ -39,12 +39,14 @@ pub fn read(section: &Section<'_, '_>, delivery: &inject::Settings) -> Option<Re
         section.complain_about("life", "a token can't be taken back before its end", remedy);
     }
     let routes = delivery.routes.iter().map(|route| &route.path);
-    if path == keys_path || routes.clone().any(|taken| *taken == path || *taken == keys_path) {
+    let by_check = delivery.check.covers(&path) || delivery.check.covers(&keys_path);
+    let by_route = routes.clone().any(|taken| *taken == path || *taken == keys_path);
+    if path == keys_path || by_route || by_check {
         let problem = "two things would be answered at one path";
         section.complain_about(
             "path",
             problem,
-            "give path, keys_path and each route a path of its own",
+            "give path, keys_path, each route and delivery.check a path of its own",
         );
     }
     let Some(issuer) = issuer else {
