@@ -16,8 +16,8 @@ use server::config;
     name = "velt-sidecar",
     version,
     after_help = "Exit codes: 1 (health) not healthy, 64 usage, 69 an address is in use, no \
-                  sidecar answers, or (doctor) something does not work, 77 an admin call is \
-                  denied, 78 configuration or a file it names. Documentation: README.md"
+                  sidecar answers, or (doctor) something does not work, 74 the result can't be written, \
+                  77 an admin call is denied, 78 configuration or a file it names. Documentation: README.md"
 )]
 pub struct Arguments {
     #[command(subcommand)]

@@ -10,7 +10,7 @@ use server::{StartError, absent_files, check_present};
 
 use super::arguments::{CheckArguments, CheckFormat};
 use super::caution::{Caution, cautions};
-use super::{EX_CONFIG, environment};
+use super::{EX_CONFIG, environment, print_out};
 
 /// Remedy for a part that can't be made from the configuration. The message names the file at fault.
 const PART_REMEDY: &str =
@@ -40,7 +40,7 @@ pub fn check(file: Option<&Path>, arguments: &CheckArguments) -> ExitCode {
     match arguments.format {
         CheckFormat::Text => report.print(),
         CheckFormat::Json => {
-            println!("{}", serde_json::to_string_pretty(&report.json()).expect("string keys"));
+            print_out(&(serde_json::to_string_pretty(&report.json()).expect("string keys") + "\n"));
         }
     }
     if report.refusal.is_some() { EX_CONFIG.into() } else { ExitCode::SUCCESS }
@@ -87,7 +87,7 @@ impl Report {
 
     fn print_settings(&self) {
         if let Some(config) = &self.config {
-            print!("{}", config.describe());
+            print_out(&config.describe().to_string());
         }
         for Caution { place, what, remedy, is_warning } in &self.cautions {
             let word = if *is_warning { "warning" } else { "note" };

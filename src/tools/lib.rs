@@ -21,8 +21,9 @@ pub mod service_manager;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -48,6 +49,8 @@ use self::run::{report, run, run_until, runtime, signals};
 const EX_USAGE: u8 = 64;
 /// sysexits.h: something that is needed is not available.
 const EX_UNAVAILABLE: u8 = 69;
+/// sysexits.h: an error while the result was written.
+const EX_IOERR: u8 = 74;
 /// sysexits.h: not allowed.
 const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
@@ -75,7 +78,7 @@ pub fn main() -> ExitCode {
         Command::Run => with_config(file, run),
         Command::Check(arguments) => check::check(file, &arguments),
         Command::Schema => {
-            print!("{}", schema());
+            print_out(&schema());
             ExitCode::SUCCESS
         }
         Command::Doctor(arguments) => doctor(arguments, file),
@@ -86,7 +89,7 @@ pub fn main() -> ExitCode {
         Command::Health(arguments) => kubelet::health(file, arguments),
         Command::Drain(arguments) => kubelet::drain(file, arguments),
         Command::Version => {
-            println!("velt-sidecar {}", env!("CARGO_PKG_VERSION"));
+            print_out(concat!("velt-sidecar ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
         }
     }
@@ -99,6 +102,19 @@ fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> E
             eprintln!("velt-sidecar: {error}");
             EX_CONFIG.into()
         }
+    }
+}
+
+/// Writes the result of a command to standard output. A reader that has left, such as `head`, wants no more of it. If the
+/// text can't be written for another reason, such as a full disk, the process ends.
+fn print_out(text: &str) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("velt-sidecar: can't write the result to standard output: {error}");
+            exit(EX_IOERR.into());
+        }
+        _ => {}
     }
 }
 
@@ -128,7 +144,7 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
     let report = runtime.block_on(examination.run());
     // The process does not wait for the thread of a look-up or of a file that hangs.
     runtime.shutdown_background();
-    print!("{}", if json { report.json(strict) } else { report.text() });
+    print_out(&if json { report.json(strict) } else { report.text() });
     report.exit_code(strict).into()
 }
 
@@ -153,11 +169,8 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
     };
     let print = |mut report: Report| {
         report.notes = notes;
-        if json {
-            println!("{}", serde_json::to_string_pretty(&report).expect("string keys"));
-        } else {
-            print!("{report}");
-        }
+        let json = json.then(|| serde_json::to_string_pretty(&report).expect("string keys") + "\n");
+        print_out(&json.unwrap_or_else(|| report.to_string()));
         ExitCode::SUCCESS
     };
     let url = match whom {
@@ -207,7 +220,7 @@ fn admin(file: Option<&Path>, arguments: AdminArguments) -> ExitCode {
             AdminCall::Config => client.config().await,
             AdminCall::Refusals => client.refusals().await,
         };
-        print!("{}", answer?);
+        print_out(&answer?);
         Ok(ExitCode::SUCCESS)
     })
 }

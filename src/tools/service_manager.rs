@@ -50,7 +50,7 @@ impl ServiceManager {
 
     /// Tells of a reload, runs the reload, and tells of its end.
     pub async fn during_reload(&self, reload: impl Future<Output = ()>) {
-        // By the time, systemd tells this reload from one that began before its SIGHUP (Type=notify-reload).
+        // systemd needs the time to tell this reload from one that began before its SIGHUP (Type=notify-reload).
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_microseconds()));
         reload.await;
         self.tell("READY=1");

@@ -1,8 +1,8 @@
 //! The binary as a person or a kubelet runs it: arguments, signals, exit codes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -104,6 +104,30 @@ async fn version_is_printed_in_both_ways() {
         assert_eq!((finished.code, &*finished.stdout), (Some(0), expected));
         assert_eq!(finished.stderr, "");
     }
+}
+
+/// Starts `schema`, whose text is longer than what a pipe holds.
+fn schema_into(stdout: Stdio) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
+    command.arg("schema").stdout(stdout).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
+#[test]
+fn reader_that_leaves_is_no_fault_of_a_command() {
+    let mut child = schema_into(Stdio::piped());
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn result_that_can_not_be_written_is_a_fault() {
+    let full = File::create("/dev/full").expect("a device that is always full");
+    let output = schema_into(full.into()).wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{said}");
+    assert!(said.contains("can't write the result to standard output"), "{said}");
 }
 
 #[tokio::test]
