@@ -10,9 +10,9 @@ use std::time::Duration;
 /// Longest time for which a replica waits for the mint of another replica before it mints itself.
 pub const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Longest part of it for which a replica goes on waiting while the store does not answer, and then for the token
-/// that the holder of the lease writes when the store is back. Failovers take one to five seconds, so that a lease
-/// that was seen before one still spares a mint after it.
+/// Longest part of [`LEASE_PATIENCE`] for which a replica goes on waiting while the store does not answer, and then for
+/// the token that the holder of the lease writes when the store is back. A failover takes one to five seconds, so a
+/// lease that was seen before the failover still spares a mint after the failover.
 pub const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time after which a lease ends by itself if its holder does not renew it, because the holder has died or can't
