@@ -81,7 +81,8 @@ impl Sidecar {
         Ok((answer, outcome))
     }
 
-    /// Finds the user of the gateway's client. Asks an app that alone knows its users, until `deadline`.
+    /// Finds the user of the gateway's client until `deadline`: keys of an issuer may have to be fetched, and an app that
+    /// alone knows its users asked.
     async fn visitor(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
@@ -90,8 +91,10 @@ impl Sidecar {
         deadline: Instant,
         record: &mut Record,
     ) -> Result<Visitor, RequestError> {
+        let identifying = rules.identity.identify(peer, request.headers_mut());
+        let identified = timeout_at(deadline, identifying).await;
         let Identified { caller, lacks_secret, unbelieved, believed, signed_in, .. } =
-            rules.identity.identify(peer, request.headers_mut()).await?;
+            identified.map_err(|_| NoToken::Unverified)??;
         let (address, trusted) = (peer.address(), believed.is_kept());
         let client = Client { address, trusted, scheme: scheme_of(peer) };
         let caller = if let Caller::Unnamed = caller {

@@ -60,7 +60,20 @@ fn names_that_mean_something_else_are_refused_for_tokens() {
             "[delivery.app_header]\nname = \"X-Token\"\nstatus_name = \"x-token\"",
         ],
     );
-    for taken in ["Accept", "Origin", "Referer", "Forwarded", "X-Forwarded-Proto", "Traceparent"] {
+    for taken in [
+        "Accept",
+        "Cross-Origin-Resource-Policy",
+        "Forwarded",
+        "Origin",
+        "Referer",
+        "Remote-User",
+        "Traceparent",
+        "WWW-Authenticate",
+        "X-Accel-Redirect",
+        "X-Auth-Request-User",
+        "X-Content-Type-Options",
+        "X-Forwarded-Proto",
+    ] {
         assert!(
             parse(&format!("[delivery.app_header]\nname = \"{taken}\""), &[]).is_err(),
             "{taken}"

@@ -12,7 +12,7 @@ use identity::keys::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
 use super::assertion::result_count;
 use crate::support::Stage;
@@ -152,6 +152,25 @@ async fn issuer_that_is_gone_or_hangs_is_told_and_delays_no_start() {
     let stage = Stage::set(&elsewhere(broken.address)).await;
     assert_unverified(&stage, &assertion).await;
     assert!(fetches(&stage, KeyFetchResult::Unreachable).await >= 1.0);
+}
+
+#[tokio::test]
+async fn t72_check_waits_for_keys_no_longer_than_for_a_mint() {
+    let pen = Pen::es256("1");
+    let issuer = Issuer::publishing(&[&pen]).await;
+    let (gate, silent) = FakeApp::gated().await;
+    let toml =
+        issuer.toml().replace(&issuer.server.address.to_string(), &silent.address.to_string());
+    let check = "[delivery.check]\npath = \"/velt/check\"\nmax_wait = \"150ms\"\n";
+    let stage = Stage::set(&format!("{toml}{check}")).await;
+    silent.requests_reach(1).await;
+    let begun = Instant::now();
+    let answer = get_with(&stage, "/velt/check", &pen.sign(&claims("ada"))).await;
+    let took = begun.elapsed();
+    assert_eq!((answer.status(), answer.token_status()), (200, Some("unverified")));
+    // A request to the app waits for two seconds.
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
+    drop(gate);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::response::Builder;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -179,8 +180,27 @@ impl Seen {
     }
 }
 
+/// Headers for caches, beside `Cache-Control`, that the gateway must remove.
+pub const FOR_CACHES: [&str; 8] = [
+    "expires",
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "edge-control",
+    "surrogate-control",
+    "vercel-cdn-cache-control",
+    "x-accel-expires",
+    "x-litespeed-cache-control",
+];
+
 /// Answers as an app that lets caches store everything, and that uses the names of the sidecar's headers itself.
 fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let asked = request.uri().query().and_then(|query| query.strip_prefix("answer="));
+    if let Some(answer) = asked {
+        // A panic breaks the connection off.
+        let status = answer.parse::<u16>().expect("the connection is to break");
+        let response = Response::builder().status(status).header("cache-control", "public");
+        return response.body(Full::default()).expect("a response");
+    }
     let mut headers = Map::new();
     for (name, value) in request.headers() {
         let lines = headers.entry(name.as_str()).or_insert_with(|| json!([]));
@@ -191,10 +211,10 @@ fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let response = Response::builder()
         .header("cache-control", "public, max-age=600")
         .header("expires", "Wed, 01 Jan 3000 00:00:00 GMT")
-        .header("cdn-cache-control", "max-age=600")
-        .header("surrogate-control", "max-age=600")
         .header("x-velt-token", "of-the-app")
         .header("x-velt-token-status", "of-the-app");
+    let control = |response: Builder, name: &&str| response.header(*name, "max-age=600");
+    let response = FOR_CACHES.iter().skip(1).fold(response, control);
     response.body(Full::from(seen.to_string())).expect("a response")
 }
 

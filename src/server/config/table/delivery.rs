@@ -14,7 +14,7 @@ use sidecar::inject::{
 };
 
 /// Names that no token may have, beside those that no identity may have.
-const TAKEN: [&str; 15] = [
+const TAKEN: [&str; 18] = [
     "accept",
     "accept-encoding",
     "accept-language",
@@ -26,14 +26,26 @@ const TAKEN: [&str; 15] = [
     "purpose",
     "range",
     "referer",
+    "remote-user",
     "server-timing",
     "user-agent",
     "vary",
+    "www-authenticate",
+    "x-content-type-options",
     "x-velt-user",
 ];
 
 /// Beginnings of names that no token may have.
-const TAKEN_BEGINNINGS: [&str; 5] = ["access-control-", "if-", "sec-", "trace", "x-forwarded-"];
+const TAKEN_BEGINNINGS: [&str; 8] = [
+    "access-control-",
+    "cross-origin-",
+    "if-",
+    "sec-",
+    "trace",
+    "x-accel-",
+    "x-auth-request-",
+    "x-forwarded-",
+];
 
 /// Reads the table `delivery`. Without an app, there are no responses and requests of the app's.
 pub fn read(section: &Section<'_, '_>, has_app: bool) -> Settings {
