@@ -87,7 +87,7 @@ impl Report {
 
     fn print_settings(&self) {
         if let Some(config) = &self.config {
-            print_out(&config.describe().to_string());
+            print_out(&config.describe());
         }
         for Caution { place, what, remedy, is_warning } in &self.cautions {
             let word = if *is_warning { "warning" } else { "note" };
