@@ -17,7 +17,7 @@ const ANSWER = 30;
 export interface Tabs {
   /** Tells the tabs of the same user, and those of other users that this user is signed in now. */
   _tell(message: Omit<Message, 'user'>): void;
-  /** Waits for this tab's turn to ask the route, and asks the other tabs. The turn ends with `signal`. */
+  /** Waits for this tab's turn to ask the route, and asks the other tabs. The turn ends with `signal`, or with the page. */
   _turn(patience: number, signal: AbortSignal): Promise<void>;
   _close(): void;
 }

@@ -12,9 +12,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::place::{FOR_CACHES, Place, Seen};
-use crate::front_pages::front::{Front, written};
+use crate::front_pages::front::{Front, nginx_of, written};
 use crate::front_pages::page::Page;
-use crate::front_pages::site::SECRET;
 use crate::front_pages::visitor::PASSWORD;
 use crate::neighbour::{claims_of, tool};
 
@@ -59,13 +58,7 @@ fn nginx(page: &Page, place: &Place, folder: &Path, port: u16, own: &[(&str, &st
     let file = written(folder, "nginx.conf", &page.filled("nginx", 0, &filled));
     let users = USERS.map(|user| format!("{user}:{{PLAIN}}{PASSWORD}\n"));
     written(folder, "users", &users.concat());
-    let secret = format!("proxy_set_header X-Sidecar-Secret \"{SECRET}\";\n");
-    written(folder, "sidecar-secret.conf", &secret);
-    let mut nginx = Command::new(tool("nginx"));
-    nginx.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "error.log", "-g"]);
-    // One process, which ends with the test. Only an nginx started by root changes its user.
-    nginx.arg("daemon off; master_process off; pid nginx.pid; user root root;");
-    nginx
+    nginx_of(folder, &file)
 }
 
 fn caddy(page: &Page, place: &Place, folder: &Path, port: u16, own: &[(&str, &str)]) -> Command {
@@ -148,7 +141,7 @@ fn claimed(seen: &Seen) -> Option<String> {
     claims_of(token)["userId"].as_str().map(str::to_owned)
 }
 
-/// Asserts that no cache after the gateway may keep this response, whatever the app has said.
+/// Asserts that the gateway forbids each cache behind it to keep this response, whatever the app has said.
 fn not_stored(seen: &Seen) {
     assert_eq!(seen.told("cache-control"), Some("private, no-store"), "{seen:?}");
     for name in FOR_CACHES {
@@ -186,6 +179,9 @@ async fn failures_of_the_app_reach_no_cache(place: &Place, front: &Front, name: 
             assert_eq!(claimed(&seen), None, "{answer}: {seen:?}");
         }
     }
+    let before = place.broken();
+    place.ask(front, Method::POST, "/api/me?answer=broken", "ada", &[]).await;
+    assert_eq!(place.broken(), before + 1, "the app gets a request once");
 }
 
 /// Has one user wait for a mint that takes longer than the check waits, and another user not.

@@ -51,7 +51,7 @@ const LEISURE: Duration = Duration::from_secs(5);
 const AT_ONCE: Duration = Duration::from_millis(40);
 const IN_TIME: Duration = Duration::from_millis(153);
 
-fn settings(place: Place) -> Settings {
+pub fn settings(place: Place) -> Settings {
     Settings {
         place,
         tls: None,

@@ -90,7 +90,7 @@ async fn logout_counts_from_the_time_that_was_signed() {
     }
     assert_ne!(served(&stage, "ada").await, before, "forgotten, and not refused");
     assert_eq!(stage.get_as("bob", TOKEN).await.code(), "signed_out");
-    // A sender's clock that is ahead signs nobody out for longer.
+    // A sender whose clock is ahead signs no user out for longer.
     assert_eq!(stage.get_as("eve", TOKEN).await.code(), "signed_out");
 }
 

@@ -104,15 +104,20 @@ pub async fn nginx(page: &Page, number: usize, site: &Site, more: &[(&str, &str)
         filled.push(("/etc/nginx/", &*own));
         let file = written(folder, "nginx.conf", &page.filled("nginx", number, &filled));
         written(folder, "users", &format!("ada:{{PLAIN}}{PASSWORD}\n"));
-        let secret = format!("proxy_set_header X-Sidecar-Secret \"{SECRET}\";\n");
-        written(folder, "sidecar-secret.conf", &secret);
-        let mut nginx = Command::new(tool("nginx"));
-        nginx.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "error.log", "-g"]);
-        // One process, which ends with the test. Only an nginx started by root changes its user.
-        nginx.arg("daemon off; master_process off; pid nginx.pid; user root root;");
-        nginx
+        nginx_of(folder, &file)
     })
     .await
+}
+
+/// Returns the command of an nginx with this configuration, and writes the secret into the file that pages name.
+pub fn nginx_of(folder: &Path, file: &Path) -> Command {
+    let secret = format!("proxy_set_header X-Sidecar-Secret \"{SECRET}\";\n");
+    written(folder, "sidecar-secret.conf", &secret);
+    let mut nginx = Command::new(tool("nginx"));
+    nginx.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "error.log", "-g"]);
+    // One process, which ends with the test. Only an nginx started by root changes its user.
+    nginx.arg("daemon off; master_process off; pid nginx.pid; user root root;");
+    nginx
 }
 
 /// Starts a Caddy with the block number `number` of the page.

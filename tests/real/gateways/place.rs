@@ -2,6 +2,8 @@
 //! an emulator in Velt's place, and a stand-in for the login program that Envoy asks.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,6 +33,8 @@ pub struct Place {
     pub cookie: &'static str,
     velt: SocketAddr,
     asked: Recording,
+    /// Requests whose connection the app has broken off.
+    broken: Arc<AtomicUsize>,
     server: Option<RunningServer>,
     _tasks: (Task, Task, Task),
     _emulator: RunningEmulator,
@@ -44,7 +48,9 @@ impl Place {
 
     /// Starts the page's `sidecar.toml` with more settings in the environment.
     pub async fn open_with(page: &Page, more: &[(&str, &str)]) -> Self {
-        let (app_task, app) = serve_app(show).await;
+        let broken = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&broken);
+        let (app_task, app) = serve_app(move |request| show(request, &count)).await;
         let (login_task, login) = serve_app(sign_in).await;
         let emulator = start_emulator().await;
         let asked = Recording::default();
@@ -74,6 +80,7 @@ impl Place {
             cookie: "session=of-ada",
             velt,
             asked,
+            broken,
             server: Some(server),
             _tasks: (app_task, login_task, relay),
             _emulator: emulator,
@@ -139,6 +146,11 @@ impl Place {
         .await;
     }
 
+    /// Returns the number of requests whose connection the app has broken off.
+    pub fn broken(&self) -> usize {
+        self.broken.load(Ordering::Relaxed)
+    }
+
     /// Returns all bytes that the sidecar has sent to Velt.
     pub fn asked_of_velt(&self) -> String {
         String::from_utf8_lossy(&self.asked.lock().expect("no panic")).into_owned()
@@ -193,11 +205,14 @@ pub const FOR_CACHES: [&str; 8] = [
 ];
 
 /// Answers as an app that lets caches store everything, and that uses the names of the sidecar's headers itself.
-fn show(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn show(request: &Request<Incoming>, broken: &AtomicUsize) -> Response<Full<Bytes>> {
     let asked = request.uri().query().and_then(|query| query.strip_prefix("answer="));
     if let Some(answer) = asked {
         // A panic breaks the connection off.
-        let status = answer.parse::<u16>().expect("the connection is to break");
+        let status = answer.parse::<u16>().unwrap_or_else(|_| {
+            broken.fetch_add(1, Ordering::Relaxed);
+            panic!("the connection is to break")
+        });
         let response = Response::builder().status(status).header("cache-control", "public");
         return response.body(Full::default()).expect("a response");
     }

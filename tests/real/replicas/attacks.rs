@@ -8,27 +8,15 @@ use base64::engine::general_purpose::STANDARD;
 use ground::metrics::{StoreConnectResult, StoreMetrics};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use shared::store::{Fault, Place, Settings, State, Store};
+use shared::store::{Fault, Settings, State, Store};
 use tokio::time::sleep;
 
 use super::fleet::{Asked, Fleet, counts, hears};
 use crate::neighbour::{eventually, http_client};
 use crate::shared_store::servers::{Options, RedisServer};
+use crate::shared_store::settings;
 
 const STREAM: &str = "{velt-sidecar}:forgets";
-
-fn settings(place: Place) -> Settings {
-    Settings {
-        place,
-        tls: None,
-        user: None,
-        password: None,
-        sentinel_user: None,
-        sentinel_password: None,
-        database: 0,
-        patience: Duration::from_millis(53),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t65_long_lines_of_an_attacker_are_passed_over() {
@@ -70,10 +58,7 @@ async fn user_without_xread_is_counted_told_once_and_patient() {
     let mut replica = fleet.one(&[]).await;
     let line = replica.line_with("the shared store is not heard").await;
     assert!(line.contains("rights are not accepted"), "{line}");
-    let connections = async || {
-        let count = redis.info("total_connections_received").await.expect("a field");
-        count.trim().parse::<u32>().expect("a number")
-    };
+    let connections = async || redis.count("total_connections_received").await;
     let before = connections().await;
     sleep(Duration::from_millis(5_300)).await;
     // One of them is this test's.
@@ -207,10 +192,7 @@ async fn t70_signed_call_counts_once_over_all_replicas() {
 async fn idle_replica_sends_two_commands_a_second() {
     let redis = RedisServer::start().await;
     let _fleet = Fleet::start(1, &redis.place(), &[]).await;
-    let commands = async || {
-        let count = redis.info("total_commands_processed").await.expect("a field");
-        count.trim().parse::<u32>().expect("a number")
-    };
+    let commands = async || redis.count("total_commands_processed").await;
     let before = commands().await;
     sleep(Duration::from_millis(9_700)).await;
     let sent = commands().await - before;

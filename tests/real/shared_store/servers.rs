@@ -161,6 +161,12 @@ impl RedisServer {
         info(&self.folder, field).await
     }
 
+    /// Returns the count that `field` has in the server's `INFO`.
+    pub async fn count(&self, field: &str) -> u32 {
+        let count = self.info(field).await.expect("a field");
+        count.trim().parse().expect("a number")
+    }
+
     /// Has the server use another certificate, for new connections and, since it closes them, for all others.
     pub async fn present(&self, tls: &Tls<'_>) {
         let [certificate, ..] = certify(self.folder.path(), tls);

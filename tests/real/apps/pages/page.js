@@ -31,7 +31,7 @@ window.client = new Client();
 window.user = { userId: document.body.dataset.user, organizationId: 'acme', name: 'A name' };
 
 // Makes the page's tokens, and asks for one. A busy machine takes its time. Half the patience is longer than a test
-// waits, so that a lock which nobody gives back fails it.
+// waits, so that a lock which no page gives back fails the test.
 window.ask = (options) => {
     window.tokens ??= kit.createVeltTokens({ userId: window.user.userId, patience: 90_000, ...options });
     window.listening ??= window.tokens.onSignedOut(() => { window.signedOut += 1; });
