@@ -1,12 +1,17 @@
-//! How the binary is linked: what is asked of the linker here takes memory off an idle sidecar, and
-//! a linker that does not know it goes on without.
+//! How the binary is linked, and on which systems it is not built.
+//!
+//! The linker's flags take memory off an idle sidecar. A linker that does not know a flag goes on without it.
 
 use std::env;
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build.rs");
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if let Some(refusal) = refusal(&target("OS")) {
+        println!("cargo::error={refusal}");
+        return;
+    }
     if target("OS") != "linux" || target("ENV") != "gnu" {
         return;
     }
@@ -22,11 +27,23 @@ fn main() {
     }
 }
 
-fn link_with(argument: &str) {
-    println!("cargo:rustc-link-arg-bins={argument}");
+/// Says why there is no sidecar for `system`, so that a build ends before it has compiled what it needs.
+fn refusal(system: &str) -> Option<String> {
+    let built = ["linux", "macos"].contains(&system);
+    (!built).then(|| {
+        format!(
+            "velt-sidecar is built for Linux, and for macOS to develop on, but not for {system}. On Windows, \
+             build and run it in WSL 2 (https://learn.microsoft.com/windows/wsl/install): browsers on Windows \
+             reach its ports at localhost."
+        )
+    })
 }
 
-/// Of this machine, where `getconf` says "glibc 2.36".
+fn link_with(argument: &str) {
+    println!("cargo::rustc-link-arg-bins={argument}");
+}
+
+/// Version of this machine's glibc, where `getconf` says "glibc 2.36".
 fn glibc_version() -> Option<(u32, u32)> {
     let answer = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
     let text = String::from_utf8(answer.stdout).ok()?;

@@ -6,6 +6,7 @@
 //! | observation | [`metrics`] (every exported name), [`logging`], [`lines`], [`trace`], [`alarm`] |
 //! | the network | [`tcp`], [`tls`], [`outgoing`] (our own calls), [`peer`], [`client_connection`] |
 //! | bounds | [`memory`] |
+//! | the system | [`platform`] (what only Linux has) |
 //! | small types | [`names`], [`spelling`], [`user_id`], [`grants`], [`groups`], [`json`], [`dozing`] |
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod names;
 pub mod outgoing;
 pub mod peer;
+pub mod platform;
 pub mod spelling;
 pub mod tcp;
 pub mod tls;

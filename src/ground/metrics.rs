@@ -23,6 +23,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::platform::export_process;
+
 pub use self::labels::*;
 pub use self::recent::{REMEMBERED, Recent, Refused};
 pub use self::reload::ReloadMetrics;
@@ -504,8 +506,7 @@ impl Metrics {
             "Connections to the admin port closed as the longest idle, to make room for a new one.",
         );
         page.build_info();
-        #[cfg(target_os = "linux")]
-        page.process();
+        export_process(&page.registry);
         Self {
             registry: page.registry,
             requests,
@@ -609,14 +610,6 @@ impl Page {
         .expect("valid metric");
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         self.register(&info);
-    }
-
-    /// Registers the figures of the process itself, under their conventional, unprefixed names. The figures
-    /// are read from `/proc`, so there are none on systems other than Linux.
-    #[cfg(target_os = "linux")]
-    fn process(&self) {
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        self.registry.register(Box::new(process)).expect("registered once");
     }
 
     fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) {

@@ -19,6 +19,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::memory::Thrifty;
+use crate::platform;
 
 pub use self::filter::{Filter, Filtered};
 pub use self::half_open::{HalfOpen, OverTcp, Waiting};
@@ -36,7 +37,6 @@ pub const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 /// Bytes that may wait in the kernel because the peer does not read. The kernel's default is up to 4 MiB
 /// (`net.ipv4.tcp_wmem`), and a socket is writable again only when a third of these bytes has gone: a slow
 /// reader would seem to stand still for minutes.
-#[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
 /// Connections that may wait to be accepted, or as many as the system allows (`net.core.somaxconn`, 4,096 by
@@ -81,7 +81,6 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpSocket> {
         SockRef::from(&socket).set_only_v6(false)?;
     }
     // Otherwise connections of the process before would keep the port for a minute.
-    #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -111,14 +110,11 @@ pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(PAUSE).with_retries(ASKED);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    {
-        let _ = socket.set_tcp_notsent_lowat(UNSENT);
-        // Linux counts time in which a peer does not read as unacknowledged (tcp(7)). A peer on this
-        // host can't be cut off.
-        if !peer.ip().is_loopback() {
-            let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
-        }
+    let _ = platform::bound_unsent(SockRef::from(stream), UNSENT);
+    // Linux counts time in which a peer does not read as unacknowledged (tcp(7)). A peer on this
+    // host can't be cut off.
+    if !peer.ip().is_loopback() {
+        let _ = platform::bound_unacknowledged(socket, unacknowledged);
     }
 }
 

@@ -28,6 +28,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use prometheus::IntCounter;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::yield_now;
@@ -47,6 +48,7 @@ use ground::client_connection::ClientConnection;
 use ground::memory::Memory;
 use ground::metrics::ListenerMetrics;
 use ground::peer::Peer;
+use ground::platform::drop_connection_requests;
 use ground::tcp;
 use ground::tls::ServerTls;
 
@@ -412,24 +414,11 @@ fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))
 /// Has the kernel drop every SYN from here on, so that a client that connects asks again, and is refused once
 /// the socket is gone. Best effort: without the filter, closing the socket resets
 /// each client that connects at that moment.
-#[cfg(target_os = "linux")]
 fn refuse_new_connections(socket: &TcpListener) {
-    use socket2::{SockFilter, SockRef};
-    // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags, byte 13,
-    // contain SYN, take nothing of the segment, else take all of it.
-    let drop_syn = [
-        SockFilter::new(0x30, 0, 0, 13),       // A = byte at 13
-        SockFilter::new(0x45, 0, 1, 0x02),     // if A & SYN go on, else skip one
-        SockFilter::new(0x06, 0, 0, 0),        // return 0
-        SockFilter::new(0x06, 0, 0, u32::MAX), // return all
-    ];
-    if let Err(error) = SockRef::from(socket).attach_filter(&drop_syn) {
+    if let Err(error) = drop_connection_requests(SockRef::from(socket)) {
         debug!(%error, "new connections can't be kept out while the listener closes");
     }
 }
-
-#[cfg(not(target_os = "linux"))]
-fn refuse_new_connections(_: &TcpListener) {}
 
 /// Resolves when the phase is [`Phase::Stopped`], or when the sender of the phase is gone.
 async fn stopped_in(phase: &mut watch::Receiver<Phase>) {

@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ground::platform::abstract_name;
 use rustix::time::{ClockId, clock_gettime};
 use server::Addresses;
 use tracing::warn;
@@ -79,11 +80,7 @@ impl ServiceManager {
 fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
         [b'/', ..] => SocketAddr::from_pathname(name)?,
-        #[cfg(target_os = "linux")]
-        [b'@', name @ ..] => {
-            use std::os::linux::net::SocketAddrExt as _;
-            SocketAddr::from_abstract_name(name)?
-        }
+        [b'@', name @ ..] => abstract_name(name)?,
         _ => {
             let kinds = "the value is neither a path nor @ and a name";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, kinds));

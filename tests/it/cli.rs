@@ -329,25 +329,3 @@ async fn the_demo_refuses_an_app_that_it_can_not_show() {
         assert!(finished.stderr.contains(told), "{}", finished.stderr);
     }
 }
-
-#[test]
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn linker_packs_addresses_and_sets_cold_code_apart() {
-    // A linker that does not know a flag of `build.rs` ignores the flag, and an idle sidecar takes a megabyte more.
-    let binary = fs::read(env!("CARGO_BIN_EXE_velt-sidecar")).expect("it is built");
-    // The header of an ELF file says where the names of its sections stand.
-    let number = |at: usize, bytes: usize| {
-        binary[at..at + bytes].iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte))
-    };
-    let section = number(0x28, 8) + number(0x3a, 2) * number(0x3e, 2);
-    let start = number(section + 0x18, 8);
-    let names = &binary[start..start + number(section + 0x20, 8)];
-    let has = |section: &[u8]| names.windows(section.len()).any(|name| name == section);
-    assert!(has(b"\0.text.unlikely\0"), "-z keep-text-section-prefix");
-    let glibc = Command::new("getconf").arg("GNU_LIBC_VERSION").output().expect("it is there");
-    let glibc = String::from_utf8(glibc.stdout).expect("text");
-    let minor = glibc.trim().strip_prefix("glibc 2.").expect("glibc 2").parse::<u32>();
-    if minor.expect("a number") >= 36 {
-        assert!(has(b"\0.relr.dyn\0"), "-z pack-relative-relocs");
-    }
-}

@@ -15,6 +15,7 @@ mod app_life;
 mod app_logins;
 mod architecture;
 mod audit;
+mod build_script;
 mod check;
 mod cli;
 mod config;

@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use ground::platform::MOST_OPEN_FILES;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::debug;
@@ -25,7 +26,8 @@ static RAISED: Mutex<()> = Mutex::new(());
 pub fn raise_descriptor_limit() -> u64 {
     let _raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let usable = maximum.map(|maximum| maximum - RESERVED_DESCRIPTORS.min(maximum / LARGEST_SHARE));
+    let most = maximum.or(MOST_OPEN_FILES);
+    let usable = most.map(|most| most - RESERVED_DESCRIPTORS.min(most / LARGEST_SHARE));
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: usable, maximum }) {
         Ok(()) => usable,
         Err(error) => {
