@@ -36,11 +36,15 @@ use self::schema::{
     VeltError, check_properties, check_resources, data_of, filled, invalid, is_viewer_alone,
     user_id,
 };
+use crate::probe::Probe;
 use ground::metrics::ListenerMetrics;
 use ground::peer::Peer;
 use hop::listener::{self, Listener, Phase};
 
 const MAX_BODY: usize = 64 * 1024;
+
+/// Questions about its health that the emulator answers.
+const PROBES: [Probe; 3] = [Probe::Live, Probe::Ready, Probe::Startup];
 
 /// Settings of an emulator.
 #[derive(Clone, Debug)]
@@ -168,6 +172,10 @@ impl State {
             }
             (&Method::GET, "/emulator/journal") => {
                 allowing_every_origin(self.shown_journal(&parts.headers))
+            }
+            // For `velt-sidecar health`, the only probe in an image without a shell.
+            (&Method::GET, path) if PROBES.iter().any(|probe| probe.path() == path) => {
+                json_answer(StatusCode::OK, &json!({ "status": "ok" }))
             }
             (_, path) if path.starts_with("/emulator/") => {
                 allowing_every_origin(self.control(&parts.method, path, &body))

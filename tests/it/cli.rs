@@ -1,7 +1,7 @@
 //! The binary as a person or a kubelet runs it: arguments, signals, exit codes.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -281,11 +281,17 @@ async fn the_emulator_says_where_it_is_and_mints() {
     let mut running = Running::start(&["emulator", "--listen", "127.0.0.1:0"], &[]);
     let line = running.line_with("Velt emulator").await;
     let (_, address) = line.split_once("http://").expect("an address");
-    let address = address.split('/').next().expect("an end").parse().expect("an address");
+    let address: SocketAddr =
+        address.split('/').next().expect("an end").parse().expect("an address");
     let body = r#"{"data":{"userId":"ada","apiKey":"k","authToken":"t"}}"#;
     let answer = Client::to(address).post("/", body).send().await;
     let token = answer.json()["result"]["data"]["token"].clone();
     assert_eq!(user_of(token.as_str().expect("a token")), "ada");
+    let admin = format!("http://{address}");
+    for probe in ["--live", "--ready", "--startup"] {
+        let health = finished(&["health", probe, "--admin", &admin], &[]).await;
+        assert_eq!(health.code, Some(0), "{probe}: {}", health.stderr);
+    }
     running.signal("TERM");
     assert_eq!(running.ended().await.0.code(), Some(0));
 }
