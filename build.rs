@@ -27,7 +27,7 @@ fn main() {
     }
 }
 
-/// Says why there is no sidecar for `system`, so that a build ends before it has compiled what it needs.
+/// Says why there is no sidecar for `system`, so that its build ends with this and not with an error of another crate.
 fn refusal(system: &str) -> Option<String> {
     let built = ["linux", "macos"].contains(&system);
     (!built).then(|| {

@@ -1,13 +1,12 @@
 //! `build.rs`: how it has the binary linked, and systems for which it refuses to build.
 
-use std::fs;
 use std::process::Command;
 
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn linker_packs_addresses_and_sets_cold_code_apart() {
     // A linker that does not know a flag of `build.rs` ignores the flag, and an idle sidecar takes a megabyte more.
-    let binary = fs::read(env!("CARGO_BIN_EXE_velt-sidecar")).expect("it is built");
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_velt-sidecar")).expect("it is built");
     // The header of an ELF file says where the names of its sections stand.
     let number = |at: usize, bytes: usize| {
         binary[at..at + bytes].iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte))

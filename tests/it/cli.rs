@@ -1,6 +1,5 @@
 //! The binary as a person or a kubelet runs it: arguments, signals, exit codes.
 
-use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -123,7 +122,7 @@ fn reader_that_leaves_is_no_fault_of_a_command() {
 #[cfg(target_os = "linux")]
 #[test]
 fn result_that_can_not_be_written_is_a_fault() {
-    let full = File::create("/dev/full").expect("a device that is always full");
+    let full = std::fs::File::create("/dev/full").expect("a device that is always full");
     let output = schema_into(full.into()).wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(74), "{said}");
