@@ -38,7 +38,7 @@ mod linux {
     /// # Errors
     ///
     /// The system's error.
-    pub fn bound_unsent(socket: SockRef<'_>, bytes: u32) -> io::Result<()> {
+    pub fn bound_unsent(socket: &SockRef<'_>, bytes: u32) -> io::Result<()> {
         socket.set_tcp_notsent_lowat(bytes)
     }
 
@@ -47,7 +47,7 @@ mod linux {
     /// # Errors
     ///
     /// The system's error.
-    pub fn bound_unacknowledged(socket: SockRef<'_>, time: Duration) -> io::Result<()> {
+    pub fn bound_unacknowledged(socket: &SockRef<'_>, time: Duration) -> io::Result<()> {
         socket.set_tcp_user_timeout(Some(time))
     }
 
@@ -56,7 +56,7 @@ mod linux {
     /// # Errors
     ///
     /// The system's error.
-    pub fn drop_connection_requests(socket: SockRef<'_>) -> io::Result<()> {
+    pub fn drop_connection_requests(socket: &SockRef<'_>) -> io::Result<()> {
         // Classic BPF over a segment's TCP header (kernel.org, "Linux Socket Filtering"): if the flags, byte
         // 13, contain SYN, take nothing of the segment, else take all of it.
         let drop_syn = [
@@ -101,7 +101,7 @@ mod other {
     /// # Errors
     ///
     /// None.
-    pub fn bound_unsent(_: SockRef<'_>, _: u32) -> io::Result<()> {
+    pub fn bound_unsent(_: &SockRef<'_>, _: u32) -> io::Result<()> {
         Ok(())
     }
 
@@ -110,7 +110,7 @@ mod other {
     /// # Errors
     ///
     /// None.
-    pub fn bound_unacknowledged(_: SockRef<'_>, _: Duration) -> io::Result<()> {
+    pub fn bound_unacknowledged(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
         Ok(())
     }
 
@@ -119,7 +119,7 @@ mod other {
     /// # Errors
     ///
     /// None.
-    pub fn drop_connection_requests(_: SockRef<'_>) -> io::Result<()> {
+    pub fn drop_connection_requests(_: &SockRef<'_>) -> io::Result<()> {
         Ok(())
     }
 

@@ -110,11 +110,11 @@ pub fn tune(stream: &TcpStream, peer: SocketAddr, unacknowledged: Duration) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(PAUSE).with_retries(ASKED);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = platform::bound_unsent(SockRef::from(stream), UNSENT);
+    let _ = platform::bound_unsent(&socket, UNSENT);
     // Linux counts time in which a peer does not read as unacknowledged (tcp(7)). A peer on this
     // host can't be cut off.
     if !peer.ip().is_loopback() {
-        let _ = platform::bound_unacknowledged(socket, unacknowledged);
+        let _ = platform::bound_unacknowledged(&socket, unacknowledged);
     }
 }
 

@@ -415,7 +415,7 @@ fn drop_after_queue(socket: TcpListener, spawn: impl Fn((TcpStream, SocketAddr))
 /// the socket is gone. Best effort: without the filter, closing the socket resets
 /// each client that connects at that moment.
 fn refuse_new_connections(socket: &TcpListener) {
-    if let Err(error) = drop_connection_requests(SockRef::from(socket)) {
+    if let Err(error) = drop_connection_requests(&SockRef::from(socket)) {
         debug!(%error, "new connections can't be kept out while the listener closes");
     }
 }
