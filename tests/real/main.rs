@@ -42,6 +42,7 @@ mod own_app;
 mod pages;
 mod program;
 mod promtool;
+mod readme;
 mod replicas;
 mod resolver;
 mod scanner;
