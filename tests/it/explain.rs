@@ -2,7 +2,6 @@
 
 mod agreement;
 mod curl;
-mod transcripts;
 
 use std::net::SocketAddr;
 

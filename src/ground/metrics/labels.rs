@@ -492,7 +492,7 @@ label!(
     /// Result of a call to the admin port that changes or reveals something.
     AdminCall, "result", {
     Answered = "answered",
-    /// The caller may not make the call: see `docs/operations.md`.
+    /// The caller may not make the call: see `docs/reference/admin-calls.md`.
     Denied = "denied",
     /// The call could not be understood or carried out.
     Failed = "failed",

@@ -326,7 +326,7 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Call
         let (line, column) = (error.line(), error.column());
         let problem = format!(
             "The body is not what this call takes (line {line}, column {column}): see \
-             docs/operations.md."
+             docs/reference/admin-calls.md."
         );
         invalid(StatusCode::BAD_REQUEST, problem)
     })

@@ -1,5 +1,4 @@
-//! Output of the command: text that agrees with its JSON, exit codes, and the transcripts in
-//! docs/operations.md.
+//! Output of the command: text that agrees with its JSON, and exit codes.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::no_secret;
 use crate::support::app::{FakeApp, plain};
-use crate::support::binary::{CREDENTIALS, Finished, Running, finished_in};
+use crate::support::binary::{CREDENTIALS, Finished, finished_in};
 use crate::support::certificates::{Authority, Folder, VALID, terminate};
 use crate::support::velt::FakeVelt;
 
@@ -209,48 +208,6 @@ async fn forward_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
         }
     });
     (address, asked)
-}
-
-/// Checks the transcripts of docs/operations.md: the file, the command, and the command's output.
-#[tokio::test]
-async fn the_transcripts_in_the_docs_are_what_is_printed() {
-    let page = fs::read_to_string("docs/operations.md").expect("docs/operations.md");
-    let (_, section) = page.split_once("\n## doctor\n").expect("a section of its own");
-    let app = FakeApp::start().await;
-    let mut compared = 0;
-    let mut blocks = section.split("```").skip(1).step_by(2);
-    while let Some(toml) = blocks.find(|block| block.starts_with("toml\n")) {
-        let block = blocks.next().expect("a transcript");
-        let (command, rest) =
-            block.split_once('\n').expect("a language").1.split_once('\n').expect("a command");
-        let arguments = command.strip_prefix("$ velt-sidecar doctor").expect("a command");
-        let (arguments, _) = arguments.split_once(';').expect("and its exit code");
-        let arguments: Vec<&str> = arguments.split_whitespace().collect();
-        let failure = ["--failure", "permission_denied"];
-        let failure = if toml.contains("# broken") { &failure[..] } else { &[] };
-        let emulator = [&["emulator", "--listen", "127.0.0.1:0"], failure].concat();
-        let mut emulator = Running::start(&emulator, &[]);
-        let line = emulator.line_with("Velt emulator").await;
-        let velt = line.split(['/', '"']).find(|part| part.starts_with("127.0.0.1:"));
-        let velt: SocketAddr = velt.expect("an address").parse().expect("an address");
-        // Addresses differ from run to run; the page shows the default addresses.
-        let at = |address: SocketAddr| address.to_string();
-        let toml = toml.strip_prefix("toml\n").expect("a language");
-        let written = toml
-            .replace("127.0.0.1:3000", &at(app.address))
-            .replace("127.0.0.1:4191", &at(velt))
-            .replace(":8080", ":0")
-            .replace(":9901", ":0");
-        let finished = doctor(&written, &arguments, &[]).await;
-        let code = finished.code.expect("a code");
-        let printed = format!("{}exit {code}\n", finished.stdout);
-        let printed = printed
-            .replace(&at(app.address), "127.0.0.1:3000")
-            .replace(&at(velt), "127.0.0.1:4191");
-        assert_eq!(lines(rest), lines(&printed), "\n{printed}");
-        compared += 1;
-    }
-    assert_eq!(compared, 2, "a good one and a broken one");
 }
 
 /// Returns the lines with each number masked, and without the limits of the machine.

@@ -435,3 +435,16 @@ fn the_document_shows_what_the_overlay_changes() {
     let (written, _) = rest.split_once("```").expect("an end");
     assert!(written == shown, "{DOCUMENT} should show this:\n{shown}");
 }
+
+#[test]
+fn transcript_of_chosen_is_what_it_prints() {
+    let (_, mail) = OTHERS.split_once("{name: mail}").expect("a Service without ports");
+    let (mail, _) = mail.split_once("---").expect("an end");
+    let objects = ANY.replace("{name: grpc, port: 81}", "{name: metrics, port: 9090}");
+    let mail = format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: mail}}{mail}");
+    let overlay = Overlay::of(&format!("{objects}{mail}"), &minimal("component"));
+    let document = fs::read_to_string(file(DOCUMENT)).expect("the document");
+    let (_, rest) = document.split_once("$ deploy/kustomize/chosen your-overlay\n").expect("it");
+    let (shown, _) = rest.split_once("```").expect("an end");
+    assert_eq!(overlay.chosen().as_deref(), Ok(shown));
+}
