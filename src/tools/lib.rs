@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod emulator;
 pub mod explain;
 mod kubelet;
+mod mesh;
 pub mod probe;
 mod run;
 pub mod service_manager;
