@@ -24,11 +24,12 @@ const INBOUND: u16 = 15_006;
 /// Ways in which a mesh's proxy hands a caller on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handing {
-    /// To the address that the caller has asked for, from Istio's own: 127.0.0.6 or ::6.
+    /// Connects to the address that the caller has asked for, from 127.0.0.6 or ::6, as Istio does.
     ToThePodFrom(&'static str),
-    /// To the address that the caller has asked for, from the same address: Linkerd, and Istio in some versions.
+    /// Connects to the address that the caller has asked for, from the same address: Linkerd, and Istio in some
+    /// versions.
     ToThePod,
-    /// To 127.0.0.1: Consul, `defaultEndpoint` of Istio's Sidecar, and older versions of Istio and Linkerd.
+    /// Connects to 127.0.0.1: Consul, `defaultEndpoint` of Istio's Sidecar, and older versions of Istio and Linkerd.
     ToLoopback,
 }
 

@@ -36,6 +36,28 @@ fn t53_addresses_of_a_mesh_need_the_dangerous_name() {
 }
 
 #[test]
+fn endpoint_of_another_api_is_refused() {
+    let (legacy, v1, v2) = (
+        "https://generateveltauthtoken.api.velt.dev/",
+        "https://api.velt.dev/v1/auth/token/get",
+        "https://api.velt.dev/v2/auth/generate_token",
+    );
+    let toml = |(api, endpoint): (&str, &str)| {
+        let organization = if api == "legacy" { "" } else { "organization = \"acme\"\n" };
+        format!("[velt]\napi = \"{api}\"\n{organization}endpoint = \"{endpoint}\"")
+    };
+    let wrong = [("v2", legacy), ("v2", v1), ("v1", v2), ("legacy", v2)].map(toml);
+    says("endpoint_of_another_api", &wrong);
+    // A stand-in has the path of one API, or any other.
+    let stand_in = "http://127.0.0.1:4191/v1/auth/token/get";
+    assert!(parse(&toml(("v2", stand_in)), &[]).is_err());
+    for right in [("legacy", legacy), ("v1", v1), ("v2", v2), ("v1", stand_in)] {
+        fine(&toml(right), &[]);
+    }
+    fine(&toml(("v2", "https://velt.example/our/way")), &[]);
+}
+
+#[test]
 fn private_network_is_accepted_as_trusted() {
     fine("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"fc00::/7\", \"172.16.0.0/12\"]", &[]);
 }
