@@ -62,6 +62,8 @@ fn openshift_login_proxy_is_the_only_way_to_the_sidecar() {
     assert!(ids.is_null(), "the cluster chooses the user: {ids}");
 
     let proxy = pod.container("containers", "oauth-proxy").expect("the login proxy");
+    let containers = &only(&objects, "StatefulSet")["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers[0]["name"], "web", "kubectl logs and app-pre-stop go to the first");
     let arguments = proxy["args"].as_array().expect("arguments");
     let upstream = format!("--upstream=http://{}", config.listen.address);
     assert!(arguments.contains(&json!(upstream)), "{arguments:?}");
@@ -156,6 +158,31 @@ fn t53_components_for_meshes_have_anchors_that_are_no_addresses() {
     assert_eq!(policy["targetRef"]["name"], server["metadata"]["name"]);
     let front = only(&linkerd, "MeshTLSAuthentication");
     assert_eq!(policy["requiredAuthenticationRefs"][0]["name"], front["metadata"]["name"]);
+}
+
+#[test]
+fn manifests_in_json_get_the_components_too() {
+    // Kustomize merges comments of a patch into the text of the manifests, where JSON has no place for them.
+    let manifests: Vec<_> = documents(ANY).iter().map(Value::to_string).collect();
+    let manifests = manifests.join("\n---\n");
+    for components in [
+        &["component"][..],
+        &["component-before-1.29"],
+        &["component", "app-pre-stop", "scrape-annotations", "network-policy"],
+        &["component", "shared-store"],
+        &["component", "gke-autopilot"],
+        &["component", "istio"],
+        &["component", "linkerd"],
+        &["component", "openshift", "openshift-oauth-proxy"],
+    ] {
+        let sorted = |objects: Vec<Value>| {
+            let mut texts: Vec<_> = objects.iter().map(Value::to_string).collect();
+            texts.sort();
+            texts
+        };
+        let of_json = sorted(built(&manifests, components, &NATIVE[1..]));
+        assert_eq!(of_json, sorted(built(ANY, components, &NATIVE[1..])), "{components:?}");
+    }
 }
 
 #[test]
