@@ -24,13 +24,13 @@ const INBOUND: u16 = 15_006;
 /// Ways in which a mesh's proxy hands a caller on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handing {
-    /// Connects to the address that the caller has asked for, from 127.0.0.6 or ::6, as Istio does.
-    ToThePodFrom(&'static str),
+    /// Connects to the address that the caller has asked for, from 127.0.0.6 or `::6`, as Istio does.
+    PodFrom(&'static str),
     /// Connects to the address that the caller has asked for, from the same address: Linkerd, and Istio in some
     /// versions.
-    ToThePod,
+    Pod,
     /// Connects to 127.0.0.1: Consul, `defaultEndpoint` of Istio's Sidecar, and older versions of Istio and Linkerd.
-    ToLoopback,
+    Loopback,
 }
 
 /// A mesh's proxy in a pod.
@@ -42,15 +42,15 @@ struct Mesh {
 impl Mesh {
     async fn start(pod: &Pod, handing: Handing) -> Self {
         let cluster = match handing {
-            Handing::ToLoopback => json!({
+            Handing::Loopback => json!({
                 "name": "pod", "type": "STATIC",
                 "load_assignment": {"cluster_name": "pod", "endpoints": [{"lb_endpoints": [{"endpoint": {
                     "address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}}}}]}]},
             }),
-            Handing::ToThePod => {
+            Handing::Pod => {
                 json!({"name": "pod", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"})
             }
-            Handing::ToThePodFrom(source) => json!({
+            Handing::PodFrom(source) => json!({
                 "name": "pod", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED",
                 "upstream_bind_config": {"source_address": {"address": source, "port_value": 0}},
             }),
@@ -146,10 +146,10 @@ async fn t53_addresses_name_no_user_behind_a_mesh() {
     let range = format!("{}/30,{}/64", pod.proxy4, pod.proxy6);
     let by_range = [("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", &*range)];
     for (handing, to) in [
-        (Handing::ToThePodFrom("127.0.0.6"), pod.ipv4),
-        (Handing::ToThePodFrom("::6"), pod.ipv6),
-        (Handing::ToThePod, pod.ipv4),
-        (Handing::ToThePod, pod.ipv6),
+        (Handing::PodFrom("127.0.0.6"), pod.ipv4),
+        (Handing::PodFrom("::6"), pod.ipv6),
+        (Handing::Pod, pod.ipv4),
+        (Handing::Pod, pod.ipv6),
     ] {
         let _mesh = Mesh::start(&pod, handing).await;
         for settings in [&[][..], &by_range] {
@@ -169,7 +169,7 @@ async fn t53_secret_tells_the_login_proxy_behind_a_mesh() {
         ("VELT_SIDECAR_IDENTITY__SECRET_HEADER", "X-Sidecar-Secret"),
         ("VELT_SIDECAR_IDENTITY__SECRET", SECRET),
     ];
-    for handing in [Handing::ToThePodFrom("127.0.0.6"), Handing::ToThePod, Handing::ToLoopback] {
+    for handing in [Handing::PodFrom("127.0.0.6"), Handing::Pod, Handing::Loopback] {
         let _mesh = Mesh::start(&pod, handing).await;
         let _sidecar = started(&pod, &emulator, &settings).await;
         for user in ["ada", "bob"] {
@@ -187,7 +187,7 @@ async fn t53_mesh_that_hands_on_from_loopback_is_told() {
     let Some(pod) = meshed() else { return };
     let emulator = start_emulator_at((pod.proxy6, 0).into()).await;
     let mut sidecar = started(&pod, &emulator, &[]).await;
-    let _mesh = Mesh::start(&pod, Handing::ToLoopback).await;
+    let _mesh = Mesh::start(&pod, Handing::Loopback).await;
     // The documents say so: here an address can't tell callers apart, and the log and `doctor` warn.
     assert_eq!(ask(pod.ipv4, "ada", None).await, (200, Some("ada".to_owned())));
     let line = sidecar.line_with("a service mesh hands every caller on").await;

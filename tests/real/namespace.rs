@@ -1,5 +1,6 @@
 //! A network namespace that acts as a pod: addresses of its own, one link to this machine, names of its own.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -87,7 +88,7 @@ impl Pod {
     pub fn know(&self, names: &[(IpAddr, &str)]) {
         let mut hosts = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
         for (address, name) in names {
-            hosts += &format!("{address} {name}\n");
+            writeln!(hosts, "{address} {name}").expect("a string takes all");
         }
         fs::create_dir_all(self.folder()).expect("root may make it");
         fs::write(self.folder().join("hosts"), hosts).expect("a disk");
