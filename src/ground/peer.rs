@@ -16,8 +16,8 @@ pub struct Peer {
     pub encrypted: bool,
     /// Names in the certificate that the peer has shown and TLS has verified.
     pub names: Option<Arc<CertificateNames>>,
-    /// Port of the sidecar to which the peer has connected, if known.
-    pub local_port: Option<u16>,
+    /// Address and port of the sidecar to which the peer has connected, if known.
+    pub local: Option<SocketAddr>,
 }
 
 impl Peer {
@@ -28,11 +28,24 @@ impl Peer {
 
     /// Makes the peer of a connection without TLS that comes from `socket`.
     pub fn of(socket: SocketAddr) -> Self {
-        Self { socket, encrypted: false, names: None, local_port: None }
+        Self { socket, encrypted: false, names: None, local: None }
     }
 
     /// Returns the address of the peer.
     pub fn address(&self) -> IpAddr {
         self.socket.ip()
+    }
+
+    /// Returns the port of the sidecar to which the peer has connected, if known.
+    pub fn local_port(&self) -> Option<u16> {
+        self.local.map(|local| local.port())
+    }
+
+    /// Whether the peer has the address to which it has connected, other than loopback: a program of this
+    /// machine or pod that connects by the machine's own address, as the proxy of a service mesh does.
+    pub fn has_own_address(&self) -> bool {
+        let address = self.address().to_canonical();
+        let local = self.local.map(|local| local.ip().to_canonical());
+        local == Some(address) && !address.is_loopback()
     }
 }

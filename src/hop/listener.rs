@@ -265,7 +265,6 @@ impl Listener {
         let open = watch::Sender::new(());
         // An evicted connection keeps its slot until its task has ended.
         let evictions = self.room.as_ref().map_or(0, |_| self.settings.max_connections);
-        let local_port = self.socket.local_addr().ok().map(|address| address.port());
         let slots = Arc::new(Semaphore::new(self.settings.max_connections + evictions));
         let spawn = |(stream, peer)| {
             let peer = tcp::canonical(peer);
@@ -280,15 +279,8 @@ impl Listener {
             let taken =
                 least_busy(&workers).take(stream, move |stream, handler, seat| async move {
                     let held = Held::new(slot, seat, &metrics.connections);
-                    let connection = Connection {
-                        stream,
-                        peer,
-                        local_port,
-                        held,
-                        settings,
-                        handshakes,
-                        metrics,
-                    };
+                    let connection =
+                        Connection { stream, peer, held, settings, handshakes, metrics };
                     connection.serve(handler, phase).await;
                     drop(serving);
                 });

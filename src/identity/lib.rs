@@ -43,7 +43,7 @@ use self::guard::{Guard, Seen};
 pub use self::headers::{GroupsLines, HeaderSource};
 pub use self::logout::{InvalidLogout, LogoutRefusal, LogoutSource, LogoutToken, LogoutTokens};
 use self::peer::{Anchors, Proxies};
-pub use self::peer::{Believed, SecretSettings, Shown, Trust};
+pub use self::peer::{Believed, OF_MESHES, SecretSettings, Shown, Trust, holds_everyone};
 pub use self::placeholders::{Placeholder, Placeholders};
 use self::ruling::Ruling;
 pub use self::user::{

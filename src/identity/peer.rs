@@ -2,7 +2,7 @@
 
 mod page;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -11,6 +11,10 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use ground::peer::Peer;
+
+/// Addresses from which Istio's proxy hands all callers of a mesh on, and no other program connects.
+pub const OF_MESHES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6))];
 
 /// A secret that the front proxy shows in a header.
 #[derive(Clone, Debug)]
@@ -55,6 +59,8 @@ pub enum Trust {
     Trusted(IpNet),
     /// The peer is in none of the ranges.
     Stranger,
+    /// The peer is in a range, but has the sidecar's own address, which no setting names by itself.
+    Itself,
     /// The peer has shown no certificate with one of the trusted names.
     NoName,
     /// The peer has not shown the secret, or not the right one.
@@ -107,6 +113,7 @@ impl Anchors {
         let address = peer.address().to_canonical();
         match self.ranges.iter().find(|range| range.contains(&address)) {
             None => Trust::Stranger,
+            Some(_) if self.is_itself(peer, address) => Trust::Itself,
             Some(_) if !self.names.is_empty() && !self.knows(peer) => Trust::NoName,
             Some(_) if self.is_page(peer, address, headers) => Trust::Page,
             Some(range) if matches!(shown, Shown::Unneeded | Shown::Right) => {
@@ -116,16 +123,33 @@ impl Anchors {
         }
     }
 
+    /// Whether `peer` comes from the sidecar's own address, which no range names exactly. The proxies of some
+    /// service meshes hand every caller on from there (Linkerd; Istio in some versions), and a range of pods
+    /// holds the pod itself. Matters where an address is the only anchor. A range of all addresses is the
+    /// operator's word that something else keeps other clients out.
+    fn is_itself(&self, peer: &Peer, address: IpAddr) -> bool {
+        let names_it = |range: &IpNet| {
+            let is_single = range.prefix_len() == range.max_prefix_len();
+            range.contains(&address) && (is_single || holds_everyone(range))
+        };
+        !self.is_vouched() && peer.has_own_address() && !self.ranges.iter().any(names_it)
+    }
+
+    /// Whether a peer has to show more than an address.
+    fn is_vouched(&self) -> bool {
+        self.secret.is_some() || !self.names.is_empty()
+    }
+
     /// Whether the request is from a page in a browser on this machine. Matters where an address is the only
     /// anchor: a login proxy on this machine has the same address, but a page has no secret and no
     /// certificate. Only the app's names reveal a page that comes from another address, such as a container's
     /// gateway.
     fn is_page(&self, peer: &Peer, address: IpAddr, headers: &HeaderMap) -> bool {
-        if self.secret.is_some() || !self.names.is_empty() {
+        if self.is_vouched() {
             return false;
         }
         if address.is_loopback() {
-            return page::is_of_another_site(headers, peer.local_port, &self.hosts);
+            return page::is_of_another_site(headers, peer.local_port(), &self.hosts);
         }
         page::is_of_other_host(headers, &self.hosts)
     }
@@ -164,6 +188,15 @@ impl Anchors {
             (Some(value), None) if secret.is(value.as_bytes()) => Shown::Right,
             _ => Shown::Wrong,
         }
+    }
+}
+
+/// Whether a range holds all addresses of its family, or nearly all: no private network is larger than
+/// `10.0.0.0/8` and `fc00::/7`.
+pub fn holds_everyone(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(range) => range.prefix_len() < 8,
+        IpNet::V6(range) => range.prefix_len() < 7,
     }
 }
 
@@ -231,6 +264,33 @@ mod tests {
     use http::header::HOST;
 
     use super::*;
+
+    #[test]
+    fn t53_sidecars_own_address_counts_only_by_itself() {
+        let trust = |ranges: &[&str], peer: &str, local: &str| {
+            let ranges = ranges.iter().map(|range| range.parse().expect("a range")).collect();
+            let anchors = Anchors::new(ranges, Vec::new(), None, Vec::new());
+            let local = Some(local.parse().expect("an address with a port"));
+            let peer = Peer { local, ..Peer::at(peer.parse().expect("an address")) };
+            anchors.trust(&peer, &HeaderMap::new(), Shown::Unneeded)
+        };
+        let (pods, pods6) = ("10.42.0.0/16", "fd00:10:42::/56");
+        for (ranges, peer, local, trusted) in [
+            (&[pods][..], "10.42.7.7", "10.42.3.3:8080", true),
+            (&[pods], "10.42.3.3", "10.42.3.3:8080", false),
+            (&[pods], "10.42.3.3", "[::ffff:10.42.3.3]:8080", false),
+            (&[pods, "10.42.3.3/32"], "10.42.3.3", "10.42.3.3:8080", true),
+            (&[pods, "10.42.3.4/32"], "10.42.3.3", "10.42.3.3:8080", false),
+            (&["0.0.0.0/0"], "10.42.3.3", "10.42.3.3:8080", true),
+            (&[pods6], "fd00:10:42::3", "[fd00:10:42::3]:8080", false),
+            (&[pods6], "fd00:10:42::4", "[fd00:10:42::3]:8080", true),
+            (&["127.0.0.0/30"], "127.0.0.1", "127.0.0.1:8080", true),
+            (&["::1/128"], "::1", "[::1]:8080", true),
+        ] {
+            let found = trust(ranges, peer, local);
+            assert_eq!(found.is_trusted(), trusted, "{ranges:?}: {peer} to {local}: {found:?}");
+        }
+    }
 
     #[test]
     fn trusted_hosts_apply_to_peers_trusted_by_address_alone() {

@@ -107,6 +107,11 @@ impl Identity {
                 "the front proxy may set: a browser on this machine has sent them for a page of \
                  another site; identity.trusted_hosts says which names are the app's own"
             }
+            (_, Some(Trust::Itself)) => {
+                "the front proxy may set: the peer has this sidecar's own address, from which the \
+                 proxy of a service mesh hands every caller on, so identity.trusted_peers can't say \
+                 who the front proxy is; let it show a secret (identity.secret_header)"
+            }
             (Reads::App(_), _) => {
                 "the app may set, in its responses: with identity.source = \"app\" no request names \
                  the user"

@@ -11,7 +11,7 @@ use crate::entry::Event;
 use crate::protocol::millis;
 use crate::seal::{Kind, Name};
 use crate::store::{Fault, Listener, Pauses};
-use crate::value::{bytes_of, items_of};
+use crate::value::{bytes_of, items_of, number_of};
 use crate::{FORGET_LIFE, Inner, nonce, now};
 use ground::metrics::SharedForget;
 use token::cache::TokenCache;
@@ -44,6 +44,15 @@ const READ_SHORT: &str = "local streams = {} for at, key in ipairs(KEYS) do loca
      for number, event in ipairs(redis.call('xrange', key, '(' .. ARGV[at], '+', 'COUNT', ARGV[3])) do \
      local content = event[2][2] if #content > tonumber(ARGV[4]) then content = '' end \
      events[number] = {event[1], {'e', content}} end streams[at] = {key, events} end return streams";
+
+/// Script that removes the streams, and the mark of the store's flushes, where another program has put a value of another
+/// kind there. It asks and removes in one step, so that no stream is removed that a replica has just begun. It needs no
+/// right that following the streams does not need.
+const REMOVE_WRONG_KINDS: &str = "local removed = 0 for at, key in ipairs(KEYS) do local answer \
+     if at < 3 then answer = redis.pcall('xrange', key, '-', '+', 'COUNT', 1) \
+     else answer = redis.pcall('get', key) end \
+     if type(answer) == 'table' and answer.err and string.find(answer.err, 'WRONGTYPE') \
+     then removed = removed + redis.call('del', key) end end return removed";
 
 /// Number of the latest forgets that are announced again when the store has lost data, even if it has their marks: it
 /// may have lost their events.
@@ -110,6 +119,9 @@ pub async fn follow(shared: &Arc<Inner>, tokens: &TokenCache) {
         let begun = Instant::now();
         let fault = attend(shared, tokens, &mut position).await;
         shared.note_cut_off(fault).await;
+        if fault == Fault::WRONG_KIND {
+            shared.remove_wrong_kinds().await;
+        }
         // Without a connection, the look-up for one costs no server anything.
         if fault == Fault::NotConnected || begun.elapsed() > STABLE {
             pauses.reset();
@@ -207,6 +219,24 @@ impl Inner {
         read.arg(SHORT_AT_ONCE).arg(LONGEST_EVENT);
         let mut answers = self.store.call(vec![read], PATIENCE).await?;
         answers.pop().ok_or(Fault::Garbage)
+    }
+
+    /// Removes values of the wrong kind from the places that the task reads. The next look at the store finds that
+    /// it has lost events, and puts back those that this replica has heard of.
+    async fn remove_wrong_kinds(&self) {
+        let mut remove = redis::cmd("EVAL");
+        remove.arg(REMOVE_WRONG_KINDS).arg(3);
+        remove.arg(self.store_keys.forgets()).arg(self.store_keys.replaced());
+        remove.arg(self.store_keys.era());
+        let removed = self.store.call(vec![remove], PATIENCE).await;
+        let removed = removed.ok().and_then(|answers| number_of(answers.first()?));
+        if removed.is_some_and(|removed| removed > 0) {
+            self.metrics.unread.inc();
+            warn!(
+                "another program has put a value of another kind in the place of the shared store's list of forgets, \
+                 and it was removed: give each app a shared.prefix and an ACL user of its own"
+            );
+        }
     }
 
     /// Carries out the events in `answer`. Returns their number.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::entry::{Entry, Event, Forget, parse_mark, subject_bytes};
 use crate::mint::Credentials;
@@ -11,7 +13,7 @@ use crate::protocol::{
     CLOCK_DIFFERENCE, LEASE_LIFE, Mark, Nonce, Reason, Verdict, Wanted, in_force, judge, millis,
 };
 use crate::seal::{Kind, Name, SealKeys};
-use crate::store::Fault;
+use crate::store::{Fault, LONGEST_VALUE};
 use crate::value::{bytes_of, is_ok, number_of};
 use crate::{Inner, now, since_1970};
 use ground::metrics::{SharedRead, SharedWrite};
@@ -23,6 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tokens with less life than this are not shared.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// Script that puts a short value in the place of one that is too long for an answer. A mark is not removed, because then
+/// a token that was forgotten would count again: like the long value, the short one is nothing that a sidecar wrote.
+/// It needs no right that reading and sharing tokens do not need.
+const SHORTEN: &str = "local value = redis.pcall('get', KEYS[1]) \
+     if type(value) == 'string' and #value > tonumber(ARGV[1]) \
+     then redis.call('set', KEYS[1], '?', 'KEEPTTL') return 1 end return 0";
+
+/// Attempts to shorten values, with a pause between two: the long answer has broken the connection.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Most events of replaced tokens that the store keeps. A replica that misses an event serves its older token until
 /// it refreshes that token itself.
@@ -94,12 +107,46 @@ impl Inner {
         let of_entries = place.names().iter().flat_map(|name| self.read_entry(*name));
         let of_marks = marks.iter().flatten().map(|name| self.read_mark(*name));
         let commands = lease_command.into_iter().chain(of_entries).chain(of_marks).collect();
-        let answers = self.store.call(commands, within).await?;
+        let answers = self.store.call(commands, within).await.inspect_err(|fault| {
+            if *fault == Fault::Garbage {
+                self.shorten(place, marks.iter().flatten());
+            }
+        })?;
         let mut answers = answers.iter();
         let won = lease.is_some() && answers.next().is_some_and(is_ok);
         let (entries, unreadable) = opened_entries(place, &keys, &mut answers);
         let (marks, unheard) = self.opened_marks(place, &marks, &keys, &mut answers);
         Ok(RawLook { won, entries, unreadable, marks, unheard })
+    }
+
+    /// Shortens values among the entries and marks of a place that are too long for an answer, in a task of its own.
+    /// Otherwise each read of them would break the connection that all calls share.
+    fn shorten<'a>(&self, place: &Place, marks: impl Iterator<Item = &'a Name>) {
+        let entries = place.names().iter().map(|name| self.store_keys.entry(*name));
+        let keys = entries.chain(marks.map(|name| self.store_keys.mark(*name)));
+        let shorten = |key: String| {
+            let mut shorten = redis::cmd("EVAL");
+            shorten.arg(SHORTEN).arg(1).arg(key).arg(LONGEST_VALUE);
+            shorten
+        };
+        let commands: Vec<Cmd> = keys.map(shorten).collect();
+        let (store, unread) = (self.store.clone(), self.metrics.unread.clone());
+        tokio::spawn(async move {
+            for _ in 0..ATTEMPTS {
+                sleep(PAUSE).await;
+                let Ok(answers) = store.call(commands.clone(), PATIENCE).await else { continue };
+                let count = answers.iter().filter(|answer| number_of(answer) == Some(1)).count();
+                if count > 0 {
+                    unread.inc();
+                    warn!(
+                        count,
+                        "another program has put values in the shared store that are longer than any of a sidecar's, \
+                         and they were cut: give each app a shared.prefix and an ACL user of its own"
+                    );
+                }
+                return;
+            }
+        });
     }
 
     fn ask_for_lease(&self, name: Name, nonce: &Nonce) -> Cmd {

@@ -40,6 +40,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::access::StartError;
+pub(crate) use self::bounded::LONGEST_VALUE;
 pub use self::fault::{Blame, Fault};
 pub use self::inspection::Inspection;
 pub use self::listener::Listener;

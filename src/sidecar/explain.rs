@@ -166,7 +166,7 @@ impl Walk<'_> {
             return Ok(self.check(caller, response, why, advice));
         }
         let route = Route::of(&request, self.rules);
-        self.steps.push(delivery::of_route(&route, &request, injection));
+        self.steps.push(delivery::of_route(&route, &request, injection, self.rules.has_app));
         match route {
             Route::Keys(_) => Ok(answer::of_resolver("the keys of tokens for resolvers")),
             Route::Own(own) => check_asking(injection, &request, &caller, by_cookie)

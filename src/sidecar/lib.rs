@@ -44,8 +44,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tracing::error;
 
@@ -140,6 +141,7 @@ impl Sidecar {
         let mut guard = RequestGuard::begin(self, peer, request);
         let (version, handshake) = (request.version(), is_websocket(request));
         let is_head = request.method() == Method::HEAD;
+        let holds_body = version < Version::HTTP_2 && holds_body(request);
         let loads_page = is_page_load(request)
             && matches!(Route::of(request, &self.rules.load()), Route::Forward { .. });
         let responded = {
@@ -160,7 +162,9 @@ impl Sidecar {
         // Bytes after a failed handshake were meant for the tunnel; as a request they could be anything (RFC
         // 9931).
         let refused = handshake && outcome != Outcome::Upgraded;
-        if version < Version::HTTP_2 && (ambiguous || refused) {
+        // The client may send its next request or the body that it has held back, and can't know which is awaited.
+        let unread = holds_body && !request.body().is_end_stream();
+        if version < Version::HTTP_2 && (ambiguous || refused || unread) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         guard.finish(response, outcome)
@@ -466,6 +470,12 @@ fn rights(user: &User) -> Result<Rights, NoToken> {
 }
 
 /// Returns the scheme in which a peer speaks to the sidecar.
+/// Whether the client holds the body back until the sidecar asks for it (RFC 9110, 10.1.1).
+fn holds_body<B>(request: &Request<B>) -> bool {
+    let expected = request.headers().get(EXPECT);
+    expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 fn scheme_of(peer: &Peer) -> Scheme {
     if peer.encrypted { Scheme::Https } else { Scheme::Http }
 }

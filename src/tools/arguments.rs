@@ -153,6 +153,9 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Explain on a machine without the secrets, by stand-ins for them
+    #[arg(long, conflicts_with = "admin")]
+    pub without_secrets: bool,
     /// Ask the running sidecar, which knows its cache: at this URL, or at admin.address of the configuration
     /// [default: by the configuration alone]
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]

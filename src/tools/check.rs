@@ -27,6 +27,8 @@ enum Refusal {
 struct Report {
     file: String,
     is_there: bool,
+    /// Whether the operator has named the file.
+    is_named: bool,
     refusal: Option<Refusal>,
     config: Option<Box<Config>>,
     cautions: Vec<Caution>,
@@ -36,7 +38,8 @@ struct Report {
 /// Checks the configuration, and prints what is in force and what is wrong.
 pub fn check(file: Option<&Path>, arguments: &CheckArguments) -> ExitCode {
     let secrets = if arguments.without_secrets { Secrets::MayBeAbsent } else { Secrets::Needed };
-    let report = Report::of(&Origin::new(file, environment()).with_secrets(secrets), secrets);
+    let origin = Origin::new(file, environment()).with_secrets(secrets);
+    let report = Report::of(&origin, file.is_some(), secrets);
     match arguments.format {
         CheckFormat::Text => report.print(),
         CheckFormat::Json => {
@@ -47,11 +50,12 @@ pub fn check(file: Option<&Path>, arguments: &CheckArguments) -> ExitCode {
 }
 
 impl Report {
-    fn of(origin: &Origin, secrets: Secrets) -> Self {
+    fn of(origin: &Origin, is_named: bool, secrets: Secrets) -> Self {
         let file = origin.file();
         let mut report = Self {
             file: file.display().to_string(),
             is_there: file.exists(),
+            is_named,
             refusal: None,
             config: None,
             cautions: Vec::new(),
@@ -144,11 +148,16 @@ impl Report {
         let unchecked = unchecked.map(|it| json!({"key": it.key, "place": it.place}));
         json!({
             "ok": self.refusal.is_none(),
-            "file": self.file,
+            "file": self.named(),
             "problems": problems,
             "cautions": cautions.collect::<Vec<_>>(),
             "not_checked": unchecked.collect::<Vec<_>>(),
         })
+    }
+
+    /// Returns the file that was read, or that the operator has named.
+    fn named(&self) -> Option<&str> {
+        (self.is_there || self.is_named).then_some(&*self.file)
     }
 
     fn complaint(&self, complaint: &Complaint) -> Value {
@@ -172,7 +181,7 @@ impl Report {
         json!({
             "code": code,
             "key": null,
-            "file": self.file,
+            "file": self.named(),
             "line": null,
             "variable": null,
             "message": message,

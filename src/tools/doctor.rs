@@ -12,7 +12,6 @@ mod files;
 mod keys;
 mod limits;
 mod listening;
-mod mesh;
 mod mint;
 mod report;
 mod resolution;

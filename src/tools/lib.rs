@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod emulator;
 pub mod explain;
 mod kubelet;
+mod mesh;
 pub mod probe;
 mod run;
 pub mod service_manager;
@@ -29,7 +30,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use ground::logging;
 use hop::listener::Phase;
-use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, schema};
+use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Secrets, schema};
 use server::explain::{QuestionError, Report};
 use token::announce::Subject;
 use tokio::sync::watch;
@@ -96,7 +97,11 @@ pub fn main() -> ExitCode {
 }
 
 fn with_config(file: Option<&Path>, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Origin::new(file, environment()).load() {
+    with_origin(&Origin::new(file, environment()), go_on)
+}
+
+fn with_origin(origin: &Origin, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match origin.load() {
         Ok(config) => go_on(config),
         Err(error) => {
             eprintln!("velt-sidecar: {error}");
@@ -150,7 +155,7 @@ fn doctor(arguments: DoctorArguments, file: Option<&Path>) -> ExitCode {
 
 fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
     let (whom, line) = arguments.explainer_and_line();
-    let ExplainArguments { json, port, .. } = arguments;
+    let ExplainArguments { json, port, without_secrets, .. } = arguments;
     let flags = Flags {
         headers: arguments.header,
         peer: arguments.peer,
@@ -185,7 +190,9 @@ fn explain(file: Option<&Path>, arguments: ExplainArguments) -> ExitCode {
         };
         return calling(&url, &port, async |client| client.explain(&asked).await.map(print));
     }
-    with_config(file, |config| {
+    let secrets = if without_secrets { Secrets::MayBeAbsent } else { Secrets::Needed };
+    let origin = Origin::new(file, environment()).with_secrets(secrets);
+    with_origin(&origin, |config| {
         let explained = runtime().block_on(explain::by_config(&config, asked));
         match explained {
             Ok(report) => print(report),

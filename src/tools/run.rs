@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
+use super::mesh;
 use super::service_manager::{SOCKET_VARIABLE, ServiceManager};
 use super::{EX_CONFIG, EX_UNAVAILABLE};
 
@@ -35,6 +36,7 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
         let (first, second) = signals();
         // The process listens for SIGHUP from here on: without a listener, SIGHUP would end the process.
         let mut hangup = signal(SignalKind::hangup()).expect("signals can be handled");
+        let is_by_address = mesh::is_by_address(&config);
         let server = match Server::bind_with(config, log.clone()) {
             Ok(server) => server,
             Err(error) => {
@@ -47,6 +49,9 @@ fn run_logging(mut config: Config, log: &Log) -> ExitCode {
         info!(traffic = %addresses.traffic, admin = %addresses.admin, "velt-sidecar is listening");
         let manager = std::env::var_os(SOCKET_VARIABLE);
         let manager = Arc::new(ServiceManager::at(manager.as_deref()));
+        if is_by_address {
+            tokio::spawn(mesh::warn_when_found());
+        }
         // Both sockets queue connections from here on, and the server is ready before it takes the first.
         manager.ready(addresses);
         let (trigger, told) = (server.reload_trigger(), Arc::clone(&manager));

@@ -97,6 +97,8 @@ async fn good_configuration_is_told_as_json_and_in_words() {
     assert_eq!((code, report), (0, expected));
     let finished = check(file, &[], &CREDENTIALS).await;
     assert_eq!(finished.stderr, "velt-sidecar: all is well with sidecar.toml\n");
+    let (code, report) = as_json("", &[], &CREDENTIALS).await;
+    assert_eq!((code, &report["ok"], &report["file"]), (0, &json!(true), &json!(null)));
     let finished = check("", &[], &CREDENTIALS).await;
     let told = "velt-sidecar: all is well with the environment (there is no sidecar.toml)\n";
     assert_eq!(finished.stderr, told);

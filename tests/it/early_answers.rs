@@ -148,3 +148,24 @@ async fn lingering_clients_make_room_for_others() {
     let gone = stage.sidecar.metric_reaches("connections_open", 0.0);
     timeout(Duration::from_secs(5), gone).await.expect("soon");
 }
+
+#[tokio::test]
+async fn client_that_holds_its_body_back_is_told_of_the_end() {
+    let stage = Stage::set("[identity]\nrequire_on = [\"/private/*\"]").await;
+    for (path, status) in [("/api/velt/token", "401"), ("/private/form", "401")] {
+        let head = |more: &str| {
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n{more}\r\n")
+        };
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(head("Expect: 100-continue\r\n")).await;
+        let answer = wire.head().await.to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        // A client that sends its body at once keeps the connection.
+        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+        wire.send(head("") + "abcde").await;
+        let answer = wire.head().await.to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+}

@@ -302,6 +302,31 @@ async fn invalid_request_is_a_usage_error_and_a_verdict_is_not() {
 }
 
 #[tokio::test]
+async fn explain_needs_no_secrets_where_the_flag_says_so() {
+    let flag = "--without-secrets";
+    let told =
+        finished(&["explain", flag, "-H", "x-forwarded-user: ada", "/api/velt/token"], &[]).await;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    assert!(told.stdout.contains("ada") || told.stdout.contains("token"), "{}", told.stdout);
+    assert!(!told.stdout.contains("stand-in"), "{}", told.stdout);
+    let both = finished(&["explain", flag, "--admin", "http://127.0.0.1:1", "/"], &[]).await;
+    assert_eq!(both.code, Some(64), "a running sidecar has its secrets");
+}
+
+#[tokio::test]
+async fn explain_names_the_missing_app_and_not_a_setting_that_is_on() {
+    let environment = [
+        CREDENTIALS[0],
+        CREDENTIALS[1],
+        ("VELT_SIDECAR_APP__ADDRESS", "none"),
+        ("VELT_SIDECAR_DELIVERY__HEADER__ENABLED", "true"),
+    ];
+    let told = finished(&["explain", "/api/me"], &environment).await.stdout;
+    assert!(told.contains("app.address = \"none\""), "{told}");
+    assert!(!told.contains("turned off"), "{told}");
+}
+
+#[tokio::test]
 async fn json_is_the_same_as_text() {
     let arguments = ["explain", "-H", "x-forwarded-user: ada", "--peer", "10.0.0.7", "/api/me"];
     let text = finished(&arguments, &CREDENTIALS).await.stdout;

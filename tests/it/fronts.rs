@@ -413,6 +413,36 @@ async fn t53_callers_through_a_mesh_are_untrusted_by_default() {
     assert_eq!(stage.get_as("ada", "/api/velt/token").await.status(), 200, "but 127.0.0.1 is");
 }
 
+/// An address of this machine other than loopback. Nothing is sent to find it.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[tokio::test]
+async fn t53_callers_from_the_pods_own_address_name_no_user() {
+    let Some(own) = own_address() else {
+        return eprintln!("SKIPPED: this machine has no address but loopback");
+    };
+    let pods =
+        format!("[listen]\naddress = \"0.0.0.0:0\"\n[identity]\ntrusted_peers = [\"{own}/16\"");
+    for (more, status) in [("]", 401), (&*format!(", \"{own}\"]"), 200)] {
+        let stage = Stage::set(&format!("{pods}{more}")).await;
+        let address = (own, stage.sidecar.addresses.traffic.port()).into();
+        // Without an address of its own, a program connects to this machine's address from the same address.
+        let sending = Client::to(address).get("/api/velt/token").header("x-forwarded-user", "ada");
+        assert_eq!(sending.send().await.status(), status, "{pods}{more}");
+        let asked = serde_json::json!({
+            "target": "/api/velt/token", "headers": [["x-forwarded-user", "ada"]], "peer": own,
+        });
+        let admin = stage.sidecar.addresses.admin;
+        let told = crate::explain::call(admin, "/explain", &asked).await.json().to_string();
+        assert_eq!(told.contains("this sidecar's own address"), status == 401, "{told}");
+        assert_eq!(told.contains("service mesh"), status == 401, "{told}");
+    }
+}
+
 #[tokio::test]
 async fn t53_no_caller_through_a_mesh_drains_a_pod() {
     let stage = Stage::set("").await;

@@ -267,9 +267,14 @@ pub struct RunningEmulator {
 
 /// Starts an emulator on a free port.
 pub async fn start_emulator() -> RunningEmulator {
+    start_emulator_at(LOOPBACK).await
+}
+
+/// Starts an emulator at `address`, which must be free.
+pub async fn start_emulator_at(address: SocketAddr) -> RunningEmulator {
     let (api_key, auth_token) = CREDENTIALS;
     let emulator = Emulator::bind(emulator::Settings {
-        address: LOOPBACK,
+        address,
         credentials: Some(Credentials { api_key: api_key.into(), auth_token: auth_token.into() }),
         token_life: Duration::from_secs(48 * 3600),
         behaviour: Behaviour::default(),

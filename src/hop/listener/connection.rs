@@ -75,8 +75,6 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    /// Port of the sidecar to which the peer has connected, if known.
-    pub local_port: Option<u16>,
     pub held: Held,
     pub settings: Settings,
     /// TLS handshakes; `None` without TLS.
@@ -106,7 +104,8 @@ impl Connection {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, local_port, held, settings, handshakes, metrics } = self;
+        let Self { stream, peer, held, settings, handshakes, metrics } = self;
+        let local = stream.local_addr().ok();
         tcp::tune(&stream, peer, settings.limits.stalled * 3 / 2);
         let (limits, state) = (settings.limits, ConnectionState::new(held, &settings.memory));
         // The first request of the client may be on its way.
@@ -118,7 +117,7 @@ impl Connection {
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
             state.rest();
-            let peer = Peer { encrypted, names, local_port, ..Peer::of(peer) };
+            let peer = Peer { encrypted, names, local, ..Peer::of(peer) };
             let (state, metrics) = (Arc::clone(&state), metrics.clone());
             Established { peer, protocol, state, settings, metrics }
         };

@@ -6,6 +6,7 @@
 //! is read by a function that [`Section::section`] calls. When the function returns, the keys for which the
 //! function has not asked are unknown.
 
+mod guess;
 mod report;
 mod secret;
 mod values;
@@ -13,6 +14,7 @@ mod variable;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -308,6 +310,12 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// Whether there is a complaint about `key` already, so that its value says nothing about other keys.
+    pub fn is_refused(&self, key: &str) -> bool {
+        let path = self.path_of(key);
+        self.reader.complaints.borrow().iter().any(|it| it.key.as_ref() == Some(&path))
+    }
+
     /// Whether `key` was given.
     pub fn has(&self, key: &str) -> bool {
         self.place_of(key).is_some()
@@ -399,13 +407,15 @@ impl<'r, 'a> Section<'r, 'a> {
     fn complain_about_unknown(&self) {
         let Some(table) = self.table else { return };
         let asked = self.asked.borrow();
-        for (key, _) in table {
+        for (key, value) in table {
             let name: &str = key.get_ref();
             if !asked.iter().any(|asked| asked == name) {
-                let remedy = match nearest(name, asked.iter().map(String::as_str)) {
-                    Some(nearest) => format!("did you mean {nearest}?"),
-                    None => "remove it".into(),
-                };
+                let port = value.get_ref().as_integer();
+                let port = port.as_ref().map(|port| port as &dyn Display);
+                let known = || nearest(name, asked.iter().map(String::as_str));
+                let remedy = guess::remedy(&self.path_of(name), port)
+                    .or_else(|| known().map(|nearest| format!("did you mean {nearest}?")))
+                    .unwrap_or_else(|| "remove it".into());
                 let problem = format!("there is no setting {}", self.path_of(name));
                 self.complain(Code::UnknownKey, name, self.place_at(&key.span()), problem, remedy);
             }

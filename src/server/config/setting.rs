@@ -19,6 +19,10 @@ pub trait Setting: Sized {
     fn form() -> Form;
     /// Reads `text`. Returns `None` if `text` is not such a value.
     fn parse(text: &str) -> Option<Self>;
+    /// Returns what to write in place of `text`, which is not such a value, if that can be told.
+    fn correction(_text: &str) -> Option<String> {
+        None
+    }
 }
 
 impl Setting for String {

@@ -303,6 +303,17 @@ impl Setting for AppAddress {
             && !text.contains('@');
         plain.then(|| Self::At { address: Address::Tcp(text.to_owned()), tls })
     }
+    fn correction(text: &str) -> Option<String> {
+        let (scheme, rest, port) = match text.strip_prefix("http://") {
+            Some(rest) => ("", rest, 80),
+            None => ("https://", text.strip_prefix("https://")?, 443),
+        };
+        let host = rest.split(['/', '?', '#']).next()?;
+        let own_port = if Self::parse(host).is_some() { String::new() } else { format!(":{port}") };
+        let address = format!("{scheme}{host}{own_port}");
+        let without = if scheme.is_empty() { "without http:// and" } else { "without" };
+        Self::parse(&address).map(|_| format!("{address:?}, {without} a path"))
+    }
 }
 
 /// A name that a client's certificate may carry.

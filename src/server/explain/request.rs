@@ -1,6 +1,6 @@
 //! The request to explain.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,6 +52,15 @@ impl Default for AppResponse {
 /// Headers that belong to one connection of HTTP/1.1 (RFC 9113 section 8.2.2).
 const NOT_IN_HTTP2: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
 
+/// Returns `address` if it is one of this machine or pod, other than loopback: a peer with that address would
+/// connect to the same address.
+fn own_address(address: IpAddr) -> Option<SocketAddr> {
+    // The system binds a socket only to an address of its own. Nothing is sent.
+    let is_own = || UdpSocket::bind((address, 0)).is_ok();
+    (!address.to_canonical().is_loopback() && !address.is_unspecified() && is_own())
+        .then(|| SocketAddr::new(address, 0))
+}
+
 impl Asked {
     /// Returns method, target and peer in a line.
     pub(super) fn head(&self) -> String {
@@ -68,7 +77,8 @@ impl Asked {
         let names = CertificateNames::from_names(self.peer_names.iter().map(String::as_str));
         let shown = !self.peer_names.is_empty();
         let names = shown.then(|| Arc::new(names));
-        let peer = Peer { encrypted: shown, names, ..Peer::at(self.peer()) };
+        let local = own_address(self.peer());
+        let peer = Peer { encrypted: shown, names, local, ..Peer::at(self.peer()) };
         let method = Method::from_bytes(self.method().as_bytes()).map_err(|_| {
             QuestionError::new("the method is not valid", "write GET, POST or the like")
         })?;

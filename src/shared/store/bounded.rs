@@ -16,7 +16,7 @@ use super::connection::Trouble;
 use super::fault::Fault;
 
 /// Most bytes of one value. The longest values that calls need are a sealed token and the text of `INFO`.
-const LONGEST_VALUE: u64 = 64 * 1024;
+pub(crate) const LONGEST_VALUE: u64 = 64 * 1024;
 
 /// Most values in one answer, nested values included, and most bytes. The largest answers that calls need are those
 /// to `XREAD`, with 1,000 events of each of two streams, and to `CLUSTER SLOTS`.

@@ -75,6 +75,9 @@ const CODES: [&str; 17] = [
 ];
 
 impl Fault {
+    /// Fault of a call about a key that holds a value of another kind than the sidecar's.
+    pub(crate) const WRONG_KIND: Self = Self::Other("WRONGTYPE");
+
     /// Returns the fault that an error of the connection shows.
     pub(super) fn of_error(error: &RedisError) -> Self {
         match error.kind() {
@@ -215,6 +218,10 @@ impl fmt::Display for Fault {
             }
             Self::Loading => "the server is loading its data",
             Self::Garbage => "the answer is not Redis's, or is too large",
+            Self::Other("WRONGTYPE") => {
+                "a key below shared.prefix holds a value of another program's: delete it, and give each \
+                 program a prefix and an ACL user of its own"
+            }
             Self::Other("MOVED") => "the server is a node of a cluster: name it as a cluster",
             Self::Other("MISCONF") => {
                 "the server can't save its data and takes no writes: see its log"

@@ -7,8 +7,15 @@ use super::super::error::{NoGrants, NoToken};
 use crate::inject::{Coverage, Eligibility, Injection, TokenRoute};
 use ground::metrics::SpoofKind;
 use ground::peer::Peer;
-use identity::{Caller, Conclusion, Decision, Identity, Reads, Refusal, Trust};
+use identity::{Caller, Conclusion, Decision, Identity, OF_MESHES, Reads, Refusal, Trust};
 use token::{MintError, SuspendedFor};
+
+/// Advice about a peer whose address says nothing of the program behind it.
+const BEHIND_MESH: &str = "if this pod is in a service mesh, every caller has this address: let the login proxy \
+                           show a secret (identity.secret_header), or believe a signature (identity.source = \
+                           \"assertion\"); if a login proxy on this machine connects by the machine's own \
+                           address, have it connect by 127.0.0.1, or name the address by itself in \
+                           identity.trusted_peers";
 
 pub(super) fn on_identity(
     identity: &Identity,
@@ -51,6 +58,8 @@ pub(super) fn on_identity(
                      identity.trusted_hosts"
                         .to_owned()
                 }
+                Trust::Itself => BEHIND_MESH.to_owned(),
+                Trust::Stranger if OF_MESHES.contains(&address) => BEHIND_MESH.to_owned(),
                 // The arm above gives the advice for a missing secret.
                 Trust::Trusted(_) | Trust::NoSecret(_) | Trust::Stranger => format!(
                     "if {address} is the login proxy, add it to identity.trusted_peers; if it is \

@@ -10,7 +10,12 @@ use super::{Found, Key, Step};
 use crate::inject::{Coverage, Eligibility, Injection, PathPattern, Place, TokenStatus};
 
 /// Explains who answers a request.
-pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &Injection) -> Step {
+pub(super) fn of_route<B>(
+    route: &Route<'_>,
+    request: &Request<B>,
+    injection: &Injection,
+    has_app: bool,
+) -> Step {
     let path = request.uri().path();
     let (verdict, why, key) = match route {
         Route::Own(Own::Resolver(_)) => (
@@ -31,6 +36,13 @@ pub(super) fn of_route<B>(route: &Route<'_>, request: &Request<B>, injection: &I
                 settings: vec![Key::Route(route.path.clone())],
             };
         }
+        Route::Forward { .. } if !has_app => (
+            "no route of the sidecar's own",
+            format!(
+                "{path} is none of the paths that the sidecar answers, and no app is behind it"
+            ),
+            "app.address",
+        ),
         Route::Forward { coverage, .. } => match coverage {
             Coverage::Document(pattern) => (
                 "to the app, with a token for the document's scripts",

@@ -55,6 +55,13 @@ pub(super) fn of_trust(identity: &Identity, peer: &Peer, trust: &Trust) -> Step 
         (Trust::Stranger, _) => {
             ("not trusted", format!("{address} is in none of the trusted ranges"))
         }
+        (Trust::Itself, _) => {
+            let why = format!(
+                "{address} is this sidecar's own address, from which the proxy of a service mesh \
+                 hands every caller on: it counts only where a setting names it by itself"
+            );
+            ("not trusted", why)
+        }
         (Trust::NoName, _) => {
             let why = if peer.names.is_some() {
                 "its certificate carries none of the trusted names"

@@ -9,11 +9,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::{Check, Finding, Findings, Surroundings, mesh};
+use super::{Check, Finding, Findings, Surroundings};
+use crate::mesh;
 use ground::outgoing;
 use ground::tls::Roots;
 use hop::listener;
-use identity::Source;
+use identity::{OF_MESHES, Source};
 
 /// Time limit for an answer of a sidecar's admin port, which is on this machine.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -151,7 +152,7 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
 /// whether there was one of the two.
 fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
     let place = "identity.trusted_peers";
-    if let Some(mesh) = mesh::found(around) {
+    if let Some(mesh) = mesh::found(&around.config, &around.root) {
         findings.warning(
             place,
             format!(
@@ -169,8 +170,8 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
         findings.warning(
             place,
             format!(
-                "{range} has loopback addresses in it from which no process here connects, but from \
-                 which service meshes hand every caller on (Istio: 127.0.0.6)"
+                "{range} has addresses in it from which no process here connects, but from \
+                 which service meshes hand every caller on (Istio: 127.0.0.6, ::6)"
             ),
             "write trusted_peers = [\"127.0.0.1\", \"::1\"], which is the default",
         );
@@ -201,7 +202,10 @@ fn loopback_of_meshes(ranges: &[IpNet]) -> Option<&IpNet> {
     let usual = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     ranges.iter().find(|range| {
         let is_single = range.prefix_len() == range.max_prefix_len();
-        is_loopback(range.addr()) && !(is_single && usual.contains(&range.addr()))
+        let is_loopback =
+            is_loopback(range.addr()) && !(is_single && usual.contains(&range.addr()));
+        is_loopback
+            || OF_MESHES.iter().any(|address| range.contains(address) && range.prefix_len() > 0)
     })
 }
 

@@ -101,13 +101,15 @@ fn remedy(error: &MintError) -> &'static str {
     match error {
         MintError::Refused { status, .. } => match status {
             RefusedStatus::InvalidArgument | RefusedStatus::FailedPrecondition => {
-                "check that velt.api is the one that this workspace has and the organization is \
-                 one of its own, and copy both credentials again from Velt's console"
+                "check that velt.api is the one that this workspace has, velt.endpoint (if it is written) \
+                 the URL of that API, and the organization one of its own; and copy both credentials \
+                 again from Velt's console"
             }
-            RefusedStatus::PermissionDenied
-            | RefusedStatus::Unauthenticated
-            | RefusedStatus::NotFound
-            | RefusedStatus::Unnamed => {
+            RefusedStatus::NotFound | RefusedStatus::Unnamed => {
+                "check that velt.endpoint, if it is written, is the URL of velt.api; and copy the API \
+                 key and the auth token again, both of the same workspace, from Velt's console"
+            }
+            RefusedStatus::PermissionDenied | RefusedStatus::Unauthenticated => {
                 "copy the API key and the auth token again, both of the same workspace, from \
                  Velt's console"
             }

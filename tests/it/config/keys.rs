@@ -29,6 +29,37 @@ fn key_unlike_all_others_is_to_be_removed() {
 }
 
 #[test]
+fn guessed_names_are_answered_with_what_to_write() {
+    says(
+        "guessed_names",
+        &[
+            "[app]\nport = 5000",
+            "[app]\nurl = \"http://127.0.0.1:5000\"",
+            "upstream = \"http://127.0.0.1:5000\"",
+            "[server]\nport = 80",
+            "[listen]\nport = 80",
+            "[admin]\nport = 9000",
+            "[velt]\ntoken = \"a\"\nurl = \"https://api.velt.dev\"\nkey = \"a\"",
+            "[identity]\nheader = \"X-User\"",
+        ],
+    );
+}
+
+#[test]
+fn address_of_the_app_with_scheme_or_path_is_corrected() {
+    says(
+        "address_of_the_app_corrected",
+        &["http://127.0.0.1:5000", "http://app/", "https://app:3443/base", "http://[::1]:5000"]
+            .map(|address| format!("[app]\naddress = \"{address}\"")),
+    );
+    // The text may hold a password, so it is not repeated.
+    let Err(error) = super::parse("[app]\naddress = \"http://u:p@app:1\"", &[]) else {
+        panic!("no complaint")
+    };
+    assert!(!error.to_string().contains("u:p"), "{error}");
+}
+
+#[test]
 fn unknown_section_is_named_at_its_header() {
     says("unknown_section", &["[lisen]\naddress = \"0.0.0.0:1\"\n[telemetry]\n"]);
 }

@@ -1,6 +1,6 @@
 //! Token routes: their paths, keys and number.
 
-use super::{parse, says};
+use super::{fine, parse, says};
 
 #[test]
 fn two_routes_of_one_path_are_refused() {
@@ -87,5 +87,20 @@ fn pages_may_have_their_token_with_the_first_render_alone() {
     for table in ["app_header", "document"] {
         let toml = format!("{off}[delivery.{table}]\npaths = [\"/\"]");
         assert!(parse(&toml, &[]).is_ok(), "{table}");
+    }
+}
+
+#[test]
+fn wait_that_no_client_has_the_patience_for_is_refused() {
+    let tables = ["header", "app_header", "document", "check"];
+    let waiting = |table: &str, wait: &str| {
+        let paths = if table == "check" { "path = \"/c\"" } else { "paths = [\"/*\"]" };
+        format!("[delivery.{table}]\n{paths}\nmax_wait = \"{wait}\"")
+    };
+    let mut tomls: Vec<_> = tables.map(|table| waiting(table, "1h")).to_vec();
+    tomls.push("[[delivery.route]]\npath = \"/token\"\nmax_wait = \"61s\"".to_owned());
+    says("too_long_waits", &tomls);
+    for table in tables {
+        fine(&waiting(table, "60s"), &[]);
     }
 }

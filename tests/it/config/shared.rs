@@ -67,3 +67,27 @@ fn logout_settings_without_a_path_are_refused() {
     fine("[logout]\nend_websockets = false", &[]);
     fine(&format!("{ends}\n[logout.webhook]\npath = \"/velt/out\""), &[variable]);
 }
+
+#[test]
+fn one_mistake_about_the_store_is_one_complaint() {
+    let sentinel = "primary = \"mymaster\"\nsentinel_user = \"velt\"";
+    let (login, of_sentinel) = (&[SEAL_KEY, PASSWORD][..], &[SEAL_KEY, OF_SENTINEL][..]);
+    for (toml, secrets) in [
+        ("[shared]\naddresses = [\"valkey\"]\nuser = \"velt\"".to_owned(), login),
+        ("[shared]\naddresses = \"valkey:6379\"\nuser = \"velt\"".to_owned(), login),
+        (format!("{SERVER}\nmode = \"sentinal\"\n{sentinel}"), of_sentinel),
+        (format!("{SERVER}\ntls = \"yes\"\nca_file = \"/ca.crt\""), login),
+        ("[shared]\nmode = \"replicas\"\naddresses = [\"a:6379\", \"b:6379\"]".to_owned(), login),
+    ] {
+        let Err(error) = super::parse(&toml, secrets) else { panic!("no complaint: {toml}") };
+        assert_eq!(error.complaints.len(), 1, "{toml}\n{error}");
+    }
+}
+
+#[test]
+fn password_of_the_store_may_hold_any_letters() {
+    let password = (PASSWORD.0, "Pässwört-密碼");
+    let config = fine(&format!("{SERVER}\nuser = \"velt\""), &[SEAL_KEY, password]);
+    let held = config.shared.expect("a store").store.password.expect("a password");
+    assert_eq!(held.expose_secret(), password.1);
+}

@@ -20,6 +20,44 @@ fn t10_trust_in_every_address_needs_its_dangerous_name() {
 }
 
 #[test]
+fn t53_addresses_of_a_mesh_need_the_dangerous_name() {
+    let ranges = ["127.0.0.6", "127.0.0.0/8", "::6", "::/96"];
+    let tomls = ranges.map(|range| format!("[identity]\ntrusted_peers = [\"::1\", \"{range}\"]"));
+    says("addresses_of_a_mesh", &tomls);
+    let secret = "0123456789abcdef0123456789abcdef";
+    let secret = [("VELT_SIDECAR_IDENTITY__SECRET", secret)];
+    for toml in tomls {
+        // A policy of the mesh lets only the login proxy in.
+        fine(&format!("{toml}\ndangerously_trust_every_peer = true"), &[]);
+        // The secret decides.
+        fine(&format!("{toml}\nsecret_header = \"X-Sidecar-Secret\""), &secret);
+    }
+    fine("[identity]\ntrusted_peers = [\"127.0.0.1\", \"127.0.0.0/30\", \"::1\"]", &[]);
+}
+
+#[test]
+fn endpoint_of_another_api_is_refused() {
+    let (legacy, v1, v2) = (
+        "https://generateveltauthtoken.api.velt.dev/",
+        "https://api.velt.dev/v1/auth/token/get",
+        "https://api.velt.dev/v2/auth/generate_token",
+    );
+    let toml = |(api, endpoint): (&str, &str)| {
+        let organization = if api == "legacy" { "" } else { "organization = \"acme\"\n" };
+        format!("[velt]\napi = \"{api}\"\n{organization}endpoint = \"{endpoint}\"")
+    };
+    let wrong = [("v2", legacy), ("v2", v1), ("v1", v2), ("legacy", v2)].map(toml);
+    says("endpoint_of_another_api", &wrong);
+    // A stand-in has the path of one API, or any other.
+    let stand_in = "http://127.0.0.1:4191/v1/auth/token/get";
+    assert!(parse(&toml(("v2", stand_in)), &[]).is_err());
+    for right in [("legacy", legacy), ("v1", v1), ("v2", v2), ("v1", stand_in)] {
+        fine(&toml(right), &[]);
+    }
+    fine(&toml(("v2", "https://velt.example/our/way")), &[]);
+}
+
+#[test]
 fn private_network_is_accepted_as_trusted() {
     fine("[identity]\ntrusted_peers = [\"10.0.0.0/8\", \"fc00::/7\", \"172.16.0.0/12\"]", &[]);
 }

@@ -22,7 +22,7 @@ const STRINGS: [(&str, &str, &[&str], &str); 21] = [
     ("listen", "address", &["", "8080", "localhost:8080", ":8080", "1.2.3.4"], ADDRESS),
     ("listen", "idle_timeout", &["", "5", "5 s", "-5s", "0s", "1d", "25h", "5S"], SPAN),
     ("listen", "max_header_bytes", &["", "7KiB", "2MiB", "5GiB"], HEAD_SIZE),
-    ("app", "address", &["", "localhost", "a:0", "a:65536", "http://a:1", "u@a:1"], APP),
+    ("app", "address", &["", "localhost", "a:0", "a:65536", "u@a:1"], APP),
     ("app", "address", &["unix:app.sock", "unix:"], APP),
     ("app", "protocol", &["", "http2", "HTTP1", "h3"], "\"http1\", \"h2c\" or \"h2\""),
     ("identity", "user_header", &["", "X User", "X:User", "Benutzer-ü"], HEADER),

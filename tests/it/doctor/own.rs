@@ -37,8 +37,14 @@ async fn trust_ports_and_shutdown_are_judged_by_consequences() {
             "10.42.0.0/16 believed",
         ),
         ("[admin]\naddress = \"0.0.0.0:0\"", true, Trust, Note, "only this pod is believed"),
-        ("[identity]\ntrusted_peers = [\"127.0.0.0/8\"]", false, Trust, Warning, "127.0.0.6"),
-        ("[identity]\ntrusted_peers = [\"127.0.0.6\"]", true, Trust, Warning, "127.0.0.6"),
+        ("[identity]\ntrusted_peers = [\"127.0.0.0/30\"]", false, Trust, Warning, "service meshes"),
+        (
+            "[identity]\ntrusted_peers = [\"127.0.0.6\"]\ndangerously_trust_every_peer = true",
+            true,
+            Trust,
+            Warning,
+            "127.0.0.6",
+        ),
         (
             "[identity]\npreset = \"istio\"\nuser_header = \"x-sub\"\ntrusted_peers = [\"10.42.3.0/24\"]",
             false,

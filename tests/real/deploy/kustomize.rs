@@ -66,7 +66,7 @@ fn chosen(overlay: &Path) -> Result<String, String> {
     run(&mut chosen, "")
 }
 
-fn overlay(manifests: &str, kustomization: &str) -> Vec<Value> {
+pub fn overlay(manifests: &str, kustomization: &str) -> Vec<Value> {
     build(&Overlay::of(manifests, kustomization).path())
 }
 

@@ -76,11 +76,19 @@ impl<'a> Pod<'a> {
         environment
     }
 
-    /// Asserts that all settings of the manifest fit the code.
+    /// Asserts that all settings of the manifest fit the code, the ports, and the time for the end.
     pub fn assert_fits(&self) {
+        let config = self.checked();
+        self.assert_ports(&config);
+        self.assert_ends_in_time(&config);
+    }
+
+    /// Asserts that the sidecar accepts the manifest's environment, and returns the settings.
+    pub fn checked(&self) -> Config {
         let mounted = tempfile::tempdir().expect("a folder");
-        for key in ["api-key", "auth-token", "store-password"] {
-            fs::write(mounted.path().join(key), format!("secret of {key}\n")).expect("a disk");
+        for key in ["api-key", "auth-token", "front-secret", "store-password"] {
+            fs::write(mounted.path().join(key), format!("the-{key}-of-32-bytes-or-more\n"))
+                .expect("a disk");
         }
         fs::write(mounted.path().join("store-seal-key"), SEAL_KEY).expect("a disk");
         let here = mounted.path().to_str().expect("a plain path");
@@ -95,9 +103,7 @@ impl<'a> Pod<'a> {
         let mut check = Command::new(env!("CARGO_BIN_EXE_velt-sidecar"));
         check.arg("check").current_dir(here).env_clear().envs(&environment);
         run(&mut check, "").unwrap_or_else(|error| panic!("{error}"));
-        let config = Config::parse("", "", &environment).expect("it has just been checked");
-        self.assert_ports(&config);
-        self.assert_ends_in_time(&config);
+        Config::parse("", "", &environment).expect("it has just been checked")
     }
 
     fn assert_mounted(&self, folder: &str) {

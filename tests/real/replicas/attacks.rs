@@ -50,6 +50,94 @@ async fn t65_long_lines_of_an_attacker_are_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t65_values_of_another_kind_in_the_lists_place_are_removed() {
+    let redis = RedisServer::start().await;
+    let mut fleet = Fleet::start(2, &redis.place(), &[]).await;
+    let ada = fleet.ask_all("ada").await.remove(0);
+    for (key, set) in [
+        (STREAM, &["SET", STREAM, "x"][..]),
+        ("{velt-sidecar}:replaced", &["LPUSH", "{velt-sidecar}:replaced", "x"]),
+        ("{velt-sidecar}:era", &["LPUSH", "{velt-sidecar}:era", "x"]),
+    ] {
+        redis.ask(&["DEL", key]).await;
+        redis.ask(set).await;
+        for replica in &fleet.replicas {
+            eventually("a look at the value", async || {
+                let kind = redis.ask(&["TYPE", key]).await;
+                let is_left = [&b"string"[..], b"list"].iter().any(|it| kind == bulk_or_text(it));
+                let is_wrong =
+                    is_left && !(key.ends_with("era") && kind == bulk_or_text(b"string"));
+                if is_wrong { Err(format!("{key}: {kind:?}")) } else { Ok(()) }
+            })
+            .await;
+            hears(replica).await;
+        }
+    }
+    let mut told = 0;
+    for replica in &mut fleet.replicas {
+        told +=
+            usize::from(replica.metric("shared_events_unread_total").await.unwrap_or(0.0) > 0.0);
+    }
+    assert!(told > 0, "it is counted by the replica that has removed it");
+    // Forgets reach the other replica again.
+    assert_eq!(fleet.forget(0, &json!({ "user": "ada" })).await, "told");
+    eventually("another token", async || {
+        let after = fleet.ask_all("ada").await;
+        if after.iter().all(|token| *token != ada) { Ok(()) } else { Err("the old one".into()) }
+    })
+    .await;
+}
+
+/// The answer to `TYPE`.
+fn bulk_or_text(text: &[u8]) -> redis::Value {
+    redis::Value::SimpleString(String::from_utf8(text.to_vec()).expect("ASCII"))
+}
+
+/// Puts a value longer than any that a sidecar writes in the place of each entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t65_values_too_long_for_a_token_cost_no_user_a_token() {
+    let redis = RedisServer::start().await;
+    let fleet = Fleet::start(2, &redis.place(), &[]).await;
+    fleet.ask(0, "ada").await.token();
+    let keys = redis.ask(&["KEYS", "velt-sidecar:t:*"]).await;
+    let redis::Value::Array(keys) = keys else { panic!("{keys:?}") };
+    assert!(!keys.is_empty(), "an entry");
+    for key in keys {
+        let redis::Value::BulkString(key) = key else { panic!("{key:?}") };
+        let key = String::from_utf8(key).expect("a plain name");
+        redis.ask(&["SET", &key, &"x".repeat(70_000)]).await;
+    }
+    // The other replica meets the values, mints for itself, and cuts them.
+    fleet.ask(1, "ada").await.token();
+    eventually("an entry of a usual length", async || {
+        let keys = redis.ask(&["KEYS", "velt-sidecar:t:*"]).await;
+        let redis::Value::Array(keys) = keys else { return Err(format!("{keys:?}")) };
+        for key in keys {
+            let redis::Value::BulkString(key) = key else { continue };
+            let key = String::from_utf8(key).expect("a plain name");
+            let length = redis.ask(&["STRLEN", &key]).await;
+            if length == redis::Value::Int(70_000) {
+                return Err(format!("{key}: {length:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    fleet.replicas[1].metric_is("shared_events_unread_total", |count| count > 0.0).await;
+    // A newcomer puts its token there, and the next one reads it.
+    let http = http_client();
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let newcomer = fleet.one(&[]).await;
+        hears(&newcomer).await;
+        tokens.push(super::fleet::ask(&http, newcomer.traffic, "ada").await.token());
+        let broken = newcomer.metric("shared_calls_total{result=\"broken\"}").await;
+        assert_eq!(broken, Ok(0.0), "no connection breaks any more");
+    }
+    assert_eq!(tokens[0], tokens[1], "the store shares again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn user_without_xread_is_counted_told_once_and_patient() {
     let rules = "sidecar on >pass ~* +@all -xread";
     let redis = RedisServer::start_with(&Options { user: Some(rules), ..Options::default() }).await;

@@ -196,13 +196,13 @@ impl Section<'_, '_> {
         let parsed = T::parse(&found.text);
         if parsed.is_none() {
             // A URL may hold a password, and complaints are logged.
-            let shown = if may_hold_password(&found.text) {
-                "its value".to_owned()
+            let (shown, correction) = if may_hold_password(&found.text) {
+                ("its value".to_owned(), None)
             } else {
-                format!("{:?}", found.text)
+                (format!("{:?}", found.text), T::correction(&found.text))
             };
             let problem = format!("{}: {shown} won't do", self.path_of(key));
-            let remedy = format!("write {}", T::EXPECTED);
+            let remedy = format!("write {}", correction.as_deref().unwrap_or(T::EXPECTED));
             self.complain(Code::InvalidValue, key, found.place.clone(), problem, remedy);
         }
         parsed

@@ -13,6 +13,9 @@ use sidecar::inject::{
     Settings, Shape, TokenRoute,
 };
 
+/// Longest `max_wait`. Clients and gateways give up earlier.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Names that no token may have, beside those that no identity may have.
 const TAKEN: [&str; 18] = [
     "accept",
@@ -78,7 +81,7 @@ pub fn read(section: &Section<'_, '_>, has_app: bool) -> Settings {
         settings
     });
     let document = section.section("document", |table| {
-        let (paths, max_wait) = (table.list("paths", &[]), table.value("max_wait", "250ms"));
+        let (paths, max_wait) = (table.list("paths", &[]), read_wait(table, "250ms"));
         refuse(table, &["paths", "max_wait"]);
         DocumentSettings { paths, max_wait }
     });
@@ -123,6 +126,23 @@ fn read_name(section: &Section<'_, '_>, key: &str, default: &str) -> HeaderName 
     name
 }
 
+/// Reads `max_wait`: how long a message waits for its token.
+fn read_wait(section: &Section<'_, '_>, default: &str) -> Duration {
+    let wait = section.value("max_wait", default);
+    check_wait(section, wait);
+    wait
+}
+
+fn check_wait(section: &Section<'_, '_>, wait: Duration) {
+    if wait > LONGEST_WAIT {
+        section.complain_about(
+            "max_wait",
+            "no client and no gateway waits that long for an answer",
+            "write \"60s\" or less",
+        );
+    }
+}
+
 /// Reads the table `delivery.header`.
 fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
     let header = HeaderSettings {
@@ -130,7 +150,7 @@ fn read_header(section: &Section<'_, '_>) -> HeaderSettings {
         name: read_name(section, "name", "X-Velt-Token"),
         status_name: read_name(section, "status_name", "X-Velt-Token-Status"),
         paths: section.list("paths", &["/*"]),
-        max_wait: section.value("max_wait", "250ms"),
+        max_wait: read_wait(section, "250ms"),
         on_failure: section.value("on_failure", "omit"),
     };
     let hasty = header.max_wait < Duration::from_secs(1);
@@ -149,7 +169,7 @@ fn read_check(section: &Section<'_, '_>, routes: &[TokenRoute]) -> CheckSettings
     let path: Option<RoutePath> = section.optional("path");
     let check = CheckSettings {
         path: path.map(|path| path.0),
-        max_wait: section.value("max_wait", "150ms"),
+        max_wait: read_wait(section, "150ms"),
         require_user: section.value("require_user", "false"),
     };
     if routes.iter().any(|route| check.covers(&route.path)) {
@@ -175,7 +195,7 @@ fn read_app_header(section: &Section<'_, '_>) -> AppHeaderSettings {
         paths: section.list("paths", &[]),
         name: read_name(section, "name", "X-Velt-Token"),
         status_name: read_name(section, "status_name", "X-Velt-Token-Status"),
-        max_wait: section.value("max_wait", "250ms"),
+        max_wait: read_wait(section, "250ms"),
     };
     if settings.name == settings.status_name {
         section.complain_about(
@@ -204,6 +224,7 @@ fn read_route(table: &Section<'_, '_>) -> Option<TokenRoute> {
     let shape: ShapeName = table.value("shape", "object");
     let key: Option<String> = table.optional("key");
     let max_wait = table.value::<Span>("max_wait", "5s").0;
+    check_wait(table, max_wait);
     let shape = match (shape, key) {
         (ShapeName::String, Some(_)) => {
             table.complain_of_no_effect(

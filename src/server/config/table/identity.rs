@@ -2,7 +2,6 @@
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
-use ipnet::IpNet;
 
 use super::super::reader::{Inline, Section};
 use super::super::setting::Span;
@@ -196,7 +195,7 @@ pub fn read(
         token_headers,
     };
     check_names(section, &settings);
-    check_trust(section, &settings, reckless);
+    anchors::check_trust(section, &settings, reckless);
     Some(settings)
 }
 
@@ -440,47 +439,5 @@ fn check_names(section: &Section<'_, '_>, settings: &Settings) {
             &format!("{name} has a meaning of its own in HTTP"),
             "name the header that the login proxy sets, such as \"X-Forwarded-User\"",
         );
-    }
-}
-
-/// Complains if no peer is trusted, and if every peer is trusted without `dangerously_trust_every_peer`.
-fn check_trust(section: &Section<'_, '_>, settings: &Settings, reckless: bool) {
-    let (peers, by_peer) = (&settings.trusted_peers, matches!(settings.source, Source::Header(_)));
-    if peers.is_empty() && by_peer {
-        section.complain_about(
-            "trusted_peers",
-            "no peer is trusted, so there would never be an identity",
-            "name the login proxy's addresses: trusted_peers = [\"127.0.0.1\", \"::1\"] if it runs in \
-             the same pod",
-        );
-    }
-    // No private network is larger than 10.0.0.0/8 and fc00::/7.
-    let everyone = peers.iter().any(|range| match range {
-        IpNet::V4(range) => range.prefix_len() < 8,
-        IpNet::V6(range) => range.prefix_len() < 7,
-    });
-    // A secret that is given but not valid counts too: it has been complained of already.
-    let vouched = settings.secret.is_some() || !settings.trusted_names.is_empty();
-    if everyone && !reckless && !vouched {
-        let problem = if by_peer {
-            "any client that reaches this port could name any user and get their token"
-        } else {
-            "any client that reaches this port could set the X-Forwarded-* headers that the app \
-             believes"
-        };
-        section.complain_about(
-            "trusted_peers",
-            problem,
-            "name the login proxy's addresses, such as [\"10.42.0.0/16\"]; if a network policy \
-             lets only the login proxy in, write dangerously_trust_every_peer = true",
-        );
-    }
-    if reckless && (!everyone || vouched) {
-        let problem = if vouched {
-            "it has no effect while a secret or a certificate decides whether a peer is trusted"
-        } else {
-            "it has no effect while trusted_peers names ranges"
-        };
-        section.complain_of_no_effect("dangerously_trust_every_peer", problem, "remove it");
     }
 }

@@ -82,15 +82,20 @@ pub fn read(section: &Section<'_, '_>, roots: &Roots, max_entries: u64) -> Optio
     if addresses.is_empty() {
         // Read the seal key all the same, so that its variable counts as known.
         secret("seal_key", SEAL_KEY_VARIABLE);
-        refuse_without_addresses(section);
+        if !section.is_refused("addresses") {
+            refuse_without_addresses(section);
+        }
         return None;
     }
-    check_tls(section, plain.tls, &addresses);
+    if !section.is_refused("tls") {
+        check_tls(section, plain.tls, &addresses);
+    }
     check_login(section, "user", "password", PASSWORD_VARIABLE);
     if matches!(plain.mode, Mode::Sentinel) {
         check_login(section, "sentinel_user", "sentinel_password", SENTINEL_PASSWORD_VARIABLE);
     }
-    let place = place(section, &plain, addresses, primary);
+    let is_known = !section.is_refused("mode") && !section.is_refused("primary");
+    let place = is_known.then(|| place(section, &plain, addresses, primary)).flatten();
     let seal_key = section.secret("seal_key", SEAL_KEY_VARIABLE, Inline::Refused);
     let seal_keys = seal_keys(section, seal_key.as_ref(), other.as_ref());
     Some(Settings {

@@ -97,6 +97,7 @@ fn read_concurrency(section: &Section<'_, '_>) -> Bounds {
 
 fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
     let endpoint: Url = section.value("endpoint", api.default_endpoint());
+    check_api(section, &endpoint, api);
     check_plaintext(
         section,
         "endpoint",
@@ -105,6 +106,27 @@ fn read_endpoint(section: &Section<'_, '_>, api: Api) -> Url {
         "an emulator",
     );
     endpoint
+}
+
+/// Complains about an endpoint that is known to be another API's: by its path, or by the host of the API without a path.
+fn check_api(section: &Section<'_, '_>, endpoint: &Url, api: Api) {
+    let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
+    for (other, word) in [(Api::Legacy, "legacy"), (Api::V1, "v1"), (Api::V2, "v2")] {
+        let its: Url = other.default_endpoint().parse().expect("a URL");
+        let is_its = match &*path(&its) {
+            "" => endpoint.host() == its.host(),
+            known => path(endpoint) == known,
+        };
+        if is_its && other != api {
+            section.complain_about(
+                "endpoint",
+                &format!("it is the URL of the API {word}, and velt.api is another one"),
+                &format!(
+                    "write api = \"{word}\" in [velt], or remove the endpoint: each API has its own"
+                ),
+            );
+        }
+    }
 }
 
 /// Complains about settings that the chosen API does not send, and about a missing organization that the API
