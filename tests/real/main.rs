@@ -24,6 +24,7 @@ mod caches;
 #[path = "../it/support/certificates.rs"]
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod certificates;
+mod conformance;
 mod framing;
 mod front_pages;
 mod frontend;
@@ -42,6 +43,8 @@ mod own_app;
 mod pages;
 mod program;
 mod promtool;
+#[path = "../it/support/record.rs"]
+mod record;
 mod replicas;
 mod resolver;
 mod scanner;
