@@ -9,14 +9,19 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::program::PYTHON;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Words of a part without records.
 const ABSENT: &str = "**Not measured in this run.**";
 
-/// Runs the command, and returns its output.
+/// Runs the command where it finds no other program, and returns its output.
 fn run(arguments: &[&Path]) -> String {
-    let done = Command::new(Path::new(ROOT).join("tests/conformance/run")).args(arguments).output();
+    let mut python = Command::new(PYTHON);
+    python.arg(Path::new(ROOT).join("tests/conformance/run")).args(arguments);
+    // To ask two browsers and twenty other programs for their versions would take the test's time.
+    let done = python.env("PATH", "/nonexistent").output();
     let done = done.expect("Python 3 is installed");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).expect("text")
@@ -68,6 +73,8 @@ fn committed_page_is_what_the_committed_records_say() {
     let committed = fs::read_to_string(docs.join("conformance.md")).expect("the page");
     let written = run(&[Path::new("--page"), &docs.join("conformance.json")]);
     assert!(committed == written, "edit tests/conformance, not the page; then run --page again");
+    assert!(rows(&committed, "nginx").iter().any(|cells| cells[1].starts_with("1.")));
+    assert!(!committed.contains("| not found |"), "each program told its version");
 }
 
 #[test]
@@ -98,6 +105,8 @@ fn empty_run_measures_nothing_and_says_so() {
     assert_eq!(page.matches(ABSENT).count(), parts + 1);
     assert!(!page.contains("passed |") && !page.contains("`: passed"), "{page}");
     assert_eq!(rows(&page, "tests"), [["tests", "**not measured in this run**"]]);
+    assert_eq!(rows(&page, "nginx"), [["nginx", "not found"]]);
+    assert_eq!(rows(&page, "commit"), [["commit", "**not known**"]]);
     assert_eq!(page, run(&[Path::new("--page"), &json]), "the same bytes each time");
 }
 
