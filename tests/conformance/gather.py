@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -17,6 +18,9 @@ import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+# Note on the commit and the time at which the run began.
+BEGIN = "begin.json"
+
 # Programs that stand around the sidecar in tests/real: name, command, and the version in the command's output.
 PROGRAMS = [
     ("nginx", ["nginx", "-v"], r"nginx/(\S+)"),
@@ -30,11 +34,12 @@ PROGRAMS = [
     ("Chromium", ["chromium", "--version"], r"Chromium (\S+)"),
     ("Firefox", ["firefox-esr", "--version"], r"Firefox (\S+)"),
     ("Node.js", ["node", "--version"], r"v(\S+)"),
-    ("ws, of Node.js", ["node", "-p", "require('/usr/share/nodejs/ws/package.json').version"], r"^(\d\S*)"),
+    ("ws, of Node.js", ["node", "-p", "require('/usr/share/nodejs/ws/package').version"], r"^(\d\S*)"),
     ("gunicorn", ["gunicorn", "--version"], r"version ([^\s)]+)"),
     ("grpcio", ["/usr/bin/python3", "-c", "import grpc; print(grpc.__version__)"], r"^(\d\S*)"),
     ("PHP", ["sh", "-c", "exec $(ls /usr/sbin/php-fpm[0-9]* | tail -n 1) -v"], r"PHP (\S+)"),
-    ("sslyze", ["sh", "-c", "$(sed -n '1s/^#!//p' \"$(command -v sslyze)\") -m pip show sslyze"], r"(?m)^Version: (\S+)"),
+    # It prints no version; the interpreter in its first line knows.
+    ("sslyze", ["sh", "-c", "$(sed -n '1s/^#!//p' \"$(command -v sslyze)\") -m pip show sslyze"], r"Version: (\S+)"),
     ("OpenSSL", ["openssl", "version"], r"OpenSSL (\S+)"),
     ("Prometheus", ["prometheus", "--version"], r"version (\S+)"),
     ("kubectl", ["kubectl", "version", "--client"], r"Client Version: v(\S+)"),
@@ -58,7 +63,7 @@ def everything(folder, binary):
     words = list(results.values())
     cases = take_framing(records)
     return {
-        "about": {**about(), "unread_outcomes": outcomes.unread(logs)},
+        "about": {**about_run(folder / BEGIN), "unread_outcomes": outcomes.unread(logs)},
         "totals": {word: words.count(word) for word in outcomes.WORST_FIRST},
         "outcomes": kept,
         "threats": threats,
@@ -111,7 +116,9 @@ def output(command, **options):
     """Returns what a command prints, or None if it fails or is not there."""
     try:
         # The version of some programs stands on stderr.
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=True, **options)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=True, **options
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace").strip()
@@ -127,14 +134,25 @@ def git(*arguments):
     return output(["git", "-c", "safe.directory=*", *arguments], cwd=ROOT)
 
 
+def about_run(begin):
+    """Returns what was true when the run began, and whether the checkout is still the same. A commit that is looked up
+    at the end need not be the one that was tested."""
+    now = about()
+    begun = json.loads(begin.read_text()) if begin.exists() else None
+    checked_out = "not known" if begun is None else "the same" if begun["tree"] == now["tree"] else "changed"
+    return {**(begun or now), "begun": begun and begun["date"], "date": now["date"], "checkout": checked_out}
+
+
 def about():
     # The page itself is written before it is committed.
-    own = [":(exclude)docs/conformance.md", ":(exclude)docs/conformance.json"]
-    changed = git("status", "--porcelain", "--", ".", *own)
+    own = ["--", ".", ":(exclude)docs/conformance.md", ":(exclude)docs/conformance.json"]
+    changed = git("status", "--porcelain", *own)
+    content = (git("rev-parse", "HEAD"), changed, git("diff", "HEAD", *own))
     manifest = (ROOT / "Cargo.toml").read_text()
     return {
         "version": re.search(r'^version = "(.*)"', manifest, re.MULTILINE)[1],
-        "commit": git("rev-parse", "HEAD"),
+        "commit": content[0],
+        "tree": hashlib.sha256(repr(content).encode()).hexdigest()[:16],
         "changed_files": None if changed is None else len(changed.splitlines()),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "long": "VELT_SIDECAR_LONG" in os.environ,
@@ -169,6 +187,8 @@ def machine():
         "processor": first_match("/proc/cpuinfo", r"^model name\s*: (.*)$") or platform.machine(),
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        # Of the fifteen minutes before the page, in which the tests themselves ran.
+        "load": round(os.getloadavg()[2], 1),
         "governor": first_match("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", r"(\w+)"),
         "memory_mib": int(memory) // 1024 if memory else None,
         "system": first_match("/etc/os-release", r'^PRETTY_NAME="(.*)"'),

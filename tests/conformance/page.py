@@ -22,7 +22,8 @@ LIMITS = """\
 ## What this page does not show
 
 - Velt is a stand-in that runs beside the tests: no test calls the real Velt, which would need an account.
-- All programs share one machine and its loopback. There is no real network, and no other load than that of the tests.
+- All programs share one machine and its loopback. There is no real network.
+- Times depend on what else the machine did: the tests run side by side, and its load is [below](#the-machine).
 - The tests run a build without optimization, except where a line says otherwise. Its memory and its times are larger
   than those of the released binary: compare the three memories of a flood with each other. Times and CPU of the
   released binary, next to other proxies, are in [performance.md](performance.md).
@@ -37,8 +38,8 @@ REPEAT = """\
 On Debian, in a checkout of the commit, as root or with sudo:
 
 ```sh
-VELT_SIDECAR_RECORDS=/tmp/records tests/run     # installs the programs, runs all tests, writes this page anew
-VELT_SIDECAR_RECORDS=/tmp/records tests/run --long    # the same at full size, and more than this page has
+VELT_SIDECAR_RECORDS=/tmp/records tests/run           # installs the programs, runs all tests, writes this page anew
+VELT_SIDECAR_RECORDS=/tmp/records tests/run --long    # the same at full size
 ```
 
 The folder must not exist, or be empty. One part alone is repeated by the command at its end, after `tests/run` has
@@ -241,6 +242,7 @@ def machine(run):
         ["processor", found["processor"]],
         ["architecture", found["architecture"]],
         ["cores that the tests may use", found["cores"]],
+        ["load, tests included", found["load"]],
         ["frequency governor", found["governor"]],
         ["memory", None if memory is None else f"{memory:,} MiB"],
         ["system", found["system"]],
@@ -259,14 +261,16 @@ def machine(run):
 def about(run):
     found, totals = run["about"], run["totals"]
     commit = found["commit"] and code(found["commit"])
-    changed = found["changed_files"]
+    changed, checkout = found["changed_files"], found["checkout"]
     if commit and changed:
         commit += f", and **{changed} changed files that are in no commit**"
     ran = sum(totals.values())
     rows = [
         ["version", cell(found["version"])],
         ["commit", commit or "**not known**"],
-        ["date", cell(found["date"])],
+        ["checkout at the end of the run", checkout if checkout == "the same" else f"**{checkout}**"],
+        ["begun", cell(found["begun"] or "not known")],
+        ["written", cell(found["date"])],
         ["size", "full (`tests/run --long`)" if found["long"] else "normal (`tests/run`)"],
         ["tests", ", ".join(f"{totals[word]:,} {word}" for word in totals) if ran else f"**{ABSENT}**"],
     ]

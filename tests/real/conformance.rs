@@ -106,7 +106,9 @@ fn empty_run_measures_nothing_and_says_so() {
     assert!(!page.contains("passed |") && !page.contains("`: passed"), "{page}");
     assert_eq!(rows(&page, "tests"), [["tests", "**not measured in this run**"]]);
     assert_eq!(rows(&page, "nginx"), [["nginx", "not found"]]);
-    assert_eq!(rows(&page, "commit"), [["commit", "**not known**"]]);
+    for name in ["commit", "checkout at the end of the run"] {
+        assert_eq!(rows(&page, name), [[name, "**not known**"]]);
+    }
     assert_eq!(page, run(&[Path::new("--page"), &json]), "the same bytes each time");
 }
 
@@ -181,6 +183,19 @@ fn outcome_that_cannot_be_read_shows() {
     let warning = "**Outcomes that could not be read, of tests that ran: 1.**";
     assert!(page_of(&[("tests.log", broken.to_owned())]).0.contains(warning));
     assert!(!page_of(&[("tests.log", whole)]).0.contains("could not be read, of"));
+}
+
+#[test]
+fn checkout_that_changes_during_the_run_shows() {
+    let begin = json!({ "version": "0.1.0", "commit": "0123abc", "tree": "another", "changed_files": 2,
+        "date": "2026-01-02 03:04 UTC", "long": true });
+    let (page, ..) = page_of(&[("begin.json", begin.to_string())]);
+    let commit = "`0123abc`, and **2 changed files that are in no commit**";
+    assert_eq!(rows(&page, "commit"), [["commit", commit]]);
+    let checkout = "checkout at the end of the run";
+    assert_eq!(rows(&page, checkout), [[checkout, "**changed**"]]);
+    assert_eq!(rows(&page, "begun"), [["begun", "2026-01-02 03:04 UTC"]]);
+    assert_eq!(rows(&page, "size"), [["size", "full (`tests/run --long`)"]]);
 }
 
 #[test]
