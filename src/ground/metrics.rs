@@ -201,7 +201,7 @@ impl IdentityMetrics {
             ),
             spoofs: page.counters(
                 "spoof_attempts_total",
-                "Headers stripped because only the front proxy may set them, by kind.",
+                "Headers stripped because only the login proxy may set them, by kind.",
             ),
             assertions: page
                 .counters("identity_assertions_total", "Assertions by the result of their check."),

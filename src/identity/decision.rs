@@ -22,7 +22,7 @@ pub enum Asking {
 /// Findings about the caller of a request.
 pub struct Decision {
     pub trust: Trust,
-    /// Headers that were removed since only the front proxy may set them.
+    /// Headers that were removed since only the login proxy may set them.
     pub spoofs: Spoofs,
     /// Parts of the user's description that were left out. These parts are no reason to refuse the request.
     pub flaws: Flaws,
@@ -57,7 +57,7 @@ impl From<Caller> for Conclusion {
     }
 }
 
-/// Attempts of one kind to set headers that only the front proxy may set.
+/// Attempts of one kind to set headers that only the login proxy may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spoof {
     pub kind: SpoofKind,
@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// Returns the header in which the front proxy has to show its secret, if a secret is configured.
+    /// Returns the header in which the login proxy has to show its secret, if a secret is configured.
     pub fn secret_header(&self) -> Option<&HeaderName> {
         self.anchors.secret_header()
     }
@@ -129,7 +129,7 @@ impl Identity {
         matches!((&self.reader, trust), (Reader::Header(_), Trust::NoSecret(_)))
     }
 
-    /// Whether a name in a client certificate has to vouch for the front proxy.
+    /// Whether a name in a client certificate has to vouch for the login proxy.
     pub fn needs_name(&self) -> bool {
         self.anchors.needs_name()
     }

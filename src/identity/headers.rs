@@ -9,7 +9,7 @@ use ground::grants::{Grants, GrantsError};
 use ground::groups::{GroupSet, KnownGroups};
 use ground::metrics::{Flaw, RefusalKind};
 
-/// Identity in plain headers that the front proxy sets.
+/// Identity in plain headers that the login proxy sets.
 #[derive(Clone, Debug)]
 pub struct HeaderSource {
     pub user: HeaderName,
@@ -30,7 +30,7 @@ pub struct HeaderSource {
     pub placeholders: Placeholders,
 }
 
-/// Number of lines of groups that the front proxy sends for a user.
+/// Number of lines of groups that the login proxy sends for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupsLines {
     /// One line, as of every other header about the user. A second line could be the client's, and make

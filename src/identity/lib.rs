@@ -66,11 +66,11 @@ pub struct Settings {
     /// Headers in which the front speaks of the user, beside the headers that are read. Guarded alike, but
     /// not read.
     pub guarded: Vec<HeaderName>,
-    /// The front proxy's addresses.
+    /// The login proxy's addresses.
     pub trusted_peers: Vec<ipnet::IpNet>,
-    /// Names in client certificates; if there are any, the front proxy must show one.
+    /// Names in client certificates; if there are any, the login proxy must show one.
     pub trusted_names: Vec<String>,
-    /// Secret that the front proxy must show in addition.
+    /// Secret that the login proxy must show in addition.
     pub secret: Option<SecretSettings>,
     /// The app's own names in `Host`: a browser on this machine that asks for another name is no front.
     /// If this is empty, other headers of the request tell a browser from a front.
@@ -88,7 +88,7 @@ pub struct Settings {
 /// Source of the caller's identity.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Plain headers that the front proxy sets.
+    /// Plain headers that the login proxy sets.
     Header(Box<HeaderSource>),
     /// A signed JWT in a header or a cookie, or an encrypted session in a cookie.
     Assertion(Box<AssertionSource>),
@@ -128,7 +128,7 @@ pub enum Caller {
 /// Caller of a request, with the trust in the peer that sent it.
 pub struct Identified {
     pub caller: Caller,
-    /// Whether the peer is the front proxy.
+    /// Whether the peer is the login proxy.
     pub trusted: bool,
     /// Whether the user's header counts for nothing because the peer has not shown the secret.
     pub lacks_secret: bool,
@@ -142,7 +142,7 @@ pub struct Identified {
     pub signed_in: SignedIn,
 }
 
-/// Reason why an identity was refused. The front proxy's fault or an attacker's.
+/// Reason why an identity was refused. The login proxy's fault or an attacker's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The identity could be read in two ways, because of this header.

@@ -1,4 +1,4 @@
-//! Anchors of trust: the conditions under which a peer is the front proxy.
+//! Anchors of trust: the conditions under which a peer is the login proxy.
 
 mod page;
 
@@ -16,7 +16,7 @@ use ground::peer::Peer;
 pub const OF_MESHES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6))];
 
-/// A secret that the front proxy shows in a header.
+/// A secret that the login proxy shows in a header.
 #[derive(Clone, Debug)]
 pub struct SecretSettings {
     /// Header of the secret. Removed from every request, so that the app does not see the secret.
@@ -52,7 +52,7 @@ struct Secret {
     accepted: Vec<Digest>,
 }
 
-/// Verdict on whether a peer is the front proxy, with its reason.
+/// Verdict on whether a peer is the login proxy, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The peer is in this range, the first that fits, and has shown what else is needed.
@@ -107,7 +107,7 @@ impl Anchors {
         Self { ranges, names, secret, hosts }
     }
 
-    /// Judges whether `peer` is the front proxy. `headers` are the headers of the peer's request.
+    /// Judges whether `peer` is the login proxy. `headers` are the headers of the peer's request.
     pub(super) fn trust(&self, peer: &Peer, headers: &HeaderMap, shown: Shown) -> Trust {
         // An IPv4 peer of a dual-stack socket is written as ::ffff:a.b.c.d.
         let address = peer.address().to_canonical();

@@ -57,7 +57,7 @@ impl Identity {
     ) -> Ruling<'_> {
         let ruling = match &self.reader {
             Reader::Header(source) => self.rule_by_headers(source, trusted, headers, seen),
-            // Forged even from the front proxy, which does not speak for the app.
+            // Forged even from the login proxy, which does not speak for the app.
             Reader::App(_) => Ruling::caller(Caller::Unnamed, Flaws::default(), Removal::All),
             Reader::Assertion(assertions) => {
                 let mut by_cookie = false;
@@ -91,7 +91,7 @@ impl Identity {
         ruling
     }
 
-    /// Rules by plain headers, which count only from the front proxy.
+    /// Rules by plain headers, which count only from the login proxy.
     fn rule_by_headers<'a>(
         &self,
         source: &'a HeaderSource,
@@ -116,7 +116,7 @@ impl Identity {
         }
     }
 
-    /// Reads plain headers of the front proxy.
+    /// Reads plain headers of the login proxy.
     fn read(
         &self,
         source: &HeaderSource,
@@ -202,7 +202,7 @@ impl Identity {
     }
 }
 
-/// Returns the plain headers that count as forged beside a user whom an assertion names. The front proxy may
+/// Returns the plain headers that count as forged beside a user whom an assertion names. The login proxy may
 /// add plain headers to the assertion, another peer may not.
 fn beside_user(assertions: &Assertions, trusted: bool) -> Removal<'_> {
     if trusted { Removal::Nothing } else { assertions.plain_headers() }

@@ -104,24 +104,25 @@ impl Identity {
     fn advice_on_spoof(&self, trust: Option<Trust>) -> &'static str {
         match (self.reads(), trust) {
             (_, Some(Trust::Page)) => {
-                "the front proxy may set: a browser on this machine has sent them for a page of \
+                "the login proxy may set: a browser on this machine has sent them for a page of \
                  another site; identity.trusted_hosts says which names are the app's own"
             }
             (_, Some(Trust::Itself)) => {
-                "the front proxy may set: the peer has this sidecar's own address, from which the \
+                "the login proxy may set: the peer has this sidecar's own address, from which the \
                  proxy of a service mesh hands every caller on, so identity.trusted_peers can't say \
-                 who the front proxy is; let it show a secret (identity.secret_header)"
+                 who the login proxy is; let it show a secret \
+                 (identity.secret_header), or, if it runs on this machine, name its address alone"
             }
             (Reads::App(_), _) => {
                 "the app may set, in its responses: with identity.source = \"app\" no request names \
                  the user"
             }
             (_, Some(Trust::NoSecret(_))) => {
-                "the front proxy may set, and this peer has not shown its secret: have the front \
-                 proxy send VELT_SIDECAR_IDENTITY__SECRET in the header identity.secret_header"
+                "the login proxy may set, and this peer has not shown its secret: have the \
+                 login proxy send VELT_SIDECAR_IDENTITY__SECRET in the header identity.secret_header"
             }
             _ => {
-                "the front proxy may set, and only beside the user whom it names; \
+                "the login proxy may set, and only beside the user whom it names; \
                  identity.trusted_peers says who that is"
             }
         }

@@ -28,7 +28,7 @@ use token::{MintError, SuspendedFor};
 pub(super) enum RequestError {
     /// The client's fault.
     BadRequest(BadRequest),
-    /// The front proxy's fault, or an attacker's.
+    /// The login proxy's fault, or an attacker's.
     Identity(Refusal),
     NoToken(NoToken),
     UserMismatch,

@@ -12,12 +12,14 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::app::FakeApp;
 use crate::support::binary::{PORTS, Running};
 use crate::support::certificates::{Authority, Leaf};
 use crate::support::client::Client;
+use crate::support::record::{Tally, record};
 use crate::support::velt::{Call, answer, jwt, minted, refused};
 use crate::support::{Stage, TestSidecar};
 
@@ -72,7 +74,11 @@ async fn assert_certificate(
     let ask = |user: &'static str, path: &'static str| {
         Client::to(traffic).get(path).header("x-forwarded-user", user).send()
     };
+    let begun = Instant::now();
     let header = ask("ada", "/").await;
+    let mut tally = Tally::default();
+    tally.add(begun.elapsed(), header.status() == 200);
+    record("velt", &format!("certificate: {what}"), &tally.figures());
     let Some(reason) = reason else {
         assert!(header.token().is_some(), "{what}: {header:?}");
         return;
@@ -116,7 +122,7 @@ async fn t44_a_certificate_that_is_not_velts_is_an_outage() {
             Some("invalid peer certificate"),
         ),
         (
-            "of somebody else",
+            "of another authority",
             theirs.issue(localhost, years).server(&[]),
             Some("invalid peer certificate"),
         ),
@@ -173,6 +179,22 @@ async fn calls_until_suspended(stage: &Stage, suspended: &str, status: u16, code
     panic!("failure after failure, and calls go on");
 }
 
+/// Sends requests for the app while calls to Velt fail or are suspended, and records how the app answered and how
+/// many calls the fault took. The app must answer each request.
+async fn app_goes_on(stage: &Stage, fault: &str, calls: usize) {
+    let mut tally = Tally::default();
+    for n in 0..23 {
+        let begun = Instant::now();
+        let answer = stage.get_as(&format!("reader-{n}"), "/").await;
+        let served = answer.status() == 200 && answer.text() == "hello from the app";
+        tally.add(begun.elapsed(), served);
+    }
+    let mut figures = tally.figures();
+    figures["calls"] = calls.into();
+    record("velt", fault, &figures);
+    assert_eq!(tally.failed, 0, "{fault}");
+}
+
 /// Settings with which a mint ends at its first failure, so that the next user's mint follows soon.
 const HASTY: &str = "[velt]\nattempt_timeout = \"400ms\"\ndeadline = \"400ms\"";
 
@@ -207,6 +229,7 @@ async fn t44_every_failure_of_velt_suspends_calls_after_a_few() {
             // Calls are suspended after five failures that last for half a second, or after twenty
             // failures.
             assert!((5..=25).contains(&calls), "{what}: {calls} calls");
+            app_goes_on(&stage, what, calls).await;
         });
     }
     checks.spawn(async {
@@ -214,6 +237,7 @@ async fn t44_every_failure_of_velt_suspends_calls_after_a_few() {
         stage.velt.close_gate();
         let calls = calls_until_suspended(&stage, "breaker_open", 503, "token_unavailable").await;
         assert!((5..=10).contains(&calls), "silent: {calls} calls");
+        app_goes_on(&stage, "silence", calls).await;
     });
     checks.join_all().await;
 }
@@ -235,6 +259,7 @@ async fn t44_refusals_suspend_calls_without_an_outage() {
                 calls_until_suspended(&stage, "refusals_suspended", 502, "token_refused").await;
             assert!((expected..=expected + 2).contains(&calls), "{what}: {calls} calls");
             assert_eq!(stage.metric("breaker_open").await, 0.0, "{what}");
+            app_goes_on(&stage, what, calls).await;
         });
     }
     checks.join_all().await;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tools::probe::{self, Probe};
 use crate::shutdown::load;
 use crate::support::app::FakeApp;
 use crate::support::binary::finished;
+use crate::support::record::record;
 use crate::support::velt::FakeVelt;
 use crate::support::{PATIENCE, TestSidecar};
 
@@ -32,7 +34,7 @@ struct Pod {
 }
 
 /// Order in which a pod's containers end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Order {
     /// The app ends before the sidecar is sent SIGTERM, as with native sidecars.
     AppFirst,
@@ -178,6 +180,9 @@ async fn is_ready(admin: SocketAddr) -> bool {
     tokio::task::spawn_blocking(asking).await.expect("no panic")
 }
 
+/// Pods that are replaced while clients ask.
+const REPLACED: usize = 8;
+
 /// Replaces both pods of a deployment, several times over, under load.
 async fn roll_out(order: Order) {
     let velt = FakeVelt::start().await;
@@ -191,7 +196,7 @@ async fn roll_out(order: Order) {
     let stop = watch::Sender::new(false);
     let clients: Vec<_> =
         (0..4).map(|_| tokio::spawn(load(balancer.address, stop.subscribe()))).collect();
-    for _ in 0..8 {
+    for _ in 0..REPLACED {
         // maxUnavailable: 0, maxSurge: 1.
         let new = Pod::start(&velt).await;
         balancer.add(&new).await;
@@ -200,10 +205,17 @@ async fn roll_out(order: Order) {
         pods.push(new);
     }
     stop.send_replace(true);
-    let mut answered = 0;
+    // A client stops at its first request that fails.
+    let (mut answered, mut lost) = (0, Vec::new());
     for client in clients {
-        answered += client.await.expect("no panic").expect("no failed request");
+        match client.await.expect("no panic") {
+            Ok(requests) => answered += requests,
+            Err(error) => lost.push(error),
+        }
     }
+    let figures = json!({ "pods": REPLACED, "requests": answered, "lost": lost.len() });
+    record("rollouts", &format!("{order:?}"), &figures);
+    assert!(lost.is_empty(), "{lost:?}");
     assert!(answered >= 4 * 8, "only {answered} requests were under way");
     for task in balancer.tasks.lock().expect("no panic").drain(..) {
         assert!(!task.is_finished(), "the balancer has panicked");

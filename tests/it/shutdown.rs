@@ -172,7 +172,7 @@ async fn an_address_in_use_is_found_before_anything_serves() {
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Sends one request after the other until told to stop. Retries nothing but refused connections,
-/// and keeps no connection for longer than the grace time, as a front proxy's pool is set to.
+/// and keeps no connection for longer than the grace time, as a login proxy's pool is set to.
 pub async fn load(address: SocketAddr, mut stop: watch::Receiver<bool>) -> Result<u32, String> {
     let mut answered = 0;
     while !*stop.borrow_and_update() {

@@ -15,12 +15,13 @@ use hyper::body::Incoming;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::app::{AppSpeaks, Body, LARGE, Moved, drip, nothing, silence, whole};
 use self::client::{Client, Duplex, PROMPT, Speaks};
 use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, opening_with, request, stream};
 use crate::support::certificates::{Authority, Folder, VALID};
+use crate::support::record::{Tally, record};
 use crate::support::{ONE_WORKER, Stage};
 
 /// Requests that stand still in each case. With hyper's default windows, three or four would hold up
@@ -181,30 +182,36 @@ impl Set {
     }
 
     /// Asks for a large answer, uploads a large body and posts for a token, over the connection of the
-    /// requests that stand still, if they share one, and over another connection.
-    async fn others_are_served(&self) {
+    /// requests that stand still, if they share one, and over another connection. Returns the count of these
+    /// requests.
+    async fn others_are_served(&self) -> Tally {
+        let mut tally = Tally::default();
         for client in [&self.client, &self.client.another()] {
-            let large = self.all_of(client, get("/large")).await;
+            let large = self.all_of(client, get("/large"), &mut tally).await;
             assert_eq!(large.len(), LARGE);
             let upload = post("/count", whole(vec![b'x'; UPLOAD]));
-            assert_eq!(self.all_of(client, upload).await, UPLOAD.to_string().as_bytes());
+            let uploaded = self.all_of(client, upload, &mut tally).await;
+            assert_eq!(uploaded, UPLOAD.to_string().as_bytes());
             let mut request = post("/api/velt/token", whole("{}"));
             let headers = request.headers_mut();
             headers.insert("x-forwarded-user", "ada".parse().expect("a value"));
             headers.insert("content-type", "application/json".parse().expect("a value"));
-            let token = self.all_of(client, request).await;
+            let token = self.all_of(client, request, &mut tally).await;
             assert!(token.starts_with(b"{\"token\":"), "{}", String::from_utf8_lossy(&token));
         }
+        tally
     }
 
-    async fn all_of(&self, client: &Client, request: Request<Body>) -> Vec<u8> {
-        let what = request.uri().path().to_owned();
+    async fn all_of(&self, client: &Client, request: Request<Body>, tally: &mut Tally) -> Vec<u8> {
+        let (what, begun) = (request.uri().path().to_owned(), Instant::now());
         let answer = client.send(request).await;
         let answer = answer.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         assert_eq!(answer.status(), 200, "{what}");
         let body = timeout(PROMPT, answer.into_body().collect()).await;
         let body = body.unwrap_or_else(|_| panic!("the rest of {what} does not come"));
-        body.unwrap_or_else(|error| panic!("{what}: {error:?}")).to_bytes().to_vec()
+        let body = body.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        tally.add(begun.elapsed(), true);
+        body.to_bytes().to_vec()
     }
 }
 
@@ -223,11 +230,12 @@ impl Standing {
     }
 }
 
-/// Runs the cases of a way to stand still, and names the cases whose check has failed.
-async fn each<F, R>(stall: Stall, clients: &[Speaks], check: F)
+/// Runs the cases of a way to stand still, and returns the result of each case's check. Names the cases whose
+/// check has failed.
+async fn each<F, R>(stall: Stall, clients: &[Speaks], check: F) -> Vec<(Case, R::Output)>
 where
     F: Fn(Case) -> R,
-    R: Future<Output = ()> + Send + 'static,
+    R: Future<Output: Send> + Send + 'static,
 {
     let mut running = Vec::new();
     for app in AppSpeaks::ALL {
@@ -237,13 +245,15 @@ where
             running.push((case, tokio::spawn(check(case))));
         }
     }
-    let mut failed = Vec::new();
+    let (mut passed, mut failed) = (Vec::new(), Vec::new());
     for (case, task) in running {
-        if let Err(error) = task.await {
-            failed.push(format!("{case:?}: {}", message(&*error.into_panic())));
+        match task.await {
+            Ok(result) => passed.push((case, result)),
+            Err(error) => failed.push(format!("{case:?}: {}", message(&*error.into_panic()))),
         }
     }
     assert!(failed.is_empty(), "{} cases:\n{}", failed.len(), failed.join("\n"));
+    passed
 }
 
 /// Message of a panic.
@@ -255,13 +265,20 @@ fn message(panic: &(dyn Any + Send)) -> String {
 /// Checks that other clients are served while many requests stand still, with limits that nothing
 /// reaches meanwhile.
 async fn others_are_served(stall: Stall, clients: &[Speaks]) {
-    each(stall, clients, |case| async move {
+    let served = each(stall, clients, |case| async move {
         let set = case.set("").await;
         let standing = set.stall(case.stall, STALLED).await;
-        set.others_are_served().await;
+        let tally = set.others_are_served().await;
         drop(standing);
-    })
-    .await;
+        tally
+    });
+    for (case, tally) in served.await {
+        let mut figures = tally.figures();
+        figures["standing_still"] = STALLED.into();
+        figures["app"] = format!("{:?}", case.app).into();
+        figures["client"] = format!("{:?}", case.client).into();
+        record("standing_still", &format!("{stall:?}"), &figures);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::support::app::FakeApp;
+use crate::support::record::left_out;
 use crate::support::{PATIENCE, Stage};
 
 fn ip(arguments: &str) -> bool {
@@ -90,7 +91,7 @@ async fn events() -> FakeApp {
 #[tokio::test]
 async fn vanished_client_of_event_stream_is_found() {
     let Some(host) = Host::plug_in() else {
-        eprintln!("skipped: `ip netns add` needs root and iproute2");
+        left_out("`ip netns add` needs root and iproute2");
         return;
     };
     // A client may leave bytes unacknowledged for half as long again as this limit.

@@ -17,10 +17,11 @@ mod frames;
 mod material;
 mod utf8;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -29,6 +30,7 @@ use self::cases::{Case, NO_CODE, Scale, Step, cases};
 use self::frames::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Received, TEXT, close, parse};
 use crate::neighbour::{PATIENCE, Sidecar};
 use crate::program::Program;
+use crate::record::record;
 
 const FENCE: &[u8] = b"fence";
 
@@ -305,11 +307,20 @@ async fn every_case_of_autobahn_ends_the_same_direct_and_through() {
     let cases = cases(if long { LARGE } else { SMALL });
     assert_eq!(cases.len(), 517, "as many as the suite has");
     let mut failures = Vec::new();
+    // Cases and failures of each chapter of the suite.
+    let mut chapters: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
     for case in &cases {
         let sidecar = sidecar.addresses.traffic;
+        let chapter = case.number.split('.').next().expect("a number");
+        let counts = chapters.entry(chapter).or_default();
+        counts.0 += 1;
         if let Err(failure) = compare(&mut program, app, sidecar, case).await {
+            counts.1 += 1;
             failures.push(format!("{}: {failure}", case.number));
         }
+    }
+    for (chapter, (played, failed)) in chapters {
+        record("websocket", chapter, &json!({ "cases": played, "failed": failed }));
     }
     println!("{} cases twice in {:.1?}", cases.len(), started.elapsed());
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));

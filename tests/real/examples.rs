@@ -14,6 +14,7 @@ use serde_json::json;
 
 use self::example::{Example, Login};
 use crate::neighbour::eventually;
+use crate::record::left_out;
 use crate::webdriver::{Page, in_browser};
 
 /// A visit of an example's page in a browser.
@@ -39,7 +40,7 @@ async fn on_the_example(name: &str, login: Login, test: impl AsyncFnOnce(Visit<'
 fn is_long() -> bool {
     let is_long = env::var_os("VELT_SIDECAR_LONG").is_some();
     if !is_long {
-        eprintln!("left out: this example is tested in the long form only");
+        left_out("this example is tested in the long form only");
     }
     is_long
 }

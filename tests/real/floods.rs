@@ -26,6 +26,7 @@ use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::neighbour::{LOOPBACK, PATIENCE, eventually, http_client};
+use crate::record::record;
 use crate::sidecar_process::SidecarProcess;
 
 /// Time between two readings of the sidecar's memory.
@@ -146,6 +148,19 @@ impl Flood {
             sidecar.cpu_time().saturating_sub(cpu).as_secs_f64(),
         );
         println!("{line}");
+        let figures = json!({
+            "connections": connections,
+            "seconds": lasts.as_secs_f64(),
+            "sent_mib": tenth(sent as f64 / (1024.0 * 1024.0)),
+            "disconnected": disconnected,
+            "before_mib": tenth(before),
+            "during_mib": tenth(peak),
+            "after_mib": tenth(after),
+            "bound_mib": growth,
+            "requests": served.times.len(),
+            "p99_ms": tenth(served.percentile(99)),
+        });
+        record("floods", name, &figures);
         assert!(peak - before < growth, "{name}: memory grew: {line}");
         assert!(sidecar.line_count() < 50, "{name}: the log is flooded too");
         match end {
@@ -236,13 +251,24 @@ struct Served {
     times: Vec<Duration>,
 }
 
+impl Served {
+    /// Returns a percentile in milliseconds.
+    fn percentile(&self, nth: usize) -> f64 {
+        self.times[(self.times.len() - 1) * nth / 100].as_secs_f64() * 1e3
+    }
+}
+
 /// Formats the last columns of the table.
 impl fmt::Display for Served {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percentile =
-            |nth: usize| self.times[(self.times.len() - 1) * nth / 100].as_secs_f64() * 1e3;
-        write!(formatter, "{} | {:.1} | {:.1}", self.times.len(), percentile(50), percentile(99))
+        let (p50, p99) = (self.percentile(50), self.percentile(99));
+        write!(formatter, "{} | {p50:.1} | {p99:.1}", self.times.len())
     }
+}
+
+/// Rounds a figure for the record.
+fn tenth(figure: f64) -> f64 {
+    (figure * 10.0).round() / 10.0
 }
 
 impl Probe {

@@ -7,10 +7,14 @@ mod cases;
 mod stage;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::neighbour::tool;
+use crate::record::record;
 use stage::Stage;
 
 /// A request that must reach the app only if the client has sent it as a request.
@@ -64,7 +68,7 @@ enum Expected {
     UpToTheApp(Seen),
 }
 
-use Expected::{Answered, Refused, UpToTheApp};
+use Expected::{Answered, CutOff, Refused, UpToTheApp};
 
 struct Case {
     name: String,
@@ -76,6 +80,18 @@ struct Case {
 impl Case {
     fn is_http2(&self) -> bool {
         self.bytes.starts_with(b"PRI ")
+    }
+
+    /// Says what must come of the case, for the record.
+    fn words(&self) -> String {
+        match &self.expected {
+            Refused(_) if self.is_http2() => "refused by a status or a reset".to_owned(),
+            Refused(status) => format!("refused with {status}"),
+            Answered { seen, .. } if seen.len() == 1 => "one request reaches the app".to_owned(),
+            Answered { seen, .. } => format!("{} requests reach the app", seen.len()),
+            CutOff { .. } => "cut off, no whole request reaches the app".to_owned(),
+            UpToTheApp(_) => "forwarded, and the app may refuse it".to_owned(),
+        }
     }
 }
 
@@ -92,10 +108,11 @@ enum About {
 }
 
 /// Plays every case to one app, with a trusted front and without a trusted peer.
-async fn play_all(protocol: &str, command: impl Fn(&Path, &Path) -> Command) {
+async fn play_all(app: &str, protocol: &str, command: impl Fn(&Path, &Path) -> Command) {
     let mut failures = Vec::new();
     for trusted in [true, false] {
         let mut stage = Stage::set(&command, protocol, trusted).await;
+        let mut results: BTreeMap<String, Value> = BTreeMap::new();
         for mut case in cases::all() {
             match (case.about, &case.expected) {
                 (About::Identity, _) if !trusted => continue,
@@ -105,17 +122,21 @@ async fn play_all(protocol: &str, command: impl Fn(&Path, &Path) -> Command) {
                 }
                 _ => {}
             }
-            if let Err(failure) = stage.play(&case).await {
+            let played = stage.play(&case).await;
+            let result = json!({ "expected": case.words(), "passed": played.is_ok() });
+            assert!(results.insert(case.name.clone(), result).is_none(), "{}: twice", case.name);
+            if let Err(failure) = played {
                 failures.push(format!("{} (trusted: {trusted}): {failure}", case.name));
             }
         }
+        record("framing", app, &json!({ "trusted": trusted, "cases": results }));
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t12_to_t23_node_gets_only_forwarded_requests() {
-    play_all("http1", |_, socket| {
+    play_all("Node.js", "http1", |_, socket| {
         let mut node = Command::new(tool("node"));
         node.arg(Path::new(APPS).join("node_app.js")).arg(socket);
         node
@@ -125,7 +146,7 @@ async fn t12_to_t23_node_gets_only_forwarded_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t12_to_t23_gunicorn_gets_only_forwarded_requests() {
-    play_all("http1", |_, socket| {
+    play_all("gunicorn", "http1", |_, socket| {
         let mut gunicorn = Command::new(tool("gunicorn"));
         gunicorn.args(["--chdir", APPS, "--bind"]).arg(format!("unix:{}", socket.display()));
         // The default class of workers closes after each request, so that no request could follow.
@@ -141,12 +162,12 @@ async fn t12_to_t23_gunicorn_gets_only_forwarded_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t12_to_t23_nginx_gets_only_forwarded_requests() {
-    play_all("http1", |folder, _| nginx(folder, "")).await;
+    play_all("nginx", "http1", |folder, _| nginx(folder, "")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t12_to_t23_nginx_gets_only_forwarded_requests_over_http2() {
-    play_all("h2c", |folder, _| nginx(folder, "http2")).await;
+    play_all("nginx over HTTP/2", "h2c", |folder, _| nginx(folder, "http2")).await;
 }
 
 fn nginx(folder: &Path, protocol: &str) -> Command {

@@ -10,12 +10,13 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::neighbour::Sidecar;
 use crate::program::Program;
+use crate::record::{milliseconds, record};
 use crate::sidecar_process::SidecarProcess;
 
 const H2C: (&str, &str) = ("VELT_SIDECAR_APP__PROTOCOL", "h2c");
@@ -81,6 +82,7 @@ async fn client_and_server_see_the_same_calls_direct_and_through() {
     ] {
         let direct = play(&mut app, address, scenario, calls).await;
         let mut through = play(&mut app, sidecar.addresses.traffic, scenario, calls).await;
+        let mut differences = 0;
         for ((who, direct), through) in
             ["the client", "the app"].into_iter().zip(&direct).zip(&mut through)
         {
@@ -90,10 +92,11 @@ async fn client_and_server_see_the_same_calls_direct_and_through() {
                 "{scenario}: it went past the sidecar"
             );
             assert_eq!(direct.len(), through.len(), "{scenario}: {who}: {direct:?} {through:?}");
-            for (direct, through) in direct.iter().zip(&*through) {
-                assert_eq!(direct, through, "{scenario}: {who}");
-            }
+            differences += direct.iter().zip(&*through).filter(|(one, other)| one != other).count();
         }
+        let figures = json!({ "calls": calls, "differences": differences });
+        record("grpc", scenario, &figures);
+        assert_eq!(direct, through, "{scenario}");
         assert_eq!(direct[0].len(), lines, "{scenario}: {direct:?}");
     }
 }
@@ -138,6 +141,10 @@ async fn a_cancelled_call_is_cancelled_at_the_app() {
     let sidecar = Sidecar::start_with(address, &[H2C]).await;
     let direct = cancel(&mut app, address).await;
     let through = cancel(&mut app, sidecar.addresses.traffic).await;
+    for (name, times) in [("direct", &direct), ("through", &through)] {
+        let slowest = times.iter().max().copied().unwrap_or_default();
+        record("cancelled_call", name, &json!({ "slowest_ms": milliseconds(slowest) }));
+    }
     println!("from the client's cancel to the app's: direct {direct:?}, through {through:?}");
     assert!(through.iter().all(|time| *time < Duration::from_secs(5)), "{through:?}");
 }

@@ -24,6 +24,7 @@ mod caches;
 #[path = "../it/support/certificates.rs"]
 #[allow(dead_code, reason = "the tests without real tools use the rest")]
 mod certificates;
+mod conformance;
 mod framing;
 mod front_pages;
 mod frontend;
@@ -46,6 +47,8 @@ mod pages;
 mod program;
 mod promtool;
 mod readme;
+#[path = "../it/support/record.rs"]
+mod record;
 mod replicas;
 mod resolver;
 mod scanner;

@@ -15,7 +15,7 @@ use crate::neighbour::{PATIENCE, Process, lines_of, tool};
 pub const APPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/apps");
 
 /// Debian's own Python, which alone has Debian's packages.
-const PYTHON: &str = "/usr/bin/python3";
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// A program that prints lines of JSON and takes lines of commands.
 pub struct Program {

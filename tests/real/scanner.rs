@@ -3,8 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::certificates::{Authority, Folder};
 use crate::neighbour::tool;
+use crate::record::record;
 use crate::sidecar_process::SidecarProcess;
 
 /// Check of Mozilla's guidelines that browsers trust the certificate. The test's certificate is its own.
@@ -41,6 +44,8 @@ async fn a_scanner_has_nothing_to_complain_of_in_the_defaults() {
         (complaints.collect::<Vec<_>>(), report)
     };
     let (complaints, report) = scan("intermediate");
+    let figures = json!({ "complaints": complaints, "vulnerable": report.contains("VULNERABLE") });
+    record("tls", "sslyze --mozilla_config intermediate", &figures);
     assert_eq!(complaints, [OWN_AUTHORITY], "{report}");
     // The scanner's other checks find nothing, and the scan reached the sidecar at all.
     assert!(!report.contains("VULNERABLE"), "{report}");

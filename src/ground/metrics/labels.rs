@@ -272,7 +272,7 @@ impl Flaw {
 }
 
 label!(
-    /// Kind of header that was removed because only the front proxy or the sidecar may set it.
+    /// Kind of header that was removed because only the login proxy or the sidecar may set it.
     SpoofKind, "kind", {
     /// An identity header from a peer that may not set it, or beside which no user is named.
     IdentityHeader = "identity_header",

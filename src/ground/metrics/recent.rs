@@ -44,7 +44,7 @@ impl Recent {
         self.push("assertion", result.as_str(), Some(peer), None);
     }
 
-    /// Notes a header that only the front proxy may set.
+    /// Notes a header that only the login proxy may set.
     pub fn spoofed(&self, kind: SpoofKind, header: Option<HeaderName>, peer: Option<IpAddr>) {
         self.push("spoof", kind.as_str(), peer, header);
     }

@@ -1,4 +1,4 @@
-//! Tests of the headers that a ruling removes: each verdict, from the front proxy and from another peer.
+//! Tests of the headers that a ruling removes: each verdict, from the login proxy and from another peer.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};

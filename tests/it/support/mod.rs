@@ -9,6 +9,7 @@ pub mod issuer;
 pub mod double;
 pub mod outcomes;
 pub mod raw;
+pub mod record;
 pub mod velt;
 
 use std::collections::BTreeMap;

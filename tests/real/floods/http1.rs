@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use hop::listener::raise_descriptor_limit;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{End, Flood, Probe, TURN, play_all, serve_app};
+use super::{End, Flood, Probe, TURN, play_all, serve_app, tenth};
 use crate::neighbour::eventually;
+use crate::record::record;
 use crate::sidecar_process::SidecarProcess;
 
 /// A piece of arbitrary content.
@@ -136,5 +138,13 @@ async fn t38_ten_thousand_idle_connections_cost_little_and_are_closed() {
     assert!(kept < 40 && silent < 20, "{kept} and {silent} KiB for each idle connection");
     sidecar.metric_is(CLOSED, |value| value >= most as f64).await;
     let served = probe.end().await.expect("others are served");
+    let figures = json!({
+        "connections": most,
+        "kept_kib": kept,
+        "silent_kib": silent,
+        "requests": served.times.len(),
+        "p99_ms": tenth(served.percentile(99)),
+    });
+    record("idle_connections", "idle connections", &figures);
     println!("others' requests, p50 and p99 in ms: {served}; {} KiB after", sidecar.memory());
 }

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hop::listener::raise_descriptor_limit;
+use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 
-use super::{Probe, TURN, serve_app};
+use super::{Probe, TURN, serve_app, tenth};
 use crate::frames::{END_STREAM, WINDOW_UPDATE, frame, literal, opening_with, request, stream};
+use crate::record::{left_out, record};
 use crate::sidecar_process::SidecarProcess;
 
 /// Memory that a stalled exchange over HTTP/1.1 and a stalled stream of HTTP/2 may cost, in KiB.
@@ -104,25 +106,44 @@ async fn settled(sidecar: &mut SidecarProcess) -> u64 {
     last
 }
 
-/// Waits until memory is back at its former value, with [`KEPT`] on top.
-async fn returns(sidecar: &mut SidecarProcess, before: u64, what: &str) {
-    let gone = Instant::now();
-    while sidecar.memory() > before + KEPT {
-        let now = sidecar.memory();
-        assert!(gone.elapsed() < RETURN, "{what}: {before} KiB before, {now} KiB after");
-        // The kernel sends no event when memory is given back.
-        sleep(Duration::from_millis(100)).await;
+/// Memory in KiB before a load and under the load.
+struct Load {
+    name: &'static str,
+    /// Number of requests or connections that stand still.
+    count: u32,
+    before: u64,
+    during: u64,
+}
+
+impl Load {
+    /// Waits until memory is back at its former value, with [`KEPT`] on top. Records the memory at all three
+    /// times, and checks that one of the requests cost no more than `most` KiB.
+    async fn returns(self, sidecar: &mut SidecarProcess, most: f64) {
+        let Self { name, count, before, during } = self;
+        let each = during.saturating_sub(before) as f64 / f64::from(count);
+        let gone = Instant::now();
+        let mut after = sidecar.memory();
+        while after > before + KEPT && gone.elapsed() < RETURN {
+            // The kernel sends no event when memory is given back.
+            sleep(Duration::from_millis(100)).await;
+            after = sidecar.memory();
+        }
+        let mib = |kib: u64| tenth(kib as f64 / 1024.0);
+        let figures = json!({
+            "count": count,
+            "before_mib": mib(before),
+            "during_mib": mib(during),
+            "after_mib": mib(after),
+            "each_kib": tenth(each),
+        });
+        record("standing_memory", name, &figures);
+        println!("| {name} | {count} | {before} | {during} | {after} | {each:.1} |");
+        assert!(each <= most, "{name}: {each} KiB each");
+        assert!(after <= before + KEPT, "{name}: {before} KiB before, {after} KiB after");
     }
 }
 
-/// Prints the memory of one of `count` requests that stand still, in KiB, and returns it.
-fn each(what: &str, count: f64, before: u64, during: u64) -> f64 {
-    let each = during.saturating_sub(before) as f64 / count;
-    println!("| {what} | {count} | {before} | {during} | {each:.1} |");
-    each
-}
-
-const COUNT: usize = 400;
+const COUNT: u32 = 400;
 
 /// Starts a sidecar, warms it up, and returns the memory that it has then.
 async fn warm(app: std::net::SocketAddr) -> (SidecarProcess, u64) {
@@ -143,9 +164,9 @@ async fn stalled_downloads_cost_little_and_memory_returns() {
         stalled.push(download(&sidecar).await);
     }
     let during = settled(&mut sidecar).await;
-    assert!(each("downloads", COUNT as f64, before, during) <= EXCHANGE);
     drop(stalled);
-    returns(&mut sidecar, before, "downloads").await;
+    let load = Load { name: "downloads, unread", count: COUNT, before, during };
+    load.returns(&mut sidecar, EXCHANGE).await;
 }
 
 #[tokio::test]
@@ -159,9 +180,9 @@ async fn stalled_uploads_cost_little_and_memory_returns() {
     }
     fill(&stalled).await;
     let during = settled(&mut sidecar).await;
-    assert!(each("uploads", COUNT as f64, before, during) <= EXCHANGE);
     drop(stalled);
-    returns(&mut sidecar, before, "uploads").await;
+    let load = Load { name: "uploads, unread by the app", count: COUNT, before, during };
+    load.returns(&mut sidecar, EXCHANGE).await;
 }
 
 #[tokio::test]
@@ -179,10 +200,10 @@ async fn stalled_streams_cost_little_and_memory_returns() {
         sleep(Duration::from_millis(10)).await;
     }
     let during = settled(&mut sidecar).await;
-    let count = f64::from(STREAMS) * 6.0;
-    assert!(each("streams", count, before, during) <= STREAM);
     drop(stalled);
-    returns(&mut sidecar, before, "streams").await;
+    let load =
+        Load { name: "streams of HTTP/2 with no window", count: STREAMS * 6, before, during };
+    load.returns(&mut sidecar, STREAM).await;
 }
 
 #[tokio::test]
@@ -195,9 +216,9 @@ async fn idle_connections_leave_no_memory_behind() {
         idle.push(client(&sidecar, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await);
     }
     let during = settled(&mut sidecar).await;
-    each("idle", 1500.0, before, during);
     drop(idle);
-    returns(&mut sidecar, before, "idle").await;
+    let load = Load { name: "connections, idle after a request", count: 1500, before, during };
+    load.returns(&mut sidecar, f64::INFINITY).await;
 }
 
 /// A control group with a limit on memory, which is removed at its end.
@@ -217,7 +238,7 @@ impl Container {
         let made = fs::create_dir(&container.0)
             .and_then(|()| fs::write(container.0.join(file), limit.to_string()));
         if let Err(error) = made {
-            eprintln!("SKIPPED: no control group with a memory limit can be made here: {error}");
+            left_out(&format!("no control group with a memory limit can be made here: {error}"));
             return None;
         }
         Some(container)
@@ -270,6 +291,16 @@ async fn stalled_clients_leave_others_served_below_the_limit() {
     let served = probe.end().await.unwrap_or_else(|error| panic!("{error}"));
     let closed = "connections_closed_total{reason=\"memory\"}";
     println!("| at most {peak} KiB of {} | {served} |", limit << 10);
+    let figures = json!({
+        "limit_mib": limit,
+        "during_mib": tenth(peak as f64 / 1024.0),
+        "downloads": many,
+        "uploads": many,
+        "http2_connections": connections.len(),
+        "requests": served.times.len(),
+        "p99_ms": tenth(served.percentile(99)),
+    });
+    record("memory_limit", "stalled clients in a container", &figures);
     assert!(peak < limit << 10, "the limit was reached: {peak} KiB");
     sidecar.metric_is(closed, |count| count > 0.0).await;
     let warned = sidecar.line_with("memory is nearly used up").await;

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::fleet::{Asked, Fleet};
 use crate::pages::velt::user_of;
+use crate::record::record;
 use crate::shared_store::servers::{RedisServer, SentinelGroup};
 
 /// Returns the number of users, and of requests of each user to each replica. `VELT_SIDECAR_CROWD` sets the number of
@@ -41,6 +43,14 @@ fn check(answers: Vec<(String, Asked)>) -> usize {
     several
 }
 
+/// Records the requests of a crowd, those without a token, and the mints.
+fn tell(name: &str, users: usize, answers: &[(String, Asked)], mints: usize) {
+    let failed = answers.iter().filter(|(_, asked)| !matches!(asked, Asked::Token(_))).count();
+    let figures = json!({ "users": users, "replicas": 5, "requests": answers.len(),
+        "failed": failed, "mints": mints });
+    record("crowds", name, &figures);
+}
+
 /// Held by a crowd: two at once would measure each other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -56,6 +66,7 @@ async fn cold_users_on_five_replicas_cost_a_mint_each() {
         fleet.all_wait(users).await;
         fleet.velt.open_gate();
     });
+    tell("all users are new", users, &answers, fleet.velt.call_count());
     let several = check(answers);
     assert_eq!((fleet.velt.call_count(), several), (users, 0));
 }
@@ -75,8 +86,9 @@ async fn primary_that_dies_costs_few_mints_and_no_request() {
         fleet.velt.calls_reach(users / 2).await;
         group.servers[0].kill();
     });
-    check(answers);
     let calls = fleet.velt.call_count();
+    tell("the store's primary dies", users, &answers, calls);
+    check(answers);
     println!("{users} users, {calls} mints");
     assert!(calls >= users && calls <= users + users / 20, "{calls} mints for {users} users");
     group.is_primary(1).await;

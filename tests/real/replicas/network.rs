@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::neighbour::tool;
+use crate::record::left_out;
 
 /// Address of the store. Addresses of back links are known in the namespaces only.
 const STORE: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
@@ -50,7 +51,7 @@ impl Network {
         let network = Self { name: format!("vn{process}n{scene}"), replicas, first };
         let router = network.router();
         if !ip(&format!("netns add {router}")) {
-            eprintln!("SKIPPED: `ip netns add` needs root and iproute2");
+            left_out("`ip netns add` needs root and iproute2");
             return None;
         }
         let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";

@@ -9,6 +9,7 @@ use super::fleet::{Fleet, Home};
 use super::network::{CUTS, Cut, Network};
 use crate::neighbour::{claims_of, eventually};
 use crate::pages::velt::user_of;
+use crate::record::{milliseconds, record};
 use crate::shared_store::servers::{Options, RedisServer};
 
 /// Time that a request may take besides its wait for the store, because the machine may be busy.
@@ -165,6 +166,13 @@ async fn is_cut_off_and_catches_up(scene: &Scene, how: Cut) {
         times.slowest(),
         before.slowest()
     );
+    let figures = json!({
+        "requests": times.0.len(),
+        "slowest_ms": milliseconds(times.slowest()),
+        "noticed_ms": milliseconds(noticed),
+        "caught_up_ms": milliseconds(caught_up),
+    });
+    record("partitions", &format!("{how:?}"), &figures);
     // One request in ten may have waited for the machine.
     let limit = before.slowest() + PATIENCE + NOISE;
     assert!(times.over(limit) <= times.0.len() / 10, "{how:?}: {:?}", times.0);
@@ -218,6 +226,12 @@ async fn is_cut_off_while_it_mints(scene: &Scene, how: Cut) {
             "{how:?}: lease taken over after {taken_over:?}; {number} others, slowest {:?}",
             times.slowest()
         );
+        let figures = json!({
+            "requests": times.0.len(),
+                "slowest_ms": milliseconds(times.slowest()),
+            "taken_over_ms": milliseconds(taken_over),
+        });
+        record("leases", &format!("{how:?}"), &figures);
         assert!(taken_over < LEASE_AND_MORE, "{how:?}: the lease is not taken over");
         assert!(times.over(PATIENCE + NOISE) <= times.0.len() / 10, "{how:?}: {:?}", times.0);
     };

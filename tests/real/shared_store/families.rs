@@ -9,12 +9,13 @@ use super::cluster::{follows_a_moved_slot, writes_on_every_node};
 use super::servers::{Cluster, Options, RedisServer, SentinelGroup};
 use super::{Subject, bulk, get, listening, set};
 use crate::neighbour::eventually;
+use crate::record::left_out;
 
 /// Whether this machine has IPv6. Says so if it has not, because the test is then left out.
 pub fn has_ipv6() -> bool {
     let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
-        eprintln!("SKIPPED: this machine has no IPv6");
+        left_out("this machine has no IPv6");
     }
     has
 }
