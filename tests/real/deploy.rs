@@ -10,6 +10,7 @@ mod monitoring;
 mod platforms;
 mod pod;
 mod store;
+mod vex;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
