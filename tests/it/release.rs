@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use self::project::Project;
 
+mod notes;
 mod project;
 
 fn contains(bytes: &[u8], text: &str) -> bool {
