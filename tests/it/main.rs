@@ -52,6 +52,7 @@ mod outage;
 mod pages;
 mod probes;
 mod proxying;
+mod release;
 mod reload;
 mod renewal;
 mod request_path;

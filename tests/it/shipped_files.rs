@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ground::metrics::Metrics;
+use serde_json::Value;
 use server::config::Config;
 use tools::probe::Probe;
 
@@ -142,7 +143,9 @@ fn included(folder: &Path, found: &mut BTreeSet<PathBuf>) {
             included(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source");
-            for name in text.split("include_str!(\"").skip(1) {
+            let names = ["include_str!(\"", "include_bytes!(\"", "include!(\""]
+                .map(|call| text.split(call).skip(1));
+            for name in names.into_iter().flatten() {
                 let name = name.split('"').next().expect("a name");
                 let mut file = folder.to_owned();
                 for part in name.split('/') {
@@ -159,14 +162,25 @@ fn included(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// Returns the files and folders that the Dockerfile's build stage copies.
+fn copied() -> Vec<String> {
+    let dockerfile = fs::read_to_string("deploy/Dockerfile").expect("the Dockerfile");
+    let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let from_context = copies.filter(|line| !line.starts_with("--from"));
+    let sources = from_context.flat_map(|line| {
+        let (sources, _) = line.rsplit_once(' ').expect("sources and a folder");
+        sources.split(' ')
+    });
+    sources.map(str::to_owned).collect()
+}
+
 #[test]
 fn image_is_built_with_each_file_that_the_sources_include() {
     let mut files = BTreeSet::new();
     included(Path::new("src"), &mut files);
-    let dockerfile = fs::read_to_string("deploy/Dockerfile").expect("the Dockerfile");
     let ignored = fs::read_to_string("deploy/Dockerfile.dockerignore").expect("its list");
-    let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
-    let in_image: BTreeSet<&str> = copies.flat_map(|line| line.split(' ')).collect();
+    let copied = copied();
+    let in_image: BTreeSet<&str> = copied.iter().map(String::as_str).collect();
     let let_in: BTreeSet<&str> =
         ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
     assert!(files.len() > 10, "{files:?}");
@@ -176,4 +190,44 @@ fn image_is_built_with_each_file_that_the_sources_include() {
         assert!(is_in(&in_image), "the Dockerfile does not copy {}", file.display());
         assert!(is_in(&let_in), "{} is not let in", file.display());
     }
+}
+
+/// Returns the targets of the workspace in a folder: package, kind and name. Tests are no part of the image.
+fn targets(folder: &Path) -> BTreeSet<[String; 3]> {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"]);
+    let output = cargo.current_dir(folder).output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut found = BTreeSet::new();
+    for package in metadata["packages"].as_array().expect("a list") {
+        for target in package["targets"].as_array().expect("a list") {
+            let names = [&package["name"], &target["kind"][0], &target["name"]];
+            if *names[1] != "test" {
+                found.insert(names.map(|name| name.as_str().expect("text").to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn image_is_built_with_each_target_of_the_workspace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for source in copied() {
+        // The counts of a release are there in a release alone.
+        if source.contains('[') {
+            continue;
+        }
+        let from = fs::canonicalize(&source).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let to = folder.path().join(&source);
+        fs::create_dir_all(to.parent().expect("a folder")).expect("a disk");
+        std::os::unix::fs::symlink(from, to).expect("a disk");
+    }
+    let all = targets(Path::new("."));
+    assert!(all.len() > 15, "{all:?}");
+    assert_eq!(targets(folder.path()), all);
+    // cargo passes over a target without its file in silence.
+    fs::remove_file(folder.path().join("benches")).expect("it is copied");
+    assert_ne!(targets(folder.path()), all);
 }

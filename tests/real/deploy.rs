@@ -11,6 +11,8 @@ mod monitoring;
 mod platforms;
 mod pod;
 mod store;
+mod vex;
+mod workflows;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

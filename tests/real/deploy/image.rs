@@ -26,7 +26,7 @@ const AF_INET6: u32 = 10;
 const EAFNOSUPPORT: u32 = 97;
 
 /// Lays out the root file system with deploy/rootfs.
-fn root_files(folder: &Path) -> PathBuf {
+pub(super) fn root_files(folder: &Path) -> PathBuf {
     let (binary, root) = (folder.join("velt-sidecar"), folder.join("rootfs"));
     let mut strip = Command::new(tool("strip"));
     run_well(strip.arg("-o").arg(&binary).arg(env!("CARGO_BIN_EXE_velt-sidecar")), "");
