@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod emulator;
 pub mod explain;
 mod kubelet;
+mod packaging;
 pub mod probe;
 mod run;
 pub mod service_manager;
@@ -88,6 +89,11 @@ pub fn main() -> ExitCode {
         Command::Admin(arguments) => admin(file, arguments),
         Command::Health(arguments) => kubelet::health(file, arguments),
         Command::Drain(arguments) => kubelet::drain(file, arguments),
+        Command::Completions(arguments) => {
+            print_out(&packaging::completions(arguments.shell));
+            ExitCode::SUCCESS
+        }
+        Command::Manual(arguments) => manual(&arguments.folder),
         Command::Version => {
             print_out(concat!("velt-sidecar ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
@@ -311,6 +317,19 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
         running.abort();
         ExitCode::SUCCESS
     })
+}
+
+fn manual(folder: &Path) -> ExitCode {
+    match packaging::manual(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let folder = folder.display();
+            eprintln!(
+                "velt-sidecar: can't write manual pages into {folder}: {error}; name a folder that is there"
+            );
+            EX_IOERR.into()
+        }
+    }
 }
 
 /// Returns the URL of a command line for a message, left out if a password may be in the URL.
