@@ -7,6 +7,14 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if target("FAMILY") == "windows" {
+        // Said here, since many of the dependencies do not compile there, and say nothing of what to do.
+        println!(
+            "cargo::error=velt-sidecar needs Linux, or macOS for development. On Windows, build and run it \
+             in WSL 2: docs/install.md"
+        );
+        return;
+    }
     if target("OS") != "linux" || target("ENV") != "gnu" {
         return;
     }

@@ -7,6 +7,7 @@ mod image;
 mod inject;
 mod kustomize;
 mod monitoring;
+mod package;
 mod platforms;
 mod pod;
 mod store;
