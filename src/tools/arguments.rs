@@ -40,9 +40,6 @@ impl Arguments {
             Command::Demo(_) => "demo runs with settings of its own",
             Command::Emulator(_) => "emulator is configured by its own flags",
             Command::Schema => "the schema is the same for all files",
-            Command::Completions(_) | Command::Manual(_) => {
-                "the command line is the same for all files"
-            }
             Command::Version => "version has nothing to configure",
             _ => return None,
         };
@@ -74,10 +71,6 @@ pub enum Command {
     Health(HealthArguments),
     /// Tell a running sidecar to drain: not ready, still accepting. For a preStop hook
     Drain(DrainArguments),
-    /// Print a script by which a shell completes commands and flags
-    Completions(CompletionsArguments),
-    /// Write the manual pages into a folder
-    Manual(ManualArguments),
     /// Print the version
     Version,
 }
@@ -341,28 +334,6 @@ pub struct EmulatorArguments {
     /// Failure with which every mint ends
     #[arg(long)]
     pub failure: Option<Failure>,
-}
-
-#[derive(clap::Args)]
-pub struct CompletionsArguments {
-    /// Shell that runs the script
-    #[arg(value_name = "SHELL")]
-    pub shell: CompletedShell,
-}
-
-/// Shell that can complete the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum CompletedShell {
-    Bash,
-    Fish,
-    Zsh,
-}
-
-#[derive(clap::Args)]
-pub struct ManualArguments {
-    /// Folder for the pages, such as ~/.local/share/man/man1
-    #[arg(value_name = "FOLDER")]
-    pub folder: PathBuf,
 }
 
 #[derive(clap::Args)]

@@ -15,7 +15,6 @@ pub mod doctor;
 pub mod emulator;
 pub mod explain;
 mod kubelet;
-mod packaging;
 pub mod probe;
 mod run;
 pub mod service_manager;
@@ -27,7 +26,7 @@ use std::path::Path;
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use ground::logging;
 use hop::listener::Phase;
 use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, schema};
@@ -56,6 +55,12 @@ const EX_IOERR: u8 = 74;
 const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
+
+/// Returns the description of the command line, from which completions and manual pages are made. The binary has
+/// neither: they would make it 214 KB larger.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
 
 /// Runs the command of the command line, and returns the exit code of the process.
 pub fn main() -> ExitCode {
@@ -89,11 +94,6 @@ pub fn main() -> ExitCode {
         Command::Admin(arguments) => admin(file, arguments),
         Command::Health(arguments) => kubelet::health(file, arguments),
         Command::Drain(arguments) => kubelet::drain(file, arguments),
-        Command::Completions(arguments) => {
-            print_out(&packaging::completions(arguments.shell));
-            ExitCode::SUCCESS
-        }
-        Command::Manual(arguments) => manual(&arguments.folder),
         Command::Version => {
             print_out(concat!("velt-sidecar ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
@@ -317,19 +317,6 @@ fn emulator(arguments: EmulatorArguments) -> ExitCode {
         running.abort();
         ExitCode::SUCCESS
     })
-}
-
-fn manual(folder: &Path) -> ExitCode {
-    match packaging::manual(folder) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let folder = folder.display();
-            eprintln!(
-                "velt-sidecar: can't write manual pages into {folder}: {error}; name a folder that is there"
-            );
-            EX_IOERR.into()
-        }
-    }
 }
 
 /// Returns the URL of a command line for a message, left out if a password may be in the URL.

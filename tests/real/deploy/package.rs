@@ -200,7 +200,7 @@ fn package_brings_manual_pages_and_completions() {
     };
     assert_eq!(completed(&["che"]), "check");
     assert_eq!(completed(&["check", "--wi"]), "--without-secrets");
-    assert_eq!(completed(&["completions", "z"]), "zsh");
+    assert_eq!(completed(&["check", "--format", "j"]), "json");
     assert_eq!(completed(&["admin", "log-l"]), "log-level");
 }
 
