@@ -123,8 +123,8 @@ pub struct ExplainArguments {
     /// `[METHOD] PATH`, or a URL
     #[arg(value_name = "REQUEST", num_args = 0..=2)]
     pub line: Vec<String>,
-    /// A header of the request; may be repeated
-    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    /// A header of the request, such as "X-Forwarded-User: ada"; may be repeated
+    #[arg(long, short = 'H', value_name = "HEADER")]
     pub header: Vec<String>,
     /// Address of the peer that sends the request: the login proxy, as a rule [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
@@ -138,8 +138,8 @@ pub struct ExplainArguments {
     /// Body of the request
     #[arg(long, value_name = "BODY")]
     pub data: Option<String>,
-    /// A header of the app's response; may be repeated
-    #[arg(long, value_name = "NAME: VALUE")]
+    /// A header of the app's response, such as "Cache-Control: no-store"; may be repeated
+    #[arg(long, value_name = "HEADER")]
     pub response_header: Vec<String>,
     /// The status of the app's response [default: 200]
     #[arg(long, value_name = "STATUS")]

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use ground::logging;
 use hop::listener::Phase;
 use server::config::{ADMIN_TOKEN_VARIABLE, Config, Origin, Secrets, schema};
@@ -56,6 +56,12 @@ const EX_IOERR: u8 = 74;
 const EX_NOPERM: u8 = 77;
 /// sysexits.h: the configuration was wrong.
 const EX_CONFIG: u8 = 78;
+
+/// Returns the description of the command line, from which completions and manual pages are made. The binary has
+/// neither: they would make it 214 KB larger.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
 
 /// Runs the command of the command line, and returns the exit code of the process.
 pub fn main() -> ExitCode {

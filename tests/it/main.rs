@@ -49,6 +49,7 @@ mod log;
 mod logout;
 mod metrics;
 mod outage;
+mod packaging;
 mod pages;
 mod probes;
 mod proxying;

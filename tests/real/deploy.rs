@@ -8,6 +8,7 @@ mod image;
 mod inject;
 mod kustomize;
 mod monitoring;
+mod package;
 mod platforms;
 mod pod;
 mod store;

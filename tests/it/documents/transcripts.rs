@@ -84,6 +84,7 @@ const COMMANDS: &[&str] = &[
     "sha256sum",
     "sleep",
     "sudo",
+    "sudoedit",
     "systemctl",
     "tar",
     "tests/run",

@@ -12,10 +12,10 @@ use server::config::Config;
 use super::{complaints, documents, file, python_of, run};
 use crate::neighbour::tool;
 
-const UNIT: &str = "deploy/systemd/velt-sidecar.service";
+pub const UNIT: &str = "deploy/systemd/velt-sidecar.service";
 
 /// Exposure level that the unit may have at most, in tenths, as `systemd-analyze security` takes it.
-const EXPOSURE: &str = "20";
+pub const EXPOSURE: &str = "20";
 
 fn read(path: &str) -> String {
     fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
