@@ -13,7 +13,8 @@ use clap_complete::{Shell, generate};
 type Files = BTreeMap<String, String>;
 
 fn read(folder: &Path) -> Files {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let paths = entries.map(|entry| entry.expect("an entry").path());
     let named = paths.map(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
@@ -34,7 +35,12 @@ fn assert_current(folder: &str, files: &Files) {
         }
     }
     let kept = read(&folder);
-    assert_eq!(kept.keys().collect::<Vec<_>>(), files.keys().collect::<Vec<_>>(), "{folder:?}");
+    assert_eq!(
+        kept.keys().collect::<Vec<_>>(),
+        files.keys().collect::<Vec<_>>(),
+        "{}",
+        folder.display()
+    );
     for (name, text) in files {
         assert!(
             kept[name] == *text,
