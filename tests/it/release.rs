@@ -48,6 +48,22 @@ fn release_has_the_same_bytes_from_any_folder_and_environment() {
 }
 
 #[test]
+fn reproduce_tells_the_same_bytes_from_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = Project::new(folder.path().join("project"));
+    let same = project.built_twice();
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stderr));
+    assert!(String::from_utf8_lossy(&same.stdout).starts_with("same: "), "{same:?}");
+    project.vary();
+    let others = project.built_twice();
+    assert_eq!(others.status.code(), Some(1), "{others:?}");
+    let said = String::from_utf8_lossy(&others.stderr);
+    for part in ["different: ", "rustc 1.", "section .rodata differs: "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn optimized_refuses_folders_that_no_flag_can_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let project = Project::new(folder.path().join("with space"));

@@ -111,8 +111,10 @@ impl Project {
             fs::write(path, text).expect("a disk");
         }
         fs::create_dir(folder.join("deploy")).expect("a disk");
-        // A copy keeps the right to run it.
-        fs::copy("deploy/optimized", folder.join("deploy/optimized")).expect("the script");
+        for script in ["deploy/optimized", "deploy/reproduce"] {
+            // A copy keeps the right to run it.
+            fs::copy(script, folder.join(script)).expect("the script");
+        }
         Self { folder }
     }
 
@@ -124,6 +126,30 @@ impl Project {
         }
         command.env("CARGO_NET_OFFLINE", "true").current_dir(&self.folder);
         command
+    }
+
+    /// Has each build write its time into the binary.
+    pub fn vary(&self) {
+        let script = self.folder.join("inner/build.rs");
+        let place = r#""pub fn written() -> &'static str { file!() }""#;
+        let time = r#"format!("pub fn written() -> &'static str {{ \"{:?}\" }}", std::time::SystemTime::now())"#;
+        let text = BUILD_SCRIPT.replace(place, time);
+        assert_ne!(text, BUILD_SCRIPT);
+        fs::write(script, text).expect("a disk");
+    }
+
+    /// Commits the project as it is, builds the commit twice by `deploy/reproduce`, and has the builds compared.
+    pub fn built_twice(&self) -> Output {
+        for command in
+            ["init --quiet", "add src inner deploy Cargo.toml Cargo.lock", "commit --quiet -m all"]
+        {
+            let mut git = self.command("git");
+            git.args(["-c", "user.name=test", "-c", "user.email=test@example.com"]);
+            let output = git.args(command.split(' ')).output().expect("git starts");
+            assert!(output.status.success(), "{output:?}");
+        }
+        let mut script = self.command(self.folder.join("deploy/reproduce"));
+        script.arg("--twice").output().expect("it starts")
     }
 
     /// Runs `deploy/optimized` with the arguments, and with variables that the test sets.
