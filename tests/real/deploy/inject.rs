@@ -365,7 +365,7 @@ fn types_of_literals_are_checked_by_the_stand_in() {
 
 #[test]
 fn the_document_shows_a_deployment_that_the_policies_take() {
-    let text = fs::read_to_string(file("docs/kubernetes.md")).expect("the document");
+    let text = fs::read_to_string(file("docs/kubernetes-annotation.md")).expect("the document");
     let start = text.split("```yaml\n").find(|it| it.starts_with("# The app's own manifests"));
     let (shown, _) = start.expect("the example").split_once("```").expect("an end");
     let objects = documents(shown);

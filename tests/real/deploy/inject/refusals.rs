@@ -214,9 +214,9 @@ fn fixed_and_secret_settings_are_the_same_everywhere() {
 
 #[test]
 fn the_document_lists_messages_that_exist() {
-    let text = fs::read_to_string(file("docs/kubernetes.md")).expect("the document");
-    let (_, section) = text.split_once("### Refusals\n").expect("the section");
-    let (section, _) = section.split_once("\n### ").expect("an end");
+    let text = fs::read_to_string(file("docs/kubernetes-annotation.md")).expect("the document");
+    let (_, section) = text.split_once("## Refusals\n").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("an end");
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
     let rows: Vec<_> = rows.map(|row| row.split('|').nth(1).expect("a column").trim()).collect();
     assert!(rows.len() >= 10, "{rows:?}");
