@@ -14,8 +14,8 @@ INTRODUCTION = """\
 After this page you can decide whether the sidecar may stand in front of your app: it says what was tried on one commit,
 with which result, and the command that repeats each part.
 
-A command writes the page after the tests ([Repeat it](#repeat-it)); no figure is entered by hand. A part that did
-not run says so. The figures are those of the commit below, and not of a newer one.
+A command writes this page after the tests ([Repeat it](#repeat-it)), and no figure is entered by hand. Where a part did
+not run, the page says so. The figures are those of the commit below, and not of a newer one.
 """
 
 LIMITS = """\
@@ -27,7 +27,8 @@ LIMITS = """\
 - The tests run a build without optimization, except where a line says otherwise. Its memory and its times are larger
   than those of the released binary: compare the three memories of a flood with each other. Times and CPU of the
   released binary, next to other proxies, are in [performance.md](performance.md).
-- HTTP/2 has no suite of another project here: its frames are among the framing cases and the floods.
+- For HTTP/2 no test suite of another project was run, as Autobahn is for WebSocket: its frames are among the framing
+  cases and the floods.
 - Passed means that a test looked for the fault and did not find it. What is left of each threat is in
   [security.md](security.md).
 """
