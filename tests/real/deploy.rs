@@ -1,6 +1,7 @@
 //! Files of deploy/, checked by the tools that operators run, by Kubernetes' own schemas, and by the code:
 //! each manifest's settings are a valid configuration, and each thing that a manifest names exists.
 
+mod chosen;
 mod clusters;
 mod files;
 mod helm;

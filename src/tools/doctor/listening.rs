@@ -139,8 +139,8 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
             format!("listen.address {listen}"),
             "open to every address, while only loopback is believed",
             format!(
-                "write address = \"127.0.0.1:{}\" in [listen] if the login proxy is in this pod, \
-                 so that no other pod can connect",
+                "write address = \"127.0.0.1:{}\" in [listen] if the login proxy is in this pod \
+                 or on this machine, so that no other host can connect",
                 listen.port()
             ),
         );

@@ -173,9 +173,13 @@ impl RouteError {
             Self::Unreachable(error) => {
                 let remedy = if proxied {
                     "check the proxy's address, and that the pod may reach it"
+                } else if error.kind() == io::ErrorKind::ConnectionRefused {
+                    "start the server that velt.endpoint names (in tests: velt-sidecar emulator), or \
+                     correct velt.endpoint; a firewall can refuse connections too: let this machine or \
+                     pod reach Velt"
                 } else {
-                    "let the pod reach Velt (NetworkPolicy, firewall), or set HTTPS_PROXY for the \
-                     sidecar if the way out is a proxy"
+                    "let this machine or pod reach Velt (firewall, NetworkPolicy), or set HTTPS_PROXY \
+                     for the sidecar if the way out is a proxy"
                 };
                 findings.problem(place, format!("it can't be reached {said}: {error}"), remedy);
             }

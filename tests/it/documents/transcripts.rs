@@ -57,6 +57,7 @@ const COMMANDS: &[&str] = &[
     "docker",
     "done",
     "dpkg",
+    "editor",
     "examples/run",
     "exec",
     "export",
@@ -84,7 +85,6 @@ const COMMANDS: &[&str] = &[
     "sha256sum",
     "sleep",
     "sudo",
-    "sudoedit",
     "systemctl",
     "tar",
     "tests/run",
@@ -132,7 +132,7 @@ fn each_transcript_has_a_test() {
     let names: BTreeSet<_> = sessions.iter().map(Session::name).collect();
     for (page, heading, test) in ELSEWHERE {
         assert!(names.contains(&format!("{page}, {heading:?}")), "{page}: no transcript {heading}");
-        let source = fs::read_to_string("tests/real/deploy/kustomize.rs").expect("the tests");
+        let source = fs::read_to_string("tests/real/deploy/chosen.rs").expect("the tests");
         assert!(source.contains(&format!("fn {test}()")), "{page}: there is no test {test}");
     }
 }

@@ -11,7 +11,7 @@ use super::pod::Pod;
 use super::{BEFORE_NATIVE, NATIVE, complaints, documents, file, of_kind, run, run_well};
 use crate::neighbour::tool;
 
-const DOCUMENT: &str = "docs/kubernetes.md";
+pub const DOCUMENT: &str = "docs/kubernetes.md";
 
 fn build_with(kubectl: &str, folder: &Path) -> String {
     run_well(Command::new(tool(kubectl)).arg("kustomize").arg(folder), "")
@@ -51,19 +51,6 @@ impl Overlay {
             built.expect_err("the build ends")
         })
     }
-
-    /// Returns the output of deploy/kustomize/chosen for the overlay.
-    fn chosen(&self) -> Result<String, String> {
-        chosen(&self.path())
-    }
-}
-
-fn chosen(overlay: &Path) -> Result<String, String> {
-    let kubectl = tool("kubectl");
-    let folder = kubectl.parent().expect("a folder").to_str().expect("a plain path");
-    let mut chosen = Command::new(file("deploy/kustomize/chosen"));
-    chosen.arg(overlay).env("PATH", format!("{folder}:/usr/bin:/bin"));
-    run(&mut chosen, "")
 }
 
 pub fn overlay(manifests: &str, kustomization: &str) -> Vec<Value> {
@@ -142,7 +129,7 @@ spec:
 ";
 
 /// Objects that no label chooses: a database with its Services, another app, a Service without ports.
-const OTHERS: &str = "
+pub const OTHERS: &str = "
 ---
 apiVersion: apps/v1
 kind: StatefulSet
@@ -329,28 +316,6 @@ fn a_label_that_chooses_nothing_ends_the_build_and_says_why() {
     }
 }
 
-#[test]
-fn chosen_says_what_gets_the_sidecar_and_what_does_not() {
-    let second = ANY.replace("{name: grpc, port: 81}", "{name: metrics, port: 8080}");
-    let expected = "\
-        Deployment/redis: left alone\n\
-        Service/mail: left alone, has no ports\n\
-        Service/peers: left alone, has no ports\n\
-        Service/postgres: port sql 5432 -> 5432\n\
-        Service/shop: port http 80 -> 8080, velt-sidecar\n\
-        Service/shop: port metrics 8080 -> 8080\n\
-        StatefulSet/postgres: left alone\n\
-        StatefulSet/shop: velt-sidecar, in front of web\n";
-    for component in ["component", "component-before-1.29"] {
-        let overlay = Overlay::of(&format!("{second}{OTHERS}"), &minimal(component));
-        assert_eq!(overlay.chosen().as_deref(), Ok(expected), "{component}");
-    }
-    chosen(&file("deploy/kustomize/example/overlay")).unwrap_or_else(|error| panic!("{error}"));
-    // Fails without labels, so that a pipeline can use it as a check.
-    let none = chosen(&file("deploy/kustomize/example/app")).expect_err("nothing is chosen");
-    assert!(none.contains("Nothing is chosen") && none.contains("left alone"), "{none}");
-}
-
 /// Returns the container that `kubectl logs` and `kubectl exec` use without `-c`.
 fn default_container(workload: &Value) -> &str {
     let template = &workload["spec"]["template"];
@@ -434,17 +399,4 @@ fn the_document_shows_what_the_overlay_changes() {
     let (_, rest) = document.split_once("```diff\n").expect("a diff in it");
     let (written, _) = rest.split_once("```").expect("an end");
     assert!(written == shown, "{DOCUMENT} should show this:\n{shown}");
-}
-
-#[test]
-fn transcript_of_chosen_is_what_it_prints() {
-    let (_, mail) = OTHERS.split_once("{name: mail}").expect("a Service without ports");
-    let (mail, _) = mail.split_once("---").expect("an end");
-    let objects = ANY.replace("{name: grpc, port: 81}", "{name: metrics, port: 9090}");
-    let mail = format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: mail}}{mail}");
-    let overlay = Overlay::of(&format!("{objects}{mail}"), &minimal("component"));
-    let document = fs::read_to_string(file(DOCUMENT)).expect("the document");
-    let (_, rest) = document.split_once("$ deploy/kustomize/chosen your-overlay\n").expect("it");
-    let (shown, _) = rest.split_once("```").expect("an end");
-    assert_eq!(overlay.chosen().as_deref(), Ok(shown));
 }
