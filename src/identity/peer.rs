@@ -260,6 +260,9 @@ impl Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ground::tls::CertificateNames;
     use http::HeaderValue;
     use http::header::HOST;
 
@@ -279,6 +282,7 @@ mod tests {
             (&[pods][..], "10.42.7.7", "10.42.3.3:8080", true),
             (&[pods], "10.42.3.3", "10.42.3.3:8080", false),
             (&[pods], "10.42.3.3", "[::ffff:10.42.3.3]:8080", false),
+            (&[pods], "::ffff:10.42.3.3", "10.42.3.3:8080", false),
             (&[pods, "10.42.3.3/32"], "10.42.3.3", "10.42.3.3:8080", true),
             (&[pods, "10.42.3.4/32"], "10.42.3.3", "10.42.3.3:8080", false),
             (&["0.0.0.0/0"], "10.42.3.3", "10.42.3.3:8080", true),
@@ -289,6 +293,29 @@ mod tests {
         ] {
             let found = trust(ranges, peer, local);
             assert_eq!(found.is_trusted(), trusted, "{ranges:?}: {peer} to {local}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn t53_secret_or_name_vouches_for_the_sidecars_own_address() {
+        let own = IpAddr::V4(Ipv4Addr::new(10, 42, 3, 3));
+        let secret = SecretSettings {
+            header: HeaderName::from_static("x-secret"),
+            accepted: vec![SecretString::from("a secret")],
+        };
+        let names = vec!["proxy.example".to_owned()];
+        for (names, secret, shown, trusted) in [
+            (Vec::new(), Some(secret.clone()), Shown::Right, true),
+            (Vec::new(), Some(secret), Shown::Wrong, false),
+            (names, None, Shown::Unneeded, true),
+            (Vec::new(), None, Shown::Unneeded, false),
+        ] {
+            let ranges = vec!["10.42.0.0/16".parse().expect("a range")];
+            let anchors = Anchors::new(ranges, names, secret, Vec::new());
+            let names = Some(Arc::new(CertificateNames::from_names(["proxy.example"])));
+            let peer = Peer { local: Some((own, 8080).into()), names, ..Peer::at(own) };
+            let trust = anchors.trust(&peer, &HeaderMap::new(), shown);
+            assert_eq!(trust.is_trusted(), trusted, "{shown:?}: {trust:?}");
         }
     }
 

@@ -469,13 +469,13 @@ fn rights(user: &User) -> Result<Rights, NoToken> {
     }
 }
 
-/// Returns the scheme in which a peer speaks to the sidecar.
 /// Whether the client holds the body back until the sidecar asks for it (RFC 9110, 10.1.1).
 fn holds_body<B>(request: &Request<B>) -> bool {
     let expected = request.headers().get(EXPECT);
     expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
+/// Returns the scheme in which a peer speaks to the sidecar.
 fn scheme_of(peer: &Peer) -> Scheme {
     if peer.encrypted { Scheme::Https } else { Scheme::Http }
 }

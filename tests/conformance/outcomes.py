@@ -7,10 +7,72 @@ PASSED, FAILED, LEFT_OUT, NOT_RUN = "passed", "failed", "left out", "not run"
 # Where a test ran several times, the first of these words counts.
 WORST_FIRST = [FAILED, LEFT_OUT, PASSED]
 
-LINE = re.compile(r"^test (?P<test>\S+)(?: - should panic)? \.\.\. (?P<word>ok|FAILED|ignored)\b")
+# What the runner prints: at the start of a program, for each test, before the output of tests, and at the end. Text
+# behind a word is a test's own, so that the word may be too.
+START = re.compile(r"running (\d+) tests?$")
+LINE = re.compile(r"test (?P<test>\S+)(?: - should panic)? \.\.\. (?:(?P<word>ok|FAILED)|(?P<left>ignored)(?:, .*)?)$")
+UNENDED = re.compile(r"test (\S+)(?: - should panic)? \.\.\. ")
+OUTPUT = re.compile(r"(failures|successes):$")
+FAILURE = re.compile(r"    (\S+)$")
+TOTAL = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WORDS = {"ok": PASSED, "FAILED": FAILED, "ignored": LEFT_OUT}
-TOTAL = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;", re.MULTILINE)
+
+
+class Program:
+    """What a test program has told: the outcome of each test, and its own count of outcomes, if it came to its end."""
+
+    def __init__(self, size):
+        self.size = size
+        self.told = {}
+        self.unended = set()
+        self.failures = []
+        self.counts = None
+
+    def take(self, line):
+        """Takes a line while the program tells outcomes."""
+        found, unended = LINE.match(line), UNENDED.match(line)
+        if found:
+            note(self.told, found["test"], WORDS[found["word"] or found["left"]])
+        elif unended:
+            self.unended.add(unended[1])
+
+    def outcomes(self):
+        """Returns the outcome of each test. The list of failures at the end counts more than the lines."""
+        return {**self.told, **dict.fromkeys(self.failures, FAILED)}
+
+    def unread(self):
+        """Returns the number of tests whose outcome no line tells, or of lines that are another program's."""
+        outcomes = self.outcomes()
+        if self.counts is None:
+            return max(self.size - len(outcomes), 1)
+        words = list(outcomes.values())
+        differences = [abs(words.count(word) - count) for word, count in self.counts.items()]
+        return max(sum(differences), len(self.unended - outcomes.keys()))
+
+
+def programs(log):
+    """Returns the test programs whose output is in a log. A line that looks like an outcome counts only while a program
+    tells outcomes: afterwards comes what its tests have printed, and then the list of failures."""
+    found, part = [], None
+    for line in COLOUR.sub("", log).splitlines():
+        start, output, total = START.match(line), OUTPUT.match(line), TOTAL.match(line)
+        if start:
+            found.append(Program(int(start[1])))
+            part = "outcomes"
+        elif part is None:
+            continue
+        elif total:
+            found[-1].counts = dict(zip((PASSED, FAILED, LEFT_OUT), map(int, total.groups())))
+            part = None
+        elif output:
+            found[-1].failures = []
+            part = output[1]
+        elif part == "outcomes":
+            found[-1].take(line)
+        elif part == "failures" and (failure := FAILURE.match(line)):
+            found[-1].failures.append(failure[1])
+    return found
 
 
 def read(logs, records):
@@ -18,10 +80,9 @@ def read(logs, records):
     left out by its own."""
     outcomes = {}
     for log in logs:
-        for line in COLOUR.sub("", log).splitlines():
-            found = LINE.match(line)
-            if found:
-                note(outcomes, found["test"], WORDS[found["word"]])
+        for program in programs(log):
+            for test, outcome in program.outcomes().items():
+                note(outcomes, test, outcome)
     for record in records:
         if record["section"] == "left_out":
             note(outcomes, record["test"], LEFT_OUT)
@@ -29,11 +90,9 @@ def read(logs, records):
 
 
 def unread(logs):
-    """Returns the number of outcomes that the runner has counted and that no line tells, because the output of a test
-    stands within the line."""
-    lines = sum(bool(LINE.match(line)) for log in logs for line in COLOUR.sub("", log).splitlines())
-    counted = sum(int(count) for log in logs for counts in TOTAL.findall(COLOUR.sub("", log)) for count in counts)
-    return counted - lines
+    """Returns the number of outcomes that can't be read: the output of a test stands within the line, the program
+    crashed, or a test has printed a line that looks like an outcome."""
+    return sum(program.unread() for log in logs for program in programs(log))
 
 
 def note(outcomes, test, outcome):

@@ -309,6 +309,13 @@ async fn explain_needs_no_secrets_where_the_flag_says_so() {
     assert_eq!(told.code, Some(0), "{}", told.stderr);
     assert!(told.stdout.contains("ada") || told.stdout.contains("token"), "{}", told.stdout);
     assert!(!told.stdout.contains("stand-in"), "{}", told.stdout);
+    assert_eq!(told.stderr, "", "no secret decides about this request");
+    let environment = [("VELT_SIDECAR_IDENTITY__SECRET_HEADER", "x-secret")];
+    let told = finished(&["explain", flag, "-H", "x-secret: right", "/"], &environment).await;
+    assert!(told.stdout.contains("x-secret does not hold the secret"), "{}", told.stdout);
+    let note =
+        "note: identity.secret: VELT_SIDECAR_IDENTITY__SECRET is not here, and a stand-in counts";
+    assert!(told.stderr.starts_with(note), "{}", told.stderr);
     let both = finished(&["explain", flag, "--admin", "http://127.0.0.1:1", "/"], &[]).await;
     assert_eq!(both.code, Some(64), "a running sidecar has its secrets");
 }

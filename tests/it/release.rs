@@ -80,6 +80,8 @@ fn scripts_of_releases_say_how_they_are_used() {
         ("deploy/optimized", &["--unknown"]),
         ("deploy/reproduce", &[]),
         ("deploy/reproduce", &["--twice", "--sha256", "0"]),
+        ("deploy/reproduce", &["--profile", "LICENSE", "--binary", "LICENSE", "--sha256", "0"]),
+        ("deploy/reproduce", &["--profile", "LICENSE", "--sha256", ""]),
         ("deploy/notes", &[]),
     ] {
         let output = finished(script, arguments);

@@ -177,12 +177,55 @@ fn failed_left_out_and_missing_tests_show() {
 
 #[test]
 fn outcome_that_cannot_be_read_shows() {
-    let broken = "test cli::a_first_test ... a line of the test\nok\ntest cli::a_second_test ... ok\n\n\
-                  test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
-    let whole = broken.replace("a line of the test\n", "");
-    let warning = "**Outcomes that could not be read, of tests that ran: 1.**";
-    assert!(page_of(&[("tests.log", broken.to_owned())]).0.contains(warning));
-    assert!(!page_of(&[("tests.log", whole)]).0.contains("could not be read, of"));
+    let (start, end) =
+        ("running 2 tests\n", "\ntest result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n");
+    let (first, second) = ("test cli::a_first_test ... ", "test cli::a_second_test ... ");
+    let list = "failures:\n    cli::a_first_test\n";
+    let output = "failures:\n\n---- cli::a_first_test stdout ----\ntest cli::another ... ok\n";
+    let whole = format!("{first}FAILED\n{second}ok\n{output}{list}");
+    for (log, unread) in [
+        (whole.clone() + end, 0),
+        // The output of a test within the line, which may look like the outcome.
+        (format!("{first}FAILED\n{second}its own line\nok\n{list}{end}"), 1),
+        (format!("{first}FAILED\n{second}FAILED of its own\nok\n{list}{end}"), 1),
+        (format!("{first}ok\nFAILED\n{second}ok\n{end}"), 2),
+        // The list of failures tells the rest.
+        (format!("{first}ok\nFAILED\n{second}ok\n{list}{end}"), 0),
+        (format!("{first}its own line\nFAILED\n{second}ok\n{list}{end}"), 0),
+        // A line of another program's, by itself and beside a line that can't be read.
+        (format!("test cli::another ... ok\n{whole}{end}"), 1),
+        (
+            format!(
+                "{first}FAILED\n{second}its own line\nok\ntest cli::another ... ok\n{list}{end}"
+            ),
+            1,
+        ),
+        // The program has crashed.
+        (whole, 1),
+        (format!("{first}FAILED\n"), 1),
+        (String::new(), 2),
+    ] {
+        let (page, ..) = page_of(&[("tests.log", format!("{start}{log}"))]);
+        let warning = format!("**Outcomes that could not be read, of tests that ran: {unread}.**");
+        assert_eq!(page.contains(&warning), unread > 0, "{log}");
+        assert_eq!(page.contains("could not be read, of"), unread > 0, "{log}");
+        if log.contains(list) {
+            assert!(page.contains("**Failed**: `cli::a_first_test`\n"), "{log}");
+        }
+    }
+}
+
+#[test]
+fn printed_line_of_a_test_is_no_outcome() {
+    let forged = "t02_untrusted_aliases_of_forwarding_headers_are_removed";
+    let log = format!(
+        "running 1 test\ntest cli::a_first_test ... FAILED\n\nfailures:\n\n---- cli::a_first_test stdout ----\n\
+         test config::{forged} ... ok\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n\
+         test config::{forged} ... ok\n"
+    );
+    let (page, ..) = page_of(&[("tests.log", log)]);
+    assert!(rows(&page, "T2")[0][4].contains(&format!("**1 not run**: `{forged}`")));
+    assert_eq!(rows(&page, "tests"), [["tests", "1 failed, 0 left out, 0 passed"]]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The request to explain.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,12 +52,26 @@ impl Default for AppResponse {
 /// Headers that belong to one connection of HTTP/1.1 (RFC 9113 section 8.2.2).
 const NOT_IN_HTTP2: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
 
-/// Returns `address` if it is one of this machine or pod, other than loopback: a peer with that address would
-/// connect to the same address.
+/// Port of a socket that sends nothing (RFC 863).
+const DISCARD: u16 = 9;
+
+/// Returns `address` if it is one of this machine or pod, other than loopback: a program here that connects to that
+/// address has it too.
 fn own_address(address: IpAddr) -> Option<SocketAddr> {
-    // The system binds a socket only to an address of its own. Nothing is sent.
-    let is_own = || UdpSocket::bind((address, 0)).is_ok();
-    (!address.to_canonical().is_loopback() && !address.is_unspecified() && is_own())
+    let address = address.to_canonical();
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    // The system chooses the source as for a connection, and sends nothing. To bind the address would prove less: with
+    // ip_nonlocal_bind, as machines of keepalived have, every address can be bound.
+    let source = || {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((address, DISCARD)).ok()?;
+        socket.local_addr().ok()
+    };
+    let is_own = || source().is_some_and(|source| source.ip() == address);
+    (!address.is_loopback() && !address.is_unspecified() && is_own())
         .then(|| SocketAddr::new(address, 0))
 }
 
@@ -172,4 +186,20 @@ fn header_map(lines: &[(String, String)], http2: bool) -> Result<HeaderMap, Ques
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_that_can_be_bound_is_not_yet_our_own() {
+        // An address that every machine can bind, and that no connection comes from.
+        let group = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+        UdpSocket::bind((group, 0)).expect("it can be bound");
+        for other in ["224.0.0.1", "127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "192.0.2.77"]
+        {
+            assert_eq!(own_address(other.parse().expect("an address")), None, "{other}");
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! Checks the addresses at which the sidecar listens, which clients can get there, and which of them it
 //! believes.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +134,9 @@ pub(super) fn look_at_trust(around: &Surroundings) -> Vec<Finding> {
     } else {
         let ranges: Vec<String> = identity.trusted_peers.iter().map(IpNet::to_string).collect();
         findings.ok(place, format!("{} believed", ranges.join(", ")));
+        if by_peer && !around.in_kubernetes() {
+            look_at_own_addresses(around, &mut findings);
+        }
     }
     look_at_proxies(identity.trusted_proxies.as_deref(), &mut findings);
     let listen = around.config.listen.address;
@@ -177,6 +183,51 @@ fn look_at_meshes(around: &Surroundings, findings: &mut Findings) -> bool {
         );
     }
     from_meshes.is_some()
+}
+
+/// Tells of an address of this machine in a trusted range: a login proxy on this machine that connects by that address is
+/// not believed. A range of pods holds each pod itself, so that this would be told in every pod.
+fn look_at_own_addresses(around: &Surroundings, findings: &mut Findings) {
+    let peers = &around.config.identity.trusted_peers;
+    let is_single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+    for address in own_addresses(&around.root) {
+        let holding: Vec<_> = peers.iter().filter(|range| range.contains(&address)).collect();
+        if address.is_loopback() || holding.iter().any(|range| is_single(range)) {
+            continue;
+        }
+        if let Some(range) = holding.first() {
+            findings.note(
+                "identity.trusted_peers",
+                format!(
+                    "{range} holds {address}, an address of this machine: a peer that has connected from \
+                     there to the same address is not believed"
+                ),
+                format!(
+                    "have a login proxy on this machine connect by 127.0.0.1 and name that address, or add \
+                     {address} by itself"
+                ),
+            );
+        }
+    }
+}
+
+/// Returns the addresses in this network namespace. Returns none on a system without `/proc/net`.
+fn own_addresses(root: &Path) -> BTreeSet<IpAddr> {
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
+    let (tree, interfaces) = (read("proc/net/fib_trie"), read("proc/net/if_inet6"));
+    let mut found = BTreeSet::new();
+    let mut last = None;
+    for line in tree.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL" {
+            found.extend(last.map(IpAddr::V4));
+        }
+    }
+    let digits = interfaces.lines().filter_map(|line| line.split(' ').next());
+    let numbers = digits.filter_map(|digits| u128::from_str_radix(digits, 16).ok());
+    found.extend(numbers.map(|number| IpAddr::V6(Ipv6Addr::from(number))));
+    found
 }
 
 /// Reports the peers whose `X-Forwarded-*` are kept, if `identity.trusted_proxies` is written.

@@ -121,6 +121,42 @@ async fn t53_a_mesh_in_the_pod_is_found_by_its_proxys_port() {
 }
 
 #[tokio::test]
+async fn own_address_in_a_trusted_range_is_told_outside_of_pods() {
+    let tree = "Local:\n  +-- 0.0.0.0/0 3 0 5\n           |-- 10.1.2.0\n              /24 link UNICAST\n           \
+                |-- 10.1.2.3\n              /32 host LOCAL\n           |-- 127.0.0.1\n              \
+                /32 host LOCAL\n           |-- 10.1.2.255\n              /32 link BROADCAST\n";
+    let list = "fd000000000000000000000000000002 02 40 00 80     eth0\n\
+                00000000000000000000000000000001 01 80 10 80       lo\n";
+    for (peers, in_a_pod, told) in [
+        ("\"10.1.2.0/24\"", false, &["10.1.2.0/24 holds 10.1.2.3, "][..]),
+        ("\"10.1.2.128/25\"", false, &[]),
+        ("\"10.1.2.0/24\", \"10.1.2.3\"", false, &[]),
+        ("\"10.1.2.0/24\"", true, &[]),
+        (
+            "\"fd00::/64\", \"10.0.0.0/13\"",
+            false,
+            &["10.0.0.0/13 holds", "fd00::/64 holds fd00::2"],
+        ),
+        ("\"127.0.0.1\", \"::1\"", false, &[]),
+    ] {
+        let mut patient = Patient::new().await;
+        if in_a_pod {
+            patient.set(POD, "10.96.0.1");
+        }
+        std::fs::create_dir_all(patient.folder.path("root/proc/net")).expect("a folder");
+        patient.folder.write("root/proc/net/fib_trie", tree);
+        patient.folder.write("root/proc/net/if_inet6", list);
+        let report = patient.examine(&format!("[identity]\ntrusted_peers = [{peers}]")).await;
+        let notes = report.findings().iter().filter(|it| it.what.contains("of this machine: "));
+        let notes: Vec<_> = notes.map(|note| (note.severity, &*note.what)).collect();
+        assert_eq!(notes.len(), told.len(), "{peers}: {notes:?}");
+        for ((severity, what), part) in notes.into_iter().zip(told) {
+            assert!(severity == Severity::Note && what.starts_with(part), "{peers}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_a_problem_unless_a_sidecar_runs_there() {
     let patient = Patient::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -94,6 +94,11 @@ fn packages_are_the_same_bytes_each_time_and_fit_their_sums() {
         shell.args(["-c", "umask $0; \"$@\"", if name == "one" { "077" } else { "002" }]);
         let call = package(&binary, &made);
         shell.arg(call.get_program()).args(call.get_args()).env("SOURCE_DATE_EPOCH", "1767225600");
+        if name == "two" {
+            // Nor may the caller's settings.
+            shell.env("TZ", "Asia/Tokyo").env("LC_ALL", "C").env("XZ_OPT", "-0");
+            shell.env("GZIP", "-1").env("TAR_OPTIONS", "--mode=0777");
+        }
         run_well(&mut shell, "");
         made
     });
@@ -138,6 +143,10 @@ fn package_refuses_a_wrong_call_and_another_cargo_deb() {
     let binary = small_binary(folder.path());
     let three = run(package(&binary, folder.path()).arg("three"), "").expect_err("too many");
     assert!(three.contains("deploy/package [BINARY [FOLDER]]"), "{three}");
+    let mut outside = package(&binary, folder.path());
+    outside.env_remove("SOURCE_DATE_EPOCH").env("GIT_DIR", folder.path());
+    let refused = run(&mut outside, "").expect_err("no commit, as in an archive of the sources");
+    assert!(refused.contains("set SOURCE_DATE_EPOCH"), "{refused}");
     let other = folder.path().join("cargo-deb");
     fs::write(&other, "#!/bin/sh\necho cargo-deb 1.0.0\n").expect("a disk");
     fs::set_permissions(&other, Permissions::from_mode(0o755)).expect("our file");
@@ -146,6 +155,21 @@ fn package_refuses_a_wrong_call_and_another_cargo_deb() {
     call.env("PATH", format!("{}:{path}", folder.path().display()));
     let refused = run(&mut call, "").expect_err("another version");
     assert!(refused.contains("install cargo-deb 3."), "{refused}");
+}
+
+#[test]
+fn binary_of_another_version_is_not_packed() {
+    let folder = TempDir::new().expect("a folder");
+    let binary = folder.path().join("old");
+    for version in ["0.0.9", "0.1.0-rc1", ""] {
+        fs::write(&binary, format!("#!/bin/sh\necho velt-sidecar {version}\n")).expect("a disk");
+        fs::set_permissions(&binary, Permissions::from_mode(0o755)).expect("our file");
+        let files = folder.path().join("files");
+        let refused = run(&mut package(&binary, &files), "").expect_err(version);
+        let said = format!("is version {version}, and the checkout is {VERSION}: build it anew");
+        assert!(refused.contains(&said), "{refused}");
+        assert_eq!(fs::read_dir(&files).expect("a folder").count(), 0, "nothing is made");
+    }
 }
 
 #[test]

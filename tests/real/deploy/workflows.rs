@@ -1,7 +1,8 @@
 //! The workflows: what a linter finds, the order of jobs, their rights, and names in repositories of any spelling.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -128,6 +129,92 @@ fn provenance_comes_from_the_called_workflow_alone() {
     for name in ["binary", "image", "index"] {
         let job = &jobs(BUILD)[name];
         assert!(job["steps"].to_string().contains("attest-build-provenance"), "{name}");
+    }
+}
+
+#[test]
+fn jobs_take_only_the_artifacts_that_earlier_jobs_name() {
+    // A job of the caller can store an artifact of any name, but not one with a number that is taken.
+    let mut taken = 0;
+    for workflow in [RELEASE, BUILD] {
+        for (name, job) in &jobs(workflow) {
+            let downloads = steps(job).iter().filter(|step| {
+                step["uses"]
+                    .as_str()
+                    .is_some_and(|uses| uses.starts_with("actions/download-artifact@"))
+            });
+            for with in downloads.map(|step| &step["with"]) {
+                assert!(with["name"].is_null() && with["pattern"].is_null(), "{name}: {with}");
+                let kind = with["path"].as_str().expect("a folder");
+                let expected = match kind {
+                    "dist" => "needs.build.outputs.dist",
+                    "binary" => "steps.choose.outputs.binary",
+                    _ => "steps.choose.outputs.counts",
+                };
+                assert_eq!(with["artifact-ids"], format!("${{{{ {expected} }}}}"), "{name}");
+                taken += 1;
+            }
+        }
+    }
+    assert_eq!(taken, 6, "counts three times, the binary twice, and the files of the release");
+    let build = jobs(BUILD);
+    for machine in ["x86_64", "aarch64"] {
+        let dist = format!("dist-{machine}");
+        for (job, output) in
+            [("train", machine), ("binary", machine), ("binary", &dist), ("image", machine)]
+        {
+            let told = &build[job]["outputs"][output];
+            assert_eq!(*told, format!("${{{{ steps.note.outputs.{output} }}}}"), "{job}");
+            let line = format!("{}$MACHINE=", output.strip_suffix(machine).expect("its end"));
+            assert!(build[job]["steps"].to_string().contains(&line), "{job}: {output}");
+        }
+    }
+}
+
+#[test]
+fn job_without_the_number_of_an_artifact_fails() {
+    for (name, job) in &jobs(BUILD) {
+        let choice = steps(job).iter().find(|step| step["id"] == "choose");
+        let Some(step) = choice else { continue };
+        let variables: Vec<_> = step["env"].as_object().expect("variables").keys().collect();
+        for (machine, left_out) in [("aarch64", ""), ("aarch64", "AARCH64"), ("x86_64", "X86_64")] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let output = folder.path().join("output");
+            let mut bash = Command::new("bash");
+            bash.args(["-eo", "pipefail", "-c", step["run"].as_str().expect("commands")]);
+            for variable in &variables {
+                let is_left_out = !left_out.is_empty() && variable.starts_with(left_out);
+                bash.env(variable, if is_left_out { "" } else { variable.as_str() });
+            }
+            bash.env("MACHINE", machine).env("GITHUB_OUTPUT", &output);
+            assert_eq!(run(&mut bash, "").is_ok(), left_out.is_empty(), "{name}: {machine}");
+            if left_out.is_empty() {
+                let told = fs::read_to_string(output).expect("it is written");
+                assert!(told.starts_with("counts=AARCH64_COUNTS\n"), "{name}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn release_goes_on_only_when_it_is_known_to_be_unpublished() {
+    let release = jobs(RELEASE);
+    let commands = steps(&release["unpublished"])[0]["run"].as_str().expect("commands");
+    let folder = tempfile::tempdir().expect("a folder");
+    let gh = folder.path().join("gh");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    for (answer, goes_on) in [
+        ("true", true),
+        ("printf 'v0.0.9\\nv0.1.01\\nv0x1.0\\n'", true),
+        ("printf 'v0.0.9\\nv0.1.0\\n'", false),
+        ("echo 'HTTP 502' >&2; exit 1", false),
+    ] {
+        fs::write(&gh, format!("#!/bin/sh\n{answer}\n")).expect("a script");
+        fs::set_permissions(&gh, Permissions::from_mode(0o755)).expect("it can be run");
+        let mut bash = Command::new("bash");
+        bash.args(["-eo", "pipefail", "-c", commands]).env("PATH", &path);
+        bash.env("GITHUB_REPOSITORY", "acme/velt-sidecar").env("GITHUB_REF_NAME", "v0.1.0");
+        assert_eq!(run(&mut bash, "").is_ok(), goes_on, "{answer}");
     }
 }
 
