@@ -154,7 +154,11 @@ impl Trial {
             Err(MintError::Queued) => self.metrics.mints.increment(MintOutcome::Queued),
             Err(error) => {
                 let in_a_row = self.metrics.failed(outcome_of(&error));
-                warn!(error = %Chain(&error), in_a_row, "a trial mint failed");
+                warn!(
+                    error = %Chain(&error),
+                    in_a_row,
+                    "a trial mint failed; if more fail, velt-sidecar doctor says what to mend"
+                );
             }
         }
     }

@@ -36,7 +36,11 @@ impl ServiceManager {
         let socket = name.and_then(|name| match open(name) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                warn!(%error, "{SOCKET_VARIABLE} can't be used; the service manager is told nothing");
+                warn!(
+                    %error,
+                    "{SOCKET_VARIABLE} can't be used, so the service manager hears of no start, reload \
+                     or end: leave the variable to the service manager"
+                );
                 None
             }
         });
@@ -70,7 +74,12 @@ impl ServiceManager {
         }
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
             let first = message.lines().next();
-            warn!(%error, message = first, "the service manager can't be told");
+            warn!(
+                %error,
+                message = first,
+                "the service manager can't be told, and the sidecar goes on: check that it listens at the \
+                 socket in {SOCKET_VARIABLE}"
+            );
         }
     }
 }

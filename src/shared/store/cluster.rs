@@ -205,7 +205,8 @@ impl Shared {
                     if alarm.raise(1).is_some() {
                         warn!(
                             %fault,
-                            "no node of the cluster for shared tokens tells which node has which slots"
+                            "no node of the cluster for shared tokens tells which node has which keys: check \
+                             shared.addresses, and shared.mode if the store is no cluster"
                         );
                     }
                     AFTER_FAILURE

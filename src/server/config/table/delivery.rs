@@ -175,7 +175,7 @@ fn read_check(section: &Section<'_, '_>, routes: &[TokenRoute]) -> CheckSettings
     if routes.iter().any(|route| check.covers(&route.path)) {
         section.complain_about(
             "path",
-            "two things would be answered at one path",
+            "a token route is at this path or below it",
             "give the check a path of its own: it answers all paths below that path too",
         );
     }

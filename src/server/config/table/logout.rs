@@ -72,7 +72,7 @@ fn read_path(
     if taken.contains(&&*path) || check.covers(&path) {
         section.complain_about(
             PATH,
-            "two things would be answered at one path",
+            "the sidecar answers this path already",
             "give each route, and each path of [resolver] and [logout], a path of its own",
         );
     }

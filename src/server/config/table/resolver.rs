@@ -42,7 +42,7 @@ pub fn read(section: &Section<'_, '_>, delivery: &inject::Settings) -> Option<Re
     let by_check = delivery.check.covers(&path) || delivery.check.covers(&keys_path);
     let by_route = routes.clone().any(|taken| *taken == path || *taken == keys_path);
     if path == keys_path || by_route || by_check {
-        let problem = "two things would be answered at one path";
+        let problem = "path or keys_path is a path that the sidecar answers already";
         section.complain_about(
             "path",
             problem,

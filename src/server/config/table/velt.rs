@@ -120,7 +120,7 @@ fn check_api(section: &Section<'_, '_>, endpoint: &Url, api: Api) {
         if is_its && other != api {
             section.complain_about(
                 "endpoint",
-                &format!("it is the URL of the API {word}, and velt.api is another one"),
+                &format!("it is the URL of the API {word}, but velt.api names another API"),
                 &format!(
                     "write api = \"{word}\" in [velt], or remove the endpoint: each API has its own"
                 ),
