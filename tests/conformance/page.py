@@ -297,7 +297,11 @@ def glance(run):
         count = sum(record["section"] == part.records for record in run["records"])
         measured = number(count) if count else f"**{ABSENT}**"
         rows.append([f"[{part.title}](#{anchor(part.title)})", measured, verdict_of(run, part.tests)])
-    return "## At a glance\n\n" + table(["part", "lines of figures", "tests"], rows)
+    read = (
+        "A part in which no test **failed** and whose figures were measured has been shown. What is printed in bold was not: "
+        "its part below says why.\n\n"
+    )
+    return "## At a glance\n\n" + read + table(["part", "lines of figures", "tests"], rows)
 
 
 def verdict_of(run, functions):
