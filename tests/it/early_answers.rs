@@ -156,16 +156,19 @@ async fn client_that_holds_its_body_back_is_told_of_the_end() {
         let head = |more: &str| {
             format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n{more}\r\n")
         };
-        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
-        wire.send(head("Expect: 100-continue\r\n")).await;
-        let answer = wire.head().await.to_lowercase();
-        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
-        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
-        // A client that sends its body at once keeps the connection.
-        let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
-        wire.send(head("") + "abcde").await;
-        let answer = wire.head().await.to_lowercase();
-        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
-        assert!(!answer.contains("connection: close"), "{answer}");
+        // A client that sends its body at once, or has none, keeps the connection.
+        let empty = head("Expect: 100-continue\r\n").replace(": 5\r\n", ": 0\r\n");
+        for (request, ends) in [
+            (head("Expect: 100-continue\r\n"), true),
+            (head("Expect: 100-Continue\r\n"), true),
+            (head("") + "abcde", false),
+            (empty, false),
+        ] {
+            let mut wire = Wire::to(stage.sidecar.addresses.traffic).await;
+            wire.send(&request).await;
+            let answer = wire.head().await.to_lowercase();
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+            assert_eq!(answer.contains("\r\nconnection: close\r\n"), ends, "{request}: {answer}");
+        }
     }
 }

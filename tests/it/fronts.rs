@@ -439,7 +439,7 @@ async fn t53_callers_from_the_pods_own_address_name_no_user() {
         let admin = stage.sidecar.addresses.admin;
         let told = crate::explain::call(admin, "/explain", &asked).await.json().to_string();
         assert_eq!(told.contains("this sidecar's own address"), status == 401, "{told}");
-        assert_eq!(told.contains("service mesh"), status == 401, "{told}");
+        assert_eq!(told.contains("if this pod is in a service mesh"), status == 401, "{told}");
     }
 }
 

@@ -261,6 +261,18 @@ fn framing_case_that_fails_for_one_peer_shows() {
 }
 
 #[test]
+fn framing_case_that_fails_once_has_failed() {
+    let test = "framing::t12_to_t23_node_gets_only_forwarded_requests";
+    let played = [true, false, true].map(|passed| {
+        let case = json!({ "expected": "refused with 400", "passed": passed });
+        record("framing", test, "Node.js", &json!({ "trusted": true, "cases": { "T9 a": case } }))
+    });
+    let (page, ..) = page_of(&[("records.jsonl", played.concat())]);
+    let expected = ["T9 a", "refused with 400", "**failed** (trusted peer)"];
+    assert_eq!(rows(&page, "T9 a"), [expected]);
+}
+
+#[test]
 fn hostile_text_of_a_record_stays_in_its_cell() {
     let test = "floods::http1::t38_t39_http1_floods_leave_other_clients_served";
     let hostile = "a|b_c _d_ \\| c\n| d | e\r\n\n## A part\n<script>&lt; `x|y` [z](https://a.example) **w** \

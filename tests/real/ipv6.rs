@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -69,7 +70,7 @@ impl App {
         fs::write(folder.path().join("index.html"), "the app").expect("a disk");
         let mut python = pod.command("/usr/bin/python3");
         python.args(["-m", "http.server", &APP.to_string(), "--bind", address]);
-        let silent = std::process::Stdio::null;
+        let silent = Stdio::null;
         let process =
             Process::start(python.current_dir(folder.path()).stderr(silent()).stdout(silent()));
         let url = format!("http://{}/", SocketAddr::new(address.parse().expect("an address"), APP));
@@ -201,5 +202,34 @@ async fn addresses_of_ipv6_in_no_proxy_are_reached_directly() {
         };
         assert_eq!(called.expect("a connection"), direct, "{exempt}");
         asking.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t53_second_address_of_a_pod_names_no_user() {
+    let Some(pod) = Pod::make(Families::Both) else { return };
+    // As those of a second network of the pod's, or of keepalived.
+    let (first, second) = ("10.77.3.3", "10.77.9.9");
+    for address in [first, second] {
+        assert!(pod.run("ip", &format!("addr add {address}/16 dev eth0")), "{address}");
+    }
+    let emulator = start_emulator_at((pod.proxy6, 0).into()).await;
+    let host = format!("[{}]", pod.proxy6);
+    for (peers, status) in [("10.77.0.0/16", "401"), ("10.77.0.0/16,10.77.3.3", "200")] {
+        let trusted = [("VELT_SIDECAR_IDENTITY__TRUSTED_PEERS", peers)];
+        let mut sidecar = started(&pod, "127.0.0.1:3000", (&emulator, &host), &trusted).await;
+        // A program of the pod, as the proxy of a mesh, connects to both addresses from the first.
+        for address in [first, second] {
+            let url = format!("http://{address}:{}{TOKEN}", sidecar.traffic.port());
+            let mut curl = pod.command("/usr/bin/curl");
+            curl.args(["-so", "/dev/null", "-w", "%{local_ip} %{http_code}"]);
+            let asked =
+                curl.args(["-H", "x-forwarded-user: ada", &url]).stdout(Stdio::piped()).output();
+            let told = String::from_utf8(asked.expect("curl is installed").stdout).expect("text");
+            assert_eq!(told, format!("{first} {status}"), "{peers}: {url}");
+        }
+        if status == "401" {
+            sidecar.line_with("the peer has this sidecar's own address").await;
+        }
     }
 }

@@ -35,7 +35,7 @@ use ground::client_connection::ClientConnection;
 use ground::dozing::Dozing;
 use ground::memory::{Paused, Thrift};
 use ground::metrics::{CloseReason, ListenerMetrics, Protocol};
-use ground::peer::Peer;
+use ground::peer::{Peer, is_own};
 use ground::tcp::{self, HalfOpen, OverTcp, Watch};
 
 /// Read buffer of one HTTP/1.1 connection beyond the longest head. The buffer grows only as far as a peer
@@ -117,7 +117,8 @@ impl Connection {
         let established = |protocol, names, encrypted| {
             metrics.accepted.increment(protocol);
             state.rest();
-            let peer = Peer { encrypted, names, local, ..Peer::of(peer) };
+            let is_here = is_own(peer.ip());
+            let peer = Peer { encrypted, names, local, is_here, ..Peer::of(peer) };
             let (state, metrics) = (Arc::clone(&state), metrics.clone());
             Established { peer, protocol, state, settings, metrics }
         };

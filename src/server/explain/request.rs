@@ -1,6 +1,6 @@
 //! The request to explain.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 
 use super::QuestionError;
-use ground::peer::Peer;
+use ground::peer::{Peer, is_own};
 use ground::tls::CertificateNames;
 use sidecar::explain::Question;
 
@@ -52,29 +52,6 @@ impl Default for AppResponse {
 /// Headers that belong to one connection of HTTP/1.1 (RFC 9113 section 8.2.2).
 const NOT_IN_HTTP2: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
 
-/// Port of a socket that sends nothing (RFC 863).
-const DISCARD: u16 = 9;
-
-/// Returns `address` if it is one of this machine or pod, other than loopback: a program here that connects to that
-/// address has it too.
-fn own_address(address: IpAddr) -> Option<SocketAddr> {
-    let address = address.to_canonical();
-    let any = match address {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    // The system chooses the source as for a connection, and sends nothing. To bind the address would prove less: with
-    // ip_nonlocal_bind, as machines of keepalived have, every address can be bound.
-    let source = || {
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((address, DISCARD)).ok()?;
-        socket.local_addr().ok()
-    };
-    let is_own = || source().is_some_and(|source| source.ip() == address);
-    (!address.is_loopback() && !address.is_unspecified() && is_own())
-        .then(|| SocketAddr::new(address, 0))
-}
-
 impl Asked {
     /// Returns method, target and peer in a line.
     pub(super) fn head(&self) -> String {
@@ -91,8 +68,8 @@ impl Asked {
         let names = CertificateNames::from_names(self.peer_names.iter().map(String::as_str));
         let shown = !self.peer_names.is_empty();
         let names = shown.then(|| Arc::new(names));
-        let local = own_address(self.peer());
-        let peer = Peer { encrypted: shown, names, local, ..Peer::at(self.peer()) };
+        let is_here = is_own(self.peer());
+        let peer = Peer { encrypted: shown, names, is_here, ..Peer::at(self.peer()) };
         let method = Method::from_bytes(self.method().as_bytes()).map_err(|_| {
             QuestionError::new("the method is not valid", "write GET, POST or the like")
         })?;
@@ -186,20 +163,4 @@ fn header_map(lines: &[(String, String)], http2: bool) -> Result<HeaderMap, Ques
         headers.append(name, value);
     }
     Ok(headers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn address_that_can_be_bound_is_not_yet_our_own() {
-        // An address that every machine can bind, and that no connection comes from.
-        let group = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
-        UdpSocket::bind((group, 0)).expect("it can be bound");
-        for other in ["224.0.0.1", "127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "192.0.2.77"]
-        {
-            assert_eq!(own_address(other.parse().expect("an address")), None, "{other}");
-        }
-    }
 }

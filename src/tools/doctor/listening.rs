@@ -199,8 +199,8 @@ fn look_at_own_addresses(around: &Surroundings, findings: &mut Findings) {
             findings.note(
                 "identity.trusted_peers",
                 format!(
-                    "{range} holds {address}, an address of this machine: a peer that has connected from \
-                     there to the same address is not believed"
+                    "{range} holds {address}, an address of this machine: a peer that connects from there \
+                     is not believed"
                 ),
                 format!(
                     "have a login proxy on this machine connect by 127.0.0.1 and name that address, or add \
