@@ -75,19 +75,26 @@ async fn emulator_mints_by_every_api() {
 #[tokio::test]
 async fn emulator_refuses_mistakes_that_velt_refuses() {
     let (address, _running) = emulator(Behaviour::default());
-    let v2 = format!("[velt]\napi = \"v2\"\n{ORGANIZATION}");
-    for (mistake, path, toml) in [
-        ("v1 without an organization", "/v1/auth/token/get", ""),
-        ("v2 without headers", "/v2/auth/generate_token", ""),
-        ("v1 with the credentials in headers", "/v1/auth/token/get", &*v2),
-        ("no such endpoint", "/v3/auth/token", ""),
+    let (answer, stage) = ask_emulator(address, "/v3/auth/token", "").await;
+    assert_eq!((answer.status(), &*answer.code()), (502, "token_refused"));
+    assert_eq!(stage.metric("mints_total{outcome=\"refused\"}").await, 1.0);
+    assert_eq!(stage.metric("mint_attempts_total").await, 1.0);
+    assert_eq!(stage.get_as("ada", "/").await.token_status(), Some("refused"));
+    // A sidecar that would make one of these mistakes does not start.
+    let in_body =
+        format!(r#"{{"data":{{"userId":"ada","apiKey":"{API_KEY}","authToken":"{AUTH_TOKEN}"}}}}"#);
+    for (mistake, path, body) in [
+        ("v1 without an organization", "/v1/auth/token/get", &*in_body),
+        ("v2 without headers", "/v2/auth/generate_token", &in_body),
+        (
+            "v1 without credentials",
+            "/v1/auth/token/get",
+            r#"{"data":{"userId":"ada","organizationId":"acme"}}"#,
+        ),
     ] {
-        let (answer, stage) = ask_emulator(address, path, toml).await;
-        assert_eq!((answer.status(), &*answer.code()), (502, "token_refused"), "{mistake}");
-        assert_eq!(stage.metric("mints_total{outcome=\"refused\"}").await, 1.0);
-        assert_eq!(stage.metric("mint_attempts_total").await, 1.0, "{mistake}");
-        let header = stage.get_as("ada", "/").await;
-        assert_eq!(header.token_status(), Some("refused"), "{mistake}");
+        let answer = Client::to(address).post(path, body.to_owned()).send().await;
+        assert!([400, 401, 403].contains(&answer.status()), "{mistake}: {}", answer.status());
+        assert!(answer.json()["error"]["status"].is_string(), "{mistake}: {}", answer.text());
     }
 }
 
