@@ -1,4 +1,4 @@
-// Compiles test/types and the snippets of docs/frontend.md and README.md against the types of three versions of Velt.
+// Compiles test/types and the snippets of docs/frontend.md and docs/your-app.md against the types of three versions of Velt.
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -32,7 +32,7 @@ function compiles(...options) {
   return checked.status === 0;
 }
 
-const blocks = ['../docs/frontend.md', '../README.md'].flatMap(snippets);
+const blocks = ['../docs/frontend.md', '../docs/your-app.md'].flatMap(snippets);
 if (blocks.length < 8) throw new Error(`only ${blocks.length} snippets were found`);
 
 // By itself, since some compilations below skip declarations.
