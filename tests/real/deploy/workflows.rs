@@ -76,6 +76,24 @@ fn release_runs_the_tests_before_it_publishes_anything() {
 }
 
 #[test]
+fn release_has_the_conformance_page_of_its_tests() {
+    let jobs = jobs(RELEASE);
+    let of_tests = steps(&jobs["test"]);
+    let run = of_tests.iter().position(|step| step["run"] == "tests/run").expect("the tests");
+    assert!(of_tests[run]["env"]["VELT_SIDECAR_RECORDS"].is_string(), "{}", of_tests[run]);
+    let kept = &of_tests[run + 1];
+    assert_eq!(kept["with"]["path"], "docs/conformance.*", "{kept}");
+    let number = jobs["test"]["outputs"]["conformance"].as_str().expect("its number");
+    assert_eq!(
+        number,
+        format!("${{{{ steps.{}.outputs.artifact-id }}}}", kept["id"].as_str().expect("an id"))
+    );
+    let published = jobs["publish"]["steps"].to_string();
+    assert!(published.contains("needs.test.outputs.conformance"), "{published}");
+    assert!(published.contains("conformance/conformance.{md,json} dist/"), "{published}");
+}
+
+#[test]
 fn release_publishes_only_what_was_built_twice() {
     let build = jobs(BUILD);
     let again = build["again"]["steps"].to_string();
@@ -167,9 +185,9 @@ fn jobs_take_only_the_artifacts_that_earlier_jobs_name() {
                 assert!(with["name"].is_null() && with["pattern"].is_null(), "{name}: {with}");
                 let ids = with["artifact-ids"].as_str().unwrap_or_else(|| panic!("{name}: {with}"));
                 let expected: &[&str] = match (workflow, with["path"].as_str()) {
-                    (RELEASE, Some("dist")) => {
-                        &["needs.build.outputs.dist", "needs.contents.outputs.number"]
-                    }
+                    (RELEASE, Some("dist")) => &["needs.build.outputs.dist"],
+                    (RELEASE, Some("contents")) => &["needs.contents.outputs.number"],
+                    (RELEASE, Some("conformance")) => &["needs.test.outputs.conformance"],
                     (BUILD, Some("dist")) => &["steps.choose.outputs.dist"],
                     (BUILD, Some("binary")) => &["steps.choose.outputs.binary"],
                     _ => &["steps.choose.outputs.counts"],
@@ -180,7 +198,7 @@ fn jobs_take_only_the_artifacts_that_earlier_jobs_name() {
             }
         }
     }
-    assert_eq!(taken, 9, "counts and binary thrice each, and files of the release");
+    assert_eq!(taken, 10, "counts and binary thrice each, and files of the release");
     let build = jobs(BUILD);
     for machine in ["x86_64", "aarch64"] {
         let dist = format!("dist-{machine}");
