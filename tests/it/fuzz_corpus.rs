@@ -47,3 +47,20 @@ fn every_input_of_the_fuzzers_holds() {
     let folders = fs::read_dir(folder).expect("a folder").count();
     assert_eq!(folders, TARGETS.len(), "each folder has a target");
 }
+
+#[test]
+fn each_fuzz_target_has_words_to_begin_with() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let run = fs::read_to_string(project.join("run")).expect("fuzz/run");
+    let (_, listed) = run.split_once("\ntargets=(").expect("a list of targets");
+    let (listed, _) = listed.split_once(')').expect("its end");
+    let mut listed: Vec<_> = listed.split(' ').collect();
+    listed.sort_unstable();
+    assert_eq!(listed, TARGETS.map(|(target, _)| target));
+    for target in listed {
+        // libFuzzer refuses to start without its file.
+        let words = fs::read_to_string(project.join("dictionaries").join(target));
+        let words = words.unwrap_or_else(|error| panic!("fuzz/dictionaries/{target}: {error}"));
+        assert!(words.lines().any(|line| line.ends_with('"')), "{target}: no words");
+    }
+}
